@@ -1,0 +1,125 @@
+"""Names, array aliases and the connector protocol every other folder builds on.
+
+The orders below are contracts: arrays carry no column names inside jitted code, so a
+column *is* its position in one of these tuples.
+"""
+
+from typing import Final, Protocol, runtime_checkable
+
+from jaxtyping import Array as Array
+from jaxtyping import ArrayLike as ArrayLike
+from jaxtyping import Bool as Bool
+from jaxtyping import Float as Float
+from jaxtyping import Int as Int
+from jaxtyping import PRNGKeyArray
+
+Scalar = Float[Array, ""]
+"""A zero-dimensional floating array."""
+
+Key = PRNGKeyArray
+"""A JAX random key; always keyword-only, used once."""
+
+CONTROL_NAMES: Final[tuple[str, ...]] = (
+    "perfusion_rate",
+    "bleed_rate",
+    "glucose_setpoint",
+    "temperature",
+    "agitation",
+    "pyruvate_feed",
+)
+"""The six set-points [vvd, vvd, g/L, degC, rpm, mmol/L], in array order."""
+
+STATE_ORDER: Final[tuple[str, ...]] = (
+    "VCD",
+    "Via",
+    "Glc",
+    "Gln",
+    "Glu",
+    "Lac",
+    "Amm",
+    "Pyr",
+    "Titer",
+)
+"""The measured face: nine columns as an analyser reports them (viability, not dead cells)."""
+
+BALANCED: Final[tuple[str, ...]] = (
+    "Xv",
+    "Xd",
+    "Glc",
+    "Gln",
+    "Glu",
+    "Lac",
+    "Amm",
+    "Pyr",
+    "Titer",
+)
+"""The nine balanced concentrations of the latent state; `Xd` replaces viability."""
+
+REGISTRY: Final[tuple[str, ...]] = (
+    "VCD",
+    "VCV",
+    "Via",
+    "Diam",
+    "Glc",
+    "Gln",
+    "Glu",
+    "Lac",
+    "Amm",
+    "Pyr",
+    "Titer",
+    "DCD",
+    "Lys",
+)
+"""All thirteen reported species, in the order of the default species registry."""
+
+FORECAST_SPECIES: Final[tuple[str, ...]] = REGISTRY[:-1]
+"""The twelve species a forecast reports: the registry without lysed cells."""
+
+STREAM_TOTALS: Final[tuple[str, ...]] = (
+    "V_perfusion_L",
+    "V_bleed_L",
+    "V_glucose_L",
+    "V_sample_L",
+)
+"""Totalised volume of each stream since the previous sample [L]."""
+
+AUXILIARY_TAGS: Final[tuple[str, ...]] = (
+    "pH",
+    "DO",
+    "pCO2",
+    "osmolality",
+    "capacitance",
+    "TMP",
+)
+"""Optional online tags: stored, alarmed, usable as model inputs."""
+
+HOURS_PER_DAY: Final[float] = 24.0
+"""[h/d]; time is in hours inside, in days where people speak of days."""
+
+
+@runtime_checkable
+class BioreactorConnector(Protocol):
+    """What the twin needs from a reactor, whatever stands behind it."""
+
+    async def is_alive(self) -> bool:
+        """Whether the source of samples can be reached now."""
+        ...
+
+    async def read_sample(self, day: int) -> dict[str, float | None]:
+        """The sample of one culture day.
+
+        Args:
+            day: Culture day [d], 0 at inoculation.
+
+        Returns:
+            Value per canonical species name; `None` where a measurement is missing.
+        """
+        ...
+
+    async def write_setpoints(self, setpoints: dict[str, float]) -> None:
+        """Hand new set-points to the reactor.
+
+        Args:
+            setpoints: Value per control name, in the canonical unit of each control.
+        """
+        ...

@@ -1,0 +1,54 @@
+"""Settings every test runs under: 64-bit floats, no silent rank promotion, one BLAS thread."""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile(
+    "house",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("house")
+
+
+@pytest.fixture
+def strict_dtypes() -> Iterator[None]:
+    """Strict dtype promotion, for our own functions (NumPyro and optax do not survive it)."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+class TraceCounter:
+    """Counts how often Python runs a function's body: once per compile under `jit`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Wrap a function so that each run of its body is counted."""
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.count += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+
+@pytest.fixture
+def traces() -> TraceCounter:
+    """A fresh trace counter: `jax.jit(traces(f))`, then look at `traces.count`."""
+    return TraceCounter()
