@@ -1,0 +1,32 @@
+"""Species, media, flows and mass balances of a perfusion reactor."""
+
+from .balances import BalanceInfo as BalanceInfo
+from .balances import DiscreteMassBalance as DiscreteMassBalance
+from .balances import FlowRateCalculator as FlowRateCalculator
+from .balances import balance_rates as balance_rates
+from .balances import balance_step as balance_step
+from .flows import Flows as Flows
+from .flows import IntervalFlows as IntervalFlows
+from .flows import glucose_pump_rate as glucose_pump_rate
+from .flows import interval_flows as interval_flows
+from .flows import interval_lengths as interval_lengths
+from .flows import perfusion_flows as perfusion_flows
+from .media import Medium as Medium
+from .media import glucose_feed_concentrations as glucose_feed_concentrations
+from .media import inflow_concentrations as inflow_concentrations
+from .species import DEFAULT_CV as DEFAULT_CV
+from .species import DEFAULT_SIEVING as DEFAULT_SIEVING
+from .species import VIABILITY_SOFTENING as VIABILITY_SOFTENING
+from .species import Species as Species
+from .species import SpeciesEnum as SpeciesEnum
+from .species import SpeciesRegistry as SpeciesRegistry
+from .species import cell_diameter as cell_diameter
+from .species import cell_volume_fraction as cell_volume_fraction
+from .species import dead_cells as dead_cells
+from .species import from_balanced as from_balanced
+from .species import report as report
+from .species import to_balanced as to_balanced
+from .species import viability as viability
+from .volumes import bleed_trigger as bleed_trigger
+from .volumes import constant_volume_harvest_rate as constant_volume_harvest_rate
+from .volumes import perfusion_volume_step as perfusion_volume_step
