@@ -1,0 +1,463 @@
+"""The write gate: the one place a set-point passes on its way to a reactor.
+
+A pure function of numbers: no file, no clock, no network. Whatever is wrong upstream, the
+set-points it lets through are finite, inside the hard limits, on the device's grid and no
+further from the *read-back* than the rate limit allows. Anything else is held, and the
+reasons say why.
+
+Arithmetic on limits is exact (each float is read as the decimal a person would write), so
+that "one step of 0.1 from 1.2" is 1.3 and neither refused nor exceeded by rounding.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from numbers import Real
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeGuard
+
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+
+Action = Literal["write", "hold", "fallback", "disarm"]
+
+DEFAULT_RESOLUTION: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "perfusion_rate": 0.01,
+        "bleed_rate": 0.005,
+        "glucose_setpoint": 0.1,
+        "temperature": 0.1,
+        "agitation": 5.0,
+        "pyruvate_feed": 0.1,
+    }
+)
+"""Smallest step a bench-top device takes [vvd, vvd, g/L, degC, rpm, mmol/L]; a choice of ours."""
+
+CLOCK_SLACK_H: Final[float] = 0.05
+"""How far [h] a sample may seem to come from the future before the clocks are not believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """What the reactor tolerates, whatever anyone recommends.
+
+    Mappings are keyed by control name; units are the control's own.
+
+    Raises:
+        ConfigError: For limits that contradict each other or could never be met.
+    """
+
+    lower: Mapping[str, float]
+    """Hard lower limit of each control."""
+    upper: Mapping[str, float]
+    """Hard upper limit of each control; the same names as `lower`."""
+    max_rate: Mapping[str, float] = field(default_factory=dict)
+    """Largest change per day [unit/d], measured from the read-back; absent: not limited."""
+    resolution: Mapping[str, float] = field(default_factory=dict)
+    """Step of the device's set-point grid, which passes through zero; absent: continuous."""
+    max_data_age_h: float = 30.0
+    """Oldest sample [h] a decision may rest on."""
+    fallback_after_h: float = 48.0
+    """T1 [h] without good data: the fallback recipe."""
+    disarm_after_h: float = 96.0
+    """T2 [h] without good data: disarm and alarm."""
+    fallback_recipe: Mapping[str, float] = field(default_factory=dict)
+    """Set-points that keep an unobserved culture alive; empty: hold instead."""
+    balance: tuple[str, str] | None = ("bleed_rate", "perfusion_rate")
+    """(outflow, inflow): the first may never exceed the second; `None` switches it off."""
+
+    def __post_init__(self) -> None:
+        for name in ("lower", "upper", "max_rate", "resolution", "fallback_recipe"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        _check_limits(self)
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the controls the gate knows."""
+        return tuple(self.lower)
+
+    @classmethod
+    def from_design_space(
+        cls,
+        design_space: Any,
+        *,
+        max_change_fraction: float = 0.5,
+        **overrides: Any,
+    ) -> "GateLimits":
+        """Limits from a design space's control bounds.
+
+        Args:
+            design_space: Anything with `control_bounds`, a mapping of name to an object
+                with `lo` and `hi`.
+            max_change_fraction: Largest change per day as a fraction of each range.
+            **overrides: Any field of this class; replaces what would be derived.
+
+        Returns:
+            Limits with the default device resolution of each known control.
+
+        Raises:
+            ConfigError: If the design space has no controls.
+        """
+        bounds = design_space.control_bounds
+        if not bounds:
+            raise ConfigError("The design space has no controls, so there is nothing to gate.")
+        fields: dict[str, Any] = {
+            "lower": {name: float(b.lo) for name, b in bounds.items()},
+            "upper": {name: float(b.hi) for name, b in bounds.items()},
+            "max_rate": {
+                name: max_change_fraction * (float(b.hi) - float(b.lo))
+                for name, b in bounds.items()
+                if b.hi > b.lo
+            },
+            "resolution": {n: r for n, r in DEFAULT_RESOLUTION.items() if n in bounds},
+        }
+        return cls(**(fields | overrides))
+
+
+@dataclass(frozen=True, slots=True)
+class GateRequest:
+    """Everything the gate may look at when one set of set-points asks to be written."""
+
+    setpoints: Mapping[str, float]
+    """What is asked for, by control name."""
+    read_back: Mapping[str, float | None]
+    """What the device says is in force now."""
+    data_age_h: float | None
+    """Age [h] of the sample the request rests on; `None`: there was none."""
+    hours_without_good_data: float
+    """Time [h] since the last good and plausible sample (or since arming, before the first)."""
+    quality: str = "good"
+    """Quality of that sample: only "good" passes."""
+    implausible: tuple[str, ...] = ()
+    """Names of measurements that are missing by force, stuck, jumped or out of range."""
+    allow_write: bool = False
+    """Whether this run may write at all."""
+    armed: bool = False
+    """Whether the session has been armed by a person and not disarmed since."""
+    operator_override: frozenset[str] = frozenset()
+    """Controls an operator has taken by hand: never written."""
+    hours_since_write: float = HOURS_PER_DAY
+    """Time [h] since the last write; scales the rate limit, counted up to one day."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """What the shell is to do, and why."""
+
+    action: Action
+    """What to do: send `setpoints` ("write", "fallback"), nothing ("hold"), or also disarm."""
+    setpoints: Mapping[str, float]
+    """What may be sent; empty for "hold" and "disarm": the device keeps its values."""
+    reasons: tuple[str, ...] = ()
+    """One sentence for each check that failed or changed something."""
+    clamped: tuple[str, ...] = ()
+    """Controls whose value is not the one asked for beyond the device's rounding."""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self.setpoints)
+
+
+def gate(request: GateRequest, limits: GateLimits) -> GateVerdict:
+    """Judge one request.
+
+    The order is fixed: permission; time without good data (T2, then T1); the data the
+    request rests on; the request itself; then hard limits, rate limit, device grid and
+    volume balance, which change values rather than refuse them where that is safe.
+
+    A read-back outside the hard limits that cannot be brought inside within the rate limit
+    is held for an operator: both promises cannot be kept at once.
+
+    Args:
+        request: Set-points with the state of data, device and session.
+        limits: What the reactor tolerates.
+
+    Returns:
+        The verdict; its set-points are empty unless the action is "write" or "fallback".
+    """
+    refusals = _permission(request)
+    if refusals:
+        return _hold(refusals)
+    blind_h = _hours(request.hours_without_good_data)
+    if blind_h >= limits.disarm_after_h:
+        return GateVerdict(
+            "disarm",
+            MappingProxyType({}),
+            (f"no good data for {blind_h:g} h (limit {limits.disarm_after_h:g} h): disarmed",),
+        )
+    if blind_h >= limits.fallback_after_h:
+        why = f"no good data for {blind_h:g} h (limit {limits.fallback_after_h:g} h)"
+        if not limits.fallback_recipe:
+            return _hold([f"{why} and no fallback recipe is set"])
+        verdict = _limited("fallback", limits.fallback_recipe, request, limits)
+        return GateVerdict(
+            verdict.action, verdict.setpoints, (why, *verdict.reasons), verdict.clamped
+        )
+    refusals = _data(request, limits) + _request(request, limits)
+    if refusals:
+        return _hold(refusals)
+    return _limited("write", request.setpoints, request, limits)
+
+
+def operator_edits(
+    last_written: Mapping[str, float],
+    read_back: Mapping[str, float | None],
+    resolution: Mapping[str, float],
+) -> frozenset[str]:
+    """Controls whose read-back is not what was last written: somebody else moved them.
+
+    Args:
+        last_written: Values the twin wrote last, by control name.
+        read_back: Values the device reports now.
+        resolution: Device step; differences up to half a step are rounding.
+
+    Returns:
+        Names that differ. A value that cannot be read is not an edit.
+    """
+    edited = set()
+    for name, written in last_written.items():
+        actual = read_back.get(name)
+        if actual is None or not math.isfinite(actual):
+            continue
+        slack = 0.5 * resolution.get(name, 0.0) + 1e-6 * max(abs(written), abs(actual))
+        if abs(actual - written) > slack:
+            edited.add(name)
+    return frozenset(edited)
+
+
+def _permission(request: GateRequest) -> list[str]:
+    refusals = []
+    if request.allow_write is not True:
+        refusals.append("writing is not allowed in this run (allow_write is off)")
+    if request.armed is not True:
+        refusals.append("the session is not armed")
+    return refusals
+
+
+def _data(request: GateRequest, limits: GateLimits) -> list[str]:
+    refusals = []
+    age = request.data_age_h
+    if age is None or not math.isfinite(age):
+        refusals.append("the age of the data is unknown")
+    elif age < -CLOCK_SLACK_H:
+        refusals.append(f"the sample is dated {-age:g} h in the future: check the clocks")
+    elif age > limits.max_data_age_h:
+        refusals.append(f"the sample is {age:g} h old (limit {limits.max_data_age_h:g} h)")
+    if request.quality != "good":
+        refusals.append(f'the quality of the sample is "{request.quality}", not "good"')
+    if request.implausible:
+        refusals.append("implausible: " + ", ".join(request.implausible))
+    return refusals
+
+
+def _request(request: GateRequest, limits: GateLimits) -> list[str]:
+    refusals = [] if request.setpoints else ["no set-point was asked for"]
+    for name, value in request.setpoints.items():
+        if name not in limits.lower:
+            known = ", ".join(limits.controls)
+            refusals.append(f"{name} is not a control of this reactor (known: {known})")
+        elif not _is_number(value):
+            refusals.append(f"{name} was asked to be {value!r}, which is not a finite number")
+    if not refusals and limits.balance is not None:
+        out, into = (request.setpoints.get(name) for name in limits.balance)
+        if out is not None and into is not None and out > into:
+            refusals.append(
+                f"{limits.balance[0]} {out:g} was asked to exceed {limits.balance[1]} {into:g}"
+            )
+    return refusals
+
+
+def _limited(
+    action: Action, wanted: Mapping[str, float], request: GateRequest, limits: GateLimits
+) -> GateVerdict:
+    """Clamp, rate-limit, put on the grid and balance; hold where that cannot be done."""
+    reasons: list[str] = []
+    clamped: list[str] = []
+    allowed: dict[str, float] = {}
+    windows: dict[str, tuple[Fraction, Fraction]] = {}
+    for name, value in wanted.items():
+        if name in request.operator_override:
+            reasons.append(f"{name} is under manual control and stays as it is")
+            continue
+        window = _window(name, request, limits)
+        if isinstance(window, str):
+            return _hold([window])
+        chosen = _on_grid(_exact(value), window, limits.resolution.get(name))
+        if chosen is None:
+            reasons.append(f"{name} stays as it is: no device step lies within its rate limit")
+            continue
+        step = _exact(limits.resolution.get(name, 0.0))
+        if abs(_exact(chosen) - _exact(value)) > step / 2:
+            clamped.append(name)
+            reasons.append(_why_clamped(name, float(value), chosen, limits))
+        allowed[name], windows[name] = chosen, window
+    failure = _balance(allowed, windows, clamped, reasons, request=request, limits=limits)
+    if failure:
+        return _hold([*reasons, failure])
+    if not allowed:
+        return _hold([*reasons, "nothing is left to write"])
+    return GateVerdict(action, MappingProxyType(allowed), tuple(reasons), tuple(clamped))
+
+
+def _window(name: str, request: GateRequest, limits: GateLimits) -> tuple[Fraction, Fraction] | str:
+    """Reachable interval of one control, or the sentence that says why there is none."""
+    low, high = _exact(limits.lower[name]), _exact(limits.upper[name])
+    actual = request.read_back.get(name)
+    if not _is_number(actual):
+        return f"{name} could not be read back ({actual!r}), so its rate limit cannot be judged"
+    rate = limits.max_rate.get(name)
+    if rate is None:
+        return low, high
+    elapsed = request.hours_since_write
+    if not _is_number(elapsed) or elapsed < 0.0:
+        return f"the time since the last write ({elapsed!r} h) cannot be used for rate limits"
+    days = _exact(min(float(elapsed), HOURS_PER_DAY)) / Fraction(int(HOURS_PER_DAY))
+    reach = _exact(rate) * days
+    centre = _exact(actual)
+    low, high = max(low, centre - reach), min(high, centre + reach)
+    if low > high:
+        return (
+            f"{name} reads back {actual:g}, outside its limits {limits.lower[name]:g} to "
+            f"{limits.upper[name]:g} by more than its rate limit can mend: an operator must act"
+        )
+    return low, high
+
+
+def _balance(
+    allowed: dict[str, float],
+    windows: Mapping[str, tuple[Fraction, Fraction]],
+    clamped: list[str],
+    reasons: list[str],
+    *,
+    request: GateRequest,
+    limits: GateLimits,
+) -> str | None:
+    """Lower the outflow to the inflow if it may be; otherwise say that it cannot."""
+    if limits.balance is None:
+        return None
+    out_name, in_name = limits.balance
+    if out_name not in allowed and in_name not in allowed:
+        return None
+    out = allowed.get(out_name, request.read_back.get(out_name))
+    into = allowed.get(in_name, request.read_back.get(in_name))
+    if not _is_number(out) or not _is_number(into):
+        return f"{out_name} or {in_name} is unknown, so the volume balance cannot be judged"
+    if out <= into:
+        return None
+    failure = f"{out_name} {out:g} would exceed {in_name} {into:g}"
+    if out_name not in allowed:
+        return failure
+    low, high = windows[out_name]
+    if _exact(into) < low:
+        return failure
+    lowered = _on_grid(
+        _exact(into), (low, min(high, _exact(into))), limits.resolution.get(out_name)
+    )
+    if lowered is None:
+        return failure
+    allowed[out_name] = lowered
+    if out_name not in clamped:
+        clamped.append(out_name)
+    reasons.append(f"{out_name} {out:g} lowered to {lowered:g}: it may not exceed {in_name}")
+    return None
+
+
+def _on_grid(
+    value: Fraction, window: tuple[Fraction, Fraction], step: float | None
+) -> float | None:
+    """Nearest value inside the window, on the grid if there is one; `None` if none exists."""
+    low, high = window
+    value = min(max(value, low), high)
+    if step is not None:
+        pitch = _exact(step)
+        count = round(value / pitch)
+        count = min(max(count, math.ceil(low / pitch)), math.floor(high / pitch))
+        value = count * pitch
+        if not low <= value <= high:
+            return None
+    result = float(value)
+    if _exact(result) > high:
+        result = math.nextafter(result, -math.inf)
+    elif _exact(result) < low:
+        result = math.nextafter(result, math.inf)
+    return result if low <= _exact(result) <= high else None
+
+
+def _why_clamped(name: str, asked: float, given: float, limits: GateLimits) -> str:
+    low, high = limits.lower[name], limits.upper[name]
+    cause = f"limits {low:g} to {high:g}" if not low <= asked <= high else "rate limit"
+    return f"{name} was asked to be {asked:g} and is {given:g} ({cause})"
+
+
+def _hold(reasons: Iterable[str]) -> GateVerdict:
+    return GateVerdict("hold", MappingProxyType({}), tuple(reasons))
+
+
+def _hours(value: float) -> float:
+    """A duration that errs towards caution: what is not a number counts as for ever."""
+    return float(value) if _is_number(value) else math.inf
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return math.isfinite(value)
+
+
+def _exact(value: float) -> Fraction:
+    """The decimal number a person reads when the float is printed, exactly."""
+    return Fraction(repr(float(value)))
+
+
+def _check_limits(limits: GateLimits) -> None:
+    if not limits.lower:
+        raise ConfigError("Gate limits need at least one control; none was given.")
+    if set(limits.lower) != set(limits.upper):
+        odd = ", ".join(sorted(set(limits.lower) ^ set(limits.upper)))
+        raise ConfigError(f"Each control needs a lower and an upper limit; check {odd}.")
+    for name in limits.lower:
+        low, high = limits.lower[name], limits.upper[name]
+        if not _is_number(low) or not _is_number(high) or low > high:
+            raise ConfigError(
+                f"Limits of {name} are {low!r} to {high!r}; two finite numbers, the lower first, "
+                "are needed."
+            )
+    for label, table in (("max_rate", limits.max_rate), ("resolution", limits.resolution)):
+        for name, value in table.items():
+            if name not in limits.lower:
+                raise ConfigError(f"{label} names {name}, which has no limits.")
+            if not _is_number(value) or value <= 0.0:
+                raise ConfigError(f"{label} of {name} is {value!r}; it must be above zero.")
+    for name, step in limits.resolution.items():
+        window = (_exact(limits.lower[name]), _exact(limits.upper[name]))
+        if _on_grid(window[0], window, step) is None:
+            raise ConfigError(
+                f"No multiple of the resolution {step:g} of {name} lies within its limits."
+            )
+    ages = (limits.max_data_age_h, limits.fallback_after_h, limits.disarm_after_h)
+    if not all(_is_number(age) and age > 0.0 for age in ages) or list(ages) != sorted(ages):
+        raise ConfigError(
+            "0 < max_data_age_h <= fallback_after_h <= disarm_after_h is needed [h]; given "
+            + ", ".join(repr(age) for age in ages)
+        )
+    _check_recipe(limits)
+
+
+def _check_recipe(limits: GateLimits) -> None:
+    recipe = limits.fallback_recipe
+    for name, value in recipe.items():
+        if name not in limits.lower:
+            raise ConfigError(f"The fallback recipe names {name}, which has no limits.")
+        low, high = limits.lower[name], limits.upper[name]
+        if not _is_number(value) or not low <= value <= high:
+            raise ConfigError(
+                f"The fallback recipe sets {name} to {value!r}; allowed is {low:g} to {high:g}."
+            )
+    if limits.balance is not None:
+        out, into = (recipe.get(name) for name in limits.balance)
+        if out is not None and into is not None and out > into:
+            raise ConfigError(
+                f"The fallback recipe has {limits.balance[0]} {out:g} above "
+                f"{limits.balance[1]} {into:g}; more would leave than enters."
+            )
