@@ -44,5 +44,5 @@ class GateError(PerfusioError, PermissionError):
     """The write gate refused a set-point."""
 
 
-class StopRun(PerfusioError):  # noqa: N818 - a signal, not a failure
+class StopRun(PerfusioError):
     """Raised by a step to end a scheduled run early and in good order."""

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import paramax
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from perfusio_jax._core.errors import ConfigError
@@ -20,14 +21,12 @@ Tree = TypeVar("Tree")
 def _floating(value: ArrayLike) -> Array:
     """Strongly typed floating array, so that a new number never means a new trace."""
     array = jnp.asarray(value)
-    dtype = array.dtype if jnp.issubdtype(array.dtype, jnp.floating) else jnp.result_type(float)
-    if not isinstance(value, jax.Array):
-        dtype = jnp.result_type(float)
-    return jax.lax.convert_element_type(array, dtype)
+    keeps = isinstance(value, jax.Array) and jnp.issubdtype(array.dtype, jnp.floating)
+    return jnp.asarray(array, array.dtype if keeps else float)
 
 
 def _is_concrete(*arrays: Array) -> bool:
-    return not any(isinstance(array, jax.core.Tracer) for array in arrays)
+    return not any(isinstance(array, Tracer) for array in arrays)
 
 
 class Positive(paramax.AbstractUnwrappable[Array]):

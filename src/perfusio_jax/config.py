@@ -1,0 +1,510 @@
+"""Configuration: what may be done to a reactor, how to compute, when to raise an alarm.
+
+Every object is refused when it is made if it cannot be used: unknown keys, inverted bounds,
+units that do not fit and set-points that contradict each other are named in the message.
+Objects are immutable; `replace` makes a checked copy with changes.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import jax
+import jax.numpy as jnp
+import tomli_w
+from jaxtyping import Array, Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from perfusio_jax._core import CONTROL_NAMES, REGISTRY, ConfigError, Key, UnitError
+from perfusio_jax._core.devices import DEVICE_PATTERN, Device, resolve_device
+from perfusio_jax._core.units import canonical_unit, is_canonical, to_canonical
+
+AcquisitionName = Literal[
+    "PI",
+    "EI",
+    "LogEI",
+    "UCB",
+    "qEI",
+    "qLogEI",
+    "qUCB",
+    "qEHVI",
+    "qNEHVI",
+    "qNParEGO",
+    "qLogNEHVI",
+    "qLogNEI",
+    "qKG",
+]
+"""Acquisition functions a run may ask for."""
+
+
+class ConfigModel(BaseModel):
+    """Base of all configuration: immutable, no unknown keys, TOML and JSON round trip."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    if not TYPE_CHECKING:  # keep the fields' own signature for type checkers
+
+        def __init__(self, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                causes = [item.get("ctx", {}).get("error") for item in error.errors()]
+                is_unit = any(isinstance(cause, UnitError) for cause in causes)
+                kind = UnitError if is_unit else ConfigError
+                raise kind(_readable(type(self), error)) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, checked like a new object.
+
+        Args:
+            **changes: New values by field name.
+
+        Returns:
+            The changed copy.
+
+        Raises:
+            ConfigError: If the result is not a legal configuration.
+        """
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**values, **changes})
+
+    def to_json(self, path: Path | str | None = None) -> str:
+        """Write as JSON.
+
+        Args:
+            path: File to write as well; nothing is written if omitted.
+
+        Returns:
+            The text.
+        """
+        text = self.model_dump_json(indent=2) + "\n"
+        return _write(text, path)
+
+    def to_toml(self, path: Path | str | None = None) -> str:
+        """Write as TOML; fields that are None are left out, which reads back as None.
+
+        Args:
+            path: File to write as well; nothing is written if omitted.
+
+        Returns:
+            The text.
+        """
+        text = tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        return _write(text, path)
+
+    @classmethod
+    def from_json(cls, source: Path | str) -> Self:
+        """Read JSON.
+
+        Args:
+            source: A file (a `Path`, or a string that ends in `.json`), or the text itself.
+
+        Returns:
+            The checked object.
+
+        Raises:
+            ConfigError: If the file is missing, is not JSON, or is not a legal configuration.
+        """
+        text, where = _read(source, ".json")
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{where} is not JSON: {error}.") from None
+        return cls._from_mapping(data, where)
+
+    @classmethod
+    def from_toml(cls, source: Path | str) -> Self:
+        """Read TOML.
+
+        Args:
+            source: A file (a `Path`, or a string that ends in `.toml`), or the text itself.
+
+        Returns:
+            The checked object.
+
+        Raises:
+            ConfigError: If the file is missing, is not TOML, or is not a legal configuration.
+        """
+        text, where = _read(source, ".toml")
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{where} is not TOML: {error}.") from None
+        return cls._from_mapping(data, where)
+
+    @classmethod
+    def _from_mapping(cls, data: Any, where: str) -> Self:
+        if not isinstance(data, Mapping):
+            raise ConfigError(
+                f"{where} holds a {type(data).__name__}; a {cls.__name__} is a table of "
+                f"{', '.join(cls.model_fields)}."
+            )
+        try:
+            return cls(**data)
+        except ConfigError as error:
+            raise type(error)(f"{where}: {error}") from None
+
+
+class _Bounds(ConfigModel):
+    """An interval with a unit."""
+
+    lo: float
+    """Lower limit, in `unit`."""
+    hi: float
+    """Upper limit, in `unit`; above `lo`."""
+    unit: str
+    """Unit of both limits, in any spelling of the canonical unit."""
+    description: str = ""
+    """Human-readable name, used on axes."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.lo < self.hi:
+            raise ConfigError(
+                f"bounds are inverted or empty: lo={self.lo:g} must be below hi={self.hi:g}. "
+                "To hold a variable at one value, leave it out here and fix it in the call."
+            )
+        return self
+
+
+class ControlBounds(_Bounds):
+    """Bounds on one manipulated variable.
+
+    A soft bound (`hard_lower` or `hard_upper` False) may be crossed by a margin at a penalty;
+    a hard one never is.
+    """
+
+    hard_lower: bool = True
+    """Whether `lo` may never be undercut."""
+    hard_upper: bool = True
+    """Whether `hi` may never be exceeded."""
+
+
+class SpeciesBounds(_Bounds):
+    """Physically plausible range of one measured species."""
+
+
+class DesignSpace(ConfigModel):
+    """The operating envelope: the single source of truth for every search over set-points.
+
+    Units are checked against the canonical unit of each known control and species. A unit
+    that fits but differs (kelvin for a temperature) is refused with the converted numbers in
+    the message; nothing is converted behind the user's back.
+
+    Example:
+        >>> space = DesignSpace(
+        ...     name="two_controls",
+        ...     control_bounds={
+        ...         "perfusion_rate": ControlBounds(lo=0.5, hi=2.0, unit="vvd"),
+        ...         "bleed_rate": ControlBounds(lo=0.05, hi=0.30, unit="vvd"),
+        ...     },
+        ... )
+        >>> space.control_names
+        ['perfusion_rate', 'bleed_rate']
+    """
+
+    name: str = Field(min_length=1)
+    """Name of the experiment, in logs and titles."""
+    control_bounds: dict[str, ControlBounds] = Field(default_factory=dict)
+    """Range per control, in the order of the search vector."""
+    species_bounds: dict[str, SpeciesBounds] = Field(default_factory=dict)
+    """Plausible range per species."""
+    viability_min: float = Field(default=95.0, ge=0.0, le=100.0)
+    """Lowest acceptable viability [%]."""
+    vcv_target: float | None = Field(default=None, gt=0.0, le=100.0)
+    """Target of the viable cell volume [%], if it is tracked."""
+    titer_target: float | None = Field(default=None, gt=0.0)
+    """Target product concentration [mg/L], if it is tracked."""
+
+    @field_validator("control_bounds", "species_bounds")
+    @classmethod
+    def _units_fit(cls, bounds: dict[str, Any], info: Any) -> dict[str, Any]:
+        known = CONTROL_NAMES if info.field_name == "control_bounds" else REGISTRY
+        what = "control" if info.field_name == "control_bounds" else "species"
+        for name, bound in bounds.items():
+            _check_name_and_unit(what, name, bound, known)
+        return bounds
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        perfusion = self.control_bounds.get("perfusion_rate")
+        bleed = self.control_bounds.get("bleed_rate")
+        if perfusion and bleed and (bleed.lo > perfusion.lo or bleed.hi > perfusion.hi):
+            raise ConfigError(
+                f"bleed above perfusion: bleed_rate {bleed.lo:g}-{bleed.hi:g} vvd against "
+                f"perfusion_rate {perfusion.lo:g}-{perfusion.hi:g} vvd. What is bled must be "
+                "fed: neither limit of the bleed may exceed that of the perfusion."
+            )
+        for name, target in (("VCV", self.vcv_target), ("Titer", self.titer_target)):
+            bound = self.species_bounds.get(name)
+            if bound and target is not None and not bound.lo <= target <= bound.hi:
+                raise ConfigError(
+                    f"{name.lower()}_target={target:g} lies outside the bounds of {name}, "
+                    f"{bound.lo:g}-{bound.hi:g} {bound.unit}."
+                )
+        return self
+
+    @property
+    def bounds_array(self) -> tuple[Float[Array, " n_controls"], Float[Array, " n_controls"]]:
+        """Lower and upper limits in the order of `control_names`, each in its own unit.
+
+        Raises:
+            ConfigError: If the design space has no controls.
+        """
+        if not self.control_bounds:
+            raise ConfigError(
+                f"design space '{self.name}' has no controls, so there is nothing to search over. "
+                f"Give control_bounds for some of {', '.join(CONTROL_NAMES)}."
+            )
+        bounds = self.control_bounds.values()
+        lower = jnp.asarray([b.lo for b in bounds], float)
+        upper = jnp.asarray([b.hi for b in bounds], float)
+        return lower, upper
+
+    @property
+    def control_names(self) -> list[str]:
+        """Controls in the order of the search vector."""
+        return list(self.control_bounds)
+
+    @property
+    def n_controls(self) -> int:
+        """Number of controls."""
+        return len(self.control_bounds)
+
+    @property
+    def species_names(self) -> list[str]:
+        """Species with bounds, in the order given."""
+        return list(self.species_bounds)
+
+    @property
+    def centre(self) -> dict[str, float]:
+        """The recipe in the middle of every range, each control in its own unit."""
+        return {name: 0.5 * (b.lo + b.hi) for name, b in self.control_bounds.items()}
+
+    @property
+    def needs_bleed_constraint(self) -> bool:
+        """Whether some corner of the box bleeds more than it perfuses."""
+        perfusion = self.control_bounds.get("perfusion_rate")
+        bleed = self.control_bounds.get("bleed_rate")
+        return bool(perfusion and bleed and bleed.hi > perfusion.lo)
+
+
+class RunConfig(ConfigModel):
+    """How a run computes and what it is allowed to do.
+
+    An argument given explicitly to a constructor elsewhere beats the field here.
+    """
+
+    seed: int | None = Field(default=None, ge=0)
+    """Seed of all random numbers; None draws a fresh one each time."""
+    device: str = Field(default="cpu", pattern=DEVICE_PATTERN)
+    """Where to compute: `cpu`, `gpu`, `cuda:0`, ..."""
+    dtype: Literal["float32", "float64"] = "float64"
+    """Floating type; fits demand `float64`."""
+    n_mc_samples: int = Field(default=256, ge=1)
+    """Paths of a Monte Carlo roll-out."""
+    n_restarts: int = Field(default=10, ge=1)
+    """Starts of the acquisition optimiser."""
+    raw_samples: int = Field(default=512, ge=1)
+    """Sobol points from which the starts are chosen."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe message that is logged."""
+    allow_write: bool = False
+    """Whether set-points may reach a reactor at all."""
+    duration_days: int = Field(default=14, ge=1)
+    """Length of the run [d]."""
+    sampling_interval_hours: float = Field(default=24.0, gt=0.0)
+    """Time between samples [h]."""
+    retrain_every: int = Field(default=1, ge=1)
+    """Samples between two updates of the model."""
+    acquisition: AcquisitionName = "qLogEI"
+    """Acquisition function of the experimental design."""
+
+    @property
+    def jax_device(self) -> Device:
+        """The device object.
+
+        Raises:
+            ConfigError: If this process has no such device.
+        """
+        return resolve_device(self.device)
+
+    @property
+    def jax_dtype(self) -> jnp.dtype:
+        """The dtype object."""
+        return jnp.dtype(self.dtype)
+
+    def make_key(self) -> Key | None:
+        """A random key from the seed.
+
+        Returns:
+            The key, or None if the seed is None.
+        """
+        return None if self.seed is None else jax.random.key(self.seed)
+
+
+class AlarmConfig(ConfigModel):
+    """Limits whose predicted violation raises an alarm, and where the alarm goes.
+
+    Credentials are never part of a configuration: e-mail and Slack read them from the
+    environment (`PERFUSIO_SMTP_*`, `PERFUSIO_SLACK_WEBHOOK_URL`).
+    """
+
+    viability_warning: float = Field(default=97.0, ge=0.0, le=100.0)
+    """Viability [%] below which a warning is raised."""
+    viability_critical: float = Field(default=95.0, ge=0.0, le=100.0)
+    """Viability [%] below which a critical alarm is raised."""
+    ammonium_warning: float = Field(default=8.0, ge=0.0)
+    """Ammonium [mmol/L] above which a warning is raised."""
+    ammonium_critical: float = Field(default=12.0, ge=0.0)
+    """Ammonium [mmol/L] above which a critical alarm is raised."""
+    glucose_warning: float = Field(default=1.0, ge=0.0)
+    """Glucose [g/L] below which a warning is raised."""
+    glucose_critical: float = Field(default=0.3, ge=0.0)
+    """Glucose [g/L] below which a critical alarm is raised."""
+    notification_channel: Literal["log", "file", "email", "slack"] = "log"
+    """Where alarms go."""
+    alarm_file: Path | None = None
+    """File alarms are appended to when the channel is `file`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for tag, warning, critical, falls in (
+            ("viability", self.viability_warning, self.viability_critical, True),
+            ("ammonium", self.ammonium_warning, self.ammonium_critical, False),
+            ("glucose", self.glucose_warning, self.glucose_critical, True),
+        ):
+            if (warning < critical) if falls else (warning > critical):
+                raise ConfigError(
+                    f"{tag}_warning={warning:g} and {tag}_critical={critical:g} are inverted: "
+                    f"the warning has to come before the critical alarm when {tag} "
+                    f"{'falls' if falls else 'rises'}."
+                )
+        if self.notification_channel == "file" and self.alarm_file is None:
+            raise ConfigError(
+                "notification_channel='file' needs alarm_file, the file to append to."
+            )
+        return self
+
+
+class TwinConfig(ConfigModel):
+    """The `config.toml` of a run folder: one table per part."""
+
+    design_space: DesignSpace
+    """What may be done to the reactor."""
+    run: RunConfig = Field(default_factory=RunConfig)
+    """How to compute."""
+    alarms: AlarmConfig = Field(default_factory=AlarmConfig)
+    """When to raise an alarm."""
+
+
+def _check_name_and_unit(what: str, name: str, bound: _Bounds, known: Iterable[str]) -> None:
+    """Refuse misspelled names and units that are not the canonical one."""
+    names = list(known)
+    if name not in names:
+        near = _nearest(name, names)
+        if near:
+            raise ConfigError(f"{what} '{name}' is not known. Did you mean '{near}'?")
+        if not bound.unit.strip():
+            raise ConfigError(f"{what} '{name}' needs a unit.")
+        return
+    unit = canonical_unit(name)
+    try:
+        if is_canonical(bound.unit, name):
+            return
+        lo, hi = to_canonical([bound.lo, bound.hi], bound.unit, name)
+    except UnitError as error:
+        raise UnitError(f"{what} '{name}' is measured in '{unit}': {error}") from None
+    raise UnitError(
+        f"{what} '{name}' is given in '{bound.unit}'; its unit here is '{unit}'. "
+        f"The same bounds are lo={lo:g}, hi={hi:g}, unit='{unit}'."
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """The name that was probably meant, if it is close enough to be a slip."""
+    by_folded = {re.sub(r"[\s_-]", "", k).casefold(): k for k in known}
+    folded = re.sub(r"[\s_-]", "", name).casefold()
+    match = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.85)
+    return by_folded[match[0]] if match else None
+
+
+def _readable(model: type[BaseModel], error: ValidationError) -> str:
+    """One paragraph per mistake, naming the field, what was given and what is allowed."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, model.model_fields, n=1, cutoff=0.5)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            allowed = ", ".join(model.model_fields)
+            lines.append(f"unknown key '{where}'.{hint} Allowed keys: {allowed}.")
+        elif item["type"] == "missing":
+            lines.append(f"'{where}' is missing.")
+        elif item["type"] == "value_error":
+            reason = str(item["ctx"]["error"]) if "ctx" in item else item["msg"]
+            lines.append(f"{where}: {reason}" if where else reason)
+        else:
+            lines.append(f"'{where}' was given {item['input']!r}: {item['msg'].lower()}.")
+    name = model.__name__
+    return " ".join(line if line.startswith(name) else f"{name}: {line}" for line in lines)
+
+
+def _write(text: str, path: Path | str | None) -> str:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text
+
+
+def _read(source: Path | str, suffix: str) -> tuple[str, str]:
+    """Text of a source and what to call it in an error."""
+    is_file = isinstance(source, Path) or ("\n" not in source and source.endswith(suffix))
+    if not is_file:
+        return str(source), "the given text"
+    path = Path(source)
+    try:
+        return path.read_text(encoding="utf-8-sig"), str(path)
+    except FileNotFoundError:
+        raise ConfigError(f"configuration file {path} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} cannot be read: {error}.") from None
+
+
+def _control(lo: float, hi: float, name: str, description: str) -> ControlBounds:
+    return ControlBounds(lo=lo, hi=hi, unit=canonical_unit(name), description=description)
+
+
+def _species(hi: float, name: str, description: str, lo: float = 0.0) -> SpeciesBounds:
+    return SpeciesBounds(lo=lo, hi=hi, unit=canonical_unit(name), description=description)
+
+
+DEFAULT_AMBR250_DESIGN_SPACE: Final = DesignSpace(
+    name="ambr250_default",
+    control_bounds={
+        "perfusion_rate": _control(0.5, 2.0, "perfusion_rate", "Perfusion rate"),
+        "bleed_rate": _control(0.05, 0.30, "bleed_rate", "Bleed rate"),
+        "glucose_setpoint": _control(2.0, 8.0, "glucose_setpoint", "Glucose set-point"),
+        "temperature": _control(35.0, 37.5, "temperature", "Temperature"),
+        "agitation": _control(700.0, 1050.0, "agitation", "Stirrer speed"),
+        "pyruvate_feed": _control(0.0, 5.0, "pyruvate_feed", "Pyruvate in the perfusion medium"),
+    },
+    species_bounds={
+        "VCD": _species(120.0, "VCD", "Viable cell density"),
+        "VCV": _species(60.0, "VCV", "Viable cell volume"),
+        "Via": _species(100.0, "Via", "Viability"),
+        "Diam": _species(30.0, "Diam", "Mean cell diameter", lo=10.0),
+        "Glc": _species(20.0, "Glc", "Glucose"),
+        "Gln": _species(20.0, "Gln", "Glutamine"),
+        "Glu": _species(20.0, "Glu", "Glutamate"),
+        "Lac": _species(60.0, "Lac", "Lactate"),
+        "Amm": _species(30.0, "Amm", "Ammonium"),
+        "Pyr": _species(20.0, "Pyr", "Pyruvate"),
+        "Titer": _species(20000.0, "Titer", "Product concentration"),
+    },
+    vcv_target=14.0,
+)
+"""A 250 mL vessel with six controls and a volume fraction that this plant can reach."""
