@@ -3,8 +3,6 @@
 from .balances import BalanceInfo as BalanceInfo
 from .balances import DiscreteMassBalance as DiscreteMassBalance
 from .balances import FlowRateCalculator as FlowRateCalculator
-from .balances import balance_rates as balance_rates
-from .balances import balance_step as balance_step
 from .flows import Flows as Flows
 from .flows import IntervalFlows as IntervalFlows
 from .flows import glucose_pump_rate as glucose_pump_rate
@@ -14,6 +12,10 @@ from .flows import perfusion_flows as perfusion_flows
 from .media import Medium as Medium
 from .media import glucose_feed_concentrations as glucose_feed_concentrations
 from .media import inflow_concentrations as inflow_concentrations
+from .schemes import Scheme as Scheme
+from .schemes import balance_rates as balance_rates
+from .schemes import balance_step as balance_step
+from .schemes import cell_specific_rates as cell_specific_rates
 from .species import DEFAULT_CV as DEFAULT_CV
 from .species import DEFAULT_SIEVING as DEFAULT_SIEVING
 from .species import VIABILITY_SOFTENING as VIABILITY_SOFTENING

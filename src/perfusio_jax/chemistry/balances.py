@@ -1,25 +1,7 @@
-"""Discrete mass balance: mean volumetric rates between two samples, and back.
-
-Amount `n = V c` of a species with supply `S` [conc L/h], clearance `a` [L/h] and net
-production `R` [conc/h], while the volume runs linearly from `V0` to `V1` in `T` hours:
-
-    dn/dt = S - a n / V(t) + R V(t)                                                   (1)
-
-*Euler* (Gadiyar et al. 2026, eq. 2-4) freezes the right side at the first sample. It
-changes the sign of a washed-out species when the dilution `a T / V` exceeds one.
-
-*Exponential* solves (1) exactly. In the stretched time `d(tau) = dt / V(t)` the volume is
-`V0 exp(v tau)` with `v = (V1 - V0) / T`, and (1) is linear with constant coefficients.
-With `theta = T log(V1/V0) / (V1 - V0)`, `l = log(V1/V0)` and `phi(z) = (1 - exp(-z)) / z`:
-
-    c1 = c0 exp(-a theta - l) + S theta phi(a theta + l) + R V1 theta phi(a theta + 2 l)
-
-`phi` and `log(1+x)/x` are entire near zero; they are evaluated by their series there, so
-that value and derivatives hold at zero flow and at constant volume.
-"""
+"""Mass balances over named species and recorded runs, and the amounts streams carry."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -33,130 +15,18 @@ from perfusio_jax._core import (
     DataError,
 )
 
-from .flows import Flows, Number, align, columns_of_species, interval_flows
+from .flows import (
+    Flows,
+    Number,
+    align,
+    columns_of_species,
+    interval_flows,
+    with_species_axis,
+)
 from .media import Medium
+from .schemes import Scheme, balance_rates, balance_step
 from .species import DEFAULT_SIEVING, Species, SpeciesRegistry, to_balanced
-from .volumes import constant_volume_harvest_rate
-
-Scheme = Literal["euler", "exponential"]
-
-
-def relative_decay(z: Number) -> Array:
-    """`(1 - exp(-z)) / z`, one at zero, with exact derivatives there."""
-    z = jnp.asarray(z)
-    is_small = jnp.abs(z) < 0.1
-    small = jnp.where(is_small, z, 0.0)
-    large = jnp.where(is_small, 1.0, z)
-    series = jnp.ones_like(z)
-    for k in range(11, 1, -1):
-        series = 1.0 - small / k * series
-    return jnp.where(is_small, series, -jnp.expm1(-large) / large)
-
-
-def relative_log1p(x: Number) -> Array:
-    """`log(1 + x) / x`, one at zero, with exact derivatives there."""
-    x = jnp.asarray(x)
-    is_small = jnp.abs(x) < 0.03
-    small = jnp.where(is_small, x, 0.0)
-    large = jnp.where(is_small, 1.0, x)
-    series = jnp.full_like(x, 1.0 / 12.0)
-    for k in range(11, 0, -1):
-        series = 1.0 / k - small * series
-    return jnp.where(is_small, series, jnp.log1p(large) / large)
-
-
-class _Coefficients(NamedTuple):
-    keep: Array
-    per_supply: Array
-    per_rate: Array
-
-
-def _coefficients(V0: Array, V1: Array, flows: Flows, dt: Array, scheme: str) -> _Coefficients:
-    """`c1 = keep c0 + per_supply S + per_rate R`; all arguments with a species axis."""
-    if scheme not in get_args(Scheme):
-        raise ConfigError(f"scheme {scheme!r} is unknown; allowed are {list(get_args(Scheme))}.")
-    clearance = flows.clearance()
-    if scheme == "euler":
-        keep = 1.0 - dt * clearance / V0 - (V1 - V0) / V0
-        return _Coefficients(keep, dt / V0, dt)
-    growth = (V1 - V0) / V0
-    theta = dt / V0 * relative_log1p(growth)
-    log_ratio = jnp.log1p(growth)
-    z = clearance * theta
-    return _Coefficients(
-        jnp.exp(-(z + log_ratio)),
-        theta * relative_decay(z + log_ratio),
-        V1 * theta * relative_decay(z + 2.0 * log_ratio),
-    )
-
-
-def _with_species_axis(value: Number, rank: int) -> Array:
-    array = align(jnp.asarray(value, float), rank - 1)
-    return array if array.ndim == 0 else array[..., None]
-
-
-class _Lifted(NamedTuple):
-    start: Array
-    end: Array
-    flows: Flows
-    dt: Array
-
-
-def _lift(rank: int, V0: Number, V1: Number, flows: Flows, dt_h: Number) -> _Lifted:
-    volumes = (_with_species_axis(V0, rank), _with_species_axis(V1, rank))
-    lifted = Flows(
-        align(flows.supply, rank),
-        jnp.asarray(flows.inflow),
-        align(flows.bleed, rank - 1),
-        align(flows.harvest, rank - 1),
-        jnp.asarray(flows.sieving),
-    )
-    return _Lifted(*volumes, lifted, _with_species_axis(dt_h, rank))
-
-
-def balance_rates(
-    c0: Float[Array, "*b K"],
-    c1: Float[Array, "*b K"],
-    V0: Number,
-    V1: Number,
-    flows: Flows,
-    dt_h: Number,
-    *,
-    scheme: Scheme = "exponential",
-) -> Float[Array, "*b K"]:
-    """Mean volumetric rates [conc/h] that lead from `c0` to `c1`.
-
-    Args:
-        c0: Concentrations at the start.
-        c1: Concentrations at the end.
-        V0: Volume at the start [L], scalar or batch-shaped.
-        V1: Volume at the end [L], likewise.
-        flows: Flows of the interval.
-        dt_h: Length [h], likewise.
-        scheme: "exponential" (exact for constant rates) or "euler" (the paper's).
-
-    Returns:
-        Rates; NaN where an input is missing, and there only.
-    """
-    start, end, lifted, dt = _lift(jnp.ndim(c0), V0, V1, flows, dt_h)
-    keep, per_supply, per_rate = _coefficients(start, end, lifted, dt, scheme)
-    return (c1 - keep * c0 - per_supply * lifted.supply) / per_rate
-
-
-def balance_step(
-    c0: Float[Array, "*b K"],
-    R: Float[Array, "*b K"],
-    V0: Number,
-    V1: Number,
-    flows: Flows,
-    dt_h: Number,
-    *,
-    scheme: Scheme = "exponential",
-) -> Float[Array, "*b K"]:
-    """Concentrations after `dt_h`: the inverse of `balance_rates`, same arguments."""
-    start, end, lifted, dt = _lift(jnp.ndim(c0), V0, V1, flows, dt_h)
-    keep, per_supply, per_rate = _coefficients(start, end, lifted, dt, scheme)
-    return keep * c0 + per_supply * lifted.supply + per_rate * R
+from .volumes import as_float, constant_volume_harvest_rate
 
 
 class BalanceInfo(NamedTuple):
@@ -241,7 +111,7 @@ class DiscreteMassBalance:
         Raises:
             ValueError: If shapes disagree or the streams do not fit the scheme.
         """
-        c, V = jnp.asarray(c, float), jnp.asarray(V, float)
+        c, V = as_float(c), as_float(V)
         n = len(self._species)
         if c.ndim != 2 or c.shape[1] != n or c.shape[0] < 2:
             raise DataError(f"c must have shape (T >= 2, {n}), given {c.shape}.")
@@ -254,7 +124,7 @@ class DiscreteMassBalance:
                     raise DataError(
                         f"{name} must have shape {(c.shape[0] - 1, n)}, given {u.shape}."
                     )
-        step = jnp.asarray(self.dt_hours if dt is None else dt, float)
+        step = as_float(self.dt_hours if dt is None else dt)
         if step.shape not in ((), (c.shape[0] - 1,)):
             raise DataError(f"dt must be one number or {c.shape[0] - 1}, given {step.shape}.")
         flow = self._as_flows(streams)
@@ -292,7 +162,7 @@ class DiscreteMassBalance:
         streams = self._as_flows(self._streams(u_f, u_b, u_p, flows))
         V1 = V_t if V_next is None else V_next
         step = self.dt_hours if dt is None else dt
-        c_t, R_t = jnp.asarray(c_t, float), jnp.asarray(R_t, float)
+        c_t, R_t = as_float(c_t), as_float(R_t)
         return balance_step(c_t, R_t, V_t, V1, streams, step, scheme=self.scheme)
 
     def rates_from_trajectory(
@@ -344,7 +214,7 @@ class DiscreteMassBalance:
         c = self._balanced_columns(traj, chosen)
         base = recorded.flows
         flows = Flows(supply, base.inflow, base.bleed, base.harvest, jnp.asarray(sieving, float))
-        V = jnp.asarray(traj.volume_L, float)
+        V = as_float(traj.volume_L)
         rates = balance_rates(
             c[:-1], c[1:], V[:-1], V[1:], flows, recorded.dt_h, scheme=self.scheme
         )
@@ -355,7 +225,7 @@ class DiscreteMassBalance:
 
     def _balanced_columns(self, traj: Any, chosen: list[str]) -> Array:
         names = list(traj.species_names)
-        values = jnp.asarray(traj.species, float)
+        values = as_float(traj.species)
         columns = []
         for name in chosen:
             column = values[:, names.index(name)]
@@ -385,7 +255,7 @@ class DiscreteMassBalance:
             )
         if u_f is None or u_b is None or u_p is None:
             raise ConfigError("the euler scheme needs u_f, u_b and u_p, or flows=Flows(...).")
-        return jnp.asarray(u_f, float), jnp.asarray(u_b, float), jnp.asarray(u_p, float)
+        return as_float(u_f), as_float(u_b), as_float(u_p)
 
     def _as_flows(self, streams: Flows | tuple[Array, Array, Array]) -> Flows:
         """Amount flows as a pure supply: what leaves is a negative supply in euler."""
@@ -466,14 +336,14 @@ class FlowRateCalculator:
         Raises:
             ConfigError: If the bleed exceeds the perfusion, or no sieving is known.
         """
-        c = jnp.asarray(c, float)
+        c = as_float(c)
         per_hour = self.volume_L / HOURS_PER_DAY
         harvest_vvd = constant_volume_harvest_rate(perfusion_rate_vvd, bleed_rate_vvd)
         if sieving_coeffs is None:
             sieving_coeffs = jnp.asarray(self._own_sieving(c.shape[-1]), float)
         sieving = align(sieving_coeffs, c.ndim)
-        perfusion = _with_species_axis(perfusion_rate_vvd, c.ndim) * per_hour
-        bleed = _with_species_axis(bleed_rate_vvd, c.ndim) * per_hour
-        harvest = _with_species_axis(harvest_vvd, c.ndim) * per_hour
-        feed = jnp.zeros_like(c) if c_feed is None else align(jnp.asarray(c_feed, float), c.ndim)
+        perfusion = with_species_axis(perfusion_rate_vvd, c.ndim) * per_hour
+        bleed = with_species_axis(bleed_rate_vvd, c.ndim) * per_hour
+        harvest = with_species_axis(harvest_vvd, c.ndim) * per_hour
+        feed = jnp.zeros_like(c) if c_feed is None else align(as_float(c_feed), c.ndim)
         return perfusion * feed, bleed * c, harvest * sieving * c

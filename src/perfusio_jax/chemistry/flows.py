@@ -19,7 +19,7 @@ from perfusio_jax._core import (
 
 from .media import Medium, glucose_feed_concentrations, inflow_concentrations
 from .species import DEFAULT_SIEVING
-from .volumes import is_concrete
+from .volumes import as_float, is_concrete
 
 Number = float | Float[Array, "..."]
 PumpLaw = Callable[[Array, Array], Array]
@@ -61,6 +61,12 @@ def align(values: Number, ndim: int) -> Array:
     return array.reshape((1,) * (ndim - array.ndim) + array.shape)
 
 
+def with_species_axis(value: Number, rank: int) -> Array:
+    """A number per reactor, ready to meet arrays of `rank` axes whose last one is species."""
+    array = align(as_float(value), rank - 1)
+    return array if array.ndim == 0 else array[..., None]
+
+
 def perfusion_flows(
     u: Float[Array, "*b 6"],
     V: Number,
@@ -82,11 +88,11 @@ def perfusion_flows(
     Raises:
         ConfigError: If known numbers make the bleed exceed the inflow.
     """
-    u = jnp.asarray(u, float)
-    volume = jnp.asarray(V, float)
+    u = as_float(u)
+    volume = as_float(V)
     perfusion = u[..., CONTROL_NAMES.index("perfusion_rate")] * volume / HOURS_PER_DAY
     bleed = u[..., CONTROL_NAMES.index("bleed_rate")] * volume / HOURS_PER_DAY
-    glucose = jnp.asarray(glucose_L, float) / jnp.asarray(dt_h, float)
+    glucose = as_float(glucose_L) / as_float(dt_h)
     inflow = perfusion + glucose
     if is_concrete(bleed, inflow) and np.any(np.asarray(bleed > inflow)):
         raise ConfigError(
@@ -109,7 +115,7 @@ def _assemble(
 
 
 def glucose_pump_rate(
-    glucose: Number, setpoint: Number, *, gain: Number = 5e-4, limit: Number = 4e-3
+    glucose: Number, setpoint: Number, *, gain: Number = 5e-3, limit: Number = 1.25e-3
 ) -> Array:
     """Rate of the concentrated feed per reactor volume [L/h/L], proportional and limited.
 
@@ -118,9 +124,11 @@ def glucose_pump_rate(
         setpoint: Target [g/L].
         gain: Rate per g/L below the target [L/h/L per g/L].
         limit: Largest rate [L/h/L]; no rate is negative.
+
+    The defaults are those of a 400 g/L feed at 2 g/L/h per g/L, up to 0.5 g/L/h.
     """
-    lacking = jnp.asarray(setpoint, float) - jnp.asarray(glucose, float)
-    return jnp.clip(jnp.asarray(gain, float) * lacking, 0.0, jnp.asarray(limit, float))
+    lacking = as_float(setpoint) - as_float(glucose)
+    return jnp.clip(as_float(gain) * lacking, 0.0, as_float(limit))
 
 
 class IntervalFlows(NamedTuple):
@@ -162,7 +170,7 @@ def interval_flows(
             advance, or the streams would need a harvest that flows backwards.
     """
     dt_h = interval_lengths(trajectory)
-    volume = jnp.asarray(trajectory.volume_L, float)
+    volume = as_float(trajectory.volume_L)
     names = list(trajectory.control_names)
     absent = [n for n in ("perfusion_rate", "bleed_rate") if n not in names]
     if absent:
@@ -175,7 +183,7 @@ def interval_flows(
     missing = jnp.ones(dt_h.shape, bool)
     totals = getattr(trajectory, "stream_totals", None)
     if totals is not None:
-        rate = jnp.asarray(totals, float)[1:] / dt_h[:, None]
+        rate = as_float(totals)[1:] / dt_h[:, None]
         column = {n: rate[:, i] for i, n in enumerate(STREAM_TOTALS)}
         missing = jnp.isnan(column["V_perfusion_L"]) | jnp.isnan(column["V_glucose_L"])
         missing = missing | jnp.isnan(column["V_bleed_L"])
@@ -204,8 +212,8 @@ def interval_lengths(trajectory: Any) -> Float[Array, " T-1"]:
     """
     times = getattr(trajectory, "times_h", None)
     if times is None:
-        times = jnp.asarray(trajectory.days, float) * HOURS_PER_DAY
-    times = jnp.asarray(times, float)
+        times = as_float(trajectory.days) * HOURS_PER_DAY
+    times = as_float(times)
     if times.ndim != 1 or times.shape[0] < 2:
         raise DataError(f"rates need at least two samples; times have shape {times.shape}.")
     dt_h = times[1:] - times[:-1]
@@ -216,7 +224,7 @@ def interval_lengths(trajectory: Any) -> Float[Array, " T-1"]:
 
 def _control(trajectory: Any, name: str) -> Array:
     """Set-points of one control over the intervals; zero for a control the run lacks."""
-    values = jnp.asarray(trajectory.controls, float)[:-1]
+    values = as_float(trajectory.controls)[:-1]
     names = list(trajectory.control_names)
     return values[:, names.index(name)] if name in names else jnp.zeros(values.shape[0])
 
@@ -226,7 +234,7 @@ def _estimated_glucose(trajectory: Any, u: Array, pump: PumpLaw) -> Array:
     names = list(trajectory.species_names)
     if "Glc" not in names or "glucose_setpoint" not in trajectory.control_names:
         return jnp.full(u.shape[0], jnp.nan)
-    glucose = jnp.asarray(trajectory.species, float)[:, names.index("Glc")]
+    glucose = as_float(trajectory.species)[:, names.index("Glc")]
     pair = jnp.stack([glucose[:-1], glucose[1:]])
     known = ~jnp.isnan(pair)
     mean = jnp.sum(jnp.where(known, pair, 0.0), axis=0) / jnp.sum(known, axis=0)

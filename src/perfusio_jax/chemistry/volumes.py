@@ -22,6 +22,12 @@ def is_concrete(*values: object) -> bool:
     return not any(isinstance(v, Tracer) for v in values)
 
 
+def as_float(value: Flow) -> Array:
+    """An array that keeps its floating type; integers become floats."""
+    array = jnp.asarray(value)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
 def constant_volume_harvest_rate(
     perfusion_rate_L_per_h: Flow, bleed_rate_L_per_h: Flow
 ) -> Float[Array, "..."]:
@@ -46,7 +52,7 @@ def constant_volume_harvest_rate(
             f"bleed {bleed_rate_L_per_h} L/h exceeds the inflow {perfusion_rate_L_per_h} L/h; "
             "at constant volume the bleed can be at most the perfusion rate."
         )
-    return jnp.asarray(perfusion_rate_L_per_h, float) - jnp.asarray(bleed_rate_L_per_h, float)
+    return as_float(perfusion_rate_L_per_h) - as_float(bleed_rate_L_per_h)
 
 
 def perfusion_volume_step(
@@ -73,12 +79,8 @@ def perfusion_volume_step(
         >>> abs(float(V) - 0.250) < 1e-7
         True
     """
-    net = (
-        jnp.asarray(F_feed_L_per_h, float)
-        - jnp.asarray(F_bleed_L_per_h, float)
-        - jnp.asarray(F_harvest_L_per_h, float)
-    )
-    volume = jnp.asarray(V_t, float) + jnp.asarray(dt_hours, float) * net
+    net = as_float(F_feed_L_per_h) - as_float(F_bleed_L_per_h) - as_float(F_harvest_L_per_h)
+    volume = as_float(V_t) + as_float(dt_hours) * net
     if is_concrete(volume) and np.any(np.asarray(volume) < 0.0):
         raise SimulationError(
             f"volume would become {np.min(np.asarray(volume)):.4g} L from {V_t} L in {dt_hours} h; "
@@ -125,6 +127,6 @@ def bleed_trigger(
         excess = np.maximum(float(vcv_current) - float(vcv_setpoint), 0.0)
         wanted = float(bleed_rate_base_vvd) + float(k_bleed) * excess
         return float(np.minimum(wanted, float(bleed_rate_max_vvd)))
-    current, target, base, most, gain = (jnp.asarray(v, float) for v in given)
+    current, target, base, most, gain = (as_float(v) for v in given)
     wanted = base + gain * jnp.maximum(current - target, 0.0)
     return jnp.minimum(wanted, most)
