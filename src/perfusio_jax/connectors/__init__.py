@@ -1,0 +1,40 @@
+"""The outside world: files, databases, control systems, virtual vessels.
+
+Loaded on first use, so that reading a CSV file does not import a database library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_FACES = {
+    "BioreactorConnectorBase": "base",
+    "FilesystemStore": "filesystem",
+    "Campaign": "frames",
+    "FrameReport": "frames",
+    "campaign_from_frame": "frames",
+    "campaign_to_frame": "frames",
+    "read_campaign": "campaign_files",
+    "write_campaign": "campaign_files",
+}
+
+if TYPE_CHECKING:
+    from perfusio_jax.connectors.base import BioreactorConnectorBase as BioreactorConnectorBase
+    from perfusio_jax.connectors.campaign_files import read_campaign as read_campaign
+    from perfusio_jax.connectors.campaign_files import write_campaign as write_campaign
+    from perfusio_jax.connectors.filesystem import FilesystemStore as FilesystemStore
+    from perfusio_jax.connectors.frames import Campaign as Campaign
+    from perfusio_jax.connectors.frames import FrameReport as FrameReport
+    from perfusio_jax.connectors.frames import campaign_from_frame as campaign_from_frame
+    from perfusio_jax.connectors.frames import campaign_to_frame as campaign_to_frame
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_FACES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FACES})

@@ -1,0 +1,476 @@
+"""The campaign table: pandas frames to trajectories and back.
+
+One row per sample: `run_id, reactor_id, clone_id, time_h`, species, controls, stream totals
+and auxiliary tags by canonical name. Row d of a run holds the sample of day d and the
+set-points applied from that sample until the next.
+
+Nothing is mended in silence: what cannot be understood is refused with column, row and value;
+what can be coped with (another unit, another order of rows, a column left out on request)
+is listed in the `FrameReport` that comes back with the runs.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    CONTROL_NAMES,
+    HOURS_PER_DAY,
+    REGISTRY,
+    STREAM_TOTALS,
+    DataError,
+)
+from perfusio_jax._core.units import canonical_unit, to_canonical
+from perfusio_jax.states import Trajectory
+
+ID_COLUMNS: Final = ("run_id", "reactor_id", "clone_id")
+"""Text columns; they have no unit."""
+
+NUMBER_COLUMNS: Final = (
+    "time_h",
+    "day",
+    "volume_L",
+    *REGISTRY,
+    *CONTROL_NAMES,
+    *STREAM_TOTALS,
+    *AUXILIARY_TAGS,
+)
+"""Numeric columns a campaign table may have, in the order they are written."""
+
+MISSING_MARKS: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--"})
+"""Cell texts that mean "not measured", in lower case."""
+
+_DEFAULT_IDS: Final = {"reactor_id": "R00", "clone_id": "unknown"}
+_MAY_BE_NEGATIVE: Final = frozenset({"TMP", "capacitance", "pH"})
+_WITH_UNIT: Final = re.compile(r"^(?P<name>[^\[(]+?)\s*[\[(](?P<unit>[^\])]*)[\])]$")
+
+
+@dataclass(frozen=True)
+class FrameReport:
+    """What was understood of a table and what had to be done to it."""
+
+    n_rows: int
+    """Samples read."""
+    run_ids: tuple[str, ...]
+    """Runs, in order of first appearance."""
+    columns: tuple[str, ...]
+    """Columns used."""
+    ignored: tuple[str, ...] = ()
+    """Unknown columns left out because the caller said so."""
+    converted: Mapping[str, str] = field(default_factory=dict)
+    """Columns whose numbers changed on conversion, with both units."""
+    assumed: Mapping[str, str] = field(default_factory=dict)
+    """What the table did not say, with the value taken instead."""
+    reordered: tuple[str, ...] = ()
+    """Runs whose rows were not contiguous and in order of time."""
+    empty: tuple[str, ...] = ()
+    """Columns without a single value."""
+    missing: Mapping[str, int] = field(default_factory=dict)
+    """Number of missing values per column that has some and is not empty."""
+    warnings: tuple[str, ...] = ()
+    """Values that are legal but strange."""
+    notes: tuple[str, ...] = ()
+    """How the file was read (separator, decimal mark)."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.n_rows} samples of {len(self.run_ids)} run(s)."]
+        lines += self.notes
+        if self.ignored:
+            lines.append(f"left out unknown columns: {', '.join(self.ignored)}.")
+        lines += [f"converted {name}: {how}." for name, how in self.converted.items()]
+        lines += [f"assumed {name}: {value}." for name, value in self.assumed.items()]
+        if self.reordered:
+            lines.append(f"put rows in order of time: {', '.join(self.reordered)}.")
+        if self.empty:
+            lines.append(f"columns without any value: {', '.join(self.empty)}.")
+        if self.missing:
+            counts = ", ".join(f"{name} {count}" for name, count in self.missing.items())
+            lines.append(f"missing values: {counts}.")
+        return "\n".join([*lines, *self.warnings])
+
+
+class Campaign(NamedTuple):
+    """Runs and the report on the table they came from."""
+
+    trajectories: list[Trajectory]
+    """One per run, in order of first appearance."""
+    report: FrameReport
+    """What was understood, converted, assumed, reordered and left out."""
+
+
+def campaign_to_frame(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
+    """Write runs as one campaign table, in canonical units.
+
+    Species or controls that some runs lack become NaN there. Metadata is not part of the table.
+
+    Args:
+        trajectories: Runs with distinct `run_id`.
+
+    Returns:
+        The table; `frame.attrs["units"]` holds the unit of each numeric column.
+
+    Raises:
+        DataError: If two runs share an id or a column has a name outside the contract.
+    """
+    runs = list(trajectories)
+    ids = [run.run_id for run in runs]
+    twice = sorted({i for i in ids if ids.count(i) > 1})
+    if twice:
+        raise DataError(f"run_id {', '.join(twice)} is used by more than one run.")
+    tables = [_run_table(run) for run in runs]
+    used = {name for table in tables for name in table}
+    columns = [n for n in (*ID_COLUMNS, *NUMBER_COLUMNS) if n in used]
+    rows: dict[str, Any] = {}
+    for name in columns:
+        blank: Any = "" if name in ID_COLUMNS else np.nan
+        parts = [t.get(name, np.full(len(t["time_h"]), blank)) for t in tables]
+        rows[name] = np.concatenate(parts)
+    frame = pd.DataFrame(rows, columns=pd.Index(columns))
+    frame.attrs["units"] = {n: canonical_unit(n) for n in columns if n not in ID_COLUMNS}
+    return frame
+
+
+def _run_table(run: Trajectory) -> dict[str, np.ndarray]:
+    n = run.n_days
+    table = {name: np.full(n, getattr(run, name), dtype=object) for name in ID_COLUMNS}
+    table["time_h"] = np.asarray(run.times_h, np.float64)
+    days = np.asarray(run.days)
+    if not np.array_equal(days, _day_of(table["time_h"])):
+        table["day"] = days.astype(np.float64)
+    table["volume_L"] = np.asarray(run.volume_L, np.float64)
+    for names, array in (
+        (run.species_names, run.species),
+        (run.control_names, run.controls),
+        (STREAM_TOTALS, run.stream_totals),
+        (run.auxiliary_names, run.auxiliary),
+    ):
+        values = np.asarray(array, np.float64)
+        for column, name in enumerate(names):
+            if name not in NUMBER_COLUMNS:
+                raise DataError(_unknown_column(name))
+            table[name] = values[:, column]
+    return table
+
+
+def campaign_from_frame(
+    frame: pd.DataFrame,
+    *,
+    units: Mapping[str, str] | None = None,
+    unknown: Literal["error", "ignore"] = "error",
+    volume_L: float = 0.25,
+    lines: Sequence[int] | None = None,
+) -> Campaign:
+    """Read the runs of a campaign table.
+
+    Args:
+        frame: The table; a header may carry its unit, as in `"Glc [mmol/L]"`.
+        units: Unit per column; without it `frame.attrs["units"]`, then the canonical unit.
+        unknown: What to do with a column outside the contract: refuse it, or leave it out
+            and say so in the report.
+        volume_L: Working volume [L] where the table has no such column.
+        lines: Line of the file each row came from, for messages.
+
+    Returns:
+        Runs and report.
+
+    Raises:
+        DataError: If a column is unknown, duplicate or missing, a value is not a number,
+            infinite or negative where it cannot be, or two rows of a run have one time.
+        UnitError: If a unit cannot be read or does not fit its column.
+    """
+    if len(frame) == 0:
+        raise DataError(
+            f"the table holds a header ({', '.join(map(str, frame.columns)) or 'empty'}) and no "
+            "rows; a campaign needs at least one sample."
+        )
+    where = _Where(list(lines) if lines is not None else None)
+    names, header_units = _read_header(frame)
+    ignored = _check_columns(names, unknown)
+    stated = {**frame.attrs.get("units", {}), **header_units, **(units or {})}
+    strangers = sorted(set(stated) - set(names) - set(ID_COLUMNS))
+    if strangers and units is not None:
+        raise DataError(f"units are given for {', '.join(strangers)}, which the table lacks.")
+    table = frame.set_axis(names, axis=1)
+    assumed: dict[str, str] = {}
+    ids = _read_ids(table, assumed, where)
+    numbers, converted = _read_numbers(table, stated, assumed, where)
+    _check_values(numbers, where)
+    times = _read_times(numbers, assumed, where)
+    if "volume_L" not in numbers:
+        assumed["volume_L"] = f"{volume_L:g} L"
+        numbers["volume_L"] = np.full(len(frame), float(volume_L))
+    groups, reordered = _group(ids["run_id"], times, where)
+    columns = [n for n in NUMBER_COLUMNS if n in numbers]
+    runs = [_build(rows, ids, numbers, times, where) for rows in groups.values()]
+    report = FrameReport(
+        n_rows=len(frame),
+        run_ids=tuple(groups),
+        columns=tuple([n for n in ID_COLUMNS if n in names] + columns),
+        ignored=ignored,
+        converted=converted,
+        assumed=assumed,
+        reordered=reordered,
+        empty=tuple(n for n in columns if np.all(np.isnan(numbers[n]))),
+        missing=_count_missing(numbers, columns),
+        warnings=_strange(numbers),
+    )
+    return Campaign(runs, report)
+
+
+class _Where:
+    """Names a row in a message: the line of the file if there is one."""
+
+    def __init__(self, lines: list[int] | None) -> None:
+        self.lines = lines
+
+    def __call__(self, row: int) -> str:
+        return f"line {self.lines[row]}" if self.lines is not None else f"row {row}"
+
+
+def _day_of(times_h: np.ndarray) -> np.ndarray:
+    """Nearest process day [d] of a time [h]."""
+    return np.floor(times_h / HOURS_PER_DAY + 0.5).astype(int)
+
+
+def _unknown_column(name: str) -> str:
+    known = (*ID_COLUMNS, *NUMBER_COLUMNS)
+    folded = {k.casefold(): k for k in known}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    hint = f" Did you mean '{folded[near[0]]}'?" if near else ""
+    return f"column '{name}' is not known.{hint} Known columns: {', '.join(known)}."
+
+
+def _read_header(frame: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
+    """Bare column names, and the units some headers carry in brackets."""
+    names, units = [], {}
+    for label in map(str, frame.columns):
+        name = label.strip()
+        found = _WITH_UNIT.match(name)
+        if found and found["name"].strip() in NUMBER_COLUMNS:
+            name = found["name"].strip()
+            units[name] = found["unit"].strip()
+        names.append(name)
+    return names, units
+
+
+def _check_columns(names: list[str], unknown: str) -> tuple[str, ...]:
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise DataError(f"column {', '.join(twice)} occurs more than once.")
+    strangers = [n for n in names if n not in ID_COLUMNS and n not in NUMBER_COLUMNS]
+    if strangers and unknown != "ignore":
+        raise DataError(_unknown_column(strangers[0]))
+    if "run_id" not in names or not {"time_h", "day"} & set(names):
+        raise DataError(
+            "a campaign table needs the columns run_id and time_h (or day); it has "
+            f"{', '.join(names)}."
+        )
+    return tuple(strangers)
+
+
+def _read_ids(table: pd.DataFrame, assumed: dict[str, str], where: _Where) -> dict[str, list[str]]:
+    ids = {}
+    for name in ID_COLUMNS:
+        if name not in table:
+            assumed[name] = _DEFAULT_IDS[name]
+            ids[name] = [_DEFAULT_IDS[name]] * len(table)
+            continue
+        values = ["" if pd.isna(v) else str(v).strip() for v in table[name]]
+        if "" in values and name == "run_id":
+            raise DataError(f"run_id is empty in {where(values.index(''))}.")
+        if "" in values:
+            assumed[name] = f"{_DEFAULT_IDS[name]} where the cell is empty"
+        ids[name] = [v or _DEFAULT_IDS[name] for v in values]
+    return ids
+
+
+def _read_numbers(
+    table: pd.DataFrame, stated: Mapping[str, str], assumed: dict[str, str], where: _Where
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    numbers, converted, unstated = {}, {}, []
+    for name in (n for n in table.columns if n in NUMBER_COLUMNS):
+        raw = parse_column(pd.Series(table[name]), name, where)
+        unit = str(stated.get(name, "")).strip()
+        if not unit:
+            unstated.append(name)
+            numbers[name] = raw
+            continue
+        numbers[name] = to_canonical(raw, unit, name)
+        if not np.allclose(numbers[name], raw, rtol=1e-12, atol=0, equal_nan=True):
+            converted[name] = f"{unit} -> {canonical_unit(name)}"
+    if unstated:
+        assumed["units"] = ", ".join(f"{n} {canonical_unit(n)}" for n in unstated)
+    return numbers, converted
+
+
+def parse_column(column: pd.Series, name: str, where: Any) -> np.ndarray:
+    """Numbers of one column, NaN where the cell says that nothing was measured.
+
+    Args:
+        column: Numbers or texts.
+        name: Canonical column name, for messages.
+        where: Function from row number to a phrase that names the row.
+
+    Returns:
+        64-bit floats.
+
+    Raises:
+        DataError: If a cell is neither a number nor one of `MISSING_MARKS`, or is infinite.
+    """
+    if pd.api.types.is_float_dtype(column) or pd.api.types.is_integer_dtype(column):
+        numbers = column.to_numpy(np.float64, na_value=np.nan)
+        if np.any(np.isinf(numbers)):
+            raise DataError(
+                f"column '{name}' is infinite in {where(int(np.argmax(np.isinf(numbers))))}."
+            )
+        return numbers
+    numbers = np.empty(len(column))
+    for row, cell in enumerate(column.tolist()):
+        numbers[row] = _parse_cell(cell, name, row, where)
+    return numbers
+
+
+def _parse_cell(cell: Any, name: str, row: int, where: Any) -> float:
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text.lower() in MISSING_MARKS:
+            return np.nan
+    elif pd.isna(cell):
+        return np.nan
+    else:
+        text = cell
+    try:
+        number = float(text)
+    except (TypeError, ValueError):
+        hint = (
+            " A decimal comma needs another separator than the comma." if "," in str(cell) else ""
+        )
+        raise DataError(
+            f"column '{name}' holds '{cell}' in {where(row)}, which is not a number; a value that "
+            f"was not measured is an empty cell or 'NaN'.{hint}"
+        ) from None
+    if np.isinf(number):
+        raise DataError(f"column '{name}' is infinite in {where(row)}.")
+    return number
+
+
+def _check_values(numbers: Mapping[str, np.ndarray], where: _Where) -> None:
+    for name, values in numbers.items():
+        if name not in _MAY_BE_NEGATIVE and np.any(values < 0):
+            row = int(np.argmax(values < 0))
+            raise DataError(
+                f"column '{name}' is negative in {where(row)} ({values[row]:g} "
+                f"{canonical_unit(name)}); leave the cell empty if the value is not to be trusted."
+            )
+
+
+def _read_times(
+    numbers: Mapping[str, np.ndarray], assumed: dict[str, str], where: _Where
+) -> np.ndarray:
+    if "time_h" in numbers:
+        times = numbers["time_h"]
+    else:
+        assumed["time_h"] = "24 h per day"
+        times = numbers["day"] * HOURS_PER_DAY
+    for name, values in (("time_h", times), ("day", numbers.get("day", times))):
+        if np.any(np.isnan(values)):
+            raise DataError(f"{name} is empty in {where(int(np.argmax(np.isnan(values))))}.")
+    if "day" in numbers and np.any(numbers["day"] % 1):
+        row = int(np.argmax(numbers["day"] % 1 != 0))
+        raise DataError(f"day is {numbers['day'][row]:g} in {where(row)}; it is a whole number.")
+    return times
+
+
+def _group(
+    run_ids: Sequence[str], times: np.ndarray, where: _Where
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Rows of each run in order of time, and the runs for which that changed something."""
+    rows: dict[str, list[int]] = {}
+    for row, run in enumerate(run_ids):
+        rows.setdefault(run, []).append(row)
+    groups, reordered = {}, []
+    for run, members in rows.items():
+        index = np.asarray(members)
+        ordered = index[np.argsort(times[index], kind="stable")]
+        repeat = np.flatnonzero(np.diff(times[ordered]) == 0)
+        if repeat.size:
+            first, second = sorted(ordered[repeat[0] : repeat[0] + 2].tolist())
+            raise DataError(
+                f"run '{run}' has two rows at {times[first]:g} h: {where(first)} and "
+                f"{where(second)}. Keep one of them."
+            )
+        if not np.array_equal(ordered, np.arange(index[0], index[0] + index.size)):
+            reordered.append(run)
+        groups[run] = ordered
+    return groups, tuple(reordered)
+
+
+def _build(
+    rows: np.ndarray,
+    ids: Mapping[str, list[str]],
+    numbers: Mapping[str, np.ndarray],
+    times: np.ndarray,
+    where: _Where,
+) -> Trajectory:
+    run_id = ids["run_id"][rows[0]]
+    for name in ("reactor_id", "clone_id"):
+        first = ids[name][rows[0]]
+        for row in rows.tolist():
+            if ids[name][row] != first:
+                raise DataError(
+                    f"{name} of run '{run_id}' changes from '{first}' to '{ids[name][row]}' in "
+                    f"{where(row)}; a run has one."
+                )
+    volume = numbers["volume_L"][rows]
+    if not np.all(volume > 0):
+        row = int(rows[np.argmin(volume > 0)])
+        raise DataError(f"volume_L is empty or zero in {where(row)}; a volume is above zero.")
+
+    def stack(names: Sequence[str]) -> np.ndarray:
+        blank = np.full(len(rows), np.nan)
+        columns = [numbers[n][rows] if n in numbers else blank for n in names]
+        return np.stack(columns, axis=1) if columns else np.empty((len(rows), 0))
+
+    species = [n for n in REGISTRY if n in numbers]
+    controls = [n for n in CONTROL_NAMES if n in numbers]
+    tags = [n for n in AUXILIARY_TAGS if n in numbers]
+    days = numbers["day"][rows].astype(int) if "day" in numbers else _day_of(times[rows])
+    return Trajectory(
+        species=stack(species),
+        controls=stack(controls),
+        volume_L=volume,
+        days=days,
+        species_names=species,
+        control_names=controls,
+        run_id=run_id,
+        clone_id=ids["clone_id"][rows[0]],
+        reactor_id=ids["reactor_id"][rows[0]],
+        times_h=times[rows],
+        stream_totals=stack(STREAM_TOTALS),
+        auxiliary=stack(tags),
+        auxiliary_names=tags,
+    )
+
+
+def _count_missing(numbers: Mapping[str, np.ndarray], columns: Sequence[str]) -> dict[str, int]:
+    counts = {n: int(np.sum(np.isnan(numbers[n]))) for n in columns}
+    return {n: count for n, count in counts.items() if 0 < count < len(numbers[n])}
+
+
+def _strange(numbers: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    found = []
+    for name in ("Via", "VCV"):
+        above = int(np.sum(numbers.get(name, np.zeros(0)) > 100.0))
+        if above:
+            found.append(f"{name} is above 100 % in {above} row(s).")
+    if "bleed_rate" in numbers and "perfusion_rate" in numbers:
+        above = int(np.sum(numbers["bleed_rate"] > numbers["perfusion_rate"]))
+        if above:
+            found.append(f"bleed_rate is above perfusion_rate in {above} row(s).")
+    return tuple(found)
