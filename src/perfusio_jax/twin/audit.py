@@ -1,0 +1,378 @@
+"""The audit trail: append-only, chained, fsynced record by record.
+
+Files in `log_dir`:
+
+- `audit.jsonl`: the record. One canonical JSON object a line, each with the hash of the one
+  before it. This file is what `verify_audit` judges.
+- `audit.head`: number and hash of the last record, replaced after each, so that a log that
+  was cut short is found out.
+- `audit_events.csv`, `audit_events.parquet`: copies for people and for analysis.
+- `audit.torn`: what a crash left of an unfinished record, if one did.
+
+What this proves, and what a single host cannot prove, is written in `docs/audit.md`.
+"""
+
+import csv
+import datetime as dt
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import rfc8785
+
+from perfusio_jax._core import AuditError, ConfigError
+
+from .chain import FORMAT_VERSION, GENESIS, AuditReport, Head, plain, records, seal, verify
+from .files import append_durably, neutralise, replace_durably
+from .lock import FileLock
+
+LOG_NAME = "audit.jsonl"
+HEAD_NAME = "audit.head"
+TORN_NAME = "audit.torn"
+CSV_NAME = "audit_events.csv"
+PARQUET_NAME = "audit_events.parquet"
+
+
+class AuditLogger:
+    """Append-only recorder of who did what, when, and on which state.
+
+    A record is on the disk when `log` returns. Opening a folder that already holds a log
+    verifies it and continues its chain.
+
+    Args:
+        log_dir: Folder for the audit files; made if it is not there.
+        run_id: Identifier written into every record; a log belongs to one run.
+        flush_every: How many records the CSV copy may lag behind; the log itself never does.
+        clock: Source of the time stamps; UTC now by default.
+
+    Raises:
+        ConfigError: For an empty `run_id` or a `flush_every` below one.
+        AuditError: If the log that is there does not verify, or belongs to another run.
+        RunLockedError: If another logger has this log open.
+
+    Examples:
+        >>> import tempfile
+        >>> audit = AuditLogger(log_dir=tempfile.mkdtemp(), run_id="run001")
+        >>> _ = audit.log("SETPOINT_CHANGE", {"perfusion_rate": 1.2}, day=3)
+        >>> audit.close()
+        >>> verify_audit(audit.path).ok
+        True
+    """
+
+    COLUMNS = ["timestamp", "run_id", "event_type", "day", "user", "payload_json"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        log_dir: Path | str,
+        run_id: str,
+        flush_every: int = 10,
+        *,
+        clock: Callable[[], dt.datetime] | None = None,
+    ) -> None:
+        if not run_id:
+            raise ConfigError("run_id is empty; every audit record names the run it belongs to.")
+        if flush_every < 1:
+            raise ConfigError(f"flush_every is {flush_every}; it must be at least 1.")
+        self.log_dir = Path(log_dir)
+        self.run_id = str(run_id)
+        self.flush_every = flush_every
+        self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
+        self._mutex = threading.Lock()
+        self._rows: list[dict[str, Any]] = []
+        self._is_closed = False
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.log_dir / "audit.lock")
+        self._lock.acquire()
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @property
+    def path(self) -> Path:
+        """The log itself, `audit.jsonl`."""
+        return self.log_dir / LOG_NAME
+
+    @property
+    def head(self) -> Head:
+        """Number and hash of the last record: what an external anchor would keep."""
+        return self._head
+
+    def log(
+        self,
+        event_type: str,
+        payload: Mapping[str, Any],
+        day: int = 0,
+        user: str = "system",
+        *,
+        state_sha256: str | None = None,
+        reason: str | None = None,
+        old: Any = None,
+        new: Any = None,
+    ) -> str:
+        """Append one record and bring it to the disk.
+
+        Values that canonical JSON cannot hold are written as `null` (NaN, infinities) or as
+        text (large integers), and the record's `marks` field names each place.
+
+        Args:
+            event_type: What happened, e.g. "SETPOINT_CHANGE", "MODEL_RETRAIN",
+                "ALARM_RAISED", "DECISION_MADE".
+            payload: Details of the event.
+            day: Culture day [d].
+            user: Who did it; "system" for automated events.
+            state_sha256: Hash of the state the event rests on, if there is one.
+            reason: Why it was done.
+            old: Value before the change, if the event is one.
+            new: Value after it.
+
+        Returns:
+            The hash of the record.
+
+        Raises:
+            AuditError: If the logger is closed, or the record cannot be written; the log on
+                the disk is then as it was before. If only the head beside it fails, the
+                message says so, and no further record is taken until the head is written.
+        """
+        details: dict[str, Any] = {"payload": dict(payload)}
+        optional = {"state_sha256": state_sha256, "reason": reason, "old": old, "new": new}
+        details |= {name: value for name, value in optional.items() if value is not None}
+        with self._mutex:
+            if self._is_closed:
+                raise AuditError("The audit log is closed; nothing more can be recorded in it.")
+            return self._append(event_type, details, day=day, user=user)
+
+    def flush(self) -> None:
+        """Bring the CSV copy up to the log.
+
+        Raises:
+            AuditError: If the copy cannot be written; the log itself is not affected.
+        """
+        with self._mutex:
+            self._flush_csv()
+
+    def close(self) -> None:
+        """Flush the CSV copy, write the Parquet copy and let go of the files.
+
+        Raises:
+            AuditError: If a copy cannot be written.
+        """
+        with self._mutex:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            try:
+                self._flush_csv()
+                self._write_parquet()
+            finally:
+                self._lock.release()
+
+    def __enter__(self) -> "AuditLogger":
+        """Use as a context manager; closes at the end."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+    def _open(self) -> None:
+        log = _read(self.path)
+        head = _read(self.log_dir / HEAD_NAME)
+        if not log and head is None:
+            self._head = Head(self.run_id, 0, GENESIS, 0)
+            self._write_head()
+            replace_durably(self.path, b"")
+            self._rebuild_csv(b"")
+            return
+        log = log or b""
+        report = verify(log, head)
+        if not report.ok:
+            raise AuditError(f"{self.path} cannot be continued: {report}")
+        whole, newline, torn = log.rpartition(b"\n")
+        whole += newline
+        sealed = Head.from_bytes(head or b"")
+        if sealed.run_id != self.run_id:
+            raise AuditError(
+                f"{self.path} belongs to run {sealed.run_id!r}, not {self.run_id!r}; give each "
+                "run a folder of its own."
+            )
+        self._head = Head(self.run_id, report.n_records, report.head_hash, report.n_records)
+        if torn:
+            stamp = f"# {self._now()} {len(torn)} bytes after record {report.n_records}\n"
+            append_durably(self.log_dir / TORN_NAME, stamp.encode() + torn + b"\n")
+            replace_durably(self.path, whole)
+        is_behind = sealed.count != report.n_records
+        if is_behind:
+            self._write_head()
+        is_copy_foreign = self._rebuild_csv(whole)
+        if torn:
+            digest = hashlib.sha256(torn).hexdigest()
+            details = {"n_bytes": len(torn), "sha256": digest, "moved_to": TORN_NAME}
+            self._append("AUDIT_TORN_TAIL", {"payload": details}, day=0, user="system")
+        if is_behind:
+            details = {"head_count": sealed.count, "records": report.n_records}
+            self._append("AUDIT_HEAD_RECOVERED", {"payload": details}, day=0, user="system")
+        if is_copy_foreign:
+            details = {"file": CSV_NAME}
+            self._append("AUDIT_COPY_REBUILT", {"payload": details}, day=0, user="system")
+
+    def _append(self, event_type: str, details: dict[str, Any], *, day: int, user: str) -> str:
+        if self._is_head_stale:
+            self._write_head()
+        fields, marks = plain(
+            {
+                "version": FORMAT_VERSION,
+                "seq": self._head.seq + 1,
+                "timestamp": self._now(),
+                "run_id": self.run_id,
+                "event_type": event_type,
+                "day": day,
+                "user": user,
+                **details,
+                "prev_hash": self._head.hash,
+            }
+        )
+        if marks:
+            fields["marks"] = marks
+        line, digest = seal(fields)
+        try:
+            append_durably(self.path, line)
+        except OSError as error:
+            raise AuditError(f"The record was not written to {self.path}: {error}") from error
+        self._head = Head(self.run_id, fields["seq"], digest, fields["seq"])
+        self._is_head_stale = True
+        self._rows.append(fields)
+        self._write_head()
+        if len(self._rows) >= self.flush_every:
+            self._flush_csv()
+        return digest
+
+    def _write_head(self) -> None:
+        try:
+            replace_durably(self.log_dir / HEAD_NAME, self._head.to_bytes())
+        except OSError as error:
+            raise AuditError(
+                f"Record {self._head.seq} is written, but the head beside it is not: {error}"
+            ) from error
+        self._is_head_stale = False
+
+    def _now(self) -> str:
+        now = self._clock()
+        if now.tzinfo is None:
+            raise AuditError("The clock of the audit log gave a time without a zone.")
+        return now.astimezone(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+    def _flush_csv(self) -> None:
+        if not self._rows:
+            return
+        try:
+            append_durably(self.log_dir / CSV_NAME, _csv_rows(self._rows))
+        except OSError as error:
+            raise AuditError(f"The CSV copy of the audit log was not written: {error}") from error
+        self._rows.clear()
+
+    def _rebuild_csv(self, log: bytes) -> bool:
+        """Make the CSV copy agree with the log; say whether it held what the log does not."""
+        wanted = (",".join(self.COLUMNS) + "\r\n").encode() + _csv_rows(list(records(log)))
+        path = self.log_dir / CSV_NAME
+        found = _read(path) or b""
+        if found != wanted:
+            replace_durably(path, wanted)
+        return not wanted.startswith(found)
+
+    def _write_parquet(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        log = list(records(_read(self.path) or b""))
+        columns: dict[str, list[Any]] = {name: [] for name in (*self.COLUMNS, "seq", "hash")}
+        for record in log:
+            for name, cell in zip(self.COLUMNS, _cells(record), strict=True):
+                columns[name].append(cell)
+            columns["seq"].append(record["seq"])
+            columns["hash"].append(record["hash"])
+        kinds = [(name, pa.int64() if name in ("day", "seq") else pa.string()) for name in columns]
+        sink = io.BytesIO()
+        try:
+            pq.write_table(pa.table(columns, schema=pa.schema(kinds)), sink)
+            replace_durably(self.log_dir / PARQUET_NAME, sink.getvalue())
+        except (OSError, pa.ArrowException) as error:
+            raise AuditError(f"The Parquet copy was not written: {error}") from error
+
+    _is_head_stale = False
+
+
+def verify_audit(path: Path | str) -> AuditReport:
+    """Verify an audit log on the disk.
+
+    Any change of any byte of any record is found, and so are records that were deleted,
+    inserted, swapped or cut off at the end.
+
+    Args:
+        path: The folder of the log, or `audit.jsonl` itself; the head lies beside it.
+
+    Returns:
+        The report, which names the first bad record.
+
+    Raises:
+        AuditError: If the files are there but cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / LOG_NAME
+    # The head is read first: a record written in between then stands beyond it, which is
+    # what a crash leaves too, whereas the other order would look like a cut.
+    head = _read(path.with_name(HEAD_NAME))
+    log = _read(path)
+    if log is None and head is None:
+        return AuditReport(False, 0, 1, 1, f"there is no audit log at {path}")
+    return verify(log or b"", head)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise AuditError(f"{path} cannot be read: {error}") from error
+
+
+def _cells(record: Mapping[str, Any]) -> list[Any]:
+    """The seed columns of a record; everything the record adds goes into the payload cell."""
+    named = {"timestamp", "run_id", "event_type", "day", "user"}
+    chain = {"version", "seq", "prev_hash", "hash", "payload"}
+    extra = {name: value for name, value in record.items() if name not in named | chain}
+    payload = {**record["payload"], **{f"_{name}": value for name, value in extra.items()}}
+    cells = [record[name] for name in AuditLogger.COLUMNS[:-1]]
+    return [*cells, rfc8785.dumps(payload).decode()]
+
+
+def _csv_rows(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    for record in rows:
+        writer.writerow([neutralise(cell) for cell in _cells(record)])
+    return text.getvalue().encode()
+
+
+def sha256_of(*parts: bytes | os.PathLike[str]) -> str:
+    """SHA-256 over bytes and files, in order; the `state_sha256` of a record.
+
+    Args:
+        *parts: Bytes, or paths whose contents are taken.
+
+    Returns:
+        Hexadecimal digest.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else Path(part).read_bytes()
+        digest.update(len(content).to_bytes(8, "big"))
+        digest.update(content)
+    return digest.hexdigest()

@@ -1,0 +1,290 @@
+"""Audit records as bytes: canonical form, the hash chain and its verification.
+
+Pure: values in, bytes or a verdict out. The record format is fixed from version 1 on and
+described in `docs/audit.md`.
+"""
+
+import dataclasses
+import datetime as dt
+import enum
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any, Final
+
+import rfc8785
+
+from perfusio_jax._core import AuditError
+
+FORMAT_VERSION: Final = 1
+"""Version of the record and head format; written into both."""
+
+GENESIS: Final = "0" * 64
+"""`prev_hash` of the first record."""
+
+_LARGEST_EXACT_INT: Final = 2**53 - 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """Where the log ends: what must still be there when it is looked at again."""
+
+    run_id: str
+    """Run the log belongs to."""
+    seq: int
+    """Number of the last record; 0 before the first."""
+    hash: str
+    """Hash of the last record; `GENESIS` before the first."""
+    count: int
+    """How many records the log holds."""
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON with a format version and a closing newline."""
+        return rfc8785.dumps({"version": FORMAT_VERSION, **dataclasses.asdict(self)}) + b"\n"
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "Head":
+        """Read a head, exactly as it was written.
+
+        Raises:
+            AuditError: If a single byte is not as `to_bytes` writes it.
+        """
+        try:
+            fields = json.loads(raw)
+            head = cls(*(fields[item.name] for item in dataclasses.fields(cls)))
+            is_exact = head.to_bytes() == raw
+        except (ValueError, TypeError, KeyError, RecursionError, rfc8785.CanonicalizationError):
+            raise AuditError("The head of the audit log is not readable.") from None
+        types = (str, int, str, int)
+        if not is_exact or tuple(type(v) for v in dataclasses.astuple(head)) != types:
+            raise AuditError("The head of the audit log is not in its canonical form.")
+        return head
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What verification found."""
+
+    ok: bool
+    """Whether every record is as it was written and none is missing."""
+    n_records: int
+    """Records that verified, counted from the first."""
+    first_bad: int | None = None
+    """Number (`seq`) of the first record that is wrong or missing; `None` if all is well."""
+    line: int | None = None
+    """Line of the file where that record stands or should stand, from 1."""
+    reason: str = ""
+    """What is wrong with it, in one sentence."""
+    warnings: tuple[str, ...] = ()
+    """What is odd but no sign of tampering: a torn tail, a clock that went back."""
+    head_hash: str = GENESIS
+    """Hash of the last record that verified."""
+
+    def __str__(self) -> str:
+        """One paragraph for a person."""
+        notes = "".join(f"\nnote: {warning}" for warning in self.warnings)
+        if self.ok:
+            return f"audit log verified: {self.n_records} records, head {self.head_hash}{notes}"
+        where = "" if self.first_bad is None else f"record {self.first_bad} (line {self.line}): "
+        return f"audit log NOT verified: {where}{self.reason}{notes}"
+
+
+def seal(record: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Close a record with its hash.
+
+    Args:
+        record: All fields but `hash`, already plain (see `plain`).
+
+    Returns:
+        The line to append, newline included, and the record's hash: SHA-256 over the
+        canonical form of the record without its `hash` field.
+
+    Raises:
+        AuditError: If the record cannot be put into canonical form.
+    """
+    try:
+        digest = hashlib.sha256(rfc8785.dumps(dict(record))).hexdigest()
+        return rfc8785.dumps({**record, "hash": digest}) + b"\n", digest
+    except (rfc8785.CanonicalizationError, UnicodeError, RecursionError) as error:
+        raise AuditError(f"The record has no canonical form: {error}") from error
+
+
+def plain(value: Any) -> tuple[Any, dict[str, str]]:
+    """Reduce a payload to what canonical JSON can hold, without losing what it cannot.
+
+    Numbers that are not finite become `null`, and integers beyond 2**53 - 1 become decimal
+    strings; each such place is named in the second result. Arrays become lists, time
+    stamps ISO 8601, paths and enumeration members their plain value.
+
+    Args:
+        value: Any nesting of mappings, sequences, arrays, numbers, text, dates, paths,
+            enumerations, data classes and pydantic models.
+
+    Returns:
+        The plain value, and a table from JSON pointer to "nan", "inf", "-inf" or "integer".
+
+    Raises:
+        AuditError: For a value of any other type, naming the place and the type.
+    """
+    marks: dict[str, str] = {}
+    return _plain(value, "", marks), marks
+
+
+def verify(log: bytes, head: bytes | None) -> AuditReport:
+    """Verify a whole log against its head.
+
+    One complete record beyond the head, and bytes after the last newline beyond the head,
+    are what a crash leaves between two steps of writing; both are warned about, not called
+    tampering. Anything else that differs is.
+
+    Args:
+        log: Bytes of `audit.jsonl`.
+        head: Bytes of `audit.head`; `None` if there is no such file.
+
+    Returns:
+        The report; `first_bad` names the first record that is wrong or missing.
+    """
+    lines = log.split(b"\n")
+    torn = lines.pop()
+    warnings: list[str] = []
+    previous, last_time, run_id = GENESIS, "", None
+    hashes = [GENESIS]
+    for seq, line in enumerate(lines, start=1):
+        record, reason = _open(line, seq, previous)
+        if record is not None and run_id is not None and record["run_id"] != run_id:
+            record, reason = None, "it belongs to another run"
+        if record is None:
+            return AuditReport(False, seq - 1, seq, seq, reason, tuple(warnings), previous)
+        run_id, previous = record["run_id"], record["hash"]
+        hashes.append(previous)
+        if record["timestamp"] < last_time:
+            warnings.append(f"the clock went back before record {seq}")
+        last_time = record["timestamp"]
+    found = len(lines)
+
+    def bad(seq: int | None, reason: str) -> AuditReport:
+        return AuditReport(False, found, seq, seq, reason, tuple(warnings), previous)
+
+    if head is None:
+        if not log:
+            return bad(1, "there is no audit log here")
+        return bad(found + 1, "the head (audit.head) is missing: where the log ended is unknown")
+    try:
+        mark = Head.from_bytes(head)
+    except AuditError as error:
+        return bad(found + 1, str(error))
+    if mark.seq != mark.count or mark.count < 0:
+        return bad(found + 1, "the head contradicts itself")
+    if found < mark.count:
+        return bad(found + 1, f"it is missing: the log holds {found} whole records of {mark.count}")
+    if hashes[mark.count] != mark.hash or (run_id is not None and run_id != mark.run_id):
+        return bad(max(mark.count, 1), "the head was written for another log")
+    if found > mark.count + 1:
+        return bad(mark.count + 1, f"{found - mark.count} records stand beyond the head")
+    if found == mark.count + 1:
+        warnings.append(f"record {found} is not under the head yet (being written, or a crash)")
+    if torn:
+        warnings.append(f"{len(torn)} bytes of an unfinished record follow record {found}")
+    return AuditReport(True, found, warnings=tuple(warnings), head_hash=previous)
+
+
+def records(log: bytes) -> Iterator[dict[str, Any]]:
+    """Records of a log that has been verified, in order; a torn tail is left out."""
+    for line in log.split(b"\n")[:-1]:
+        yield _parse(line)
+
+
+def _parse(line: bytes) -> Any:
+    """JSON as canonical JSON means it: every number a double, also one without a point."""
+    return json.loads(line, parse_int=_number)
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    return int(value) if abs(value) <= _LARGEST_EXACT_INT else value
+
+
+def _open(line: bytes, seq: int, previous: str) -> tuple[dict[str, Any] | None, str]:
+    """One line as a record, or `None` and the reason why it is none."""
+    try:
+        record = _parse(line)
+        canonical = rfc8785.dumps(record)
+    except (ValueError, RecursionError, rfc8785.CanonicalizationError):
+        return None, "it is not a JSON record"
+    if canonical != line or not isinstance(record, dict):
+        return None, "it is not in canonical form"
+    needed = ("version", "seq", "timestamp", "run_id", "prev_hash", "hash")
+    if any(name not in record for name in needed):
+        return None, "it lacks fields every record has"
+    if record["version"] != FORMAT_VERSION:
+        return None, f"its format version is {record['version']!r}, not {FORMAT_VERSION}"
+    body = {name: value for name, value in record.items() if name != "hash"}
+    if hashlib.sha256(rfc8785.dumps(body)).hexdigest() != record["hash"]:
+        return None, "its content does not match its hash"
+    if record["seq"] != seq:
+        return None, f"its number is {record['seq']!r}, not {seq}"
+    if record["prev_hash"] != previous:
+        return None, "it is not chained to the record before it"
+    if not isinstance(record["timestamp"], str) or not isinstance(record["run_id"], str):
+        return None, "its time stamp or run id is not text"
+    return record, ""
+
+
+def _plain(value: Any, at: str, marks: dict[str, str]) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, enum.Enum):
+        return _plain(value.value, at, marks)
+    if isinstance(value, str):
+        return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, int):
+        if abs(value) > _LARGEST_EXACT_INT:
+            marks[at] = "integer"
+            return str(value)
+        return int(value)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        marks[at] = "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+        return None
+    if isinstance(value, (dt.datetime, dt.date)):
+        return value.isoformat()
+    if isinstance(value, PurePath):
+        return _plain(str(value), at, marks)
+    if isinstance(value, Mapping):
+        return _plain_mapping(value, at, marks)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{at}/{i}", marks) for i, item in enumerate(value)]
+    if isinstance(value, (set, frozenset)):
+        return [_plain(item, f"{at}/{i}", marks) for i, item in enumerate(sorted(value, key=repr))]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist(), at, marks)
+    if hasattr(value, "model_dump"):
+        return _plain(value.model_dump(mode="json"), at, marks)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [item.name for item in dataclasses.fields(value)]
+        return _plain({name: getattr(value, name) for name in names}, at, marks)
+    raise AuditError(
+        f"The audit log cannot hold a {type(value).__name__} (at {at or 'the top'}); allowed are "
+        "mappings, sequences, arrays, numbers, text, dates, paths and data classes."
+    )
+
+
+def _plain_mapping(value: Mapping[Any, Any], at: str, marks: dict[str, str]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(key, enum.Enum):
+            key = key.value
+        if isinstance(key, bool) or not isinstance(key, (str, int)):
+            raise AuditError(
+                f"The audit log cannot hold a key of type {type(key).__name__} (at "
+                f"{at or 'the top'}); allowed are text and integers."
+            )
+        name = _plain(str(key), at, marks)
+        if name in result:
+            raise AuditError(f"Two keys at {at or 'the top'} are both written {name!r}.")
+        pointer = name.replace("~", "~0").replace("/", "~1")
+        result[name] = _plain(item, f"{at}/{pointer}", marks)
+    return result
