@@ -1,0 +1,36 @@
+"""The plant: kinetics, vector field, integrators and the model built from them."""
+
+from .integrators import Rodas3 as Rodas3
+from .integrators import Rodas4 as Rodas4
+from .integrators import RunSolution as RunSolution
+from .integrators import advance_fixed as advance_fixed
+from .integrators import balanced_to_plant as balanced_to_plant
+from .integrators import integrate as integrate
+from .integrators import integrate_diffrax as integrate_diffrax
+from .integrators import integrate_run as integrate_run
+from .integrators import make_plan as make_plan
+from .integrators import plant_term as plant_term
+from .integrators import plant_to_balanced as plant_to_balanced
+from .integrators import simulate as simulate
+from .kinetics import CHOKinetics as CHOKinetics
+from .kinetics import clone_x as clone_x
+from .kinetics import clone_y as clone_y
+from .kinetics import stack as stack
+from .lanes import N_TOTALS as N_TOTALS
+from .lanes import LaneSolution as LaneSolution
+from .lanes import Method as Method
+from .lanes import Plan as Plan
+from .lanes import Tolerances as Tolerances
+from .lanes import integrate_lanes as integrate_lanes
+from .models import CHOPerfusionModel as CHOPerfusionModel
+from .reactor import BALANCED_COLUMNS as BALANCED_COLUMNS
+from .reactor import DEFAULT_CONTROLS as DEFAULT_CONTROLS
+from .reactor import PLANT_SPECIES as PLANT_SPECIES
+from .reactor import GlucosePump as GlucosePump
+from .reactor import Reactor as Reactor
+from .reactor import controls_from_dict as controls_from_dict
+from .reactor import day_inputs as day_inputs
+from .reactor import pump_rate as pump_rate
+from .reactor import vector_field as vector_field
+from .rosenbrock import RODAS3 as RODAS3
+from .rosenbrock import RODAS4 as RODAS4

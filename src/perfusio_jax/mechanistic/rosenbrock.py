@@ -1,0 +1,295 @@
+"""Linearly implicit (Rosenbrock) methods, written once for every use.
+
+One step needs the right-hand side, and a function that solves with I/(h gamma) - J. The batched
+integrator gives it a sparse factorisation that is unrolled over scalar lanes; the diffrax
+solver gives it a dense one. The state is a tuple of arrays of one shape.
+
+Stages are in the transformed variables of Hairer and Wanner, which need no product with J:
+
+    (I/(h g) - J) U_i = f(t + alpha_i h, y + sum_j a_ij U_j) + sum_j c_ij U_j / h + gamma_i h f_t
+    y_new = y + sum_i m_i U_i
+
+Both methods are stiffly accurate and L-stable: the last stage is the error estimate, and its
+argument is the embedded solution of one order less.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+Parts = tuple[Array, ...]
+Field = Callable[[Parts], Parts]
+Solve = Callable[[Parts], Parts]
+
+
+class Tableau(NamedTuple):
+    """Coefficients of a stiffly accurate Rosenbrock method."""
+
+    name: str
+    order: int
+    """Order of the solution; the embedded one has order - 1."""
+    gamma: float
+    a: tuple[tuple[float, ...], ...]
+    c: tuple[tuple[float, ...], ...]
+    alpha: tuple[float, ...]
+    """Stage times over h."""
+    gamma_sum: tuple[float, ...]
+    """Weights of the time derivative."""
+
+    @property
+    def n_stages(self) -> int:
+        """Number of stages."""
+        return len(self.a)
+
+
+RODAS3: Final = Tableau(
+    name="Rodas3",
+    order=3,
+    gamma=0.5,
+    a=((), (0.0,), (2.0, 0.0), (2.0, 0.0, 1.0)),
+    c=((), (4.0,), (1.0, -1.0), (1.0, -1.0, -8.0 / 3.0)),
+    alpha=(0.0, 0.0, 1.0, 1.0),
+    gamma_sum=(0.5, 1.5, 0.0, 0.0),
+)
+"""Sandu et al. (1997), order 3(2), four stages and three evaluations of the right-hand side."""
+
+_RODAS4_A5 = (1.221224509226641, 6.019134481288629, 12.53708332932087, -0.6878860361058950)
+RODAS4: Final = Tableau(
+    name="Rodas4",
+    order=4,
+    gamma=0.25,
+    a=(
+        (),
+        (1.544,),
+        (0.9466785280815826, 0.2557011698983284),
+        (3.314825187068521, 2.896124015972201, 0.9986419139977817),
+        _RODAS4_A5,
+        (*_RODAS4_A5, 1.0),
+    ),
+    c=(
+        (),
+        (-5.6688,),
+        (-2.430093356833875, -0.2063599157091915),
+        (-0.1073529058151375, -9.594562251023355, -20.47028614809616),
+        (7.496443313967647, -10.24680431464352, -33.99990352819905, 11.70890893206160),
+        (
+            8.083246795921522,
+            -7.981132988064893,
+            -31.52159432874371,
+            16.31930543123136,
+            -6.058818238834054,
+        ),
+    ),
+    alpha=(0.0, 0.386, 0.21, 0.63, 1.0, 1.0),
+    gamma_sum=(0.25, -0.1043, 0.1035, -0.3620000000000023e-01, 0.0, 0.0),
+)
+"""Hairer and Wanner (1996), order 4(3), six stages."""
+
+
+def _axpy(y: Parts, scale: Array | float, u: Parts) -> Parts:
+    return tuple(v + scale * w for v, w in zip(y, u, strict=True))
+
+
+class Stages(NamedTuple):
+    """Result of one step."""
+
+    y: Parts
+    """Solution at the end of the step."""
+    error: Parts
+    """Difference to the embedded solution."""
+    quadrature: Parts
+    """Increment of the quadratures over the step; empty without them."""
+
+
+def rosenbrock_step(
+    tableau: Tableau,
+    field: Callable[[Array | float, Parts], Parts],
+    solve: Solve,
+    y: Parts,
+    h: Array,
+    *,
+    time_derivative: Parts | None = None,
+    quadrature: Field | None = None,
+) -> Stages:
+    """Take one step.
+
+    Quadratures z' = q(y) ride along as extra rows of the same method. They do not enter the
+    Jacobian's other rows, so each stage costs one forward derivative of q. Because they take
+    the same steps, a linear relation between y and z that holds for the equations holds for
+    the numbers to rounding: this is what closes the mass balance.
+
+    Args:
+        tableau: Method.
+        field: Right-hand side f(alpha, y), alpha being the stage's time over h.
+        solve: Solves with I/(h gamma) - J at the start of the step.
+        y: State, arrays of one shape.
+        h: Step, scalar or of that shape.
+        time_derivative: f_t at the start; None for an autonomous field.
+        quadrature: q(y); autonomous.
+
+    Returns:
+        New state, error estimate and quadrature increments.
+    """
+    inverse_h = 1.0 / h
+    stages: list[Parts] = []
+    extra: list[Parts] = []
+    f_start: Parts | None = None
+    q_start: Parts | None = None
+    argument = y
+    for i in range(tableau.n_stages):
+        argument = y
+        for a, u in zip(tableau.a[i], stages, strict=True):
+            if a:
+                argument = _axpy(argument, a, u)
+        at_start = not any(tableau.a[i]) and (time_derivative is None or tableau.alpha[i] == 0.0)
+        if at_start and f_start is not None:
+            f = f_start
+        else:
+            f = field(tableau.alpha[i], argument)
+            f_start = f if at_start else f_start
+        rhs = f
+        for c, u in zip(tableau.c[i], stages, strict=True):
+            if c:
+                rhs = _axpy(rhs, c * inverse_h, u)
+        if time_derivative is not None and tableau.gamma_sum[i]:
+            rhs = _axpy(rhs, tableau.gamma_sum[i] * h, time_derivative)
+        stage = solve(rhs)
+        stages.append(stage)
+        if quadrature is not None:
+            if at_start and q_start is not None:
+                q = q_start
+            else:
+                q = quadrature(argument)
+                q_start = q if at_start else q_start
+            _, dq = jax.jvp(quadrature, (y,), (stage,))
+            for c, z in zip(tableau.c[i], extra, strict=True):
+                if c:
+                    q = _axpy(q, c * inverse_h, z)
+            extra.append(tuple((tableau.gamma * h) * (v + d) for v, d in zip(q, dq, strict=True)))
+    y_new = _axpy(argument, 1.0, stages[-1])
+    increments: Parts = ()
+    if quadrature is not None:
+        increments = extra[-1]
+        for a, z in zip(tableau.a[-1], extra, strict=False):
+            if a:
+                increments = _axpy(increments, a, z)
+    return Stages(y_new, stages[-1], increments)
+
+
+class BlockPattern(NamedTuple):
+    """Structural zeros of a Jacobian, as blocks that can be solved one after the other."""
+
+    blocks: tuple[tuple[int, ...], ...]
+    """Row numbers of each block; a block depends on itself and on earlier blocks only."""
+    nonzero: tuple[tuple[bool, ...], ...]
+    """Whether d f_i / d y_j can differ from zero."""
+
+    @property
+    def size(self) -> int:
+        """Number of states."""
+        return len(self.nonzero)
+
+
+def block_pattern(nonzero: Sequence[Sequence[bool]]) -> BlockPattern:
+    """Order the states so that the Jacobian is block lower triangular.
+
+    Args:
+        nonzero: Matrix of possible dependences, n x n.
+
+    Returns:
+        Strongly connected blocks in the order in which they can be solved.
+    """
+    matrix = np.asarray(nonzero, bool)
+    n = matrix.shape[0]
+    reach = matrix | np.eye(n, dtype=bool)
+    for k in range(n):  # Warshall: who depends on whom, in any number of steps
+        reach |= reach[:, k : k + 1] & reach[k : k + 1, :]
+    blocks: list[tuple[int, ...]] = []
+    left = set(range(n))
+    while left:
+        for i in sorted(left):
+            component = {j for j in left if reach[i, j] and reach[j, i]}
+            needed = {j for j in left if reach[i, j]}
+            if needed == component:
+                blocks.append(tuple(sorted(component)))
+                left -= component
+                break
+    rows = tuple(tuple(bool(v) for v in row) for row in matrix)
+    return BlockPattern(tuple(blocks), rows)
+
+
+def factorise(field: Field, y: Parts, inverse_h_gamma: Array, pattern: BlockPattern) -> Solve:
+    """Factorise I/(h gamma) - J without pivoting, skipping structural zeros.
+
+    The Jacobian is taken column by column in forward mode; a column's derivative is
+    propagated only through what depends on that state. No pivoting is needed: the matrix is
+    diagonally dominant at the step sizes the error control admits, and a wrong factor can only
+    raise the error estimate, which then rejects the step.
+
+    Args:
+        field: Autonomous right-hand side.
+        y: State at the start of the step.
+        inverse_h_gamma: 1/(h gamma), scalar or of the state's shape.
+        pattern: Structural zeros.
+
+    Returns:
+        A function that solves for a right-hand side.
+    """
+    n = pattern.size
+    entry: dict[tuple[int, int], Array] = {}
+    for j in range(n):
+        rows = [i for i in range(n) if pattern.nonzero[i][j]]
+        if not rows:
+            continue
+
+        def column(value: Array, j: int = j) -> Parts:
+            return field((*y[:j], value, *y[j + 1 :]))
+
+        _, tangent = jax.jvp(column, (y[j],), (jnp.ones_like(y[j]),))
+        for i in rows:
+            entry[i, j] = -tangent[i]
+    for i in range(n):
+        diagonal = entry.get((i, i))
+        entry[i, i] = inverse_h_gamma if diagonal is None else inverse_h_gamma + diagonal
+
+    pivot: dict[int, Array] = {}
+    for block in pattern.blocks:
+        for position, k in enumerate(block):
+            pivot[k] = 1.0 / entry[k, k]
+            rest = block[position + 1 :]
+            for i in rest:
+                if (i, k) not in entry:
+                    continue
+                factor = entry[i, k] * pivot[k]
+                entry[i, k] = factor
+                for j in rest:
+                    if (k, j) in entry:
+                        fill = factor * entry[k, j]
+                        entry[i, j] = entry[i, j] - fill if (i, j) in entry else -fill
+
+    def solve(rhs: Parts) -> Parts:
+        x: list[Array] = list(rhs)
+        done: list[int] = []
+        for block in pattern.blocks:
+            for i in block:
+                for j in done:
+                    if (i, j) in entry:
+                        x[i] = x[i] - entry[i, j] * x[j]
+            for position, i in enumerate(block):
+                for j in block[:position]:
+                    if (i, j) in entry:
+                        x[i] = x[i] - entry[i, j] * x[j]
+            for position in reversed(range(len(block))):
+                i = block[position]
+                for j in block[position + 1 :]:
+                    if (i, j) in entry:
+                        x[i] = x[i] - entry[i, j] * x[j]
+                x[i] = x[i] * pivot[i]
+            done.extend(block)
+        return tuple(x)
+
+    return solve
