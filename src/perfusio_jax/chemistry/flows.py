@@ -41,9 +41,9 @@ class Flows(eqx.Module):
 
     def clearance(self) -> Float[Array, "*b K"]:
         """Volume cleared of each species per hour, `bleed + sieving harvest` [L/h]."""
-        bleed, harvest = jnp.asarray(self.bleed), jnp.asarray(self.harvest)
-        sieving = align(self.sieving, max(bleed.ndim, harvest.ndim) + 1)
-        return bleed[..., None] + sieving * harvest[..., None]
+        rank = max(jnp.ndim(self.bleed), jnp.ndim(self.harvest)) + 1
+        passing = align(self.sieving, rank) * with_species_axis(self.harvest, rank)
+        return with_species_axis(self.bleed, rank) + passing
 
     def volume_rate(self) -> Float[Array, "*b"]:
         """Rate of change of the volume, `inflow - bleed - harvest` [L/h]."""
@@ -155,9 +155,9 @@ def interval_flows(
 
     Row `i` of the controls acts on the interval from sample `i` to `i+1`; row `i+1` of the
     stream totals counts what flowed in that interval. Sampled broth leaves like bleed. The
-    harvest closes the volume balance. Where a total is missing, the set-points give the
-    flows, and the pump law, at the mean of the two glucose readings, the glucose feed;
-    those intervals are flagged.
+    harvest closes the volume balance. Where a total is missing, the set-point stands in for
+    that stream, for the glucose feed the pump law at the mean of the two glucose readings;
+    such intervals are flagged. An unrecorded sample volume counts as none.
 
     Args:
         trajectory: A `Trajectory` (or anything with its fields).
@@ -184,13 +184,13 @@ def interval_flows(
     totals = getattr(trajectory, "stream_totals", None)
     if totals is not None:
         rate = as_float(totals)[1:] / dt_h[:, None]
-        column = {n: rate[:, i] for i, n in enumerate(STREAM_TOTALS)}
-        missing = jnp.isnan(column["V_perfusion_L"]) | jnp.isnan(column["V_glucose_L"])
-        missing = missing | jnp.isnan(column["V_bleed_L"])
+        column = {n: rate[:, k] for k, n in enumerate(STREAM_TOTALS)}
         drawn = column["V_bleed_L"] + jnp.nan_to_num(column["V_sample_L"])
-        perfusion = jnp.where(missing, perfusion, column["V_perfusion_L"])
-        glucose = jnp.where(missing, glucose, column["V_glucose_L"])
-        bleed = jnp.where(missing, bleed, drawn)
+        recorded = jnp.stack([column["V_perfusion_L"], column["V_glucose_L"], drawn])
+        is_absent = jnp.isnan(recorded)
+        missing = jnp.any(is_absent, axis=0)
+        fallback = jnp.stack([perfusion, glucose, bleed])
+        perfusion, glucose, bleed = jnp.where(is_absent, fallback, recorded)
     harvest = perfusion + glucose - bleed - (V1 - V0) / dt_h
     slack = 1e-6 * V0 / HOURS_PER_DAY
     if is_concrete(harvest) and np.any(np.asarray(harvest < -slack)):

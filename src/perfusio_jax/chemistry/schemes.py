@@ -18,7 +18,7 @@ With `theta = T log(V1/V0) / (V1 - V0)`, `l = log(V1/V0)` and `phi(z) = (1 - exp
 value and derivatives hold at zero flow and at constant volume.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -54,48 +54,25 @@ def relative_log1p(x: Number) -> Array:
     return jnp.where(is_small, series, jnp.log1p(large) / large)
 
 
-class _Coefficients(NamedTuple):
-    keep: Array
-    per_supply: Array
-    per_rate: Array
-
-
-def _coefficients(V0: Array, V1: Array, flows: Flows, dt: Array, scheme: str) -> _Coefficients:
-    """`c1 = keep c0 + per_supply S + per_rate R`; all arguments with a species axis."""
+def _coefficients(
+    rank: int, interval: tuple[Number, Number, Number], flows: Flows, scheme: str
+) -> tuple[Array, Array, Array]:
+    """`keep`, `supplied` and `per_rate` of `c1 = keep c0 + supplied + per_rate R`."""
     if scheme not in get_args(Scheme):
         raise ConfigError(f"scheme {scheme!r} is unknown; allowed are {list(get_args(Scheme))}.")
-    clearance = flows.clearance()
-    if scheme == "euler":
-        keep = 1.0 - dt * clearance / V0 - (V1 - V0) / V0
-        return _Coefficients(keep, dt / V0, dt)
+    V0, V1, dt = (with_species_axis(value, rank) for value in interval)
+    clearance, supply = align(flows.clearance(), rank), align(flows.supply, rank)
     growth = (V1 - V0) / V0
+    if scheme == "euler":
+        return 1.0 - dt * clearance / V0 - growth, dt * supply / V0, dt
     theta = dt / V0 * relative_log1p(growth)
     log_ratio = jnp.log1p(growth)
     z = clearance * theta
-    return _Coefficients(
+    return (
         jnp.exp(-(z + log_ratio)),
-        theta * relative_decay(z + log_ratio),
+        supply * theta * relative_decay(z + log_ratio),
         V1 * theta * relative_decay(z + 2.0 * log_ratio),
     )
-
-
-class _Lifted(NamedTuple):
-    start: Array
-    end: Array
-    flows: Flows
-    dt: Array
-
-
-def _lift(rank: int, V0: Number, V1: Number, flows: Flows, dt_h: Number) -> _Lifted:
-    volumes = (with_species_axis(V0, rank), with_species_axis(V1, rank))
-    lifted = Flows(
-        align(flows.supply, rank),
-        jnp.asarray(flows.inflow),
-        align(flows.bleed, rank - 1),
-        align(flows.harvest, rank - 1),
-        jnp.asarray(flows.sieving),
-    )
-    return _Lifted(*volumes, lifted, with_species_axis(dt_h, rank))
 
 
 def balance_rates(
@@ -122,9 +99,8 @@ def balance_rates(
     Returns:
         Rates; NaN where an input is missing, and there only.
     """
-    start, end, lifted, dt = _lift(jnp.ndim(c0), V0, V1, flows, dt_h)
-    keep, per_supply, per_rate = _coefficients(start, end, lifted, dt, scheme)
-    return (c1 - keep * c0 - per_supply * lifted.supply) / per_rate
+    keep, supplied, per_rate = _coefficients(jnp.ndim(c0), (V0, V1, dt_h), flows, scheme)
+    return (c1 - keep * c0 - supplied) / per_rate
 
 
 def balance_step(
@@ -138,9 +114,8 @@ def balance_step(
     scheme: Scheme = "exponential",
 ) -> Float[Array, "*b K"]:
     """Concentrations after `dt_h`: the inverse of `balance_rates`, same arguments."""
-    start, end, lifted, dt = _lift(jnp.ndim(c0), V0, V1, flows, dt_h)
-    keep, per_supply, per_rate = _coefficients(start, end, lifted, dt, scheme)
-    return keep * c0 + per_supply * lifted.supply + per_rate * R
+    keep, supplied, per_rate = _coefficients(jnp.ndim(c0), (V0, V1, dt_h), flows, scheme)
+    return keep * c0 + supplied + per_rate * R
 
 
 def cell_specific_rates(
