@@ -1,10 +1,16 @@
 """Settings every test runs under: 64-bit floats, no silent rank promotion, one BLAS thread."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# Programs that tests start import the same sources.
+_SOURCES = str(Path(__file__).parents[1] / "src")
+_PATHS = [_SOURCES, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(_PATHS))
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -212,7 +212,7 @@ def _bridged(given: Any, wanted: Any, name: str) -> float | None:
         bridges += [vessel, 1 / vessel]
     if canonical == "rpm":
         turn = registry.Quantity(1.0, "stirrer_turn")
-        bridges += [turn]
+        bridges += [turn, 1 / turn]
     if canonical == _CELLS:
         cell = registry.Quantity(1.0, "cell_count")
         bridges += [cell, 1 / cell]
