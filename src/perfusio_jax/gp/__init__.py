@@ -1,0 +1,31 @@
+"""Gaussian processes on rates: kernels, exact inference, function draws, roll-outs."""
+
+from .exact_gp import Conditioned as Conditioned
+from .exact_gp import Gaussian as Gaussian
+from .exact_gp import GaussianLikelihood as GaussianLikelihood
+from .exact_gp import MultiTaskRateGP as MultiTaskRateGP
+from .exact_gp import append_rows as append_rows
+from .exact_gp import log_evidence as log_evidence
+from .exact_gp import log_posterior as log_posterior
+from .exact_gp import with_data as with_data
+from .fit import FitConfig as FitConfig
+from .fit import FitReport as FitReport
+from .fit import fit as fit
+from .fit import trainable_filter as trainable_filter
+from .kernels import PerfusionKernel as PerfusionKernel
+from .kernels import ResidualKernel as ResidualKernel
+from .layout import RateData as RateData
+from .layout import from_indexed as from_indexed
+from .layout import rate_data as rate_data
+from .layout import to_indexed as to_indexed
+from .means import LinearMean as LinearMean
+from .means import MechanisticModel as MechanisticModel
+from .means import MechanisticPriorMean as MechanisticPriorMean
+from .means import ZeroMeanMultiTask as ZeroMeanMultiTask
+from .means import mechanistic_rates as mechanistic_rates
+from .priors import HyperPriors as HyperPriors
+from .sampling import GPPaths as GPPaths
+from .sampling import draw_gp_paths as draw_gp_paths
+from .sampling import variance_error as variance_error
+from .scaling import InputScaling as InputScaling
+from .scaling import fit_scaling as fit_scaling

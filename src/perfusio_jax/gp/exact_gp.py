@@ -1,0 +1,430 @@
+"""Exact multi-task Gaussian process for rates.
+
+One kernel matrix over the inputs is shared by all species; an index kernel couples them.
+Noise is separable: a learned variance per species times a known relative weight per row
+(from the assay CVs of the two samples a rate is made of). With complete targets, which is
+what state estimation delivers, evidence and posterior cost two small eigendecompositions;
+with gaps the joint Cholesky factor is used, which is the same as leaving the rows out.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+from jaxtyping import Array, ArrayLike, Float
+
+from perfusio_jax._core import DataError, Positive, Scalar, positive, unwrap
+from perfusio_jax.gp.kernels import PerfusionKernel
+from perfusio_jax.gp.layout import RateData, from_indexed, rate_data
+from perfusio_jax.gp.means import ZeroMeanMultiTask
+from perfusio_jax.gp.posterior import (
+    DensePosterior,
+    KroneckerPosterior,
+    joint_covariance,
+    kronecker_log_density,
+    kronecker_posterior,
+)
+from perfusio_jax.gp.priors import HyperPriors
+from perfusio_jax.gp.scaling import InputScaling, fit_scaling
+
+_LOG_2PI = float(np.log(2.0 * np.pi))
+
+
+class GaussianLikelihood(eqx.Module):
+    """Independent Gaussian noise with one learned variance per task."""
+
+    noise: Positive
+    """Variance per task (T,) or one for all () [scaled target squared]."""
+
+    def __init__(self, noise: float | Float[ArrayLike, "..."] = 0.1):
+        """Start value of the variance.
+
+        Args:
+            noise: Above zero, scaled target squared; scalar or one per task.
+        """
+        self.noise = positive(jnp.asarray(noise, float))
+
+    def variance(self, n_tasks: int) -> Float[Array, " T"]:
+        """Variance per task, scaled target squared."""
+        return jnp.broadcast_to(unwrap(self.noise), (n_tasks,))
+
+
+class Gaussian(NamedTuple):
+    """Mean and covariance of a joint normal."""
+
+    mean: Array
+    """Mean, target unit."""
+    covariance: Array
+    """Covariance, target unit squared."""
+
+
+class Conditioned(eqx.Module):
+    """What the data left behind: inputs, solved covariance, weights."""
+
+    inputs: Float[Array, "N D"]
+    """Scaled training inputs."""
+    row_present: Float[Array, " N"]
+    """One in rows with data, zero in padding rows."""
+    solved: KroneckerPosterior | DensePosterior
+    """Decomposed covariance plus noise."""
+    weights: Float[Array, "N T"]
+    """Weights of the posterior mean, scaled targets."""
+    mean_offset: Float[Array, "N T"]
+    """Mean function at the training inputs, scaled targets."""
+
+
+class MultiTaskRateGP(eqx.Module):
+    """Multi-output exact GP for metabolite rates."""
+
+    kernel: PerfusionKernel
+    """Covariance over scaled inputs and tasks."""
+    likelihood: GaussianLikelihood
+    """Noise."""
+    mean_module: Any
+    """Mean function on raw inputs, target unit; (N,) or (N, T)."""
+    scaling: InputScaling
+    """Input scaling."""
+    target_scale: Float[Array, " T"]
+    """Unit of the scaled targets [target unit]."""
+    data: RateData
+    """Padded training table, raw units."""
+    priors: HyperPriors
+    """Hyper-priors."""
+    state: Conditioned | None
+    """Conditioning state; None until `condition`."""
+    n_tasks: int = eqx.field(static=True)
+    """Number of tasks."""
+    n_state_dims: int = eqx.field(static=True)
+    """Number of state and control columns."""
+    is_complete: bool = eqx.field(static=True)
+    """Whether every row has all targets (Kronecker form)."""
+
+    def __init__(
+        self,
+        train_x: Float[ArrayLike, "..."],
+        train_y: Float[ArrayLike, "..."],
+        likelihood: GaussianLikelihood | None = None,
+        mean_module: Any = None,
+        kernel: PerfusionKernel | None = None,
+        n_tasks: int = 9,
+        n_state_dims: int | None = None,
+        *,
+        row_noise: Float[ArrayLike, " N"] | None = None,
+        scaling: InputScaling | None = None,
+        target_scale: Float[ArrayLike, " T"] | None = None,
+        capacity: int | None = None,
+        priors: HyperPriors | None = None,
+    ):
+        """Build an unconditioned model from data.
+
+        Args:
+            train_x: (N, D) inputs `[c, u, embedding, day]` when `train_y` is a table;
+                (M, D + 1) indexed rows, task last, when `train_y` is a vector.
+            train_y: (N, T) with NaN where missing, or (M,).
+            likelihood: Noise; 0.1 of the scaled target squared by default.
+            mean_module: Mean function; zero by default.
+            kernel: Default is a `PerfusionKernel` with one lengthscale per column.
+            n_tasks: Number of tasks.
+            n_state_dims: Columns of state and controls; D - 1 by default.
+            row_noise: Known relative noise variance per row [-] (table form only).
+            scaling: Input scaling; fitted to the inputs by default.
+            target_scale: Unit of the scaled targets; the targets' spread by default.
+            capacity: Rows to reserve for later days.
+            priors: Hyper-priors.
+
+        Raises:
+            DataError: If data and sizes do not belong together.
+        """
+        x, y = np.asarray(train_x, float), np.asarray(train_y, float)
+        if y.ndim == 1:
+            x, y = (np.asarray(a) for a in from_indexed(x, y, n_tasks))
+        if y.ndim != 2 or y.shape[1] != n_tasks:
+            raise DataError(
+                f"targets of shape {y.shape} do not fit n_tasks={n_tasks}; allowed are (M,) "
+                f"with indexed rows, and (N, {n_tasks})."
+            )
+        size = x.shape[1] - 1 if n_state_dims is None else int(n_state_dims)
+        if size != x.shape[1] - 1:
+            raise DataError(
+                f"n_state_dims={size} but the inputs have {x.shape[1]} columns besides the task; "
+                "they must be the state and control columns and one day column."
+            )
+        self.data = rate_data(x, y, row_noise=row_noise, capacity=capacity)
+        if kernel is None:
+            kernel = PerfusionKernel(
+                n_tasks, size, 1, size, lengthscale=max(1.0, float(np.sqrt(size)))
+            )
+        if kernel.n_tasks != n_tasks or kernel.n_state_dims != size:
+            raise DataError(
+                f"kernel for {kernel.n_tasks} tasks and {kernel.n_state_dims} columns; the data "
+                f"have {n_tasks} and {size}."
+            )
+        self.kernel = kernel
+        noise = GaussianLikelihood() if likelihood is None else likelihood
+        self.likelihood = GaussianLikelihood(noise.variance(n_tasks))
+        self.mean_module = ZeroMeanMultiTask() if mean_module is None else mean_module
+        self.scaling = fit_scaling(x, day_column=size) if scaling is None else scaling
+        if target_scale is None:
+            with np.errstate(all="ignore"):
+                spread = np.sqrt(np.nanmean((y - np.nanmean(y, axis=0)[None, :]) ** 2, axis=0))
+            target_scale = np.where(spread > 1e-12, spread, 1.0)
+        self.target_scale = jnp.asarray(target_scale, float)
+        self.priors = HyperPriors() if priors is None else priors
+        self.state = None
+        self.n_tasks, self.n_state_dims = n_tasks, size
+        rows = np.asarray(self.data.present)
+        self.is_complete = bool(np.all(rows.all(axis=1) | ~rows.any(axis=1)))
+
+    def mean_at(self, inputs: Float[Array, "N D"]) -> Float[Array, "N T"]:
+        """Mean function for every task, target unit."""
+        value = self.mean_module(inputs)
+        if value.ndim == 1:
+            value = value[:, None]
+        return jnp.broadcast_to(value, (inputs.shape[0], self.n_tasks))
+
+    def __call__(self, x: Float[Array, "N D"]) -> Gaussian:
+        """Prior at a set of inputs.
+
+        Args:
+            x: Raw inputs `[c, u, embedding, day]`, or indexed rows with the task last.
+
+        Returns:
+            Mean and covariance; indexed rows give (M,) and (M, M), plain ones (N, T) and
+            (N, T, N, T).
+
+        Raises:
+            DataError: If the number of columns fits neither form.
+        """
+        inputs, tasks = self._split(x)
+        scaled = self.scaling(inputs)
+        gram = self.kernel.input_matrix(scaled, scaled)
+        mean, mixing = self.mean_at(inputs), self.kernel.task_covariance()
+        unit = self.target_scale
+        mixing = mixing * unit[:, None] * unit[None, :]
+        if tasks is None:
+            return Gaussian(mean, jnp.einsum("nm,st->nsmt", gram, mixing))
+        rows = jnp.arange(inputs.shape[0])
+        return Gaussian(mean[rows, tasks], gram * mixing[tasks][:, tasks])
+
+    def condition(self) -> "MultiTaskRateGP":
+        """Solve for the current data and parameters.
+
+        Returns:
+            The same model with its conditioning state.
+        """
+        return eqx.tree_at(
+            lambda m: m.state, self, _condition(self), is_leaf=lambda node: node is None
+        )
+
+    def posterior(
+        self, inputs: Float[Array, "M D"]
+    ) -> tuple[Float[Array, "M T"], Float[Array, "M T T"]]:
+        """Latent posterior at raw inputs, per input jointly over the tasks.
+
+        Args:
+            inputs: Raw inputs `[c, u, embedding, day]`.
+
+        Returns:
+            Mean [target unit] and covariance between tasks [target unit squared].
+        """
+        state = _condition(self) if self.state is None else self.state
+        scaled = self.scaling(inputs)
+        cross = self.kernel.input_matrix(scaled, state.inputs) * state.row_present[None, :]
+        mean = self.mean_at(inputs) + (cross @ state.weights) * self.target_scale[None, :]
+        prior = self.kernel.input_diagonal(scaled)[:, None, None]
+        covariance = prior * self.kernel.task_covariance()[None, :, :]
+        covariance = covariance - state.solved.covariance_reduction(cross)
+        unit = self.target_scale
+        return mean, covariance * unit[None, :, None] * unit[None, None, :]
+
+    def predict_with_ci(
+        self,
+        x_new: Float[ArrayLike, "M D"],
+        ci_levels: tuple[float, ...] = (0.1, 0.5, 0.9),
+        *,
+        include_noise: bool = False,
+    ) -> dict[str, Float[Array, "..."]]:
+        """Posterior mean and quantiles.
+
+        Args:
+            x_new: Raw inputs, or indexed rows with the task last.
+            ci_levels: Probabilities between 0 and 1.
+            include_noise: Quantiles of a noisy target instead of the latent function.
+
+        Returns:
+            "mean" and "q10", "q50", ...: (M,) for indexed rows, (M, T) for plain inputs.
+
+        Raises:
+            DataError: If the columns fit neither form or a level is not a probability.
+        """
+        for level in ci_levels:
+            if not 0.0 < level < 1.0:
+                raise DataError(f"quantile level {level}; allowed are numbers between 0 and 1.")
+        inputs, tasks = self._split(jnp.asarray(x_new, float))
+        mean, covariance = _posterior(self, inputs)
+        variance = jnp.maximum(jnp.diagonal(covariance, axis1=1, axis2=2), 0.0)
+        if include_noise:
+            noise = self.likelihood.variance(self.n_tasks) * self.target_scale**2
+            variance = variance + noise[None, :]
+        sd = jnp.sqrt(variance)
+        if tasks is not None:
+            rows = jnp.arange(inputs.shape[0])
+            mean, sd = mean[rows, tasks], sd[rows, tasks]
+        result = {"mean": mean}
+        for level in ci_levels:
+            result[f"q{level * 100:.0f}"] = mean + ndtri(jnp.asarray(level, float)) * sd
+        return result
+
+    def _split(self, x: Float[Array, "N D"]) -> tuple[Array, Array | None]:
+        width = self.n_state_dims + 1
+        if x.ndim != 2 or x.shape[1] not in (width, width + 1):
+            raise DataError(
+                f"inputs of shape {x.shape}; allowed are {width} columns [state, controls, "
+                f"embedding, day], or {width + 1} with the task index last."
+            )
+        if x.shape[1] == width:
+            return x, None
+        return x[:, :width], x[:, width].astype(int)
+
+
+@eqx.filter_jit
+def _posterior(model: MultiTaskRateGP, inputs: Array) -> tuple[Array, Array]:
+    return model.posterior(inputs)
+
+
+def _centred(model: MultiTaskRateGP) -> tuple[Array, Array, Array]:
+    """Scaled inputs, centred scaled targets, scaled mean; zero where nothing was observed."""
+    data = model.data
+    present = data.present.astype(data.targets.dtype)
+    offset = model.mean_at(data.inputs) / model.target_scale[None, :]
+    targets = (data.targets / model.target_scale[None, :] - offset) * present
+    return model.scaling(data.inputs), targets, offset * present
+
+
+def _gram(model: MultiTaskRateGP, scaled: Array) -> tuple[Array, Array]:
+    rows = model.data.row_present.astype(scaled.dtype)
+    return model.kernel.input_matrix(scaled, scaled) * rows[:, None] * rows[None, :], rows
+
+
+def _condition(model: MultiTaskRateGP) -> Conditioned:
+    scaled, targets, offset = _centred(model)
+    gram, rows = _gram(model, scaled)
+    tasks, noise = model.kernel.task_covariance(), model.likelihood.variance(model.n_tasks)
+    if model.is_complete:
+        solved = kronecker_posterior(gram, tasks, noise, model.data.row_noise)
+    else:
+        present = model.data.present.astype(scaled.dtype)
+        joint = joint_covariance(gram, tasks, noise, model.data.row_noise, present)
+        solved = DensePosterior(jnp.linalg.cholesky(joint), present, tasks)
+    return Conditioned(scaled, rows, solved, solved.solve(targets), offset)
+
+
+def log_evidence(model: MultiTaskRateGP) -> Scalar:
+    """Log marginal likelihood of the observed targets, in their scaled unit.
+
+    Args:
+        model: Model with data; its conditioning state is not used.
+
+    Returns:
+        Log density. Padding rows and missing targets contribute nothing.
+    """
+    data = model.data
+    scaled, targets, _ = _centred(model)
+    gram, rows = _gram(model, scaled)
+    tasks, noise = model.kernel.task_covariance(), model.likelihood.variance(model.n_tasks)
+    present = data.present.astype(scaled.dtype)
+    count = jnp.sum(present)
+    if model.is_complete:
+        row_sd, task_sd = jnp.sqrt(data.row_noise), jnp.sqrt(noise)
+        density = kronecker_log_density(
+            gram / row_sd[:, None] / row_sd[None, :],
+            tasks / task_sd[:, None] / task_sd[None, :],
+            targets / row_sd[:, None] / task_sd[None, :],
+        )
+        jacobian = 0.5 * jnp.sum(
+            present * (jnp.log(data.row_noise)[:, None] + jnp.log(noise)[None, :])
+        )
+        return density - jacobian - 0.5 * count * _LOG_2PI
+    joint = joint_covariance(gram, tasks, noise, data.row_noise, present)
+    factor = jnp.linalg.cholesky(joint)
+    white = jax.scipy.linalg.solve_triangular(factor, targets.reshape(-1), lower=True)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
+    return -0.5 * jnp.sum(white**2) - log_det - 0.5 * count * _LOG_2PI
+
+
+def log_posterior(model: MultiTaskRateGP) -> Scalar:
+    """Log evidence plus log hyper-prior: what `fit` maximises.
+
+    Args:
+        model: Model with data.
+
+    Returns:
+        Log density up to a constant.
+    """
+    prior = model.priors.log_density(model.kernel, model.likelihood.variance(model.n_tasks))
+    return log_evidence(model) + prior
+
+
+def with_data(model: MultiTaskRateGP, data: RateData) -> MultiTaskRateGP:
+    """Swap the training table and solve again; parameters stay.
+
+    Args:
+        model: Fitted model.
+        data: New table; the same shape means no new compile.
+
+    Returns:
+        Conditioned model.
+
+    Raises:
+        DataError: If the table has gaps and the model was built for complete targets.
+    """
+    if model.is_complete:
+        rows = np.asarray(data.present)
+        if not np.all(rows.all(axis=1) | ~rows.any(axis=1)):
+            raise DataError(
+                "the new rows miss some targets, and this model holds complete rows only; "
+                "estimate the states first, or build the model with the gaps in it."
+            )
+    return _recondition(model, data)
+
+
+@eqx.filter_jit
+def _recondition(model: MultiTaskRateGP, data: RateData) -> MultiTaskRateGP:
+    bare = eqx.tree_at(lambda m: (m.data, m.state), model, (data, None))
+    return bare.condition()
+
+
+def append_rows(
+    model: MultiTaskRateGP,
+    inputs: Float[ArrayLike, "M D"],
+    targets: Float[ArrayLike, "M T"],
+    *,
+    row_noise: Float[ArrayLike, " M"] | None = None,
+    growth: int = 128,
+) -> MultiTaskRateGP:
+    """Add rows and solve again without touching the parameters.
+
+    Args:
+        model: Model with data.
+        inputs: New raw inputs.
+        targets: New targets.
+        row_noise: Relative noise variance of the new rows [-].
+        growth: Capacity is raised to the next multiple of this when it runs out.
+
+    Returns:
+        Conditioned model; a new compile only when the capacity had to grow.
+    """
+    old = model.data
+    keep = np.asarray(old.row_present)
+    missing = np.where(np.asarray(old.present), np.asarray(old.targets), np.nan)[keep]
+    x = np.vstack([np.asarray(old.inputs)[keep], np.asarray(inputs, float)])
+    y = np.vstack([missing, np.asarray(targets, float)])
+    fresh = np.ones(len(np.asarray(inputs))) if row_noise is None else np.asarray(row_noise, float)
+    noise = np.concatenate([np.asarray(old.row_noise)[keep], fresh])
+    capacity = old.inputs.shape[0]
+    if x.shape[0] > capacity:
+        capacity = int(np.ceil(x.shape[0] / growth) * growth)
+    return with_data(model, rate_data(x, y, row_noise=noise, capacity=capacity))

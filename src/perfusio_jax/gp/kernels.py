@@ -1,0 +1,258 @@
+"""Kernels of the step-wise GP, built on GPJax.
+
+`PerfusionKernel` is a product of three: Matern-5/2 over state and controls, linear plus
+constant over the culture day (a purely linear one would have no variance on day 0), and an
+index kernel over the species. GPJax evaluates it point by point; the model itself uses the
+matrix forms below, which share one matrix among all species.
+"""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+from gpjax.kernels import RBF, Linear, Matern52
+from gpjax.kernels.base import AbstractKernel, Constant
+from jaxtyping import Array, Float
+
+from perfusio_jax._core import ConfigError, Positive, Scalar, positive, unwrap
+
+_SQRT5 = float(np.sqrt(5.0))
+
+
+def squared_distance(
+    x: Float[Array, "N D"], y: Float[Array, "M D"], lengthscale: Float[Array, "..."]
+) -> Float[Array, "N M"]:
+    """Squared scaled distances by one matrix product.
+
+    Args:
+        x: Points.
+        y: Points.
+        lengthscale: Scalar or one per column.
+
+    Returns:
+        Squared distances, never below zero.
+    """
+    scale = jnp.broadcast_to(lengthscale, (x.shape[-1],))[None, :]
+    centre = jnp.mean(y, axis=0, keepdims=True)
+    a, b = (x - centre) / scale, (y - centre) / scale
+    square = jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1)[None, :] - 2.0 * (a @ b.T)
+    return jnp.maximum(square, 0.0)
+
+
+@jax.custom_jvp
+def matern52_of_square(square: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Matern-5/2 correlation of a squared distance, with a derivative that holds at zero."""
+    root = _SQRT5 * jnp.sqrt(square)
+    return (1.0 + root + (5.0 / 3.0) * square) * jnp.exp(-root)
+
+
+@matern52_of_square.defjvp
+def _matern52_jvp(primals: Any, tangents: Any) -> Any:
+    (square,), (tangent,) = primals, tangents
+    root = _SQRT5 * jnp.sqrt(jnp.maximum(square, 1e-30))
+    decay = jnp.exp(-root)
+    value = (1.0 + root + (5.0 / 3.0) * square) * decay
+    return value, -(5.0 / 6.0) * (1.0 + root) * decay * tangent
+
+
+class PerfusionKernel(AbstractKernel):
+    """Matern-5/2 (state, controls) x linear-plus-constant (day) x index (species).
+
+    Rows are `[state and controls (n_state_dims), day, task]`. The scale of the product
+    lies in the index kernel `B = W W' + diag(kappa)`; the other factors have unit scale,
+    so that every parameter can be identified.
+    """
+
+    name: ClassVar[str] = "Perfusion"
+    is_stationary: ClassVar[bool] = False
+
+    state: Matern52
+    """Matern-5/2 over the first `n_state_dims` columns; lengthscales in input units."""
+    day: Linear
+    """Linear kernel over the day column; its variance is relative to the constant one."""
+    day_constant: Constant
+    """Constant term of the day kernel, fixed at one."""
+    index_factor: Float[Array, "T R"]
+    """Factor W of the covariance between tasks, unit of the scaled target."""
+    index_diagonal: Positive
+    """Diagonal kappa of the covariance between tasks (T,), scaled target squared."""
+    n_tasks: int = eqx.field(static=True)
+    """Number of tasks."""
+    n_state_dims: int = eqx.field(static=True)
+    """Number of state and control columns."""
+    rank: int = eqx.field(static=True)
+    """Number of columns of W; zero makes the tasks independent."""
+
+    def __init__(
+        self,
+        n_tasks: int,
+        n_state_dims: int,
+        rank: int = 1,
+        ard_num_dims: int = 1,
+        *,
+        lengthscale: float | Float[Array, "..."] = 1.0,
+        day_variance: float = 0.25,
+        task_variance: float = 1.0,
+    ):
+        """Build the kernel.
+
+        Args:
+            n_tasks: Number of species.
+            n_state_dims: Columns of state and controls (and embedding).
+            rank: Rank of the index kernel's factor; 0 for independent species.
+            ard_num_dims: Above one, each column has its own lengthscale.
+            lengthscale: Start value, input units.
+            day_variance: Start variance of the linear day term [-].
+            task_variance: Start of the diagonal of the index kernel.
+
+        Raises:
+            ConfigError: If a size is out of range.
+        """
+        if n_tasks < 1 or n_state_dims < 1 or rank < 0 or rank > n_tasks:
+            raise ConfigError(
+                f"n_tasks={n_tasks}, n_state_dims={n_state_dims}, rank={rank}: sizes start at 1 "
+                "and the rank lies between 0 and n_tasks."
+            )
+        if ard_num_dims not in (1, n_state_dims):
+            raise ConfigError(
+                f"ard_num_dims={ard_num_dims}; allowed are 1 (one lengthscale) and "
+                f"{n_state_dims} (one per column)."
+            )
+        shape = () if ard_num_dims == 1 and n_state_dims > 1 else (n_state_dims,)
+        self.state = Matern52(
+            active_dims=slice(0, n_state_dims),
+            lengthscale=positive(jnp.broadcast_to(jnp.asarray(lengthscale, float), shape)),
+            variance=paramax.non_trainable(jnp.ones(())),
+            n_dims=n_state_dims,
+        )
+        self.day = Linear(active_dims=[n_state_dims], variance=positive(day_variance), n_dims=1)
+        self.day_constant = Constant(constant=paramax.non_trainable(jnp.ones(())))
+        # a fixed, unequal start: equal entries would be a saddle of the evidence
+        start = 0.3 * np.cos(np.outer(np.arange(n_tasks) + 0.5, np.arange(rank) + 1.0))
+        self.index_factor = jnp.asarray(start.reshape(n_tasks, rank), float)
+        self.index_diagonal = positive(jnp.full((n_tasks,), task_variance))
+        self.n_tasks, self.n_state_dims, self.rank = n_tasks, n_state_dims, rank
+        super().__init__(n_dims=n_state_dims + 2)
+
+    def __call__(self, x: Float[Array, " D"], y: Float[Array, " D"]) -> Scalar:
+        """Covariance of two indexed rows.
+
+        Args:
+            x: `[state and controls, day, task]`.
+            y: Same layout.
+
+        Returns:
+            Covariance, scaled target squared.
+        """
+        kernel = unwrap(self)
+        day = kernel.day(x, y) + kernel.day_constant(x, y)
+        column = self.n_state_dims + 1
+        tasks = kernel.task_covariance()
+        return kernel.state(x, y) * day * tasks[x[column].astype(int), y[column].astype(int)]
+
+    def task_covariance(self) -> Float[Array, "T T"]:
+        """Covariance between tasks, scaled target squared."""
+        diagonal = unwrap(self.index_diagonal)
+        return self.index_factor @ self.index_factor.T + jnp.diag(diagonal)
+
+    def input_matrix(self, x: Float[Array, "N D"], y: Float[Array, "M D"]) -> Float[Array, "N M"]:
+        """Covariance of inputs, shared by all tasks.
+
+        Args:
+            x: `[state and controls, day]`.
+            y: Same layout.
+
+        Returns:
+            Matrix of the first two factors [-].
+        """
+        kernel = unwrap(self)
+        size = self.n_state_dims
+        square = squared_distance(x[:, :size], y[:, :size], kernel.state.lengthscale)
+        day = kernel.day.variance * x[:, size][:, None] * y[:, size][None, :]
+        return matern52_of_square(square) * (1.0 + day)
+
+    def input_diagonal(self, x: Float[Array, "N D"]) -> Float[Array, " N"]:
+        """Prior variance of each input [-]."""
+        return 1.0 + unwrap(self.day.variance) * x[:, self.n_state_dims] ** 2
+
+    @property
+    def lengthscale(self) -> Float[Array, " S"]:
+        """One lengthscale per state and control column, scaled input units."""
+        return jnp.broadcast_to(unwrap(self.state.lengthscale), (self.n_state_dims,))
+
+    @property
+    def day_variance(self) -> Scalar:
+        """Variance of the linear day term relative to the constant one [-]."""
+        return unwrap(self.day.variance)
+
+
+class ResidualKernel(AbstractKernel):
+    """Squared-exponential kernel over state and controls, for what the mechanism misses."""
+
+    name: ClassVar[str] = "Residual"
+    is_stationary: ClassVar[bool] = True
+
+    state: RBF
+    """RBF over the first `n_state_dims` columns."""
+    n_state_dims: int = eqx.field(static=True)
+    """Number of input columns."""
+
+    def __init__(
+        self,
+        n_state_dims: int,
+        ard_num_dims: int = 1,
+        *,
+        lengthscale: float | Float[Array, "..."] = 1.0,
+        variance: float = 1.0,
+    ):
+        """Build the kernel.
+
+        Args:
+            n_state_dims: Columns of state and controls.
+            ard_num_dims: Above one, each column has its own lengthscale.
+            lengthscale: Start value, input units.
+            variance: Start value, target squared.
+
+        Raises:
+            ConfigError: If `ard_num_dims` is neither one nor the number of columns.
+        """
+        if n_state_dims < 1 or ard_num_dims not in (1, n_state_dims):
+            raise ConfigError(
+                f"n_state_dims={n_state_dims}, ard_num_dims={ard_num_dims}; allowed are at least "
+                "one column, and 1 or the number of columns."
+            )
+        shape = () if ard_num_dims == 1 and n_state_dims > 1 else (n_state_dims,)
+        self.state = RBF(
+            active_dims=slice(0, n_state_dims),
+            lengthscale=positive(jnp.broadcast_to(jnp.asarray(lengthscale, float), shape)),
+            variance=positive(variance),
+            n_dims=n_state_dims,
+        )
+        self.n_state_dims = n_state_dims
+        super().__init__(n_dims=n_state_dims)
+
+    def __call__(self, x: Float[Array, " D"], y: Float[Array, " D"]) -> Scalar:
+        """Covariance of two rows; columns beyond `n_state_dims` are ignored.
+
+        Args:
+            x: State and controls.
+            y: Same layout.
+
+        Returns:
+            Covariance, target squared.
+        """
+        return unwrap(self.state)(x, y)
+
+    def input_matrix(self, x: Float[Array, "N D"], y: Float[Array, "M D"]) -> Float[Array, "N M"]:
+        """Covariance matrix by one matrix product, target squared."""
+        kernel = unwrap(self.state)
+        size = self.n_state_dims
+        square = squared_distance(x[:, :size], y[:, :size], kernel.lengthscale)
+        return kernel.variance * jnp.exp(-0.5 * square)
+
+    def input_diagonal(self, x: Float[Array, "N D"]) -> Float[Array, " N"]:
+        """Prior variance of each row, target squared."""
+        return jnp.broadcast_to(unwrap(self.state.variance), (x.shape[0],))

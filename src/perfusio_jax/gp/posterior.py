@@ -1,0 +1,221 @@
+"""Linear algebra of the multi-output posterior, in two forms with one interface.
+
+Model of the scaled, centred targets Y (N, T): `Y = F + E`, `cov(vec F) = K x B`, noise
+`var(E_ik) = w_i s_k` with known row weights w and learned task variances s. After dividing
+by the noise the covariance is `K~ x B~ + I`.
+
+* `KroneckerPosterior`: complete targets. Two small eigendecompositions solve everything.
+* `DensePosterior`: any pattern of missing targets, by one Cholesky factor of size N T.
+
+Padding rows and missing targets get a unit diagonal and no coupling, which is the same as
+leaving them out.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from perfusio_jax._core import Scalar
+
+
+def _spectrum(
+    gram: Float[Array, "N N"], tasks: Float[Array, "T T"]
+) -> tuple[Array, Array, Array, Array]:
+    values, vectors = jnp.linalg.eigh(gram)
+    task_values, task_vectors = jnp.linalg.eigh(tasks)
+    # rounding leaves eigenvalues of a singular matrix a little below zero
+    return jnp.maximum(values, 0.0), vectors, jnp.maximum(task_values, 0.0), task_vectors
+
+
+@jax.custom_jvp
+def kronecker_log_density(
+    gram: Float[Array, "N N"], tasks: Float[Array, "T T"], targets: Float[Array, "N T"]
+) -> Scalar:
+    """Gaussian log density of whitened targets, without the constant.
+
+    Args:
+        gram: Whitened input covariance K~.
+        tasks: Whitened task covariance B~.
+        targets: Whitened targets.
+
+    Returns:
+        `-0.5 log|K~ x B~ + I| - 0.5 y' (K~ x B~ + I)^-1 y`. The derivative is written out,
+        so that repeated eigenvalues do no harm.
+    """
+    values, vectors, task_values, task_vectors = _spectrum(gram, tasks)
+    spectrum = values[:, None] * task_values[None, :] + 1.0
+    rotated = vectors.T @ targets @ task_vectors
+    return -0.5 * jnp.sum(jnp.log(spectrum) + rotated**2 / spectrum)
+
+
+@kronecker_log_density.defjvp
+def _kronecker_jvp(primals: Any, tangents: Any) -> Any:
+    gram, tasks, targets = primals
+    gram_dot, tasks_dot, targets_dot = tangents
+    values, vectors, task_values, task_vectors = _spectrum(gram, tasks)
+    spectrum = values[:, None] * task_values[None, :] + 1.0
+    rotated = vectors.T @ targets @ task_vectors
+    weights = rotated / spectrum
+    value = -0.5 * jnp.sum(jnp.log(spectrum) + rotated * weights)
+    inverse_by_row = jnp.sum(task_values[None, :] / spectrum, axis=1)
+    inverse_by_task = jnp.sum(values[:, None] / spectrum, axis=0)
+    half = vectors @ weights
+    gram_bar = 0.5 * (
+        (half * task_values[None, :]) @ half.T - (vectors * inverse_by_row[None, :]) @ vectors.T
+    )
+    other = task_vectors @ weights.T
+    tasks_bar = 0.5 * (
+        (other * values[None, :]) @ other.T
+        - (task_vectors * inverse_by_task[None, :]) @ task_vectors.T
+    )
+    targets_bar = -half @ task_vectors.T
+    tangent = (
+        jnp.sum(gram_bar * gram_dot)
+        + jnp.sum(tasks_bar * tasks_dot)
+        + jnp.sum(targets_bar * targets_dot)
+    )
+    return value, tangent
+
+
+class KroneckerPosterior(eqx.Module):
+    """Solved state for complete targets."""
+
+    vectors: Float[Array, "N N"]
+    """Eigenvectors of the whitened input covariance."""
+    values: Float[Array, " N"]
+    """Its eigenvalues [-]."""
+    task_vectors: Float[Array, "T T"]
+    """Eigenvectors of the whitened task covariance."""
+    task_values: Float[Array, " T"]
+    """Its eigenvalues [-]."""
+    row_sd: Float[Array, " N"]
+    """Square root of the row weights; infinite weight is a padding row's zero coupling."""
+    task_sd: Float[Array, " T"]
+    """Noise standard deviation per task, scaled targets."""
+
+    def solve(self, residual: Float[Array, "... N T"]) -> Float[Array, "... N T"]:
+        """Weights `a` with `posterior mean(x) = k(x, X) a`, tasks already mixed.
+
+        Args:
+            residual: Centred scaled targets, zero in padding rows; any batch in front.
+
+        Returns:
+            Weights per training row and task.
+        """
+        spectrum = self.values[:, None] * self.task_values[None, :] + 1.0
+        gain = self.task_values[None, :] / spectrum
+        rows = self.vectors / self.row_sd[:, None]
+        into = self.task_vectors / self.task_sd[:, None]
+        out = self.task_vectors.T * self.task_sd[None, :]
+        # rows last, so that a batch of right sides is one plain matrix product
+        flat = jnp.einsum("...nt,tj->...jn", residual, into) @ rows
+        flat = jnp.einsum("...ji,ij->...ji", flat, gain) @ rows.T
+        return jnp.einsum("...jn,jt->...nt", flat, out)
+
+    def covariance_reduction(self, cross: Float[Array, "M N"]) -> Float[Array, "M T T"]:
+        """What the data take away from the prior covariance at each of M inputs.
+
+        Args:
+            cross: Input covariance to the training rows, zero towards padding rows.
+
+        Returns:
+            Reduction per input, scaled target squared.
+        """
+        spectrum = self.values[:, None] * self.task_values[None, :] + 1.0
+        projected = (cross / self.row_sd[None, :]) @ self.vectors
+        gain = (projected**2) @ (self.task_values[None, :] ** 2 / spectrum)
+        mixing = self.task_vectors.T * self.task_sd[None, :]
+        return jnp.einsum("mj,js,jt->mst", gain, mixing, mixing)
+
+    @property
+    def condition_number(self) -> Scalar:
+        """Ratio of extreme eigenvalues of the whitened covariance [-]."""
+        return 1.0 + jnp.max(self.values) * jnp.max(self.task_values)
+
+
+class DensePosterior(eqx.Module):
+    """Solved state for targets with gaps; exact, cost (N T)^3."""
+
+    factor: Float[Array, "NT NT"]
+    """Lower Cholesky factor of covariance plus noise, rows ordered (row, task)."""
+    present: Float[Array, "N T"]
+    """One where a target was observed, zero elsewhere."""
+    tasks: Float[Array, "T T"]
+    """Covariance between tasks, scaled target squared."""
+
+    def solve(self, residual: Float[Array, "... N T"]) -> Float[Array, "... N T"]:
+        """See `KroneckerPosterior.solve`."""
+        size = self.factor.shape[0]
+        shape = residual.shape
+        flat = jnp.einsum("...nt,nt->...nt", residual, self.present).reshape((-1, size))
+        solved = jax.scipy.linalg.cho_solve((self.factor, True), flat.T).T.reshape(shape)
+        return jnp.einsum("...nt,nt,ts->...ns", solved, self.present, self.tasks)
+
+    def covariance_reduction(self, cross: Float[Array, "M N"]) -> Float[Array, "M T T"]:
+        """See `KroneckerPosterior.covariance_reduction`."""
+        size = self.factor.shape[0]
+        joint = jnp.einsum("mn,ns,st->mnst", cross, self.present, self.tasks)
+        flat = joint.transpose(1, 2, 0, 3).reshape(size, -1)
+        solved = jax.scipy.linalg.solve_triangular(self.factor, flat, lower=True)
+        solved = solved.reshape(size, cross.shape[0], self.tasks.shape[0])
+        return jnp.einsum("zms,zmt->mst", solved, solved)
+
+    @property
+    def condition_number(self) -> Scalar:
+        """Estimate from the factor's diagonal [-], a lower bound."""
+        diagonal = jnp.diagonal(self.factor)
+        return (jnp.max(diagonal) / jnp.min(diagonal)) ** 2
+
+
+def kronecker_posterior(
+    gram: Float[Array, "N N"],
+    tasks: Float[Array, "T T"],
+    noise: Float[Array, " T"],
+    row_noise: Float[Array, " N"],
+) -> KroneckerPosterior:
+    """Decompose once.
+
+    Args:
+        gram: Input covariance, zero rows and columns for padding.
+        tasks: Task covariance, scaled target squared.
+        noise: Noise variance per task, scaled target squared.
+        row_noise: Relative noise variance per row [-].
+
+    Returns:
+        The solved state.
+    """
+    row_sd, task_sd = jnp.sqrt(row_noise), jnp.sqrt(noise)
+    values, vectors, task_values, task_vectors = _spectrum(
+        gram / row_sd[:, None] / row_sd[None, :], tasks / task_sd[:, None] / task_sd[None, :]
+    )
+    return KroneckerPosterior(vectors, values, task_vectors, task_values, row_sd, task_sd)
+
+
+def joint_covariance(
+    gram: Float[Array, "N N"],
+    tasks: Float[Array, "T T"],
+    noise: Float[Array, " T"],
+    row_noise: Float[Array, " N"],
+    present: Float[Array, "N T"],
+) -> Float[Array, "NT NT"]:
+    """Covariance of all targets in (row, task) order; unit diagonal where missing.
+
+    Args:
+        gram: Input covariance.
+        tasks: Task covariance.
+        noise: Noise variance per task.
+        row_noise: Relative noise variance per row [-].
+        present: One where observed.
+
+    Returns:
+        Symmetric positive definite matrix.
+    """
+    size = present.size
+    flat = present.reshape(size)
+    joint = jnp.einsum("nm,st->nsmt", gram, tasks).reshape(size, size)
+    joint = joint * flat[:, None] * flat[None, :]
+    diagonal = (row_noise[:, None] * noise[None, :]).reshape(size)
+    return joint + jnp.diag(jnp.where(flat > 0, diagonal, 1.0))

@@ -1,0 +1,291 @@
+"""Functions drawn from the posterior by pathwise conditioning.
+
+A draw is a random Fourier prior plus an update from the data (Wilson et al. 2020):
+
+    f(x) = phi(x) w + k(x, X) (K + noise)^-1 (y - phi(X) w - e)
+
+so a path meets one and the same function whenever it comes by. Frequencies of the
+Matern-5/2 kernel follow a multivariate t with 5 degrees of freedom; directions are
+orthogonal in blocks, radii are stratified. Sine and cosine share a frequency, so the prior
+variance is exact at every point. The linear-plus-constant day kernel is a product feature:
+one draw for the constant, one that is multiplied by the day. Frequencies are drawn anew
+for every block of paths: their errors then average out over the blocks.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+from jaxtyping import Array, Float
+
+from perfusio_jax._core import ConfigError, Key, Scalar
+from perfusio_jax.gp.exact_gp import Conditioned, MultiTaskRateGP
+from perfusio_jax.gp.kernels import PerfusionKernel
+from perfusio_jax.gp.scaling import InputScaling
+
+_DEGREES_OF_FREEDOM = 5.0
+
+
+class GPPaths(eqx.Module):
+    """Drawn functions; each is a smooth function of the inputs, fixed once drawn."""
+
+    kernel: PerfusionKernel
+    """Kernel of the data update."""
+    scaling: InputScaling
+    """Input scaling."""
+    target_scale: Float[Array, " T"]
+    """Unit of the scaled targets [target unit]."""
+    inputs: Float[Array, "N D"]
+    """Scaled training inputs."""
+    frequencies: Float[Array, "B M S"]
+    """Frequencies per block, over scaled state and control columns."""
+    prior_weights: Float[Array, "P M4 T"]
+    """Weights of the prior features, [cos, sin, day cos, day sin], tasks mixed."""
+    update_weights: Float[Array, "P N T"]
+    """Weights of the data update, tasks mixed; zero in padding rows."""
+
+    @property
+    def n_paths(self) -> int:
+        """Number of functions drawn."""
+        return self.prior_weights.shape[0]
+
+    def __call__(self, inputs: Float[Array, "P D"]) -> Float[Array, "P T"]:
+        """Value of each path at its own input.
+
+        Args:
+            inputs: One raw input per path, `[c, u, embedding, day]`.
+
+        Returns:
+            One row per path, target unit.
+        """
+        scaled = self.scaling(inputs)
+        blocks = self.frequencies.shape[0]
+        grouped = scaled.reshape(blocks, -1, scaled.shape[1])
+        features = jax.vmap(self._features)(grouped, self.frequencies)
+        features = features.reshape(scaled.shape[0], -1)
+        prior = jnp.einsum("pm,pmt->pt", features, self.prior_weights)
+        cross = self.kernel.input_matrix(scaled, self.inputs)
+        update = jnp.einsum("pn,pnt->pt", cross, self.update_weights)
+        return (prior + update) * self.target_scale[None, :]
+
+    def at(self, inputs: Float[Array, "M D"]) -> Float[Array, "P M T"]:
+        """Value of every path at a shared set of inputs.
+
+        Args:
+            inputs: Raw inputs.
+
+        Returns:
+            Paths first, target unit.
+        """
+        scaled = self.scaling(inputs)
+        blocks = self.frequencies.shape[0]
+        features = jax.vmap(lambda f: self._features(scaled, f))(self.frequencies)
+        weights = self.prior_weights.reshape(blocks, -1, *self.prior_weights.shape[1:])
+        prior = jnp.einsum("bmf,bpft->bpmt", features, weights)
+        prior = prior.reshape(-1, *prior.shape[2:])
+        cross = self.kernel.input_matrix(scaled, self.inputs)
+        update = jnp.einsum("mn,pnt->pmt", cross, self.update_weights)
+        return (prior + update) * self.target_scale[None, None, :]
+
+    def _features(self, scaled: Array, frequencies: Array) -> Array:
+        return prior_features(self.kernel, scaled, frequencies)
+
+
+def radius_table(dims: int, size: int = 512) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles of the radius of a standard multivariate t with 5 degrees of freedom.
+
+    Args:
+        dims: Number of dimensions.
+        size: Entries of the table.
+
+    Returns:
+        Logits of the probabilities and logarithms of the radii.
+    """
+    logits = np.linspace(-12.0, 12.0, size)
+    quantile = scipy.special.fdtri(dims, _DEGREES_OF_FREEDOM, scipy.special.expit(logits))
+    return logits, 0.5 * np.log(dims * quantile)
+
+
+def draw_frequencies(
+    lengthscale: Float[Array, " S"], n_frequencies: int, *, key: Key
+) -> Float[Array, "M S"]:
+    """Frequencies of the Matern-5/2 kernel: orthogonal directions, stratified radii.
+
+    Args:
+        lengthscale: One per column.
+        n_frequencies: How many.
+        key: Random key.
+
+    Returns:
+        Angular frequencies per column.
+    """
+    dims = lengthscale.shape[0]
+    turn, place, order = jax.random.split(key, 3)
+    blocks = -(-n_frequencies // dims)
+    gaussian = jax.random.normal(turn, (blocks, dims, dims), lengthscale.dtype)
+    rotation, triangle = jnp.linalg.qr(gaussian)
+    # the sign makes the rotation uniform
+    rotation = rotation * jnp.sign(jnp.diagonal(triangle, axis1=1, axis2=2))[:, None, :]
+    directions = rotation.transpose(0, 2, 1).reshape(-1, dims)[:n_frequencies]
+    strata = jax.random.permutation(order, n_frequencies).astype(lengthscale.dtype)
+    level = (strata + jax.random.uniform(place, (n_frequencies,))) / n_frequencies
+    level = jnp.clip(level, 1e-12, 1.0 - 1e-12)
+    logits, radii = radius_table(dims)
+    radius = jnp.exp(
+        jnp.interp(jnp.log(level) - jnp.log1p(-level), jnp.asarray(logits), jnp.asarray(radii))
+    )
+    return directions * radius[:, None] / lengthscale[None, :]
+
+
+def prior_features(
+    kernel: PerfusionKernel, scaled: Float[Array, "M D"], frequencies: Float[Array, "F S"]
+) -> Float[Array, "M F4"]:
+    """Features whose inner product approximates the input kernel.
+
+    Args:
+        kernel: Kernel.
+        scaled: Scaled inputs `[state and controls, day]`.
+        frequencies: Drawn frequencies.
+
+    Returns:
+        `[cos, sin, day cos, day sin]`, normalised.
+    """
+    size = kernel.n_state_dims
+    angle = scaled[:, :size] @ frequencies.T
+    wave = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    wave = wave / jnp.sqrt(jnp.asarray(frequencies.shape[0], wave.dtype))
+    day = jnp.sqrt(kernel.day_variance) * scaled[:, size][:, None]
+    return jnp.concatenate([wave, day * wave], axis=1)
+
+
+def _require_state(model: MultiTaskRateGP) -> Conditioned:
+    if model.state is None:
+        raise ConfigError("the model holds no conditioning state; call `condition()` or `fit`.")
+    return model.state
+
+
+def draw_gp_paths(
+    model: MultiTaskRateGP,
+    n_paths: int,
+    *,
+    key: Key,
+    n_frequencies: int = 256,
+    block_size: int = 16,
+) -> GPPaths:
+    """Draw functions from the posterior.
+
+    Args:
+        model: Conditioned model with zero or already subtracted mean; the mean function is
+            not part of the draw.
+        n_paths: Number of functions.
+        key: Random key.
+        n_frequencies: Frequencies per block (sine and cosine each).
+        block_size: Paths that share frequencies.
+
+    Returns:
+        The functions, in target unit around the mean function.
+
+    Raises:
+        ConfigError: If the model is not conditioned.
+    """
+    state = _require_state(model)
+    block_size = min(block_size, n_paths)
+    while n_paths % block_size:
+        block_size -= 1
+    blocks = n_paths // block_size
+    for_frequencies, for_weights, for_noise = jax.random.split(key, 3)
+    kernel = model.kernel
+    frequencies = jax.vmap(lambda k: draw_frequencies(kernel.lengthscale, n_frequencies, key=k))(
+        jax.random.split(for_frequencies, blocks)
+    )
+    mixing = jnp.linalg.cholesky(kernel.task_covariance())
+    shape = (blocks, block_size, 4 * n_frequencies, model.n_tasks)
+    weights = jax.random.normal(for_weights, shape, mixing.dtype) @ mixing.T
+    noise_sd = jnp.sqrt(
+        model.data.row_noise[:, None] * model.likelihood.variance(model.n_tasks)[None, :]
+    )
+    noise_keys = jax.random.split(for_noise, blocks)
+    present = model.data.present.astype(mixing.dtype)
+
+    def update(args: Any) -> Array:
+        freq, weight, noise_key = args
+        features = prior_features(kernel, state.inputs, freq)
+        prior = jnp.einsum("nf,pft->pnt", features, weight)
+        noise = jax.random.normal(noise_key, prior.shape, prior.dtype)
+        residual = (prior + noise * noise_sd[None, :, :]) * present[None, :, :]
+        return state.solved.solve(residual)
+
+    # block by block: the features at the training inputs are never held for all blocks
+    updates = jax.lax.map(update, (frequencies, weights, noise_keys))
+    correction = updates.reshape(n_paths, *updates.shape[2:])
+    centred = state.weights[None, :, :] - correction
+    return GPPaths(
+        kernel=kernel,
+        scaling=model.scaling,
+        target_scale=model.target_scale,
+        inputs=state.inputs,
+        frequencies=frequencies,
+        prior_weights=weights.reshape(n_paths, *weights.shape[2:]),
+        update_weights=centred * state.row_present[None, :, None],
+    )
+
+
+@eqx.filter_jit
+def variance_error(
+    model: MultiTaskRateGP,
+    inputs: Float[Array, "M D"],
+    *,
+    key: Key,
+    n_blocks: int = 16,
+    n_frequencies: int = 256,
+) -> Scalar:
+    """Relative rms error of the posterior variance that the finite features leave.
+
+    No paths are drawn: for each block the variance implied by its frequencies is computed
+    exactly, averaged over the blocks, and compared with the exact posterior.
+
+    Args:
+        model: Conditioned model.
+        inputs: Raw inputs to compare at.
+        key: Random key.
+        n_blocks: Blocks of paths with their own frequencies.
+        n_frequencies: Frequencies per block.
+
+    Returns:
+        Root mean square over inputs and tasks of (implied / exact - 1).
+    """
+    state = _require_state(model)
+    kernel = model.kernel
+    scaled = model.scaling(inputs)
+    cross = kernel.input_matrix(scaled, state.inputs) * state.row_present[None, :]
+    mixing = jnp.linalg.cholesky(kernel.task_covariance())
+    noise_sd = jnp.sqrt(
+        model.data.row_noise[:, None] * model.likelihood.variance(model.n_tasks)[None, :]
+    )
+    present = model.data.present.astype(cross.dtype)
+    size, tasks = present.shape
+
+    # gain[m, t, n, s]: how target s of training row n moves task t at input m
+    basis = jnp.eye(size * tasks, dtype=cross.dtype).reshape(size * tasks, size, tasks)
+    response = jnp.einsum("mn,znt->mtz", cross, state.solved.solve(basis * present[None, :, :]))
+    gain = response.reshape(cross.shape[0], tasks, size, tasks)
+    noise = jnp.einsum("mtns,ns->mt", gain**2, noise_sd**2 * present)
+
+    def implied(k: Key) -> Array:
+        freq = draw_frequencies(kernel.lengthscale, n_frequencies, key=k)
+        at_train = prior_features(kernel, state.inputs, freq) * state.row_present[:, None]
+        at_test = prior_features(kernel, scaled, freq)
+        # weights are W = Z mixing', so f_t(m) = sum_{f,j} Z_fj mixing_tj phi_mf
+        direct = jnp.einsum("mf,tj->mtfj", at_test, mixing)
+        through = jnp.einsum("mtns,nf,sj->mtfj", gain, at_train, mixing)
+        return jnp.sum((direct - through) ** 2, axis=(2, 3)) + noise
+
+    keys = jax.random.split(key, n_blocks)
+    average = jnp.mean(jax.lax.map(implied, keys), axis=0)
+    exact = kernel.input_diagonal(scaled)[:, None, None] * kernel.task_covariance()[None, :, :]
+    exact = exact - state.solved.covariance_reduction(cross)
+    variance = jnp.diagonal(exact, axis1=1, axis2=2)
+    return jnp.sqrt(jnp.mean((average / variance - 1.0) ** 2))
