@@ -1,0 +1,85 @@
+"""The region no known point dominates, cut into boxes.
+
+Two and three objectives, all maximised, in pure JAX with fixed shapes: `n` points give `n + 1`
+boxes for two objectives and `(n + 1)^2` for three, some of them empty. Dominated points and
+points that do not reach the reference need no filtering; padding with the reference point
+leaves the region unchanged.
+
+Reference:
+    Lacour, Klamroth, Fonseca (2017), A box decomposition algorithm to compute the hypervolume
+    indicator; here the plain sweep, which has static shapes.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from perfusio_jax._core import Array, ConfigError, Float
+
+
+class BoxDecomposition(eqx.Module):
+    """Disjoint boxes covering everything above the reference that no point dominates."""
+
+    lower: Float[Array, "*S C m"]
+    """Lower corners, unit of the objectives."""
+    upper: Float[Array, "*S C m"]
+    """Upper corners; infinite on the open side."""
+
+
+def nondominated_boxes(Y: Float[Array, "n m"], ref_point: Float[Array, "m"]) -> BoxDecomposition:
+    """Cut the non-dominated region above a reference point into boxes.
+
+    Args:
+        Y: Known points, one per row, higher is better; `-inf` or the reference point as padding.
+        ref_point: Reference point.
+
+    Returns:
+        Boxes; `n + 1` of them for two objectives, `(n + 1)^2` for three.
+
+    Raises:
+        ConfigError: If there are not two or three objectives.
+    """
+    m = ref_point.shape[0]
+    if m not in (2, 3) or Y.shape[-1] != m:
+        raise ConfigError(
+            f"boxes of {m} objectives were asked for, with points of shape {Y.shape}; the exact "
+            "decomposition is for 2 or 3 objectives. Use qNParEGO for more."
+        )
+    Y = jnp.maximum(Y, ref_point[None, :])
+    if m == 2:
+        return _boxes2(Y, ref_point)
+    order = jnp.argsort(Y[:, 2])
+    Y = Y[order]
+    # slab k lies between the k-th and the (k+1)-th level of the third objective; only points
+    # from there upwards dominate anything in it
+    levels = jnp.concatenate([ref_point[2:], Y[:, 2], jnp.full((1,), jnp.inf, Y.dtype)])
+    n = Y.shape[0]
+
+    def slab(k: Array) -> tuple[Array, Array]:
+        alive = jnp.arange(n) >= k
+        plane = jnp.where(alive[:, None], Y[:, :2], ref_point[None, :2])
+        boxes = _boxes2(plane, ref_point[:2])
+        size = (n + 1, 1)
+        bottom = jnp.broadcast_to(levels[k], size)
+        top = jnp.broadcast_to(levels[k + 1], size)
+        return (
+            jnp.concatenate([boxes.lower, bottom], axis=1),
+            jnp.concatenate([boxes.upper, top], axis=1),
+        )
+
+    lower, upper = jax.vmap(slab)(jnp.arange(n + 1))
+    return BoxDecomposition(lower.reshape(-1, 3), upper.reshape(-1, 3))
+
+
+def _boxes2(Y: Array, ref_point: Array) -> BoxDecomposition:
+    """Vertical strips between successive first objectives, open above the staircase."""
+    order = jnp.argsort(Y[:, 0])
+    first, second = Y[order, 0], Y[order, 1]
+    # the staircase in strip i is the best second objective among points at least that far right
+    stair = jax.lax.cummax(second, reverse=True)
+    open_end = jnp.full((1,), jnp.inf, Y.dtype)
+    left = jnp.concatenate([ref_point[:1], first])
+    right = jnp.concatenate([first, open_end])
+    floor = jnp.concatenate([stair, ref_point[1:]])
+    ceiling = jnp.full_like(floor, jnp.inf)
+    return BoxDecomposition(jnp.stack([left, floor], axis=1), jnp.stack([right, ceiling], axis=1))

@@ -1,0 +1,468 @@
+"""The daily decision in the user's words: state in, named set-points and an explanation out.
+
+`recommend` is the pure function underneath. `BEDPolicy` adds names, defaults from the design
+space and a memory of what was decided. It writes nothing and reads no clock: the caller passes
+the time stamp, and the write gate decides what reaches a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    FORECAST_SPECIES,
+    STATE_ORDER,
+    Array,
+    ArrayLike,
+    ConfigError,
+    DataError,
+    Float,
+)
+from perfusio_jax.bed.acquisitions import ACQUISITION_NAMES, build_acquisition
+from perfusio_jax.bed.constraints import ChanceConstraint, control_limits
+from perfusio_jax.bed.objectives import TargetSpec, TargetTrackingOFV, hybrid_functions
+from perfusio_jax.bed.recommend import (
+    ROLLOUT_SETTINGS,
+    SINGLE_OBJECTIVE,
+    Preferences,
+    RecommendInfo,
+)
+from perfusio_jax.bed.recommend import recommend as recommend
+from perfusio_jax.bed.search import SearchSettings, optimise_acquisition_with_info
+from perfusio_jax.bed.surrogates import RolloutSurrogate
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+@dataclass(frozen=True)
+class BEDDecision:
+    """One decision, in plain numbers and names, ready for a record."""
+
+    timestamp: datetime | None
+    """When it was made, as the caller says; None if the caller did not say."""
+    day: int
+    """Process day [d]."""
+    recommended_controls: dict[str, float]
+    """Set-points by control name, in their canonical units."""
+    acqf_value: float
+    """Acquisition at the recommendation."""
+    acqf_name: str
+    """Name of the acquisition."""
+    current_state: dict[str, float]
+    """Measured state the decision started from (its mean, if it was a belief)."""
+    forecast_mean: dict[str, list[float]] = field(default_factory=dict)
+    """Mean forecast per species, one value per day of the horizon."""
+    forecast_q10: dict[str, list[float]] = field(default_factory=dict)
+    """10 % quantiles of the latent forecast."""
+    forecast_q50: dict[str, list[float]] = field(default_factory=dict)
+    """Medians of the latent forecast."""
+    forecast_q90: dict[str, list[float]] = field(default_factory=dict)
+    """90 % quantiles of the latent forecast."""
+    explanation: dict[str, Any] = field(default_factory=dict)
+    """Why: targets, constraints, limits reached, what each move gains, optimiser's report."""
+    allow_write: bool = False
+    """Whether the policy was made for closed-loop operation; the gate has the last word."""
+
+
+class BEDPolicy:
+    """Daily self-driving control policy.
+
+    The object holds settings and an immutable tuple of past decisions, nothing else; the
+    numbers come from `recommend`. Nothing random happens beyond `seed` and `day`.
+
+    Reference:
+        Gadiyar et al. (2026), section 3.2 and figure 5.
+    """
+
+    def __init__(
+        self,
+        hybrid: Any,
+        design_space: Any,
+        acqf_name: str = "qLogEI",
+        allow_write: bool = False,
+        targets: Sequence[TargetSpec] | None = None,
+        n_restarts: int | None = None,
+        n_raw_samples: int | None = None,
+        *,
+        horizon: int = 3,
+        n_paths: int = 64,
+        probability: float = 0.9,
+        max_change: dict[str, float] | None = None,
+        soft_margin: float = 0.05,
+        preferences: Preferences | None = None,
+        settings: SearchSettings | None = None,
+        rollout_functions: tuple[Callable, Callable] | None = None,
+    ):
+        """Set up a policy.
+
+        Args:
+            hybrid: Fitted hybrid model, used when `decide` is given no surrogate.
+            design_space: A `config.DesignSpace`; its targets and `viability_min` apply.
+            acqf_name: Acquisition, by name.
+            allow_write: Whether recommendations are meant to be written.
+            targets: What to track; the design space's VCV and titre targets if None.
+            n_restarts: Starts that climb: by default 10 on a plain surrogate, 4 (and the
+                set-points in force and the last plan) on roll-outs.
+            n_raw_samples: Sobol points scored first: by default 512, or 128 on roll-outs.
+            horizon: Days ahead [d].
+            n_paths: Roll-out paths.
+            probability: Share of the paths that must keep `viability_min` [-].
+            max_change: Largest change per decision by control name.
+            soft_margin: How far a soft bound may be crossed, as a share of the range [-].
+            preferences: Exploration, move cost and other weights.
+            settings: Sizes of the roll-out search in place of `ROLLOUT_SETTINGS`.
+            rollout_functions: `(draw_paths, rollout)` in place of those of
+                `perfusio_jax.hybrid`.
+
+        Raises:
+            ConfigError: If the acquisition is unknown, there is nothing to track, or a limit
+                is unusable.
+        """
+        if acqf_name not in ACQUISITION_NAMES:
+            raise ConfigError(
+                f"unknown acquisition {acqf_name!r}; the names are {', '.join(ACQUISITION_NAMES)}."
+            )
+        if n_paths < 1:
+            raise ConfigError(f"n_paths={n_paths} was given; at least one path is needed.")
+        self.hybrid, self.design_space = hybrid, design_space
+        self.acqf_name, self.allow_write = acqf_name, bool(allow_write)
+        self.targets = tuple(targets) if targets else default_targets(design_space)
+        self.ofv = TargetTrackingOFV(self.targets, horizon=horizon, n_samples=n_paths)
+        self.limits = control_limits(design_space, max_change=max_change, soft_margin=soft_margin)
+        self.chance = ChanceConstraint(design_space.viability_min, probability)
+        self.preferences = Preferences() if preferences is None else preferences
+        self.n_paths = int(n_paths)
+        self._names = tuple(design_space.control_names)
+        self._n_restarts, self._n_raw_samples = n_restarts, n_raw_samples
+        chosen = ROLLOUT_SETTINGS if settings is None else settings
+        self._settings = chosen._replace(
+            n_restarts=n_restarts or chosen.n_restarts,
+            n_raw_samples=n_raw_samples or chosen.n_raw_samples,
+        )
+        self._functions = rollout_functions
+        self._history: tuple[BEDDecision, ...] = ()
+
+    @property
+    def history(self) -> list[BEDDecision]:
+        """All decisions made so far, oldest first; a copy."""
+        return list(self._history)
+
+    def decide(
+        self,
+        c_current: Any,
+        day: int,
+        surrogate_model: Any = None,
+        best_f: float | None = None,
+        seed: int | None = None,
+        *,
+        u_now: ArrayLike | dict[str, float] | None = None,
+        timestamp: datetime | None = None,
+        fixed: dict[str, float] | None = None,
+    ) -> BEDDecision:
+        """Recommend set-points for the next day and remember the decision.
+
+        Args:
+            c_current: Measured state `(9,)` in `STATE_ORDER`, without gaps, or a belief with
+                `particles (N, 9)` in `BALANCED` order.
+            day: Process day [d].
+            surrogate_model: A hybrid model (the policy's own if None), a `RolloutSurrogate`, or
+                any object with `posterior` and `sample` over set-points.
+            best_f: Incumbent in the surrogate's own score; by default the better of the
+                set-points in force and the last plan in this state.
+            seed: Seed of paths and search, combined with `day`; None is 0.
+            u_now: Set-points in force, by name or in the design space's order; by default the
+                last recommendation, or the centre of the design space on the first call.
+            timestamp: When, for the record.
+            fixed: Set-points held at a value by the operator, by name.
+
+        Returns:
+            The decision, also appended to `history`.
+
+        Raises:
+            ConfigError: If a name is unknown, no set-points keep the limits, or the
+                acquisition cannot work with the surrogate.
+            DataError: If the state has the wrong shape or a gap.
+        """
+        now = self._set_points(u_now)
+        held = {self._position(name): value for name, value in (fixed or {}).items()}
+        number = 0 if seed is None else int(seed)
+        state, face = _latent(c_current)
+        model = self.hybrid if surrogate_model is None else surrogate_model
+        is_plain = hasattr(model, "posterior") and hasattr(model, "sample")
+        if is_plain and not isinstance(model, RolloutSurrogate):
+            made = self._on_plain_surrogate(model, now, best_f, number + int(day), held)
+        else:
+            made = self._on_rollouts(model, state, now, best_f, (int(day), number), held)
+        decision = BEDDecision(
+            timestamp=timestamp,
+            day=int(day),
+            acqf_name=self.acqf_name,
+            current_state=dict(zip(STATE_ORDER, map(float, face), strict=True)),
+            allow_write=self.allow_write,
+            **made,
+        )
+        self._history = (*self._history, decision)
+        return decision
+
+    def _on_rollouts(
+        self,
+        model: Any,
+        state: Array,
+        now: Array,
+        best_f: float | None,
+        when: tuple[int, int],
+        held: dict[int, float],
+    ) -> dict[str, Any]:
+        day, seed = when
+        if self.acqf_name not in SINGLE_OBJECTIVE:
+            raise ConfigError(
+                f"{self.acqf_name} designs for several objectives; a policy that tracks targets "
+                f"uses one of {', '.join(SINGLE_OBJECTIVE)}."
+            )
+        draw_paths, rollout = hybrid_functions(self._functions)
+        path_key, particle_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), day))
+        if isinstance(model, RolloutSurrogate):
+            paths, rollout, model = model.paths, model.rollout or rollout, model.model
+        else:
+            if model is None:
+                raise ConfigError(
+                    "there is no model to forecast with; give the policy a hybrid model or "
+                    "`decide` a surrogate."
+                )
+            paths = draw_paths(model, self.n_paths, key=path_key)
+        template, positions = self._embedding(now)
+        last = self._history[-1].recommended_controls if self._history else None
+        u, info = recommend(
+            model,
+            paths,
+            match_particles(state, self.n_paths, key=particle_key),
+            now,
+            ofv=self.ofv,
+            limits=self.limits,
+            day0=float(day),
+            u_plan=None if last is None else jnp.asarray([last[n] for n in self._names]),
+            chance=self.chance,
+            preferences=self.preferences,
+            acquisition=self.acqf_name,
+            best_f=best_f,
+            settings=self._settings,
+            seed=seed + day,
+            rollout=rollout,
+            template=template,
+            positions=positions,
+            fixed=held,
+        )
+        info = jax.device_get(info)
+        outlook = info.recommended
+
+        def by_species(values: np.ndarray) -> dict[str, list[float]]:
+            return {name: values[:, k].tolist() for k, name in enumerate(FORECAST_SPECIES)}
+
+        return {
+            "recommended_controls": self._named(u),
+            "acqf_value": float(info.acquisition),
+            "forecast_mean": by_species(outlook.mean),
+            "forecast_q10": by_species(outlook.q10),
+            "forecast_q50": by_species(outlook.q50),
+            "forecast_q90": by_species(outlook.q90),
+            "explanation": explain(info, self.ofv, self._names),
+        }
+
+    def _on_plain_surrogate(
+        self, model: Any, now: Array, best_f: float | None, seed: int, held: dict[int, float]
+    ) -> dict[str, Any]:
+        if best_f is None:
+            best_f = float(model.posterior(now[None, :])[0][0])
+        acqf = build_acquisition(self.acqf_name, model, best_f=best_f, seed=seed)
+        lower, upper = (np.array(bound) for bound in self.limits.box(now))
+        candidates, values, info = optimise_acquisition_with_info(
+            acqf,
+            (lower, upper),
+            1,
+            self._n_restarts or 10,
+            n_raw_samples=self._n_raw_samples or 512,
+            fixed_features=held,
+            seed=seed,
+            linear_constraints=(self.limits.A, self.limits.b),
+            initial_points=now[None, :],
+        )
+        report = {
+            "n_converged": int(info.n_converged),
+            "n_evals": int(info.n_evals),
+            "is_flat": bool(info.is_flat),
+        }
+        return {
+            "recommended_controls": self._named(candidates[0]),
+            "acqf_value": float(values[0]),
+            "explanation": {"search": report},
+        }
+
+    def _named(self, u: Array) -> dict[str, float]:
+        return dict(zip(self._names, np.asarray(u, float).tolist(), strict=True))
+
+    def _position(self, name: str) -> int:
+        if name not in self._names:
+            raise ConfigError(
+                f"{name!r} is not a control of this design space; its controls are "
+                f"{', '.join(self._names)}."
+            )
+        return self._names.index(name)
+
+    def _set_points(self, u_now: ArrayLike | dict[str, float] | None) -> Array:
+        """Set-points in force, in the design space's order."""
+        if u_now is None:
+            if not self._history:
+                return 0.5 * (self.limits.lower + self.limits.upper)
+            u_now = self._history[-1].recommended_controls
+        if isinstance(u_now, dict):
+            missing = [name for name in self._names if name not in u_now]
+            if missing:
+                raise ConfigError(f"u_now lacks {', '.join(missing)}.")
+            u_now = np.array([u_now[name] for name in self._names], float)
+        values = jnp.asarray(u_now, float)
+        if values.shape != (len(self._names),) or not bool(jnp.all(jnp.isfinite(values))):
+            raise ConfigError(
+                f"u_now is {values}; it must hold one finite value for each of "
+                f"{', '.join(self._names)}."
+            )
+        return values
+
+    def _embedding(self, now: Array) -> tuple[Array | None, tuple[int, ...]]:
+        """How the searched controls sit in the full control vector."""
+        if self._names == CONTROL_NAMES:
+            return None, ()
+        unknown = [name for name in self._names if name not in CONTROL_NAMES]
+        missing = [name for name in CONTROL_NAMES if name not in self._names]
+        if unknown or missing:
+            raise ConfigError(
+                "roll-outs of the hybrid model need the six controls "
+                f"{', '.join(CONTROL_NAMES)} in the design space; unknown here: "
+                f"{', '.join(unknown) or 'none'}; missing: {', '.join(missing) or 'none'}. To hold "
+                "one at a value, keep it and pass `fixed=` to `decide`."
+            )
+        positions = tuple(CONTROL_NAMES.index(name) for name in self._names)
+        return jnp.zeros((len(CONTROL_NAMES),)).at[jnp.asarray(positions)].set(now), positions
+
+
+def default_targets(design_space: Any) -> tuple[TargetSpec, ...]:
+    """Targets a design space names: viable cell volume and titre, weight one each.
+
+    Args:
+        design_space: A `config.DesignSpace`.
+
+    Returns:
+        Targets.
+
+    Raises:
+        ConfigError: If it names none.
+    """
+    named = (("VCV", design_space.vcv_target), ("Titer", design_space.titer_target))
+    targets = tuple(
+        TargetSpec(FORECAST_SPECIES.index(name), value)
+        for name, value in named
+        if value is not None
+    )
+    if not targets:
+        raise ConfigError(
+            "there is nothing to track: give `targets`, or set vcv_target or titer_target in the "
+            "design space."
+        )
+    return targets
+
+
+def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[Array, "n 9"]:
+    """As many state samples as there are paths: a random subset, or every one several times.
+
+    Args:
+        state: Samples of the latent state, or one state `(9,)`.
+        n: Number of paths.
+        key: Random key.
+
+    Returns:
+        Samples, one per path.
+    """
+    if state.ndim == 1:
+        return jnp.broadcast_to(state[None, :], (n, state.shape[0]))
+    N = state.shape[0]
+    order = jax.random.permutation(key, N)
+    return state[order[jnp.arange(n) % N]]
+
+
+def explain(
+    info: RecommendInfo, ofv: TargetTrackingOFV, control_names: Sequence[str]
+) -> dict[str, Any]:
+    """Diagnostics of a decision as names and plain numbers.
+
+    Args:
+        info: From `recommend`.
+        ofv: Targets.
+        control_names: Names of the set-points, in array order.
+
+    Returns:
+        Nested dictionary, ready for JSON.
+    """
+
+    def names(mask: Any) -> list[str]:
+        return [name for name, held in zip(control_names, np.asarray(mask), strict=True) if held]
+
+    targets = [
+        {
+            "species": t.species,
+            "target": np.asarray(t.target).tolist(),
+            "expected_squared_error": float(info.recommended.target_errors[k]),
+            "expected_squared_error_unchanged": float(info.unchanged.target_errors[k]),
+        }
+        for k, t in enumerate(ofv.targets)
+    ]
+    return {
+        "targets": targets,
+        "ofv": float(info.recommended.ofv),
+        "ofv_unchanged": float(info.unchanged.ofv),
+        "viability_probability": float(info.recommended.probability_kept),
+        "viability_probability_unchanged": float(info.unchanged.probability_kept),
+        "incumbent": ("set-points in force", "last plan")[int(info.incumbent)],
+        "move_gains": dict(zip(control_names, np.asarray(info.move_gains).tolist(), strict=True)),
+        "at_lower_bound": names(info.at_lower),
+        "at_upper_bound": names(info.at_upper),
+        "at_rate_limit": names(info.at_rate_limit),
+        "linear_constraints_active": np.asarray(info.linear_active).tolist(),
+        "is_fallback": bool(info.is_fallback),
+        "search": {
+            "n_converged": int(info.search.n_converged),
+            "n_restarts": int(info.search.codes.shape[0]),
+            "n_duplicates": int(info.search.n_duplicates),
+            "n_evals": int(info.search.n_evals),
+            "n_raw_nonfinite": int(info.search.n_raw_nonfinite),
+            "is_flat": bool(info.search.is_flat),
+        },
+    }
+
+
+def _latent(c_current: Any) -> tuple[Array, np.ndarray]:
+    """Latent state (samples or one), and the measured face for the record."""
+    from perfusio_jax.chemistry import from_balanced, to_balanced
+
+    if hasattr(c_current, "particles"):
+        particles = jnp.asarray(c_current.particles, float)
+        return particles, np.asarray(from_balanced(jnp.mean(particles, axis=0)))
+    face = jnp.asarray(c_current, float)
+    if face.shape != (len(STATE_ORDER),):
+        raise DataError(
+            f"c_current has shape {face.shape}; give the measured state ({len(STATE_ORDER)},) in "
+            f"the order {', '.join(STATE_ORDER)}, or a belief with particles."
+        )
+    missing = [n for n, v in zip(STATE_ORDER, np.asarray(face), strict=True) if np.isnan(v)]
+    if missing:
+        raise DataError(
+            f"c_current lacks {', '.join(missing)}; a state with gaps must be filtered first: "
+            "pass the belief of `perfusio_jax.hybrid.filter_step`."
+        )
+    return to_balanced(face), np.asarray(face)

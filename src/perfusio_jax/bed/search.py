@@ -1,0 +1,396 @@
+"""Maximising an acquisition function over set-points: many starts at once, one compile.
+
+Sobol points are scored, starts are drawn among them by a Boltzmann rule, and all starts climb
+together by projected L-BFGS (`lbfgs`), jointly over the candidates of a batch. Coordinates are
+normalised to the box; bounds hold exactly and linear constraints to rounding throughout.
+
+The acquisition is an argument of the compiled function: one with new data, a new incumbent or
+other bounds, but the same shapes, does not compile again.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from perfusio_jax._core import Array, ArrayLike, Bool, ConfigError, Float, Int, Key, Result
+from perfusio_jax.bed.lbfgs import Tolerances, minimise_lanes
+from perfusio_jax.bed.polytope import Polytope, make_polytope
+from perfusio_jax.bed.sampling import sobol_points
+
+DUPLICATE_DISTANCE = 1e-3
+"""Largest normalised coordinate difference of two ends that count as one optimum [-]."""
+
+
+class SearchSettings(NamedTuple):
+    """Sizes and tolerances of a search; a change of any of them compiles anew."""
+
+    n_restarts: int = 10
+    """Starts that climb."""
+    n_raw_samples: int = 512
+    """Sobol points scored first."""
+    max_rounds: int = 200
+    """Value-and-gradient evaluations per start, at most."""
+    memory: int = 10
+    """Curvature pairs kept."""
+    raw_batch: int = 64
+    """Raw points evaluated at once: memory against speed."""
+    eta: float = 2.0
+    """Sharpness of the Boltzmann rule [-]; 0 draws uniformly."""
+    gradient_tolerance: float = 1e-7
+    """Largest projected gradient entry at the end, per unit of value spread."""
+    value_tolerance: float = 1e-11
+    """Relative increase that counts as progress [-]."""
+
+
+class SearchInfo(NamedTuple):
+    """Diagnostics of one search; arrays, so that it passes through `jit` and `vmap`."""
+
+    candidates: Float[Array, "R q d"]
+    """Where every start ended, unit of the set-points."""
+    values: Float[Array, "R"]
+    """Acquisition there; NaN where the start was lost."""
+    codes: Int[Array, "R"]
+    """Result code of every start, `Result`."""
+    n_steps: Int[Array, "R"]
+    """Accepted steps of every start."""
+    gradient_norms: Float[Array, "R"]
+    """Largest entry of the projected gradient at the end, normalised coordinates."""
+    n_converged: Int[Array, ""]
+    """Starts that met a tolerance."""
+    n_duplicates: Int[Array, ""]
+    """Starts that ended where a better one did."""
+    n_rounds: Int[Array, ""]
+    """Rounds of value-and-gradient evaluations."""
+    n_evals: Int[Array, ""]
+    """Acquisition evaluations in all: raw ones, and rounds times starts."""
+    n_raw_nonfinite: Int[Array, ""]
+    """Raw points whose value was NaN or infinite; masked, never chosen."""
+    is_flat: Bool[Array, ""]
+    """Whether all finite raw values were equal: the result is then only a feasible point."""
+    best: Int[Array, ""]
+    """Index of the start that won."""
+    violation: Float[Array, ""]
+    """Largest amount by which the result exceeds any limit, normalised coordinates."""
+    gradient: Float[Array, "q d"]
+    """Gradient of the acquisition at the result, per whole range of each set-point."""
+
+
+def maximise(
+    acqf: Callable[[Array], Array],
+    box: Polytope,
+    raw: Float[Array, "N q d"],
+    starts: Float[Array, "s q d"] | None = None,
+    *,
+    key: Key,
+    settings: SearchSettings,
+) -> tuple[Float[Array, "q d"], Float[Array, ""], SearchInfo]:
+    """Pure core of the search, for callers that compile it themselves.
+
+    Args:
+        acqf: Batch of candidates `(q,d)` in, one number out.
+        box: Limits, unit of the set-points.
+        raw: Points of the unit cube, scored before the climb.
+        starts: Further starts in the unit of the set-points, used beside `n_restarts` drawn
+            ones; projected onto the limits first.
+        key: Draws the starts.
+        settings: Sizes and tolerances.
+
+    Returns:
+        Best batch, its value, diagnostics. If no evaluation was finite the value is NaN and
+        the batch the inner point of the limits.
+    """
+    unit, to_physical = _normalise(box)
+    q = raw.shape[1]
+
+    def negative(z: Array) -> Array:
+        return -acqf(to_physical(z))
+
+    project = jax.vmap(jax.vmap(unit.project))
+    points = jax.vmap(jax.vmap(unit.fold))(raw)
+    scores = jax.lax.map(
+        lambda z: acqf(to_physical(z)),
+        points,
+        batch_size=_divisor(raw.shape[0], settings.raw_batch),
+    )
+    is_finite = jnp.isfinite(scores)
+    chosen = _boltzmann(scores, is_finite, settings, key=key)
+    z0 = points[chosen]
+    if starts is not None:
+        z0 = jnp.concatenate([project(_to_unit(box, starts)), z0], axis=0)
+
+    high = jnp.max(jnp.where(is_finite, scores, -jnp.inf))
+    low = jnp.min(jnp.where(is_finite, scores, jnp.inf))
+    has_spread = jnp.isfinite(high) & jnp.isfinite(low) & (high > low)
+    scale = jnp.where(has_spread, jnp.minimum(high - low, 1.0), 1.0)
+    tolerances = Tolerances(
+        jnp.asarray(settings.gradient_tolerance, z0.dtype),
+        jnp.asarray(settings.value_tolerance, z0.dtype),
+        scale,
+    )
+    lanes, n_rounds = minimise_lanes(
+        jax.value_and_grad(negative),
+        unit,
+        z0,
+        tolerances=tolerances,
+        memory=settings.memory,
+        max_rounds=settings.max_rounds,
+    )
+    R = z0.shape[0]
+    lost = ~jnp.isfinite(lanes.f)
+    values = jnp.where(lost, jnp.nan, -lanes.f)
+    best = jnp.argmax(jnp.where(lost, -jnp.inf, values))
+    ends = lanes.z.reshape(z0.shape)
+    inner = jnp.broadcast_to(unit.inner[None, :], (q, unit.inner.shape[0]))
+    winner = jnp.where(lost[best], inner, ends[best])
+    tangent = jax.vmap(jax.vmap(lambda z, g: unit.tangent(z, g)[0]))
+    norms = jnp.max(jnp.abs(tangent(ends, lanes.g.reshape(z0.shape))), axis=(1, 2))
+    info = SearchInfo(
+        candidates=jax.vmap(to_physical)(ends),
+        values=values,
+        codes=lanes.code,
+        n_steps=lanes.n_steps,
+        gradient_norms=jnp.where(lost, jnp.nan, norms),
+        n_converged=jnp.sum(jnp.asarray(lanes.code == Result.SUCCESS.value, int)),
+        n_duplicates=_count_duplicates(ends.reshape(R, -1), values),
+        n_rounds=n_rounds,
+        n_evals=raw.shape[0] + n_rounds * R,
+        n_raw_nonfinite=jnp.sum(jnp.asarray(~is_finite, int)),
+        is_flat=jnp.any(is_finite) & ~has_spread,
+        best=best,
+        violation=jnp.max(jax.vmap(unit.violation)(winner)),
+        gradient=-lanes.g[best].reshape(z0.shape[1:]),
+    )
+    return to_physical(winner), values[best], info
+
+
+def optimise_acquisition(
+    acqf: Callable[[Array], Array],
+    design_space: Any,
+    q: int = 1,
+    n_restarts: int = 10,
+    n_raw_samples: int = 512,
+    fixed_features: Mapping[int, float] | None = None,
+    seed: int | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    **options: Any,
+) -> tuple[Float[Array, "q d"], Float[Array, "q"]]:
+    """Find the batch of set-points with the best acquisition value.
+
+    Args:
+        acqf: Acquisition: a batch `(q,d)` in, one number out, more is better. Best an
+            `equinox` module, whose arrays may change without a new compile.
+        design_space: A `config.DesignSpace`, or bounds `(lower, upper)`.
+        q: Candidates in the batch, optimised jointly.
+        n_restarts: Starts that climb.
+        n_raw_samples: Sobol points scored first.
+        fixed_features: Set-points held at a value, by position.
+        seed: Seed of Sobol points and starts; None is 0, so that a result can be repeated.
+        dtype: Floating type of the coordinates; JAX's default float if None.
+        device: JAX device to compute on; the default one if None.
+        **options: As `optimise_acquisition_with_info`.
+
+    Returns:
+        Candidates `(q,d)`, and the value of the batch as a whole, once per candidate `(q,)`.
+
+    Raises:
+        ConfigError: If sizes, limits or fixed features are unusable, or the acquisition was
+            not finite anywhere.
+    """
+    candidates, values, _ = optimise_acquisition_with_info(
+        acqf,
+        design_space,
+        q,
+        n_restarts,
+        n_raw_samples=n_raw_samples,
+        fixed_features=fixed_features,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        **options,
+    )
+    return candidates, values
+
+
+def optimise_acquisition_with_info(
+    acqf: Callable[[Array], Array],
+    design_space: Any,
+    q: int = 1,
+    n_restarts: int = 10,
+    *,
+    n_raw_samples: int = 512,
+    fixed_features: Mapping[int, float] | None = None,
+    seed: int | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    linear_constraints: tuple[ArrayLike, ArrayLike] | None = None,
+    initial_points: ArrayLike | None = None,
+    settings: SearchSettings | None = None,
+) -> tuple[Float[Array, "q d"], Float[Array, "q"], SearchInfo]:
+    """As `optimise_acquisition`, with diagnostics.
+
+    Args:
+        acqf: Acquisition, as there.
+        design_space: A `config.DesignSpace`, or bounds `(lower, upper)`.
+        q: Candidates in the batch.
+        n_restarts: Starts that climb.
+        n_raw_samples: Sobol points scored first.
+        fixed_features: Set-points held at a value, by position.
+        seed: Seed of Sobol points and starts; None is 0.
+        dtype: Floating type of the coordinates; JAX's default float if None.
+        device: JAX device to compute on.
+        linear_constraints: `(A, b)`: every candidate keeps `A u <= b`.
+        initial_points: Further starts `(s,q,d)`, or `(s,d)` for q = 1.
+        settings: Remaining sizes and tolerances; its `n_restarts` and `n_raw_samples` are
+            replaced by the arguments above.
+
+    Returns:
+        Candidates `(q,d)`, the batch's value once per candidate `(q,)`, and diagnostics.
+
+    Raises:
+        ConfigError: If sizes, limits or fixed features are unusable, or the acquisition was
+            not finite anywhere.
+    """
+    if q < 1 or n_restarts < 1 or n_raw_samples < n_restarts:
+        raise ConfigError(
+            f"q={q}, n_restarts={n_restarts}, n_raw_samples={n_raw_samples} were given; q and "
+            "n_restarts must be at least 1 and n_raw_samples at least n_restarts."
+        )
+    lower, upper = _bounds(design_space)
+    lower, upper = _fix(lower, upper, fixed_features or {})
+    A, b = (None, None) if linear_constraints is None else linear_constraints
+    box = make_polytope(lower, upper, A, b)
+    d = lower.size
+    number = 0 if seed is None else int(seed)
+    raw = jnp.asarray(sobol_points(n_raw_samples, q * d, seed=number).reshape(-1, q, d))
+    starts = None
+    if initial_points is not None:
+        starts = jnp.asarray(initial_points, float)
+        starts = starts[:, None, :] if starts.ndim == 2 and q == 1 else starts
+        if starts.shape[1:] != (q, d):
+            raise ConfigError(
+                f"initial_points of shape {starts.shape} were given; they must be (s, {q}, {d})."
+            )
+    chosen = (settings or SearchSettings())._replace(
+        n_restarts=n_restarts, n_raw_samples=n_raw_samples
+    )
+    if dtype is not None:
+        cast = jax.tree.map(lambda leaf: leaf.astype(dtype), (box, raw, starts))
+        box, raw, starts = cast
+    if device is not None:
+        box, raw, starts = jax.device_put((box, raw, starts), device)
+    candidates, value, info = _maximise(acqf, box, raw, starts, jax.random.key(number), chosen)
+    if not bool(jnp.isfinite(value)):
+        raise ConfigError(
+            f"the acquisition was not finite at any of {n_raw_samples} raw points and "
+            f"{info.codes.shape[0]} starts; check the surrogate and the incumbent for NaN."
+        )
+    return candidates, jnp.full((q,), value), info
+
+
+@eqx.filter_jit
+def _maximise(
+    acqf: Any, box: Polytope, raw: Array, starts: Array | None, key: Key, settings: SearchSettings
+) -> tuple[Array, Array, SearchInfo]:
+    return maximise(acqf, box, raw, starts, key=key, settings=settings)
+
+
+def _divisor(n: int, limit: int) -> int:
+    """Largest batch that divides `n` evenly: a remainder would be compiled a second time."""
+    return next(size for size in range(min(limit, n), 0, -1) if n % size == 0)
+
+
+def _normalise(box: Polytope) -> tuple[Polytope, Callable[[Array], Array]]:
+    """The same limits in coordinates from 0 to 1, and the way back."""
+    width = box.upper - box.lower
+    safe = jnp.where(width > 0, width, 1.0)
+    A = box.A * width[None, :]
+    b = box.b - box.A @ box.lower
+    norm = jnp.linalg.norm(A, axis=1)
+    norm = jnp.where(norm > 0, norm, 1.0)
+    unit = Polytope(
+        lower=jnp.zeros_like(width),
+        upper=jnp.ones_like(width),
+        A=A / norm[:, None],
+        b=b / norm,
+        inner=jnp.where(width > 0, (box.inner - box.lower) / safe, 0.5),
+    )
+
+    def to_physical(z: Array) -> Array:
+        shape = (1,) * (z.ndim - 1) + (-1,)
+        low, high = box.lower.reshape(shape), box.upper.reshape(shape)
+        return jnp.clip(low + z * (high - low), low, high)
+
+    return unit, to_physical
+
+
+def _to_unit(box: Polytope, x: Array) -> Array:
+    width = box.upper - box.lower
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    safe = jnp.where(width > 0, width, 1.0).reshape(shape)
+    inside = (x - box.lower.reshape(shape)) / safe
+    return jnp.where((width > 0).reshape(shape), inside, 0.5)
+
+
+def _boltzmann(
+    scores: Array, is_finite: Array, settings: SearchSettings, *, key: Key
+) -> Int[Array, "R"]:
+    """Draw starts without replacement, better ones more often; the best one always.
+
+    Adding Gumbel noise to the standardised scores and taking the largest draws without
+    replacement with Boltzmann weights. Points that are not finite come last.
+    """
+    n = jnp.maximum(jnp.sum(jnp.asarray(is_finite, scores.dtype)), 1.0)
+    known = jnp.where(is_finite, scores, 0.0)
+    mean = jnp.sum(known) / n
+    spread = jnp.sqrt(jnp.sum(jnp.where(is_finite, (known - mean) ** 2, 0.0)) / n)
+    standard = (known - mean) / jnp.where(spread > 0, spread, 1.0)
+    noise = jax.random.gumbel(key, scores.shape, scores.dtype)
+    ranking = jnp.where(is_finite, settings.eta * standard + noise, -jnp.inf)
+    top = jnp.argmax(jnp.where(is_finite, scores, -jnp.inf))
+    ranking = ranking.at[top].set(jnp.inf)
+    return jax.lax.top_k(ranking, settings.n_restarts)[1]
+
+
+def _count_duplicates(ends: Array, values: Array) -> Array:
+    """Ends within `DUPLICATE_DISTANCE` of one that is better, or equal and earlier."""
+    R = ends.shape[0]
+    close = jnp.max(jnp.abs(ends[:, None, :] - ends[None, :, :]), axis=-1) <= DUPLICATE_DISTANCE
+    rank = jnp.argsort(jnp.argsort(jnp.where(jnp.isfinite(values), -values, jnp.inf)))
+    earlier = rank[None, :] < rank[:, None]
+    usable = jnp.isfinite(values)
+    twin = jnp.any(close & earlier & usable[None, :], axis=1) & usable
+    return jnp.sum(jnp.asarray(twin, int)) if R else jnp.zeros((), int)
+
+
+def _bounds(design_space: Any) -> tuple[np.ndarray, np.ndarray]:
+    if hasattr(design_space, "bounds_array"):
+        lower, upper = design_space.bounds_array
+    else:
+        try:
+            lower, upper = design_space
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"design_space is a {type(design_space).__name__}; give a DesignSpace, or bounds "
+                "as a pair (lower, upper)."
+            ) from None
+    return np.asarray(lower, float).copy(), np.asarray(upper, float).copy()
+
+
+def _fix(
+    lower: np.ndarray, upper: np.ndarray, fixed: Mapping[int, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    for index, value in fixed.items():
+        if not 0 <= index < lower.size or not lower[index] <= value <= upper[index]:
+            allowed = (
+                f"between {lower[index]} and {upper[index]}"
+                if 0 <= index < lower.size
+                else f"a position from 0 to {lower.size - 1}"
+            )
+            raise ConfigError(f"fixed feature {index}={value} is not usable; it must be {allowed}.")
+        lower[index] = upper[index] = value
+    return lower, upper

@@ -1,0 +1,342 @@
+"""What an acquisition function can ask about: Gaussian beliefs and sampled roll-outs.
+
+A surrogate answers two questions about candidate set-points, of which more is better:
+`posterior(X) -> (mean, variance)` and `sample(key, X, n_samples) -> samples`. Objects that can
+turn given base samples into samples say so by a method `sample_from(base, X)`.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from perfusio_jax._core import Array, ConfigError, Float, Key
+from perfusio_jax.bed.constraints import ChanceConstraint, ControlCost, chance_feasibility
+from perfusio_jax.bed.objectives import MultiObjectiveOFV, Rollout, TargetTrackingOFV
+
+
+def _scalar(value: Any) -> Array:
+    return jnp.asarray(value, float)
+
+
+@runtime_checkable
+class Surrogate(Protocol):
+    """Anything that predicts the objective at candidate set-points; more is better.
+
+    With `m` objectives every array gains a last axis of that size. `is_gaussian`, where it
+    exists and is False, says that the marginals are not normal: analytic acquisitions are then
+    replaced by their Monte Carlo forms.
+    """
+
+    def posterior(self, X: Float[Array, "n d"]) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+        """Mean and variance at each candidate."""
+        ...
+
+    def sample(self, key: Key, X: Float[Array, "n d"], n_samples: int) -> Float[Array, "S n"]:
+        """Joint samples at all candidates."""
+        ...
+
+
+class GaussianSurrogate(eqx.Module):
+    """A Gaussian belief given by its mean and covariance functions.
+
+    Both are callables, best `equinox` modules or `jax.tree_util.Partial`, whose arrays are
+    then traced and may change without a new compile.
+    """
+
+    mean: Callable[[Array], Array]
+    """`mean(X (n,d)) -> (n,)` or `(n,m)`, unit of the objective."""
+    covariance: Callable[[Array, Array], Array]
+    """`covariance(X (n,d), Z (k,d)) -> (n,k)` or `(m,n,k)`, that unit squared."""
+    jitter: float = eqx.field(static=True, default=1e-10)
+    """Added to the diagonal before the Cholesky factor, relative to its mean [-]."""
+
+    is_gaussian: ClassVar[bool] = True
+
+    def posterior(self, X: Float[Array, "n d"]) -> tuple[Array, Array]:
+        """Mean and variance at each candidate.
+
+        Args:
+            X: Candidates, one per row.
+
+        Returns:
+            Arrays `(n,)`, or `(n,m)` for several objectives; the variance is not negative.
+        """
+        mean = self.mean(X)
+        pointwise = jax.vmap(lambda x: self.covariance(x[None, :], x[None, :])[..., 0, 0])(X)
+        return mean, jnp.maximum(pointwise, 0.0)
+
+    def sample_from(self, base: Float[Array, "S n"], X: Float[Array, "n d"]) -> Array:
+        """Samples made from base samples through the Cholesky factor, differentiable in X.
+
+        Args:
+            base: Standard normal base samples `(S,n)`, or `(S,n,m)` for several objectives.
+            X: Candidates, one per row.
+
+        Returns:
+            Joint samples, same shape as `base`.
+        """
+        mean = self.mean(X)
+        factor = self._factor(X)
+        if mean.ndim == 1:
+            return mean[None, :] + base @ factor.T
+        return mean[None, :, :] + jnp.einsum("mij,sjm->sim", factor, base)
+
+    def sample(self, key: Key, X: Float[Array, "n d"], n_samples: int) -> Array:
+        """Joint samples from pseudo-random base samples.
+
+        Args:
+            key: Random key.
+            X: Candidates, one per row.
+            n_samples: Number of samples.
+
+        Returns:
+            Samples `(S,n)`, or `(S,n,m)` for several objectives.
+        """
+        shape = jax.eval_shape(self.mean, X).shape
+        return self.sample_from(jax.random.normal(key, (n_samples, *shape)), X)
+
+    def _factor(self, X: Array) -> Array:
+        """Cholesky factor of the covariance at X, `(n,n)` or `(m,n,n)`."""
+        covariance = self.covariance(X, X)
+        diagonal = jnp.diagonal(covariance, axis1=-2, axis2=-1)
+        scale = jnp.mean(diagonal, axis=-1, keepdims=True)[..., None]
+        # a variance of zero everywhere still has to give a factor
+        nugget = self.jitter * scale + jnp.finfo(covariance.dtype).tiny
+        eye = jnp.eye(X.shape[0], dtype=covariance.dtype)
+        eye = eye.reshape((1,) * (covariance.ndim - 2) + eye.shape)
+        return jnp.linalg.cholesky(covariance + nugget * eye)
+
+
+class RegressionMean(eqx.Module):
+    """Posterior mean of an exact Gaussian process with a Matérn-5/2 kernel."""
+
+    X: Float[Array, "N d"]
+    """Training inputs, unit of the set-points."""
+    alpha: Float[Array, "N"]
+    """`(K + noise)^-1 (y - constant)`."""
+    lengthscale: Float[Array, "d"]
+    """Unit of each set-point."""
+    variance: Float[Array, ""]
+    """Prior variance, unit of the objective squared."""
+    constant: Float[Array, ""]
+    """Prior mean, unit of the objective."""
+
+    def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
+        """Mean at candidates, one per row."""
+        kernel = matern52(X, self.X, self.lengthscale, self.variance)
+        return self.constant + kernel @ self.alpha
+
+
+class RegressionCovariance(eqx.Module):
+    """Posterior covariance of an exact Gaussian process with a Matérn-5/2 kernel."""
+
+    X: Float[Array, "N d"]
+    """Training inputs, unit of the set-points."""
+    factor: Float[Array, "N N"]
+    """Lower Cholesky factor of `K + noise`."""
+    lengthscale: Float[Array, "d"]
+    """Unit of each set-point."""
+    variance: Float[Array, ""]
+    """Prior variance, unit of the objective squared."""
+
+    def __call__(self, X: Float[Array, "n d"], Z: Float[Array, "k d"]) -> Float[Array, "n k"]:
+        """Covariance between two sets of candidates, one per row."""
+
+        def whiten(A: Array) -> Array:
+            kernel = matern52(self.X, A, self.lengthscale, self.variance)
+            return jax.scipy.linalg.solve_triangular(self.factor, kernel, lower=True)
+
+        prior = matern52(X, Z, self.lengthscale, self.variance)
+        return prior - whiten(X).T @ whiten(Z)
+
+
+def matern52(X: Array, Z: Array, lengthscale: Array, variance: Array) -> Float[Array, "n k"]:
+    """Matérn-5/2 kernel matrix with one length scale per input.
+
+    Args:
+        X: Points `(n,d)`.
+        Z: Points `(k,d)`.
+        lengthscale: Length scales `(d,)`, unit of the points.
+        variance: Prior variance `()`.
+
+    Returns:
+        Kernel matrix.
+
+    Reference:
+        Rasmussen, Williams (2006), Gaussian processes for machine learning, equation 4.17.
+    """
+    gap = (X[:, None, :] - Z[None, :, :]) / lengthscale[None, None, :]
+    square = 5.0 * jnp.sum(gap**2, axis=-1)
+    # the root has no derivative at zero, the kernel has one: it is 0 there
+    r = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    return variance * (1.0 + r + square / 3.0) * jnp.exp(-r)
+
+
+def gaussian_process(
+    X: Float[Array, "N d"],
+    y: Float[Array, "N"],
+    *,
+    lengthscale: Array,
+    variance: Array | float = 1.0,
+    noise: Array | float = 1e-6,
+    constant: Array | float = 0.0,
+) -> GaussianSurrogate:
+    """Exact Gaussian process with given hyper-parameters, as a surrogate.
+
+    Args:
+        X: Training inputs, one per row.
+        y: Training values, more is better.
+        lengthscale: Length scales `(d,)`, unit of the inputs.
+        variance: Prior variance.
+        noise: Variance of the measurement noise.
+        constant: Prior mean.
+
+    Returns:
+        Surrogate of the noise-free function; its arrays are traced.
+    """
+    X, y = jnp.asarray(X, float), jnp.asarray(y, float)
+    lengthscale, variance = jnp.asarray(lengthscale, float), jnp.asarray(variance, float)
+    constant = jnp.asarray(constant, float)
+    gram = matern52(X, X, lengthscale, variance) + noise * jnp.eye(X.shape[0])
+    factor = jnp.linalg.cholesky(gram)
+    alpha = jax.scipy.linalg.cho_solve((factor, True), y - constant)
+    return GaussianSurrogate(
+        RegressionMean(X, alpha, lengthscale, variance, constant),
+        RegressionCovariance(X, factor, lengthscale, variance),
+    )
+
+
+class RolloutSurrogate(eqx.Module):
+    """The hybrid model's own forecast as a surrogate: one score per path and candidate.
+
+    `sample` ignores its key: the paths are drawn once and every candidate meets the same ones
+    (common random numbers), so differences between candidates carry no sampling noise and
+    gradients flow through the roll-out to the set-points.
+    """
+
+    model: Any
+    """Fitted hybrid model."""
+    paths: Any
+    """Paths drawn from it by `draw_paths`."""
+    c0: Float[Array, "S 9"]
+    """Samples of the current latent state, `BALANCED` order, or one state `(9,)`."""
+    ofv: TargetTrackingOFV | MultiObjectiveOFV
+    """Objective; its `scaled_score` is what is maximised."""
+    day0: Float[Array, ""] = eqx.field(converter=_scalar)
+    """Process day of the current state [d]."""
+    control_cost: ControlCost | None = None
+    """Deterministic cost of set-points, subtracted from every score."""
+    chance: ChanceConstraint | None = None
+    """Constraint on the latent trajectory, returned as a log feasibility."""
+    exploration: Float[Array, ""] = eqx.field(converter=_scalar, default=1.0)
+    """Share of the spread between paths that is kept [-]: 1 all of it, 0 the mean only."""
+    feasibility_weight: Float[Array, ""] = eqx.field(converter=_scalar, default=0.0)
+    """Score per unit of log feasibility [-]. Zero: the acquisition weighs improvements by the
+    feasibility. Above zero: it is added to the score as a barrier instead, so that what is
+    best does not depend on the incumbent."""
+    template: Float[Array, "6"] | None = None
+    """Full control vector whose entries at `positions` the candidate replaces; None if the
+    candidate is the full vector."""
+    positions: tuple[int, ...] = eqx.field(static=True, default=())
+    """Where the candidate's entries sit in the full control vector."""
+    rollout: Rollout | None = eqx.field(static=True, default=None)
+    """Roll-out function; that of `perfusio_jax.hybrid` if not given."""
+
+    is_gaussian: ClassVar[bool] = False
+
+    def trajectories(self, x: Float[Array, "d"]) -> Float[Array, "S H K"]:
+        """Forecast samples when one candidate is held over the horizon.
+
+        Args:
+            x: Set-points, in `CONTROL_NAMES` order or as `positions` says.
+
+        Returns:
+            Samples, `FORECAST_SPECIES` last.
+        """
+        u = x if self.template is None else self.template.at[jnp.asarray(self.positions)].set(x)
+        controls = jnp.broadcast_to(u[None, :], (self.ofv.horizon, u.shape[-1]))
+        return self._rollout()(self.model, self.paths, self.c0, controls, self.day0)
+
+    def scores(self, x: Float[Array, "d"]) -> tuple[Array, Array]:
+        """Score of one candidate on every path, and the log of its feasibility.
+
+        Args:
+            x: Set-points, as in `trajectories`.
+
+        Returns:
+            Scores `(S,)` or `(S,m)`, and a log feasibility `()`, at most zero.
+        """
+        trajectories = self.trajectories(x)
+        score = self.ofv.scaled_score(trajectories)
+        mean = jnp.mean(score, axis=0, keepdims=True)
+        score = mean + self.exploration * (score - mean)
+        if self.control_cost is not None:
+            score = score - self.control_cost(x)
+        if self.chance is None:
+            return score, jnp.zeros((), score.dtype)
+        feasibility = chance_feasibility(trajectories[:, None, :, :], self.chance)[0]
+        score = score + self.feasibility_weight * feasibility
+        return score, jnp.where(self.feasibility_weight > 0, 0.0, feasibility)
+
+    def sample_and_feasibility(self, X: Float[Array, "n d"]) -> tuple[Array, Array]:
+        """Scores and log feasibilities of several candidates from one roll-out each.
+
+        Args:
+            X: Candidates, one per row.
+
+        Returns:
+            Scores `(S,n)` or `(S,n,m)`, and log feasibilities `(n,)`.
+        """
+        if X.shape[0] == 1:
+            score, feasibility = self.scores(X[0])
+            return jnp.expand_dims(score, 1), feasibility[None]
+        scores, feasibility = jax.vmap(self.scores)(X)
+        return jnp.swapaxes(scores, 0, 1), feasibility
+
+    def posterior(self, X: Float[Array, "n d"]) -> tuple[Array, Array]:
+        """Mean and variance of the score over the paths; the score is not Gaussian.
+
+        Args:
+            X: Candidates, one per row.
+
+        Returns:
+            Arrays `(n,)`, or `(n,m)` for several objectives.
+        """
+        samples, _ = self.sample_and_feasibility(X)
+        return jnp.mean(samples, axis=0), jnp.var(samples, axis=0)
+
+    def sample(
+        self, key: Key | None, X: Float[Array, "n d"], n_samples: int | None = None
+    ) -> Float[Array, "S n"]:
+        """Scores on the stored paths.
+
+        Args:
+            key: Not used.
+            X: Candidates, one per row.
+            n_samples: At most this many paths, from the first; all if not given.
+
+        Returns:
+            Samples `(S,n)`, or `(S,n,m)` for several objectives.
+
+        Raises:
+            ConfigError: If more samples are asked for than paths are stored.
+        """
+        samples, _ = self.sample_and_feasibility(X)
+        if n_samples is None:
+            return samples
+        if n_samples > samples.shape[0]:
+            raise ConfigError(
+                f"{n_samples} samples were asked for, but the surrogate holds "
+                f"{samples.shape[0]} paths; draw more paths."
+            )
+        return samples[:n_samples]
+
+    def _rollout(self) -> Rollout:
+        if self.rollout is not None:
+            return self.rollout
+        from perfusio_jax.hybrid import rollout
+
+        return rollout
