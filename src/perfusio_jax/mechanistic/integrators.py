@@ -17,8 +17,8 @@ from perfusio_jax._core import ConfigError, Result, SimulationError, summarise
 from perfusio_jax.chemistry import from_balanced, to_balanced
 from perfusio_jax.mechanistic.kinetics import CHOKinetics
 from perfusio_jax.mechanistic.lanes import (
+    DEFAULT_METHOD,
     N_STATE,
-    N_TOTALS,
     LaneSolution,
     Method,
     Plan,
@@ -70,7 +70,7 @@ def make_plan(
     reactor: Reactor,
     initial: Float[Array, "runs 10"],
     controls: Float[Array, "runs 6"] | Float[Array, "runs intervals 6"],
-    lengths_h: Float[Array, " intervals"],
+    lengths_h: Float[Array, " intervals"] | Float[Array, "runs intervals"],
     *,
     volume_L: ArrayLike = 0.25,
     start_h: ArrayLike = 0.0,
@@ -83,7 +83,7 @@ def make_plan(
         reactor: Cells and vessel.
         initial: Concentrations at the start, `PLANT_SPECIES` order.
         controls: Set-points, constant or one row per interval.
-        lengths_h: Length of each interval [h].
+        lengths_h: Length of each interval [h], the same for all runs or one row per run.
         volume_L: Working volume at the start [L], scalar or one per run.
         start_h: Process time at the start [h], for filter fouling.
         removed_L: Sample volume taken at the start of each interval [L].
@@ -97,35 +97,36 @@ def make_plan(
     """
     initial, controls = jnp.asarray(initial), jnp.asarray(controls)
     lengths_h = jnp.asarray(lengths_h, initial.dtype)
-    runs, n = initial.shape[0], lengths_h.shape[0]
+    runs, n = initial.shape[0], lengths_h.shape[-1]
     if initial.shape != (runs, N_PLANT):
         raise ConfigError(f"initial has shape {initial.shape}; expected (runs, {N_PLANT}).")
     if controls.shape not in ((runs, 6), (runs, n, 6)):
         raise ConfigError(
             f"controls has shape {controls.shape}; expected ({runs}, 6) or ({runs}, {n}, 6)."
         )
+    if lengths_h.shape not in ((n,), (runs, n)) or n == 0:
+        raise ConfigError(f"lengths_h has shape {lengths_h.shape}; expected (n,) or ({runs}, n).")
+    lengths = jnp.broadcast_to(
+        lengths_h.T if lengths_h.ndim == 2 else lengths_h[:, None], (n, runs)
+    )
     volume = jnp.broadcast_to(jnp.asarray(volume_L, initial.dtype), (runs,))
     by_interval = controls[:, None, :] if controls.ndim == 2 else controls
     by_interval = jnp.swapaxes(by_interval, 0, 1)
-    if by_interval.shape[0] == 1 and n > 1:
-        # Fouling changes the sieving from day to day even under constant set-points.
-        middle = jnp.full(1, jnp.asarray(start_h, initial.dtype))
-        if not _never_fouls(reactor):
-            by_interval = jnp.broadcast_to(by_interval, (n, runs, 6))
-    if by_interval.shape[0] == n:
-        ends = jnp.cumsum(lengths_h)
-        middle = jnp.asarray(start_h, initial.dtype) + ends - 0.5 * lengths_h
+    if by_interval.shape[0] == 1 and not _never_fouls(reactor):
+        by_interval = jnp.broadcast_to(by_interval, (n, runs, 6))  # sieving changes day by day
+    start = jnp.broadcast_to(jnp.asarray(start_h, initial.dtype), (runs,))
+    middle = start[None, :] + jnp.cumsum(lengths, axis=0) - 0.5 * lengths
     inputs = day_inputs(
         reactor,
         by_interval,
         jnp.broadcast_to(volume[None, :], by_interval.shape[:2]),
-        jnp.broadcast_to(middle[:, None], by_interval.shape[:2]),
+        middle[: by_interval.shape[0]],
     )
     zero = jnp.zeros((n, runs), initial.dtype)
     return Plan(
         initial=jnp.concatenate([initial.T, volume[None, :]]),
         inputs=inputs,
-        lengths=lengths_h,
+        lengths=lengths,
         removed=zero if removed_L is None else jnp.asarray(removed_L, initial.dtype).T,
         bolus=jnp.zeros((n, N_STATE, runs), initial.dtype)
         if bolus is None
@@ -155,18 +156,17 @@ def _chunked(reactor: Reactor, plan: Plan, tol: Tolerances, method: Method, size
     pieces = (
         cut(plan.initial),
         jax.tree.map(cut, plan.inputs),
+        cut(plan.lengths),
         cut(plan.removed),
         cut(plan.bolus),
         jax.tree.map(cut, lane_constants),
     )
 
     def one(piece: tuple) -> LaneSolution:
-        initial, inputs, removed, bolus, constants = piece
+        initial, inputs, lengths, removed, bolus, constants = piece
         kinetics = eqx.combine(constants, shared)
         local = eqx.tree_at(lambda r: r.kinetics, reactor, kinetics)
-        return integrate_lanes(
-            local, Plan(initial, inputs, plan.lengths, removed, bolus), tol, method
-        )
+        return integrate_lanes(local, Plan(initial, inputs, lengths, removed, bolus), tol, method)
 
     out = jax.lax.map(one, pieces)
 
@@ -181,7 +181,7 @@ def integrate(
     reactor: Reactor,
     plan: Plan,
     tolerances: Tolerances | None = None,
-    method: Method = Method(),
+    method: Method = DEFAULT_METHOD,
     *,
     chunk: int = CHUNK,
 ) -> RunSolution:
@@ -328,7 +328,9 @@ def integrate_diffrax(
     inputs = jax.tree.map(lambda v: jnp.broadcast_to(v, (n, v.shape[1])), plan.inputs)
     axes = jax.tree.map(lambda v: 0 if v.ndim == 1 else None, reactor.kinetics)
 
-    def one(kinetics: CHOKinetics, c0: Array, inputs: Any, removed: Array, bolus: Array) -> tuple:
+    def one(
+        kinetics: CHOKinetics, c0: Array, inputs: Any, lengths: Array, removed: Array, bolus: Array
+    ) -> tuple:
         local = eqx.tree_at(lambda r: r.kinetics, reactor, kinetics)
         term = plant_term(local)
 
@@ -363,7 +365,7 @@ def integrate_diffrax(
 
         y0 = jnp.concatenate([c0[:N_PLANT] * c0[N_PLANT], c0[N_PLANT:]])
         start = (y0, jnp.asarray(Result.SUCCESS.value), jnp.asarray(0))
-        (_, code, count), ys = jax.lax.scan(interval, start, (inputs, plan.lengths, removed, bolus))
+        (_, code, count), ys = jax.lax.scan(interval, start, (inputs, lengths, removed, bolus))
         c = jnp.concatenate([ys[:, :N_PLANT] / ys[:, N_PLANT:], ys[:, N_PLANT:]], axis=1)
         c = jnp.where(code == Result.SUCCESS.value, c, jnp.nan)
         return jnp.concatenate([c0[None], c]), code, count
@@ -371,10 +373,11 @@ def integrate_diffrax(
     moved = (
         plan.initial.T,
         jax.tree.map(lambda v: v.T, inputs),
+        plan.lengths.T,
         plan.removed.T,
         jnp.moveaxis(plan.bolus, -1, 0),
     )
-    states, code, count = jax.vmap(one, in_axes=(axes, 0, 0, 0, 0))(reactor.kinetics, *moved)
+    states, code, count = jax.vmap(one, in_axes=(axes, 0, 0, 0, 0, 0))(reactor.kinetics, *moved)
     empty = jnp.zeros((*states.shape[:2], 0), states.dtype)
     return RunSolution(states[..., :N_PLANT], states[..., N_PLANT], empty, code, count)
 
@@ -387,7 +390,7 @@ def simulate(
     reactor: Reactor,
     plan: Plan,
     tolerances: Tolerances | None = None,
-    method: Method = Method(),
+    method: Method = DEFAULT_METHOD,
     *,
     throw: bool = True,
 ) -> RunSolution:
@@ -414,13 +417,13 @@ def simulate(
     if not codes.any():
         return out
     again = np.flatnonzero((codes != 0) & (codes != Result.BAD_INPUT.value))
-    if again.size and not method.totals:
+    if again.size and method.totals == "none":
         kinetics = jax.tree.map(lambda v: v[again] if v.ndim == 1 else v, reactor.kinetics)
         part = eqx.tree_at(lambda r: r.kinetics, reactor, kinetics)
         piece = Plan(
             plan.initial[:, again],
             jax.tree.map(lambda v: v[:, again], plan.inputs),
-            plan.lengths,
+            plan.lengths[:, again],
             plan.removed[:, again],
             plan.bolus[..., again],
         )

@@ -9,7 +9,9 @@ steps with their sizes held fixed, which is the derivative of the numbers return
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -37,8 +39,15 @@ from perfusio_jax.mechanistic.rosenbrock import (
 
 N_STATE = N_PLANT + 1
 N_STREAMS = 4
-N_TOTALS = 3 * N_PLANT + N_STREAMS
-"""Cumulative inflow, outflow and reaction of each species, then the four stream volumes."""
+
+Totals = Literal["none", "streams", "balance"]
+"""What is integrated beside the state: nothing; the volumes of perfusion, bleed, glucose and
+harvest [L]; or these after the inflow, outflow and reaction of every species [amount]."""
+
+N_TOTALS: Final[Mapping[Totals, int]] = MappingProxyType(
+    {"none": 0, "streams": N_STREAMS, "balance": 3 * N_PLANT + N_STREAMS}
+)
+"""Columns of the totals by kind."""
 
 _ATOL = (1e-3, 1e-3, 1e-2, 1e-3, 1e-3, 1e-3, 1e-2, 1e-3, 1e-3, 1e-1, 1e-6)
 
@@ -61,7 +70,7 @@ class Plan(NamedTuple):
     """Ten concentrations and the volume at the start."""
     inputs: DayInputs
     """Constants per interval; entries (n_intervals, lanes), or (1, lanes) if they never change."""
-    lengths: Float[Array, " n_intervals"]
+    lengths: Float[Array, "n_intervals lanes"]
     """Length of each interval [h]."""
     removed: Float[Array, "n_intervals lanes"]
     """Volume taken as sample at the start of each interval [L]."""
@@ -74,8 +83,8 @@ class LaneSolution(NamedTuple):
 
     states: Float[Array, "n_samples 11 lanes"]
     """Ten concentrations and the volume [L] at every sample, the start included."""
-    totals: Float[Array, "n_samples 34 lanes"]
-    """Cumulative totals since the start, zero rows if not asked for."""
+    totals: Float[Array, "n_samples n_totals lanes"]
+    """Cumulative totals since the start, as many rows as the method asks for."""
     result: Int[Array, " lanes"]
     """Result codes."""
     n_steps: Int[Array, " lanes"]
@@ -88,10 +97,13 @@ class Method(NamedTuple):
     tableau: Tableau = RODAS3
     max_steps: int = 96
     """Steps a lane may try per interval."""
-    totals: bool = False
-    """Whether to integrate inflow, outflow and reaction as well."""
+    totals: Totals = "none"
+    """What to integrate beside the state."""
     events: bool = False
     """Whether samples and boluses change the state at interval starts."""
+
+
+DEFAULT_METHOD = Method()
 
 
 @functools.cache
@@ -128,9 +140,11 @@ def jacobian_pattern(reactor_type: tuple[str, str]) -> BlockPattern:
     return block_pattern(matrix)
 
 
-def _quadrature(reactor: Reactor, inputs: DayInputs, y: Parts) -> Parts:
+def _quadrature(reactor: Reactor, inputs: DayInputs, y: Parts, kind: Totals) -> Parts:
     flow = fluxes(reactor, inputs, y)
     streams = (flow.perfusion, flow.bleed, flow.glucose, flow.harvest)
+    if kind == "streams":
+        return streams
     return (*flow.inflow, *flow.outflow, *flow.reaction, *streams)
 
 
@@ -148,7 +162,9 @@ def plant_step(reactor: Reactor, inputs: DayInputs, y: Parts, h: Array, method: 
         solve,
         y,
         h,
-        quadrature=(lambda state: _quadrature(reactor, inputs, state)) if method.totals else None,
+        quadrature=None
+        if method.totals == "none"
+        else lambda state: _quadrature(reactor, inputs, state, method.totals),
     )
 
 
@@ -213,11 +229,12 @@ def _integrate(
     n, lanes = plan.lengths.shape[0], plan.initial.shape[1]
     every = jnp.arange(lanes)
     y = _to_amounts(plan.initial)
-    z = tuple(jnp.zeros(lanes, dtype) for _ in range(N_TOTALS if method.totals else 0))
+    z = tuple(jnp.zeros(lanes, dtype) for _ in range(N_TOTALS[method.totals]))
     states = jnp.full((n + 1, N_STATE, lanes), jnp.nan, dtype).at[0].set(plan.initial)
     totals = jnp.full((n + 1, len(z), lanes), jnp.nan, dtype).at[0].set(0.0)
     legal = jnp.all(jnp.isfinite(plan.initial), axis=0) & (plan.initial[N_PLANT] > 0)
     legal &= jnp.all(plan.initial[:N_PLANT] >= 0, axis=0)
+    legal &= jnp.all(plan.lengths > 0, axis=0)
     for value in plan.inputs:
         legal &= jnp.all(jnp.isfinite(value), axis=0)
     legal &= jnp.all(plan.inputs.perfusion >= 0, axis=0) & jnp.all(plan.inputs.bleed >= 0, axis=0)
@@ -251,7 +268,7 @@ def _integrate(
     def body(s: _Loop) -> _Loop:
         running = is_running(s)
         inputs = _at(plan.inputs, s.day)
-        length = plan.lengths[jnp.minimum(s.day, n - 1)]
+        length = plan.lengths[jnp.minimum(s.day, n - 1), every]
         left = length - s.time
         ends = s.h >= left * (1.0 - 1e-9)
         # The last two steps of an interval share what is left, so that no sliver remains.
@@ -273,7 +290,7 @@ def _integrate(
         row = jnp.where(done, day, n + 1)
         states = s.states.at[row, :, every].set(_to_concentrations(y_next).T, mode="drop")
         totals = s.totals
-        if method.totals:
+        if z_next:
             totals = totals.at[row, :, every].set(jnp.stack(z_next).T, mode="drop")
         if method.events:
             index = jnp.minimum(day, n - 1)
@@ -342,7 +359,7 @@ def _replay(
 
     inputs = DayInputs(*(jnp.broadcast_to(v, (n, v.shape[1])) for v in plan.inputs))
     y = _to_amounts(plan.initial)
-    z = tuple(jnp.zeros_like(y[0]) for _ in range(N_TOTALS if method.totals else 0))
+    z = tuple(jnp.zeros_like(y[0]) for _ in range(N_TOTALS[method.totals]))
     xs = (inputs, jax.lax.stop_gradient(steps), plan.removed, plan.bolus)
     _, (states, totals) = jax.lax.scan(interval, (y, z), xs)
     first = jnp.zeros((1, len(z), plan.initial.shape[1]), plan.initial.dtype)
@@ -353,7 +370,7 @@ def _replay(
 
 
 def integrate_lanes(
-    reactor: Reactor, plan: Plan, tolerances: Tolerances, method: Method = Method()
+    reactor: Reactor, plan: Plan, tolerances: Tolerances, method: Method = DEFAULT_METHOD
 ) -> LaneSolution:
     """Integrate a batch of runs.
 

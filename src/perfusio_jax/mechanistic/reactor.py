@@ -345,7 +345,7 @@ def controls_from_dict(
     if values["bleed_rate"] > values["perfusion_rate"]:
         raise ConfigError(
             f"bleed_rate {values['bleed_rate']} vvd exceeds perfusion_rate "
-            f"{values['perfusion_rate']} vvd; the reactor would run dry. Keep bleed below perfusion."
+            f"{values['perfusion_rate']} vvd; the reactor would run dry."
         )
     return jnp.asarray([values[name] for name in CONTROL_NAMES])
 

@@ -1,5 +1,7 @@
 """Virtual reactors: the plant, its noise and faults, and designs of experiments."""
 
+from .cho_perfusion import CHOSimulator as CHOSimulator
+from .cho_perfusion import five_reactors as five_reactors
 from .doe import box_behnken as box_behnken
 from .doe import central_composite as central_composite
 from .doe import latin_hypercube as latin_hypercube
@@ -15,3 +17,15 @@ from .noise import apply_noise as apply_noise
 from .noise import default_cvs as default_cvs
 from .noise import jitter_times as jitter_times
 from .noise import viability_sd as viability_sd
+from .plant import DEFAULT_Y0 as DEFAULT_Y0
+from .plant import VIRTUAL_CLONES as VIRTUAL_CLONES
+from .plant import Readings as Readings
+from .plant import campaign_design as campaign_design
+from .plant import initial_state as initial_state
+from .plant import observe as observe
+from .plant import rack as rack
+from .plant import sample_clones as sample_clones
+from .plant import simulate_campaign as simulate_campaign
+from .plant import to_trajectories as to_trajectories
+from .plant import virtual_kinetics as virtual_kinetics
+from .plant import virtual_reactor as virtual_reactor
