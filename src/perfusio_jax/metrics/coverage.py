@@ -30,8 +30,9 @@ def pi_coverage(
     Examples:
         >>> import jax.numpy as jnp
         >>> y = jnp.array([[1.0, 2.0], [1.5, 2.5], [0.5, 1.5]])
-        >>> [float(v) for v in pi_coverage(y, jnp.zeros_like(y), jnp.full_like(y, 2.0))]
-        [1.0, 0.6666666865348816]
+        >>> inside = pi_coverage(y, jnp.zeros_like(y), jnp.full_like(y, 2.0))
+        >>> [round(float(v), 3) for v in inside]
+        [1.0, 0.667]
     """
     true, q_lo, q_hi = jnp.asarray(true), jnp.asarray(q_lo), jnp.asarray(q_hi)
     if not true.shape == q_lo.shape == q_hi.shape or true.ndim == 0:
