@@ -1,0 +1,218 @@
+"""Architecture: what an import may load, who may import whom, what source may contain."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import perfusio_jax
+
+SOURCE = Path(perfusio_jax.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+LAYERS = [
+    ("cli",),
+    ("viz", "connectors"),
+    ("twin",),
+    ("bed", "rl", "study"),
+    ("hybrid",),
+    ("embedding",),
+    ("gp",),
+    ("simulator",),
+    ("mechanistic",),
+    ("chemistry",),
+    ("config", "states"),
+    ("metrics",),
+    ("_core",),
+]
+RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
+SHELL = {
+    "cli",
+    "connectors",
+    "twin.digital_twin",
+    "twin.audit",
+    "twin.journal",
+    "twin.notifications",
+    "twin.scheduler",
+    "viz.dashboard",
+    "simulator.cho_perfusion",
+}
+EFFECTS = {
+    "asyncio",
+    "asyncua",
+    "sqlalchemy",
+    "alembic",
+    "pandas",
+    "logging",
+    "structlog",
+    "time",
+}
+DELEGATION = ("states.trajectory", "connectors.frames")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Modules a file imports anywhere, except for type checkers only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or "." * node.level
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from imports(node)
+
+
+MODULES = {module_name(p): ast.parse(p.read_text(encoding="utf-8")) for p in FILES}
+
+
+def in_shell(module: str) -> bool:
+    return any(module == part or module.startswith(part + ".") for part in SHELL)
+
+
+# ---------------------------------------------------------------- what an import loads
+
+HEAVY = ("pandas", "matplotlib", "sqlalchemy", "asyncua", "plotly", "pint", "pyarrow")
+
+
+def in_fresh_python(code: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_bare_import_loads_and_changes_nothing():
+    seen = in_fresh_python(
+        "import sys, json, jax\n"
+        "before, loaded = dict(jax.config.values), set(sys.modules)\n"
+        "import perfusio_jax\n"
+        "changed = [k for k, v in jax.config.values.items() if before[k] != v]\n"
+        "print(json.dumps({'changed': changed, 'new': sorted(set(sys.modules) - loaded)}))"
+    )
+    assert seen["changed"] == []
+    assert seen["new"] == ["perfusio_jax"]
+
+
+@pytest.mark.parametrize(
+    "code", ["perfusio_jax.Trajectory, perfusio_jax.DesignSpace", "perfusio_jax.chemistry"]
+)
+def test_the_numerical_faces_load_no_table_plot_or_network_library(code: str):
+    seen = in_fresh_python(
+        "import sys, json, jax\n"
+        "before = dict(jax.config.values)\n"
+        f"import perfusio_jax; {code}\n"
+        "changed = [k for k, v in jax.config.values.items() if before[k] != v]\n"
+        f"heavy = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        "print(json.dumps({'heavy': heavy, 'changed': changed}))"
+    )
+    assert seen == {"heavy": [], "changed": []}
+
+
+def test_the_import_is_quick_beside_its_numerical_stack():
+    seen = in_fresh_python(
+        "import json, time\n"
+        "import jax, equinox, numpy, pydantic, jaxtyping, paramax, tomli_w\n"
+        "start = time.process_time()\n"
+        "import perfusio_jax; perfusio_jax.DesignSpace; perfusio_jax.Trajectory\n"
+        "print(json.dumps({'seconds': time.process_time() - start}))"
+    )
+    assert seen["seconds"] < 0.3
+
+
+def test_the_face_is_lazy_complete_and_closed():
+    for name in dir(perfusio_jax):
+        if name in perfusio_jax._FACES:
+            assert getattr(perfusio_jax, name) is not None
+    assert perfusio_jax.states.State is perfusio_jax.State
+    assert {"DesignSpace", "State", "enable_x64", "gp", "__version__"} <= set(dir(perfusio_jax))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = perfusio_jax.nothing
+    with pytest.raises(ImportError):
+        from perfusio_jax import nothing  # noqa: F401
+
+
+def test_a_room_that_fails_to_import_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    room = tmp_path / "study"
+    room.mkdir()
+    (room / "__init__.py").write_text("import a_library_nobody_has\n")
+    monkeypatch.setattr(perfusio_jax, "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "perfusio_jax.study", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="a_library_nobody_has"):
+        _ = perfusio_jax.study
+
+
+# ---------------------------------------------------------------- who imports whom
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_data_flows_downwards(module: str):
+    room = module.split(".")[0]
+    if not module:
+        return
+    assert room in RANK, f"{room} has no place in the order of rooms"
+    for target in set(imports(MODULES[module])):
+        if not target.startswith("perfusio_jax."):
+            continue
+        inner = target.removeprefix("perfusio_jax.")
+        other = inner.split(".")[0]
+        if other == room or (module == DELEGATION[0] and inner.startswith(DELEGATION[1])):
+            continue
+        assert other in RANK, f"{module} imports {target}"
+        assert RANK[room] < RANK[other], f"{module} imports {target} against the direction"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_effects_and_engines_stay_where_they_belong(module: str):
+    roots = {target.split(".")[0] for target in imports(MODULES[module])}
+    if not in_shell(module):
+        assert not roots & EFFECTS, f"{module} is not part of the shell"
+    if not module.startswith("gp"):
+        assert "gpjax" not in roots
+    if module != "mechanistic.integrators":
+        assert "diffrax" not in roots
+    if module.startswith("simulator"):
+        inner = {t.removeprefix("perfusio_jax.").split(".")[0] for t in imports(MODULES[module])}
+        assert not inner & {"gp", "hybrid"}, "the truth must not know the model"
+    assert not roots & {"torch", "casadi", "gpytorch", "botorch"}, "peers live in benchmarks"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_source_holds_no_leftovers(module: str):
+    tree = MODULES[module]
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Assert), f"line {node.lineno}: raise an error instead"
+        if isinstance(node, ast.ExceptHandler):
+            silent = len(node.body) == 1 and isinstance(node.body[0], ast.Pass)
+            broad = node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
+            assert not (silent and broad), f"line {node.lineno}: an error is swallowed"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "jax.config.update":
+            allowed = module == "_core.precision" or module.split(".")[0] == "cli"
+            assert allowed, f"line {node.lineno}: a JAX setting is changed"
+    path = SOURCE / Path(*module.split("."))
+    text = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+    words = text.read_text(encoding="utf-8")
+    for leftover in ("TO" + "DO", "FIX" + "ME", "NotImplemented" + "Error"):
+        assert leftover not in words
+
+
+def test_the_checks_above_can_fail():
+    tree = ast.parse(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import pandas\n"
+        "def f():\n    import time\n    from perfusio_jax.gp import kernels\n"
+    )
+    found = set(imports(tree))
+    assert "pandas" not in found
+    assert {"time", "perfusio_jax.gp", "perfusio_jax.gp.kernels"} <= found
+    assert in_shell("connectors.filesystem") and in_shell("twin.audit")
+    assert not in_shell("twin.gate") and not in_shell("twin.audit_view")
