@@ -11,6 +11,9 @@ _FACES = {
     "FilesystemStore": "filesystem",
     "Campaign": "frames",
     "FrameReport": "frames",
+    "ReadReport": "report",
+    "SampleNotReady": "base",
+    "SampleRecord": "base",
     "campaign_from_frame": "frames",
     "campaign_to_frame": "frames",
     "read_campaign": "campaign_files",
@@ -19,6 +22,8 @@ _FACES = {
 
 if TYPE_CHECKING:
     from perfusio_jax.connectors.base import BioreactorConnectorBase as BioreactorConnectorBase
+    from perfusio_jax.connectors.base import SampleNotReady as SampleNotReady
+    from perfusio_jax.connectors.base import SampleRecord as SampleRecord
     from perfusio_jax.connectors.campaign_files import read_campaign as read_campaign
     from perfusio_jax.connectors.campaign_files import write_campaign as write_campaign
     from perfusio_jax.connectors.filesystem import FilesystemStore as FilesystemStore
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from perfusio_jax.connectors.frames import FrameReport as FrameReport
     from perfusio_jax.connectors.frames import campaign_from_frame as campaign_from_frame
     from perfusio_jax.connectors.frames import campaign_to_frame as campaign_to_frame
+    from perfusio_jax.connectors.report import ReadReport as ReadReport
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,381 @@
+"""Samples from a file that grows, set-points into a file that is obeyed.
+
+What is read: CSV (comma, semicolon, tab, bar; decimal point or comma; UTF-8 with or without
+byte-order mark, UTF-16, Windows-1252; a second row of units), Parquet and Excel, wide or
+long. How odd content is coped with is written at the top of `samples.py`, and `report` says
+what was done to the file at hand.
+"""
+
+import asyncio
+import datetime as dt
+import threading
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    CONTROL_NAMES,
+    HOURS_PER_DAY,
+    REGISTRY,
+    STREAM_TOTALS,
+    ConfigError,
+    ConnectorError,
+    DataError,
+)
+
+from .base import BioreactorConnectorBase, SampleNotReady, SampleRecord
+from .columns import ColumnMap, is_known_label
+from .report import ReadReport
+from .samples import Conflicts, Row, Samples, interpret
+from .setpoint_log import SetpointLog
+from .tables import Signature, read_bytes, read_table, signature
+
+_Result = TypeVar("_Result")
+
+
+class FilesystemStore(BioreactorConnectorBase):
+    """Reads samples from CSV, Parquet or Excel; appends set-points to a CSV log.
+
+    The source is read again whenever its size or modification time changes. A last line
+    without a line end is taken for half written and waits until it is complete.
+
+    Args:
+        source_path: File with the samples; `day` [d] or `time_h` [h] and species by name.
+        setpoint_log: CSV file for set-points; `setpoints.csv` beside the source by default.
+        wide_format: One column per species; if False, rows of `day, species, value`.
+        reactor_id: Vessel whose rows count; needed if the file holds several.
+        run_id: Run whose rows count; needed if the file holds several.
+        column_map: Label to canonical name (or to `{name, unit}`, or "ignore"), as a mapping
+            or a TOML file with a table `[columns]`.
+        units: Unit by canonical name, where the file does not state it; by default from the
+            sidecar `<name>.units.toml`.
+        separator: Field separator of a text file; found out by default.
+        decimal: "." or ","; found out by default.
+        sheet: Sheet of an Excel file; the first by default.
+        on_conflict: Two different values for one time: "error" refuses that day; "last" takes
+            the later row for a correction. Both are reported.
+        day_tolerance_h: How far from 24 h x day [h] a sample may lie and still count for it;
+            the nearest one does.
+        allow_unterminated: Read a last line that has no line end; only for files that no
+            longer grow.
+        controls: Names of the controls.
+        timeout_s: How long [s] the file system may take.
+        clock: Source of time stamps; UTC now by default.
+
+    Raises:
+        ConfigError: For settings that make no sense.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> store = FilesystemStore(Path("data/run01.csv"))
+    """
+
+    def __init__(
+        self,
+        source_path: Path | str,
+        setpoint_log: Path | str | None = None,
+        wide_format: bool = True,
+        *,
+        reactor_id: str | None = None,
+        run_id: str | None = None,
+        column_map: Mapping[str, Any] | Path | str | None = None,
+        units: Mapping[str, str] | None = None,
+        separator: str | None = None,
+        decimal: str | None = None,
+        sheet: str | None = None,
+        on_conflict: Conflicts = "error",
+        day_tolerance_h: float = 6.0,
+        allow_unterminated: bool = False,
+        controls: Sequence[str] = CONTROL_NAMES,
+        timeout_s: float = 10.0,
+        clock: Callable[[], dt.datetime] | None = None,
+    ) -> None:
+        if on_conflict not in ("error", "last"):
+            raise ConfigError(f"on_conflict is {on_conflict!r}; allowed are 'error' and 'last'.")
+        if decimal not in (None, ".", ","):
+            raise ConfigError(f"decimal is {decimal!r}; allowed are '.' and ','.")
+        if not 0.0 <= day_tolerance_h <= HOURS_PER_DAY / 2.0:
+            raise ConfigError(f"day_tolerance_h is {day_tolerance_h!r}; allowed is 0 to 12 h.")
+        if not timeout_s > 0.0:
+            raise ConfigError(f"timeout_s is {timeout_s!r}; it must be above 0 s.")
+        self.source_path = Path(source_path)
+        self.wide_format = wide_format
+        self.reactor_id = reactor_id
+        self.run_id = run_id
+        log = self.source_path.with_name("setpoints.csv") if setpoint_log is None else setpoint_log
+        if Path(log) == self.source_path:
+            raise ConfigError(f"{log} cannot be both the source and the set-point log.")
+        self._log = SetpointLog(log, controls, reactor_id)
+        self._column_map = ColumnMap.of(column_map)
+        self._units = units
+        self._reading: dict[str, Any] = {
+            "separator": separator,
+            "decimal": decimal,
+            "sheet": sheet,
+            "allow_unterminated": allow_unterminated,
+        }
+        self._on_conflict: Conflicts = on_conflict
+        self._tolerance_h = day_tolerance_h
+        self._timeout_s = timeout_s
+        self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
+        self._mutex = threading.Lock()
+        self._cache: tuple[Signature, Samples] | None = None
+        self._served: dict[tuple[str, str, float], dict[str, float | None]] = {}
+
+    @property
+    def setpoint_log(self) -> Path:
+        """The file set-points are appended to."""
+        return self._log.path
+
+    async def is_alive(self) -> bool:
+        """Whether the source is there and can be opened."""
+
+        def look() -> bool:
+            with self.source_path.open("rb"):
+                return True
+
+        try:
+            return await self._offload(look)
+        except (ConnectorError, OSError):
+            return False
+
+    async def read_sample(self, day: int) -> dict[str, float | None]:
+        """The sample recorded for one culture day.
+
+        Args:
+            day: Culture day [d].
+
+        Returns:
+            Value per species column of the file; `None` where nothing usable was measured.
+
+        Raises:
+            SampleNotReady: If the file has no complete row for that day yet.
+            ConnectorError: If the file is not there or does not answer in time.
+            DataError: If it cannot be understood, or contradicts itself for that day.
+            UnitError: If a unit cannot be read or does not fit its column.
+        """
+        return dict((await self.read_record(day)).values)
+
+    async def read_record(self, day: int) -> SampleRecord:
+        """The sample of one culture day with quality, age, totals, set-points and tags.
+
+        The age comes from a column `sampled_at` (ISO 8601); without one, for the newest row,
+        from the time the file was last changed.
+
+        Args:
+            day: Culture day [d].
+
+        Returns:
+            The record.
+
+        Raises:
+            SampleNotReady: If the file has no complete row for that day yet.
+            ConnectorError: If the file is not there or does not answer in time.
+            DataError: If it cannot be understood, or contradicts itself for that day.
+        """
+        return await self._offload(lambda: self._record(day))
+
+    async def read_history(self) -> list[SampleRecord]:
+        """All samples there are, by day.
+
+        Raises:
+            ConnectorError: If the file is not there or does not answer in time.
+            DataError: If it cannot be understood or contradicts itself.
+        """
+
+        def collect() -> list[SampleRecord]:
+            return [self._record(day) for day in self._days()]
+
+        return await self._offload(collect)
+
+    async def days_available(self) -> list[int]:
+        """Culture days [d] the file has a complete row for, ascending.
+
+        Raises:
+            ConnectorError: If the file is not there or does not answer in time.
+            DataError: If it cannot be understood.
+        """
+        return await self._offload(self._days)
+
+    async def write_setpoints(
+        self,
+        setpoints: dict[str, float],
+        *,
+        day: float | None = None,
+        time_h: float | None = None,
+    ) -> None:
+        """Append set-points to the log; they are on the disk on return.
+
+        Args:
+            setpoints: Value per control, in canonical units.
+            day: Culture day [d] they are for.
+            time_h: Time since inoculation [h] they are for.
+
+        Raises:
+            DataError: If a name is not a control or a value is not finite.
+            ConnectorError: If the log cannot be written in time.
+        """
+        now = self._clock()
+        await self._offload(lambda: self._log.append(setpoints, now, day=day, time_h=time_h))
+
+    async def read_setpoints(self) -> dict[str, float]:
+        """The last value of each control in the log; empty before the first write.
+
+        Raises:
+            DataError: If the log cannot be understood.
+            ConnectorError: If it cannot be read in time.
+        """
+        return await self._offload(self._log.last)
+
+    def report(self) -> ReadReport:
+        """What was understood of the file when it was last read, column by column."""
+        return (self._cache[1] if self._cache is not None else self._load()).report
+
+    def inspect(self) -> ReadReport:
+        """Read the file afresh and say what was understood; it may still be empty.
+
+        Raises:
+            ConnectorError: If it is not there.
+            DataError: If it cannot be understood.
+        """
+        self._cache = None
+        return self._load().report
+
+    async def _offload(self, work: Callable[[], _Result]) -> _Result:
+        """Run blocking work in a thread, with a time-out."""
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(work), self._timeout_s)
+        except TimeoutError:
+            raise ConnectorError(
+                f"{self.source_path.parent} did not answer within {self._timeout_s:g} s; is the "
+                "drive reachable?"
+            ) from None
+
+    def _load(self) -> Samples:
+        with self._mutex:
+            if self._cache is not None and self._cache[0] == signature(self.source_path):
+                return self._cache[1]
+            content, mark = read_bytes(self.source_path)
+            try:
+                table = read_table(
+                    content,
+                    self.source_path.suffix,
+                    is_known=lambda label: is_known_label(label, self._column_map),
+                    **self._reading,
+                )
+                samples = interpret(
+                    table,
+                    wide=self.wide_format,
+                    column_map=self._column_map,
+                    units=self._sidecar() if self._units is None else self._units,
+                    on_conflict=self._on_conflict,
+                )
+            except (DataError, ConfigError) as error:  # UnitError is one of the latter
+                raise type(error)(f"{self.source_path}: {error}") from None
+            self._cache = (mark, samples)
+            return samples
+
+    def _sidecar(self) -> dict[str, str]:
+        path = self.source_path.with_suffix(".units.toml")
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise DataError(f"its sidecar {path.name} cannot be read: {error}") from None
+        return {name: str(unit) for name, unit in content.get("units", {}).items()}
+
+    def _rows(self) -> list[Row]:
+        """Rows of this run and reactor, by time."""
+        rows = list(self._load().rows.values())
+        for name in ("run_id", "reactor_id"):
+            wanted = getattr(self, name)
+            present = sorted({getattr(row, name) for row in rows})
+            if wanted is not None and present != [""]:
+                rows = [row for row in rows if getattr(row, name) == wanted]
+            elif len(present) > 1:
+                raise DataError(
+                    f"{self.source_path} holds several values of {name} ({', '.join(present)}); "
+                    f"say which with {name}=."
+                )
+        return sorted(rows, key=lambda row: row.time_h)
+
+    def _days(self) -> list[int]:
+        days = set()
+        for row in self._rows():
+            day = round(row.time_h / HOURS_PER_DAY)
+            if abs(row.time_h - day * HOURS_PER_DAY) <= self._tolerance_h:
+                days.add(day)
+        return sorted(days)
+
+    def _record(self, day: int) -> SampleRecord:
+        rows = self._rows()
+        due = day * HOURS_PER_DAY
+        near = [row for row in rows if abs(row.time_h - due) <= self._tolerance_h]
+        if not near:
+            raise SampleNotReady(self._why_not(day, rows))
+        row = min(near, key=lambda row: abs(row.time_h - due))
+        if row.conflicts:
+            raise DataError(f"{self.source_path}: {'; '.join(row.conflicts)}. Keep one of them.")
+        notes = list(row.notes)
+        if len(near) > 1:
+            others = ", ".join(f"{r.time_h:g}" for r in near if r is not row)
+            notes.append(f"day {day} is the sample at {row.time_h:g} h; there is also {others} h")
+        key = (row.run_id, row.reactor_id, row.time_h)
+        earlier = self._served.get(key)
+        if earlier is not None and earlier != row.values:
+            notes.append(f"the row of day {day} changed since it was first read")
+        self._served.setdefault(key, dict(row.values))
+        columns = self._load().columns
+
+        def pick(names: Sequence[str]) -> dict[str, float | None]:
+            return {name: row.values.get(name) for name in names if name in columns}
+
+        species = pick(REGISTRY)
+        return SampleRecord(
+            day=day,
+            time_h=row.time_h,
+            values=species,
+            quality={name: row.quality.get(name, "missing") for name in species},
+            reactor_id=row.reactor_id or self.reactor_id,
+            age_h=self._age(row, is_newest=row is rows[-1]),
+            stream_totals=pick(STREAM_TOTALS),
+            controls=pick(self._log.controls),
+            tags=pick(AUXILIARY_TAGS),
+            volume_L=row.values.get("volume_L"),
+            notes=tuple(notes),
+        )
+
+    def _why_not(self, day: int, rows: list[Row]) -> str:
+        text = f"{self.source_path} has no row for day {day} yet"
+        report = self.report()
+        if report.held_back is not None:
+            text += f" (line {report.held_back} has no line end and is not read until it has)"
+        elif not rows:
+            text += f" ({report.notes[-1]})" if report.notes else " (no row is for this reactor)"
+        else:
+            text += f" (its last is at {rows[-1].time_h / HOURS_PER_DAY:g} d)"
+        return text
+
+    def _age(self, row: Row, *, is_newest: bool) -> float | None:
+        now = self._clock()
+        if row.sampled_at is not None:
+            try:
+                then = dt.datetime.fromisoformat(row.sampled_at)
+            except ValueError:
+                raise DataError(
+                    f"{self.source_path}: sampled_at is '{row.sampled_at}' in line "
+                    f"{row.last_line}; a time such as 2026-05-06T07:08:00+00:00 is needed."
+                ) from None
+            if then.tzinfo is None:
+                raise DataError(
+                    f"{self.source_path}: sampled_at '{row.sampled_at}' in line {row.last_line} "
+                    "has no time zone; add Z or an offset."
+                )
+            return (now - then).total_seconds() / 3600.0
+        if not is_newest or self._cache is None:
+            return None
+        changed = dt.datetime.fromtimestamp(self._cache[0][0] / 1e9, dt.UTC)
+        return (now - changed).total_seconds() / 3600.0

@@ -1,0 +1,393 @@
+"""Cells to samples: which column is what, in which unit, and what to make of odd values.
+
+Coping rules, each of them reported and none of them silent:
+
+- An unknown column is listed with a suggestion; an unknown unit is refused by name.
+- A value that is negative, infinite or no number counts as missing, its quality as "bad".
+- The same value twice for one time is tolerated; a value that fills a gap is taken; two
+  different values are a conflict, which is refused when that day is read (or the later row
+  wins, if the caller said so).
+- Rows may come in any order.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
+
+from perfusio_jax._core import (
+    HOURS_PER_DAY,
+    DataError,
+)
+from perfusio_jax._core.units import canonical_unit, convert
+
+from .columns import (
+    FOLDED,
+    NUMBERS,
+    TIMES,
+    ColumnMap,
+    Header,
+    bare_label,
+    is_numeric,
+    role_of,
+    suggest,
+)
+from .report import ColumnReport, ReadReport
+from .tables import SEPARATORS, RawTable
+
+Conflicts = Literal["error", "last"]
+
+MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})
+QUALITIES: Final = ("good", "uncertain", "bad")
+
+_SIGNED: Final = frozenset({"TMP", "capacitance", "temperature"})
+
+
+@dataclass(slots=True)
+class Row:
+    """Everything known about one reactor at one time."""
+
+    time_h: float
+    run_id: str
+    reactor_id: str
+    values: dict[str, float | None] = field(default_factory=dict)
+    quality: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    sampled_at: str | None = None
+    notes: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    last_line: int = 0
+
+
+class Samples(NamedTuple):
+    """Rows by (run, reactor, time) and the report on how they were read."""
+
+    rows: dict[tuple[str, str, float], Row]
+    report: ReadReport
+    columns: tuple[str, ...]
+    """Canonical names the table has, whether or not a row holds a value."""
+
+
+def interpret(
+    table: RawTable,
+    *,
+    wide: bool = True,
+    column_map: ColumnMap | None = None,
+    units: Mapping[str, str] | None = None,
+    on_conflict: Conflicts = "error",
+) -> Samples:
+    """Make samples of cells.
+
+    Args:
+        table: Cells of a file.
+        wide: One column per species; else one row per value with `species` and `value`.
+        column_map: What the user says about the columns.
+        units: Unit by canonical name, as a sidecar file states them.
+        on_conflict: What two different values for one time mean: an error when that day is
+            read, or a correction in which the later row wins.
+
+    Returns:
+        Samples by time with the report.
+
+    Raises:
+        DataError: If a column occurs twice, there is no column of times, a time is not a
+            number, or nothing in a column can be read.
+        UnitError: If a unit cannot be read or does not fit its column.
+    """
+    if not table.header:
+        note = "there is no header yet" if table.held_back else "the file is empty"
+        return Samples({}, _report(table, [], [*table.notes, note]), ())
+    column_map = column_map or ColumnMap({}, {})
+    header = Header(table, column_map, wide)
+    body = _Body(table, header, units or {}, on_conflict)
+    for index in body.row_numbers:
+        body.read(index)
+    body.finish()
+    if not body.row_numbers:
+        body.notes.append("there is a header and no row yet")
+    report = _report(table, body.columns(), [*table.notes, *body.notes], body.counts)
+    names = [name for name in header.names if name in NUMBERS]
+    return Samples(body.rows, report, tuple(names) if wide else tuple(body.seen))
+
+
+class _Body:
+    """Reads rows one by one and remembers what was odd."""
+
+    def __init__(
+        self, table: RawTable, header: Header, units: Mapping[str, str], on_conflict: Conflicts
+    ) -> None:
+        self.table, self.header, self.on_conflict = table, header, on_conflict
+        self.rows: dict[tuple[str, str, float], Row] = {}
+        self.notes: list[str] = []
+        self.seen: dict[str, None] = {}
+        self.counts = {"duplicate": 0, "corrected": 0, "conflict": 0, "unordered": 0}
+        self.tally = [[0, 0, 0] for _ in header.names]  # values, missing, unusable
+        self.remarks: dict[int, str] = {}
+        self.sidecar = units
+        self.strangers: dict[str, int] = {}
+        self.converters: dict[tuple[str, str], Callable[[float], float]] = {}
+        numbers = [n for n, name in enumerate(header.names) if is_numeric(name)]
+        self.row_numbers = list(range(len(table.rows)))
+        self.units = list(header.units)
+        if self.row_numbers and _is_units_row(table.rows[0], numbers, table.decimal):
+            self._take_units_row(table.rows[0])
+            self.row_numbers.pop(0)
+        self._settle_units(units)
+        self.at = {name: n for n, name in enumerate(header.names) if name}
+        self.latest: dict[tuple[str, str], float] = {}
+
+    def read(self, index: int) -> None:
+        cells, line = self.table.rows[index], self.table.lines[index]
+        time_h = self._time(cells, line)
+        key = (self._text(cells, "run_id"), self._text(cells, "reactor_id"), time_h)
+        row = self.rows.setdefault(key, Row(time_h, key[0], key[1]))
+        if time_h < self.latest.get(key[:2], -math.inf):
+            self.counts["unordered"] += 1
+        self.latest[key[:2]] = max(time_h, self.latest.get(key[:2], -math.inf))
+        is_repeat = row.last_line > 0
+        row.last_line = line
+        changed = False
+        for name, cell, unit, column in self._cells(cells):
+            changed |= self._take(row, name, cell, unit, column=column, line=line)
+            self._qualify(row, name, cells)
+        stamp = self._text(cells, "sampled_at")
+        row.sampled_at = stamp or row.sampled_at
+        if self.header.is_wide and is_repeat and not changed:
+            self.counts["duplicate"] += 1
+            self.notes.append(f"line {line} repeats the row of {_when(time_h)}")
+
+    def finish(self) -> None:
+        """Note what only the whole table shows."""
+        if self.counts["unordered"]:
+            self.notes.append(f"{self.counts['unordered']} rows are not in order of time")
+        for name, count in self.strangers.items():
+            self.notes.append(f"{count} rows are of unknown species '{name}'. {suggest(name)}")
+
+    def columns(self) -> list[ColumnReport]:
+        reports = []
+        for n, (label, name) in enumerate(zip(self.header.labels, self.header.names, strict=True)):
+            values, missing, unusable = self.tally[n]
+            remark = self.remarks.get(n, "")
+            role = role_of(name)
+            if role == "unknown":
+                remark = suggest(bare_label(label)[0])
+            elif is_numeric(name) and self.row_numbers and values == 0 and name not in TIMES:
+                if unusable:
+                    raise DataError(f"nothing in column '{label}' can be read: {remark}.")
+                remark = "no value in any row"
+            unit = canonical_unit(name) if name in NUMBERS or name in TIMES else ""
+            reports.append(
+                ColumnReport(
+                    label, name, role, self.units[n], unit, values, missing, unusable, remark
+                )
+            )
+        return reports
+
+    def _cells(self, cells: list[Any]) -> list[tuple[str, Any, str, int]]:
+        """(name, cell, unit, column) of every measurement in a row of the file."""
+        if self.header.is_wide:
+            return [
+                (name, cells[n], self.units[n], n)
+                for n, name in enumerate(self.header.names)
+                if name in NUMBERS
+            ]
+        label = self._text(cells, "species")
+        bare, unit = bare_label(label)
+        name = FOLDED.get(bare.casefold(), "")
+        if name not in NUMBERS:
+            self.strangers[label] = self.strangers.get(label, 0) + 1
+            return []
+        self.seen[name] = None
+        column = self.units[self.at["value"]]
+        unit = self._text(cells, "unit") or unit or self.sidecar.get(name, "") or column
+        return [(name, cells[self.at["value"]], unit, self.at["value"])]
+
+    def _take(self, row: Row, name: str, cell: Any, unit: str, *, column: int, line: int) -> bool:
+        """Put one cell into a sample; say whether that changed it."""
+        value, quality, problem = self._value(name, cell, unit)
+        self.tally[column][0 if value is not None else (2 if problem else 1)] += 1
+        if problem:
+            text = f"{name} of {_when(row.time_h)} (line {line}) {problem}"
+            self.remarks.setdefault(column, text)
+            self.notes.append(f"{text}: counted as missing")
+            row.notes.append(text)
+        before = row.values.get(name)
+        if name in row.values and (value is None or value == before):
+            if not self.header.is_wide:
+                self.counts["duplicate"] += 1
+                self.notes.append(f"line {line} repeats {name} of {_when(row.time_h)}")
+            return False
+        if before is None:
+            row.values[name], row.quality[name], row.lines[name] = value, quality, line
+            return True
+        text = (
+            f"{name} of {_when(row.time_h)} is {before:g} in line {row.lines[name]} and "
+            f"{value:g} in line {line}"
+        )
+        if self.on_conflict == "error":
+            self.counts["conflict"] += 1
+            row.conflicts.append(text)
+            self.notes.append(f"{text}: that day is refused")
+            return True
+        self.counts["corrected"] += 1
+        row.notes.append(text)
+        self.notes.append(f"{text}: the later row counts")
+        row.values[name], row.quality[name], row.lines[name] = value, quality, line
+        return True
+
+    def _value(self, name: str, cell: Any, unit: str) -> tuple[float | None, str, str]:
+        """(value, quality, problem) of one cell."""
+        number = parse_number(cell, self.table.decimal)
+        if number is None:
+            return None, "missing", ""
+        if isinstance(number, str):
+            return None, "bad", f"is {number!r}, not a number"
+        if math.isinf(number):
+            return None, "bad", "is infinite"
+        value = self._converter(name, unit)(number)
+        if value < 0.0 and name not in _SIGNED:
+            return None, "bad", f"is negative ({number:g} {unit or canonical_unit(name)})"
+        if name == "Via" and value > 100.0:
+            return None, "bad", f"is {value:g} %, above 100 %"
+        return value, "good", ""
+
+    def _converter(self, name: str, unit: str) -> Callable[[float], float]:
+        """Affine conversion to the canonical unit, worked out once per column and unit."""
+        key = (name, unit)
+        if key not in self.converters:
+            wanted = canonical_unit(name)
+            if not unit or unit == wanted:
+                self.converters[key] = lambda number: number
+            else:
+                zero, one = (float(v) for v in convert([0.0, 1.0], unit, wanted, name))
+                slope = one - zero
+                self.converters[key] = lambda number: zero + slope * number
+        return self.converters[key]
+
+    def _qualify(self, row: Row, name: str, cells: list[Any]) -> None:
+        for column in (f"{name}_quality", "quality"):
+            text = self._text(cells, column).casefold()
+            if not text or row.values.get(name) is None:
+                continue
+            if text not in QUALITIES:
+                raise DataError(f"{column} is '{text}'; allowed are {', '.join(QUALITIES)}.")
+            row.quality[name] = text
+            if text == "bad":
+                row.notes.append(f"{name} of {_when(row.time_h)} is marked bad")
+                row.values[name] = None
+            return
+
+    def _time(self, cells: list[Any], line: int) -> float:
+        found: dict[str, float] = {}
+        for name in TIMES:
+            if name not in self.at:
+                continue
+            column = self.at[name]
+            number = parse_number(cells[column], self.table.decimal)
+            if not isinstance(number, float) or not math.isfinite(number) or number < 0.0:
+                raise DataError(
+                    f"{name} is {cells[column]!r} in line {line}; a number of at least 0 is needed."
+                )
+            hours = self._converter(name, self.units[column])(number)
+            found[name] = hours * HOURS_PER_DAY if name == "day" else hours
+            self.tally[column][0] += 1
+        if len(found) == 2 and abs(found["day"] - found["time_h"]) > 0.5 * HOURS_PER_DAY:
+            raise DataError(
+                f"line {line} is day {found['day'] / HOURS_PER_DAY:g} and {found['time_h']:g} h, "
+                "which are not the same day."
+            )
+        return found.get("time_h", found.get("day", math.nan))
+
+    def _text(self, cells: list[Any], name: str) -> str:
+        column = self.at.get(name)
+        if column is None or cells[column] is None:
+            return ""
+        return str(cells[column]).strip()
+
+    def _take_units_row(self, cells: list[Any]) -> None:
+        for n, cell in enumerate(cells):
+            text = "" if cell is None else str(cell).strip().strip("[]()").strip()
+            name = self.header.names[n]
+            if not text or not (is_numeric(name) or name == "value"):
+                continue
+            if self.units[n] and self.units[n] != text:
+                raise DataError(
+                    f"column '{self.header.labels[n]}' is in '{self.units[n]}' by its header and "
+                    f"in '{text}' by the units row; correct one of them."
+                )
+            self.units[n] = text
+        self.notes.append(f"line {self.table.lines[0]} was read as a row of units")
+
+    def _settle_units(self, sidecar: Mapping[str, str]) -> None:
+        for n, name in enumerate(self.header.names):
+            if name not in NUMBERS and name not in TIMES:
+                continue
+            stated = sidecar.get(name, "").strip()
+            if stated and self.units[n] and stated != self.units[n]:
+                raise DataError(
+                    f"column '{name}' is in '{self.units[n]}' by the table and in '{stated}' by "
+                    "the sidecar; correct one of them."
+                )
+            self.units[n] = self.units[n] or stated
+            self._converter(name, self.units[n])  # refuses a unit that does not fit, at once
+
+
+def parse_number(cell: Any, decimal: str = ".") -> float | str | None:
+    """One cell as a number.
+
+    Args:
+        cell: Text, number or `None`.
+        decimal: Decimal mark of text.
+
+    Returns:
+        The number; `None` where nothing was measured; the text itself if it is no number.
+    """
+    if cell is None or isinstance(cell, bool):
+        return None if cell is None else str(cell)
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text.casefold() in MISSING:
+            return None
+        if "_" in text:  # Python reads 1_000 as a number; nobody's analyser means that
+            return text
+        try:
+            number = float(text.replace(",", ".") if decimal == "," else text)
+        except ValueError:
+            return text
+    else:
+        try:
+            number = float(cell)
+        except (TypeError, ValueError):
+            return str(cell)
+    return None if math.isnan(number) else number
+
+
+def _is_units_row(cells: list[Any], numeric: list[int], decimal: str) -> bool:
+    """Whether a first row holds text, and nothing that reads as a value, in number columns."""
+    parsed = [parse_number(cells[n], decimal) for n in numeric]
+    return any(isinstance(p, str) for p in parsed) and not any(isinstance(p, float) for p in parsed)
+
+
+def _when(time_h: float) -> str:
+    day = time_h / HOURS_PER_DAY
+    return f"day {day:g}" if day == round(day) else f"{time_h:g} h"
+
+
+def _report(
+    table: RawTable,
+    columns: list[ColumnReport],
+    notes: list[str],
+    counts: Mapping[str, int] | None = None,
+) -> ReadReport:
+    counts = counts or {}
+    return ReadReport(
+        columns=tuple(columns),
+        n_rows=max((c.n_values for c in columns if c.role == "time"), default=0),
+        separator=SEPARATORS.get(table.separator or ""),
+        decimal={".": "point", ",": "comma"}[table.decimal],
+        held_back=table.held_back,
+        n_duplicates=counts.get("duplicate", 0),
+        n_corrected=counts.get("corrected", 0),
+        n_conflicts=counts.get("conflict", 0),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,179 @@
+"""The set-point log: a CSV file the twin appends to and the plant obeys."""
+
+import csv
+import datetime as dt
+import io
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+from perfusio_jax._core import ConnectorError, DataError, RunLockedError
+from perfusio_jax.twin import FileLock, append_durably, neutralise, replace_durably
+
+LEADING = ("written_at", "day", "time_h", "reactor_id")
+
+
+class SetpointLog:
+    """Append-only CSV of set-points; the last value of each control is the one in force.
+
+    Columns: `written_at` (ISO 8601, UTC), `day` [d], `time_h` [h], `reactor_id`, then one per
+    control in canonical units. A cell that is empty leaves that control as it was.
+
+    Args:
+        path: The file; made, with its header, on the first write.
+        controls: Names of the controls.
+        reactor_id: Vessel the set-points are for; rows of other vessels are not read back.
+    """
+
+    def __init__(
+        self, path: Path | str, controls: Sequence[str], reactor_id: str | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.controls = tuple(controls)
+        self.reactor_id = reactor_id
+        self.columns = (*LEADING, *self.controls)
+
+    def append(
+        self,
+        setpoints: Mapping[str, float],
+        written_at: dt.datetime,
+        *,
+        day: float | None = None,
+        time_h: float | None = None,
+    ) -> None:
+        """Append one row: one write, on the disk on return.
+
+        Args:
+            setpoints: Value per control, in canonical units; at least one.
+            written_at: Time stamp with a zone.
+            day: Culture day [d] they are for.
+            time_h: Time since inoculation [h] they are for.
+
+        Raises:
+            DataError: If a name is not a control, a value is not finite, or the file has
+                another header.
+            ConnectorError: If the file cannot be written; it is then as it was before.
+        """
+        self._check(setpoints)
+        lead = {
+            "written_at": written_at.astimezone(dt.UTC).isoformat(timespec="milliseconds"),
+            "day": "" if day is None else f"{day:g}",
+            "time_h": "" if time_h is None else f"{time_h:g}",
+            "reactor_id": neutralise(self.reactor_id or ""),
+        }
+        cells = lead | {name: repr(float(value)) for name, value in setpoints.items()}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+            lock.acquire()
+            try:
+                header = self._prepare()
+                row = _line([cells.get(name, "") for name in header or self.columns])
+                text = row if header else _line(self.columns) + row
+                append_durably(self.path, text.encode())
+            finally:
+                lock.release()
+        except RunLockedError as error:
+            raise ConnectorError(f"{self.path} is being written by another process.") from error
+        except OSError as error:
+            raise ConnectorError(f"{self.path} cannot be written: {error}") from error
+
+    def last(self) -> dict[str, float]:
+        """The values in force, by control name; empty before the first write.
+
+        Raises:
+            DataError: If the file is not a set-point log or holds a value that is no number.
+            ConnectorError: If it cannot be read.
+        """
+        content = self._read()
+        whole = content[: content.rfind(b"\n") + 1]
+        if not whole.strip():
+            return {}
+        try:
+            rows = list(csv.reader(io.StringIO(whole.decode("utf-8-sig"), newline="")))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{self.path} is not a set-point log: {error}") from None
+        header = self._check_header(rows[0])
+        ours = {"", neutralise(self.reactor_id or ""), self.reactor_id or ""}
+        in_force: dict[str, float] = {}
+        for number, row in enumerate(rows[1:], start=2):
+            if not any(row):
+                continue
+            if len(row) != len(header):
+                raise DataError(
+                    f"{self.path}: line {number} has {len(row)} fields where the header has "
+                    f"{len(header)}."
+                )
+            cells = dict(zip(header, row, strict=True))
+            if self.reactor_id is not None and cells.get("reactor_id", "").strip() not in ours:
+                continue
+            in_force |= self._values(cells, number)
+        return in_force
+
+    def _values(self, cells: Mapping[str, str], number: int) -> dict[str, float]:
+        values = {}
+        for name in self.controls:
+            text = cells.get(name, "").strip()
+            if not text:
+                continue
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            if not math.isfinite(value):
+                raise DataError(
+                    f"{self.path}: {name} is '{text}' in line {number}; a finite number is needed."
+                )
+            values[name] = value
+        return values
+
+    def _check(self, setpoints: Mapping[str, Any]) -> None:
+        if not setpoints:
+            raise DataError("There is no set-point to write.")
+        for name, value in setpoints.items():
+            if name not in self.controls:
+                raise DataError(
+                    f"'{name}' is not a control; allowed are {', '.join(self.controls)}."
+                )
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value):
+                raise DataError(f"{name} is {value!r}; only finite numbers are written.")
+
+    def _prepare(self) -> list[str] | None:
+        """The header of the file, after moving an unfinished last line out of the way."""
+        content = self._read()
+        cut = content.rfind(b"\n") + 1
+        if cut < len(content):
+            append_durably(self.path.with_name(self.path.name + ".torn"), content[cut:] + b"\n")
+            replace_durably(self.path, content[:cut])
+            content = content[:cut]
+        if not content.strip():
+            return None
+        first = content.splitlines()[0].decode("utf-8-sig", "replace")
+        return self._check_header(next(csv.reader([first])))
+
+    def _check_header(self, header: list[str]) -> list[str]:
+        header = [name.strip() for name in header]
+        lacking = [name for name in self.columns if name not in header]
+        if lacking:
+            raise DataError(
+                f"{self.path} is not a set-point log of these controls: its header lacks "
+                f"{', '.join(lacking)}. Move the file away, or name another."
+            )
+        return header
+
+    def _read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise ConnectorError(f"{self.path} cannot be read: {error}") from error
+
+
+def _line(cells: Sequence[str]) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\n").writerow(cells)
+    return out.getvalue()

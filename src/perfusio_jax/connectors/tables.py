@@ -1,0 +1,287 @@
+"""Files to cells: CSV in all its dialects, Parquet and Excel, as they lie on the disk.
+
+Nothing here knows what a column means; that is `samples.py`. What this file promises is
+that a file which another program is writing to is never read half.
+"""
+
+import codecs
+import csv
+import io
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from perfusio_jax._core import ConnectorError, DataError
+
+SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+TEXT_SUFFIXES: Final = frozenset({".csv", ".tsv", ".txt"})
+PARQUET_SUFFIXES: Final = frozenset({".parquet", ".pq"})
+EXCEL_SUFFIXES: Final = frozenset({".xlsx", ".xlsm"})
+
+_DECIMAL_COMMA: Final = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*")
+_DECIMAL_POINT: Final = re.compile(r"\s*[+-]?\d*\.\d+(?:[eE][+-]?\d+)?\s*")
+
+Signature = tuple[int, int, int]
+"""Modification time [ns], size [bytes] and inode: changes whenever the file does."""
+
+
+@dataclass(slots=True)
+class RawTable:
+    """Cells of a file, before anyone asks what they mean."""
+
+    header: list[str] = field(default_factory=list)
+    """Column labels; empty if the file has none yet."""
+    rows: list[list[Any]] = field(default_factory=list)
+    """Cells by row: text from CSV, numbers, text or `None` from Parquet and Excel."""
+    lines: list[int] = field(default_factory=list)
+    """Line (or row) of the file each row begins on, from 1."""
+    units: dict[str, str] = field(default_factory=dict)
+    """Unit per label where the file itself carries it (Parquet field metadata)."""
+    notes: list[str] = field(default_factory=list)
+    """What was found out about the file, one sentence each."""
+    held_back: int | None = None
+    """Line that has no line end yet and was therefore not read."""
+    separator: str | None = None
+    """Field separator, for text."""
+    decimal: str = "."
+    """Decimal mark."""
+
+
+def signature(path: Path) -> Signature:
+    """What changes when the file does.
+
+    Raises:
+        ConnectorError: If the file is not there or cannot be looked at.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise ConnectorError(f"{path} is not there; check the path, or create it first.") from None
+    except OSError as error:
+        raise ConnectorError(f"{path} cannot be reached: {error}") from error
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def read_bytes(path: Path, attempts: int = 3) -> tuple[bytes, Signature]:
+    """Whole content of a file that did not change while it was read.
+
+    Args:
+        path: The file.
+        attempts: How often to try; after that the last content read is taken, which is
+            harmless for a file that only grows.
+
+    Returns:
+        Content and signature.
+
+    Raises:
+        ConnectorError: If the file cannot be read.
+    """
+    for _ in range(attempts):
+        before = signature(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ConnectorError(f"{path} cannot be read: {error}") from error
+        after = signature(path)
+        if before == after and len(content) == after[1]:
+            break
+    return content, before
+
+
+def read_table(
+    content: bytes,
+    suffix: str,
+    *,
+    is_known: Callable[[str], bool],
+    separator: str | None = None,
+    decimal: str | None = None,
+    sheet: str | None = None,
+    allow_unterminated: bool = False,
+) -> RawTable:
+    """Cells of a file by its kind.
+
+    Args:
+        content: The file.
+        suffix: Its suffix, which says what kind it is.
+        is_known: Whether a column label is understood; decides between separators.
+        separator: Field separator of a text file; found out if not given.
+        decimal: "." or ","; found out if not given.
+        sheet: Sheet of an Excel file; the first if not given.
+        allow_unterminated: Read a last line that has no line end.
+
+    Returns:
+        The cells; without header if the file holds none.
+
+    Raises:
+        DataError: If the file is not of its kind or its rows have no common shape.
+    """
+    suffix = suffix.lower()
+    if suffix in TEXT_SUFFIXES:
+        return _read_text(content, is_known, separator, decimal, allow_unterminated)
+    if suffix in PARQUET_SUFFIXES:
+        return _read_parquet(content)
+    if suffix in EXCEL_SUFFIXES:
+        return _read_excel(content, sheet)
+    allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES))
+    raise DataError(f"files of kind '{suffix or 'no suffix'}' cannot be read; allowed: {allowed}.")
+
+
+def _read_text(
+    content: bytes,
+    is_known: Callable[[str], bool],
+    separator: str | None,
+    decimal: str | None,
+    allow_unterminated: bool,
+) -> RawTable:
+    table = RawTable(separator=separator)
+    text = _decode(content, table)
+    if text and not text.endswith(("\n", "\r")) and not allow_unterminated:
+        cut = max(text.rfind("\n"), text.rfind("\r")) + 1
+        table.held_back = len(text[:cut].splitlines()) + 1
+        table.notes.append(
+            f"line {table.held_back} has no line end yet and is not read: it may be half written"
+        )
+        text = text[:cut]
+    if not text.strip():
+        return table
+    table.separator = separator or _find_separator(text, is_known)
+    rows, lines = _split(text, table.separator)
+    table.header = [cell.strip() for cell in rows[0]]
+    table.rows, table.lines = rows[1:], lines[1:]
+    table.decimal = decimal or _find_decimal(table)
+    return table
+
+
+def _decode(content: bytes, table: RawTable) -> str:
+    # Decoded incrementally: the last character of a growing file may be half written too.
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        table.notes.append("the text is UTF-16")
+        try:
+            return codecs.getincrementaldecoder("utf-16")().decode(content)
+        except UnicodeDecodeError:
+            raise DataError("begins like UTF-16 text and is not; save it as UTF-8.") from None
+    if b"\x00" in content:
+        raise DataError("holds zero bytes, so it is not a text file; check what wrote it.")
+    try:
+        return codecs.getincrementaldecoder("utf-8-sig")().decode(content)
+    except UnicodeDecodeError:
+        table.notes.append("the text is not UTF-8 and was read as Windows-1252")
+        return content.decode("cp1252", "replace")
+
+
+def _find_separator(text: str, is_known: Callable[[str], bool]) -> str:
+    header = next(line for line in text.splitlines() if line.strip())
+
+    def score(separator: str) -> tuple[int, int]:
+        cells = next(csv.reader([header], delimiter=separator))
+        return sum(is_known(cell.strip()) for cell in cells), len(cells)
+
+    return max(SEPARATORS, key=score)
+
+
+def _split(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
+    """Rows of equal width with the line each begins on; blank lines are skipped."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    last = 0
+    try:
+        for row in reader:
+            start, last = last + 1, reader.line_num
+            if not any(cell.strip() for cell in row):
+                continue
+            if rows and len(row) != len(rows[0]):
+                many = len(row) > len(rows[0])
+                hint = "a decimal comma between commas?" if many else "a row cut off?"
+                raise DataError(
+                    f"line {start} has {len(row)} fields where the header has {len(rows[0])} "
+                    f"({hint})"
+                )
+            rows.append(row)
+            lines.append(start)
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num} cannot be split into fields: {error}") from None
+    return rows, lines
+
+
+def _find_decimal(table: RawTable) -> str:
+    """Decimal mark of a text table: never guessed where it could be a thousands mark."""
+    comma = point = None
+    for row, line in zip(table.rows, table.lines, strict=True):
+        for cell in row:
+            if comma is None and _DECIMAL_COMMA.fullmatch(cell):
+                comma = f"'{cell.strip()}' in line {line}"
+            elif point is None and _DECIMAL_POINT.fullmatch(cell):
+                point = f"'{cell.strip()}' in line {line}"
+    if comma is None:
+        return "."
+    if point is not None:
+        raise DataError(f"holds both {comma} and {point}; use one decimal mark throughout.")
+    if table.separator == ",":
+        raise DataError(
+            f"holds {comma} between comma separators, which may be a decimal or a thousands mark; "
+            "say decimal=',' or write a point."
+        )
+    return ","
+
+
+def _read_parquet(content: bytes) -> RawTable:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not content:
+        return RawTable()
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"cannot be read as Parquet ({_first_line(error)})") from None
+    columns = [column.to_pylist() for column in table.columns]
+    units = {
+        item.name: item.metadata[b"unit"].decode()
+        for item in table.schema
+        if item.metadata and b"unit" in item.metadata
+    }
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return RawTable(
+        header=list(table.column_names), rows=rows, lines=list(range(1, len(rows) + 1)), units=units
+    )
+
+
+def _read_excel(content: bytes, sheet: str | None) -> RawTable:
+    from openpyxl import load_workbook
+
+    if not content:
+        return RawTable()
+    try:
+        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+    except Exception as error:  # openpyxl lets through whatever zip and XML raise
+        raise DataError(f"cannot be read as Excel ({_first_line(error)})") from None
+    try:
+        if sheet is not None and sheet not in book.sheetnames:
+            raise DataError(f"has no sheet '{sheet}'; it has {', '.join(book.sheetnames)}.")
+        page = book[sheet] if sheet is not None else book[book.sheetnames[0]]
+        rows = [list(row) for row in page.iter_rows(values_only=True)]
+    finally:
+        book.close()
+    table = RawTable()
+    if sheet is None and len(book.sheetnames) > 1:
+        others = ", ".join(book.sheetnames[1:])
+        table.notes.append(f"sheet '{book.sheetnames[0]}' was read; there are others: {others}")
+    filled = [(n, row) for n, row in enumerate(rows, start=1) if any(c is not None for c in row)]
+    if not filled:
+        return table
+    width = max(n + 1 for n, cell in enumerate(filled[0][1]) if cell is not None)
+    table.header = ["" if cell is None else str(cell).strip() for cell in filled[0][1][:width]]
+    for line, row in filled[1:]:
+        if any(cell is not None for cell in row[width:]):
+            raise DataError(f"row {line} is wider than the header.")
+        table.rows.append((row + [None] * width)[:width])
+        table.lines.append(line)
+    return table
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
