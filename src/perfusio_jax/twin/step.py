@@ -1,0 +1,301 @@
+"""The decision core: what has been seen and a model in, a recommendation out. Pure.
+
+The same history, model, policy and seed give the same bytes. Nothing here reads a clock, a
+file or a network; the shell passes the time stamp and the read-back in.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    FORECAST_SPECIES,
+    HOURS_PER_DAY,
+    STREAM_TOTALS,
+    DataError,
+)
+from perfusio_jax.bed import BEDDecision, BEDPolicy
+from perfusio_jax.hybrid import (
+    Belief,
+    HybridStateSpaceModel,
+    RunBeliefs,
+    assimilate_run,
+    draw_paths,
+    rollout,
+)
+from perfusio_jax.states import Trajectory
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+PADDED_ROWS = 64
+"""Rows a history is padded to, so that a growing run does not recompile; doubled when full."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Forecast under set-points that are held, per species of `FORECAST_SPECIES`."""
+
+    days: tuple[float, ...]
+    """Culture day of each row [d]."""
+    mean: Float[np.ndarray, "H 12"]
+    """Mean of the reading-free state."""
+    q10: Float[np.ndarray, "H 12"]
+    """10 % quantile."""
+    q50: Float[np.ndarray, "H 12"]
+    """Median."""
+    q90: Float[np.ndarray, "H 12"]
+    """90 % quantile."""
+    samples: Float[np.ndarray, "S H 12"]
+    """Paths, for probabilities of violation."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """In the form of `forecast_run`, which alarms and tables read."""
+        return {
+            "days": np.asarray(self.days),
+            "mean": self.mean,
+            "q10": self.q10,
+            "q50": self.q50,
+            "q90": self.q90,
+            "samples": self.samples,
+        }
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Everything one cycle decided, before the gate."""
+
+    day: int
+    """Culture day [d]."""
+    setpoints: dict[str, float]
+    """Recommended set-points by control name."""
+    outlook: Outlook
+    """Forecast if they are held over the horizon."""
+    unchanged: Outlook
+    """Forecast if the set-points in force stay."""
+    state_mean: dict[str, float]
+    """Mean of the estimated state in `FORECAST_SPECIES`."""
+    state_sd: dict[str, float]
+    """Its standard deviation."""
+    innovation: float
+    """Normalised innovation of the last sample; about one if the model fits."""
+    policy: BEDDecision
+    """The policy's own record, with its explanation."""
+    digest: str
+    """SHA-256 of the inputs: history, model and seed."""
+
+
+def padded_length(n: int) -> int:
+    """Rows to pad a history of `n` samples to."""
+    length = PADDED_ROWS
+    while length < n + 1:
+        length *= 2
+    return length
+
+
+def history_from_records(
+    rows: Sequence[Mapping[str, Any]], *, volume_L: float, run_id: str = "run"
+) -> Trajectory:
+    """Trajectory of one run from what the journal holds.
+
+    Args:
+        rows: One mapping per sample in order of time: `time_h`, `values` by species,
+            `controls` applied from it on, `stream_totals`; None or absent where missing.
+        volume_L: Working volume [L].
+        run_id: Name of the run.
+
+    Returns:
+        The run with twelve species, six controls and stream totals; NaN where missing.
+
+    Raises:
+        DataError: If there are no rows.
+    """
+    if not rows:
+        raise DataError("there is no sample yet; a decision needs at least one.")
+
+    def table(kind: str, names: Sequence[str]) -> np.ndarray:
+        cells = [[(row.get(kind) or {}).get(n) for n in names] for row in rows]
+        return np.array([[np.nan if c is None else float(c) for c in row] for row in cells])
+
+    times = np.array([float(row["time_h"]) for row in rows])
+    controls = table("controls", CONTROL_NAMES)
+    for k in range(1, len(rows)):  # a control nobody reported stays what it was
+        gap = np.isnan(controls[k])
+        controls[k, gap] = controls[k - 1, gap]
+    return Trajectory(
+        species=table("values", FORECAST_SPECIES),
+        controls=controls,
+        volume_L=np.full(len(rows), volume_L),
+        days=np.rint(times / HOURS_PER_DAY).astype(int),
+        species_names=FORECAST_SPECIES,
+        control_names=CONTROL_NAMES,
+        run_id=run_id,
+        times_h=times,
+        stream_totals=table("stream_totals", STREAM_TOTALS),
+    )
+
+
+def estimate(
+    history: Trajectory, model: HybridStateSpaceModel, *, seed: int, n_particles: int = 128
+) -> tuple[Belief, RunBeliefs]:
+    """Belief about the state after the last sample.
+
+    Args:
+        history: Samples and set-points so far.
+        model: Hybrid model.
+        seed: Seed of the ensemble.
+        n_particles: Size of the ensemble.
+
+    Returns:
+        The belief, and the beliefs of all days.
+    """
+    beliefs = assimilate_run(
+        model,
+        history.strip_ids(),
+        key=jax.random.key(seed),
+        n_particles=n_particles,
+        length=padded_length(history.n_days),
+    )
+    return beliefs.belief(history.n_days - 1), beliefs
+
+
+@eqx.filter_jit
+def _forecast(
+    model: HybridStateSpaceModel,
+    c0: Float[Array, "S 9"],
+    controls: Float[Array, "H 6"],
+    day0: Array,
+    key: Array,
+) -> Float[Array, "S H 12"]:
+    paths = draw_paths(model, c0.shape[0], key=key, max_steps=controls.shape[0])
+    return rollout(model, paths, c0, controls, day0)
+
+
+def forecast(
+    model: HybridStateSpaceModel,
+    belief: Belief,
+    controls: Mapping[str, float],
+    *,
+    horizon: int,
+    seed: int,
+    n_paths: int = 256,
+) -> Outlook:
+    """Forecast with set-points that are held.
+
+    Args:
+        model: Hybrid model.
+        belief: State now.
+        controls: Set-points by control name.
+        horizon: Days ahead [d].
+        seed: Seed of the paths.
+        n_paths: Number of paths.
+
+    Returns:
+        Quantiles and paths of the latent readings.
+    """
+    path_key, state_key = jax.random.split(jax.random.key(seed))
+    u = jnp.asarray([controls[n] for n in CONTROL_NAMES], float)
+    held = jnp.broadcast_to(u[None, :], (horizon, u.shape[0]))
+    samples = _forecast(model, belief.sample(n_paths, key=state_key), held, belief.day, path_key)
+    values = np.asarray(samples)
+    q10, q50, q90 = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
+    days = tuple(float(belief.day) + 1.0 + k for k in range(horizon))
+    return Outlook(days, values.mean(axis=0), q10, q50, q90, values)
+
+
+def decide(
+    history: Trajectory,
+    model: HybridStateSpaceModel,
+    policy: BEDPolicy,
+    *,
+    seed: int,
+    u_now: Mapping[str, float],
+    fixed: Mapping[str, float] | None = None,
+    timestamp: "datetime | None" = None,
+    n_particles: int = 128,
+    n_paths: int = 256,
+) -> Decision:
+    """Recommend the set-points of the next interval.
+
+    Args:
+        history: Samples and set-points so far, the last row being today's.
+        model: Hybrid model.
+        policy: Design space, targets, acquisition and sizes.
+        seed: Seed of the run; the day is folded in, so that a restart draws the same.
+        u_now: Set-points read back from the device, by name.
+        fixed: Set-points an operator holds, by name.
+        timestamp: When, for the record.
+        n_particles: Size of the state ensemble.
+        n_paths: Paths of the reported forecasts.
+
+    Returns:
+        Recommendation, forecasts, state estimate and digest of the inputs.
+    """
+    day = int(history.days[-1])
+    belief, beliefs = estimate(history, model, seed=seed, n_particles=n_particles)
+    made = policy.decide(
+        belief,
+        day,
+        model,
+        seed=seed,
+        u_now={name: float(u_now[name]) for name in policy.design_space.control_names},
+        timestamp=timestamp,
+        fixed=dict(fixed or {}),
+    )
+    day_seed = seed + 1009 * day
+    recommended = {**u_now, **made.recommended_controls}
+    horizon = policy.ofv.horizon
+    outlook = forecast(model, belief, recommended, horizon=horizon, seed=day_seed, n_paths=n_paths)
+    unchanged = forecast(model, belief, u_now, horizon=horizon, seed=day_seed, n_paths=n_paths)
+    state = np.asarray(_report(model, belief.particles))
+    return Decision(
+        day=day,
+        setpoints=made.recommended_controls,
+        outlook=outlook,
+        unchanged=unchanged,
+        state_mean=dict(zip(FORECAST_SPECIES, state.mean(axis=0).tolist(), strict=True)),
+        state_sd=dict(zip(FORECAST_SPECIES, state.std(axis=0).tolist(), strict=True)),
+        innovation=float(_normalised_innovation(beliefs, history.n_days - 1)),
+        policy=made,
+        digest=digest(history, model, seed),
+    )
+
+
+def _report(model: HybridStateSpaceModel, particles: Array) -> Array:
+    from perfusio_jax.chemistry import report
+
+    return report(particles, model.diam_base, model.diam_death_coeff)
+
+
+def _normalised_innovation(beliefs: RunBeliefs, row: int) -> float:
+    """Mean squared innovation over its variance; NaN if nothing was observed."""
+    n = float(np.asarray(beliefs.info.n_observed)[row])
+    return float(np.asarray(beliefs.info.nis)[row]) / n if n > 0 else float("nan")
+
+
+def digest(*trees: Any) -> str:
+    """SHA-256 over the arrays, names and numbers of any trees.
+
+    Args:
+        *trees: Pytrees; static parts enter through the tree's structure.
+
+    Returns:
+        Hexadecimal digest.
+    """
+    sha = hashlib.sha256()
+    for tree in trees:
+        leaves, structure = jax.tree.flatten(tree)
+        sha.update(str(structure).encode())
+        for leaf in leaves:
+            array = np.asarray(leaf)
+            sha.update(f"{array.dtype}{array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
