@@ -1,6 +1,8 @@
 """Configuration: complete, round-tripped, and refused by name when it cannot be used."""
 
+import importlib
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfusio_jax._core import CONTROL_NAMES, ConfigError, PerfusioError, UnitError
-from perfusio_jax._core.units import canonical_unit
+from perfusio_jax._core.units import canonical_unit, is_canonical
 from perfusio_jax.config import (
     DEFAULT_AMBR250_DESIGN_SPACE,
+    AcquisitionName,
     AlarmConfig,
     ControlBounds,
     DesignSpace,
@@ -278,3 +281,16 @@ unit = "vvd"
 def test_files_that_cannot_be_used_are_named(load, message: str):
     with pytest.raises(ConfigError, match=message):
         load()
+
+
+def test_default_ranges_are_those_of_the_species_registry():
+    registry = importlib.import_module("perfusio_jax.chemistry").SpeciesRegistry.DEFAULT
+    assert {s.short_name for s in registry.measured} <= set(SPACE.species_names)
+    for name, bound in SPACE.species_bounds.items():
+        assert (bound.lo, bound.hi) == (registry[name].lo, registry[name].hi), name
+        assert is_canonical(registry[name].unit, name)
+
+
+def test_a_run_may_ask_for_every_acquisition_there_is():
+    module = importlib.import_module("perfusio_jax.bed.acquisitions")
+    assert set(module.ACQUISITION_NAMES) == set(get_args(AcquisitionName))

@@ -32,11 +32,8 @@ AcquisitionName = Literal[
     "qEHVI",
     "qNEHVI",
     "qNParEGO",
-    "qLogNEHVI",
-    "qLogNEI",
-    "qKG",
 ]
-"""Acquisition functions a run may ask for."""
+"""Acquisition functions a run may ask for: those `bed.build_acquisition` knows."""
 
 
 class _Bounds(ConfigModel):
@@ -348,14 +345,14 @@ DEFAULT_AMBR250_DESIGN_SPACE: Final = DesignSpace(
         "VCD": _species(120.0, "VCD", "Viable cell density"),
         "VCV": _species(60.0, "VCV", "Viable cell volume"),
         "Via": _species(100.0, "Via", "Viability"),
-        "Diam": _species(30.0, "Diam", "Mean cell diameter", lo=10.0),
+        "Diam": _species(35.0, "Diam", "Mean cell diameter", lo=10.0),
         "Glc": _species(20.0, "Glc", "Glucose"),
         "Gln": _species(20.0, "Gln", "Glutamine"),
         "Glu": _species(20.0, "Glu", "Glutamate"),
-        "Lac": _species(60.0, "Lac", "Lactate"),
-        "Amm": _species(30.0, "Amm", "Ammonium"),
+        "Lac": _species(100.0, "Lac", "Lactate"),
+        "Amm": _species(40.0, "Amm", "Ammonium"),
         "Pyr": _species(20.0, "Pyr", "Pyruvate"),
-        "Titer": _species(20000.0, "Titer", "Product concentration"),
+        "Titer": _species(10000.0, "Titer", "Product concentration"),
     },
     vcv_target=14.0,
 )
