@@ -134,14 +134,17 @@ class Trajectory(eqx.Module):
 
     def _check_values(self) -> None:
         times, volume = np.asarray(self.times_h), np.asarray(self.volume_L)
+        if not np.all(np.isfinite(times)):
+            row = int(np.argmin(np.isfinite(times)))
+            raise DataError(f"times_h of run '{self.run_id}' is {times[row]:g} h in row {row}.")
         if not np.all(np.diff(times) > 0):
             row = int(np.argmin(np.diff(times) > 0)) + 1
             raise DataError(
                 f"times_h of run '{self.run_id}' must rise from row to row; row {row} "
                 f"({times[row]:g} h) follows {times[row - 1]:g} h."
             )
-        if np.any(volume <= 0):
-            row = int(np.argmax(volume <= 0))
+        if not np.all(volume > 0):
+            row = int(np.argmin(volume > 0))
             raise DataError(
                 f"volume_L of run '{self.run_id}' is {volume[row]:g} L in row {row}; a working "
                 "volume is above zero."
