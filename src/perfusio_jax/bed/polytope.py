@@ -151,8 +151,7 @@ def _project(z: Array, lower: Array, upper: Array, A: Array, b: Array) -> Array:
             corrections = corrections.at[j].set(target - x)
         return x, corrections
 
-    start = (jnp.clip(z, lower, upper), jnp.zeros_like(A))
-    return jax.lax.fori_loop(0, _DYKSTRA_SWEEPS, sweep, start)[0]
+    return jax.lax.fori_loop(0, _DYKSTRA_SWEEPS, sweep, (z, jnp.zeros_like(A)))[0]
 
 
 def _project_one_row(z: Array, lower: Array, upper: Array, a: Array, b: Array) -> Array:
@@ -165,16 +164,18 @@ def _project_one_row(z: Array, lower: Array, upper: Array, a: Array, b: Array) -
     safe = jnp.where(a != 0, a, 1.0)
     kinks = jnp.concatenate([(z - upper) / safe, (z - lower) / safe])
     usable = jnp.concatenate([a != 0, a != 0]) & jnp.isfinite(kinks) & (kinks > 0)
+    kinks = jnp.concatenate([jnp.zeros((1,), z.dtype), jnp.where(usable, kinks, 0.0)])
     # the last piece may be unbounded: one more point beyond every kink fixes its slope
-    kinks = jnp.sort(jnp.concatenate([jnp.zeros((1,), z.dtype), jnp.where(usable, kinks, 0.0)]))
-    beyond = 2.0 * kinks[-1:] + 1.0
-    t = jnp.concatenate([kinks, beyond])
+    t = jnp.concatenate([kinks, 2.0 * jnp.max(kinks, keepdims=True) + 1.0])
     value = jnp.clip(z[None, :] - t[:, None] * a[None, :], lower[None, :], upper[None, :]) @ a - b
-    # piece k runs from t[k] to t[k+1] and holds the root if value[k] > 0 >= value[k+1]
-    k = jnp.clip(jnp.sum(jnp.asarray(value > 0, int)) - 1, 0, t.shape[0] - 2)
-    drop = value[k] - value[k + 1]
-    step = jnp.where(drop > 0, value[k] / jnp.where(drop > 0, drop, 1.0), 1.0) * (t[k + 1] - t[k])
-    moved = jnp.clip(z - (t[k] + step) * a, lower, upper)
+    # between the last kink above zero and the first at or below it the fall is linear
+    above = value > 0.0
+    start = jnp.argmax(jnp.where(above, t, -1.0))
+    end = jnp.argmin(jnp.where(above, jnp.inf, t))
+    end = jnp.where(jnp.any(~above), end, t.shape[0] - 1)
+    drop = value[start] - value[end]
+    share = jnp.where(drop > 0, value[start] / jnp.where(drop > 0, drop, 1.0), 1.0)
+    moved = jnp.clip(z - (t[start] + share * (t[end] - t[start])) * a, lower, upper)
     return jnp.where(jnp.dot(a, inside) > b, moved, inside)
 
 

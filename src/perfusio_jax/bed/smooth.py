@@ -28,10 +28,11 @@ def _mills_remainder(v: Array) -> Array:
     `t = 1/(v + 2/(v + 3/(v + ...)))`, positive, close to 1/v: it carries
     `1 - v * Mills(v) = t / (v + t)` without cancellation.
     """
-    t = jnp.zeros_like(v)
-    for k in range(_TAIL_TERMS, 0, -1):
-        t = k / (v + t)
-    return t
+
+    def term(i: Array, t: Array) -> Array:
+        return (_TAIL_TERMS - i) / (v + t)
+
+    return jax.lax.fori_loop(0, _TAIL_TERMS, term, jnp.zeros_like(v))
 
 
 @jax.custom_jvp

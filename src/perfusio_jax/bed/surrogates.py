@@ -77,8 +77,16 @@ class GaussianSurrogate(eqx.Module):
 
         Returns:
             Joint samples, same shape as `base`.
+
+        Raises:
+            ConfigError: If the base samples do not fit points and objectives.
         """
         mean = self.mean(X)
+        if base.shape[1:] != mean.shape:
+            raise ConfigError(
+                f"base samples of shape {base.shape} do not fit a posterior of shape {mean.shape}; "
+                "the axes after the first must agree."
+            )
         factor = self._factor(X)
         if mean.ndim == 1:
             return mean[None, :] + base @ factor.T
