@@ -2,6 +2,7 @@
 
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -228,6 +229,9 @@ def test_slicing_is_half_open_and_takes_every_column_along():
     np.testing.assert_array_equal(part.times_h, [48.0, 72.0])
     assert part.run_id == "E1" and part.metadata == {"lot": "L1"}
     assert made.slice_days(9, 12).n_days == 0
+    slope = jax.grad(lambda x: jnp.nansum(eqx.tree_at(lambda t: t.species, made, x)
+                                          .slice_days(2, 4).species))(made.species)  # fmt: skip
+    np.testing.assert_array_equal(slope.sum(axis=1), [0, 0, 3, 3, 0, 0])
     with pytest.raises(DataError, match="first day comes after"):
         made.slice_days(4, 2)
     with pytest.raises(DataError, match="before the jit boundary"):

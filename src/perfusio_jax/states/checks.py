@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
@@ -50,3 +51,10 @@ def position(names: tuple[str, ...], name: str, what: str) -> int:
     if name not in names:
         raise KeyError(f"no {what} '{name}' here; there are {', '.join(names) or 'none'}.")
     return names.index(name)
+
+
+def take_rows(array: Array, rows: np.ndarray) -> Array:
+    """Rows of an array on its own device; on the host if possible, so that nothing compiles."""
+    if not is_concrete(array):
+        return array[rows]
+    return jax.device_put(np.asarray(array)[rows], array.sharding)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import HOURS_PER_DAY, DataError
-from perfusio_jax.states.checks import is_concrete
+from perfusio_jax.states.checks import is_concrete, take_rows
 from perfusio_jax.states.trajectory import Trajectory
 
 
@@ -76,16 +76,19 @@ class TrajectoryBatch(eqx.Module):
         return runs
 
     def _lane(self, lane: int, length: int) -> Trajectory:
+        def real(array: Array) -> Array:
+            return take_rows(take_rows(array, np.asarray(lane)), np.arange(length))
+
         return Trajectory(
-            self.species[lane, :length],
-            self.controls[lane, :length],
-            self.volume_L[lane, :length],
-            self.days[lane, :length],
+            real(self.species),
+            real(self.controls),
+            real(self.volume_L),
+            real(self.days),
             self.species_names,
             self.control_names,
-            times_h=self.times_h[lane, :length],
-            stream_totals=self.stream_totals[lane, :length],
-            auxiliary=self.auxiliary[lane, :length],
+            times_h=real(self.times_h),
+            stream_totals=real(self.stream_totals),
+            auxiliary=real(self.auxiliary),
             auxiliary_names=self.auxiliary_names,
         )
 

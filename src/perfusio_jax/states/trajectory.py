@@ -19,6 +19,7 @@ from perfusio_jax.states.checks import (
     float_array,
     is_concrete,
     position,
+    take_rows,
     unique_names,
 )
 from perfusio_jax.states.state import State
@@ -99,13 +100,15 @@ class Trajectory(eqx.Module):
         self.volume_L = jnp.asarray(volume_L, dtype)
         self.days = jnp.asarray(days, int)
         n = self.species.shape[0] if self.species.ndim else 0
-        nominal = jnp.asarray(self.days, dtype) * HOURS_PER_DAY
-        self.times_h = nominal if times_h is None else jnp.asarray(times_h, dtype)
-        unknown = jnp.full((n, len(STREAM_TOTALS)), jnp.nan, dtype)
-        self.stream_totals = unknown if stream_totals is None else jnp.asarray(stream_totals, dtype)
+        if times_h is None:  # on the host if possible: a new length must not compile anything
+            host = np.asarray(self.days) if is_concrete(self.days) else self.days
+            times_h = host * HOURS_PER_DAY
+        self.times_h = jnp.asarray(times_h, dtype)
+        unknown = np.full((n, len(STREAM_TOTALS)), np.nan)
+        self.stream_totals = jnp.asarray(unknown if stream_totals is None else stream_totals, dtype)
         self.auxiliary_names = unique_names(auxiliary_names, "auxiliary_names")
-        blank = jnp.full((n, len(self.auxiliary_names)), jnp.nan, dtype)
-        self.auxiliary = blank if auxiliary is None else jnp.asarray(auxiliary, dtype)
+        blank = np.full((n, len(self.auxiliary_names)), np.nan)
+        self.auxiliary = jnp.asarray(blank if auxiliary is None else auxiliary, dtype)
         self.species_names = unique_names(species_names, "species_names")
         self.control_names = unique_names(control_names, "control_names")
         self.run_id = str(run_id)
@@ -269,7 +272,7 @@ class Trajectory(eqx.Module):
             raise DataError("slice_days needs concrete days; slice before the jit boundary.")
         days = np.asarray(self.days)
         rows = np.flatnonzero((days >= start) & (days < end))
-        return jax.tree.map(lambda leaf: leaf[rows], self)
+        return jax.tree.map(lambda leaf: take_rows(leaf, rows), self)
 
     def to(self, device: str | Device) -> "Trajectory":
         """A copy with all arrays on another device.
@@ -334,13 +337,13 @@ class Trajectory(eqx.Module):
         """
         if not -self.n_days <= row < self.n_days:
             raise IndexError(f"row {row} of a run with {self.n_days} samples.")
-        species = np.asarray(self.species[row], np.float64).tolist()
-        controls = np.asarray(self.controls[row], np.float64).tolist()
+        species = np.asarray(self.species, np.float64)[row].tolist()
+        controls = np.asarray(self.controls, np.float64)[row].tolist()
         return State(
-            day=int(self.days[row]),
+            day=int(np.asarray(self.days)[row]),
             species=dict(zip(self.species_names, species, strict=True)),
             controls=dict(zip(self.control_names, controls, strict=True)),
-            volume_L=float(self.volume_L[row]),
+            volume_L=float(np.asarray(self.volume_L)[row]),
             reactor_id=self.reactor_id,
             clone_id=self.clone_id,
             run_id=self.run_id,
