@@ -46,8 +46,8 @@ def find(name: str) -> Any:
         target = ".".join(parts[:split])
         try:
             found = importlib.import_module(target)
-        except ModuleNotFoundError as error:
-            if error.name and (target == error.name or target.startswith(error.name + ".")):
+        except ImportError as error:  # missing, or built on something of ours that is missing
+            if str(error.name).startswith("perfusio_jax"):
                 continue
             raise
         for owner_depth, part in enumerate(parts[split:]):
@@ -67,7 +67,7 @@ _FIELD = object()
 def _has(owner: Any, name: str) -> bool:
     try:
         return hasattr(owner, name)
-    except ModuleNotFoundError as error:  # a face that is announced but not written yet
+    except ImportError as error:  # a face that is announced but not written yet
         if str(error.name).startswith("perfusio_jax"):
             return False
         raise
