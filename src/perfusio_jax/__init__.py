@@ -29,6 +29,7 @@ _ROOMS = (
     "cli",
     "config",
     "connectors",
+    "demo",
     "embedding",
     "gp",
     "hybrid",
