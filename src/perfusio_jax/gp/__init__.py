@@ -29,3 +29,5 @@ from .sampling import draw_gp_paths as draw_gp_paths
 from .sampling import variance_error as variance_error
 from .scaling import InputScaling as InputScaling
 from .scaling import fit_scaling as fit_scaling
+from .stepwise import RateStep as RateStep
+from .stepwise import StepwiseGP as StepwiseGP

@@ -333,7 +333,7 @@ def log_evidence(model: MultiTaskRateGP) -> Scalar:
     """
     data = model.data
     scaled, targets, _ = _centred(model)
-    gram, rows = _gram(model, scaled)
+    gram, _ = _gram(model, scaled)
     tasks, noise = model.kernel.task_covariance(), model.likelihood.variance(model.n_tasks)
     present = data.present.astype(scaled.dtype)
     count = jnp.sum(present)

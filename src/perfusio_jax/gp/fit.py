@@ -11,7 +11,7 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from perfusio_jax._core import Key, Result, Scalar, require_x64
+from perfusio_jax._core import ConfigError, Key, Result, Scalar, require_x64
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP, log_evidence, log_posterior
 from perfusio_jax.gp.layout import RateData
 from perfusio_jax.gp.means import LinearMean, MechanisticPriorMean
@@ -221,6 +221,7 @@ def fit(
     key: Key,
     config: FitConfig | None = None,
     filter_spec: Any = None,
+    method: str = "lbfgs",
 ) -> tuple[MultiTaskRateGP, FitReport]:
     """Maximise evidence times hyper-prior, then condition on all rows.
 
@@ -231,23 +232,27 @@ def fit(
         key: Random starts.
         config: Settings.
         filter_spec: Tree of booleans, what may move; `trainable_filter` by default.
+        method: "lbfgs", or "adam" to go straight to Adam.
 
     Returns:
         The conditioned model and a report.
 
     Raises:
         PrecisionError: In 32-bit mode.
+        ConfigError: If the method is unknown.
     """
+    if method not in ("lbfgs", "adam"):
+        raise ConfigError(f"method {method!r}; allowed are 'lbfgs' and 'adam'.")
     require_x64("Fitting a Gaussian process")
     config = FitConfig() if config is None else config
     bare = eqx.tree_at(lambda m: m.state, model, None, is_leaf=lambda node: node is None)
     spec = trainable_filter(bare) if filter_spec is None else filter_spec
     subset = eqx.tree_at(lambda m: m.data, bare, thin_rows(bare.data, config.max_rows))
-    run, values = _search(subset, spec, key, config, "lbfgs")
-    optimiser = "lbfgs"
-    if not bool(jnp.isfinite(run.value)):
-        run, values = _search(subset, spec, key, config, "adam")
+    optimiser = method
+    run, values = _search(subset, spec, key, config, method)
+    if method == "lbfgs" and not bool(jnp.isfinite(run.value)):
         optimiser = "adam"
+        run, values = _search(subset, spec, key, config, optimiser)
     best = eqx.combine(run.params, bare) if bool(jnp.isfinite(run.value)) else bare
     fitted, evidence, condition = _finish(best)
     is_fine = bool(jnp.isfinite(run.value) & jnp.isfinite(evidence))
@@ -271,7 +276,7 @@ def fit(
 
 def _at_bounds(model: MultiTaskRateGP) -> tuple[str, ...]:
     lengths = np.asarray(model.kernel.lengthscale)
-    names = [f"lengthscale[{i}]" for i in np.flatnonzero((lengths < _BOUNDS[0]))]
+    names = [f"lengthscale[{i}]" for i in np.flatnonzero(lengths < _BOUNDS[0])]
     names += [f"lengthscale[{i}] (inactive)" for i in np.flatnonzero(lengths > _BOUNDS[1])]
     noise = np.asarray(model.likelihood.variance(model.n_tasks))
     names += [f"noise[{i}]" for i in np.flatnonzero((noise < 1e-5) | (noise > 10.0))]

@@ -1,0 +1,127 @@
+"""Forecasts of a run, ready for decisions and pictures."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, STATE_ORDER, ConfigError
+from perfusio_jax.chemistry import to_balanced
+from perfusio_jax.hybrid.assimilate import Belief
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, draw_paths, rollout
+
+
+@eqx.filter_jit
+def forecast_samples(
+    hybrid: HybridStateSpaceModel,
+    start: Float[Array, "..."],
+    controls: Float[Array, "H 6"],
+    day0: Float[Array, ""],
+    seed: int,
+    n_samples: int,
+    noise: tuple[bool, bool],
+) -> Float[Array, "S H 12"]:
+    """Forecast paths of `FORECAST_SPECIES`.
+
+    Args:
+        hybrid: Fitted model.
+        start: Balanced state (9,) or equally likely ones (N, 9).
+        controls: Set-points per step.
+        day0: Culture day of the start [d].
+        seed: Random seed.
+        n_samples: Paths.
+        noise: Whether process and assay noise are added.
+
+    Returns:
+        Paths.
+    """
+    for_paths, for_start = jax.random.split(jax.random.key(seed))
+    paths = draw_paths(hybrid, n_samples, key=for_paths, max_steps=controls.shape[0])
+    if start.ndim == 2:
+        start = Belief(start, day0).sample(n_samples, key=for_start)
+    return rollout(
+        hybrid,
+        paths,
+        start,
+        controls,
+        day0,
+        process_noise=noise[0],
+        measurement_noise=noise[1],
+    )
+
+
+def forecast_run(
+    hybrid: HybridStateSpaceModel,
+    c0: Float[ArrayLike, " 9"] | Belief,
+    controls: Float[ArrayLike, "..."],
+    horizon: int = 3,
+    n_samples: int = 200,
+    seed: int = 0,
+    clone_id: int | None = None,
+    *,
+    day0: float | None = None,
+    names: tuple[str, ...] | None = None,
+    process_noise: bool = True,
+    measurement_noise: bool = False,
+) -> dict[str, Float[Array, "..."]]:
+    """Forecast a run some days ahead.
+
+    Args:
+        hybrid: Fitted hybrid model.
+        c0: Measured face in `STATE_ORDER` without gaps, or the filter's `Belief`.
+        controls: (horizon, 6), or (6,) held throughout, in `CONTROL_NAMES` order.
+        horizon: Steps.
+        n_samples: Paths.
+        seed: Random seed; the same seed gives the same numbers.
+        clone_id: Clone index; only with an embedding.
+        day0: Culture day of c0 [d]; the belief's, or 0.
+        names: Species of the columns, out of `FORECAST_SPECIES`; `STATE_ORDER` by default.
+        process_noise: Whether unexplained variation is added.
+        measurement_noise: Whether assay noise is added, for intervals of readings.
+
+    Returns:
+        "days" (horizon,), counted from 1 after c0, and "mean", "q10", "q50", "q90", each
+        (horizon, len(names)).
+
+    Raises:
+        ConfigError: If shapes, names or the clone do not fit.
+    """
+    if clone_id is not None and hybrid.embedding is None:
+        raise ConfigError(f"clone_id={clone_id} was given, but this model holds no embedding.")
+    wanted = tuple(hybrid.species_names) if names is None else tuple(names)
+    unknown = [name for name in wanted if name not in FORECAST_SPECIES]
+    if unknown:
+        raise ConfigError(f"unknown species {unknown}; allowed are {FORECAST_SPECIES}.")
+    plan = jnp.asarray(controls, float)
+    if plan.ndim == 1:
+        plan = jnp.broadcast_to(plan[None, :], (horizon, plan.shape[0]))
+    if plan.shape != (horizon, len(CONTROL_NAMES)):
+        raise ConfigError(f"controls of shape {plan.shape}; allowed are (6,) and ({horizon}, 6).")
+    if isinstance(c0, Belief):
+        start, day = c0.particles, c0.day if day0 is None else day0
+    else:
+        face = jnp.asarray(c0, float)
+        if face.shape != (len(STATE_ORDER),) or not bool(jnp.all(jnp.isfinite(face))):
+            raise ConfigError(
+                f"c0 must be {len(STATE_ORDER)} finite numbers in the order {STATE_ORDER}; hand "
+                "in the filter's belief when something was not measured."
+            )
+        start, day = to_balanced(face), 0.0 if day0 is None else day0
+    samples = forecast_samples(
+        hybrid,
+        start,
+        plan,
+        jnp.asarray(day, float),
+        seed,
+        n_samples,
+        (process_noise, measurement_noise),
+    )
+    samples = samples[:, :, jnp.asarray([FORECAST_SPECIES.index(name) for name in wanted])]
+    q10, q50, q90 = jnp.quantile(samples, jnp.asarray([0.1, 0.5, 0.9]), axis=0)
+    return {
+        "days": jnp.arange(1, horizon + 1),
+        "mean": jnp.mean(samples, axis=0),
+        "q10": q10,
+        "q50": q50,
+        "q90": q90,
+    }

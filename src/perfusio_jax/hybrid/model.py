@@ -1,0 +1,486 @@
+"""The hybrid state-space model: mechanistic prior plus learned residual, and its roll-out."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Int
+
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    HOURS_PER_DAY,
+    STATE_ORDER,
+    ConfigError,
+    Key,
+    Scalar,
+)
+from perfusio_jax.chemistry import from_balanced, to_balanced
+from perfusio_jax.gp import GPPaths, MultiTaskRateGP, StepwiseGP, draw_gp_paths
+from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, assay_draws, forecast_report
+from perfusio_jax.hybrid.transition import (
+    Limits,
+    ResidualBasis,
+    StepInfo,
+    apply_residual,
+    flat_prior,
+    prior_step,
+)
+
+_N = len(STATE_ORDER)
+
+
+def _leaf(value: Any) -> Array:
+    return jnp.asarray(value, float)
+
+
+class InitialState(eqx.Module):
+    """What is believed of a run before its first sample, in the filter's latent space."""
+
+    mean: Float[Array, " 9"] = eqx.field(converter=_leaf)
+    """Mean of `log(c + offset)`."""
+    sd: Float[Array, " 9"] = eqx.field(converter=_leaf)
+    """Its standard deviation [-]."""
+
+
+class HybridStateSpaceModel(eqx.Module):
+    """Mechanistic model plus Gaussian process on what it misses.
+
+    Built directly (seed form) the process speaks in plain volumetric rates; `fit_hybrid`
+    sets the per-cell basis, noise levels and scales from a campaign.
+    """
+
+    mech_model: Any
+    """Mechanistic model with `advance`."""
+    gp: MultiTaskRateGP | None
+    """Residual rates in units of `basis`; None leaves the mechanism alone."""
+    embedding: Any
+    """Clone embedding; None for one clone."""
+    dt_hours: Scalar
+    """Interval between samples [h]."""
+    basis: ResidualBasis
+    """Unit of the residual."""
+    limits: Limits
+    """Physical limits."""
+    process_sd: Float[Array, " 9"]
+    """Spread of what neither part explains, per step [residual units]."""
+    function_sd: Float[Array, " 9"]
+    """Typical posterior spread of the residual function [residual units]; the filter's."""
+    assay: AssayNoise
+    """Measurement noise."""
+    latent: LatentMap
+    """Space of the filter."""
+    initial: InitialState
+    """Belief before the first sample."""
+    diam_base: Scalar
+    """Cell diameter at full viability [um]."""
+    diam_death_coeff: Scalar
+    """Increase of the diameter per unit dead fraction [um]."""
+    base_rows: Int[Array, ""]
+    """Rows of the GP that came from the campaign; later days are put behind them."""
+    row_reference: Float[Array, " 9"]
+    """Typical variance of a training target [residual units squared]."""
+    species_names: tuple[str, ...] = eqx.field(static=True)
+    """Names of the state's measured face."""
+    control_names: tuple[str, ...] = eqx.field(static=True)
+    """Names of the controls."""
+    use_mechanism: bool = eqx.field(static=True)
+    """False for the purely data-driven ablation."""
+
+    def __init__(
+        self,
+        mech_model: Any,
+        gp_model: StepwiseGP | MultiTaskRateGP | None,
+        embedding: Any = None,
+        dt_hours: float = HOURS_PER_DAY,
+        species_names: list[str] | tuple[str, ...] | None = None,
+        control_names: list[str] | tuple[str, ...] | None = None,
+        *,
+        basis: ResidualBasis | None = None,
+        limits: Limits | None = None,
+        process_sd: Float[ArrayLike, " 9"] | None = None,
+        function_sd: Float[ArrayLike, " 9"] | None = None,
+        assay: AssayNoise | None = None,
+        latent: LatentMap | None = None,
+        initial: InitialState | None = None,
+        diameter: tuple[ArrayLike, ArrayLike] | None = None,
+        use_mechanism: bool = True,
+    ):
+        """Build the model.
+
+        Args:
+            mech_model: Mechanistic model.
+            gp_model: Fitted step-wise GP or rate GP on the residual, or None.
+            embedding: Clone embedding, or None.
+            dt_hours: Interval between samples [h].
+            species_names: `STATE_ORDER`, the only layout of the balance.
+            control_names: `CONTROL_NAMES`, likewise.
+            basis: Unit of the residual; plain volumetric rates by default.
+            limits: Physical limits.
+            process_sd: Process noise per step [residual units]; the GP's noise by default.
+            function_sd: Typical spread of the residual function [residual units].
+            assay: Measurement noise.
+            latent: Space of the filter.
+            initial: Belief before the first sample.
+            diameter: Base [um] and coefficient [um]; the mechanistic model's by default.
+            use_mechanism: False drops the mechanistic rates.
+
+        Raises:
+            ConfigError: If names differ from the layout, or there is nothing to predict with.
+        """
+        for given, wanted, what in (
+            (species_names, STATE_ORDER, "species_names"),
+            (control_names, CONTROL_NAMES, "control_names"),
+        ):
+            if given is not None and tuple(given) != tuple(wanted):
+                raise ConfigError(f"{what} {tuple(given)}; the model's layout is {tuple(wanted)}.")
+        gp = gp_model.model if isinstance(gp_model, StepwiseGP) else gp_model
+        if gp is None and not use_mechanism:
+            raise ConfigError("a model needs the mechanism, a GP, or both; neither was given.")
+        self.mech_model, self.gp, self.embedding = mech_model, gp, embedding
+        self.dt_hours = jnp.asarray(dt_hours, float)
+        ones, zeros = jnp.ones(_N), jnp.zeros(_N)
+        self.basis = ResidualBasis(ones, ones, zeros) if basis is None else basis
+        self.limits = (
+            Limits(jnp.asarray(1e6))
+            if limits is None and basis is None
+            else (Limits() if limits is None else limits)
+        )
+        if process_sd is None:
+            process_sd = (
+                zeros if gp is None else (jnp.sqrt(gp.likelihood.variance(_N)) * gp.target_scale)
+            )
+        self.process_sd = jnp.asarray(process_sd, float)
+        self.function_sd = zeros if function_sd is None else jnp.asarray(function_sd, float)
+        self.assay = AssayNoise() if assay is None else assay
+        self.latent = LatentMap(_DEFAULT_OFFSET) if latent is None else latent
+        if initial is None:
+            centre = self.latent.forward(jnp.asarray(_DEFAULT_START))
+            initial = InitialState(centre, jnp.full(_N, 0.7))
+        self.initial = initial
+        base, coefficient = (
+            diameter
+            if diameter is not None
+            else (
+                mech_model.kinetics.diam_base,
+                mech_model.kinetics.diam_death_coeff,
+            )
+        )
+        self.diam_base = jnp.asarray(base, float)
+        self.diam_death_coeff = jnp.asarray(coefficient, float)
+        rows = 0 if gp is None else jnp.sum(gp.data.row_present)
+        self.base_rows, self.row_reference = jnp.asarray(rows, int), ones
+        self.species_names, self.control_names = tuple(STATE_ORDER), tuple(CONTROL_NAMES)
+        self.use_mechanism = bool(use_mechanism)
+
+    @property
+    def gp_model(self) -> StepwiseGP | None:
+        """The step-wise GP, as the seed names it."""
+        if self.gp is None:
+            return None
+        return StepwiseGP(self.gp, self.gp.likelihood, _N, list(self.control_names))
+
+    def predict_next_state(
+        self,
+        c_t: Float[ArrayLike, " 9"],
+        u_t: Float[ArrayLike, " 6"],
+        day: int,
+        clone_id: int | None = None,
+        *,
+        n_samples: int = 256,
+        seed: int = 0,
+    ) -> tuple[Float[Array, " 9"], Float[Array, " 9"], Float[Array, " 9"]]:
+        """State after one interval.
+
+        Args:
+            c_t: Measured face in `STATE_ORDER`, all present.
+            u_t: Set-points in `CONTROL_NAMES` order.
+            day: Culture day [d].
+            clone_id: Clone index; only with an embedding.
+            n_samples: Paths.
+            seed: Random seed.
+
+        Returns:
+            Mean, 10 % and 90 % quantile of the latent next state, measured face.
+        """
+        result = self.predict_trajectory(
+            c_t, jnp.asarray(u_t, float)[None, :], 1, clone_id, n_samples, seed, start_day=day
+        )
+        return result["mean"][0], result["q10"][0], result["q90"][0]
+
+    def predict_trajectory(
+        self,
+        c0: Float[ArrayLike, " 9"],
+        controls: Float[ArrayLike, "..."],
+        n_days: int,
+        clone_id: int | None = None,
+        n_samples: int = 200,
+        seed: int = 0,
+        *,
+        start_day: float = 0.0,
+    ) -> dict[str, Float[Array, "H 9"]]:
+        """Roll the model out from a known state.
+
+        Args:
+            c0: Measured face in `STATE_ORDER`, all present.
+            controls: (n_days, 6), or (6,) held throughout.
+            n_days: Intervals.
+            clone_id: Clone index; only with an embedding.
+            n_samples: Paths.
+            seed: Random seed.
+            start_day: Culture day of c0 [d].
+
+        Returns:
+            "mean", "q10", "q50", "q90", each (n_days, 9), measured face without assay noise.
+
+        Raises:
+            ConfigError: If the state has gaps or shapes do not fit.
+        """
+        if clone_id is not None and self.embedding is None:
+            raise ConfigError(
+                f"clone_id={clone_id} was given, but this model holds no clone embedding."
+            )
+        face, plan = jnp.asarray(c0, float), jnp.asarray(controls, float)
+        if face.shape != (_N,) or not bool(jnp.all(jnp.isfinite(face))):
+            raise ConfigError(
+                f"the start must be {_N} finite numbers in the order {STATE_ORDER}; estimate "
+                "missing ones with the filter first."
+            )
+        if plan.ndim == 1:
+            plan = jnp.broadcast_to(plan[None, :], (n_days, plan.shape[0]))
+        if plan.shape != (n_days, len(CONTROL_NAMES)):
+            raise ConfigError(
+                f"controls of shape {plan.shape}; allowed are (6,) and ({n_days}, 6)."
+            )
+        states = _predict(self, face, plan, jnp.asarray(start_day, float), seed, n_samples)
+        q10, q50, q90 = jnp.quantile(states, jnp.asarray([0.1, 0.5, 0.9]), axis=0)
+        return {"mean": jnp.mean(states, axis=0), "q10": q10, "q50": q50, "q90": q90}
+
+
+_DEFAULT_START = (0.8, 0.03, 5.0, 5.0, 0.7, 1.0, 0.8, 0.5, 10.0)
+_DEFAULT_OFFSET = (0.05, 0.02, 0.1, 0.05, 0.05, 0.1, 0.05, 0.05, 5.0)
+
+
+class Paths(eqx.Module):
+    """Everything random in a set of roll-outs, drawn once."""
+
+    functions: GPPaths | None
+    """Residual functions, one per path; None without a GP."""
+    process: Float[Array, "S K 9"]
+    """Standard normal process noise per path and step [-]."""
+    assay: Float[Array, "S K 12"]
+    """Standard normal assay noise per path and step [-]."""
+
+    @property
+    def n_paths(self) -> int:
+        """Number of paths."""
+        return self.process.shape[0]
+
+    @property
+    def n_steps(self) -> int:
+        """Longest roll-out these draws serve [steps]."""
+        return self.process.shape[1]
+
+
+class RolloutInfo(NamedTuple):
+    """How often the physical limits acted, as fractions of all path-steps."""
+
+    residual_limited: Array
+    """Per species: residual reduced by more than 5 %."""
+    cells_limited: Array
+    """Cell limit took more than 5 %."""
+    floored: Array
+    """Per species: concentration bent off at zero."""
+    is_finite: Array
+    """Whether every number is finite."""
+
+
+def draw_paths(
+    model: HybridStateSpaceModel,
+    n: int,
+    *,
+    key: Key,
+    max_steps: int = 32,
+    n_frequencies: int = 256,
+) -> Paths:
+    """Draw residual functions and noise for roll-outs.
+
+    Args:
+        model: Hybrid model.
+        n: Number of paths.
+        key: Random key.
+        max_steps: Longest roll-out.
+        n_frequencies: Fourier frequencies per block of 16 paths.
+
+    Returns:
+        The draws; the same draws serve any state, any controls (common random numbers).
+    """
+    for_functions, for_process, for_assay = jax.random.split(key, 3)
+    functions = None
+    if model.gp is not None:
+        functions = draw_gp_paths(model.gp, n, key=for_functions, n_frequencies=n_frequencies)
+    process = jax.random.normal(for_process, (n, max_steps, _N))
+    return Paths(functions, process, assay_draws(for_assay, (n, max_steps)))
+
+
+def step_batch(
+    model: HybridStateSpaceModel,
+    states: Float[Array, "S 9"],
+    controls: Float[Array, "S 6"],
+    day: Scalar,
+    residual: Any,
+    dt_h: Scalar,
+) -> tuple[Float[Array, "S 9"], Float[Array, " S"], StepInfo]:
+    """One interval for a batch of states.
+
+    Args:
+        model: Hybrid model.
+        states: Balanced states, not negative.
+        controls: Set-points per state.
+        day: Culture day at the start [d].
+        residual: Function of the GP inputs (S, 16) giving residuals (S, 9), or an array.
+        dt_h: Length [h].
+
+    Returns:
+        Next states, concentrate fed [L], limits.
+    """
+    if model.use_mechanism:
+        prior = jax.vmap(lambda c, u: prior_step(model.mech_model, c, u, dt_h))(states, controls)
+    else:
+        prior = jax.vmap(flat_prior)(states)
+    value = residual(gp_inputs(states, controls, day)) if callable(residual) else residual
+
+    def finish(c: Array, u: Array, p: Any, r: Array) -> Any:
+        return apply_residual(model.mech_model, model.basis, model.limits, c, u, p, r, dt_h)
+
+    return jax.vmap(finish)(states, controls, prior, value)
+
+
+def gp_inputs(
+    states: Float[Array, "S 9"], controls: Float[Array, "S 6"], day: Scalar
+) -> Float[Array, "S 16"]:
+    """Rows `[c, u, day]` of the GP."""
+    column = jnp.broadcast_to(jnp.asarray(day, states.dtype), states.shape[:1])
+    return jnp.concatenate([states, controls, column[:, None]], axis=1)
+
+
+def rollout_states(
+    model: HybridStateSpaceModel,
+    paths: Paths,
+    c0: Float[Array, "..."],
+    controls: Float[Array, "..."],
+    day0: Scalar,
+    *,
+    process_noise: bool = True,
+    n_steps: int | None = None,
+) -> tuple[Float[Array, "S H 9"], StepInfo]:
+    """Balanced states along every path.
+
+    Args:
+        model: Hybrid model.
+        paths: Draws.
+        c0: Balanced start, (9,) or one per path (S, 9).
+        controls: (H, 6); (6,) with `n_steps` holds them.
+        day0: Culture day of the start [d].
+        process_noise: Whether unexplained variation is added.
+        n_steps: Steps when `controls` is (6,); one by default.
+
+    Returns:
+        States after each step, and what the limits did per step.
+
+    Raises:
+        ConfigError: If shapes do not fit.
+    """
+    if controls.ndim == 1:
+        controls = jnp.broadcast_to(controls[None, :], (n_steps or 1, controls.shape[0]))
+    horizon, size = controls.shape[0], paths.n_paths
+    if horizon > paths.n_steps:
+        raise ConfigError(
+            f"{horizon} steps asked for, the paths were drawn for {paths.n_steps}; draw them "
+            "with a larger max_steps."
+        )
+    if c0.ndim == 1:
+        c0 = jnp.broadcast_to(c0[None, :], (size, _N))
+    if c0.shape != (size, _N):
+        raise ConfigError(f"start of shape {c0.shape}; allowed are (9,) and ({size}, 9).")
+    functions, sd = paths.functions, model.process_sd[None, :]
+
+    def body(state: Array, xs: Any) -> Any:
+        control, noise, day = xs
+
+        def residual(inputs: Array) -> Array:
+            known = 0.0 if functions is None else functions(inputs)
+            return known + sd * noise if process_noise else known + 0.0 * noise
+
+        many = jnp.broadcast_to(control[None, :], (size, control.shape[0]))
+        after, _, info = step_batch(model, state, many, day, residual, model.dt_hours)
+        return after, (after, info)
+
+    step_days = model.dt_hours / HOURS_PER_DAY
+    days = jnp.asarray(day0, c0.dtype) + step_days * jnp.arange(horizon)
+    noise = paths.process[:, :horizon].transpose(1, 0, 2)
+    _, (states, info) = jax.lax.scan(body, jnp.maximum(c0, 0.0), (controls, noise, days))
+    return states.transpose(1, 0, 2), info
+
+
+def rollout(
+    model: HybridStateSpaceModel,
+    paths: Paths,
+    c0: Float[Array, "..."],
+    controls: Float[Array, "..."],
+    day0: Scalar,
+    *,
+    process_noise: bool = True,
+    measurement_noise: bool = False,
+) -> Float[Array, "S H 12"]:
+    """Forecast along every path; pure, differentiable in controls and start.
+
+    Args:
+        model: Hybrid model.
+        paths: Draws of `draw_paths`.
+        c0: Balanced start, (9,) or one per path (S, 9).
+        controls: (H, 6), or (6,) for one step.
+        day0: Culture day of the start [d].
+        process_noise: Whether unexplained variation is added.
+        measurement_noise: Whether assay noise is added, for forecasts of readings.
+
+    Returns:
+        `FORECAST_SPECIES` after each step.
+    """
+    states, _ = rollout_states(model, paths, c0, controls, day0, process_noise=process_noise)
+    noise = model.assay if measurement_noise else None
+    draws = paths.assay[:, : states.shape[1]] if measurement_noise else None
+    return forecast_report(states, model.diam_base, model.diam_death_coeff, noise, draws)
+
+
+def rollout_with_info(
+    model: HybridStateSpaceModel,
+    paths: Paths,
+    c0: Float[Array, "..."],
+    controls: Float[Array, "..."],
+    day0: Scalar,
+) -> tuple[Float[Array, "S H 12"], RolloutInfo]:
+    """`rollout`, and how often the physical limits acted."""
+    states, info = rollout_states(model, paths, c0, controls, day0)
+    values = forecast_report(states, model.diam_base, model.diam_death_coeff)
+    summary = RolloutInfo(
+        residual_limited=jnp.mean(info.residual.astype(float), axis=(0, 1)),
+        cells_limited=jnp.mean(info.cells.astype(float)),
+        floored=jnp.mean(info.floor.astype(float), axis=(0, 1)),
+        is_finite=jnp.all(jnp.isfinite(states)),
+    )
+    return values, summary
+
+
+@eqx.filter_jit
+def _predict(
+    model: HybridStateSpaceModel,
+    face: Array,
+    controls: Array,
+    day: Array,
+    seed: int,
+    n_samples: int,
+) -> Array:
+    paths = draw_paths(model, n_samples, key=jax.random.key(seed), max_steps=controls.shape[0])
+    states, _ = rollout_states(model, paths, to_balanced(face), controls, day)
+    return from_balanced(states)

@@ -1,0 +1,178 @@
+"""Between the latent state and what an analyser shows."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from perfusio_jax._core import BALANCED, FORECAST_SPECIES, STATE_ORDER, Key, Scalar
+from perfusio_jax.chemistry import DEFAULT_CV, report
+
+_VIA = STATE_ORDER.index("Via")
+_XV, _XD = BALANCED.index("Xv"), BALANCED.index("Xd")
+_REFERENCE_DEAD = 0.1
+"""Dead fraction [-] at which the assay's CV of viability is stated."""
+
+
+def _leaf(value: Any) -> Array:
+    return jnp.asarray(value, float)
+
+
+class LatentMap(eqx.Module):
+    """Balanced concentrations to the space the filter works in: `log(c + offset)`."""
+
+    offset: Float[Array, " 9"] = eqx.field(converter=_leaf)
+    """Keeps the logarithm finite at zero [unit of the species]."""
+
+    def forward(self, state: Float[Array, "... 9"]) -> Float[Array, "... 9"]:
+        """Concentrations to latent."""
+        wide = (1,) * (state.ndim - 1) + (-1,)
+        return jnp.log(jnp.maximum(state, 0.0) + self.offset.reshape(wide))
+
+    def inverse(self, latent: Float[Array, "... 9"]) -> Float[Array, "... 9"]:
+        """Latent to concentrations, never negative."""
+        wide = (1,) * (latent.ndim - 1) + (-1,)
+        return jnp.maximum(jnp.exp(latent) - self.offset.reshape(wide), 1e-9)
+
+
+class AssayNoise(eqx.Module):
+    """Noise of one sample.
+
+    Concentrations carry a relative error and a small absolute one; viability carries a
+    binomial-like error of the dead fraction, constant on the arcsine scale.
+    """
+
+    cv: Float[Array, " 9"] = eqx.field(converter=_leaf, default=DEFAULT_CV)
+    """Coefficients of variation in `STATE_ORDER` [-]; viability's at 90 %."""
+    floor: Float[Array, " 9"] = eqx.field(converter=_leaf, default=(0.01,) * 9)
+    """Absolute standard deviation [unit of the species]; viability's entry is unused."""
+    feed_cv: Scalar = eqx.field(converter=_leaf, default=0.02)
+    """Coefficient of variation of the totalised glucose feed [-]."""
+
+    @property
+    def dead_sd(self) -> Scalar:
+        """Standard deviation of `arcsin(sqrt(dead fraction))` [-]."""
+        return 0.5 * self.cv[_VIA] * jnp.sqrt((1.0 - _REFERENCE_DEAD) / _REFERENCE_DEAD)
+
+
+def dead_angle(state: Float[Array, "... 9"]) -> Float[Array, "..."]:
+    """`arcsin(sqrt(dead fraction))` of balanced concentrations [-]."""
+    live, dead = jnp.maximum(state[..., _XV], 0.0), jnp.maximum(state[..., _XD], 0.0)
+    fraction = (dead + 1e-9) / (live + dead + 1e-6)
+    return jnp.arcsin(jnp.sqrt(jnp.minimum(fraction, 1.0 - 1e-9)))
+
+
+def predict_reading(
+    latent_map: LatentMap, state: Float[Array, "... 9"], feed_L: Float[Array, "..."], unit: Scalar
+) -> Float[Array, "... 10"]:
+    """Readings on the scale where their noise is close to Gaussian.
+
+    Args:
+        latent_map: Offsets of the logarithm.
+        state: Balanced concentrations.
+        feed_L: Concentrated glucose fed since the last sample [L].
+        unit: Offset of the feed's logarithm [L].
+
+    Returns:
+        Nine species in `STATE_ORDER` (viability as dead angle), then the feed.
+    """
+    value = latent_map.forward(state).at[..., _VIA].set(dead_angle(state))
+    fed = jnp.log(jnp.maximum(feed_L, 0.0) + unit)
+    return jnp.concatenate([value, fed[..., None]], axis=-1)
+
+
+def transform_reading(
+    latent_map: LatentMap, face: Float[Array, " 9"], feed_L: Scalar, unit: Scalar
+) -> Float[Array, " 10"]:
+    """A measured face on the same scale; NaN stays NaN.
+
+    Args:
+        latent_map: Offsets of the logarithm.
+        face: Measured values in `STATE_ORDER`; NaN if missing.
+        feed_L: Totalised glucose feed [L]; NaN if unknown.
+        unit: Offset of the feed's logarithm [L].
+
+    Returns:
+        Ten transformed readings.
+    """
+    dead = jnp.clip(1.0 - face[_VIA] / 100.0, 0.0, 1.0)
+    value = jnp.log(jnp.maximum(face, 0.0) + latent_map.offset)
+    value = value.at[_VIA].set(jnp.arcsin(jnp.sqrt(dead)))
+    value = jnp.where(jnp.isnan(face), jnp.nan, value)
+    fed = jnp.log(jnp.maximum(feed_L, 0.0) + unit)
+    return jnp.concatenate([value, jnp.where(jnp.isnan(feed_L), jnp.nan, fed)[None]])
+
+
+def reading_sd(
+    noise: AssayNoise,
+    latent_map: LatentMap,
+    state: Float[Array, " 9"],
+    feed_L: Scalar,
+    unit: Scalar,
+) -> Float[Array, " 10"]:
+    """Standard deviation of the transformed readings at a state.
+
+    Args:
+        noise: Assay noise.
+        latent_map: Offsets of the logarithm.
+        state: Balanced concentrations, usually the forecast's mean.
+        feed_L: Expected glucose feed [L].
+        unit: Offset of the feed's logarithm [L].
+
+    Returns:
+        Ten standard deviations [-].
+    """
+    level = jnp.maximum(state, 0.0)
+    absolute = jnp.sqrt((noise.cv * level) ** 2 + noise.floor**2)
+    sd = (absolute / (level + latent_map.offset)).at[_VIA].set(noise.dead_sd)
+    fed = jnp.maximum(feed_L, 0.0)
+    feed_sd = jnp.sqrt((noise.feed_cv * fed) ** 2 + (0.05 * unit) ** 2) / (fed + unit)
+    return jnp.concatenate([sd, feed_sd[None]])
+
+
+def forecast_report(
+    state: Float[Array, "... 9"],
+    diam_base: Scalar,
+    diam_death_coeff: Scalar,
+    noise: AssayNoise | None = None,
+    draws: Float[Array, "... 12"] | None = None,
+) -> Float[Array, "... 12"]:
+    """The twelve reported species, with assay noise if draws are given.
+
+    Args:
+        state: Balanced concentrations.
+        diam_base: Diameter at full viability [um].
+        diam_death_coeff: Its increase per unit dead fraction [um].
+        noise: Assay noise.
+        draws: Standard normal numbers, one per reported species.
+
+    Returns:
+        Values in `FORECAST_SPECIES` order.
+    """
+    clean = report(state, diam_base, diam_death_coeff)
+    if noise is None or draws is None:
+        return clean
+    column = {name: i for i, name in enumerate(FORECAST_SPECIES)}
+    cv = np.zeros(len(FORECAST_SPECIES), int)
+    for name, place in column.items():
+        cv[place] = STATE_ORDER.index(name) if name in STATE_ORDER else 0
+    spread = noise.cv[jnp.asarray(cv)]
+    spread = spread.at[column["Diam"]].set(0.01)
+    wide = (1,) * (clean.ndim - 1) + (-1,)
+    noisy = clean * jnp.exp(spread.reshape(wide) * draws)
+    angle = jnp.arcsin(jnp.sqrt(jnp.clip(1.0 - clean[..., column["Via"]] / 100.0, 1e-12, 1.0)))
+    angle = jnp.clip(angle + noise.dead_sd * draws[..., column["Via"]], 0.0, 0.5 * jnp.pi)
+    via = 100.0 * (1.0 - jnp.sin(angle) ** 2)
+    noisy = noisy.at[..., column["Via"]].set(via)
+    # derived columns follow from the noisy readings of the same sample
+    cells, width = noisy[..., column["VCD"]], noisy[..., column["Diam"]]
+    noisy = noisy.at[..., column["VCV"]].set(1e-4 * cells * jnp.pi / 6.0 * width**3)
+    return noisy.at[..., column["DCD"]].set(cells * (100.0 - via) / jnp.maximum(via, 1e-3))
+
+
+def assay_draws(key: Key, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Standard normal numbers for `forecast_report`."""
+    return jax.random.normal(key, (*shape, len(FORECAST_SPECIES)))

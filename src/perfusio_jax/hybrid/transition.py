@@ -1,0 +1,252 @@
+"""One interval of the hybrid model: prior rates, learned residual, balance, glucose pump.
+
+The residual is learned per cell: `R = R_prior + r s (a + b X)`, with X the geometric mean of
+the viable cells at the start and at the prior's end of the interval. A metabolite's error
+then means the same at 5 and at 50 million cells per mL, and the offset `a` keeps the unit
+finite in a thin culture.
+
+The day's glucose is not a plain balance, because the feed answers to the concentration. It
+is solved as the scalar equation it is,
+
+    dG/dt = D (G_in - G) + f(G) (G_feed - G) + R(t)
+
+with the saturating pump law f and the consumption rate R, which follows the growth of the
+cells through the day, by exponential Rosenbrock-Euler steps. Glucose can therefore neither
+exceed what the pump does nor fall below zero.
+
+Limits, all smooth, none silent (their use is counted in `StepInfo`): the scaled residual
+saturates at `residual_limit`, viable cells at `cells_limit`, and concentrations bend off
+towards zero within `floor` of it.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from perfusio_jax._core import BALANCED, CONTROL_NAMES, HOURS_PER_DAY, Scalar
+from perfusio_jax.chemistry import balance_step, inflow_concentrations, perfusion_flows
+from perfusio_jax.gp import MechanisticModel, mechanistic_rates
+
+_GLC = BALANCED.index("Glc")
+_XV = BALANCED.index("Xv")
+_SUBSTEPS = 10
+_GLUCOSE_SOFTNESS = 0.02
+"""Glucose [g/L] below which uptake is throttled."""
+
+
+def _leaf(value: Any) -> Array:
+    return jnp.asarray(value, float)
+
+
+class ResidualBasis(eqx.Module):
+    """What one unit of the scaled residual is worth."""
+
+    scale: Float[Array, " 9"] = eqx.field(converter=_leaf)
+    """Rate per unit [species unit / h / (1e6 cells/mL)], or plain rate if `per_cell` is 0."""
+    offset: Float[Array, " 9"] = eqx.field(converter=_leaf)
+    """Cells added to the reference [1e6 cells/mL]."""
+    per_cell: Float[Array, " 9"] = eqx.field(converter=_leaf)
+    """Weight of the reference cells [-]: 1 per cell, 0 volumetric."""
+
+    def unit(self, reference: Float[Array, "..."]) -> Float[Array, "... 9"]:
+        """Rate that one unit of residual stands for, given reference cells [1e6/mL]."""
+        wide = (1,) * reference.ndim + (-1,)
+        scale, offset = self.scale.reshape(wide), self.offset.reshape(wide)
+        return scale * (offset + self.per_cell.reshape(wide) * reference[..., None])
+
+
+class Limits(eqx.Module):
+    """Physical limits that keep a path finite wherever the model extrapolates."""
+
+    residual: Scalar = eqx.field(converter=_leaf, default=8.0)
+    """Largest scaled residual, in units of its spread over the training data [-]."""
+    cells: Scalar = eqx.field(converter=_leaf, default=250.0)
+    """Largest viable cell density [1e6 cells/mL]; packed cells are near 250."""
+    floor: Scalar = eqx.field(converter=_leaf, default=1e-3)
+    """Width of the bend at zero, relative to the start or the supply [-]."""
+
+
+class StepInfo(NamedTuple):
+    """What the limits did in one step."""
+
+    residual: Array
+    """Whether the residual was reduced by more than 5 %, per species."""
+    cells: Array
+    """Whether the cell limit took more than 5 %."""
+    floor: Array
+    """Whether a concentration would have been negative, per species."""
+
+
+class Prior(NamedTuple):
+    """The mechanistic interval."""
+
+    rates: Array
+    """Mean rates [species unit / h]."""
+    reference: Array
+    """Reference cells [1e6 cells/mL]."""
+    growth: Array
+    """Logarithm of the ratio of viable cells, end over start [-]."""
+
+
+def saturate(value: Array, limit: Array) -> Array:
+    """Identity to fourth order inside the limit, the limit far outside."""
+    ratio = jnp.abs(value) / limit
+    inside = jnp.where(ratio < 1.0, ratio, 1.0)
+    outside = jnp.where(ratio < 1.0, 1.0, ratio)
+    # two forms of one function; neither power overflows where it is used
+    small = value * (1.0 + inside**4) ** -0.25
+    large = jnp.sign(value) * limit * (1.0 + outside**-4.0) ** -0.25
+    return jnp.where(ratio < 1.0, small, large)
+
+
+def bend_to_zero(value: Array, width: Array) -> Array:
+    """Positive everywhere, equal to the value well above the width; smooth."""
+    root = jnp.sqrt(value**2 + 4.0 * width**2)
+    # for negative values the difference form would cancel
+    return jnp.where(
+        value > 0.0,
+        0.5 * (value + root),
+        2.0 * width**2 / (root - jnp.where(value > 0.0, 0.0, value)),
+    )
+
+
+def prior_step(
+    mech: MechanisticModel, state: Float[Array, " 9"], controls: Float[Array, " 6"], dt_h: Scalar
+) -> Prior:
+    """Mechanistic rates over one interval, and the cells that carry the residual.
+
+    Args:
+        mech: Mechanistic model.
+        state: Balanced state, not negative.
+        controls: Set-points.
+        dt_h: Length [h].
+
+    Returns:
+        Rates and reference.
+    """
+    rates, after, _ = mechanistic_rates(mech, state, controls, dt_h)
+    start = state[_XV] + 1e-3
+    end = jnp.maximum(after[_XV], 0.0) + 1e-3
+    return Prior(rates, jnp.sqrt(start * end), jnp.log(end / start))
+
+
+def flat_prior(state: Float[Array, " 9"]) -> Prior:
+    """No mechanism: zero rates, today's cells."""
+    return Prior(jnp.zeros_like(state), state[_XV] + 1e-3, jnp.zeros_like(state[_XV]))
+
+
+def _phi(z: Array) -> tuple[Array, Array]:
+    """`(exp(z) - 1) / z` and `(exp(z) - 1 - z) / z^2`, exact near zero."""
+    is_small = jnp.abs(z) < 0.05
+    small = jnp.where(is_small, z, 0.0)
+    large = jnp.where(is_small, 1.0, z)
+    one_small = 1.0 + small / 2 * (1.0 + small / 3 * (1.0 + small / 4 * (1.0 + small / 5)))
+    two_small = 0.5 * (1.0 + small / 3 * (1.0 + small / 4 * (1.0 + small / 5 * (1.0 + small / 6))))
+    one_large = jnp.expm1(large) / large
+    two_large = (one_large - 1.0) / large
+    return jnp.where(is_small, one_small, one_large), jnp.where(is_small, two_small, two_large)
+
+
+def glucose_day(
+    mech: MechanisticModel,
+    glucose: Scalar,
+    controls: Float[Array, " 6"],
+    rate: Scalar,
+    growth: Scalar,
+    dt_h: Scalar,
+) -> tuple[Scalar, Scalar]:
+    """Glucose at the end of an interval under pump control.
+
+    Args:
+        mech: Mechanistic model: medium, pump law.
+        glucose: Concentration at the start [g/L].
+        controls: Set-points.
+        rate: Mean net production, negative for uptake [g/L/h].
+        growth: Log ratio of viable cells over the interval [-]; uptake grows with them.
+        dt_h: Length [h].
+
+    Returns:
+        Concentration at the end [g/L] and concentrate fed [L].
+    """
+    named = dict(zip(CONTROL_NAMES, controls, strict=True))
+    dilution = named["perfusion_rate"] / HOURS_PER_DAY
+    inflow = inflow_concentrations(mech.medium, named["pyruvate_feed"])[_GLC]
+    feed = mech.medium.glucose_feed
+    volume = jnp.asarray(mech.volume_L)
+    step = dt_h / _SUBSTEPS
+    middle = (jnp.arange(_SUBSTEPS) + 0.5) / _SUBSTEPS
+    profile = jnp.exp(jnp.clip(growth, -3.0, 3.0) * (middle - 0.5))
+    profile = profile / jnp.mean(profile)
+
+    def pumped(level: Array) -> Array:
+        return mech.pump_rate(level, named["glucose_setpoint"])
+
+    def uptake(level: Array, share: Array) -> Array:
+        # production needs no glucose, uptake does
+        throttle = jnp.tanh(jnp.maximum(level, 0.0) / _GLUCOSE_SOFTNESS)
+        return rate * share * jnp.where(rate < 0.0, throttle, 1.0)
+
+    def slope(level: Array, share: Array) -> Array:
+        supply = dilution * (inflow - level) + pumped(level) * (feed - level)
+        return supply + uptake(level, share)
+
+    def body(carry: tuple[Array, Array], share: Array) -> tuple[tuple[Array, Array], None]:
+        level, fed = carry
+        value, tangent = jax.jvp(lambda g: slope(g, share), (level,), (jnp.ones_like(level),))
+        one, two = _phi(step * jnp.minimum(tangent, 1.0 / step))
+        change = step * one * value
+        mean = level + step * two * value
+        after = jnp.maximum(level + change, 0.0)
+        # what the pump gave is what closes the balance of this step
+        given = after - level - step * (dilution * (inflow - mean) + uptake(mean, share))
+        fed = fed + volume * jnp.maximum(given, 0.0) / (feed - mean)
+        return (after, fed), None
+
+    (end, fed), _ = jax.lax.scan(body, (glucose, jnp.zeros_like(glucose)), profile)
+    return end, fed
+
+
+def apply_residual(
+    mech: MechanisticModel,
+    basis: ResidualBasis,
+    limits: Limits,
+    state: Float[Array, " 9"],
+    controls: Float[Array, " 6"],
+    prior: Prior,
+    residual: Float[Array, " 9"],
+    dt_h: Scalar,
+) -> tuple[Float[Array, " 9"], Scalar, StepInfo]:
+    """Finish the interval: rates, pump, balance, limits.
+
+    Args:
+        mech: Mechanistic model.
+        basis: Unit of the residual.
+        limits: Physical limits.
+        state: Balanced state at the start, not negative.
+        controls: Set-points.
+        prior: Mechanistic interval.
+        residual: Scaled residual [-].
+        dt_h: Length [h].
+
+    Returns:
+        State at the end, concentrate fed [L], and what the limits did.
+    """
+    bounded = saturate(residual, limits.residual)
+    rates = prior.rates + bounded * basis.unit(prior.reference)
+    glucose, fed = glucose_day(mech, state[_GLC], controls, rates[_GLC], prior.growth, dt_h)
+    volume = jnp.asarray(mech.volume_L)
+    flows = perfusion_flows(controls, volume, fed, mech.medium, dt_h, mech.sieving)
+    after = balance_step(state, rates, volume, volume, flows, dt_h, scheme="exponential")
+    after = after.at[_GLC].set(glucose)
+    level = state + jnp.abs(flows.supply) / volume + 1e-2
+    positive = bend_to_zero(after, limits.floor * level)
+    cells = saturate(positive[_XV], limits.cells)
+    info = StepInfo(
+        residual=jnp.abs(bounded) < 0.95 * jnp.abs(residual),
+        cells=cells < 0.95 * positive[_XV],
+        floor=after < 0.0,
+    )
+    return positive.at[_XV].set(cells), fed, info
