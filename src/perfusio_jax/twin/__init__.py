@@ -14,6 +14,8 @@ _FACES = {
     "DEFAULT_RESOLUTION": "gate",
     "DailyScheduler": "scheduler",
     "DispatchReport": "notifications",
+    "Decision": "step",
+    "DigitalTwin": "digital_twin",
     "FileLock": "lock",
     "GateLimits": "gate",
     "GateRequest": "gate",
@@ -25,6 +27,12 @@ _FACES = {
     "Stage": "entries",
     "Stored": "entries",
     "append_durably": "files",
+    "decide": "step",
+    "digest": "step",
+    "estimate": "step",
+    "forecast": "step",
+    "forecast_paths": "step",
+    "history_from_records": "step",
     "gate": "gate",
     "neutralise": "files",
     "operator_edits": "gate",
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
     from .audit import sha256_of as sha256_of
     from .audit import verify_audit as verify_audit
     from .chain import AuditReport as AuditReport
+    from .digital_twin import DigitalTwin as DigitalTwin
     from .entries import JournalError as JournalError
     from .entries import Settlement as Settlement
     from .entries import Stage as Stage
@@ -58,6 +67,13 @@ if TYPE_CHECKING:
     from .notifications import AlarmNotifier as AlarmNotifier
     from .notifications import DispatchReport as DispatchReport
     from .scheduler import DailyScheduler as DailyScheduler
+    from .step import Decision as Decision
+    from .step import decide as decide
+    from .step import digest as digest
+    from .step import estimate as estimate
+    from .step import forecast as forecast
+    from .step import forecast_paths as forecast_paths
+    from .step import history_from_records as history_from_records
 
 
 def __getattr__(name: str) -> Any:

@@ -321,7 +321,7 @@ class DigitalTwin:
         trajectory = history_from_records(rows, volume_L=self.volume_L, run_id=self.run_id)
         decision = await asyncio.to_thread(self._decide, trajectory, read_back)
         mark("decide")
-        alarms = self._alarm(day, decision)
+        alarms = await self._alarm(day, decision, record)
         verdict = await self._act(day, decision, record, read_back)
         mark("write")
         store_forecast(self.log_dir, decision, reactor_id=self.reactor_id)
@@ -446,16 +446,19 @@ class DigitalTwin:
             n_paths=self.config.n_mc_samples,
         )
 
-    def _alarm(self, day: int, decision: Decision) -> list[Any]:
+    async def _alarm(self, day: int, decision: Decision, record: Mapping[str, Any]) -> list[Any]:
         if self.notifier is None:
             return []
-        events = self.notifier.check_forecast(
-            decision.outlook.as_dict(), list(FORECAST_SPECIES), day
-        )
+        events = [
+            *self.notifier.check_sample(record["values"], day),
+            *self.notifier.check_forecast(decision.outlook.as_dict(), list(FORECAST_SPECIES), day),
+        ]
         for event in events:
             self.audit.log("ALARM_RAISED", vars_of(event), day=day)
         if events:
-            self.notifier.dispatch(events)
+            report = await self.notifier.dispatch(events)
+            for channel, problem in report.failed:
+                self.audit.log("ALARM_NOT_DELIVERED", {"channel": channel}, day=day, reason=problem)
         return events
 
     async def _act(

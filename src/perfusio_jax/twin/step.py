@@ -89,6 +89,8 @@ class Decision:
     """Normalised innovation of the last sample; about one if the model fits."""
     policy: BEDDecision
     """The policy's own record, with its explanation."""
+    belief: Belief
+    """Estimate of the state the forecasts start from."""
     digest: str
     """SHA-256 of the inputs: history, model and seed."""
 
@@ -168,13 +170,14 @@ def estimate(
 
 
 @eqx.filter_jit
-def _forecast(
+def forecast_paths(
     model: HybridStateSpaceModel,
     c0: Float[Array, "S 9"],
     controls: Float[Array, "H 6"],
     day0: Array,
     key: Array,
 ) -> Float[Array, "S H 12"]:
+    """Paths of the latent readings, one per start; compiled once per size."""
     paths = draw_paths(model, c0.shape[0], key=key, max_steps=controls.shape[0])
     return rollout(model, paths, c0, controls, day0)
 
@@ -204,8 +207,8 @@ def forecast(
     path_key, state_key = jax.random.split(jax.random.key(seed))
     u = jnp.asarray([controls[n] for n in CONTROL_NAMES], float)
     held = jnp.broadcast_to(u[None, :], (horizon, u.shape[0]))
-    samples = _forecast(model, belief.sample(n_paths, key=state_key), held, belief.day, path_key)
-    values = np.asarray(samples)
+    c0 = belief.sample(n_paths, key=state_key)
+    values = np.asarray(forecast_paths(model, c0, held, belief.day, path_key))
     q10, q50, q90 = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
     days = tuple(float(belief.day) + 1.0 + k for k in range(horizon))
     return Outlook(days, values.mean(axis=0), q10, q50, q90, values)
@@ -265,6 +268,7 @@ def decide(
         state_sd=dict(zip(FORECAST_SPECIES, state.std(axis=0).tolist(), strict=True)),
         innovation=float(_normalised_innovation(beliefs, history.n_days - 1)),
         policy=made,
+        belief=belief,
         digest=digest(history, model, seed),
     )
 

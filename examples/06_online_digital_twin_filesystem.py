@@ -1,0 +1,66 @@
+"""Online digital twin on a CSV file: a 14-day run without hardware.
+
+Writes a synthetic file of daily samples, then lets the twin work through it: read a sample,
+update its model, forecast, recommend set-points. A file does not obey set-points, so this shows
+the twin's side of the loop only; `perfusio-jax demo` closes it.
+"""
+
+import asyncio
+import csv
+import sys
+from pathlib import Path
+
+import perfusio_jax
+
+perfusio_jax.enable_x64()
+
+from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, RunConfig
+from perfusio_jax.connectors.filesystem import FilesystemStore
+from perfusio_jax.simulator import CHOSimulator
+from perfusio_jax.twin.digital_twin import DigitalTwin
+
+
+def write_samples(path: Path, n_days: int) -> None:
+    """Daily samples of a virtual reactor at the centre recipe, gaps and noise included."""
+    simulator = CHOSimulator(clone="CloneX", seed=42)
+
+    async def read() -> list[dict[str, float | None]]:
+        return [await simulator.read_sample(day) for day in range(n_days)]
+
+    rows = asyncio.run(read())
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["day", *rows[0]])
+        for day, row in enumerate(rows):
+            writer.writerow([day, *("" if v is None else f"{v:.5g}" for v in row.values())])
+
+
+def main(folder: Path) -> None:
+    """Write the file, run the twin, show the last recommendations."""
+    folder.mkdir(parents=True, exist_ok=True)
+    csv_path = folder / "my_data.csv"
+    write_samples(csv_path, n_days=14)
+    connector = FilesystemStore(source_path=csv_path)
+    run_cfg = RunConfig(
+        duration_days=14,
+        sampling_interval_hours=24.0,
+        retrain_every=3,
+        acquisition="LogEI",
+        allow_write=True,
+        seed=0,
+    )
+    twin = DigitalTwin(
+        connector=connector,
+        design_space=DEFAULT_AMBR250_DESIGN_SPACE,
+        run_config=run_cfg,
+        log_dir=folder,
+        say=print,
+    )
+    with twin:
+        asyncio.run(twin.run())
+    print((folder / "recommendations.csv").read_text().splitlines()[-1])
+    print(f"records in {folder}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/example06"))

@@ -1,0 +1,322 @@
+"""Command line: demo, simulate, fit, forecast, run, verify-audit, doctor.
+
+Exit codes: 0 done; 1 an error nobody foresaw; 2 a wrong argument or configuration; 3 data that
+cannot be used; 4 the outside world (files, locks, devices); 5 an audit trail that does not
+verify; 6 a computation that failed.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perfusio_jax._core import (
+    AuditError,
+    ConfigError,
+    ConnectorError,
+    DataError,
+    PerfusioError,
+    PrecisionError,
+    SimulationError,
+)
+
+app = typer.Typer(
+    name="perfusio-jax",
+    help="Develops a perfusion cell-culture process by itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EXIT_CODES: dict[type[BaseException], int] = {
+    PrecisionError: 2,
+    ConfigError: 2,
+    DataError: 3,
+    SimulationError: 6,
+    ConnectorError: 4,
+    AuditError: 5,
+    OSError: 4,
+}
+
+
+def cache_folder() -> Path:
+    """Folder of compiled programs, kept between starts."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("perfusio-jax")) / "compiled"
+
+
+def set_up_jax(device: str | None = None) -> None:
+    """Double precision and a persistent compilation cache, for programs started here."""
+    import jax
+
+    from perfusio_jax import enable_x64
+
+    if device:
+        jax.config.update("jax_platforms", device)
+    enable_x64()
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        typer.echo(f"note: no compilation cache ({error}); every start compiles.", err=True)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="Number of repetitions.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    days: Annotated[int, typer.Option(min=4, max=50, help="Days of control.")] = 14,
+    target: Annotated[float | None, typer.Option(help="Target VCV [%].")] = None,
+    oracle: Annotated[
+        bool | None, typer.Option(help="Also run a controller that knows the plant.")
+    ] = None,
+) -> None:
+    """Drive a virtual reactor through CSV files and report what came of it."""
+    set_up_jax()
+    from perfusio_jax.demo.main import run_demo
+
+    run_demo(
+        out,
+        seeds=range(seed, seed + seeds),
+        n_days=days,
+        target=target,
+        with_oracle=seeds > 1 if oracle is None else oracle,
+        console=_console(),
+    )
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Campaign table to write (.csv or .parquet).")],
+    clone: Annotated[str, typer.Option(help="CloneX or CloneY.")] = "CloneX",
+    days: Annotated[int, typer.Option(min=1, max=365, help="Length of each run [d].")] = 28,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    design: Annotated[
+        str, typer.Option(help="wide: all six controls; published: the four of the paper.")
+    ] = "wide",
+    noise: Annotated[bool, typer.Option(help="Assay noise, gaps and jitter.")] = True,
+) -> None:
+    """Simulate the 24+3-run campaign of a virtual clone."""
+    if design not in ("wide", "published"):
+        raise ConfigError(f"design {design!r} is unknown; choose wide or published.")
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise ConfigError(f"{out} must end in .csv or .parquet.")
+    set_up_jax()
+    import jax
+    import jax.numpy as jnp
+
+    from perfusio_jax.connectors import write_campaign
+    from perfusio_jax.simulator import (
+        NoiseModel,
+        campaign_design,
+        initial_state,
+        simulate_campaign,
+        to_trajectories,
+        virtual_reactor,
+    )
+    from perfusio_jax.simulator.plant import FACTORS, PUBLISHED_FACTORS
+
+    factors = FACTORS if design == "wide" else PUBLISHED_FACTORS
+    table = jnp.asarray(campaign_design(seed=seed, factors=factors, spread=design == "wide"))
+    runs = table.shape[0]
+    console = _console()
+    with console.status(f"simulating {runs} runs of {days} d (compiles first)"):
+        readings = simulate_campaign(
+            virtual_reactor(clone),
+            jnp.broadcast_to(initial_state(), (runs, 10)),
+            jnp.broadcast_to(table[:, None, :], (runs, days, 6)),
+            NoiseModel()
+            if noise
+            else NoiseModel(cv_by_species={}, default_cv=0.0, missing_prob=0.0, jitter_hours=0.0),
+            key=jax.random.key(seed),
+        )
+        runs_out = to_trajectories(readings, clone_ids=[clone] * runs)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_campaign(runs_out, out)
+    console.print(f"{runs} runs of {days} d, {clone}, design {design}: {out}")
+
+
+@app.command()
+def fit(
+    campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Fit the hybrid model to a campaign table."""
+    set_up_jax()
+    import jax
+
+    from perfusio_jax.connectors import read_campaign
+    from perfusio_jax.hybrid import fit_hybrid, save
+
+    console = _console()
+    table = read_campaign(campaign)
+    console.print(str(table.report))
+    with console.status("fitting (the first fit on this machine compiles for a minute)"):
+        model, report = fit_hybrid(table.trajectories, key=jax.random.key(seed))
+    save(model, out)
+    console.print(
+        f"{len(table.trajectories)} runs, {report.details['rows']} intervals; "
+        f"{report.optimiser} took {int(report.n_iterations)} iterations, "
+        f"{'converged' if report.converged else 'not converged'}; log evidence "
+        f"{float(report.log_evidence):.1f}; condition {float(report.condition_number):.1e}"
+    )
+    if report.at_bounds:
+        console.print("at the edge of what is sensible: " + ", ".join(report.at_bounds))
+    console.print(f"model: {out}")
+
+
+@app.command()
+def forecast(
+    model: Annotated[Path, typer.Argument(help="Folder of a fitted model.")],
+    samples: Annotated[Path, typer.Argument(help="Samples of one run so far.")],
+    days: Annotated[int, typer.Option(min=1, max=60, help="Days ahead [d].")] = 7,
+    set_point: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value, a set-point from now on.")
+    ] = None,
+    reactor_id: Annotated[str | None, typer.Option(help="Vessel, if the file has several.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path | None, typer.Option(help="CSV to write as well.")] = None,
+) -> None:
+    """Forecast a run from its samples, with 80 % intervals."""
+    set_up_jax()
+    from perfusio_jax.demo.forecasting import forecast_file
+
+    forecast_file(
+        model,
+        samples,
+        days=days,
+        changes=_assignments(set_point or []),
+        reactor_id=reactor_id,
+        seed=seed,
+        out=out,
+        console=_console(),
+    )
+
+
+@app.command()
+def run(
+    what: Annotated[Path, typer.Argument(help="twin.toml, a run folder, or a sample file.")],
+    days: Annotated[int | None, typer.Option(min=1, help="Days in all [d].")] = None,
+    allow_write: Annotated[
+        bool | None, typer.Option("--allow-write/--advise", help="Write set-points, or not.")
+    ] = None,
+    patience: Annotated[
+        float | None, typer.Option(help="How long to wait for a sample [s].")
+    ] = None,
+) -> None:
+    """Run the twin on a folder or a file; Ctrl-C ends it after the present day."""
+    set_up_jax()
+    from perfusio_jax.demo.twin_run import run_twin
+
+    run_twin(what, days=days, allow_write=allow_write, patience_s=patience, console=_console())
+
+
+@app.command("verify-audit")
+def verify_audit_command(
+    where: Annotated[Path, typer.Argument(help="Run folder or audit.jsonl.")],
+) -> None:
+    """Check an audit trail record by record; exit code 5 if it does not verify."""
+    from perfusio_jax.twin import verify_audit
+
+    report = verify_audit(where)
+    typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(5)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation has: versions, devices, precision, cache, write access."""
+    set_up_jax()
+    import jax
+
+    from perfusio_jax import __version__
+
+    lines: list[tuple[str, str, bool]] = [
+        ("perfusio-jax", __version__, True),
+        ("Python", platform.python_version(), sys.version_info >= (3, 11)),
+    ]
+    for package, needs in (("jax", "0.10"), ("jaxlib", "0.10"), ("gpjax", "1.0"), ("diffrax", "")):
+        found = importlib.metadata.version(package)
+        lines.append((package, found, found.startswith(needs)))
+    devices = ", ".join(str(d) for d in jax.devices())
+    lines.append(("devices", devices, True))
+    lines.append(("64-bit floats", str(bool(jax.numpy.zeros(1).dtype == "float64")), True))
+    lines.append(("cores", str(os.cpu_count()), True))
+    for name, folder in (("compilation cache", cache_folder()), ("working folder", Path.cwd())):
+        writable = os.access(folder, os.W_OK) if folder.exists() else False
+        size = sum(p.stat().st_size for p in folder.glob("*")) if name.startswith("comp") else 0
+        note = f"{folder}" + (f" ({size / 1e6:.0f} MB)" if size else "")
+        lines.append((name, note + ("" if writable else " is not writable"), writable))
+    lines.append(("BLAS threads", os.environ.get("OPENBLAS_NUM_THREADS", "not limited"), True))
+    for name, value, good in lines:
+        typer.echo(f"{'ok ' if good else 'BAD'} {name:18s} {value}")
+    if not all(good for _, _, good in lines):
+        raise typer.Exit(2)
+
+
+def _assignments(items: list[str]) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for item in items:
+        name, sign, value = item.partition("=")
+        try:
+            out[name.strip()] = float(value)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise ConfigError(f"--set {item!r} is not of the form name=value.")
+    return out
+
+
+def exit_code(error: BaseException) -> int:
+    """Exit code of an error."""
+    for kind, code in EXIT_CODES.items():
+        if isinstance(error, kind):
+            return code
+    return 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: runs a command, turns errors into one paragraph and an exit code."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    command: Callable[..., Any] = typer.main.get_command(app)
+    try:
+        command(args=args, standalone_mode=True)
+    except (PerfusioError, OSError) as error:
+        if is_debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        typer.echo("stopped.", err=True)
+        raise SystemExit(130) from None
+    except json.JSONDecodeError as error:
+        if is_debug:
+            raise
+        typer.echo(f"error: a file is not valid JSON: {error}", err=True)
+        raise SystemExit(3) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The demonstration: a virtual reactor driven through files, and what it proves."""
