@@ -1,5 +1,8 @@
 """Gaussian processes on rates: kernels, exact inference, function draws, roll-outs."""
 
+from .ensemble import EnsembleMember as EnsembleMember
+from .ensemble import JackknifeEnsemble as JackknifeEnsemble
+from .ensemble import mixture_quantile as mixture_quantile
 from .exact_gp import Conditioned as Conditioned
 from .exact_gp import Gaussian as Gaussian
 from .exact_gp import GaussianLikelihood as GaussianLikelihood
@@ -23,6 +26,8 @@ from .means import MechanisticModel as MechanisticModel
 from .means import MechanisticPriorMean as MechanisticPriorMean
 from .means import ZeroMeanMultiTask as ZeroMeanMultiTask
 from .means import mechanistic_rates as mechanistic_rates
+from .posterior import DensePosterior as DensePosterior
+from .posterior import KroneckerPosterior as KroneckerPosterior
 from .priors import HyperPriors as HyperPriors
 from .sampling import GPPaths as GPPaths
 from .sampling import draw_gp_paths as draw_gp_paths

@@ -12,6 +12,7 @@ one draw for the constant, one that is multiplied by the day. Frequencies are dr
 for every block of paths: their errors then average out over the blocks.
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -123,15 +124,24 @@ def draw_frequencies(
         Angular frequencies per column.
     """
     dims = lengthscale.shape[0]
-    turn, place, order = jax.random.split(key, 3)
+    turn, place = jax.random.split(key)
     blocks = -(-n_frequencies // dims)
     gaussian = jax.random.normal(turn, (blocks, dims, dims), lengthscale.dtype)
+    return _frequencies(lengthscale, gaussian, jax.random.uniform(place), n_frequencies)
+
+
+def _frequencies(lengthscale: Array, gaussian: Array, shift: Array, n_frequencies: int) -> Array:
+    dims = lengthscale.shape[0]
     rotation, triangle = jnp.linalg.qr(gaussian)
     # the sign makes the rotation uniform
     rotation = rotation * jnp.sign(jnp.diagonal(triangle, axis1=1, axis2=2))[:, None, :]
     directions = rotation.transpose(0, 2, 1).reshape(-1, dims)[:n_frequencies]
-    strata = jax.random.permutation(order, n_frequencies).astype(lengthscale.dtype)
-    level = (strata + jax.random.uniform(place, (n_frequencies,))) / n_frequencies
+    # one radius per stratum; the stride spreads them over each orthogonal set
+    stride = max(1, round(0.618 * n_frequencies))
+    while math.gcd(stride, n_frequencies) > 1:
+        stride += 1
+    strata = (np.arange(n_frequencies) * stride) % n_frequencies
+    level = (jnp.asarray(strata, lengthscale.dtype) + shift) / n_frequencies
     level = jnp.clip(level, 1e-12, 1.0 - 1e-12)
     logits, radii = radius_table(dims)
     radius = jnp.exp(
@@ -196,30 +206,35 @@ def draw_gp_paths(
     while n_paths % block_size:
         block_size -= 1
     blocks = n_paths // block_size
-    for_frequencies, for_weights, for_noise = jax.random.split(key, 3)
-    kernel = model.kernel
-    frequencies = jax.vmap(lambda k: draw_frequencies(kernel.lengthscale, n_frequencies, key=k))(
-        jax.random.split(for_frequencies, blocks)
+    kernel, tasks = model.kernel, model.n_tasks
+    dims, size = kernel.n_state_dims, state.inputs.shape[0]
+    turns = -(-n_frequencies // dims)
+    for_normals, for_shifts = jax.random.split(key)
+    # one call for all normal numbers: each further one costs compile time
+    counts = (turns * dims * dims, block_size * 4 * n_frequencies * tasks)
+    total = counts[0] + counts[1] + block_size * size * tasks
+    normals = jax.random.normal(for_normals, (blocks, total), state.inputs.dtype)
+    shifts = jax.random.uniform(for_shifts, (blocks,), state.inputs.dtype)
+    turned = normals[:, : counts[0]].reshape(blocks, turns, dims, dims)
+    frequencies = jax.vmap(lambda g, u: _frequencies(kernel.lengthscale, g, u, n_frequencies))(
+        turned, shifts
     )
     mixing = jnp.linalg.cholesky(kernel.task_covariance())
-    shape = (blocks, block_size, 4 * n_frequencies, model.n_tasks)
-    weights = jax.random.normal(for_weights, shape, mixing.dtype) @ mixing.T
-    noise_sd = jnp.sqrt(
-        model.data.row_noise[:, None] * model.likelihood.variance(model.n_tasks)[None, :]
-    )
-    noise_keys = jax.random.split(for_noise, blocks)
+    shape = (blocks, block_size, 4 * n_frequencies, tasks)
+    weights = normals[:, counts[0] : counts[0] + counts[1]].reshape(shape) @ mixing.T
+    noises = normals[:, counts[0] + counts[1] :].reshape(blocks, block_size, size, tasks)
+    noise_sd = jnp.sqrt(model.data.row_noise[:, None] * model.likelihood.variance(tasks)[None, :])
     present = model.data.present.astype(mixing.dtype)
 
     def update(args: Any) -> Array:
-        freq, weight, noise_key = args
+        freq, weight, noise = args
         features = prior_features(kernel, state.inputs, freq)
         prior = jnp.einsum("nf,pft->pnt", features, weight)
-        noise = jax.random.normal(noise_key, prior.shape, prior.dtype)
         residual = (prior + noise * noise_sd[None, :, :]) * present[None, :, :]
         return state.solved.solve(residual)
 
     # block by block: the features at the training inputs are never held for all blocks
-    updates = jax.lax.map(update, (frequencies, weights, noise_keys))
+    updates = jax.lax.map(update, (frequencies, weights, noises))
     correction = updates.reshape(n_paths, *updates.shape[2:])
     centred = state.weights[None, :, :] - correction
     return GPPaths(

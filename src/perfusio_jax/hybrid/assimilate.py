@@ -409,12 +409,15 @@ def assimilate_arrays(
     Returns:
         Filtered and smoothed ensembles.
     """
-    for_start, for_first, for_steps = jax.random.split(key, 3)
     steps = run.times_h.shape[0] - 1
-    first = _start(model, for_start, n_particles)
+    # one call for all normal numbers: each further one costs compile time; means are taken
+    # out over the ensemble, which lowers sampling error for the same size
+    draws = jax.random.normal(key, (steps + 2, n_particles, _N))
+    draws = draws - jnp.mean(draws, axis=1, keepdims=True)
+    first = model.initial.mean[None, :] + model.initial.sd[None, :] * draws[0]
     stationary = disturbance.sd / jnp.sqrt(jnp.maximum(1.0 - disturbance.persistence**2, 1e-2))
     carried = jnp.where(disturbance.persistence > 0.0, stationary, 0.0)
-    slow = _centred_noise(for_first, (n_particles, _N)) * carried[None, :]
+    slow = draws[1] * carried[None, :]
     members, info0 = _update_states(
         model,
         jnp.concatenate([first, slow], axis=1),
@@ -426,10 +429,9 @@ def assimilate_arrays(
     days = run.times_h / HOURS_PER_DAY
 
     def body(members: Array, xs: Any) -> Any:
-        control, face, feed_L, length, day, k = xs
+        control, face, feed_L, length, day, fresh = xs
         states, carried = model.latent.inverse(members[:, :_N]), members[:, _N:]
-        noise = _centred_noise(k, (n_particles, _N)) * disturbance.sd[None, :]
-        new = disturbance.persistence * carried + noise
+        new = disturbance.persistence * carried + fresh * disturbance.sd[None, :]
 
         def residual(inputs: Array) -> Array:
             return mean_residual(model, inputs) + new
@@ -441,8 +443,7 @@ def assimilate_arrays(
         limited = jnp.mean((step.residual | step.floor | step.cells[:, None]).astype(float))
         return updated, (updated, forecast, info._replace(limited=limited))
 
-    keys = jax.random.split(for_steps, steps)
-    xs = (run.controls[:-1], run.face[1:], run.feed_L[1:], dt, days[:-1], keys)
+    xs = (run.controls[:-1], run.face[1:], run.feed_L[1:], dt, days[:-1], draws[2:])
     _, (updated, forecast, infos) = jax.lax.scan(body, members, xs)
     analysis = jnp.concatenate([members[None, :, :], updated], axis=0)
 

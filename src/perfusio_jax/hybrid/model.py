@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from perfusio_jax._core import (
     CONTROL_NAMES,
+    FORECAST_SPECIES,
     HOURS_PER_DAY,
     STATE_ORDER,
     ConfigError,
@@ -17,7 +18,7 @@ from perfusio_jax._core import (
 )
 from perfusio_jax.chemistry import from_balanced, to_balanced
 from perfusio_jax.gp import GPPaths, MultiTaskRateGP, StepwiseGP, draw_gp_paths
-from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, assay_draws, forecast_report
+from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, forecast_report
 from perfusio_jax.hybrid.transition import (
     Limits,
     ResidualBasis,
@@ -315,12 +316,12 @@ def draw_paths(
     Returns:
         The draws; the same draws serve any state, any controls (common random numbers).
     """
-    for_functions, for_process, for_assay = jax.random.split(key, 3)
+    for_functions, for_noise = jax.random.split(key)
     functions = None
     if model.gp is not None:
         functions = draw_gp_paths(model.gp, n, key=for_functions, n_frequencies=n_frequencies)
-    process = jax.random.normal(for_process, (n, max_steps, _N))
-    return Paths(functions, process, assay_draws(for_assay, (n, max_steps)))
+    noise = jax.random.normal(for_noise, (n, max_steps, _N + len(FORECAST_SPECIES)))
+    return Paths(functions, noise[:, :, :_N], noise[:, :, _N:])
 
 
 def step_batch(

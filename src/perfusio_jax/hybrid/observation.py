@@ -3,12 +3,11 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import BALANCED, FORECAST_SPECIES, STATE_ORDER, Key, Scalar
+from perfusio_jax._core import BALANCED, FORECAST_SPECIES, STATE_ORDER, Scalar
 from perfusio_jax.chemistry import DEFAULT_CV, report
 
 _VIA = STATE_ORDER.index("Via")
@@ -49,8 +48,9 @@ class AssayNoise(eqx.Module):
     """Coefficients of variation in `STATE_ORDER` [-]; viability's at 90 %."""
     floor: Float[Array, " 9"] = eqx.field(converter=_leaf, default=(0.01,) * 9)
     """Absolute standard deviation [unit of the species]; viability's entry is unused."""
-    feed_cv: Scalar = eqx.field(converter=_leaf, default=0.02)
-    """Coefficient of variation of the totalised glucose feed [-]."""
+    feed_cv: Scalar = eqx.field(converter=_leaf, default=0.04)
+    """Coefficient of variation of the totalised glucose feed [-], the pump law's own error
+    included."""
 
     @property
     def dead_sd(self) -> Scalar:
@@ -171,8 +171,3 @@ def forecast_report(
     cells, width = noisy[..., column["VCD"]], noisy[..., column["Diam"]]
     noisy = noisy.at[..., column["VCV"]].set(1e-4 * cells * jnp.pi / 6.0 * width**3)
     return noisy.at[..., column["DCD"]].set(cells * (100.0 - via) / jnp.maximum(via, 1e-3))
-
-
-def assay_draws(key: Key, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Standard normal numbers for `forecast_report`."""
-    return jax.random.normal(key, (*shape, len(FORECAST_SPECIES)))

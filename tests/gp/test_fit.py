@@ -1,0 +1,64 @@
+"""Fitting: better evidence, report, one trace, fallbacks, precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perfusio_jax._core import ConfigError, PrecisionError, Result
+from perfusio_jax.gp import FitConfig, MultiTaskRateGP, fit, log_evidence, log_posterior
+from perfusio_jax.gp import fit as fit_face
+from perfusio_jax.gp.fit import thin_rows
+from tests.gp.cases import N, T
+
+CONFIG = FitConfig(max_iterations=40, n_restarts=2)
+
+
+@pytest.fixture(scope="module")
+def fitted(model):
+    return fit(model, key=jax.random.key(0), config=CONFIG)
+
+
+def test_fit_improves_and_reports(model, fitted):
+    better, report = fitted
+    assert float(report.final) > float(log_posterior(model)) + 1.0
+    assert float(report.final) == pytest.approx(float(log_posterior(better)), rel=1e-6)
+    assert float(report.log_evidence) == pytest.approx(float(log_evidence(better)), rel=1e-9)
+    path = np.asarray(report.evidence)[: int(report.n_iterations)]
+    assert np.all(np.diff(path) >= -1e-9)
+    assert report.optimiser == "lbfgs"
+    assert report.result in (Result.SUCCESS, Result.NOT_CONVERGED)
+    assert report.converged == (report.result == Result.SUCCESS)
+    assert float(report.condition_number) >= 1.0
+    assert better.state is not None
+
+
+def test_gradient_is_small_where_it_says_converged(fitted):
+    better, report = fitted
+    if not report.converged:
+        pytest.skip("the search ended on its budget")
+    grad = jax.grad(lambda m: log_posterior(m))(better).kernel.state.lengthscale.raw
+    assert float(jnp.max(jnp.abs(grad))) / N < 0.05
+
+
+def test_adam_reaches_the_same_neighbourhood(model, fitted):
+    config = FitConfig(adam_iterations=250)
+    _, report = fit(model, key=jax.random.key(0), config=config, method="adam")
+    assert report.optimiser == "adam"
+    assert float(report.final) > float(fitted[1].final) - 2.0
+
+
+def test_thinning_keeps_a_fixed_size(table):
+    x, y = table
+    model = MultiTaskRateGP(x, y, n_tasks=T, capacity=N + 8)
+    subset = thin_rows(model.data, 10)
+    assert subset.inputs.shape[0] == 10
+    assert bool(jnp.all(subset.row_present))
+    assert thin_rows(model.data, 100).inputs.shape[0] == N + 8
+
+
+def test_unknown_method_and_single_precision_are_refused(model):
+    with pytest.raises(ConfigError, match="newton"):
+        fit_face(model, key=jax.random.key(0), method="newton")
+    with jax.enable_x64(False), pytest.raises(PrecisionError, match="enable_x64"):
+        fit_face(model, key=jax.random.key(0))
