@@ -488,3 +488,21 @@ def test_state_hash_separates_its_parts(tmp_path):
     file.write_bytes(b"abc")
     assert sha256_of(file) == sha256_of(b"abc")
     assert sha256_of(b"ab", b"c") != sha256_of(b"a", b"bc")
+
+
+def test_a_head_that_cannot_be_used_is_named_after_the_last_record(small):
+    log, head = small
+    n = log.count(b"\n")
+    for bad in (None, b"", head + b" ", head.replace(b'"count":4', b'"count":-4')):
+        assert verify(log, bad).first_bad == n + 1
+    assert verify(log, Head("run-7", n, "0" * 64, n - 1).to_bytes()).first_bad == n + 1
+    assert "no audit log" in verify(b"", None).reason
+    assert "head (audit.head) is missing" in verify(log, None).reason
+
+
+@pytest.mark.parametrize("value", [2**53 - 1, 2**53, -(2**53), 2**53 + 1])
+def test_integers_are_exact_or_text_at_the_edge_of_what_doubles_hold(value):
+    written, marks = plain(value)
+    exact = abs(value) <= 2**53 - 1
+    assert written == (value if exact else str(value))
+    assert bool(marks) == (not exact)

@@ -376,3 +376,27 @@ def test_without_rate_limit_or_balance_a_finite_request_is_always_written(limits
     )
     verdict = check_promises(request, limits)
     assert verdict.action == "write"
+
+
+def test_a_request_that_does_not_say_so_may_not_write():
+    bare = GateRequest(GOOD.setpoints, READ_BACK, 1.0, 1.0)
+    assert gate(bare, LIMITS).action == "hold"
+    assert gate(dataclasses.replace(bare, allow_write=True), LIMITS).action == "hold"
+    assert gate(dataclasses.replace(bare, armed=True), LIMITS).action == "hold"
+
+
+def test_bleed_may_equal_perfusion():
+    even = {"perfusion_rate": 0.5, "bleed_rate": 0.5}
+    verdict = judge(setpoints=even, read_back=even)
+    assert dict(verdict.setpoints) == even
+    dataclasses.replace(LIMITS, fallback_recipe=even)
+
+
+def test_more_than_half_a_step_from_what_was_asked_is_called_clamped():
+    limits = GateLimits(
+        lower={"temperature": 35.0}, upper={"temperature": 37.44}, resolution={"temperature": 0.1}
+    )
+    read_back = {"temperature": 37.0}
+    assert judge(limits, setpoints={"temperature": 37.44}, read_back=read_back).clamped == ()
+    over = judge(limits, setpoints={"temperature": 37.47}, read_back=read_back)
+    assert over.setpoints["temperature"] == 37.4 and over.clamped == ("temperature",)
