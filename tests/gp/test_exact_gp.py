@@ -26,9 +26,7 @@ def test_evidence_equals_gpjax(table):
     x, y = table
     model = MultiTaskRateGP(x, y, GaussianLikelihood(0.2), n_tasks=T)
     rows, flat = to_indexed(model.scaling(x), y / model.target_scale[None, :])
-    prior = gpx.gps.Prior(
-        mean_function=gpx.mean_functions.Zero(), kernel=model.kernel, jitter=0.0
-    )
+    prior = gpx.gps.Prior(mean_function=gpx.mean_functions.Zero(), kernel=model.kernel, jitter=0.0)
     posterior = prior * gpx.likelihoods.Gaussian(obs_stddev=jnp.sqrt(0.2))
     reference = gpx.objectives.conjugate_mll(posterior, gpx.Dataset(X=rows, y=flat[:, None]))
     assert float(log_evidence(model)) == pytest.approx(float(reference), abs=1e-8)
@@ -97,7 +95,9 @@ def test_evidence_gradient_against_finite_differences():
     h = 1e-6
 
     def moved(s):
-        return kronecker_log_density(*(m + s * d for m, d in zip((gram, tasks, y), directions)))
+        return kronecker_log_density(
+            *(m + s * d for m, d in zip((gram, tasks, y), directions, strict=True))
+        )
 
     assert float(exact) == pytest.approx(float((moved(h) - moved(-h)) / (2 * h)), rel=1e-6)
 

@@ -32,7 +32,7 @@ from perfusio_jax.gp import MechanisticModel, mechanistic_rates
 
 _GLC = BALANCED.index("Glc")
 _XV = BALANCED.index("Xv")
-_SUBSTEPS = 10
+_SUBSTEPS = 20
 _GLUCOSE_SOFTNESS = 0.02
 """Glucose [g/L] below which uptake is throttled."""
 
@@ -200,9 +200,8 @@ def glucose_day(
         change = step * one * value
         mean = level + step * two * value
         after = jnp.maximum(level + change, 0.0)
-        # what the pump gave is what closes the balance of this step
-        given = after - level - step * (dilution * (inflow - mean) + uptake(mean, share))
-        fed = fed + volume * jnp.maximum(given, 0.0) / (feed - mean)
+        # the law at the step's mean level: never more than the pump can give
+        fed = fed + volume * step * pumped(jnp.maximum(mean, 0.0))
         return (after, fed), None
 
     (end, fed), _ = jax.lax.scan(body, (glucose, jnp.zeros_like(glucose)), profile)

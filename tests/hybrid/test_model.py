@@ -1,0 +1,170 @@
+"""Roll-outs: shapes, common random numbers, derivatives, seed faces, limits, storage."""
+
+import json
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER, ConfigError, DataError
+from perfusio_jax.chemistry import from_balanced
+from perfusio_jax.hybrid import (
+    HybridStateSpaceModel,
+    draw_paths,
+    forecast_run,
+    initial_belief,
+    load,
+    model_hash,
+    rollout,
+    rollout_with_info,
+    save,
+)
+from tests.hybrid.cases import START, ToyMechanism
+
+CONTROLS = jnp.array([1.0, 0.1, 5.0, 37.0, 850.0, 1.0])
+STATE = jnp.asarray(START)
+roll = eqx.filter_jit(rollout)
+
+
+@pytest.fixture(scope="module")
+def paths(hybrid):
+    return eqx.filter_jit(draw_paths)(
+        hybrid, 32, key=jax.random.key(0), max_steps=4, n_frequencies=32
+    )
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return jnp.broadcast_to(CONTROLS[None, :], (3, 6))
+
+
+def test_rollout_is_a_function_of_its_inputs(hybrid, paths, plan):
+    first = roll(hybrid, paths, STATE, plan, 0.0)
+    assert first.shape == (32, 3, len(FORECAST_SPECIES))
+    assert bool(jnp.all(jnp.isfinite(first)) & jnp.all(first >= 0.0))
+    assert np.array_equal(first, roll(hybrid, paths, STATE, plan, 0.0))
+    each = roll(hybrid, paths, jnp.broadcast_to(STATE[None, :], (32, 9)), plan, 0.0)
+    assert np.allclose(first, each, rtol=1e-12)
+
+
+def test_columns_agree_with_each_other(hybrid, paths, plan):
+    values = roll(hybrid, paths, STATE, plan, 0.0)
+    column = {name: values[..., i] for i, name in enumerate(FORECAST_SPECIES)}
+    volume = 1e-4 * column["VCD"] * jnp.pi / 6 * column["Diam"] ** 3
+    assert np.allclose(column["VCV"], volume, rtol=1e-9)
+    via = 100 * column["VCD"] / (column["VCD"] + column["DCD"])
+    assert np.allclose(column["Via"], via, rtol=1e-5)
+
+
+def test_derivative_in_controls_and_start(hybrid, paths, plan):
+    def mean_cells(bleed, cells):
+        values = rollout(hybrid, paths, STATE.at[0].set(cells), plan.at[:, 1].set(bleed), 0.0)
+        return jnp.mean(values[:, -1, 0])
+
+    value = jax.jit(mean_cells)
+    slopes = jax.jit(jax.grad(mean_cells, argnums=(0, 1)))(0.1, 2.0)
+    h = 1e-4
+    bleed = (value(0.1 + h, 2.0) - value(0.1 - h, 2.0)) / (2 * h)
+    cells = (value(0.1, 2.0 + h) - value(0.1, 2.0 - h)) / (2 * h)
+    assert float(slopes[0]) == pytest.approx(float(bleed), rel=1e-4)
+    assert float(slopes[1]) == pytest.approx(float(cells), rel=1e-4)
+
+
+def test_noise_switches_act(hybrid, paths, plan):
+    clean = roll(hybrid, paths, STATE, plan, 0.0, process_noise=False)
+    noisy = roll(hybrid, paths, STATE, plan, 0.0)
+    read = roll(hybrid, paths, STATE, plan, 0.0, measurement_noise=True)
+    assert float(jnp.std(noisy[:, -1, 0])) > float(jnp.std(clean[:, -1, 0]))
+    assert float(jnp.std(read[:, -1, 0])) > float(jnp.std(noisy[:, -1, 0]))
+    via = read[..., FORECAST_SPECIES.index("Via")]
+    assert bool(jnp.all((via >= 0.0) & (via <= 100.0)))
+
+
+def test_info_counts_no_limits_in_ordinary_use(hybrid, paths, plan):
+    _, info = eqx.filter_jit(rollout_with_info)(hybrid, paths, STATE, plan, 0.0)
+    assert bool(info.is_finite)
+    assert float(jnp.max(info.residual_limited)) < 0.02
+    assert float(info.cells_limited) == 0.0
+
+
+def test_one_trace_for_new_numbers(hybrid, paths, plan, traces):
+    fun = eqx.filter_jit(traces(lambda *a: rollout(*a)))
+    fun(hybrid, paths, STATE, plan, jnp.asarray(0.0))
+    fun(hybrid, paths, STATE * 1.1, plan * 0.9, jnp.asarray(3.0))
+    assert traces.count == 1
+
+
+def test_seed_faces(hybrid):
+    face = from_balanced(STATE)
+    result = hybrid.predict_trajectory(face, CONTROLS, 2, n_samples=32)
+    assert result["mean"].shape == (2, 9)
+    assert np.all(result["q10"] <= result["q90"])
+    mean, low, high = hybrid.predict_next_state(face, CONTROLS, 0, n_samples=32)
+    assert mean.shape == low.shape == high.shape == (9,)
+    assert float(mean[0]) == pytest.approx(float(result["mean"][0, 0]), rel=0.2)
+    assert hybrid.gp_model.n_species == 9
+
+
+def test_forecast_of_a_face_and_of_a_belief(hybrid):
+    face = from_balanced(STATE)
+    sure = forecast_run(hybrid, face, CONTROLS, 3, 64)
+    assert sure["days"].tolist() == [1, 2, 3]
+    assert sure["mean"].shape == (3, len(STATE_ORDER))
+    again = forecast_run(hybrid, face, CONTROLS, 3, 64)
+    assert np.array_equal(sure["q90"], again["q90"])
+    belief = initial_belief(hybrid, face, key=jax.random.key(0), n_particles=48)
+    vague = forecast_run(hybrid, belief, CONTROLS, 3, 64, names=("VCD", "VCV"))
+    assert vague["mean"].shape == (3, 2)
+    spread = [f["q90"][0, 0] - f["q10"][0, 0] for f in (vague, sure)]
+    assert float(spread[0]) > float(spread[1])
+
+
+def test_bad_requests_are_refused(hybrid, paths, plan):
+    face = from_balanced(STATE)
+    with pytest.raises(ConfigError, match="unknown species"):
+        forecast_run(hybrid, face, CONTROLS, names=("Lys",))
+    with pytest.raises(ConfigError, match="finite"):
+        forecast_run(hybrid, face.at[3].set(jnp.nan), CONTROLS)
+    with pytest.raises(ConfigError, match="clone"):
+        forecast_run(hybrid, face, CONTROLS, clone_id=1)
+    with pytest.raises(ConfigError, match="max_steps"):
+        rollout(hybrid, paths, STATE, jnp.broadcast_to(CONTROLS[None, :], (9, 6)), 0.0)
+    with pytest.raises(ConfigError, match="start of shape"):
+        rollout(hybrid, paths, jnp.ones((5, 9)), plan, 0.0)
+    with pytest.raises(ConfigError, match="neither"):
+        HybridStateSpaceModel(ToyMechanism(), None, use_mechanism=False)
+    with pytest.raises(ConfigError, match="species_names"):
+        HybridStateSpaceModel(ToyMechanism(), None, species_names=["VCD"])
+
+
+def test_saved_model_comes_back_bit_for_bit(hybrid, prior, tmp_path):
+    save(hybrid, tmp_path)
+    back = load(tmp_path, mech_model=prior)
+    assert eqx.tree_equal(hybrid, back)
+    assert model_hash(back) == model_hash(hybrid)
+
+
+def test_damaged_saves_are_refused(hybrid, prior, tmp_path):
+    save(hybrid, tmp_path)
+    header = json.loads((tmp_path / "header.json").read_text())
+    with pytest.raises(ConfigError, match="ToyMechanism"):
+        load(tmp_path)
+    (tmp_path / "header.json").write_text(json.dumps({**header, "schema_version": 99}))
+    with pytest.raises(DataError, match="99"):
+        load(tmp_path, mech_model=prior)
+    (tmp_path / "header.json").write_text(json.dumps({**header, "sha256": "0"}))
+    with pytest.raises(DataError, match="hash"):
+        load(tmp_path, mech_model=prior)
+    (tmp_path / "header.json").write_text("{")
+    with pytest.raises(DataError, match="JSON"):
+        load(tmp_path, mech_model=prior)
+    (tmp_path / "header.json").write_text(json.dumps(header))
+    blob = (tmp_path / "arrays.npz").read_bytes()
+    (tmp_path / "arrays.npz").write_bytes(blob[: len(blob) // 2])
+    with pytest.raises(DataError):
+        load(tmp_path, mech_model=prior)
+    (tmp_path / "arrays.npz").unlink()
+    with pytest.raises(DataError, match="not complete"):
+        load(tmp_path, mech_model=prior)
