@@ -68,8 +68,9 @@ class Tolerances(eqx.Module):
     """Unit of value: the spread of the values seen before the search."""
 
 
-Objective = Callable[[Array], tuple[Array, Array]]
-"""`z (n,) -> (value, gradient)`, to be minimised."""
+Objective = Callable[[Array, Array], tuple[Array, Array]]
+"""`(z (q,d), ceiling) -> (value, gradient)`, to be minimised. Where the value is above the
+ceiling the trial will be refused, and the gradient is not looked at."""
 
 
 def minimise_lanes(
@@ -80,7 +81,8 @@ def minimise_lanes(
     tolerances: Tolerances,
     memory: int = 10,
     max_rounds: int = 200,
-) -> tuple[Lane, Int[Array, ""]]:
+    is_sequential: bool = False,
+) -> tuple[Lane, Int[Array, ""], Int[Array, ""]]:
     """Run all starts to the end.
 
     Args:
@@ -90,15 +92,26 @@ def minimise_lanes(
         tolerances: When to stop.
         memory: Curvature pairs kept.
         max_rounds: Evaluations of every lane, the first included.
+        is_sequential: Evaluate lanes one after the other and skip those that have stopped,
+            instead of all at once: for objectives that fill the processor by themselves.
 
     Returns:
-        Final lanes (leading axis R) and the number of rounds.
+        Final lanes (leading axis R), the number of rounds, and of evaluations made.
     """
     R, q, d = starts.shape
     geometry = _Geometry(polytope, q, d)
 
-    def evaluate(flat: Array) -> tuple[Array, Array]:
-        value, gradient = jax.vmap(objective)(flat.reshape(R, q, d))
+    def evaluate(lanes: Lane) -> tuple[Array, Array]:
+        points = lanes.trial.reshape(R, q, d)
+        ceilings = jax.vmap(_ceiling)(lanes)
+        if is_sequential:
+            old = (lanes.f, lanes.g.reshape(R, q, d))
+            value, gradient = jax.lax.map(
+                lambda x: jax.lax.cond(x[0], lambda: x[3], lambda: objective(x[1], x[2])),
+                (lanes.is_done, points, ceilings, old),
+            )
+        else:
+            value, gradient = jax.vmap(objective)(points, ceilings)
         return value, gradient.reshape(R, q * d)
 
     flat = starts.reshape(R, q * d)
@@ -120,19 +133,21 @@ def minimise_lanes(
         code=jnp.full((R,), Result.MAX_STEPS.value),
     )
 
-    def unfinished(carry: tuple[Lane, Array]) -> Array:
-        lanes, n_rounds = carry
+    def unfinished(carry: tuple[Lane, Array, Array]) -> Array:
+        lanes, n_rounds, _ = carry
         return (n_rounds < max_rounds) & ~jnp.all(lanes.is_done)
 
-    def one_round(carry: tuple[Lane, Array]) -> tuple[Lane, Array]:
-        lanes, n_rounds = carry
-        value, gradient = evaluate(lanes.trial)
+    def one_round(carry: tuple[Lane, Array, Array]) -> tuple[Lane, Array, Array]:
+        lanes, n_rounds, n_evals = carry
+        value, gradient = evaluate(lanes)
+        n_new = jnp.sum(jnp.asarray(~lanes.is_done, int)) if is_sequential else R
         moved = jax.vmap(lambda lane, f, g: _advance(lane, f, g, geometry, tolerances))(
             lanes, value, gradient
         )
-        return moved, n_rounds + 1
+        return moved, n_rounds + 1, n_evals + n_new
 
-    return jax.lax.while_loop(unfinished, one_round, (empty, jnp.zeros((), int)))
+    zero_count = jnp.zeros((), int)
+    return jax.lax.while_loop(unfinished, one_round, (empty, zero_count, zero_count))
 
 
 class _Geometry:
@@ -158,6 +173,15 @@ class _Geometry:
         return jax.vmap(along_face)(flat.reshape(self.shape), *face).reshape(-1)
 
 
+def _ceiling(lane: Lane) -> Array:
+    """Largest value at the trial point that is accepted: Armijo's condition."""
+    # rounding of the value must not refuse a step at the bottom of a flat valley
+    slack = 4.0 * jnp.finfo(lane.f.dtype).eps * jnp.abs(lane.f)
+    # a step bent by the limits can have a rising slope: it must then at least not go up
+    slope = jnp.minimum(jnp.dot(lane.g, lane.trial - lane.z), 0.0)
+    return jnp.where(jnp.isinf(lane.f), jnp.inf, lane.f + ARMIJO * slope + slack)
+
+
 def _advance(lane: Lane, f: Array, g: Array, geometry: _Geometry, tolerances: Tolerances) -> Lane:
     """What one lane does with the value and gradient at its trial point.
 
@@ -169,11 +193,7 @@ def _advance(lane: Lane, f: Array, g: Array, geometry: _Geometry, tolerances: To
     is_finite = jnp.isfinite(f) & jnp.all(jnp.isfinite(g))
     moved = lane.trial - lane.z
     slope = jnp.dot(lane.g, moved)
-    # rounding of the value must not refuse a step at the bottom of a flat valley
-    slack = jnp.where(is_first, 0.0, 4.0 * jnp.finfo(f.dtype).eps * jnp.abs(lane.f))
-    # a step bent by the limits can have a rising slope: it must then at least not go up
-    enough = f <= lane.f + ARMIJO * jnp.minimum(slope, 0.0) + slack
-    accepted = is_finite & (is_first | enough)
+    accepted = is_finite & (f <= _ceiling(lane))
 
     rise = f - lane.f - slope
     parabola = -0.5 * slope / jnp.where(rise > 0, rise, 1.0)

@@ -76,7 +76,8 @@ class BEDPolicy:
     """Daily self-driving control policy.
 
     The object holds settings and an immutable tuple of past decisions, nothing else; the
-    numbers come from `recommend`. Nothing random happens beyond `seed` and `day`.
+    numbers come from `recommend`. Given `u_now`, a decision depends on its arguments alone, not
+    on the history, so that a restarted process decides the same.
 
     Reference:
         Gadiyar et al. (2026), section 3.2 and figure 5.
@@ -164,6 +165,7 @@ class BEDPolicy:
         seed: int | None = None,
         *,
         u_now: ArrayLike | dict[str, float] | None = None,
+        u_plan: ArrayLike | dict[str, float] | None = None,
         timestamp: datetime | None = None,
         fixed: dict[str, float] | None = None,
     ) -> BEDDecision:
@@ -180,6 +182,7 @@ class BEDPolicy:
             seed: Seed of paths and search, combined with `day`; None is 0.
             u_now: Set-points in force, by name or in the design space's order; by default the
                 last recommendation, or the centre of the design space on the first call.
+            u_plan: Last plan, where it was not carried out; competes for the incumbent.
             timestamp: When, for the record.
             fixed: Set-points held at a value by the operator, by name.
 
@@ -192,6 +195,7 @@ class BEDPolicy:
             DataError: If the state has the wrong shape or a gap.
         """
         now = self._set_points(u_now)
+        plan = None if u_plan is None else self._set_points(u_plan)
         held = {self._position(name): value for name, value in (fixed or {}).items()}
         number = 0 if seed is None else int(seed)
         state, face = _latent(c_current)
@@ -200,7 +204,7 @@ class BEDPolicy:
         if is_plain and not isinstance(model, RolloutSurrogate):
             made = self._on_plain_surrogate(model, now, best_f, number + int(day), held)
         else:
-            made = self._on_rollouts(model, state, now, best_f, (int(day), number), held)
+            made = self._on_rollouts(model, state, (now, plan), best_f, (int(day), number), held)
         decision = BEDDecision(
             timestamp=timestamp,
             day=int(day),
@@ -216,12 +220,12 @@ class BEDPolicy:
         self,
         model: Any,
         state: Array,
-        now: Array,
+        known: tuple[Array, Array | None],
         best_f: float | None,
         when: tuple[int, int],
         held: dict[int, float],
     ) -> dict[str, Any]:
-        day, seed = when
+        (day, seed), (now, plan) = when, known
         if self.acqf_name not in SINGLE_OBJECTIVE:
             raise ConfigError(
                 f"{self.acqf_name} designs for several objectives; a policy that tracks targets "
@@ -239,7 +243,6 @@ class BEDPolicy:
                 )
             paths = draw_paths(model, self.n_paths, key=path_key)
         template, positions = self._embedding(now)
-        last = self._history[-1].recommended_controls if self._history else None
         u, info = recommend(
             model,
             paths,
@@ -248,7 +251,7 @@ class BEDPolicy:
             ofv=self.ofv,
             limits=self.limits,
             day0=float(day),
-            u_plan=None if last is None else jnp.asarray([last[n] for n in self._names]),
+            u_plan=plan,
             chance=self.chance,
             preferences=self.preferences,
             acquisition=self.acqf_name,

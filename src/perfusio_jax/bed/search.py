@@ -24,6 +24,9 @@ from perfusio_jax.bed.sampling import sobol_points
 DUPLICATE_DISTANCE = 1e-3
 """Largest normalised coordinate difference of two ends that count as one optimum [-]."""
 
+DIFFERENCE_STEP = 1e-5
+"""Step of the one-sided differences, normalised coordinates [-]; for 64-bit floats."""
+
 
 class SearchSettings(NamedTuple):
     """Sizes and tolerances of a search; a change of any of them compiles anew."""
@@ -44,6 +47,11 @@ class SearchSettings(NamedTuple):
     """Largest projected gradient entry at the end, per unit of value spread."""
     value_tolerance: float = 1e-11
     """Relative increase that counts as progress [-]."""
+    derivative: str = "reverse"
+    """`reverse` or `forward` mode, or `difference`: one-sided differences of `DIFFERENCE_STEP`
+    in normalised coordinates, for acquisitions that run fast but compile slowly."""
+    is_sequential: bool = False
+    """Evaluate the starts one after the other, skipping those that have stopped."""
 
 
 class SearchInfo(NamedTuple):
@@ -104,48 +112,74 @@ def maximise(
         the batch the inner point of the limits.
     """
     unit, to_physical = _normalise(box)
-    q = raw.shape[1]
-
-    def negative(z: Array) -> Array:
-        return -acqf(to_physical(z))
-
-    project = jax.vmap(jax.vmap(unit.project))
     points = jax.vmap(jax.vmap(unit.fold))(raw)
-    scores = jax.lax.map(
-        lambda z: acqf(to_physical(z)),
-        points,
-        batch_size=_divisor(raw.shape[0], settings.raw_batch),
-    )
-    is_finite = jnp.isfinite(scores)
-    chosen = _boltzmann(scores, is_finite, settings, key=key)
-    z0 = points[chosen]
+    batch_size = _divisor(raw.shape[0], settings.raw_batch)
+    scores = jax.lax.map(lambda z: acqf(to_physical(z)), points, batch_size=batch_size)
+    z0 = points[choose_starts(scores, settings, key=key)]
     if starts is not None:
-        z0 = jnp.concatenate([project(_to_unit(box, starts)), z0], axis=0)
+        z0 = jnp.concatenate([to_unit(box, starts), z0], axis=0)
+    return climb(acqf, box, z0, scores, settings=settings)
 
+
+def raw_points(box: Polytope, raw: Float[Array, "N q d"]) -> Float[Array, "N q d"]:
+    """Points of the unit cube as feasible set-points.
+
+    Args:
+        box: Limits.
+        raw: Points of the unit cube.
+
+    Returns:
+        Candidates in their own units.
+    """
+    unit, to_physical = _normalise(box)
+    return jax.vmap(to_physical)(jax.vmap(jax.vmap(unit.fold))(raw))
+
+
+def climb(
+    acqf: Callable[[Array], Array],
+    box: Polytope,
+    starts: Float[Array, "R q d"],
+    scores: Float[Array, "N"],
+    *,
+    settings: SearchSettings,
+) -> tuple[Float[Array, "q d"], Float[Array, ""], SearchInfo]:
+    """Second half of `maximise`: from starting points to the best end.
+
+    Args:
+        acqf: Batch of candidates `(q,d)` in, one number out.
+        box: Limits, unit of the set-points.
+        starts: Starting points in normalised coordinates; projected onto the limits first.
+        scores: Acquisition at the raw points: sets the scale of the tolerances.
+        settings: Sizes and tolerances.
+
+    Returns:
+        Best batch, its value, diagnostics, as `maximise`.
+    """
+    unit, to_physical = _normalise(box)
+    z0 = jax.vmap(jax.vmap(unit.project))(starts)
+    R, q, d = z0.shape
+    is_finite = jnp.isfinite(scores)
     high = jnp.max(jnp.where(is_finite, scores, -jnp.inf))
     low = jnp.min(jnp.where(is_finite, scores, jnp.inf))
-    has_spread = jnp.isfinite(high) & jnp.isfinite(low) & (high > low)
-    scale = jnp.where(has_spread, jnp.minimum(high - low, 1.0), 1.0)
-    tolerances = Tolerances(
-        jnp.asarray(settings.gradient_tolerance, z0.dtype),
-        jnp.asarray(settings.value_tolerance, z0.dtype),
-        scale,
-    )
-    lanes, n_rounds = minimise_lanes(
-        jax.value_and_grad(negative),
+    has_spread = jnp.any(is_finite) & (high > low)
+    lanes, n_rounds, n_climbs = minimise_lanes(
+        _differentiated(lambda z: -acqf(to_physical(z)), settings),
         unit,
         z0,
-        tolerances=tolerances,
+        tolerances=Tolerances(
+            jnp.asarray(settings.gradient_tolerance, z0.dtype),
+            jnp.asarray(settings.value_tolerance, z0.dtype),
+            jnp.where(has_spread, jnp.minimum(high - low, 1.0), 1.0),
+        ),
         memory=settings.memory,
         max_rounds=settings.max_rounds,
+        is_sequential=settings.is_sequential,
     )
-    R = z0.shape[0]
     lost = ~jnp.isfinite(lanes.f)
     values = jnp.where(lost, jnp.nan, -lanes.f)
     best = jnp.argmax(jnp.where(lost, -jnp.inf, values))
     ends = lanes.z.reshape(z0.shape)
-    inner = jnp.broadcast_to(unit.inner[None, :], (q, unit.inner.shape[0]))
-    winner = jnp.where(lost[best], inner, ends[best])
+    winner = jnp.where(lost[best], jnp.broadcast_to(unit.inner[None, :], (q, d)), ends[best])
     tangent = jax.vmap(jax.vmap(lambda z, g: unit.tangent(z, g)[0]))
     norms = jnp.max(jnp.abs(tangent(ends, lanes.g.reshape(z0.shape))), axis=(1, 2))
     info = SearchInfo(
@@ -157,7 +191,7 @@ def maximise(
         n_converged=jnp.sum(jnp.asarray(lanes.code == Result.SUCCESS.value, int)),
         n_duplicates=_count_duplicates(ends.reshape(R, -1), values),
         n_rounds=n_rounds,
-        n_evals=raw.shape[0] + n_rounds * R,
+        n_evals=scores.shape[0] + n_climbs,
         n_raw_nonfinite=jnp.sum(jnp.asarray(~is_finite, int)),
         is_flat=jnp.any(is_finite) & ~has_spread,
         best=best,
@@ -165,6 +199,56 @@ def maximise(
         gradient=-lanes.g[best].reshape(z0.shape[1:]),
     )
     return to_physical(winner), values[best], info
+
+
+def _differentiated(
+    function: Callable[[Array], Array], settings: SearchSettings
+) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """Value and gradient; differences are taken only below the ceiling, where they are used."""
+    if settings.derivative == "reverse":
+        pair = jax.value_and_grad(function)
+        return lambda z, ceiling: pair(z)
+    if settings.derivative == "forward":
+        return lambda z, ceiling: _by_tangents(function, z)
+    if settings.derivative == "difference":
+        return lambda z, ceiling: _by_differences(function, z, ceiling)
+    raise ConfigError(
+        f"derivative={settings.derivative!r} is unknown; the modes are reverse, forward and "
+        "difference."
+    )
+
+
+def _by_tangents(function: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
+    basis = jnp.eye(z.size, dtype=z.dtype).reshape(-1, *z.shape)
+    along = jax.vmap(lambda t: jax.jvp(function, (z,), (t,)), out_axes=(None, 0))
+    value, slopes = along(basis)
+    return value, slopes.reshape(z.shape)
+
+
+def _by_differences(
+    function: Callable[[Array], Array], z: Array, ceiling: Array
+) -> tuple[Array, Array]:
+    """One loop body for the value and every difference, so that the function compiles once."""
+    n = z.size
+    # step inwards, so that no point leaves the unit box
+    step = jnp.where(z < 0.5, DIFFERENCE_STEP, -DIFFERENCE_STEP).astype(z.dtype)
+
+    def more(carry: tuple[Array, Array, Array]) -> Array:
+        i, value, _ = carry
+        return (i == 0) | ((i <= n) & (value <= ceiling))
+
+    def one(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        i, value, slopes = carry
+        # round 0 evaluates the point itself
+        moved = z.reshape(-1).at[i - 1].add(jnp.where(i > 0, step.reshape(-1)[i - 1], 0.0))
+        found = function(moved.reshape(z.shape))
+        slope = (found - value) / step.reshape(-1)[i - 1]
+        slopes = jnp.where(i > 0, slopes.at[i - 1].set(slope), slopes)
+        return i + 1, jnp.where(i > 0, value, found), slopes
+
+    start = (jnp.zeros((), int), jnp.zeros((), z.dtype), jnp.zeros(n, z.dtype))
+    _, value, slopes = jax.lax.while_loop(more, one, start)
+    return value, slopes.reshape(z.shape)
 
 
 def optimise_acquisition(
@@ -328,7 +412,16 @@ def _normalise(box: Polytope) -> tuple[Polytope, Callable[[Array], Array]]:
     return unit, to_physical
 
 
-def _to_unit(box: Polytope, x: Array) -> Array:
+def to_unit(box: Polytope, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Set-points in coordinates from 0 to 1 of the box; fixed ones in the middle.
+
+    Args:
+        box: Limits.
+        x: Set-points.
+
+    Returns:
+        Normalised coordinates, not clipped.
+    """
     width = box.upper - box.lower
     shape = (1,) * (x.ndim - 1) + (-1,)
     safe = jnp.where(width > 0, width, 1.0).reshape(shape)
@@ -336,14 +429,23 @@ def _to_unit(box: Polytope, x: Array) -> Array:
     return jnp.where((width > 0).reshape(shape), inside, 0.5)
 
 
-def _boltzmann(
-    scores: Array, is_finite: Array, settings: SearchSettings, *, key: Key
+def choose_starts(
+    scores: Float[Array, "N"], settings: SearchSettings, *, key: Key
 ) -> Int[Array, "R"]:
     """Draw starts without replacement, better ones more often; the best one always.
 
     Adding Gumbel noise to the standardised scores and taking the largest draws without
     replacement with Boltzmann weights. Points that are not finite come last.
+
+    Args:
+        scores: Acquisition at the raw points.
+        settings: `n_restarts` and the sharpness `eta`.
+        key: Random key.
+
+    Returns:
+        Rows of the chosen points.
     """
+    is_finite = jnp.isfinite(scores)
     n = jnp.maximum(jnp.sum(jnp.asarray(is_finite, scores.dtype)), 1.0)
     known = jnp.where(is_finite, scores, 0.0)
     mean = jnp.sum(known) / n

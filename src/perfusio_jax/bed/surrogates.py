@@ -277,7 +277,20 @@ class RolloutSurrogate(eqx.Module):
         Returns:
             Scores `(S,)` or `(S,m)`, and a log feasibility `()`, at most zero.
         """
-        trajectories = self.trajectories(x)
+        return self.score_of(self.trajectories(x), x)
+
+    def score_of(
+        self, trajectories: Float[Array, "S H K"], x: Float[Array, "d"]
+    ) -> tuple[Array, Array]:
+        """`scores` of a candidate whose forecast is known.
+
+        Args:
+            trajectories: Its forecast samples.
+            x: The candidate.
+
+        Returns:
+            Scores and log feasibility.
+        """
         score = self.ofv.scaled_score(trajectories)
         mean = jnp.mean(score, axis=0, keepdims=True)
         score = mean + self.exploration * (score - mean)
