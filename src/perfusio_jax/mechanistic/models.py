@@ -1,7 +1,7 @@
 """The mechanistic model as the hybrid uses it: simulate, rates, one interval ahead."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -11,8 +11,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError
 from perfusio_jax.chemistry import Medium, from_balanced, to_balanced
+from perfusio_jax.mechanistic.daily import advance_interval
 from perfusio_jax.mechanistic.integrators import (
-    advance_fixed,
     balanced_to_plant,
     make_plan,
     plant_to_balanced,
@@ -28,9 +28,6 @@ from perfusio_jax.mechanistic.reactor import (
     face_derivatives,
     fluxes,
 )
-
-GRID: Final[tuple[float, ...]] = (0.02, 0.06, 0.12, 0.2, 0.3, 0.3)
-"""Steps of `advance` as parts of the interval, short after the set-points have changed."""
 
 
 class CHOPerfusionModel(eqx.Module):
@@ -121,13 +118,12 @@ class CHOPerfusionModel(eqx.Module):
         Returns:
             State after the interval, and the concentrated glucose fed in it [L].
         """
-        state, glucose_L = advance_fixed(
+        state, glucose_L = advance_interval(
             self.reactor,
             balanced_to_plant(jnp.asarray(c)),
             jnp.asarray(u),
             dt_h,
             volume_L=self.volume_L,
-            fractions=GRID,
         )
         return plant_to_balanced(state), glucose_L
 
