@@ -211,7 +211,7 @@ async def drive(
         model,
         demo_space(target),
         notifier=AlarmNotifier(
-            {"Via": (90.0, 100.0), "Amm": (0.0, 8.0)},
+            {"Via": (88.0, 100.0), "Amm": (0.0, 8.0)},
             channels=["file"],
             alarm_file=folder / "alarms.jsonl",
         )

@@ -1,0 +1,35 @@
+"""The README's code runs as printed, and its lines name things that exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_library_example_runs_as_printed():
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    titer, slope, best = (float(v) for v in re.findall(r"(-?\d+) mg/L", done.stdout))
+    assert 100 < titer < 5000 and best >= titer and slope < 0
+
+
+def test_every_command_line_names_a_command_and_every_target_exists():
+    from typer.main import get_command
+
+    from perfusio_jax.cli import app
+
+    known = set(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
+    named = re.findall(r"^perfusio-jax ([a-z-]+)", TEXT, re.M)
+    assert named and set(named) <= known
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make ([a-z]+)", TEXT, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert (ROOT / link).exists(), link

@@ -1,0 +1,316 @@
+import asyncio
+import datetime as dt
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perfusio_jax._core import CONTROL_NAMES, ConfigError, ConnectorError, DataError, RunLockedError
+from perfusio_jax.bed import BEDDecision
+from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, RunConfig
+from perfusio_jax.connectors import BioreactorConnectorBase, FilesystemStore, SampleNotReady
+from perfusio_jax.hybrid import HybridStateSpaceModel
+from perfusio_jax.mechanistic import CHOPerfusionModel
+from perfusio_jax.simulator import CHOSimulator
+from perfusio_jax.twin import DigitalTwin, GateLimits, verify_audit
+from perfusio_jax.twin.step import digest, history_from_records, padded_length
+
+CENTRE = DEFAULT_AMBR250_DESIGN_SPACE.centre
+
+
+class Steady:
+    """A policy that asks for the same set-points every day and remembers nothing."""
+
+    class ofv:
+        horizon = 3
+
+    def __init__(self, wanted: dict[str, float]) -> None:
+        self.design_space = DEFAULT_AMBR250_DESIGN_SPACE
+        self.wanted = wanted
+        self.seen: list[dict] = []
+
+    def decide(self, belief, day, model, *, seed, u_now, timestamp, fixed):
+        self.seen.append({"day": day, "u_now": dict(u_now), "fixed": dict(fixed), "seed": seed})
+        return BEDDecision(
+            timestamp=timestamp,
+            day=day,
+            recommended_controls=dict(self.wanted),
+            acqf_value=0.0,
+            acqf_name="qLogEI",
+            current_state={},
+        )
+
+
+class Rack(BioreactorConnectorBase):
+    """A connector over a simulator, with a switchboard of troubles."""
+
+    def __init__(self) -> None:
+        self.simulator = CHOSimulator(controls=CENTRE, seed=1)
+        self.written: list[dict[str, float]] = []
+        self.is_dead_on_write = False
+        self.lost: set[int] = set()
+        self.values: dict[str, float | None] = {}
+
+    async def is_alive(self) -> bool:
+        return True
+
+    async def read_sample(self, day):
+        if day in self.lost:
+            raise SampleNotReady(f"day {day} is not there")
+        return {**await self.simulator.read_sample(day), **self.values}
+
+    async def write_setpoints(self, setpoints) -> None:
+        if self.is_dead_on_write:
+            raise ConnectorError("the line broke")
+        self.written.append(dict(setpoints))
+        await self.simulator.write_setpoints(setpoints)
+
+    async def read_setpoints(self):
+        return dict(self.simulator.controls)
+
+
+@pytest.fixture(scope="module")
+def model() -> HybridStateSpaceModel:
+    return HybridStateSpaceModel(CHOPerfusionModel(), None)
+
+
+def make_twin(folder: Path, model, connector=None, wanted=None, **settings) -> DigitalTwin:
+    settings.setdefault("allow_write", True)
+    settings.setdefault("run_config", RunConfig(seed=3, n_mc_samples=16, duration_days=3))
+    return DigitalTwin(
+        connector or Rack(),
+        model,
+        DEFAULT_AMBR250_DESIGN_SPACE,
+        Steady(wanted or {**CENTRE, "bleed_rate": 0.2}),  # pyright: ignore[reportArgumentType]
+        log_dir=folder,
+        patience_seconds=0.0,
+        **settings,
+    )
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+
+
+def test_three_days_are_read_decided_written_and_recorded(tmp_path, model):
+    rack = Rack()
+    with make_twin(tmp_path, model, rack) as twin:
+        twin.run_sync(3)
+    assert [w["bleed_rate"] for w in rack.written] == [0.2, 0.2, 0.2]
+    assert rack.simulator.day == 2
+    assert verify_audit(tmp_path).ok
+    kinds = [r["event_type"] for r in records(tmp_path)]
+    assert kinds.count("SAMPLE_READ") == kinds.count("DECISION_MADE") == 3
+    assert kinds.count("SETPOINT_CHANGE") == 3
+    lines = (tmp_path / "recommendations.csv").read_text().splitlines()
+    assert len(lines) == 4 and lines[0].startswith("decided_at,reactor_id,day,perfusion_rate")
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tmp_path / "forecasts.parquet").to_pandas()
+    assert len(table) == 3 * 3 * 12
+    assert (table.q10 <= table.q90).all() and np.isfinite(table["mean"]).all()
+
+
+def test_without_permission_nothing_is_written_and_recommendations_are_kept(tmp_path, model):
+    rack = Rack()
+    with make_twin(tmp_path, model, rack, allow_write=False) as twin:
+        result = twin.step(0)
+    assert rack.written == []
+    assert result["verdict"].action == "hold"
+    assert "allow_write" in " ".join(result["verdict"].reasons)
+    assert len((tmp_path / "recommendations.csv").read_text().splitlines()) == 2
+
+
+def test_a_second_run_on_the_same_folder_goes_on_where_it_was(tmp_path, model):
+    rack = Rack()
+    with make_twin(tmp_path, model, rack) as twin:
+        twin.run_sync(1)
+    with make_twin(tmp_path, model, rack) as twin:
+        twin.run_sync(3)
+        policy = twin.policy
+    assert [s["day"] for s in policy.seen] == [1, 2]
+    assert len(rack.written) == 3
+    with make_twin(tmp_path, model, rack) as twin:
+        twin.run_sync(3)
+        assert twin.policy.seen == []
+
+
+def test_a_folder_in_use_is_refused_by_name(tmp_path, model):
+    with make_twin(tmp_path, model), pytest.raises(RunLockedError, match="in use"):
+        make_twin(tmp_path, model)
+
+
+def test_a_write_that_broke_is_settled_by_reading_back(tmp_path, model):
+    rack = Rack()
+    rack.is_dead_on_write = True
+    with make_twin(tmp_path, model, rack) as twin, pytest.raises(ConnectorError, match="broke"):
+        twin.step(0)
+    rack.is_dead_on_write = False
+    with make_twin(tmp_path, model, rack) as twin:
+        assert len(twin.journal.pending()) == 1
+        twin.step(0)
+        assert twin.journal.pending() == []
+        assert [s.day for s in twin.journal.samples("R00")] == [0]
+    assert len(rack.written) == 1
+    settled = [r for r in records(tmp_path) if r["event_type"] == "WRITE_SETTLED"]
+    assert settled[0]["payload"]["verdict"] == "decide_anew"
+
+
+def test_a_write_that_arrived_unconfirmed_is_not_sent_again(tmp_path, model):
+    class Deaf(Rack):
+        async def write_setpoints(self, setpoints) -> None:
+            await super().write_setpoints(setpoints)
+            if len(self.written) == 1:
+                raise ConnectorError("no confirmation came")
+
+    rack = Deaf()
+    with make_twin(tmp_path, model, rack) as twin, pytest.raises(ConnectorError):
+        twin.step(0)
+    with make_twin(tmp_path, model, rack) as twin:
+        result = twin.step(0)
+    assert result["decision"] is None  # settled as arrived: the day is done
+    assert len(rack.written) == 1
+
+
+def test_a_lost_sample_is_named_and_waits(tmp_path, model):
+    rack = Rack()
+    rack.lost = {0}
+    with make_twin(tmp_path, model, rack) as twin, pytest.raises(ConnectorError, match="day 0"):
+        twin.step(0)
+    assert rack.written == []
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"VCD": 1e4}, "VCD"),
+        (
+            dict.fromkeys(("VCD", "Via", "Glc", "Gln", "Glu", "Lac", "Amm", "Pyr", "Titer")),
+            "no measurement",
+        ),
+    ],
+)
+def test_implausible_samples_hold_the_set_points(tmp_path, model, values, why):
+    rack = Rack()
+    rack.values = values
+    with make_twin(tmp_path, model, rack) as twin:
+        result = twin.step(0)
+    assert result["verdict"].action == "hold"
+    assert why in " ".join(result["verdict"].reasons)
+    assert rack.written == []
+
+
+def test_start_up_days_watch_only(tmp_path, model):
+    rack = Rack()
+    with make_twin(tmp_path, model, rack, startup_days=2) as twin:
+        twin.run_sync(3)
+    assert len(rack.written) == 1
+
+
+def test_what_an_operator_moved_by_hand_is_left_alone_until_armed_again(tmp_path, model):
+    rack = Rack()
+    with make_twin(tmp_path, model, rack) as twin:
+        twin.step(0)
+        asyncio.run(rack.simulator.write_setpoints({"temperature": 36.9}))
+        twin.step(1)
+        assert twin.policy.seen[-1]["fixed"] == {"temperature": pytest.approx(36.9)}
+        assert rack.simulator.controls["temperature"] == pytest.approx(36.9)
+        twin.arm("somebody")
+        twin.step(2)
+        assert "temperature" in rack.written[-1]
+
+
+def test_the_gate_keeps_a_wild_policy_inside_the_limits(tmp_path, model):
+    rack = Rack()
+    wild = {**CENTRE, "bleed_rate": 50.0, "temperature": -5.0}
+    limits = GateLimits.from_design_space(DEFAULT_AMBR250_DESIGN_SPACE)
+    with make_twin(tmp_path, model, rack, wanted=wild) as twin:
+        verdict = twin.step(0)["verdict"]
+    if verdict.is_write:
+        for name, value in verdict.setpoints.items():
+            assert limits.lower[name] <= value <= limits.upper[name]
+    assert set(verdict.clamped) >= {"temperature"} or verdict.action == "hold"
+
+
+def test_same_inputs_same_bytes(tmp_path, model):
+    answers = []
+    for name in ("a", "b"):
+        with make_twin(tmp_path / name, model, Rack()) as twin:
+            answers.append(twin.step(0)["decision"])
+    a, b = answers
+    assert a.digest == b.digest
+    assert a.outlook.samples.tobytes() == b.outlook.samples.tobytes()
+    assert np.asarray(a.belief.particles).tobytes() == np.asarray(b.belief.particles).tobytes()
+
+
+def test_settings_that_make_no_sense_are_refused(tmp_path, model):
+    rack = Rack()
+    with pytest.raises(ConfigError, match="design space"):
+        DigitalTwin(rack, model, log_dir=tmp_path)
+    with pytest.raises(ConfigError, match="retrain_every"):
+        make_twin(tmp_path, model, retrain_every=0)
+    with pytest.raises(ConfigError, match="startup_days"):
+        make_twin(tmp_path, model, startup_days=-1)
+    empty = DEFAULT_AMBR250_DESIGN_SPACE.replace(control_bounds={})
+    with pytest.raises(ConfigError, match="no controls"):
+        DigitalTwin(rack, model, empty, log_dir=tmp_path)
+    with make_twin(tmp_path, model, allow_write=False) as twin:
+        with pytest.raises(ConfigError, match="allow_write"):
+            twin.arm("me")
+
+
+def test_history_marks_what_is_missing_and_carries_controls_forward():
+    rows = [
+        {"time_h": 0.0, "values": {"VCD": 2.0}, "controls": CENTRE},
+        {"time_h": 24.5, "values": {"VCD": None, "Via": 98.0}, "controls": {"bleed_rate": 0.3}},
+    ]
+    run = history_from_records(rows, volume_L=0.25)
+    assert np.isnan(run.get_species("VCD")[1]) and np.isnan(run.get_species("Via")[0])
+    assert run.get_control("bleed_rate").tolist() == [CENTRE["bleed_rate"], 0.3]
+    assert run.get_control("temperature").tolist() == [CENTRE["temperature"]] * 2
+    assert not np.isfinite(run.stream_totals).any()
+    with pytest.raises(DataError, match="no sample"):
+        history_from_records([], volume_L=0.25)
+
+
+def test_padding_doubles_and_digest_sees_every_number(model):
+    assert [padded_length(n) for n in (1, 63, 64, 200)] == [64, 64, 128, 256]
+    other = HybridStateSpaceModel(CHOPerfusionModel(volume_L=0.26), None)
+    assert digest(model) == digest(model) != digest(other)
+
+
+def test_growing_runs_do_not_compile_again(tmp_path, model):
+    from perfusio_jax.twin import step
+
+    with make_twin(tmp_path, model) as twin:
+        twin.step(0)
+        before = step.forecast_paths._cached._cache_size()
+        twin.step(1)
+        twin.step(2)
+        assert step.forecast_paths._cached._cache_size() == before
+
+
+def test_the_file_connector_of_the_tutorial(tmp_path, model):
+    path = tmp_path / "my_data.csv"
+    simulator = CHOSimulator(seed=42)
+    rows = [asyncio.run(simulator.read_sample(day)) for day in range(2)]
+    names = list(rows[0])
+    lines = [",".join(["day", *names])]
+    for day, row in enumerate(rows):
+        cells = ["" if row[n] is None else f"{row[n]:.5g}" for n in names]
+        lines.append(",".join([str(day), *cells]))
+    path.write_text("\n".join(lines) + "\n")
+    twin = DigitalTwin(
+        connector=FilesystemStore(path, clock=lambda: dt.datetime.now(dt.UTC)),
+        design_space=DEFAULT_AMBR250_DESIGN_SPACE,
+        bed_policy=Steady(CENTRE),  # pyright: ignore[reportArgumentType]
+        run_config=RunConfig(duration_days=2, allow_write=True, seed=0, n_mc_samples=16),
+        log_dir=tmp_path,
+    )
+    with twin:
+        asyncio.run(twin.run())
+    assert (tmp_path / "setpoints.csv").read_text().count("\n") == 3
+    assert set(CONTROL_NAMES) <= set(
+        (tmp_path / "setpoints.csv").read_text().split("\n")[0].split(",")
+    )
