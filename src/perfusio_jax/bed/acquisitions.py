@@ -13,6 +13,7 @@ Reference:
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +49,9 @@ _MONTE_CARLO: Final = {
     "LogEI": montecarlo.MCLogExpectedImprovement,
     "UCB": montecarlo.MCUpperConfidenceBound,
 }
+# building is an edge a user calls: op by op it would take seconds
+_boxes = eqx.filter_jit(nondominated_boxes)
+_noisy_hypervolume = eqx.filter_jit(multiobjective.noisy_hypervolume)
 _NEEDS_BEST_F: Final = frozenset({"PI", "EI", "LogEI"})
 
 
@@ -233,7 +237,7 @@ def _multi_objective(
             raise ConfigError("qNEHVI needs `ref_point`: one value per objective.")
         _check_dimension(name, ref.shape[0])
         draws = common.draws(ref.shape[0], n_points, join_pending=False)
-        return multiobjective.noisy_hypervolume(draws, baseline, ref)
+        return _noisy_hypervolume(draws, baseline, ref)
     if weights is None:
         m = ref.shape[0] if ref is not None else _count_objectives(common.model, baseline)
         rng = np.random.default_rng(common.seed)
@@ -253,7 +257,8 @@ def _expected_hypervolume(
                 "or `Y_baseline`, the objectives observed so far."
             )
         _check_dimension("qEHVI", ref.shape[0])
-        partitioning = nondominated_boxes(jnp.atleast_2d(jnp.asarray(Y_baseline, float)), ref)
+        known = jnp.atleast_2d(jnp.asarray(Y_baseline, float))
+        partitioning = _boxes(known, ref)
     if not isinstance(partitioning, BoxDecomposition):
         raise ConfigError(
             f"partitioning is a {type(partitioning).__name__}; it must be a BoxDecomposition, "

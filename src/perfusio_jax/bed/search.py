@@ -74,7 +74,8 @@ class SearchInfo(NamedTuple):
     n_rounds: Int[Array, ""]
     """Rounds of value-and-gradient evaluations."""
     n_evals: Int[Array, ""]
-    """Acquisition evaluations in all: raw ones, and rounds times starts."""
+    """Acquisition evaluations in all, raw ones and those of every start; one with its gradient
+    counts once."""
     n_raw_nonfinite: Int[Array, ""]
     """Raw points whose value was NaN or infinite; masked, never chosen."""
     is_flat: Bool[Array, ""]
