@@ -16,16 +16,16 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from perfusio_jax._core import ConfigError, Result, SimulationError, summarise
 from perfusio_jax.chemistry import from_balanced, to_balanced
 from perfusio_jax.mechanistic.kinetics import CHOKinetics
-from perfusio_jax.mechanistic.lanes import (
+from perfusio_jax.mechanistic.lanes import integrate_lanes
+from perfusio_jax.mechanistic.plan import (
     DEFAULT_METHOD,
     N_STATE,
     LaneSolution,
     Method,
     Plan,
     Tolerances,
-    integrate_lanes,
-    plant_step,
 )
+from perfusio_jax.mechanistic.plant_step import plant_step
 from perfusio_jax.mechanistic.reactor import (
     BALANCED_COLUMNS,
     N_PLANT,
@@ -122,13 +122,12 @@ def make_plan(
         jnp.broadcast_to(volume[None, :], by_interval.shape[:2]),
         middle[: by_interval.shape[0]],
     )
-    zero = jnp.zeros((n, runs), initial.dtype)
     return Plan(
         initial=jnp.concatenate([initial.T, volume[None, :]]),
         inputs=inputs,
         lengths=lengths,
-        removed=zero if removed_L is None else jnp.asarray(removed_L, initial.dtype).T,
-        bolus=jnp.zeros((n, N_STATE, runs), initial.dtype)
+        removed=None if removed_L is None else jnp.asarray(removed_L, initial.dtype).T,
+        bolus=None
         if bolus is None
         else jnp.transpose(jnp.asarray(bolus, initial.dtype), (1, 2, 0)),
     )
@@ -474,6 +473,7 @@ def advance_fixed(
 
     # A loop, not an unrolled chain: XLA fuses a chain of steps into one kernel that computes
     # every step again for each of its readers, and takes minutes to compile it.
+    @jax.checkpoint  # a step costs less to take again than to store what its derivative needs
     def step(carry: tuple, h: Array) -> tuple:
         y, glucose = carry
         out = plant_step(reactor, inputs, y, h, method).y

@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import CONTROL_NAMES, ConfigError
 from perfusio_jax.chemistry import Medium
-from perfusio_jax.mechanistic.kinetics import CHOKinetics, saturation
+from perfusio_jax.mechanistic.kinetics import CHOKinetics
 
 PLANT_SPECIES: Final[tuple[str, ...]] = (
     "Xv",
@@ -102,7 +102,8 @@ class Reactor(eqx.Module):
     """`perfusion`: harvest keeps the volume; `chemostat`: bleed keeps it, nothing is retained;
     `fed_batch`: nothing leaves between samples and the volume grows."""
     perfusion_mode: PerfusionMode = eqx.field(static=True, default="vvd")
-    """`vvd`: first control in vessel volumes per day; `cspr`: in pL/cell/d."""
+    """`vvd`: first control in vessel volumes per day; `cspr`: in pL/cell/d, and the bleed gives
+    way while the cells are too few for the inflow to cover it."""
 
     def __check_init__(self) -> None:
         """Refuse unknown modes."""
@@ -205,35 +206,52 @@ class Fluxes(NamedTuple):
     """Harvest through the filter [L/h]."""
 
 
-def fluxes(reactor: Reactor, inputs: DayInputs, state: Parts) -> Fluxes:
+def _concentrations(state: Parts) -> Parts:
+    inverse_V = 1.0 / state[N_PLANT]
+    return tuple(n * inverse_V for n in state[:N_PLANT])
+
+
+def _oxygen(inputs: DayInputs, Xv: Array) -> Array:
+    crowding = Xv * inputs.inverse_cell_limit
+    crowding = crowding * crowding
+    return 1.0 / (1.0 + crowding * crowding)
+
+
+def growth_rate(reactor: Reactor, inputs: DayInputs, state: Parts) -> Array:
+    """Specific growth rate at a state [1/h].
+
+    Everything growth does to the reactor passes through this one number, which is what keeps
+    the Jacobian sparse: see `rosenbrock.factorise`.
+    """
+    kin = reactor.kinetics
+    Xv, _, _, glc, gln, _, lac, amm, _, _ = _concentrations(state)
+    amm_effect = kin.inhibition_amm * amm
+    lac_effect = kin.inhibition_lac * lac
+    inhibition = (1.0 + amm_effect * amm_effect) * (1.0 + lac_effect * lac_effect)
+    # saturation(glc) saturation(gln) / inhibition, as one quotient.
+    return (inputs.mu_max * _oxygen(inputs, Xv) * glc * gln) / (
+        (kin.K_glc + jnp.abs(glc)) * (kin.K_gln + jnp.abs(gln)) * inhibition
+    )
+
+
+def fluxes(reactor: Reactor, inputs: DayInputs, state: Parts, mu: Array | None = None) -> Fluxes:
     """All flows and rates at a state.
 
     Args:
         reactor: Cells and vessel.
         inputs: Constants of the interval.
         state: Ten amounts V·c in `PLANT_SPECIES` order, then the volume [L].
+        mu: Specific growth rate [1/h]; that of the state by default.
 
     Returns:
         Fluxes per hour.
     """
     kin, medium = reactor.kinetics, reactor.medium
     V = state[N_PLANT]
-    inverse_V = 1.0 / V
-    Xv, Xd, Xl, glc, gln, glu, lac, amm, pyr, mab = (n * inverse_V for n in state[:N_PLANT])
-
-    crowding = Xv * inputs.inverse_cell_limit
-    crowding = crowding * crowding
-    oxygen = 1.0 / (1.0 + crowding * crowding)
-    amm_effect = kin.inhibition_amm * amm
-    lac_effect = kin.inhibition_lac * lac
-    inhibition = 1.0 / ((1.0 + amm_effect * amm_effect) * (1.0 + lac_effect * lac_effect))
-    mu = (
-        inputs.mu_max
-        * saturation(glc, kin.K_glc)
-        * saturation(gln, kin.K_gln)
-        * (inhibition * oxygen)
-    )
-    death = (inputs.death + kin.k_starve * (1.0 - oxygen)) * Xv
+    concentrations = _concentrations(state)
+    Xv, Xd, _, glc, gln, glu, lac, amm, pyr, _ = concentrations
+    mu = growth_rate(reactor, inputs, state) if mu is None else mu
+    death = (inputs.death + kin.k_starve * (1.0 - _oxygen(inputs, Xv))) * Xv
     lysis = kin.k_lysis * Xd
     q_glc = kin.q_glc(mu, Xv, glc)
     q_gln = kin.q_gln(mu, Xv, gln)
@@ -260,6 +278,8 @@ def fluxes(reactor: Reactor, inputs: DayInputs, state: Parts) -> Fluxes:
         F_perfusion = F_perfusion * Xv
     if reactor.mode == "perfusion":
         F_bleed = inputs.bleed * V
+        if reactor.perfusion_mode == "cspr":  # few cells, little perfusion: the bleed gives way
+            F_bleed = jnp.minimum(F_bleed, F_perfusion + F_glucose)
         F_harvest = F_perfusion + F_glucose - F_bleed
     elif reactor.mode == "chemostat":
         F_bleed = F_perfusion + F_glucose
@@ -282,16 +302,24 @@ def fluxes(reactor: Reactor, inputs: DayInputs, state: Parts) -> Fluxes:
         zero,
     )
     sieving = [reactor.sieving[k] for k in range(N_PLANT - 1)] + [inputs.product_sieving]
-    concentrations = (Xv, Xd, Xl, glc, gln, glu, lac, amm, pyr, mab)
     outflow = tuple(
         (F_bleed + F_harvest * sigma) * c for sigma, c in zip(sieving, concentrations, strict=True)
     )
     return Fluxes(inflow, outflow, reaction, F_perfusion, F_bleed, F_glucose, F_harvest)
 
 
-def vector_field(reactor: Reactor, inputs: DayInputs, state: Parts) -> Parts:
-    """Time derivative of ten amounts and the volume [amount/h, L/h]."""
-    flow = fluxes(reactor, inputs, state)
+def vector_field(
+    reactor: Reactor, inputs: DayInputs, state: Parts, mu: Array | None = None
+) -> Parts:
+    """Time derivative of ten amounts and the volume [amount/h, L/h].
+
+    Args:
+        reactor: Cells and vessel.
+        inputs: Constants of the interval.
+        state: Ten amounts, then the volume [L].
+        mu: Specific growth rate [1/h]; that of the state by default.
+    """
+    flow = fluxes(reactor, inputs, state, mu)
     amounts = tuple(
         i - o + r for i, o, r in zip(flow.inflow, flow.outflow, flow.reaction, strict=True)
     )

@@ -1,0 +1,252 @@
+"""One Rosenbrock step of the plant, and its derivative."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from perfusio_jax.mechanistic.plan import N_STATE, Method, Totals
+from perfusio_jax.mechanistic.reactor import (
+    N_PLANT,
+    DayInputs,
+    Parts,
+    Reactor,
+    fluxes,
+    growth_rate,
+    vector_field,
+)
+from perfusio_jax.mechanistic.rosenbrock import (
+    Pattern,
+    Solve,
+    Stages,
+    bordered_jacobian,
+    bordered_product,
+    factorise,
+    make_pattern,
+    rosenbrock_step,
+)
+
+
+class Step(NamedTuple):
+    """Result of one step."""
+
+    y: Parts
+    """Amounts and volume at its end."""
+    error: Parts
+    """Difference to the embedded solution."""
+    quadrature: Parts
+    """Increments of the totals."""
+
+
+@functools.cache
+def jacobian_pattern(mode: str, perfusion_mode: str) -> Pattern:
+    """Structural zeros of the plant's Jacobian; the growth rate is the border (unknown 11)."""
+    mu = N_STATE
+    # Xv Xd Xl Glc Gln Glu Lac Amm Pyr Titer V mu; what each derivative can depend on. Glucose is
+    # everywhere because the pump's volume leaves through the filter.
+    depends: list[set[int]] = [
+        {0, 3, mu},
+        {0, 1, 3},
+        {1, 2, 3},
+        {0, 3, mu},
+        {0, 3, 4, mu},
+        {0, 3, 4, 5, mu},
+        {0, 3, 6, mu},
+        {0, 3, 4, 7, 8, mu},
+        {3, 7, 8},
+        {0, 3, 9, mu},
+        set(),
+        {0, 3, 4, 6, 7},
+    ]
+    if perfusion_mode == "cspr":
+        for row in depends[:N_PLANT]:
+            row.add(0)
+    if mode == "fed_batch":
+        for row in depends:
+            row.add(N_PLANT)
+        depends[N_PLANT].add(3)
+        if perfusion_mode == "cspr":
+            depends[N_PLANT].add(0)
+    return make_pattern(depends)
+
+
+def quadrature(reactor: Reactor, inputs: DayInputs, y: Parts, kind: Totals) -> Parts:
+    """What the totals are integrals of."""
+    flow = fluxes(reactor, inputs, y)
+    streams = (flow.perfusion, flow.bleed, flow.glucose, flow.harvest)
+    if kind == "streams":
+        return streams
+    return (*flow.inflow, *flow.outflow, *flow.reaction, *streams)
+
+
+def plant_step(reactor: Reactor, inputs: DayInputs, y: Parts, h: Array, method: Method) -> Step:
+    """One Rosenbrock step of the plant.
+
+    Its derivative is written out below: left to itself, differentiation goes through every
+    operation of the elimination, and the compiler takes minutes over the result.
+
+    Args:
+        reactor: Cells and vessel.
+        inputs: Constants of the interval.
+        y: Amounts and volume.
+        h: Length of the step [h].
+        method: Tableau and totals.
+    """
+
+    @jax.custom_jvp
+    def step(reactor: Reactor, inputs: DayInputs, y: Parts, h: Array) -> Step:
+        out, _ = _take(reactor, inputs, y, h, method)
+        return Step(out.y, out.error, out.quadrature)
+
+    @functools.partial(step.defjvp, symbolic_zeros=True)
+    def derivative(primals: tuple, tangents: tuple) -> tuple[Step, Step]:
+        return _step_jvp(primals, tangents, method)
+
+    return step(reactor, inputs, y, h)
+
+
+def _take(
+    reactor: Reactor, inputs: DayInputs, y: Parts, h: Array, method: Method
+) -> tuple[Stages, Solve]:
+    solve = factorise(
+        lambda state, mu: vector_field(reactor, inputs, state, mu),
+        lambda state: growth_rate(reactor, inputs, state),
+        y,
+        1.0 / (method.tableau.gamma * h),
+        jacobian_pattern(reactor.mode, reactor.perfusion_mode),
+    )
+    out = rosenbrock_step(
+        method.tableau,
+        lambda _, state: vector_field(reactor, inputs, state),
+        solve,
+        y,
+        h,
+        quadrature=None
+        if method.totals == "none"
+        else lambda state: quadrature(reactor, inputs, state, method.totals),
+    )
+    return out, solve
+
+
+def _step_jvp(primals: tuple, tangents: tuple, method: Method) -> tuple[Step, Step]:
+    """Derivative of a step.
+
+    Stage i solves W U_i = f(Y_i) + sum_j c_ij U_j / h with W = I/(h gamma) - J(y), hence
+
+        W dU_i = J(Y_i) dY_i + sum_j c_ij dU_j / h + R_i + (sum_j c_ij U_j - U_i / gamma) d(1/h)
+        R_i = f_p(Y_i) dp + d(J U_i)[dy, dp]        (U_i held fixed)
+
+    R_i does not wait for other stages, so it is taken for all of them at once.
+    """
+    reactor, inputs, y, h = primals
+    d_y, d_h = jax.tree.map(_instantiate, tangents[2:], primals[2:], is_leaf=_is_zero)
+    # Constants that are not differentiated (all of the reactor in most roll-outs) stay out.
+    active, d_active, rebuild = _active((reactor, inputs), tangents[:2])
+    tableau = method.tableau
+    pattern = jacobian_pattern(reactor.mode, reactor.perfusion_mode)
+    out, solve = _take(reactor, inputs, y, h, method)
+    inverse_h = 1.0 / h
+    d_inverse_h = -d_h * inverse_h * inverse_h
+    Y, U = _stack(out.arguments), _stack(out.stages)
+
+    def remainder(Y: Parts, U: Parts, d_active: Parts, d_y: Parts) -> Parts:
+        def slope(constants: Sequence[Array], y: Parts) -> Parts:
+            def f(state: Parts) -> Parts:
+                return vector_field(*rebuild(constants), state)
+
+            return _add(f(Y), jax.jvp(f, (y,), (U,))[1])
+
+        return jax.jvp(slope, (active, y), (d_active, d_y))[1]
+
+    def jacobian(Y: Parts) -> dict:
+        return bordered_jacobian(
+            lambda state, mu: vector_field(reactor, inputs, state, mu),
+            lambda state: growth_rate(reactor, inputs, state),
+            Y,
+            pattern,
+        )
+
+    # Copies of the tangents, not a broadcast: its transpose would be a sum over a short axis,
+    # which XLA runs one number at a time on CPU.
+    copies = _stack([d_active] * tableau.n_stages), _stack([d_y] * tableau.n_stages)
+    R = jax.vmap(remainder)(Y, U, *copies)
+    J = jax.vmap(jacobian)(Y)
+    d_U: list[Parts] = []
+    d_Y: list[Parts] = []
+    for i in range(tableau.n_stages):
+        d_argument = d_y
+        rhs = _add(tuple(r[i] for r in R), out.stages[i], -d_inverse_h / tableau.gamma)
+        for a, u in zip(tableau.a[i], d_U, strict=True):
+            if a:
+                d_argument = _add(d_argument, u, a)
+        for c, u, d_u in zip(tableau.c[i], out.stages, d_U, strict=False):
+            if c:
+                rhs = _add(rhs, d_u, c * inverse_h)
+                rhs = _add(rhs, u, c * d_inverse_h)
+        rhs = _add(rhs, bordered_product({k: v[i] for k, v in J.items()}, pattern, d_argument))
+        d_Y.append(d_argument)
+        d_U.append(solve(rhs))
+    step = Step(out.y, out.error, out.quadrature)
+    d_step = Step(_add(d_Y[-1], d_U[-1]), d_U[-1], ())
+    if method.totals == "none":
+        return step, d_step
+
+    def gain(constants: Sequence[Array], y: Parts, h: Array, Y: Parts, U: Parts) -> Parts:
+        def q(state: Parts) -> Parts:
+            return quadrature(*rebuild(constants), state, method.totals)
+
+        return tuple((tableau.gamma * h) * v for v in _add(q(Y), jax.jvp(q, (y,), (U,))[1]))
+
+    def d_gain(Y: Parts, U: Parts, d_active: Parts, *directions: Any) -> Parts:
+        return jax.jvp(gain, (active, y, h, Y, U), (d_active, *directions))[1]
+
+    d_hs = jnp.stack([d_h] * tableau.n_stages)
+    gains = jax.vmap(d_gain)(Y, U, *copies, d_hs, _stack(d_Y), _stack(d_U))
+    d_Z: list[Parts] = []
+    for i in range(tableau.n_stages):
+        d_z = tuple(g[i] for g in gains)
+        for c, z in zip(tableau.c[i], d_Z, strict=False):
+            if c:
+                d_z = _add(d_z, z, c * tableau.gamma)
+        d_Z.append(d_z)
+    total = d_Z[-1]
+    for a, z in zip(tableau.a[-1], d_Z, strict=False):
+        if a:
+            total = _add(total, z, a)
+    return step, d_step._replace(quadrature=total)
+
+
+def _is_zero(leaf: Any) -> bool:
+    return isinstance(leaf, jax.custom_derivatives.SymbolicZero)
+
+
+def _instantiate(tangent: Any, primal: Array) -> Array:
+    return jnp.zeros_like(primal) if _is_zero(tangent) else tangent
+
+
+def _active(
+    primals: tuple[Reactor, DayInputs], tangents: tuple
+) -> tuple[Parts, Parts, Callable[[Sequence[Array]], tuple[Reactor, DayInputs]]]:
+    """Leaves with a tangent, their tangents, and a function that puts such leaves back."""
+    leaves, structure = jax.tree.flatten(primals)
+    directions = jax.tree.leaves(tangents, is_leaf=_is_zero)
+    where = [i for i, d in enumerate(directions) if not _is_zero(d)]
+
+    def rebuild(active: Sequence[Array]) -> tuple[Reactor, DayInputs]:
+        changed = list(leaves)
+        for i, value in zip(where, active, strict=True):
+            changed[i] = value
+        return jax.tree.unflatten(structure, changed)
+
+    return tuple(leaves[i] for i in where), tuple(directions[i] for i in where), rebuild
+
+
+def _stack(parts: Sequence[Parts]) -> Parts:
+    return tuple(jnp.stack(v) for v in zip(*parts, strict=True))
+
+
+def _add(left: Parts, right: Parts, scale: Array | float = 1.0) -> Parts:
+    return tuple(a + scale * b for a, b in zip(left, right, strict=True))
