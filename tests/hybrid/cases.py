@@ -44,7 +44,7 @@ class ToyMechanism(eqx.Module):
         return glucose_pump_rate(glucose, setpoint)
 
     def advance(self, c, u, dt_h=24.0):
-        h = jnp.asarray(dt_h) / 12
+        h = jnp.asarray(dt_h) / 48  # short against the pump's half-hour
         cold = 1.0 - 0.1 * (37.0 - u[3])
 
         def body(carry, _):
@@ -69,7 +69,7 @@ class ToyMechanism(eqx.Module):
             after = balance_step(c, rates, self.volume_L, self.volume_L, flows, h)
             return (jnp.maximum(after, 1e-6), fed + more), None
 
-        (after, fed), _ = jax.lax.scan(body, (c, jnp.zeros_like(c[0])), None, length=12)
+        (after, fed), _ = jax.lax.scan(body, (c, jnp.zeros_like(c[0])), None, length=48)
         return after, fed
 
 

@@ -68,8 +68,8 @@ def test_derivative_in_controls_and_start(hybrid, paths, plan):
     h = 1e-4
     bleed = (value(0.1 + h, 2.0) - value(0.1 - h, 2.0)) / (2 * h)
     cells = (value(0.1, 2.0 + h) - value(0.1, 2.0 - h)) / (2 * h)
-    assert float(slopes[0]) == pytest.approx(float(bleed), rel=1e-4)
-    assert float(slopes[1]) == pytest.approx(float(cells), rel=1e-4)
+    assert float(slopes[0]) == pytest.approx(float(bleed), rel=2e-3)
+    assert float(slopes[1]) == pytest.approx(float(cells), rel=2e-3)
 
 
 def test_noise_switches_act(hybrid, paths, plan):

@@ -69,21 +69,21 @@ class PerfusionKernel(AbstractKernel):
     name: ClassVar[str] = "Perfusion"
     is_stationary: ClassVar[bool] = False
 
-    state: Matern52
+    state: Matern52 = eqx.field(kw_only=True)
     """Matern-5/2 over the first `n_state_dims` columns; lengthscales in input units."""
-    day: Linear
+    day: Linear = eqx.field(kw_only=True)
     """Linear kernel over the day column; its variance is relative to the constant one."""
-    day_constant: Constant
+    day_constant: Constant = eqx.field(kw_only=True)
     """Constant term of the day kernel, fixed at one."""
-    index_factor: Float[Array, "T R"]
+    index_factor: Float[Array, "T R"] = eqx.field(kw_only=True)
     """Factor W of the covariance between tasks, unit of the scaled target."""
-    index_diagonal: Positive
+    index_diagonal: Positive = eqx.field(kw_only=True)
     """Diagonal kappa of the covariance between tasks (T,), scaled target squared."""
-    n_tasks: int = eqx.field(static=True)
+    n_tasks: int = eqx.field(static=True, kw_only=True)
     """Number of tasks."""
-    n_state_dims: int = eqx.field(static=True)
+    n_state_dims: int = eqx.field(static=True, kw_only=True)
     """Number of state and control columns."""
-    rank: int = eqx.field(static=True)
+    rank: int = eqx.field(static=True, kw_only=True)
     """Number of columns of W; zero makes the tasks independent."""
 
     def __init__(
@@ -195,9 +195,9 @@ class ResidualKernel(AbstractKernel):
     name: ClassVar[str] = "Residual"
     is_stationary: ClassVar[bool] = True
 
-    state: RBF
+    state: RBF = eqx.field(kw_only=True)
     """RBF over the first `n_state_dims` columns."""
-    n_state_dims: int = eqx.field(static=True)
+    n_state_dims: int = eqx.field(static=True, kw_only=True)
     """Number of input columns."""
 
     def __init__(

@@ -20,6 +20,10 @@ class MechanisticModel(Protocol):
     sieving: Any
     kinetics: Any
 
+    def pump_rate(self, glucose: Any, setpoint: Any) -> Any:
+        """Flow of the glucose concentrate per reactor volume [L/h/L]."""
+        ...
+
     def advance(self, c: Any, u: Any, dt_h: Any = 24.0) -> tuple[Any, Any]:
         """State after `dt_h` hours and the litres of concentrated glucose fed."""
         ...

@@ -349,7 +349,7 @@ def step_batch(
         prior = jax.vmap(lambda c, u: prior_step(model.mech_model, c, u, dt_h))(states, controls)
     else:
         prior = jax.vmap(flat_prior)(states)
-    value = residual(gp_inputs(states, controls, day)) if callable(residual) else residual
+    value: Any = residual(gp_inputs(states, controls, day)) if callable(residual) else residual
 
     def finish(c: Array, u: Array, p: Any, r: Array) -> Any:
         return apply_residual(model.mech_model, model.basis, model.limits, c, u, p, r, dt_h)

@@ -129,7 +129,7 @@ def reading_sd(
     absolute = jnp.sqrt((noise.cv * level) ** 2 + noise.floor**2)
     sd = (absolute / (level + latent_map.offset)).at[_VIA].set(noise.dead_sd)
     fed = jnp.maximum(feed_L, 0.0)
-    feed_sd = jnp.sqrt((noise.feed_cv * fed) ** 2 + (0.05 * unit) ** 2) / (fed + unit)
+    feed_sd = jnp.sqrt((noise.feed_cv * fed) ** 2 + (0.3 * unit) ** 2) / (fed + unit)
     return jnp.concatenate([sd, feed_sd[None]])
 
 

@@ -8,6 +8,8 @@ over names, types, shapes and bytes. Loading refuses anything that does not fit.
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError, DataError
+from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError, DataError, unwrap
 from perfusio_jax.gp import MultiTaskRateGP, PerfusionKernel
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.mechanistic import CHOPerfusionModel
@@ -54,7 +56,7 @@ def _shape_of(model: HybridStateSpaceModel) -> dict[str, Any]:
             "n_state_dims": gp.n_state_dims,
             "n_tasks": gp.n_tasks,
             "rank": gp.kernel.rank,
-            "lengthscales": int(np.asarray(gp.kernel.state.lengthscale.raw).size),
+            "lengthscales": int(jnp.size(unwrap(gp.kernel.state.lengthscale))),
             "is_complete": gp.is_complete,
             "is_conditioned": gp.state is not None,
         }
@@ -210,10 +212,14 @@ def _read_header(source: Path) -> dict[str, Any]:
 
 
 def _read_arrays(source: Path) -> dict[str, np.ndarray]:
+    # the file is opened here: NumPy leaves it open when the archive is damaged
     try:
-        with np.load(source / _ARRAYS, allow_pickle=False) as stored:
+        with (
+            open(source / _ARRAYS, "rb") as handle,
+            np.load(handle, allow_pickle=False) as stored,
+        ):
             return {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise DataError(f"{source} holds no {_ARRAYS}: the save is not complete.") from None
-    except Exception as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{source / _ARRAYS} cannot be read: {error}.") from error

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, DataError, Key, require_x64
-from perfusio_jax.chemistry import to_balanced
+from perfusio_jax.chemistry import balance_rates, perfusion_flows, to_balanced
 from perfusio_jax.gp import (
     FitConfig,
     FitReport,
@@ -37,12 +37,14 @@ from perfusio_jax.gp import (
 from perfusio_jax.hybrid.assimilate import (
     Disturbance,
     RunArrays,
+    RunBeliefs,
     assimilate_arrays,
+    assimilate_run,
     run_arrays,
 )
-from perfusio_jax.hybrid.model import HybridStateSpaceModel, InitialState, gp_inputs
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, InitialState
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap
-from perfusio_jax.hybrid.transition import Limits, ResidualBasis, prior_step
+from perfusio_jax.hybrid.transition import Limits, ResidualBasis
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.states import Trajectory
 
@@ -86,24 +88,27 @@ class _Smoothed(NamedTuple):
     steps: Array
 
 
-def _smooth_runs(
+def _rows(run: RunArrays, beliefs: RunBeliefs) -> _Smoothed:
+    """Training rows of one run: smoothed states, set-points, day; residuals and variances."""
+    states = jnp.mean(beliefs.smoothed[:-1], axis=1)
+    day = beliefs.days[:-1, None]
+    return _Smoothed(
+        inputs=jnp.concatenate([states, run.controls[:-1], day], axis=1),
+        targets=jnp.mean(beliefs.residuals, axis=1),
+        variance=jnp.var(beliefs.residuals, axis=1),
+        steps=run.mask[1:] & run.mask[:-1],
+    )
+
+
+@eqx.filter_jit
+def _smooth(
     model: HybridStateSpaceModel, runs: RunArrays, law: Disturbance, keys: Array, n: int
 ) -> tuple[_Smoothed, Any]:
     def one(run: RunArrays, key: Array) -> tuple[_Smoothed, Any]:
         beliefs = assimilate_arrays(model, run, law, key=key, n_particles=n)
-        states = jnp.mean(beliefs.smoothed[:-1], axis=1)
-        inputs = jax.vmap(gp_inputs)(
-            states[:, None, :], run.controls[:-1, None, :], beliefs.days[:-1]
-        )[:, 0, :]
-        steps = run.mask[1:] & run.mask[:-1]
-        mean = jnp.mean(beliefs.residuals, axis=1)
-        variance = jnp.var(beliefs.residuals, axis=1)
-        return _Smoothed(inputs, mean, variance, steps), beliefs.info
+        return _rows(run, beliefs), beliefs.info
 
     return jax.vmap(one)(runs, keys)
-
-
-_smooth = eqx.filter_jit(_smooth_runs)
 
 
 def stack_runs(trajectories: list[Trajectory], *, length: int | None = None) -> RunArrays:
@@ -173,22 +178,13 @@ def _base_model(
     first = np.asarray(latent.forward(jnp.asarray(states[:, 0])))
     initial = InitialState(first.mean(axis=0), np.maximum(1.5 * first.std(axis=0), 0.3))
 
-    @eqx.filter_jit
-    def rates(c: Array, u: Array, dt: Array) -> tuple[Array, Array]:
-        prior = jax.vmap(lambda a, b, h: prior_step(mech, a, b, h))(c, u, dt)
-        return prior.rates, prior.reference
-
     steps = mask[:, 1:] & mask[:, :-1]
     dt = np.diff(np.asarray(runs.times_h), axis=1)
-    value, cells = rates(
-        jnp.asarray(states[:, :-1].reshape(-1, _N)),
-        runs.controls[:, :-1].reshape(-1, runs.controls.shape[-1]),
-        jnp.asarray(dt.reshape(-1)),
-    )
     offset = np.asarray(_CELLS_OFFSET)
-    per_cell = np.asarray(value) / (offset[None, :] + np.asarray(cells)[:, None])
-    per_cell = per_cell[steps.reshape(-1)]
-    scale = np.sqrt(np.mean(per_cell**2, axis=0)) + 1e-9
+    per_cell = np.asarray(_raw_rates(jnp.asarray(states), runs, mech)) / (
+        offset + np.sqrt(states[:, :-1, :1] * states[:, 1:, :1])
+    )
+    scale = np.sqrt(np.mean(np.clip(per_cell[steps], -1e6, 1e6) ** 2, axis=0)) + 1e-9
     return HybridStateSpaceModel(
         mech,
         None,
@@ -201,6 +197,15 @@ def _base_model(
         diameter=fit_diameter(trajectories, mech),
         use_mechanism=True,
     )
+
+
+@eqx.filter_jit
+def _raw_rates(states: Array, runs: RunArrays, mech: Any) -> Array:
+    """Balance rates straight from the gap-filled samples: orders of magnitude, no more."""
+    fed = jnp.nan_to_num(runs.feed_L[:, 1:])
+    volume, dt = jnp.asarray(mech.volume_L), jnp.diff(runs.times_h, axis=1)
+    flows = perfusion_flows(runs.controls[:, :-1], volume, fed, mech.medium, dt, mech.sieving)
+    return balance_rates(states[:, :-1], states[:, 1:], volume, volume, flows, dt)
 
 
 def fit_diameter(trajectories: list[Trajectory], mech: Any) -> tuple[float, float]:
@@ -381,10 +386,12 @@ def fit_hybrid(
     keys = jax.random.split(key, 8)
     lanes = runs.mask.shape[0]
 
-    law = Disturbance(config.persistence, jnp.full(_N, 0.3))
+    law = Disturbance(config.persistence, jnp.full(_N, 0.3, float))
     # a process that knows nothing yet: same structure as the fitted one, so one compile
     blank, _ = _gp_on(_blank_rows(runs), None, config)
-    model = _with_gp(model, with_data(blank, blank.data), *[jnp.zeros(_N)] * 2, jnp.ones(_N))
+    model = _with_gp(
+        model, with_data(blank, blank.data), jnp.zeros(_N), jnp.zeros(_N), jnp.ones(_N)
+    )
     passes = []
     for turn in range(2):
         data, info = _smooth(
@@ -399,7 +406,8 @@ def fit_hybrid(
         law = Disturbance(config.persistence, jnp.asarray(np.maximum(fresh, 1e-3)))
     gp, reference = _gp_on(data, None, config)
     gp, report = fit(gp, key=keys[3], config=config.fit)
-    model = _with_gp(model, gp, *_spreads(gp, data), reference)
+    process, function = _spreads(gp, data)
+    model = _with_gp(model, gp, process, function, reference)
     for turn in range(config.rounds):
         law = Disturbance(jnp.zeros(()), jnp.sqrt(model.process_sd**2 + model.function_sd**2))
         data, info = _smooth(
@@ -408,7 +416,8 @@ def fit_hybrid(
         passes.append(_mean_nis(info, runs))
         gp, reference = _gp_on(data, gp, config)
         gp, report = fit(gp, key=keys[3], config=config.fit)
-        model = _with_gp(model, gp, *_spreads(gp, data), reference)
+        process, function = _spreads(gp, data)
+        model = _with_gp(model, gp, process, function, reference)
     details = {"nis_per_reading": passes, "rows": int(np.asarray(data.steps).sum())}
     return model, report._replace(details=details)
 
@@ -443,14 +452,11 @@ def _mean_nis(info: Any, runs: RunArrays) -> float:
 
 
 @eqx.filter_jit
-def _put_rows(
-    model: HybridStateSpaceModel, runs: RunArrays, keys: Array, n_particles: int
-) -> HybridStateSpaceModel:
-    law = Disturbance(jnp.zeros(()), jnp.sqrt(model.process_sd**2 + model.function_sd**2))
+def _put_rows(model: HybridStateSpaceModel, data: _Smoothed) -> HybridStateSpaceModel:
     base = _drop_rows(model)
-    data, _ = _smooth_runs(base, runs, law, keys, n_particles)
+    gp = _require_gp(base)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), data)
-    table = base.gp.data
+    table = gp.data
     capacity = table.inputs.shape[0]
     # valid rows go behind the campaign's, one after the other; the others fall off the end
     rank = jnp.cumsum(flat.steps) - 1
@@ -462,14 +468,20 @@ def _put_rows(
         present=table.present.at[place].set(True, mode="drop"),
         row_noise=table.row_noise.at[place].set(noise, mode="drop"),
     )
-    gp = eqx.tree_at(lambda g: (g.data, g.state), base.gp, (table, None)).condition()
+    gp = eqx.tree_at(lambda g: (g.data, g.state), gp, (table, None)).condition()
     return eqx.tree_at(lambda m: m.gp, model, gp)
+
+
+def _require_gp(model: HybridStateSpaceModel) -> MultiTaskRateGP:
+    if model.gp is None:
+        raise DataError("this model has no Gaussian process; fit one with fit_hybrid.")
+    return model.gp
 
 
 def _drop_rows(model: HybridStateSpaceModel) -> HybridStateSpaceModel:
     """The model without the rows behind the campaign's; weights as they were."""
-    rows = jnp.arange(model.gp.data.inputs.shape[0]) < model.base_rows
-    data = model.gp.data
+    data = _require_gp(model).data
+    rows = jnp.arange(data.inputs.shape[0]) < model.base_rows
     kept = RateData(
         inputs=data.inputs * rows[:, None],
         targets=data.targets * rows[:, None],
@@ -484,7 +496,7 @@ def condition_on(
     trajectories: list[Trajectory],
     *,
     key: Key,
-    n_particles: int = 96,
+    n_particles: int = 128,
     length: int = 32,
 ) -> HybridStateSpaceModel:
     """Take in runs that came after the fit, without touching hyper-parameters.
@@ -520,8 +532,26 @@ def condition_on(
             f"{needed} rows do not fit the {capacity} reserved at the fit. Fit again on all runs, "
             "or fit with HybridConfig(growth=...) large enough for the days to come."
         )
-    runs = stack_runs(usable, length=length)
-    return _put_rows(model, runs, jax.random.split(key, len(usable)), n_particles)
+    # always from the fitted model, run by run: the compile is shared with assimilate_run
+    fitted = _forget(model)
+    parts = []
+    for run, k in zip(usable, jax.random.split(key, len(usable)), strict=True):
+        beliefs = assimilate_run(fitted, run, key=k, n_particles=n_particles, length=length)
+        parts.append(_rows(run_arrays(run, length=length), beliefs))
+    return _put_rows(model, jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
+
+
+@eqx.filter_jit
+def _recondition(model: HybridStateSpaceModel) -> HybridStateSpaceModel:
+    base = _drop_rows(model)
+    gp = eqx.tree_at(lambda g: g.state, _require_gp(base), None).condition()
+    return eqx.tree_at(lambda m: m.gp, base, gp)
+
+
+def _forget(model: HybridStateSpaceModel) -> HybridStateSpaceModel:
+    """The model as fitted, if rows of later days are in it."""
+    rows = int(jnp.sum(_require_gp(model).data.row_present))
+    return model if rows == int(model.base_rows) else _recondition(model)
 
 
 def refit(
@@ -540,12 +570,11 @@ def refit(
     Raises:
         DataError: If the model has no GP.
     """
-    if model.gp is None:
-        raise DataError("this model has no Gaussian process to refit; fit one with fit_hybrid.")
+    present = _require_gp(model)
     settings = (
         FitConfig(n_restarts=1, max_rows=256, max_iterations=30) if config is None else config
     )
-    gp, report = fit(model.gp, key=key, config=settings)
+    gp, report = fit(present, key=key, config=settings)
     sd = jnp.asarray(_process_sd(gp))
     return eqx.tree_at(lambda m: (m.gp, m.process_sd), model, (gp, sd)), report
 
