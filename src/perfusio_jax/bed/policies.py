@@ -110,9 +110,9 @@ class BEDPolicy:
             acqf_name: Acquisition, by name.
             allow_write: Whether recommendations are meant to be written.
             targets: What to track; the design space's VCV and titre targets if None.
-            n_restarts: Starts that climb: by default 10 on a plain surrogate, 4 (and the
+            n_restarts: Starts that climb: by default 10 on a plain surrogate, 3 (and the
                 set-points in force and the last plan) on roll-outs.
-            n_raw_samples: Sobol points scored first: by default 512, or 128 on roll-outs.
+            n_raw_samples: Sobol points scored first: by default 512, or 64 on roll-outs.
             horizon: Days ahead [d].
             n_paths: Roll-out paths.
             probability: Share of the paths that must keep `viability_min` [-].
