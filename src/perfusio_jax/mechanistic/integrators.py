@@ -156,8 +156,8 @@ def _chunked(reactor: Reactor, plan: Plan, tol: Tolerances, method: Method, size
         cut(plan.initial),
         jax.tree.map(cut, plan.inputs),
         cut(plan.lengths),
-        cut(plan.removed),
-        cut(plan.bolus),
+        None if plan.removed is None else cut(plan.removed),
+        None if plan.bolus is None else cut(plan.bolus),
         jax.tree.map(cut, lane_constants),
     )
 
@@ -323,7 +323,7 @@ def integrate_diffrax(
     solver = diffrax.Kvaerno5() if solver is None else solver
     adjoint = diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint
     controller = diffrax.PIDController(rtol=jnp.asarray(rtol, float), atol=jnp.asarray(atol, float))
-    n = plan.lengths.shape[0]
+    (n, runs), dtype = plan.lengths.shape, plan.initial.dtype
     inputs = jax.tree.map(lambda v: jnp.broadcast_to(v, (n, v.shape[1])), plan.inputs)
     axes = jax.tree.map(lambda v: 0 if v.ndim == 1 else None, reactor.kinetics)
 
@@ -373,8 +373,10 @@ def integrate_diffrax(
         plan.initial.T,
         jax.tree.map(lambda v: v.T, inputs),
         plan.lengths.T,
-        plan.removed.T,
-        jnp.moveaxis(plan.bolus, -1, 0),
+        jnp.zeros((runs, n), dtype) if plan.removed is None else plan.removed.T,
+        jnp.zeros((runs, n, N_STATE), dtype)
+        if plan.bolus is None
+        else jnp.moveaxis(plan.bolus, -1, 0),
     )
     states, code, count = jax.vmap(one, in_axes=(axes, 0, 0, 0, 0, 0))(reactor.kinetics, *moved)
     empty = jnp.zeros((*states.shape[:2], 0), states.dtype)
@@ -423,8 +425,8 @@ def simulate(
             plan.initial[:, again],
             jax.tree.map(lambda v: v[:, again], plan.inputs),
             plan.lengths[:, again],
-            plan.removed[:, again],
-            plan.bolus[..., again],
+            None if plan.removed is None else plan.removed[:, again],
+            None if plan.bolus is None else plan.bolus[..., again],
         )
         second = _integrate_diffrax_jit(part, piece)
         out = RunSolution(*(old.at[again].set(new) for old, new in zip(out, second, strict=True)))
