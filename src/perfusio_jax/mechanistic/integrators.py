@@ -116,8 +116,9 @@ def make_plan(
         by_interval = jnp.broadcast_to(by_interval, (n, runs, 6))  # sieving changes day by day
     start = jnp.broadcast_to(jnp.asarray(start_h, initial.dtype), (runs,))
     middle = start[None, :] + jnp.cumsum(lengths, axis=0) - 0.5 * lengths
+    by_lane = jax.tree.map(lambda v: v[None, :] if v.ndim == 1 else v, reactor.kinetics)
     inputs = day_inputs(
-        reactor,
+        eqx.tree_at(lambda r: r.kinetics, reactor, by_lane),
         by_interval,
         jnp.broadcast_to(volume[None, :], by_interval.shape[:2]),
         middle[: by_interval.shape[0]],

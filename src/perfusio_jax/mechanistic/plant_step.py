@@ -152,7 +152,7 @@ def _step_jvp(primals: tuple, tangents: tuple, method: Method) -> tuple[Step, St
     d_inverse_h = -d_h * inverse_h * inverse_h
     Y, U = _stack(out.arguments), _stack(out.stages)
 
-    def remainder(Y: Parts, U: Parts, d_active: Parts, d_y: Parts) -> Parts:
+    def remainder(Y: Parts, U: Parts) -> Parts:
         def slope(constants: Sequence[Array], y: Parts) -> Parts:
             def f(state: Parts) -> Parts:
                 return vector_field(*rebuild(constants), state)
@@ -169,10 +169,9 @@ def _step_jvp(primals: tuple, tangents: tuple, method: Method) -> tuple[Step, St
             pattern,
         )
 
-    # Copies of the tangents, not a broadcast: its transpose would be a sum over a short axis,
-    # which XLA runs one number at a time on CPU.
-    copies = _stack([d_active] * tableau.n_stages), _stack([d_y] * tableau.n_stages)
-    R = jax.vmap(remainder)(Y, U, *copies)
+    # A loop and not vmap: the transpose of vmap's broadcast is a sum over the stages, and XLA on
+    # CPU runs a reduction over a short axis one number at a time.
+    R = jax.lax.map(lambda x: remainder(*x), (Y, U))
     J = jax.vmap(jacobian)(Y)
     d_U: list[Parts] = []
     d_Y: list[Parts] = []
@@ -200,11 +199,10 @@ def _step_jvp(primals: tuple, tangents: tuple, method: Method) -> tuple[Step, St
 
         return tuple((tableau.gamma * h) * v for v in _add(q(Y), jax.jvp(q, (y,), (U,))[1]))
 
-    def d_gain(Y: Parts, U: Parts, d_active: Parts, *directions: Any) -> Parts:
-        return jax.jvp(gain, (active, y, h, Y, U), (d_active, *directions))[1]
+    def d_gain(Y: Parts, U: Parts, d_Y: Parts, d_U: Parts) -> Parts:
+        return jax.jvp(gain, (active, y, h, Y, U), (d_active, d_y, d_h, d_Y, d_U))[1]
 
-    d_hs = jnp.stack([d_h] * tableau.n_stages)
-    gains = jax.vmap(d_gain)(Y, U, *copies, d_hs, _stack(d_Y), _stack(d_U))
+    gains = jax.lax.map(lambda x: d_gain(*x), (Y, U, _stack(d_Y), _stack(d_U)))
     d_Z: list[Parts] = []
     for i in range(tableau.n_stages):
         d_z = tuple(g[i] for g in gains)
