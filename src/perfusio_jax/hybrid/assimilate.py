@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from perfusio_jax._core import (
@@ -356,27 +357,31 @@ def run_arrays(trajectory: Trajectory, *, length: int | None = None) -> RunArray
             f"run '{trajectory.run_id}' lacks the controls {absent}; all of {CONTROL_NAMES} are "
             "needed."
         )
-    face = trajectory.select_species(STATE_ORDER, missing_ok=True)
-    controls = trajectory.select_controls(CONTROL_NAMES)
-    acting = controls[:-1] if trajectory.n_days > 1 else controls
-    if not bool(jnp.all(jnp.isfinite(acting))):
+    # on the host: one eager operation each would cost a compile, and arrays that came out of
+    # a simulation may be pinned to a device, which would cost another
+    face = np.asarray(trajectory.select_species(STATE_ORDER, missing_ok=True))
+    columns = [trajectory.control_names.index(name) for name in CONTROL_NAMES]
+    controls = np.array(trajectory.controls)[:, columns]
+    n = trajectory.n_days
+    acting = controls[:-1] if n > 1 else controls
+    if not np.all(np.isfinite(acting)):
         raise DataError(
             f"run '{trajectory.run_id}' has a set-point that is not finite; fill in the value "
             "that acted."
         )
-    controls = controls.at[-1].set(jnp.where(jnp.isfinite(controls[-1]), controls[-1], acting[-1]))
-    times, n = trajectory.times_h, trajectory.n_days
-    feed = trajectory.stream_totals[:, _FEED]
+    controls[-1] = np.where(np.isfinite(controls[-1]), controls[-1], acting[-1])
+    times = np.asarray(trajectory.times_h)
+    feed = np.asarray(trajectory.stream_totals)[:, _FEED]
     pad = 0 if length is None else length - n
     if pad < 0:
         raise DataError(f"run '{trajectory.run_id}' has {n} rows, more than {length}.")
-    later = times[-1] + HOURS_PER_DAY * (1.0 + jnp.arange(pad))
+    later = times[-1] + HOURS_PER_DAY * (1.0 + np.arange(pad))
     return RunArrays(
-        jnp.pad(face, ((0, pad), (0, 0)), constant_values=jnp.nan),
-        jnp.pad(controls, ((0, pad), (0, 0)), mode="edge"),
-        jnp.pad(feed, (0, pad), constant_values=jnp.nan),
-        jnp.concatenate([times, later]),
-        jnp.arange(n + pad) < n,
+        face=jnp.asarray(np.pad(face, ((0, pad), (0, 0)), constant_values=np.nan)),
+        controls=jnp.asarray(np.pad(controls, ((0, pad), (0, 0)), mode="edge")),
+        feed_L=jnp.asarray(np.pad(feed, (0, pad), constant_values=np.nan)),
+        times_h=jnp.asarray(np.concatenate([times, later])),
+        mask=jnp.asarray(np.arange(n + pad) < n),
     )
 
 

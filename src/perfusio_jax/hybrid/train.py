@@ -123,7 +123,7 @@ def stack_runs(trajectories: list[Trajectory], *, length: int | None = None) -> 
     """
     size = max(t.n_days for t in trajectories) if length is None else length
     arrays = [run_arrays(t, length=size) for t in trajectories]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *arrays)
 
 
 def check_campaign(trajectories: list[Trajectory]) -> None:
