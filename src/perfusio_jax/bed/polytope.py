@@ -16,7 +16,7 @@ from scipy.optimize import linprog
 
 from perfusio_jax._core import Array, Bool, ConfigError, Float
 
-_DYKSTRA_SWEEPS = 30
+_DYKSTRA_SWEEPS = 120
 
 
 class Polytope(eqx.Module):

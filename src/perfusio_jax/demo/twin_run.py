@@ -98,7 +98,7 @@ def run_twin(
     if source is None or not source.exists():
         raise ConfigError(f"source {source} does not exist.")
     rest = {k: v for k, v in settings.items() if k != "twin"}
-    parts = TwinConfig.model_validate({"design_space": DEFAULT_AMBR250_DESIGN_SPACE, **rest})
+    parts = TwinConfig(**{"design_space": DEFAULT_AMBR250_DESIGN_SPACE, **rest})
     model_folder = place("model")
     hybrid = None if model_folder is None else load(model_folder)
     store = FilesystemStore(
