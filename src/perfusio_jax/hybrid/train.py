@@ -69,6 +69,8 @@ class HybridConfig(eqx.Module):
     """Rank of the coupling between species."""
     growth: int = eqx.field(static=True, default=64)
     """Rows kept free for new days, and step in which capacity grows."""
+    length: int | None = eqx.field(static=True, default=None)
+    """Samples a run is padded to, so that a growing one does not recompile; the longest run's."""
     use_mechanism: bool = eqx.field(static=True, default=True)
     """False leaves the mechanistic rates out (ablation)."""
     use_gp: bool = eqx.field(static=True, default=True)
@@ -381,7 +383,7 @@ def fit_hybrid(
     config = HybridConfig() if config is None else config
     mech = CHOPerfusionModel() if mech_model is None else mech_model
     check_campaign(trajectories)
-    runs = stack_runs(trajectories)
+    runs = stack_runs(trajectories, length=config.length)
     model = _base_model(trajectories, runs, config, mech)
     keys = jax.random.split(key, 8)
     lanes = runs.mask.shape[0]
@@ -431,13 +433,21 @@ def _blank_rows(runs: RunArrays) -> _Smoothed:
 
 
 def _spreads(gp: MultiTaskRateGP, data: _Smoothed) -> tuple[np.ndarray, np.ndarray]:
-    """Process noise, and what more a run nobody has seen must be granted."""
+    """Process noise, and what more a run nobody has seen must be granted.
+
+    An unseen run's error persists from day to day, while the filter adds it as if it were
+    fresh each day. The white noise of equal long-run variance is larger by
+    `(1 + a) / (1 - a)`, with `a` the day-to-day correlation of the leave-run-out errors.
+    """
     steps = np.asarray(data.steps)
     run_of_row = np.broadcast_to(np.arange(steps.shape[0])[:, None], steps.shape)[steps]
     error, _ = leave_run_out(gp, run_of_row)
     process = _process_sd(gp)
-    unseen = np.mean(error**2, axis=0) - process**2
-    return process, np.sqrt(np.maximum(unseen, np.asarray(_function_sd(gp)) ** 2))
+    unseen = np.maximum(np.mean(error**2, axis=0) - process**2, np.asarray(_function_sd(gp)) ** 2)
+    inside = run_of_row[1:] == run_of_row[:-1]
+    lagged = np.mean((error[1:] * error[:-1])[inside], axis=0) / np.mean(error**2, axis=0)
+    persistence = np.clip(np.nan_to_num(lagged), 0.0, 0.7)
+    return process, np.sqrt(unseen * (1.0 + persistence) / (1.0 - persistence))
 
 
 def _process_sd(gp: MultiTaskRateGP) -> np.ndarray:
