@@ -26,6 +26,7 @@ from perfusio_jax.mechanistic.rosenbrock import (
     bordered_product,
     factorise,
     make_pattern,
+    quadrature_weights,
     rosenbrock_step,
 )
 
@@ -99,7 +100,8 @@ def plant_step(reactor: Reactor, inputs: DayInputs, y: Parts, h: Array, method: 
     @jax.custom_jvp
     def step(reactor: Reactor, inputs: DayInputs, y: Parts, h: Array) -> Step:
         out, _ = _take(reactor, inputs, y, h, method)
-        return Step(out.y, out.error, out.quadrature)
+        trail = _stack(out.arguments), _stack(out.stages)
+        return Step(out.y, out.error, _gained(reactor, inputs, y, h, trail, method))
 
     @functools.partial(step.defjvp, symbolic_zeros=True)
     def derivative(primals: tuple, tangents: tuple) -> tuple[Step, Step]:
@@ -119,16 +121,33 @@ def _take(
         jacobian_pattern(reactor.mode, reactor.perfusion_mode),
     )
     out = rosenbrock_step(
-        method.tableau,
-        lambda _, state: vector_field(reactor, inputs, state),
-        solve,
-        y,
-        h,
-        quadrature=None
-        if method.totals == "none"
-        else lambda state: quadrature(reactor, inputs, state, method.totals),
+        method.tableau, lambda _, state: vector_field(reactor, inputs, state), solve, y, h
     )
     return out, solve
+
+
+def _gained(
+    reactor: Reactor,
+    inputs: DayInputs,
+    y: Parts,
+    h: Array,
+    trail: tuple[Parts, Parts],
+    method: Method,
+) -> Parts:
+    """Increments of the totals over a step with stacked arguments Y and stages U."""
+    if method.totals == "none":
+        return ()
+    Y, U = trail
+    weights = jnp.asarray(quadrature_weights(method.tableau), h.dtype)
+
+    def q(state: Parts) -> Parts:
+        return quadrature(reactor, inputs, state, method.totals)
+
+    mean_U = tuple(jnp.tensordot(weights, u, axes=1) for u in U)
+    _, total = jax.jvp(q, (y,), (mean_U,))
+    # A loop keeps the program small; each pass adds one stage.
+    total, _ = jax.lax.scan(lambda sums, x: (_add(sums, q(x[0]), x[1]), None), total, (Y, weights))
+    return tuple(h * v for v in total)
 
 
 def _step_jvp(primals: tuple, tangents: tuple, method: Method) -> tuple[Step, Step]:
@@ -146,7 +165,10 @@ def _step_jvp(primals: tuple, tangents: tuple, method: Method) -> tuple[Step, St
     # Constants that are not differentiated (all of the reactor in most roll-outs) stay out.
     active, d_active, rebuild = _active((reactor, inputs), tangents[:2])
     tableau = method.tableau
+    # A stage never moves a constant volume, so the step's pattern leaves its column out; a
+    # tangent may well move it.
     pattern = jacobian_pattern(reactor.mode, reactor.perfusion_mode)
+    pattern = pattern._replace(depends=tuple(row | {N_PLANT} for row in pattern.depends))
     out, solve = _take(reactor, inputs, y, h, method)
     inverse_h = 1.0 / h
     d_inverse_h = -d_h * inverse_h * inverse_h
@@ -188,33 +210,17 @@ def _step_jvp(primals: tuple, tangents: tuple, method: Method) -> tuple[Step, St
         rhs = _add(rhs, bordered_product({k: v[i] for k, v in J.items()}, pattern, d_argument))
         d_Y.append(d_argument)
         d_U.append(solve(rhs))
-    step = Step(out.y, out.error, out.quadrature)
-    d_step = Step(_add(d_Y[-1], d_U[-1]), d_U[-1], ())
-    if method.totals == "none":
-        return step, d_step
 
     def gain(constants: Sequence[Array], y: Parts, h: Array, Y: Parts, U: Parts) -> Parts:
-        def q(state: Parts) -> Parts:
-            return quadrature(*rebuild(constants), state, method.totals)
+        return _gained(*rebuild(constants), y, h, (Y, U), method)
 
-        return tuple((tableau.gamma * h) * v for v in _add(q(Y), jax.jvp(q, (y,), (U,))[1]))
-
-    def d_gain(Y: Parts, U: Parts, d_Y: Parts, d_U: Parts) -> Parts:
-        return jax.jvp(gain, (active, y, h, Y, U), (d_active, d_y, d_h, d_Y, d_U))[1]
-
-    gains = jax.lax.map(lambda x: d_gain(*x), (Y, U, _stack(d_Y), _stack(d_U)))
-    d_Z: list[Parts] = []
-    for i in range(tableau.n_stages):
-        d_z = tuple(g[i] for g in gains)
-        for c, z in zip(tableau.c[i], d_Z, strict=False):
-            if c:
-                d_z = _add(d_z, z, c * tableau.gamma)
-        d_Z.append(d_z)
-    total = d_Z[-1]
-    for a, z in zip(tableau.a[-1], d_Z, strict=False):
-        if a:
-            total = _add(total, z, a)
-    return step, d_step._replace(quadrature=total)
+    gained, d_gained = jax.jvp(
+        gain, (active, y, h, Y, U), (d_active, d_y, d_h, _stack(d_Y), _stack(d_U))
+    )
+    return (
+        Step(out.y, out.error, gained),
+        Step(_add(d_Y[-1], d_U[-1]), d_U[-1], d_gained),
+    )
 
 
 def _is_zero(leaf: Any) -> bool:
