@@ -1,14 +1,11 @@
 """The plant: kinetics, vector field, integrators and the model built from them."""
 
+from .daily import advance_interval as advance_interval
 from .integrators import Rodas3 as Rodas3
 from .integrators import Rodas4 as Rodas4
-from .integrators import RunSolution as RunSolution
-from .integrators import advance_fixed as advance_fixed
 from .integrators import balanced_to_plant as balanced_to_plant
-from .integrators import integrate as integrate
 from .integrators import integrate_diffrax as integrate_diffrax
 from .integrators import integrate_run as integrate_run
-from .integrators import make_plan as make_plan
 from .integrators import plant_term as plant_term
 from .integrators import plant_to_balanced as plant_to_balanced
 from .integrators import simulate as simulate
@@ -35,3 +32,7 @@ from .reactor import pump_rate as pump_rate
 from .reactor import vector_field as vector_field
 from .rosenbrock import RODAS3 as RODAS3
 from .rosenbrock import RODAS4 as RODAS4
+from .runs import CHUNK as CHUNK
+from .runs import RunSolution as RunSolution
+from .runs import integrate as integrate
+from .runs import make_plan as make_plan

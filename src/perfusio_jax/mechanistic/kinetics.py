@@ -20,6 +20,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import STATE_ORDER, ConfigError
@@ -140,7 +141,7 @@ class CHOKinetics(eqx.Module):
     def __check_init__(self) -> None:
         """Refuse constants that are concrete and mean nothing."""
         for name, value in self.items():
-            if isinstance(value, jax.core.Tracer) or not isinstance(value, jax.Array):
+            if isinstance(value, Tracer) or not isinstance(value, jax.Array):
                 continue
             if not bool(jnp.all(jnp.isfinite(value))):
                 raise ConfigError(f"kinetic constant {name} is {value}; it must be finite.")

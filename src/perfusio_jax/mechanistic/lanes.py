@@ -216,6 +216,8 @@ def integrate_lanes(
     def run_jvp(primals: tuple, directions: tuple) -> tuple:
         reactor, plan, tol = primals
         solution, record = _integrate(reactor, plan, tol, method, keep_record=True)
+        if record is None:
+            raise RuntimeError("the forward loop kept no record to differentiate.")
         states, totals = tangents((reactor, plan), directions[:2], solution, record, method)
         zeros = jax.tree.map(
             lambda v: jnp.zeros(v.shape, jax.dtypes.float0), (solution.result, solution.n_steps)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError
@@ -75,7 +76,7 @@ class CHOPerfusionModel(eqx.Module):
         self.volume_L = jnp.asarray(volume_L, float)
         self.dt_hours = jnp.asarray(dt_hours, float)
         for name, value in (("volume_L", self.volume_L), ("dt_hours", self.dt_hours)):
-            if not isinstance(value, jax.core.Tracer) and not bool(value > 0):
+            if not isinstance(value, Tracer) and not bool(value > 0):
                 raise ConfigError(f"{name} is {value}; it must be above zero.")
 
     @property

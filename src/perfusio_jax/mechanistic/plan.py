@@ -13,7 +13,7 @@ from perfusio_jax.mechanistic.reactor import (
     DayInputs,
     Parts,
 )
-from perfusio_jax.mechanistic.rosenbrock import RODAS3, Tableau
+from perfusio_jax.mechanistic.rosenbrock import RODAS4, Tableau
 
 N_STATE = N_PLANT + 1
 N_STREAMS = 4
@@ -79,7 +79,7 @@ class LaneSolution(NamedTuple):
 class Method(NamedTuple):
     """Static choices; one compile for each."""
 
-    tableau: Tableau = RODAS3
+    tableau: Tableau = RODAS4
     max_steps: int = 4096
     """Steps a lane may try per interval. A bound on time, not on memory."""
     totals: Totals = "none"

@@ -8,6 +8,7 @@ zeros of its Jacobian cost nothing.
     dV/dt       = sum_j F_j - F_bleed - F_harvest
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
@@ -335,6 +336,10 @@ _ALIASES: Final[Mapping[str, str]] = {
     "gln_feed_conc": "",
     "volume_L": "",
 }
+_MEDIUM_NAMES: Final[Mapping[str, str]] = {
+    "glucose_feed_conc": "glucose",
+    "gln_feed_conc": "glutamine",
+}
 
 DEFAULT_CONTROLS: Final[Mapping[str, float]] = {
     "perfusion_rate": 1.25,
@@ -378,15 +383,31 @@ def controls_from_dict(
     return jnp.asarray([values[name] for name in CONTROL_NAMES])
 
 
+def medium_from_dict(controls: Mapping[str, float], base: Medium | None = None) -> Medium:
+    """Perfusion medium with the concentrations given among the controls.
+
+    Args:
+        controls: May hold `glucose_feed_conc` [g/L] and `gln_feed_conc` [mmol/L].
+        base: Medium to change; the default one if None.
+    """
+    base = Medium() if base is None else base
+    return Medium(
+        **{
+            **{f.name: getattr(base, f.name) for f in dataclasses.fields(base)},
+            **{
+                field: jnp.asarray(controls[name], float)
+                for name, field in _MEDIUM_NAMES.items()
+                if name in controls
+            },
+        }
+    )
+
+
 def face_derivatives(
     kinetics: CHOKinetics, face: Float[Array, " 9"], controls: Mapping[str, float]
 ) -> list[Array]:
     """Derivatives of the measured face per hour; see `CHOKinetics.ode_rhs`."""
-    medium = Medium(
-        glucose=controls.get("glucose_feed_conc", 6.0),
-        glutamine=controls.get("gln_feed_conc", 8.0),
-    )
-    reactor = Reactor(kinetics=kinetics, medium=medium)
+    reactor = Reactor(kinetics=kinetics, medium=medium_from_dict(controls))
     volume = jnp.asarray(controls.get("volume_L", 0.25), float)
     inputs = day_inputs(reactor, controls_from_dict(controls), volume)
     Xv, via = face[0], face[1]

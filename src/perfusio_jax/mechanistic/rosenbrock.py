@@ -13,6 +13,7 @@ Both methods are stiffly accurate and L-stable: the last stage is the error esti
 argument is the embedded solution of one order less.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -22,7 +23,6 @@ import numpy as np
 from jaxtyping import Array
 
 Parts = tuple[Array, ...]
-Field = Callable[[Parts], Parts]
 Solve = Callable[[Parts], Parts]
 
 
@@ -101,8 +101,6 @@ class Stages(NamedTuple):
     """Solution at the end of the step."""
     error: Parts
     """Difference to the embedded solution."""
-    quadrature: Parts
-    """Increment of the quadratures over the step; empty without them."""
     stages: tuple[Parts, ...]
     """U_i."""
     arguments: tuple[Parts, ...]
@@ -117,14 +115,8 @@ def rosenbrock_step(
     h: Array,
     *,
     time_derivative: Parts | None = None,
-    quadrature: Field | None = None,
 ) -> Stages:
     """Take one step.
-
-    Quadratures z' = q(y) ride along as extra rows of the same method. They do not enter the
-    Jacobian's other rows, so each stage costs one forward derivative of q. Because they take
-    the same steps, a linear relation between y and z that holds for the equations holds for
-    the numbers to rounding: this is what closes the mass balance.
 
     Args:
         tableau: Method.
@@ -133,17 +125,14 @@ def rosenbrock_step(
         y: State, arrays of one shape.
         h: Step, scalar or of that shape.
         time_derivative: f_t at the start; None for an autonomous field.
-        quadrature: q(y); autonomous.
 
     Returns:
-        New state, error estimate and quadrature increments.
+        New state, error estimate and what the stages were.
     """
     inverse_h = 1.0 / h
     stages: list[Parts] = []
     arguments: list[Parts] = []
-    extra: list[Parts] = []
     f_start: Parts | None = None
-    q_start: Parts | None = None
     argument = y
     for i in range(tableau.n_stages):
         argument = y
@@ -163,27 +152,27 @@ def rosenbrock_step(
                 rhs = _axpy(rhs, c * inverse_h, u)
         if time_derivative is not None and tableau.gamma_sum[i]:
             rhs = _axpy(rhs, tableau.gamma_sum[i] * h, time_derivative)
-        stage = solve(rhs)
-        stages.append(stage)
-        if quadrature is not None:
-            if at_start and q_start is not None:
-                q = q_start
-            else:
-                q = quadrature(argument)
-                q_start = q if at_start else q_start
-            _, dq = jax.jvp(quadrature, (y,), (stage,))
-            for c, z in zip(tableau.c[i], extra, strict=True):
-                if c:
-                    q = _axpy(q, c * inverse_h, z)
-            extra.append(tuple((tableau.gamma * h) * (v + d) for v, d in zip(q, dq, strict=True)))
+        stages.append(solve(rhs))
     y_new = _axpy(argument, 1.0, stages[-1])
-    increments: Parts = ()
-    if quadrature is not None:
-        increments = extra[-1]
-        for a, z in zip(tableau.a[-1], extra, strict=False):
-            if a:
-                increments = _axpy(increments, a, z)
-    return Stages(y_new, stages[-1], increments, tuple(stages), tuple(arguments))
+    return Stages(y_new, stages[-1], tuple(stages), tuple(arguments))
+
+
+@functools.cache
+def quadrature_weights(tableau: Tableau) -> tuple[float, ...]:
+    """Weights w that integrate z' = q(y) along a step, as rows of the same method would.
+
+    Such a row has the stages Z_i = h gamma (q(Y_i) + q_y U_i) + gamma sum_j c_ij Z_j, which is
+    linear in the brackets, so that the increment is h sum_i w_i (q(Y_i) + q_y U_i). A linear
+    relation between y and z that holds for the equations holds for these numbers to rounding:
+    this is what closes the mass balance.
+    """
+    n = tableau.n_stages
+    c = np.zeros((n, n))
+    for i, row in enumerate(tableau.c):
+        c[i, : len(row)] = row
+    m = np.append(np.asarray(tableau.a[-1]), 1.0)
+    weights = tableau.gamma * np.linalg.solve((np.eye(n) - tableau.gamma * c).T, m)
+    return tuple(float(w) for w in weights)
 
 
 class Pattern(NamedTuple):

@@ -10,7 +10,7 @@ or transposes it. A step's inner derivatives are computed again when they are ne
 stored; no step has to be repeated just to know where the next one begins.
 """
 
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -63,7 +63,7 @@ class Record(NamedTuple):
         )
 
 
-def _neutral(ok: Array, tree: tuple) -> tuple:
+def _neutral(ok: Array, tree: Any) -> Any:
     """Ones in place of what belongs to failed lanes: NaN times zero would spread in reverse."""
     return jax.tree.map(lambda v: jnp.where(ok, v, 1.0) if v.shape[-1:] == ok.shape else v, tree)
 
@@ -114,7 +114,7 @@ def tangents(
     def move(d_reactor: Reactor, d_inputs: DayInputs, d_y: Parts, known: tuple) -> tuple:
         y, h, at = known
         point = (reactor, at, y)
-        return jax.jvp(lambda *p: step(*p, h), point, (d_reactor, d_inputs, d_y))[1]
+        return jax.jvp(lambda r, i, s: step(r, i, s, h), point, (d_reactor, d_inputs, d_y))[1]
 
     def one(carry: tuple[Parts, Parts], x: tuple) -> tuple:
         start, h_signed, today = x
