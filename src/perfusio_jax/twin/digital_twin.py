@@ -33,8 +33,9 @@ from perfusio_jax._core import (
 )
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace, RunConfig
-from perfusio_jax.hybrid import HybridStateSpaceModel, condition_on
+from perfusio_jax.hybrid import HybridConfig, HybridStateSpaceModel, condition_on, fit_hybrid
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
+from perfusio_jax.states import Trajectory
 
 from .audit import AuditLogger
 from .entries import Settlement, Stage
@@ -52,7 +53,7 @@ Say = Callable[[str], None]
 READ_TIMEOUT_S: Final[float] = 60.0
 """How long one call to the connector may take [s]."""
 
-MIN_ROWS_FOR_GP: Final[int] = 6
+MIN_ROWS_FOR_GP: Final[int] = 8
 """Samples of one run before a residual process is fitted to it alone."""
 
 
@@ -419,7 +420,7 @@ class DigitalTwin:
             return False
         self._say(f"day {day}: updating the model")
         before = digest(self.model)
-        self.model = condition_on(self.base_model, [run], key=jax.random.key(self.seed))
+        self.model = self._learn(run)
         self.audit.log(
             "MODEL_RETRAIN",
             {"rows": len(rows)},
@@ -429,6 +430,30 @@ class DigitalTwin:
             reason=f"every {self.retrain_every} d",
         )
         return True
+
+    def _learn(self, run: Trajectory) -> HybridStateSpaceModel:
+        """The model with this run's rows; without a campaign, one fitted to this run alone.
+
+        A fit judges itself on runs it has not seen. Of a single run, each half stands in for
+        a run.
+        """
+        key = jax.random.key(self.seed)
+        if self.base_model.gp is not None:
+            return condition_on(self.base_model, [run], key=key)
+        half = run.n_days // 2
+        length = 32
+        while length < run.n_days:
+            length *= 2
+        first, middle, last = (int(run.days[k]) for k in (0, half, -1))
+        parts = [run.slice_days(first, middle), run.slice_days(middle, last + 1)]
+        model, report = fit_hybrid(
+            parts,
+            key=key,
+            config=HybridConfig(length=length),
+            mech_model=self.base_model.mech_model,
+        )
+        self._say(f"fitted {report.details['rows']} rows of this run")
+        return model
 
     def _decide(self, trajectory: Any, read_back: Mapping[str, float | None]) -> Decision:
         u_now = {
