@@ -15,6 +15,7 @@ from perfusio_jax.chemistry import (
     DiscreteMassBalance,
     FlowRateCalculator,
     Flows,
+    GlucosePump,
     Medium,
     SpeciesRegistry,
     balance_step,
@@ -311,8 +312,14 @@ def test_bleed_above_perfusion_is_refused():
 
 
 def test_pump_law():
-    rates = glucose_pump_rate(jnp.array([4.9, 1.0, 6.0]), 5.0, gain=1e-3, limit=2e-3)
-    assert jnp.allclose(rates, jnp.array([1e-4, 2e-3, 0.0]))
+    glucose = jnp.array([4.9, 1.0, 6.0])
+    pump = GlucosePump()
+    assert jnp.allclose(glucose_pump_rate(glucose, 5.0), pump.flux(glucose, 5.0) / 400.0)
+    rates = glucose_pump_rate(glucose, 5.0, gain=1e-3, limit=2e-3)
+    rounded = 0.5 * float(pump.rounding) / 400.0  # the corners are round, the rest is the clip
+    assert jnp.all(jnp.abs(rates - jnp.array([1e-4, 2e-3, 0.0])) < rounded)
+    assert jnp.all(jnp.abs(rates - jnp.array([1e-4, 2e-3, 0.0]))[1:] < 0.05 * rounded)
+    assert jnp.all((rates > 0) & (rates < 2e-3))
 
 
 # -- FlowRateCalculator -------------------------------------------------------------------

@@ -12,6 +12,7 @@ from .flows import perfusion_flows as perfusion_flows
 from .media import Medium as Medium
 from .media import glucose_feed_concentrations as glucose_feed_concentrations
 from .media import inflow_concentrations as inflow_concentrations
+from .pump import GlucosePump as GlucosePump
 from .schemes import Scheme as Scheme
 from .schemes import balance_rates as balance_rates
 from .schemes import balance_step as balance_step

@@ -18,6 +18,7 @@ from perfusio_jax._core import (
 )
 
 from .media import Medium, glucose_feed_concentrations, inflow_concentrations
+from .pump import GlucosePump
 from .species import DEFAULT_SIEVING
 from .volumes import as_float, is_concrete
 
@@ -117,7 +118,7 @@ def _assemble(
 def glucose_pump_rate(
     glucose: Number, setpoint: Number, *, gain: Number = 5e-3, limit: Number = 1.25e-3
 ) -> Array:
-    """Rate of the concentrated feed per reactor volume [L/h/L], proportional and limited.
+    """Rate of the concentrated feed per reactor volume [L/h/L], by the law of `GlucosePump`.
 
     Args:
         glucose: Concentration [g/L].
@@ -125,10 +126,11 @@ def glucose_pump_rate(
         gain: Rate per g/L below the target [L/h/L per g/L].
         limit: Largest rate [L/h/L]; no rate is negative.
 
-    The defaults are those of a 400 g/L feed at 2 g/L/h per g/L, up to 0.5 g/L/h.
+    The defaults are those of `GlucosePump` with a feed of 400 g/L.
     """
-    lacking = as_float(setpoint) - as_float(glucose)
-    return jnp.clip(as_float(gain) * lacking, 0.0, as_float(limit))
+    feed = Medium().glucose_feed
+    pump = GlucosePump(gain=as_float(gain) * feed, limit=as_float(limit) * feed)
+    return pump.flux(as_float(glucose), as_float(setpoint)) / feed
 
 
 class IntervalFlows(NamedTuple):
