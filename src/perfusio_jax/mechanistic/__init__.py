@@ -28,6 +28,7 @@ from .reactor import GlucosePump as GlucosePump
 from .reactor import Reactor as Reactor
 from .reactor import controls_from_dict as controls_from_dict
 from .reactor import day_inputs as day_inputs
+from .reactor import medium_from_dict as medium_from_dict
 from .reactor import pump_rate as pump_rate
 from .reactor import vector_field as vector_field
 from .rosenbrock import RODAS3 as RODAS3

@@ -26,8 +26,8 @@ from perfusio_jax.mechanistic.reactor import (
     Reactor,
     controls_from_dict,
     day_inputs,
-    face_derivatives,
     fluxes,
+    medium_from_dict,
 )
 
 
@@ -191,10 +191,6 @@ class CHOPerfusionModel(eqx.Module):
             u = u.at[:, columns].set(controls_batch)
         return jax.vmap(self.predict_rates)(c_batch, u)
 
-    def rates_face(self, c: Float[Array, " 9"], controls: Mapping[str, float]) -> list[Array]:
-        """Time derivatives of the measured face, flows included [1/h]."""
-        return face_derivatives(self.kinetics, jnp.asarray(c, float), controls)
-
     def simulate(
         self,
         y0: Mapping[str, float],
@@ -206,7 +202,9 @@ class CHOPerfusionModel(eqx.Module):
 
         Args:
             y0: Value per species of `STATE_SPECIES`.
-            controls: Set-points by name.
+            controls: Set-points by name; missing ones take the centre recipe. Optionally
+                `glucose_feed_conc` [g/L] and `gln_feed_conc` [mmol/L] of the perfusion medium
+                and `volume_L` [L], which then replace the model's own.
             n_days: Number of reporting intervals.
             seed: Ignored; the model is deterministic.
 
@@ -214,7 +212,8 @@ class CHOPerfusionModel(eqx.Module):
             Measured face at the start and after each interval.
 
         Raises:
-            ConfigError: If a species is missing or unknown.
+            ConfigError: If a species is missing or unknown, a control is unknown, or there is
+                nothing to simulate.
             SimulationError: If no solver reaches the end.
         """
         missing = [s for s in STATE_ORDER if s not in y0]
@@ -224,12 +223,16 @@ class CHOPerfusionModel(eqx.Module):
                 f"y0 must name {list(STATE_ORDER)}; missing {missing}, unknown {unknown}."
             )
         face = jnp.asarray([float(y0[s]) for s in STATE_ORDER])
+        if n_days < 1:
+            raise ConfigError(f"n_days is {n_days}; it must be at least 1.")
+        medium = medium_from_dict(controls, self.medium)
+        reactor = eqx.tree_at(lambda r: r.medium, self.reactor, medium)
         plan = make_plan(
-            self.reactor,
+            reactor,
             balanced_to_plant(to_balanced(face))[None],
             controls_from_dict(controls)[None],
             jnp.broadcast_to(self.dt_hours, (n_days,)),
-            volume_L=self.volume_L,
+            volume_L=controls.get("volume_L", self.volume_L),
         )
-        out = simulate(self.reactor, plan)
+        out = simulate(reactor, plan)
         return np.asarray(from_balanced(plant_to_balanced(out.concentrations[0])))

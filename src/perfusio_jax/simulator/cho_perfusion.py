@@ -1,9 +1,11 @@
 """Virtual bioreactor behind the connector interface: the async face of the plant."""
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,7 @@ from perfusio_jax.mechanistic import (
     Method,
     controls_from_dict,
     make_plan,
+    medium_from_dict,
     plant_to_balanced,
     simulate,
 )
@@ -43,6 +46,7 @@ class CHOSimulator:
         clone: `"CloneX"` (lactate switch) or `"CloneY"`.
         y0: State at inoculation by species; missing ones take the default.
         controls: Set-points at the start by name; missing ones take the centre recipe.
+            `glucose_feed_conc` [g/L] and `gln_feed_conc` [mmol/L] choose the perfusion medium.
         volume_L: Working volume [L].
         noise: Noise of the samples.
         acceleration: Simulated over real time; `seconds_per_day` follows from it.
@@ -73,7 +77,9 @@ class CHOSimulator:
         if not volume_L > 0:
             raise ConfigError(f"volume_L is {volume_L}; it must be above zero.")
         self.clone = clone
-        self.reactor = virtual_reactor(clone)
+        reactor = virtual_reactor(clone)
+        medium = medium_from_dict(controls or {}, reactor.medium)
+        self.reactor = eqx.tree_at(lambda r: r.medium, reactor, medium)
         self.noise = NoiseModel(seed=seed) if noise is None else noise
         self.acceleration = float(acceleration)
         self.volume_L = float(volume_L)
@@ -146,10 +152,11 @@ class CHOSimulator:
             Reading per species, None where missing.
 
         Raises:
-            DataError: If the day is negative.
+            DataError: If the day is negative or not a whole number.
         """
-        if day < 0:
-            raise DataError(f"day {day} is before inoculation; days start at 0.")
+        if day < 0 or day != int(day):
+            raise DataError(f"day {day} is not a culture day; days are whole numbers from 0.")
+        day = int(day)
         async with self._lock:
             await asyncio.to_thread(self._advance_to, day)
         return self.noise.apply(self.truth(day), day)
@@ -161,12 +168,17 @@ class CHOSimulator:
             setpoints: New values by name; controls not named keep theirs.
 
         Raises:
-            ConfigError: If a name is unknown, a value is not finite, or bleed exceeds perfusion.
+            ConfigError: If a name is not a set-point, a value is not finite, or bleed exceeds
+                perfusion. Nothing is changed then.
         """
+        unknown = sorted(set(setpoints) - {*CONTROL_NAMES, "pyr_feed_conc"})
+        if unknown:
+            raise ConfigError(f"{unknown} are not set-points; allowed are {list(CONTROL_NAMES)}.")
         wrong = {k: v for k, v in setpoints.items() if not np.isfinite(v)}
         if wrong:
             raise ConfigError(f"set-points must be finite; given {wrong}.")
-        self._controls = controls_from_dict(setpoints, base=self.controls)
+        async with self._lock:  # not in the middle of a reading that moves the reactor on
+            self._controls = controls_from_dict(setpoints, base=self.controls)
 
     def simulate_run(
         self, n_days: int = 28, controls: Mapping[str, float] | None = None, seed: int | None = None
@@ -181,15 +193,19 @@ class CHOSimulator:
         Returns:
             Measured face without noise, row 0 at inoculation.
         """
+        if n_days < 1:
+            raise ConfigError(f"n_days is {n_days}; it must be at least 1.")
         u = self._controls if controls is None else controls_from_dict(controls, self.controls)
+        medium = medium_from_dict(controls or {}, self.reactor.medium)
+        reactor = eqx.tree_at(lambda r: r.medium, self.reactor, medium)
         plan = make_plan(
-            self.reactor,
+            reactor,
             self._initial[None],
             u[None],
             jnp.full(n_days, 24.0),
             volume_L=self.volume_L,
         )
-        out = simulate(self.reactor, plan)
+        out = simulate(reactor, plan)
         return np.asarray(from_balanced(plant_to_balanced(out.concentrations[0])))
 
     def generate_box_behnken_experiment(
@@ -211,7 +227,7 @@ class CHOSimulator:
             self.reactor,
             jnp.broadcast_to(self._initial, (runs, 10)),
             jnp.broadcast_to(design[:, None, :], (runs, n_days, 6)),
-            NoiseModel(**{**vars(self.noise), "jitter_hours": 0.0}),
+            dataclasses.replace(self.noise, jitter_hours=0.0),
             key=jax.random.key(seed),
             volume_L=self.volume_L,
         )
