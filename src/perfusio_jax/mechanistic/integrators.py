@@ -4,7 +4,7 @@ This is the only file that imports diffrax.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -287,6 +287,10 @@ def simulate(
     return out
 
 
+_COMPILED: set[Hashable] = set()
+"""Sizes whose program exists; only speed depends on it."""
+
+
 def _on_all_cores(
     reactor: Reactor, plan: Plan, tolerances: Tolerances, method: Method
 ) -> RunSolution:
@@ -301,13 +305,17 @@ def _on_all_cores(
         piece = _integrate_jit(*take_runs(reactor, plan, index), tolerances, method)
         return jax.tree.map(np.asarray, piece)
 
-    first = one(0)  # compiles, here and once
+    shapes = [(v.shape[:-1], str(v.dtype)) for v in jax.tree.leaves((reactor, plan))]
+    size = (jax.tree.structure((reactor, plan)), tuple(shapes), method)
+    # A size that is new compiles here, once, and not in every thread at the same time.
+    done = [] if size in _COMPILED else [one(0)]
+    _COMPILED.add(size)
     is_x64 = jax.config.read("jax_enable_x64")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         # Settings made by a context manager end at the thread's border.
         same = pool.submit(jax.config.read, "jax_enable_x64").result() == is_x64
-        rest = list((pool.map if same else map)(one, starts[1:]))
-    return jax.tree.map(lambda *v: jnp.asarray(np.concatenate(v)[:runs]), first, *rest)
+        done += list((pool.map if same else map)(one, starts[len(done) :]))
+    return jax.tree.map(lambda *v: jnp.asarray(np.concatenate(v)[:runs]), *done)
 
 
 # -------------------------------------------------------------------- the seed's face
