@@ -292,14 +292,14 @@ def run_seed(
         "design_space": space.model_dump(mode="json", exclude_none=True),
     }
     (folder / "config.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
-    say("simulating 27 historic runs (compiles first)")
+    say("simulating 27 historic runs (compiles on first use)")
     campaign = make_campaign(folder, seed)
     lap("campaign")
-    say("fitting the hybrid model to campaign.csv (compiles first)")
+    say("fitting the hybrid model to campaign.csv (compiles on first use)")
     model, report, spread = learn(campaign, folder, seed)
     lap("fit")
     say(f"fitted {report.details['rows']} rows in {int(report.n_iterations)} iterations")
-    say("closing the loop over samples.csv and setpoints.csv (first day compiles)")
+    say("closing the loop over samples.csv and setpoints.csv (the first days compile)")
     twin, reactor, decisions, snapshots = asyncio.run(
         drive(folder, model, seed=seed, n_days=last, target=target, say=say)
     )
@@ -322,7 +322,7 @@ def run_seed(
     lap("baselines")
     oracle = None
     if with_oracle:
-        say("running the controller that knows the plant (compiles first)")
+        say("running the controller that knows the plant (compiles on first use)")
         known = HybridStateSpaceModel(CHOPerfusionModel(virtual_reactor("CloneX").kinetics), None)
         _, best, _, _ = asyncio.run(
             drive(
