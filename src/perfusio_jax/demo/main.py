@@ -86,7 +86,10 @@ def run_demo(
             draw(result)
     summary = write_summary(out, results, time.perf_counter() - begun)
     show(summary, console)
-    console.print(f"everything is in {out}; check the record: perfusio-jax verify-audit {out}")
+    console.print(
+        f"everything is in {out}; check the record: perfusio-jax verify-audit {results[0].folder}",
+        soft_wrap=True,
+    )
     return summary
 
 
