@@ -18,6 +18,8 @@ from perfusio_jax.mechanistic import (
 )
 from tests.mechanistic.cases import RANGES, START, random_controls
 
+pytestmark = pytest.mark.slow  # XLA takes half a minute over each derivative
+
 DAYS = 3
 METHOD = Method(totals="streams", recorded_steps=500)
 RTOL = 1e-8
