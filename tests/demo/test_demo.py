@@ -12,6 +12,8 @@ from perfusio_jax.demo.main import run_demo
 from perfusio_jax.demo.run import STARTUP_DAYS, demo_space, prepare_folder
 from perfusio_jax.twin import RunLock, verify_audit
 
+pytestmark = pytest.mark.timeout(1200)  # the first test waits for every compile
+
 DAYS = 4
 LAST = STARTUP_DAYS + DAYS
 
@@ -31,7 +33,6 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_everything_is_in_one_folder(folder):
     for name in (
         "config.toml",
