@@ -17,6 +17,7 @@ from .fit import fit as fit
 from .fit import trainable_filter as trainable_filter
 from .kernels import PerfusionKernel as PerfusionKernel
 from .kernels import ResidualKernel as ResidualKernel
+from .kernels import with_fixed_columns as with_fixed_columns
 from .layout import RateData as RateData
 from .layout import from_indexed as from_indexed
 from .layout import rate_data as rate_data
@@ -33,6 +34,7 @@ from .sampling import GPPaths as GPPaths
 from .sampling import draw_gp_paths as draw_gp_paths
 from .sampling import variance_error as variance_error
 from .scaling import InputScaling as InputScaling
+from .scaling import feature_count as feature_count
 from .scaling import fit_scaling as fit_scaling
 from .stepwise import RateStep as RateStep
 from .stepwise import StepwiseGP as StepwiseGP

@@ -17,7 +17,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import DataError, Positive, Scalar, positive, unwrap
-from perfusio_jax.gp.kernels import PerfusionKernel
+from perfusio_jax.gp.kernels import PerfusionKernel, with_fixed_columns
 from perfusio_jax.gp.layout import RateData, from_indexed, rate_data
 from perfusio_jax.gp.means import ZeroMeanMultiTask
 from perfusio_jax.gp.posterior import (
@@ -28,7 +28,7 @@ from perfusio_jax.gp.posterior import (
     kronecker_posterior,
 )
 from perfusio_jax.gp.priors import HyperPriors
-from perfusio_jax.gp.scaling import InputScaling, fit_scaling
+from perfusio_jax.gp.scaling import feature_count, fit_scaling
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 
@@ -85,8 +85,8 @@ class MultiTaskRateGP(eqx.Module):
     """Noise."""
     mean_module: Any
     """Mean function on raw inputs, target unit; (N,) or (N, T)."""
-    scaling: InputScaling
-    """Input scaling."""
+    scaling: Any
+    """Feature map: raw inputs (N, D_raw) to kernel features (N, D), day last in both."""
     target_scale: Float[Array, " T"]
     """Unit of the scaled targets [target unit]."""
     data: RateData
@@ -98,7 +98,7 @@ class MultiTaskRateGP(eqx.Module):
     n_tasks: int = eqx.field(static=True)
     """Number of tasks."""
     n_state_dims: int = eqx.field(static=True)
-    """Number of state and control columns."""
+    """Number of raw columns besides the day."""
     is_complete: bool = eqx.field(static=True)
     """Whether every row has all targets (Kronecker form)."""
 
@@ -113,7 +113,7 @@ class MultiTaskRateGP(eqx.Module):
         n_state_dims: int | None = None,
         *,
         row_noise: Float[ArrayLike, " N"] | None = None,
-        scaling: InputScaling | None = None,
+        scaling: Any = None,
         target_scale: Float[ArrayLike, " T"] | None = None,
         capacity: int | None = None,
         priors: HyperPriors | None = None,
@@ -130,7 +130,11 @@ class MultiTaskRateGP(eqx.Module):
             n_tasks: Number of tasks.
             n_state_dims: Columns of state and controls; D - 1 by default.
             row_noise: Known relative noise variance per row [-] (table form only).
-            scaling: Input scaling; fitted to the inputs by default.
+            scaling: Feature map, an `eqx.Module` from raw inputs (N, D_raw) to features
+                (N, D) with the day last; an `InputScaling` fitted to the inputs by default. If
+                it has `trainable()`, the leaves that names are trained; if it has
+                `fixed_columns`, the lengthscales of those features stay at one; if it has
+                `log_prior()`, that is added to the hyper-prior.
             target_scale: Unit of the scaled targets; the targets' spread by default.
             capacity: Rows to reserve for later days.
             priors: Hyper-priors.
@@ -153,20 +157,21 @@ class MultiTaskRateGP(eqx.Module):
                 "they must be the state and control columns and one day column."
             )
         self.data = rate_data(x, y, row_noise=row_noise, capacity=capacity)
+        self.scaling = fit_scaling(x, day_column=size) if scaling is None else scaling
+        features = feature_count(self.scaling, x.shape[1]) - 1
         if kernel is None:
-            kernel = PerfusionKernel(
-                n_tasks, size, 1, size, lengthscale=max(1.0, float(np.sqrt(size)))
-            )
-        if kernel.n_tasks != n_tasks or kernel.n_state_dims != size:
+            start = max(1.0, float(np.sqrt(features)))
+            kernel = PerfusionKernel(n_tasks, features, 1, features, lengthscale=start)
+        if kernel.n_tasks != n_tasks or kernel.n_state_dims != features:
             raise DataError(
                 f"kernel for {kernel.n_tasks} tasks and {kernel.n_state_dims} columns; the data "
-                f"have {n_tasks} and {size}."
+                f"have {n_tasks} tasks and {features} features besides the day."
             )
-        self.kernel = kernel
+        fixed = tuple(getattr(self.scaling, "fixed_columns", ()))
+        self.kernel = with_fixed_columns(kernel, fixed) if fixed else kernel
         noise = GaussianLikelihood() if likelihood is None else likelihood
         self.likelihood = GaussianLikelihood(noise.variance(n_tasks))
         self.mean_module = ZeroMeanMultiTask() if mean_module is None else mean_module
-        self.scaling = fit_scaling(x, day_column=size) if scaling is None else scaling
         if target_scale is None:
             with np.errstate(all="ignore"):
                 spread = np.sqrt(np.nanmean((y - np.nanmean(y, axis=0)[None, :]) ** 2, axis=0))
@@ -365,6 +370,8 @@ def log_posterior(model: MultiTaskRateGP) -> Scalar:
         Log density up to a constant.
     """
     prior = model.priors.log_density(model.kernel, model.likelihood.variance(model.n_tasks))
+    if hasattr(model.scaling, "log_prior"):
+        prior = prior + model.scaling.log_prior()
     return log_evidence(model) + prior
 
 

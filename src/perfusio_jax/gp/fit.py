@@ -65,13 +65,14 @@ class FitReport(NamedTuple):
 
 
 def trainable_filter(model: MultiTaskRateGP) -> Any:
-    """Mark what the evidence may move: kernel, noise, and the mean's own parameters.
+    """Mark what the evidence may move: kernel, noise, the mean's and the feature map's own.
 
     Args:
         model: Model.
 
     Returns:
-        Tree of booleans; the constants of a mechanistic model stay untouched.
+        Tree of booleans; the constants of a mechanistic model stay untouched, and of the
+        feature map only what its `trainable()` names moves.
     """
     spec: Any = jax.tree.map(lambda _: False, model)
     kernel = model.kernel
@@ -87,7 +88,11 @@ def trainable_filter(model: MultiTaskRateGP) -> Any:
         where += [lambda m: m.mean_module.weights, lambda m: m.mean_module.bias]
     if isinstance(model.mean_module, MechanisticPriorMean):
         where.append(lambda m: m.mean_module.scale)
-    return eqx.tree_at(lambda m: tuple(w(m) for w in where), spec, (True,) * len(where))
+    spec = eqx.tree_at(lambda m: tuple(w(m) for w in where), spec, (True,) * len(where))
+    if hasattr(model.scaling, "trainable"):
+        count = len(model.scaling.trainable())
+        spec = eqx.tree_at(lambda m: m.scaling.trainable(), spec, (True,) * count)
+    return spec
 
 
 class _Run(NamedTuple):

@@ -85,6 +85,8 @@ class PerfusionKernel(AbstractKernel):
     """Number of state and control columns."""
     rank: int = eqx.field(static=True, kw_only=True)
     """Number of columns of W; zero makes the tasks independent."""
+    fixed_columns: tuple[int, ...] = eqx.field(static=True, kw_only=True)
+    """Columns whose lengthscale is one, whatever its leaf says."""
 
     def __init__(
         self,
@@ -96,6 +98,7 @@ class PerfusionKernel(AbstractKernel):
         lengthscale: float | Float[Array, "..."] = 1.0,
         day_variance: float = 0.25,
         task_variance: float = 1.0,
+        fixed_columns: tuple[int, ...] = (),
     ):
         """Build the kernel.
 
@@ -107,6 +110,8 @@ class PerfusionKernel(AbstractKernel):
             lengthscale: Start value, input units.
             day_variance: Start variance of the linear day term [-].
             task_variance: Start of the diagonal of the index kernel.
+            fixed_columns: Columns whose lengthscale stays at one (embeddings carry their own
+                scale); needs one lengthscale per column.
 
         Raises:
             ConfigError: If a size is out of range.
@@ -122,6 +127,13 @@ class PerfusionKernel(AbstractKernel):
                 f"{n_state_dims} (one per column)."
             )
         shape = () if ard_num_dims == 1 and n_state_dims > 1 else (n_state_dims,)
+        fixed = tuple(sorted({int(column) for column in fixed_columns}))
+        if fixed and (not shape or fixed[0] < 0 or fixed[-1] >= n_state_dims):
+            raise ConfigError(
+                f"fixed_columns={fixed} with ard_num_dims={ard_num_dims}; allowed are columns 0 to "
+                f"{n_state_dims - 1}, with one lengthscale per column."
+            )
+        self.fixed_columns = fixed
         self.state = Matern52(
             active_dims=slice(0, n_state_dims),
             lengthscale=positive(jnp.broadcast_to(jnp.asarray(lengthscale, float), shape)),
@@ -151,7 +163,8 @@ class PerfusionKernel(AbstractKernel):
         day = kernel.day(x, y) + kernel.day_constant(x, y)
         column = self.n_state_dims + 1
         tasks = kernel.task_covariance()
-        return kernel.state(x, y) * day * tasks[x[column].astype(int), y[column].astype(int)]
+        state = eqx.tree_at(lambda k: k.lengthscale, kernel.state, self.lengthscale)
+        return state(x, y) * day * tasks[x[column].astype(int), y[column].astype(int)]
 
     def task_covariance(self) -> Float[Array, "T T"]:
         """Covariance between tasks, scaled target squared."""
@@ -170,7 +183,7 @@ class PerfusionKernel(AbstractKernel):
         """
         kernel = unwrap(self)
         size = self.n_state_dims
-        square = squared_distance(x[:, :size], y[:, :size], kernel.state.lengthscale)
+        square = squared_distance(x[:, :size], y[:, :size], self.lengthscale)
         day = kernel.day.variance * x[:, size][:, None] * y[:, size][None, :]
         return matern52_of_square(square) * (1.0 + day)
 
@@ -181,12 +194,50 @@ class PerfusionKernel(AbstractKernel):
     @property
     def lengthscale(self) -> Float[Array, " S"]:
         """One lengthscale per state and control column, scaled input units."""
-        return jnp.broadcast_to(unwrap(self.state.lengthscale), (self.n_state_dims,))
+        value = jnp.broadcast_to(unwrap(self.state.lengthscale), (self.n_state_dims,))
+        if not self.fixed_columns:
+            return value
+        return value.at[jnp.asarray(self.fixed_columns)].set(1.0)
+
+    @property
+    def free_columns(self) -> tuple[int, ...]:
+        """Columns whose lengthscale is a parameter."""
+        return tuple(c for c in range(self.n_state_dims) if c not in self.fixed_columns)
 
     @property
     def day_variance(self) -> Scalar:
         """Variance of the linear day term relative to the constant one [-]."""
         return unwrap(self.day.variance)
+
+
+def with_fixed_columns(kernel: PerfusionKernel, columns: tuple[int, ...]) -> PerfusionKernel:
+    """The same kernel with some lengthscales fixed at one.
+
+    Args:
+        kernel: Kernel.
+        columns: State and control columns, from 0.
+
+    Returns:
+        A kernel with one lengthscale per column.
+
+    Raises:
+        ConfigError: If a column does not exist.
+    """
+    wanted = tuple(sorted(set(columns) | set(kernel.fixed_columns)))
+    size = kernel.n_state_dims
+    fresh = PerfusionKernel(
+        kernel.n_tasks,
+        size,
+        kernel.rank,
+        size,
+        lengthscale=kernel.lengthscale,
+        fixed_columns=wanted,
+    )
+    return eqx.tree_at(
+        lambda k: (k.day, k.index_factor, k.index_diagonal),
+        fresh,
+        (kernel.day, kernel.index_factor, kernel.index_diagonal),
+    )
 
 
 class ResidualKernel(AbstractKernel):

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import Scalar
@@ -62,8 +63,10 @@ class HyperPriors(eqx.Module):
         Returns:
             Log density up to a constant.
         """
+        # a fixed lengthscale is no parameter
+        lengths = kernel.lengthscale[np.asarray(kernel.free_columns, int)]
         terms = (
-            log_normal(kernel.lengthscale, self.lengthscale_median, self.lengthscale_spread),
+            log_normal(lengths, self.lengthscale_median, self.lengthscale_spread),
             log_normal(kernel.day_variance, self.day_median, self.day_spread),
             log_normal(kernel.index_diagonal.value, self.signal_median, self.signal_spread),
             -0.5 * (kernel.index_factor / self.factor_spread) ** 2,

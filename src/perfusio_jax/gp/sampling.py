@@ -25,7 +25,6 @@ from jaxtyping import Array, Float
 from perfusio_jax._core import ConfigError, Key, Scalar
 from perfusio_jax.gp.exact_gp import Conditioned, MultiTaskRateGP
 from perfusio_jax.gp.kernels import PerfusionKernel
-from perfusio_jax.gp.scaling import InputScaling
 
 _DEGREES_OF_FREEDOM = 5.0
 
@@ -35,8 +34,8 @@ class GPPaths(eqx.Module):
 
     kernel: PerfusionKernel
     """Kernel of the data update."""
-    scaling: InputScaling
-    """Input scaling."""
+    scaling: Any
+    """Feature map of the model."""
     target_scale: Float[Array, " T"]
     """Unit of the scaled targets [target unit]."""
     inputs: Float[Array, "N D"]

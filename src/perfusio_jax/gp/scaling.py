@@ -1,9 +1,14 @@
 """Scaling of inputs inside the model: the caller speaks in units, the kernel in spreads."""
 
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
+
+from perfusio_jax._core import ConfigError
 
 
 class InputScaling(eqx.Module):
@@ -78,3 +83,26 @@ def fit_scaling(
         offset=jnp.asarray(offset),
         is_log=jnp.asarray(is_log),
     )
+
+
+def feature_count(scaling: Any, n_columns: int) -> int:
+    """Columns of the features a map gives.
+
+    Args:
+        scaling: Feature map.
+        n_columns: Columns of the raw inputs.
+
+    Returns:
+        Number of features, the day included.
+
+    Raises:
+        ConfigError: If the map does not turn rows into rows.
+    """
+    probe = jax.ShapeDtypeStruct((2, n_columns), jnp.zeros(()).dtype)
+    shape = eqx.filter_eval_shape(scaling, probe).shape
+    if len(shape) != 2 or shape[0] != 2 or shape[1] < 2:
+        raise ConfigError(
+            f"the feature map turns inputs of shape (2, {n_columns}) into {shape}; it must give "
+            "(2, D): one row of at least two features per input, the day last."
+        )
+    return int(shape[1])
