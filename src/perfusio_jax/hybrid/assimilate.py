@@ -29,7 +29,7 @@ from perfusio_jax._core import (
     Key,
     Scalar,
 )
-from perfusio_jax.hybrid.model import HybridStateSpaceModel, gp_inputs, step_batch
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone, gp_inputs, step_batch
 from perfusio_jax.hybrid.observation import predict_reading, reading_sd, transform_reading
 from perfusio_jax.states import Trajectory
 
@@ -336,14 +336,17 @@ class RunArrays(NamedTuple):
     """Sample times [h]."""
     mask: Bool[Array, " T"]
     """Rows that are part of the run."""
+    clone: Scalar | np.float64 = np.float64(-1.0)
+    """Clone index; unused by a model without an embedding."""
 
 
-def run_arrays(trajectory: Trajectory, *, length: int | None = None) -> RunArrays:
+def run_arrays(trajectory: Trajectory, *, length: int | None = None, clone: int = -1) -> RunArrays:
     """Take from a trajectory what the filter needs.
 
     Args:
         trajectory: Run with all nine state species and six controls among its columns.
         length: Rows to pad to.
+        clone: Index of its clone in the model's family.
 
     Returns:
         Arrays.
@@ -382,6 +385,7 @@ def run_arrays(trajectory: Trajectory, *, length: int | None = None) -> RunArray
         feed_L=jnp.asarray(np.pad(feed, (0, pad), constant_values=np.nan)),
         times_h=jnp.asarray(np.concatenate([times, later])),
         mask=jnp.asarray(np.arange(n + pad) < n),
+        clone=jnp.asarray(float(clone)),
     )
 
 
@@ -394,6 +398,11 @@ class Disturbance(eqx.Module):
     """Standard deviation of what is new [residual units]."""
 
 
+def step_law(model: HybridStateSpaceModel) -> Disturbance:
+    """The law of a fitted model: what process and function leave open, fresh each interval."""
+    return Disturbance(jnp.zeros(()), _step_sd(model))
+
+
 def assimilate_arrays(
     model: HybridStateSpaceModel,
     run: RunArrays,
@@ -401,6 +410,7 @@ def assimilate_arrays(
     *,
     key: Key,
     n_particles: int,
+    smooth: bool = True,
 ) -> RunBeliefs:
     """Filter and smooth one run; pure, vmap it over runs of one length.
 
@@ -410,6 +420,7 @@ def assimilate_arrays(
         disturbance: Law of the residual.
         key: Random key.
         n_particles: Size of the ensemble.
+        smooth: False leaves the way back out; `smoothed` is then `filtered`.
 
     Returns:
         Filtered and smoothed ensembles.
@@ -457,15 +468,17 @@ def assimilate_arrays(
         smooth = now + (later - ahead) @ smoother_gain(now, ahead).T
         return smooth, smooth
 
-    _, earlier = jax.lax.scan(back, analysis[-1], (analysis[:-1], forecast), reverse=True)
-    smoothed = jnp.concatenate([earlier, analysis[-1:]], axis=0)
+    smoothed = analysis
+    if smooth:
+        _, earlier = jax.lax.scan(back, analysis[-1], (analysis[:-1], forecast), reverse=True)
+        smoothed = jnp.concatenate([earlier, analysis[-1:]], axis=0)
     info = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), info0, infos)
     states = model.latent.inverse(smoothed[:, :, :_N])
 
     def learned(args: Any) -> Array:
         particles, control, day = args
         many = jnp.broadcast_to(control[None, :], (n_particles, control.shape[0]))
-        return mean_residual(model, gp_inputs(particles, many, day))
+        return mean_residual(model, gp_inputs(model, particles, many, day))
 
     known = jax.lax.map(learned, (states[:-1], run.controls[:-1], days[:-1]))
     return RunBeliefs(
@@ -475,6 +488,20 @@ def assimilate_arrays(
         days=days,
         info=info,
     )
+
+
+def clone_of(
+    model: HybridStateSpaceModel, trajectory: Trajectory
+) -> tuple[HybridStateSpaceModel, int]:
+    """The model set to a run's clone, and the clone's index; -1 without an embedding.
+
+    Raises:
+        ConfigError: If the model holds clones, but not the run's.
+    """
+    if model.embedding is None:
+        return model, -1
+    index = model.embedding.index(trajectory.clone_id)
+    return at_clone(model, jnp.asarray(float(index))), index
 
 
 @eqx.filter_jit
@@ -509,6 +536,7 @@ def assimilate_run(
     Returns:
         Beliefs, `trajectory.n_days` rows (or `length`).
     """
-    run = run_arrays(trajectory, length=length)
-    law = Disturbance(jnp.zeros(()), _step_sd(model))
+    model, index = clone_of(model, trajectory)
+    run = run_arrays(trajectory, length=length, clone=index)
+    law = step_law(model)
     return _assimilate_jit(model, run, law, key, n_particles)

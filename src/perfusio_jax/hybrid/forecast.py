@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float
 from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, STATE_ORDER, ConfigError
 from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.hybrid.assimilate import Belief
-from perfusio_jax.hybrid.model import HybridStateSpaceModel, draw_paths, rollout
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, draw_paths, for_clone, rollout
 
 
 @eqx.filter_jit
@@ -57,7 +57,7 @@ def forecast_run(
     horizon: int = 3,
     n_samples: int = 200,
     seed: int = 0,
-    clone_id: int | None = None,
+    clone_id: int | str | None = None,
     *,
     day0: float | None = None,
     names: tuple[str, ...] | None = None,
@@ -73,7 +73,7 @@ def forecast_run(
         horizon: Steps.
         n_samples: Paths.
         seed: Random seed; the same seed gives the same numbers.
-        clone_id: Clone index; only with an embedding.
+        clone_id: Clone by index or name, if the model holds several; the one it is set to.
         day0: Culture day of c0 [d]; the belief's, or 0.
         names: Species of the columns, out of `FORECAST_SPECIES`; `STATE_ORDER` by default.
         process_noise: Whether unexplained variation is added.
@@ -86,8 +86,8 @@ def forecast_run(
     Raises:
         ConfigError: If shapes, names or the clone do not fit.
     """
-    if clone_id is not None and hybrid.embedding is None:
-        raise ConfigError(f"clone_id={clone_id} was given, but this model holds no embedding.")
+    if clone_id is not None:
+        hybrid = for_clone(hybrid, clone_id)
     wanted = tuple(hybrid.species_names) if names is None else tuple(names)
     unknown = [name for name in wanted if name not in FORECAST_SPECIES]
     if unknown:

@@ -17,7 +17,9 @@ from perfusio_jax._core import (
     Scalar,
 )
 from perfusio_jax.chemistry import from_balanced, to_balanced
+from perfusio_jax.embedding import PRIOR_CLONE
 from perfusio_jax.gp import GPPaths, MultiTaskRateGP, StepwiseGP, draw_gp_paths
+from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, forecast_report
 from perfusio_jax.hybrid.transition import (
     Limits,
@@ -55,8 +57,10 @@ class HybridStateSpaceModel(eqx.Module):
     """Mechanistic model with `advance`."""
     gp: MultiTaskRateGP | None
     """Residual rates in units of `basis`; None leaves the mechanism alone."""
-    embedding: Any
-    """Clone embedding; None for one clone."""
+    embedding: CloneFamily | None
+    """Clones the model knows; None for one clone."""
+    clone: Float[Array, ""]
+    """Index of the clone that is forecast; unused without an embedding."""
     dt_hours: Scalar
     """Interval between samples [h]."""
     basis: ResidualBasis
@@ -92,7 +96,7 @@ class HybridStateSpaceModel(eqx.Module):
         self,
         mech_model: Any,
         gp_model: StepwiseGP | MultiTaskRateGP | None,
-        embedding: Any = None,
+        embedding: CloneFamily | None = None,
         dt_hours: float = HOURS_PER_DAY,
         species_names: list[str] | tuple[str, ...] | None = None,
         control_names: list[str] | tuple[str, ...] | None = None,
@@ -112,7 +116,7 @@ class HybridStateSpaceModel(eqx.Module):
         Args:
             mech_model: Mechanistic model.
             gp_model: Fitted step-wise GP or rate GP on the residual, or None.
-            embedding: Clone embedding, or None.
+            embedding: Clones the model knows, or None; `for_clone` chooses among them.
             dt_hours: Interval between samples [h].
             species_names: `STATE_ORDER`, the only layout of the balance.
             control_names: `CONTROL_NAMES`, likewise.
@@ -139,6 +143,7 @@ class HybridStateSpaceModel(eqx.Module):
         if gp is None and not use_mechanism:
             raise ConfigError("a model needs the mechanism, a GP, or both; neither was given.")
         self.mech_model, self.gp, self.embedding = mech_model, gp, embedding
+        self.clone = jnp.asarray(float(PRIOR_CLONE))
         self.dt_hours = jnp.asarray(dt_hours, float)
         ones, zeros = jnp.ones(_N), jnp.zeros(_N)
         self.basis = ResidualBasis(ones, ones, zeros) if basis is None else basis
@@ -237,10 +242,7 @@ class HybridStateSpaceModel(eqx.Module):
         Raises:
             ConfigError: If the state has gaps or shapes do not fit.
         """
-        if clone_id is not None and self.embedding is None:
-            raise ConfigError(
-                f"clone_id={clone_id} was given, but this model holds no clone embedding."
-            )
+        model = self if clone_id is None else for_clone(self, clone_id)
         face, plan = jnp.asarray(c0, float), jnp.asarray(controls, float)
         if face.shape != (_N,) or not bool(jnp.all(jnp.isfinite(face))):
             raise ConfigError(
@@ -253,9 +255,43 @@ class HybridStateSpaceModel(eqx.Module):
             raise ConfigError(
                 f"controls of shape {plan.shape}; allowed are (6,) and ({n_days}, 6)."
             )
-        states = _predict(self, face, plan, jnp.asarray(start_day, float), seed, n_samples)
+        states = _predict(model, face, plan, jnp.asarray(start_day, float), seed, n_samples)
         q10, q50, q90 = jnp.quantile(states, jnp.asarray([0.1, 0.5, 0.9]), axis=0)
         return {"mean": jnp.mean(states, axis=0), "q10": q10, "q50": q50, "q90": q90}
+
+
+def for_clone(
+    model: HybridStateSpaceModel, clone: str | int, *, unknown: str = "error"
+) -> HybridStateSpaceModel:
+    """The model, set to forecast one of its clones.
+
+    Args:
+        model: Model of several clones.
+        clone: Name or index.
+        unknown: `"error"` refuses a name the model does not know; `"prior"` forecasts a clone
+            without data: the family's mean constants and the mean vector.
+
+    Returns:
+        The same model with that clone's mechanism and vector.
+
+    Raises:
+        ConfigError: If the model holds no clones, or not this one.
+    """
+    if model.embedding is None:
+        raise ConfigError(
+            f"clone {clone!r} was asked for, but this model was fitted to one clone and holds no "
+            "embedding."
+        )
+    index = model.embedding.index(clone, unknown=unknown)
+    return at_clone(model, jnp.asarray(float(index)))
+
+
+def at_clone(model: HybridStateSpaceModel, index: Array) -> HybridStateSpaceModel:
+    """`for_clone` for an index that may be traced; nothing without an embedding."""
+    if model.embedding is None:
+        return model
+    mech = model.embedding.mechanism(index)
+    return eqx.tree_at(lambda m: (m.mech_model, m.clone), model, (mech, index))
 
 
 _DEFAULT_START = (0.8, 0.03, 5.0, 5.0, 0.7, 1.0, 0.8, 0.5, 10.0)
@@ -349,7 +385,9 @@ def step_batch(
         prior = jax.vmap(lambda c, u: prior_step(model.mech_model, c, u, dt_h))(states, controls)
     else:
         prior = jax.vmap(flat_prior)(states)
-    value: Any = residual(gp_inputs(states, controls, day)) if callable(residual) else residual
+    value: Any = (
+        residual(gp_inputs(model, states, controls, day)) if callable(residual) else residual
+    )
 
     def finish(c: Array, u: Array, p: Any, r: Array) -> Any:
         return apply_residual(model.mech_model, model.basis, model.limits, c, u, p, r, dt_h)
@@ -358,11 +396,15 @@ def step_batch(
 
 
 def gp_inputs(
-    states: Float[Array, "S 9"], controls: Float[Array, "S 6"], day: Scalar
-) -> Float[Array, "S 16"]:
-    """Rows `[c, u, day]` of the GP."""
-    column = jnp.broadcast_to(jnp.asarray(day, states.dtype), states.shape[:1])
-    return jnp.concatenate([states, controls, column[:, None]], axis=1)
+    model: HybridStateSpaceModel,
+    states: Float[Array, "S 9"],
+    controls: Float[Array, "S 6"],
+    day: Scalar,
+) -> Float[Array, "S D"]:
+    """Rows of the GP: `[c, u, day]`, or `[c, u, clone, day]` if the model holds clones."""
+    ends = [day] if model.embedding is None else [model.clone, day]
+    columns = [jnp.broadcast_to(jnp.asarray(v, states.dtype), states.shape[:1]) for v in ends]
+    return jnp.concatenate([states, controls, jnp.stack(columns, axis=1)], axis=1)
 
 
 def rollout_states(

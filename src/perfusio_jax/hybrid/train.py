@@ -2,7 +2,8 @@
 
 1. The mechanistic model, corrected by a drifting disturbance, is run as a filter and
    smoother over every run. That gives the latent states (noise reduced, gaps filled) and the
-   residual rate of every interval with its variance.
+   residual rate of every interval with its variance. The mechanism's constants are moved
+   towards these rates (`calibrate`), and the pass is repeated.
 2. The Gaussian process is fitted to the residual rates.
 3. The hybrid model is run as filter and smoother in turn; its states and residuals train the
    final process. This may be repeated.
@@ -17,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, DataError, Key, require_x64
+from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, DataError, Key, Result, require_x64
 from perfusio_jax.chemistry import balance_rates, perfusion_flows, to_balanced
+from perfusio_jax.embedding import CloneRegistry, EntityEmbedding, fit_embedded
 from perfusio_jax.gp import (
     FitConfig,
     FitReport,
@@ -40,11 +42,15 @@ from perfusio_jax.hybrid.assimilate import (
     RunBeliefs,
     assimilate_arrays,
     assimilate_run,
+    clone_of,
     run_arrays,
+    step_law,
 )
-from perfusio_jax.hybrid.model import HybridStateSpaceModel, InitialState
+from perfusio_jax.hybrid.calibrate import N_CONSTANTS, CalibrationInfo, Intervals, calibrate
+from perfusio_jax.hybrid.family import CloneFamily, calibrate_family
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, InitialState, at_clone
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap
-from perfusio_jax.hybrid.transition import Limits, ResidualBasis
+from perfusio_jax.hybrid.transition import Limits, Prior, ResidualBasis, flat_prior, prior_step
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.states import Trajectory
 
@@ -71,10 +77,16 @@ class HybridConfig(eqx.Module):
     """Rows kept free for new days, and step in which capacity grows."""
     length: int | None = eqx.field(static=True, default=None)
     """Samples a run is padded to, so that a growing one does not recompile; the longest run's."""
+    calibrate: bool = eqx.field(static=True, default=True)
+    """Whether the mechanism's constants are moved towards the campaign first. Only a
+    `CHOPerfusionModel` has constants to move."""
     use_mechanism: bool = eqx.field(static=True, default=True)
     """False leaves the mechanistic rates out (ablation)."""
     use_gp: bool = eqx.field(static=True, default=True)
     """False leaves the residual out (ablation)."""
+    embedding_dim: int = eqx.field(static=True, default=3)
+    """Length of a clone's vector when the campaign holds several clones; 0 treats all runs as
+    one clone."""
     fit: FitConfig = FitConfig(max_rows=256)
     """Hyper-parameter search."""
     persistence: Array = eqx.field(converter=_leaf, default=0.8)
@@ -90,12 +102,14 @@ class _Smoothed(NamedTuple):
     steps: Array
 
 
-def _rows(run: RunArrays, beliefs: RunBeliefs) -> _Smoothed:
+def _rows(model: HybridStateSpaceModel, run: RunArrays, beliefs: RunBeliefs) -> _Smoothed:
     """Training rows of one run: smoothed states, set-points, day; residuals and variances."""
     states = jnp.mean(beliefs.smoothed[:-1], axis=1)
-    day = beliefs.days[:-1, None]
+    ends = [beliefs.days[:-1]]
+    if model.embedding is not None:
+        ends.insert(0, jnp.broadcast_to(jnp.asarray(run.clone), ends[0].shape))
     return _Smoothed(
-        inputs=jnp.concatenate([states, run.controls[:-1], day], axis=1),
+        inputs=jnp.concatenate([states, run.controls[:-1], jnp.stack(ends, axis=1)], axis=1),
         targets=jnp.mean(beliefs.residuals, axis=1),
         variance=jnp.var(beliefs.residuals, axis=1),
         steps=run.mask[1:] & run.mask[:-1],
@@ -107,24 +121,35 @@ def _smooth(
     model: HybridStateSpaceModel, runs: RunArrays, law: Disturbance, keys: Array, n: int
 ) -> tuple[_Smoothed, Any]:
     def one(run: RunArrays, key: Array) -> tuple[_Smoothed, Any]:
-        beliefs = assimilate_arrays(model, run, law, key=key, n_particles=n)
-        return _rows(run, beliefs), beliefs.info
+        mine = at_clone(model, jnp.asarray(run.clone))
+        beliefs = assimilate_arrays(mine, run, law, key=key, n_particles=n)
+        return _rows(mine, run, beliefs), beliefs.info
 
     return jax.vmap(one)(runs, keys)
 
 
-def stack_runs(trajectories: list[Trajectory], *, length: int | None = None) -> RunArrays:
+def stack_runs(
+    trajectories: list[Trajectory],
+    *,
+    length: int | None = None,
+    registry: CloneRegistry | None = None,
+) -> RunArrays:
     """Runs as the filter reads them, padded to one length.
 
     Args:
         trajectories: Runs.
         length: Rows; the longest run's by default.
+        registry: Clones of the model (`model.embedding.registry`), if it holds several.
 
     Returns:
         Arrays with a leading run axis.
+
+    Raises:
+        ConfigError: If a run's clone is not registered.
     """
     size = max(t.n_days for t in trajectories) if length is None else length
-    arrays = [run_arrays(t, length=size) for t in trajectories]
+    index = [-1 if registry is None else registry.clone_id(t.clone_id) for t in trajectories]
+    arrays = [run_arrays(t, length=size, clone=k) for t, k in zip(trajectories, index, strict=True)]
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *arrays)
 
 
@@ -169,9 +194,13 @@ def _filled(face: np.ndarray) -> np.ndarray:
 
 
 def _base_model(
-    trajectories: list[Trajectory], runs: RunArrays, config: HybridConfig, mech: Any
+    trajectories: list[Trajectory],
+    runs: RunArrays,
+    config: HybridConfig,
+    parts: tuple[Any, MultiTaskRateGP, CloneFamily | None],
 ) -> HybridStateSpaceModel:
-    """Scales, diameter and start read off the raw data; no GP yet."""
+    """Scales, diameter and start read off the raw data, around mechanism, process, clones."""
+    mech, blank, family = parts
     face = _filled(np.asarray(runs.face))
     mask = np.asarray(runs.mask)
     states = np.asarray(to_balanced(jnp.asarray(face)))
@@ -189,7 +218,8 @@ def _base_model(
     scale = np.sqrt(np.mean(np.clip(per_cell[steps], -1e6, 1e6) ** 2, axis=0)) + 1e-9
     return HybridStateSpaceModel(
         mech,
-        None,
+        blank,
+        family,
         dt_hours=float(np.median(dt[steps])),
         basis=ResidualBasis(scale, offset, np.ones(_N)),
         limits=Limits(),
@@ -197,7 +227,7 @@ def _base_model(
         latent=latent,
         initial=initial,
         diameter=fit_diameter(trajectories, mech),
-        use_mechanism=True,
+        use_mechanism=config.use_mechanism,
     )
 
 
@@ -247,7 +277,10 @@ def _row_noise(variance: Array, reference: Array) -> Array:
 
 
 def _gp_on(
-    data: _Smoothed, previous: MultiTaskRateGP | None, config: HybridConfig
+    data: _Smoothed,
+    previous: MultiTaskRateGP | None,
+    config: HybridConfig,
+    registry: CloneRegistry | None,
 ) -> tuple[MultiTaskRateGP, np.ndarray]:
     """A process on smoothed residuals, and the typical variance of its targets."""
     keep = np.asarray(data.steps).reshape(-1)
@@ -257,12 +290,19 @@ def _gp_on(
     reference = np.maximum(np.median(variance, axis=0), 1e-12)
     capacity = -(-(inputs.shape[0] + config.growth) // config.growth) * config.growth
     size = inputs.shape[1] - 1
-    if previous is None:
+    if previous is not None:
+        kernel, likelihood, scaling = previous.kernel, previous.likelihood, previous.scaling
+    elif registry is None:
         kernel = PerfusionKernel(_N, size, config.rank, size, lengthscale=4.0)
         likelihood = GaussianLikelihood(0.2)
         scaling = fit_scaling(inputs, log_columns=tuple(range(_N)), day_column=size)
     else:
-        kernel, likelihood, scaling = previous.kernel, previous.likelihood, previous.scaling
+        # the clone's column makes room for its vector
+        width = size - 1 + config.embedding_dim
+        kernel = PerfusionKernel(_N, width, config.rank, width, lengthscale=4.0)
+        likelihood = GaussianLikelihood(0.2)
+        table = EntityEmbedding(registry.n_clones, config.embedding_dim)
+        scaling = fit_embedded(inputs, table, log_columns=tuple(range(_N)))
     model = MultiTaskRateGP(
         inputs,
         targets,
@@ -383,51 +423,178 @@ def fit_hybrid(
     config = HybridConfig() if config is None else config
     mech = CHOPerfusionModel() if mech_model is None else mech_model
     check_campaign(trajectories)
-    runs = stack_runs(trajectories, length=config.length)
-    model = _base_model(trajectories, runs, config, mech)
+    is_movable = config.calibrate and config.use_mechanism and isinstance(mech, CHOPerfusionModel)
+    registry = _registry(trajectories, config)
+    runs = stack_runs(trajectories, length=config.length, registry=registry)
     keys = jax.random.split(key, 8)
     lanes = runs.mask.shape[0]
 
     law = Disturbance(config.persistence, jnp.full(_N, 0.3, float))
     # a process that knows nothing yet: same structure as the fitted one, so one compile
-    blank, _ = _gp_on(_blank_rows(runs), None, config)
-    model = _with_gp(
-        model, with_data(blank, blank.data), jnp.zeros(_N), jnp.zeros(_N), jnp.ones(_N)
-    )
-    passes = []
+    data = _blank_rows(runs, registry)
+    blank, _ = _gp_on(data, None, config, registry)
+    blank = with_data(blank, blank.data)
+    family = None if registry is None else _new_family(registry, mech, is_movable)
+    model = _base_model(trajectories, runs, config, (mech, blank, family))
+    model = _with_gp(model, blank, jnp.zeros(_N), jnp.zeros(_N), jnp.ones(_N))
+    passes: list[float] = []
+    moved: list[CalibrationInfo] = []
     for turn in range(2):
         data, info = _smooth(
             model, runs, law, jax.random.split(keys[turn], lanes), config.n_particles
         )
         passes.append(_mean_nis(info, runs))
-        steps = np.asarray(data.steps)
-        spread = np.sqrt(
-            np.mean((np.asarray(data.targets) ** 2 + np.asarray(data.variance))[steps], axis=0)
-        )
-        fresh = np.sqrt(1.0 - float(config.persistence) ** 2) * spread
-        law = Disturbance(config.persistence, jnp.asarray(np.maximum(fresh, 1e-3)))
-    gp, reference = _gp_on(data, None, config)
+        if is_movable:
+            after, moved = _calibrated(model, mech, data, runs)
+            data, model = _retarget(model, after, data, runs), after
+        law = Disturbance(config.persistence, jnp.asarray(_fresh_sd(data, config)))
+    details: dict[str, Any] = {"nis_per_reading": passes, "calibration": moved}
+    gp, reference = _gp_on(data, None, config, registry)
+    if not config.use_gp:
+        return _without_gp(model, data, config), _no_fit(details, data)
     gp, report = fit(gp, key=keys[3], config=config.fit)
     process, function = _spreads(gp, data)
     model = _with_gp(model, gp, process, function, reference)
     for turn in range(config.rounds):
-        law = Disturbance(jnp.zeros(()), jnp.sqrt(model.process_sd**2 + model.function_sd**2))
+        law = step_law(model)
         data, info = _smooth(
             model, runs, law, jax.random.split(keys[4 + turn], lanes), config.n_particles
         )
         passes.append(_mean_nis(info, runs))
-        gp, reference = _gp_on(data, gp, config)
+        gp, reference = _gp_on(data, gp, config, registry)
         gp, report = fit(gp, key=keys[3], config=config.fit)
         process, function = _spreads(gp, data)
         model = _with_gp(model, gp, process, function, reference)
-    details = {"nis_per_reading": passes, "rows": int(np.asarray(data.steps).sum())}
+    details["rows"] = int(np.asarray(data.steps).sum())
     return model, report._replace(details=details)
 
 
-def _blank_rows(runs: RunArrays) -> _Smoothed:
+def _registry(trajectories: list[Trajectory], config: HybridConfig) -> CloneRegistry | None:
+    """Clones of a campaign; None if there is one, or if they are not to be told apart."""
+    names = tuple(dict.fromkeys(t.clone_id for t in trajectories))
+    if len(names) < 2 or config.embedding_dim == 0:
+        return None
+    return CloneRegistry.from_names(names)
+
+
+def _new_family(registry: CloneRegistry, mech: Any, is_movable: bool) -> CloneFamily:
+    """Clones that all have the mechanism's own constants."""
+    start = jnp.zeros(N_CONSTANTS)
+    if is_movable:
+        start = start.at[-1].set(4.0 if float(mech.kinetics.consumes_lactate) > 0.5 else -4.0)
+    many = jnp.broadcast_to(start[None, :], (registry.n_clones, N_CONSTANTS))
+    return CloneFamily(registry, mech, many, start, is_calibrated=is_movable)
+
+
+def _calibrated(
+    model: HybridStateSpaceModel, mech: Any, data: _Smoothed, runs: RunArrays
+) -> tuple[HybridStateSpaceModel, list[CalibrationInfo]]:
+    """The model with constants moved: one set, or one per clone."""
+    intervals = _intervals(model, data, runs)
+    if model.embedding is None:
+        moved, info = calibrate(mech, model.basis, intervals)
+        return eqx.tree_at(lambda m: m.mech_model, model, moved), [info]
+    clones = jnp.repeat(jnp.asarray(runs.clone), data.steps.shape[1])
+    registry = model.embedding.registry
+    constants, centre, infos = calibrate_family(
+        mech, model.basis, intervals, clones, n_clones=registry.n_clones
+    )
+    family = CloneFamily(registry, mech, constants, centre)
+    return eqx.tree_at(lambda m: m.embedding, model, family), infos
+
+
+def _fresh_sd(data: _Smoothed, config: HybridConfig) -> np.ndarray:
+    """What is new of a drifting residual each interval, from its spread."""
+    steps = np.asarray(data.steps)
+    square = (np.asarray(data.targets) ** 2 + np.asarray(data.variance))[steps]
+    fresh = np.sqrt(1.0 - float(config.persistence) ** 2) * np.sqrt(np.mean(square, axis=0))
+    return np.maximum(fresh, 1e-3)
+
+
+@eqx.filter_jit
+def _priors(model: HybridStateSpaceModel, data: _Smoothed, dt_h: Array, clones: Array) -> Prior:
+    """The mechanism's interval at every smoothed state (runs, intervals)."""
+    inputs = data.inputs
+    if not model.use_mechanism:
+        return jax.vmap(jax.vmap(flat_prior))(inputs[..., :_N])
+
+    def run(rows: Array, dts: Array, clone: Array) -> Prior:
+        mech = at_clone(model, clone).mech_model
+        return jax.vmap(lambda r, dt: prior_step(mech, r[:_N], r[_N : _N + 6], dt))(rows, dts)
+
+    return jax.vmap(run)(inputs, dt_h, clones)
+
+
+def _intervals(model: HybridStateSpaceModel, data: _Smoothed, runs: RunArrays) -> Intervals:
+    """Smoothed rates of every interval, flat."""
+    dt = jnp.diff(runs.times_h, axis=1)
+    prior = _priors(model, data, dt, jnp.asarray(runs.clone))
+    rates = prior.rates + data.targets * model.basis.unit(prior.reference)
+    flat = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
+        (data.inputs[..., :_N], data.inputs[..., _N : _N + 6], rates, dt, data.steps),
+    )
+    return Intervals(*flat)
+
+
+def _retarget(
+    before: HybridStateSpaceModel, after: HybridStateSpaceModel, data: _Smoothed, runs: RunArrays
+) -> _Smoothed:
+    """The same rates as residuals of another mechanism."""
+    dt = jnp.diff(runs.times_h, axis=1)
+    clones = jnp.asarray(runs.clone)
+    old, new = _priors(before, data, dt, clones), _priors(after, data, dt, clones)
+    unit_old, unit_new = before.basis.unit(old.reference), after.basis.unit(new.reference)
+    rates = old.rates + data.targets * unit_old
+    return data._replace(
+        targets=(rates - new.rates) / unit_new,
+        variance=data.variance * (unit_old / unit_new) ** 2,
+    )
+
+
+def _without_gp(
+    model: HybridStateSpaceModel, data: _Smoothed, config: HybridConfig
+) -> HybridStateSpaceModel:
+    """The mechanism alone; what it leaves counts as process noise.
+
+    The error of a mechanism persists from day to day. White noise that leads to the same
+    spread over many days is larger by `sqrt((1 + a) / (1 - a))`.
+    """
+    a = float(config.persistence)
+    steps = np.asarray(data.steps)
+    spread = np.sqrt(np.mean((np.asarray(data.targets) ** 2)[steps], axis=0))
+    sd = jnp.asarray(spread * np.sqrt((1.0 + a) / (1.0 - a)))
+    return eqx.tree_at(
+        lambda m: (m.gp, m.process_sd, m.function_sd, m.base_rows),
+        model,
+        (None, sd, jnp.zeros(_N), jnp.zeros((), int)),
+    )
+
+
+def _no_fit(details: dict[str, Any], data: _Smoothed) -> FitReport:
+    """Report of a fit in which no process was searched for."""
+    nothing = jnp.full((), jnp.nan)
+    return FitReport(
+        evidence=jnp.zeros(0),
+        final=nothing,
+        log_evidence=nothing,
+        restarts=jnp.zeros(0),
+        n_iterations=jnp.zeros((), int),
+        converged=True,
+        result=Result.SUCCESS,
+        condition_number=nothing,
+        optimiser="none",
+        at_bounds=(),
+        details={**details, "rows": int(np.asarray(data.steps).sum())},
+    )
+
+
+def _blank_rows(runs: RunArrays, registry: CloneRegistry | None) -> _Smoothed:
     states = to_balanced(jnp.asarray(_filled(np.asarray(runs.face))))[:, :-1]
-    day = runs.times_h[:, :-1, None] / HOURS_PER_DAY
-    inputs = jnp.concatenate([states, runs.controls[:, :-1], day], axis=2)
+    ends = [runs.times_h[:, :-1] / HOURS_PER_DAY]
+    if registry is not None:
+        ends.insert(0, jnp.broadcast_to(jnp.asarray(runs.clone)[:, None], ends[0].shape))
+    inputs = jnp.concatenate([states, runs.controls[:, :-1], jnp.stack(ends, axis=2)], axis=2)
     nothing = jnp.zeros_like(states)
     return _Smoothed(inputs, nothing, nothing + 1.0, runs.mask[:, 1:] & runs.mask[:, :-1])
 
@@ -546,8 +713,9 @@ def condition_on(
     fitted = _forget(model)
     parts = []
     for run, k in zip(usable, jax.random.split(key, len(usable)), strict=True):
-        beliefs = assimilate_run(fitted, run, key=k, n_particles=n_particles, length=length)
-        parts.append(_rows(run_arrays(run, length=length), beliefs))
+        mine, index = clone_of(fitted, run)
+        beliefs = assimilate_run(mine, run, key=k, n_particles=n_particles, length=length)
+        parts.append(_rows(mine, run_arrays(run, length=length, clone=index), beliefs))
     return _put_rows(model, jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
 
 

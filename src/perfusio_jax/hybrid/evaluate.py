@@ -1,0 +1,215 @@
+"""How good forecasts are: every unseen run forecast from many of its days.
+
+A run is filtered up to a day, then rolled out from that belief under the set-points that
+were really applied. What comes back is compared with what was measured, with its assay
+noise, or in simulation with what was true.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from perfusio_jax._core import FORECAST_SPECIES, ConfigError, Key
+from perfusio_jax.hybrid.assimilate import Belief, RunArrays, assimilate_arrays, step_law
+from perfusio_jax.hybrid.model import (
+    HybridStateSpaceModel,
+    Paths,
+    at_clone,
+    draw_paths,
+    rollout_states,
+)
+from perfusio_jax.hybrid.observation import forecast_report
+
+LEVELS = (0.8, 0.95)
+"""Nominal probabilities of the central intervals."""
+_TAILS = (0.025, 0.1, 0.5, 0.9, 0.975)
+
+
+class Forecasts(NamedTuple):
+    """Forecasts of R runs from D days each, H steps ahead, in `FORECAST_SPECIES`.
+
+    Entries beyond the end of a run hold forecasts without a counterpart; mask them.
+    """
+
+    mean: Float[Array, "R D H 12"]
+    """Mean of the noise-free species."""
+    state_quantiles: Float[Array, "R D H 12 5"]
+    """2.5, 10, 50, 90 and 97.5 % of the noise-free species."""
+    quantiles: Float[Array, "R D H 12 5"]
+    """The same of readings, assay noise included."""
+    position: Float[Array, "R D H 12"]
+    """Place of the reading in its forecast, in (0, 1) (PIT); NaN where nothing was read."""
+    crps: Float[Array, "R D H 12"]
+    """Continuous ranked probability score of the reading [unit of the species]."""
+    target: Int[Array, "R D H"]
+    """Row of the run that each forecast is for."""
+    is_inside: Bool[Array, "R D H"]
+    """Whether the run still goes on there."""
+
+
+@eqx.filter_jit
+def _forecast_all(
+    model: HybridStateSpaceModel,
+    runs: RunArrays,
+    readings: Array,
+    starts: Array,
+    keys: tuple[Array, Array, Array],
+    sizes: tuple[int, int, int],
+) -> Forecasts:
+    n_particles, n_paths, horizon = sizes
+    for_filter, for_paths, for_start = keys
+    paths = draw_paths(model, n_paths, key=for_paths, max_steps=horizon)
+
+    def one(args: tuple[RunArrays, Array, Array]) -> Forecasts:
+        run, measured, key = args
+        mine = at_clone(model, jnp.asarray(run.clone))
+        beliefs = assimilate_arrays(
+            mine, run, step_law(mine), key=key, n_particles=n_particles, smooth=False
+        )
+
+        def from_day(row: Array) -> tuple[Array, ...]:
+            belief = Belief(beliefs.filtered[row], beliefs.days[row])
+            start = belief.sample(n_paths, key=jax.random.fold_in(for_start, row))
+            target = row + 1 + jnp.arange(horizon)
+            last = run.mask.shape[0] - 1
+            plan = run.controls[jnp.minimum(target - 1, last)]
+            clean, noisy = _roll(mine, paths, start, plan, belief.day)
+            inside = (target <= last) & run.mask[jnp.minimum(target, last)]
+            seen = jnp.where(inside[:, None], measured[jnp.minimum(target, last)], jnp.nan)
+            position, score = _place(seen, noisy)
+            levels = jnp.asarray(_TAILS)
+            low = jnp.moveaxis(jnp.quantile(clean, levels, axis=0), 0, -1)
+            high = jnp.moveaxis(jnp.quantile(noisy, levels, axis=0), 0, -1)
+            return jnp.mean(clean, axis=0), low, high, position, score, target, inside
+
+        return Forecasts(*jax.lax.map(from_day, starts))
+
+    return jax.lax.map(one, (runs, readings, jax.random.split(for_filter, readings.shape[0])))
+
+
+def _roll(
+    model: HybridStateSpaceModel, paths: Paths, start: Array, plan: Array, day: Array
+) -> tuple[Array, Array]:
+    """Paths of the species without and with assay noise."""
+    states, _ = rollout_states(model, paths, start, plan, day)
+    size = model.diam_base, model.diam_death_coeff
+    draws = paths.assay[:, : plan.shape[0]]
+    return forecast_report(states, *size), forecast_report(states, *size, model.assay, draws)
+
+
+def _place(seen: Array, draws: Array) -> tuple[Array, Array]:
+    """PIT and fair CRPS of readings (H, K) among draws (S, H, K); NaN where missing."""
+    n = draws.shape[0]
+    below = jnp.sum(draws < seen[None], axis=0) + 0.5 * jnp.sum(draws == seen[None], axis=0)
+    weight = (2.0 * jnp.arange(1, n + 1) - n - 1.0)[:, None, None]
+    pairs = 2.0 * jnp.sum(weight * jnp.sort(draws, axis=0), axis=0) / (n * (n - 1))
+    score = jnp.mean(jnp.abs(draws - seen[None]), axis=0) - 0.5 * pairs
+    return jnp.where(jnp.isnan(seen), jnp.nan, (below + 0.5) / (n + 1)), score
+
+
+def forecast_unseen(
+    model: HybridStateSpaceModel,
+    runs: RunArrays,
+    readings: Float[Array, "R T 12"],
+    *,
+    key: Key,
+    starts: tuple[int, ...],
+    horizon: int = 7,
+    n_paths: int = 128,
+    n_particles: int = 96,
+) -> Forecasts:
+    """Forecast every run from several of its days.
+
+    Args:
+        model: Fitted model.
+        runs: Stacked runs (`stack_runs`), R runs of T rows.
+        readings: Measured `FORECAST_SPECIES`; NaN where missing.
+        key: Random key.
+        starts: Rows after whose sample a forecast starts.
+        horizon: Steps ahead.
+        n_paths: Paths per forecast; the same functions serve all runs.
+        n_particles: Ensemble of the filter.
+
+    Returns:
+        Forecasts.
+
+    Raises:
+        ConfigError: If shapes do not fit or a start is not a row.
+    """
+    shape = (*runs.mask.shape, len(FORECAST_SPECIES))
+    if readings.shape != shape:
+        raise ConfigError(f"readings of shape {readings.shape}; these runs need {shape}.")
+    if not starts or min(starts) < 0 or max(starts) >= shape[1]:
+        raise ConfigError(f"starts {starts}; allowed are rows 0 to {shape[1] - 1}.")
+    keys = jax.random.split(key, 3)
+    sizes = (n_particles, n_paths, horizon)
+    rows = jnp.asarray(starts)
+    return _forecast_all(model, runs, readings, rows, (keys[0], keys[1], keys[2]), sizes)
+
+
+class Skill(NamedTuple):
+    """Forecast skill per step ahead and species."""
+
+    rrmse: Float[np.ndarray, "H 12"]
+    """Root mean square error over the spread of the observations [-]."""
+    coverage: Float[np.ndarray, "2 H 12"]
+    """Share of readings inside the 80 and 95 % intervals [-]."""
+    sharpness: Float[np.ndarray, "2 H 12"]
+    """Mean width of those intervals over the spread of the observations [-]."""
+    crps: Float[np.ndarray, "H 12"]
+    """Mean continuous ranked probability score over that spread [-]."""
+    n_readings: Int[np.ndarray, "H 12"]
+    """Readings behind each figure."""
+    pooled_coverage: Float[np.ndarray, "2 H"]
+    """Coverage over all species."""
+
+
+def pick(
+    forecasts: Forecasts, values: Float[np.ndarray, "R T 12"]
+) -> Float[np.ndarray, "R D H 12"]:
+    """What each forecast is about; NaN beyond a run's end."""
+    target = np.asarray(forecasts.target)
+    last = values.shape[1] - 1
+    rows = np.arange(values.shape[0])[:, None, None]
+    found = np.asarray(values)[rows, np.minimum(target, last)]
+    return np.where(np.asarray(forecasts.is_inside)[..., None], found, np.nan)
+
+
+def skill(
+    forecasts: Forecasts,
+    readings: Float[np.ndarray, "R T 12"],
+    truth: Float[np.ndarray, "R T 12"] | None = None,
+) -> Skill:
+    """Score forecasts.
+
+    Args:
+        forecasts: From `forecast_unseen`.
+        readings: Measured values; NaN where missing.
+        truth: Noise-free values for the error, in simulation; the readings by default.
+
+    Returns:
+        Skill. Coverage and CRPS are always those of readings.
+    """
+    about = pick(forecasts, np.asarray(readings))
+    real = about if truth is None else pick(forecasts, np.asarray(truth))
+    source = np.asarray(readings if truth is None else truth)
+    spread = np.nanstd(source.reshape(-1, source.shape[-1]), axis=0) + 1e-12
+    error = np.asarray(forecasts.mean) - real
+    seen = np.isfinite(about)
+    count = seen.sum(axis=(0, 1))
+    quantiles = np.asarray(forecasts.quantiles)
+    cover, width, pooled = [], [], []
+    for low, high in ((1, 3), (0, 4)):
+        inside = (about >= quantiles[..., low]) & (about <= quantiles[..., high]) & seen
+        cover.append(inside.sum(axis=(0, 1)) / np.maximum(count, 1))
+        pooled.append(inside.sum(axis=(0, 1, 3)) / np.maximum(count.sum(axis=1), 1))
+        span = np.where(seen, quantiles[..., high] - quantiles[..., low], 0.0)
+        width.append(span.sum(axis=(0, 1)) / np.maximum(count, 1) / spread)
+    with np.errstate(all="ignore"):
+        rrmse = np.sqrt(np.nanmean(error**2, axis=(0, 1))) / spread
+        score = np.nanmean(np.asarray(forecasts.crps), axis=(0, 1)) / spread
+    return Skill(rrmse, np.stack(cover[::1]), np.stack(width), score, count, np.stack(pooled))
