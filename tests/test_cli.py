@@ -240,3 +240,189 @@ def test_summary_keys_are_documented():
     )
     for key in keys:
         assert f'"{key}"' in source and f"`{key}`" in text
+
+
+def test_units_in_the_help_survive(capsys):
+    _, out, _ = run("run", "--help", capsys=capsys)
+    assert "[d]" in out and "[s]" in out
+
+
+def test_an_error_nobody_foresaw_is_one_paragraph_too(capsys, monkeypatch):
+    def fail(_):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("perfusio_jax.twin.verify_audit", fail)
+    code, _, err = run("verify-audit", "x", capsys=capsys)
+    assert code == 1
+    assert "surprise" in err and "--debug" in err and "Traceback" not in err
+    with pytest.raises(KeyError):
+        cli.main(["--debug", "verify-audit", "x"])
+
+
+def test_errors_of_the_operating_system_are_said_in_words():
+    assert cli.in_words(FileNotFoundError(2, "No such file", "a/b")) == "a/b: no such file."
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("volume_L='big'", "volume_L"),
+        ("volume_L=0", "above 0"),
+        ("startup_days=2.7", "whole number"),
+        ("startup_days=-1", "startup_days"),
+        ("startup_days=true", "startup_days"),
+        ("patience_seconds='x'", "patience_seconds"),
+        ("patience_seconds=-5", "patience_seconds"),
+        ("poll_seconds=inf", "poll_seconds"),
+        ("reactor_id=7", "in quotes"),
+        ("initial_controls=3", "table of set-points"),
+        ("initial_controls={speed=3}", "speed"),
+        ("initial_controls={bleed_rate='x'}", "finite number"),
+        ("initial_controls={bleed_rate=3}", "bleed above perfusion"),
+        ("setpoints='.'", "is a folder"),
+        ("model='nope'", "does not exist"),
+        ("model='s.csv'", "is a file"),
+        ("[run]\ndevice='tpu:9'", "tpu:9"),
+        ("[run]\ndtype='float32'", "float64"),
+    ],
+)
+def test_run_refuses_values_of_the_wrong_kind_by_name(tmp_path, capsys, line, says):
+    (tmp_path / "s.csv").write_text("day,VCD\n0,2\n")
+    (tmp_path / "twin.toml").write_text(f"[twin]\nsource='s.csv'\n{line}\n")
+    code, _, err = run("run", str(tmp_path), "--days", "1", "--patience", "0", capsys=capsys)
+    assert code == 2, err
+    assert says in err and err.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.csv", "twin.toml"]
+
+
+def test_run_refuses_a_folder_in_place_of_the_samples(tmp_path, capsys):
+    (tmp_path / "twin.toml").write_text("[twin]\nsource='.'\n")
+    code, _, err = run("run", str(tmp_path), capsys=capsys)
+    assert code == 2 and "is a folder" in err
+
+
+def test_run_says_what_it_did_not_take_from_the_samples_and_whose_they_are(tmp_path, capsys):
+    (tmp_path / "s.csv").write_text("reactor_id,day,VCD,Glc,Foo\nR01,0,2,-1,7\n")
+    (tmp_path / "twin.toml").write_text("[twin]\nsource='s.csv'\nreactor_id='R99'\n")
+    code, out, err = run("run", str(tmp_path), "--patience", "0", capsys=capsys)
+    assert "'Foo' is not known" in out + err or code == 3
+    assert code in (3, 4)
+    (tmp_path / "s.csv").write_text("reactor_id,day,VCD,Glc,Foo\nR01,0,2,-1,7\nR01,1,2,5,7\n")
+    code, out, err = run("run", str(tmp_path), "--patience", "0", capsys=capsys)
+    assert code == 4
+    assert "'Foo' is not known" in out and "Glc of day 0 (line 2) is negative" in out
+    assert "R99" in err and "R01" in err
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    from perfusio_jax.hybrid import HybridStateSpaceModel, save
+    from perfusio_jax.mechanistic import CHOPerfusionModel
+
+    save(HybridStateSpaceModel(CHOPerfusionModel(), None), tmp_path / "m")
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "code", "says"),
+    [
+        ("day,VCD\n0,\n1,NaN\n", (), 3, "without a usable value"),
+        ("day,perfusion_rate\n0,1\n1,1\n", (), 3, "without a usable value"),
+        ("", (), 3, "the file is empty"),
+        ("day,VCD\n", (), 3, "no row yet"),
+        ("reactor_id,day,VCD\nR01,0,2\n", ("--reactor-id", "R9"), 3, "its reactors are R01"),
+        ("reactor_id,day,VCD\nR01,0,2\nR02,0,2\n", (), 3, "--reactor-id"),
+        ("run_id,day,VCD\nA,0,2\nB,0,2\n", (), 3, "--run-id"),
+        ("run_id,day,VCD\nA,0,2\nB,0,2\n", ("--run-id", "C"), 3, "none of run 'C'"),
+        ("day,VCD [degC]\n0,2\n", (), 3, "degC"),
+        ("day,VCD\n0,2\n", ("--set", "bleed_rate=9"), 2, "bleed above perfusion"),
+        ("day,VCD\n0,2\n", ("--set", "bleed_rate=nan"), 2, "nan"),
+        ("day,VCD\n0,2\n", ("--set", "agitation=-1"), 2, "-1"),
+    ],
+)
+def test_forecast_refuses_what_it_cannot_use(tmp_path, model, capsys, table, options, code, says):
+    (tmp_path / "s.csv").write_text(table)
+    got, _, err = run("forecast", str(model), str(tmp_path / "s.csv"), *options, capsys=capsys)
+    assert got == code, err
+    assert says in err and err.count("\n") == 1
+
+
+def test_forecast_tells_files_from_folders(tmp_path, model, capsys):
+    code, _, err = run("forecast", str(model), str(tmp_path), capsys=capsys)
+    assert code == 3 and "is a folder" in err
+    (tmp_path / "s.csv").write_text("day,VCD\n0,2\n")
+    code, _, err = run("forecast", str(tmp_path / "s.csv"), str(tmp_path / "s.csv"), capsys=capsys)
+    assert code == 2 and "is a file" in err
+
+
+def test_forecast_reports_what_it_left_out_and_prints_whole_numbers(
+    tmp_path, model, capsys, monkeypatch
+):
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from perfusio_jax._core import FORECAST_SPECIES
+    from perfusio_jax.demo import forecasting
+
+    table = np.geomspace(1e-5, 12345.0, len(FORECAST_SPECIES))[None, :].repeat(2, 0)
+    outlook = SimpleNamespace(
+        days=np.array([1.0, 2.0]), mean=table, q10=0.9 * table, q50=table, q90=1.1 * table
+    )
+    monkeypatch.setattr(forecasting, "estimate", lambda *a, **k: (None, None))
+    monkeypatch.setattr(forecasting, "forecast", lambda *a, **k: outlook)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "s.csv").write_text("day,VCD,Glc,Foo\n0,2,-1,7\n1,2,5,7\n")
+    code, out, err = run(
+        "forecast",
+        str(model),
+        str(tmp_path / "s.csv"),
+        "--set",
+        "temperature=90",
+        capsys=capsys,
+    )
+    assert code == 0, err
+    assert "'Foo' is not known" in out and "Glc of day 0 (line 2) is negative" in out
+    assert "temperature=90 degC is far from the usual 35 to 37.5" in out
+    assert "\u2026" not in out  # nothing is cut short
+    for name in FORECAST_SPECIES:
+        assert f"{name} [" in out
+    assert "12345 (11110-13580)" in out and "<0.001" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("simulate", "{}/d.csv"), "is a folder"),
+        (("simulate", "{}/f/x.csv"), "is a file"),
+        (("fit", "{}/none.csv", "--out", "{}/f"), "is a file"),
+        (("forecast", "{}/m", "{}/s.csv", "--out", "{}/d.csv"), "is a folder"),
+        (("demo", "--out", "{}/f"), "is a file"),
+    ],
+)
+def test_places_for_results_are_refused_before_the_work(tmp_path, capsys, args, says):
+    (tmp_path / "d.csv").mkdir()
+    (tmp_path / "f").write_text("")
+    code, _, err = run(*(a.format(tmp_path) for a in args), capsys=capsys)
+    assert code == 2 and says in err, err
+
+
+def test_seeds_beyond_the_generator_are_refused(tmp_path, capsys):
+    code, _, err = run("simulate", str(tmp_path / "c.csv"), "--seed", str(2**70), capsys=capsys)
+    assert code == 2 and "--seed" in err
+
+
+def test_fit_of_a_unit_that_does_not_fit_is_trouble_with_data(tmp_path, capsys):
+    (tmp_path / "c.csv").write_text("run_id,time_h,VCD [degC]\nA,0,2\n")
+    code, _, err = run("fit", str(tmp_path / "c.csv"), "--out", str(tmp_path / "m"), capsys=capsys)
+    assert code == 3 and "degC" in err
+    code, _, err = run("fit", str(tmp_path), "--out", str(tmp_path / "m"), capsys=capsys)
+    assert code == 3
+
+
+@pytest.mark.parametrize("target", ["nan", "-5", "0", "1e9", "61"])
+def test_demo_refuses_a_target_no_culture_can_have(tmp_path, capsys, target):
+    out = tmp_path / "d"
+    code, _, err = run("demo", "--target", target, "--out", str(out), capsys=capsys)
+    assert code == 2 and "target" in err
+    assert not out.exists()

@@ -5,12 +5,13 @@ cannot be used; 4 the outside world (files, locks, devices); 5 an audit trail th
 verify; 6 a computation that failed.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,14 +25,16 @@ from perfusio_jax._core import (
     PerfusioError,
     PrecisionError,
     SimulationError,
+    UnitError,
 )
 
 app = typer.Typer(
     name="perfusio-jax",
-    help="Develops a perfusion cell-culture process by itself.",
+    help="Develops a perfusion cell-culture process by itself. With --debug, errors show where.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # square brackets hold units here, not markup
 )
 
 EXIT_CODES: dict[type[BaseException], int] = {
@@ -75,14 +78,35 @@ def set_up_jax(device: str | None = None) -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, markup=False)
+
+
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
+
+
+def _writable(path: Path, *, is_folder: bool = False) -> None:
+    """Refuse a place for results before the work rather than after it.
+
+    Raises:
+        ConfigError: If something of the other kind is there, or nothing can be written there.
+    """
+    if path.exists() and path.is_dir() != is_folder:
+        here, wanted = ("a file", "a folder") if is_folder else ("a folder", "a file")
+        raise ConfigError(f"{path} is {here}; {wanted} is to be written there. Name another.")
+    place = path if path.exists() else path.parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() and place != path:
+        raise ConfigError(f"{path} cannot be made: {place} is a file, not a folder.")
+    if not os.access(place, os.W_OK):
+        raise ConfigError(f"{path} cannot be written: {place} is read-only for this user.")
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
-    seeds: Annotated[int, typer.Option(min=1, help="Number of repetitions.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Number of repetitions.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="First seed.")] = 0,
     days: Annotated[int, typer.Option(min=4, max=50, help="Days of control.")] = 14,
     target: Annotated[float | None, typer.Option(help="Target VCV [%].")] = None,
     oracle: Annotated[
@@ -90,6 +114,7 @@ def demo(
     ] = None,
 ) -> None:
     """Drive a virtual reactor through CSV files and report what came of it."""
+    _writable(out, is_folder=True)
     set_up_jax()
     from perfusio_jax.demo.main import run_demo
 
@@ -108,7 +133,7 @@ def simulate(
     out: Annotated[Path, typer.Argument(help="Campaign table to write (.csv or .parquet).")],
     clone: Annotated[str, typer.Option(help="CloneX or CloneY.")] = "CloneX",
     days: Annotated[int, typer.Option(min=1, max=365, help="Length of each run [d].")] = 28,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     design: Annotated[
         str, typer.Option(help="wide: all six controls; published: the four of the paper.")
     ] = "wide",
@@ -119,6 +144,7 @@ def simulate(
         raise ConfigError(f"design {design!r} is unknown; choose wide or published.")
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise ConfigError(f"{out} must end in .csv or .parquet.")
+    _writable(out)
     set_up_jax()
     import jax
     import jax.numpy as jnp
@@ -158,9 +184,10 @@ def simulate(
 def fit(
     campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Fit the hybrid model to a campaign table."""
+    _writable(out, is_folder=True)
     set_up_jax()
     import jax
 
@@ -168,8 +195,9 @@ def fit(
     from perfusio_jax.hybrid import fit_hybrid, save
 
     console = _console()
-    table = read_campaign(campaign)
-    console.print(str(table.report))
+    with _as_data():
+        table = read_campaign(campaign)
+    console.print(str(table.report), soft_wrap=True)
     with console.status("fitting (the first fit on this machine compiles for a minute)"):
         model, report = fit_hybrid(table.trajectories, key=jax.random.key(seed))
     save(model, out)
@@ -193,23 +221,29 @@ def forecast(
         list[str] | None, typer.Option("--set", help="name=value, a set-point from now on.")
     ] = None,
     reactor_id: Annotated[str | None, typer.Option(help="Vessel, if the file has several.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    run_id: Annotated[str | None, typer.Option(help="Run, if the file has several.")] = None,
+    seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="CSV to write as well.")] = None,
 ) -> None:
     """Forecast a run from its samples, with 80 % intervals."""
+    if out is not None:
+        _writable(out)
     set_up_jax()
     from perfusio_jax.demo.forecasting import forecast_file
 
-    forecast_file(
-        model,
-        samples,
-        days=days,
-        changes=_assignments(set_point or []),
-        reactor_id=reactor_id,
-        seed=seed,
-        out=out,
-        console=_console(),
-    )
+    changes = _assignments(set_point or [])
+    with _as_data():
+        forecast_file(
+            model,
+            samples,
+            days=days,
+            changes=changes,
+            reactor_id=reactor_id,
+            run_id=run_id,
+            seed=seed,
+            out=out,
+            console=_console(),
+        )
 
 
 @app.command()
@@ -220,7 +254,7 @@ def run(
         bool | None, typer.Option("--allow-write/--advise", help="Write set-points, or not.")
     ] = None,
     patience: Annotated[
-        float | None, typer.Option(help="How long to wait for a sample [s].")
+        float | None, typer.Option(min=0.0, help="How long to wait for a sample [s].")
     ] = None,
 ) -> None:
     """Run the twin on a folder or a file; Ctrl-C ends it after the present day."""
@@ -274,6 +308,23 @@ def doctor() -> None:
         raise typer.Exit(2)
 
 
+@contextlib.contextmanager
+def _as_data() -> Iterator[None]:
+    """A unit that does not fit in a table is trouble with data, not with the configuration."""
+    try:
+        yield
+    except UnitError as error:
+        raise DataError(str(error)) from error
+
+
+def in_words(error: BaseException) -> str:
+    """An error as one paragraph; errors of the operating system without their number."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror[0].lower()}{error.strerror[1:]}."
+    return str(error)
+
+
 def _assignments(items: list[str]) -> dict[str, float]:
     out: dict[str, float] = {}
     for item in items:
@@ -302,20 +353,25 @@ def main(arguments: list[str] | None = None) -> None:
     args = [a for a in args if a != "--debug"]
     command: Callable[..., Any] = typer.main.get_command(app)
     try:
-        command(args=args, standalone_mode=True)
-    except (PerfusioError, OSError) as error:
-        if is_debug:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(exit_code(error)) from None
+        command(args=args, prog_name="perfusio-jax", standalone_mode=True)
     except KeyboardInterrupt:
         typer.echo("stopped.", err=True)
         raise SystemExit(130) from None
-    except json.JSONDecodeError as error:
+    except Exception as error:
         if is_debug:
             raise
-        typer.echo(f"error: a file is not valid JSON: {error}", err=True)
-        raise SystemExit(3) from None
+        if isinstance(error, PerfusioError | OSError):
+            text = in_words(error)
+        elif isinstance(error, json.JSONDecodeError):
+            text = f"a file is not valid JSON: {error}"
+        else:
+            text = (
+                f"nobody foresaw this {type(error).__name__}: {error}. It is a fault of the "
+                "program; --debug shows where."
+            )
+        typer.echo(f"error: {text}", err=True)
+        is_json = isinstance(error, json.JSONDecodeError)
+        raise SystemExit(3 if is_json else exit_code(error)) from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from perfusio_jax._core import CONTROL_NAMES, RunLockedError
+from perfusio_jax._core import CONTROL_NAMES, ConfigError, RunLockedError
+from perfusio_jax.demo import run as demo_run
 from perfusio_jax.demo.main import run_demo
 from perfusio_jax.demo.run import STARTUP_DAYS, demo_space, prepare_folder
 from perfusio_jax.twin import RunLock, verify_audit
@@ -35,6 +36,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_everything_is_in_one_folder(folder):
     for name in (
+        "demo.json",
         "config.toml",
         "campaign.csv",
         "samples.csv",
@@ -50,6 +52,11 @@ def test_everything_is_in_one_folder(folder):
     ):
         assert (folder / name).exists(), name
     assert (folder / "figures/closed_loop.png").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_the_next_demonstration_knows_all_of_it(folder):
+    assert demo_run._is_demo(folder) and demo_run._strangers(folder) == []
 
 
 @pytest.mark.slow
@@ -107,10 +114,44 @@ def test_the_record_verifies_and_any_changed_byte_is_found(folder):
         path.write_bytes(raw)
 
 
+def finished(folder: Path) -> Path:
+    """A folder as a demonstration leaves it, in miniature."""
+    prepare_folder(folder)
+    for name in ("config.toml", "samples.csv", "audit.jsonl", "run.lock", "journal.sqlite-wal"):
+        (folder / name).write_text("")
+    (folder / "seed0").mkdir()
+    (folder / "seed0" / "campaign.csv").write_text("")
+    return folder
+
+
 def test_a_folder_in_use_is_not_taken(tmp_path):
-    (tmp_path / "config.toml").write_text("")
+    finished(tmp_path)
     with RunLock(tmp_path), pytest.raises(RunLockedError):
         prepare_folder(tmp_path)
     assert (tmp_path / "config.toml").exists()
     prepare_folder(tmp_path)  # released: an old demonstration is replaced
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["demo.json"]
+
+
+def test_a_summary_names_a_demonstration_too(tmp_path):
+    (tmp_path / "summary.json").write_text('{"name": "demo"}')
+    prepare_folder(tmp_path)
+    assert not (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize("name", ["config.toml", "summary.json", "seed0/config.toml"])
+def test_only_demonstrations_are_replaced(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"name": "reactor 7"}')
+    (tmp_path / "audit.jsonl").write_text("evidence")
+    with pytest.raises(ConfigError, match="holds no demonstration"):
+        prepare_folder(tmp_path)
+    assert (tmp_path / "audit.jsonl").read_text() == "evidence"
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "seed0/thesis.tex", "plots"])
+def test_what_a_demonstration_did_not_write_is_named_and_kept(tmp_path, name):
+    (finished(tmp_path) / name).write_text("years of work")
+    with pytest.raises(ConfigError, match=name):
+        prepare_folder(tmp_path)
+    assert (tmp_path / name).read_text() == "years of work"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES
+from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, ConfigError
 from perfusio_jax.demo.run import (
     STARTUP_DAYS,
     TARGET_VCV,
@@ -56,6 +56,10 @@ def run_demo(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     aim = TARGET_VCV if target is None else float(target)
+    try:
+        demo_space(aim)
+    except ConfigError as error:
+        raise ConfigError(f"the target {aim:g} % cannot be used: {error}") from None
     prepare_folder(out)
     begun = time.perf_counter()
     results: list[DemoResult] = []

@@ -4,8 +4,11 @@ The twin sees `campaign.csv`, `samples.csv` and `setpoints.csv`, and nothing els
 """
 
 import asyncio
+import contextlib
 import datetime as dt
+import fnmatch
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -57,6 +60,29 @@ STARTUP_RECIPE: Final[Mapping[str, float]] = {
 """Centre of the design space."""
 
 MARKER: Final[str] = "summary.json"
+
+NOTE: Final[str] = "demo.json"
+
+WRITTEN: Final[tuple[str, ...]] = (
+    NOTE,
+    MARKER,
+    "config.toml",
+    "campaign*",
+    "samples.csv",
+    "setpoints.csv*",
+    ".setpoints.csv*",
+    "recommendations.csv",
+    "forecasts.parquet",
+    "alarms.jsonl",
+    "audit*",
+    "journal.sqlite*",
+    "run.lock",
+    "model",
+    "figures",
+    ".audit*",
+    ".config*",
+)
+"""What a demonstration, and a twin run in its folder, leave behind."""
 
 
 @dataclass
@@ -115,34 +141,72 @@ class DemoResult:
 
 def demo_space(target: float = TARGET_VCV) -> DesignSpace:
     """Design space of the demonstration: the default one with its target."""
-    return DEFAULT_AMBR250_DESIGN_SPACE.model_copy(
-        update={"name": "demo", "vcv_target": float(target), "viability_min": 90.0}
+    return DEFAULT_AMBR250_DESIGN_SPACE.replace(
+        name="demo", vcv_target=float(target), viability_min=90.0
     )
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make room for a new demonstration.
+    """Make room for a new demonstration: an older one is removed, and nothing else is.
 
     Raises:
         RunLockedError: If a live process works in the folder.
-        ConfigError: If the folder holds something that is not a demonstration.
+        ConfigError: If it is no folder, or holds something no demonstration wrote.
     """
     from perfusio_jax.twin import RunLock
 
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file, not a folder; name another with --out.")
     if not folder.exists() or not any(folder.iterdir()):
         folder.mkdir(parents=True, exist_ok=True)
+        _mark(folder)
         return
-    markers = [*folder.glob("config.toml"), *folder.glob("seed*/config.toml")]
-    if not (folder / "demo.json").exists() and not markers:
+    if not _is_demo(folder):
         raise ConfigError(
             f"{folder} is not empty and holds no demonstration; name another folder with --out."
         )
+    strangers = _strangers(folder)
+    if strangers:
+        raise ConfigError(
+            f"{folder} holds an older demonstration, but also {', '.join(strangers)}, which it "
+            "did not write. Move that away, or name another folder with --out."
+        )
     locks = [p.parent for p in folder.rglob("run.lock")]
-    for place in locks:
-        with RunLock(place):  # raises RunLockedError if a live process has it
-            pass
-    shutil.rmtree(folder)
+    with contextlib.ExitStack() as held:
+        for place in locks:
+            held.enter_context(RunLock(place))  # raises if a live process has it
+        shutil.rmtree(folder)
     folder.mkdir(parents=True)
+    _mark(folder)
+
+
+def _mark(folder: Path) -> None:
+    """Leave the note by which the next demonstration knows the folder as one of its own."""
+    note = {"schema_version": 1, "version": perfusio_jax.__version__}
+    (folder / NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+
+
+def _is_demo(folder: Path) -> bool:
+    """Whether a folder carries the note, or the summary of a finished demonstration."""
+    if (folder / NOTE).is_file():
+        return True
+    try:
+        summary = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(summary, dict) and summary.get("name") == "demo"
+
+
+def _strangers(folder: Path) -> list[str]:
+    """What lies in the folder, or in a seed's, that no demonstration writes."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        name = path.name
+        if path.is_dir() and (re.fullmatch(r"seed\d+", name) or name == "oracle"):
+            found += [f"{name}/{inner}" for inner in _strangers(path)]
+        elif not any(fnmatch.fnmatch(name, pattern) for pattern in WRITTEN):
+            found.append(name)
+    return found
 
 
 def make_campaign(folder: Path, seed: int) -> Path:
@@ -284,7 +348,9 @@ def run_seed(
             "setpoints": "setpoints.csv",
             "model": "model",
             "reactor_id": "R01",
+            "run_id": folder.name,
             "startup_days": STARTUP_DAYS,
+            "initial_controls": dict(STARTUP_RECIPE),
         },
         "run": RunConfig(seed=seed, duration_days=last + 1).model_dump(
             mode="json", exclude_none=True
