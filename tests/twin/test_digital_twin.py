@@ -314,3 +314,64 @@ def test_the_file_connector_of_the_tutorial(tmp_path, model):
     assert set(CONTROL_NAMES) <= set(
         (tmp_path / "setpoints.csv").read_text().split("\n")[0].split(",")
     )
+
+
+def test_a_stop_ends_the_wait_for_a_sample(tmp_path, model):
+    rack = Rack()
+    rack.lost = {0}
+    twin = make_twin(tmp_path, model, rack, poll_seconds=600.0)
+    twin._patience_s = 3600.0
+
+    async def scenario() -> float:
+        begun = asyncio.get_running_loop().time()
+        work = asyncio.create_task(twin.run(3))
+        await asyncio.sleep(0.1)
+        twin.stop()
+        await asyncio.wait_for(work, 30.0)
+        return asyncio.get_running_loop().time() - begun
+
+    with twin:
+        assert asyncio.run(scenario()) < 10.0
+    endings = [r["payload"] for r in records(tmp_path) if r["event_type"] == "RUN_ENDED"]
+    assert endings == [{"ending": "stopped", "last_day": -1}]
+    assert "SAMPLE_MISSED" not in [r["event_type"] for r in records(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"poll_seconds": -1.0}, "poll_seconds"),
+        ({"poll_seconds": float("nan")}, "poll_seconds"),
+        ({"startup_days": -1}, "startup_days"),
+        ({"initial_controls": {"speed": 3.0}}, "speed"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(tmp_path, model, settings, says):
+    with pytest.raises(ConfigError, match=says):
+        make_twin(tmp_path, model, **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_read_back_is_on_record_once(tmp_path, model):
+    class Mute(Rack):
+        async def read_setpoints(self):
+            raise ConnectorError("no read-back today")
+
+    with make_twin(tmp_path, model, Mute()) as twin:
+        twin.step(0)
+        twin.step(1)
+    found = [r for r in records(tmp_path) if r["event_type"] == "READ_BACK_UNAVAILABLE"]
+    assert [r["reason"] for r in found] == ["no read-back today"]
+
+
+def test_each_day_says_what_it_recommends_and_what_became_of_it(tmp_path, model):
+    said: list[str] = []
+    with make_twin(tmp_path, model, say=said.append) as twin:
+        twin.run_sync(1)
+        twin.run_sync(1)
+    assert any("recommends" in t and "bleed_rate 0.2" in t and "; written" in t for t in said)
+    assert "done already" in said[-1]
+    said.clear()
+    with make_twin(tmp_path / "b", model, say=said.append, allow_write=False) as twin:
+        twin.step(0)
+    assert any("; not written: " in t and "allow_write" in t for t in said)

@@ -30,6 +30,7 @@ from perfusio_jax._core import (
     ConfigError,
     ConnectorError,
     DataError,
+    StopRun,
 )
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace, RunConfig
@@ -137,8 +138,13 @@ class DigitalTwin:
         self.retrain_every = config.retrain_every if retrain_every is None else int(retrain_every)
         if self.retrain_every < 1:
             raise ConfigError(f"retrain_every is {self.retrain_every}; it must be at least 1.")
-        if startup_days < 0:
-            raise ConfigError(f"startup_days is {startup_days}; it must not be negative.")
+        for name, value in (
+            ("startup_days", startup_days),
+            ("poll_seconds", poll_seconds),
+            ("patience_seconds", 0.0 if patience_seconds is None else patience_seconds),
+        ):
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} is {value}; it must be at least 0.")
         self.seed = 0 if config.seed is None else config.seed
         self.species_names = tuple(STATE_ORDER if species_names is None else species_names)
         self.notifier = notifier
@@ -162,6 +168,12 @@ class DigitalTwin:
                 f"design space {design_space.name!r} names unknown controls {unknown}; the twin "
                 f"knows {list(CONTROL_NAMES)}."
             )
+        strange = [n for n in initial_controls or {} if n not in CONTROL_NAMES]
+        if strange:
+            raise ConfigError(
+                f"initial_controls names unknown controls {strange}; the twin knows "
+                f"{list(CONTROL_NAMES)}."
+            )
         self._initial = {**DEFAULT_CONTROLS, **dict(initial_controls or {})}
         self.limits = gate_limits or GateLimits.from_design_space(design_space)
         self.base_model = (
@@ -177,6 +189,7 @@ class DigitalTwin:
         self._last_write_day: float | None = None
         self._last_good_h: float | None = None
         self._scheduler: DailyScheduler | None = None
+        self._read_back_trouble: str | None = None
         self.timings: list[dict[str, float]] = []
         """Seconds each part of each cycle took."""
 
@@ -210,7 +223,8 @@ class DigitalTwin:
         """Run the twin day by day.
 
         A day whose sample is in the source already is processed at once; otherwise the source
-        is polled. A run that was interrupted goes on after the last finished day.
+        is polled. A run that was interrupted goes on after the last finished day. `stop` ends
+        it after the day at hand, or at once while it waits for a sample.
 
         Args:
             n_days: Number of culture days in all; `run_config.duration_days` by default.
@@ -223,6 +237,8 @@ class DigitalTwin:
         total = self.config.duration_days if n_days is None else int(n_days)
         first = await self._first_day()
         done = self._days_done(first)
+        if done >= total:
+            self._say(f"all {total} days, from day {first} on, are done already")
         scheduler = DailyScheduler(
             self.step_async,
             max(total - done, 0),
@@ -255,7 +271,7 @@ class DigitalTwin:
         return asyncio.run(self.step_async(day))
 
     def stop(self) -> None:
-        """Ask a running `run` to end after the present day."""
+        """Ask a running `run` to end: after the present day, or while it waits for a sample."""
         if self._scheduler is not None:
             self._scheduler.stop()
 
@@ -329,6 +345,7 @@ class DigitalTwin:
         append_recommendation(
             self.log_dir, decision, verdict, reactor_id=self.reactor_id, at=self._clock()
         )
+        self._say(f"day {day}: {_in_words(decision.setpoints, verdict)}")
         self.timings.append({"day": float(day), **marks})
         return {
             "sample": dict(record["values"]),
@@ -348,13 +365,19 @@ class DigitalTwin:
                 record = await asyncio.wait_for(reader(day), READ_TIMEOUT_S)
                 return as_plain(record, day)
             except (ConnectorError, TimeoutError) as error:
+                if self._scheduler is not None and self._scheduler.is_stop_requested:
+                    raise StopRun(f"stopped while waiting for the sample of day {day}") from error
                 if time.monotonic() >= deadline:
                     self.audit.log("SAMPLE_MISSED", {"error": str(error)}, day=day)
                     raise NotReady(
                         f"the sample of day {day} did not come within {self._patience_s:g} s: "
                         f"{error}"
                     ) from error
-            await asyncio.sleep(min(self._poll_s, max(deadline - time.monotonic(), 0.0)))
+            pause_s = min(self._poll_s, max(deadline - time.monotonic(), 0.0))
+            if self._scheduler is None:
+                await asyncio.sleep(pause_s)
+            else:
+                await self._scheduler.pause(pause_s)
 
     def _store(
         self, day: int, record: dict[str, Any], read_back: Mapping[str, float | None]
@@ -572,13 +595,21 @@ class DigitalTwin:
         if reader is not None:
             try:
                 known = await asyncio.wait_for(reader(), READ_TIMEOUT_S)
-            except ConnectorError:
-                reader = None  # this kind of connector has no read-back: the plan stands in
+                self._read_back_trouble = None
+            except (ConnectorError, TimeoutError) as error:
+                reader = None  # no read-back, never or now: the plan stands in, and is said to
+                self._note_no_read_back(str(error) or type(error).__name__)
         if reader is None:
             simulated = getattr(self.connector, "controls", None)
             known = simulated if isinstance(simulated, Mapping) else (self._last_plan or {})
         values = {n: known.get(n) for n in CONTROL_NAMES}
         return {n: self._initial[n] if v is None else float(v) for n, v in values.items()}
+
+    def _note_no_read_back(self, trouble: str) -> None:
+        """Audit once per trouble that the last plan stands in for the set-points in force."""
+        if trouble != self._read_back_trouble:
+            self._read_back_trouble = trouble
+            self.audit.log("READ_BACK_UNAVAILABLE", {"stands_in": "last plan"}, reason=trouble)
 
     async def _settle_open_writes(self, day: int, read_back: Mapping[str, float | None]) -> None:
         for intent in self.journal.pending(self.reactor_id):
@@ -652,6 +683,16 @@ class DigitalTwin:
             allow_write=self.allow_write,
             max_change=change,
         )
+
+
+def _in_words(wanted: Mapping[str, float], verdict: GateVerdict) -> str:
+    """One line: what is recommended and what became of it."""
+    text = "recommends " + ", ".join(f"{name} {value:.4g}" for name, value in wanted.items())
+    if verdict.is_write:
+        text += f"; {'written' if verdict.action == 'write' else 'fallback written'}"
+    else:
+        text += "; not written"
+    return text + (f": {'; '.join(verdict.reasons)}" if verdict.reasons else "")
 
 
 def vars_of(event: Any) -> dict[str, Any]:

@@ -106,6 +106,11 @@ class DailyScheduler:
         return self._ending
 
     @property
+    def is_stop_requested(self) -> bool:
+        """Whether a stop was asked for that has not happened yet."""
+        return self._is_stop_requested
+
+    @property
     def is_running(self) -> bool:
         """Whether `run` is under way."""
         return self._is_running
@@ -150,6 +155,17 @@ class DailyScheduler:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(event.set)
 
+    async def pause(self, seconds: float) -> None:
+        """Sleep within a step, no longer than until a stop is asked for.
+
+        Args:
+            seconds: How long [s].
+        """
+        if self._wake is None:
+            await self._sleep(seconds)
+        else:
+            await self._wait_until(self._clock() + seconds, self._wake[1])
+
     async def _days(self, event: asyncio.Event) -> Ending:
         origin = self._origin()
         for day in range(self._completed_day + 1, self.last_day + 1):
@@ -160,7 +176,7 @@ class DailyScheduler:
             try:
                 await self._step(day)
             except (StopRun, StopAsyncIteration):
-                return "ended by step"
+                return "stopped" if self._is_stop_requested else "ended by step"
             self._completed_day = day
             self._save()
         return "completed"
