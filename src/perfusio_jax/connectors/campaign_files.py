@@ -95,6 +95,8 @@ def read_campaign(
     """
     path = Path(path)
     kind = _kind(path)
+    if path.is_dir():
+        raise DataError(f"campaign table {path} is a folder; name a file.")
     if not path.is_file():
         raise DataError(f"campaign table {path} does not exist.")
     try:

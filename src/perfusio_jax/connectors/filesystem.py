@@ -233,6 +233,15 @@ class FilesystemStore(BioreactorConnectorBase):
         """What was understood of the file when it was last read, column by column."""
         return (self._cache[1] if self._cache is not None else self._load()).report
 
+    def reactors(self) -> list[str]:
+        """Reactors the file names, in order of the alphabet.
+
+        Raises:
+            ConnectorError: If it is not there.
+            DataError: If it cannot be understood.
+        """
+        return sorted({row.reactor_id for row in self._load().rows.values()} - {""})
+
     def inspect(self) -> ReadReport:
         """Read the file afresh and say what was understood; it may still be empty.
 
@@ -296,9 +305,11 @@ class FilesystemStore(BioreactorConnectorBase):
             if wanted is not None and present != [""]:
                 rows = [row for row in rows if getattr(row, name) == wanted]
             elif len(present) > 1:
+                shown = ", ".join(value or "none" for value in present[:8])
+                more = f" and {len(present) - 8} more" if len(present) > 8 else ""
                 raise DataError(
-                    f"{self.source_path} holds several values of {name} ({', '.join(present)}); "
-                    f"say which with {name}=."
+                    f"{self.source_path} holds several values of {name} ({shown}{more}); say "
+                    f"which one counts with {name} (of a forecast: --{name.replace('_', '-')})."
                 )
         return sorted(rows, key=lambda row: row.time_h)
 
@@ -353,8 +364,16 @@ class FilesystemStore(BioreactorConnectorBase):
         report = self.report()
         if report.held_back is not None:
             text += f" (line {report.held_back} has no line end and is not read until it has)"
+        elif not rows and report.n_rows:
+            wanted = " and ".join(
+                f"{name} {value!r}"
+                for name, value in (("run_id", self.run_id), ("reactor_id", self.reactor_id))
+                if value is not None
+            )
+            text += f" (none of its {report.n_rows} rows is of {wanted}"
+            text += f"; it has {', '.join(self.reactors())})" if self.reactors() else ")"
         elif not rows:
-            text += f" ({report.notes[-1]})" if report.notes else " (no row is for this reactor)"
+            text += f" ({report.notes[-1]})" if report.notes else ""
         else:
             text += f" (its last is at {rows[-1].time_h / HOURS_PER_DAY:g} d)"
         return text
