@@ -309,7 +309,8 @@ class FilesystemStore(BioreactorConnectorBase):
                 more = f" and {len(present) - 8} more" if len(present) > 8 else ""
                 raise DataError(
                     f"{self.source_path} holds several values of {name} ({shown}{more}); say "
-                    f"which one counts with {name} (of a forecast: --{name.replace('_', '-')})."
+                    f"which one counts with {name} (a key of [twin] in twin.toml; of a forecast "
+                    f"--{name.replace('_', '-')})."
                 )
         return sorted(rows, key=lambda row: row.time_h)
 
