@@ -1,4 +1,4 @@
-"""Command line: demo, simulate, fit, forecast, run, verify-audit, doctor.
+"""Command line: demo, simulate, fit, validate, forecast, run, verify-audit, doctor.
 
 Exit codes: 0 done; 1 an error nobody foresaw; 2 a wrong argument or configuration; 3 data that
 cannot be used; 4 the outside world (files, locks, devices); 5 an audit trail that does not
@@ -210,6 +210,25 @@ def fit(
     if report.at_bounds:
         console.print("at the edge of what is sensible: " + ", ".join(report.at_bounds))
     console.print(f"model: {out}")
+
+
+@app.command()
+def validate(
+    campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("validation"),
+    folds: Annotated[int, typer.Option(min=2, help="Folds; whole runs are left out.")] = 5,
+    horizon: Annotated[int, typer.Option(min=1, max=28, help="Days ahead.")] = 7,
+    seed: Seed = 0,
+) -> None:
+    """Leave runs out, forecast them, and write scores, figures and a model card."""
+    _writable(out, is_folder=True)
+    set_up_jax()
+    from perfusio_jax.report.validation import validate_campaign
+
+    with _as_data():
+        validate_campaign(
+            campaign, out, n_folds=folds, horizon=horizon, seed=seed, console=_console()
+        )
 
 
 @app.command()

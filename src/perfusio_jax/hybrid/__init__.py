@@ -11,6 +11,18 @@ from .assimilate import ensemble_update as ensemble_update
 from .assimilate import filter_step as filter_step
 from .assimilate import initial_belief as initial_belief
 from .assimilate import run_arrays as run_arrays
+from .calibrate import CALIBRATED as CALIBRATED
+from .calibrate import CalibrationInfo as CalibrationInfo
+from .calibrate import calibrate as calibrate
+from .evaluate import Forecasts as Forecasts
+from .evaluate import Skill as Skill
+from .evaluate import Validation as Validation
+from .evaluate import cross_validate as cross_validate
+from .evaluate import forecast_unseen as forecast_unseen
+from .evaluate import pick as pick
+from .evaluate import readings_of as readings_of
+from .evaluate import skill as skill
+from .family import CloneFamily as CloneFamily
 from .forecast import forecast_run as forecast_run
 from .forecast import forecast_samples as forecast_samples
 from .model import HybridStateSpaceModel as HybridStateSpaceModel
@@ -18,6 +30,7 @@ from .model import InitialState as InitialState
 from .model import Paths as Paths
 from .model import RolloutInfo as RolloutInfo
 from .model import draw_paths as draw_paths
+from .model import for_clone as for_clone
 from .model import rollout as rollout
 from .model import rollout_states as rollout_states
 from .model import rollout_with_info as rollout_with_info

@@ -5,6 +5,8 @@ were really applied. What comes back is compared with what was measured, with it
 noise, or in simulation with what was true.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from perfusio_jax._core import FORECAST_SPECIES, ConfigError, Key
+from perfusio_jax._core import FORECAST_SPECIES, ConfigError, DataError, Key
 from perfusio_jax.hybrid.assimilate import Belief, RunArrays, assimilate_arrays, step_law
 from perfusio_jax.hybrid.model import (
     HybridStateSpaceModel,
@@ -23,6 +25,8 @@ from perfusio_jax.hybrid.model import (
     rollout_states,
 )
 from perfusio_jax.hybrid.observation import forecast_report
+from perfusio_jax.hybrid.train import HybridConfig, fit_hybrid, stack_runs
+from perfusio_jax.states import Trajectory
 
 LEVELS = (0.8, 0.95)
 """Nominal probabilities of the central intervals."""
@@ -212,4 +216,101 @@ def skill(
     with np.errstate(all="ignore"):
         rrmse = np.sqrt(np.nanmean(error**2, axis=(0, 1))) / spread
         score = np.nanmean(np.asarray(forecasts.crps), axis=(0, 1)) / spread
-    return Skill(rrmse, np.stack(cover[::1]), np.stack(width), score, count, np.stack(pooled))
+    return Skill(rrmse, np.stack(cover), np.stack(width), score, count, np.stack(pooled))
+
+
+class Validation(NamedTuple):
+    """Forecasts of every run by a model that has not seen it."""
+
+    forecasts: Forecasts
+    """One entry per run, in the campaign's order."""
+    readings: Float[np.ndarray, "R T 12"]
+    """What was measured; NaN where missing or beyond a run's end."""
+    fold_of_run: Int[np.ndarray, " R"]
+    """The fold in which a run was left out."""
+    nis: Float[np.ndarray, " F"]
+    """Last normalised innovation per reading in training, per fold [-]."""
+
+
+def readings_of(trajectories: list[Trajectory], length: int) -> Float[np.ndarray, "R T 12"]:
+    """Measured `FORECAST_SPECIES` of runs, padded with NaN."""
+    table = np.full((len(trajectories), length, len(FORECAST_SPECIES)), np.nan)
+    for row, run in zip(table, trajectories, strict=True):
+        row[: run.n_days] = np.asarray(run.select_species(FORECAST_SPECIES, missing_ok=True))
+    return table
+
+
+def cross_validate(
+    trajectories: list[Trajectory],
+    *,
+    key: Key,
+    config: HybridConfig | None = None,
+    n_folds: int = 5,
+    horizon: int = 7,
+    n_paths: int = 128,
+    on_fold: Callable[[int, int], None] | None = None,
+) -> Validation:
+    """Leave whole runs out, fit on the others, forecast them from each of their days.
+
+    Args:
+        trajectories: Runs of a campaign.
+        key: Random key; shuffles the runs over the folds, too.
+        config: Settings of the fits.
+        n_folds: Number of folds; as many as runs leaves out one at a time.
+        horizon: Steps ahead.
+        n_paths: Paths per forecast.
+        on_fold: Called with the fold's number and their count before each fit.
+
+    Returns:
+        Forecasts of all runs.
+
+    Raises:
+        DataError: If a fold would leave fewer than two runs to train on.
+        ConfigError: If the number of folds does not fit.
+    """
+    n = len(trajectories)
+    if not 2 <= n_folds <= n:
+        raise ConfigError(f"n_folds={n_folds}; allowed are 2 to {n}, the number of runs.")
+    if n - -(-n // n_folds) < 2:
+        raise DataError(
+            f"{n} runs in {n_folds} folds leave fewer than two runs to train on; more runs or "
+            "more folds are needed."
+        )
+    config = HybridConfig() if config is None else config
+    length = max(t.n_days for t in trajectories)
+    longest = length if config.length is None else config.length
+    # every fold has the same shapes: one compile for all
+    config = dataclasses.replace(config, length=longest, lanes=n - n // n_folds)
+    for_order, for_fit, for_forecast = jax.random.split(key, 3)
+    fold = np.empty(n, int)
+    fold[np.asarray(jax.random.permutation(for_order, n))] = np.arange(n) % n_folds
+    readings = readings_of(trajectories, longest)
+    size = -(-n // n_folds)
+    parts: dict[int, Forecasts] = {}
+    nis = []
+    for k in range(n_folds):
+        if on_fold is not None:
+            on_fold(k, n_folds)
+        out = np.flatnonzero(fold == k)
+        model, report = fit_hybrid(
+            [trajectories[i] for i in np.flatnonzero(fold != k)],
+            key=jax.random.fold_in(for_fit, k),
+            config=config,
+        )
+        nis.append(report.details["nis_per_reading"][-1])
+        registry = None if model.embedding is None else model.embedding.registry
+        padded = np.resize(out, size)
+        runs = stack_runs([trajectories[i] for i in padded], length=longest, registry=registry)
+        found = forecast_unseen(
+            model,
+            runs,
+            jnp.asarray(readings[padded]),
+            key=jax.random.fold_in(for_forecast, k),
+            starts=tuple(range(length - 1)),
+            horizon=horizon,
+            n_paths=n_paths,
+        )
+        for lane, i in enumerate(out):
+            parts[int(i)] = jax.tree.map(lambda v, lane=lane: np.asarray(v[lane]), found)
+    whole = jax.tree.map(lambda *v: np.stack(v), *(parts[i] for i in range(n)))
+    return Validation(whole, readings, fold, np.asarray(nis))

@@ -77,6 +77,9 @@ class HybridConfig(eqx.Module):
     """Rows kept free for new days, and step in which capacity grows."""
     length: int | None = eqx.field(static=True, default=None)
     """Samples a run is padded to, so that a growing one does not recompile; the longest run's."""
+    lanes: int | None = eqx.field(static=True, default=None)
+    """Runs the campaign is padded to, so that campaigns of different sizes share what is
+    compiled; the rows of the process are reserved to match."""
     calibrate: bool = eqx.field(static=True, default=True)
     """Whether the mechanism's constants are moved towards the campaign first. Only a
     `CHOPerfusionModel` has constants to move."""
@@ -153,6 +156,23 @@ def stack_runs(
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *arrays)
 
 
+def _with_lanes(runs: RunArrays, lanes: int | None) -> RunArrays:
+    """Empty runs behind the real ones, up to a number."""
+    n = runs.mask.shape[0]
+    if lanes is None or lanes == n:
+        return runs
+    if lanes < n:
+        raise DataError(f"{n} runs do not fit HybridConfig(lanes={lanes}).")
+    copies = jax.tree.map(
+        lambda v: jnp.concatenate([v, jnp.repeat(v[:1], lanes - n, axis=0)]), runs
+    )
+    return copies._replace(
+        face=copies.face.at[n:].set(jnp.nan),
+        feed_L=copies.feed_L.at[n:].set(jnp.nan),
+        mask=copies.mask.at[n:].set(False),
+    )
+
+
 def check_campaign(trajectories: list[Trajectory]) -> None:
     """Refuse a campaign that cannot train a model.
 
@@ -206,7 +226,7 @@ def _base_model(
     states = np.asarray(to_balanced(jnp.asarray(face)))
     typical = np.median(states[mask], axis=0)
     latent = LatentMap(np.maximum(0.03 * typical, np.asarray(_SMALLEST_OFFSET)))
-    first = np.asarray(latent.forward(jnp.asarray(states[:, 0])))
+    first = np.asarray(latent.forward(jnp.asarray(states[:, 0])))[mask[:, 0]]
     initial = InitialState(first.mean(axis=0), np.maximum(1.5 * first.std(axis=0), 0.3))
 
     steps = mask[:, 1:] & mask[:, :-1]
@@ -288,7 +308,8 @@ def _gp_on(
     targets = np.asarray(data.targets).reshape(keep.size, -1)[keep]
     variance = np.asarray(data.variance).reshape(keep.size, -1)[keep]
     reference = np.maximum(np.median(variance, axis=0), 1e-12)
-    capacity = -(-(inputs.shape[0] + config.growth) // config.growth) * config.growth
+    rows = inputs.shape[0] if config.lanes is None else keep.size
+    capacity = -(-(rows + config.growth) // config.growth) * config.growth
     size = inputs.shape[1] - 1
     if previous is not None:
         kernel, likelihood, scaling = previous.kernel, previous.likelihood, previous.scaling
@@ -425,7 +446,9 @@ def fit_hybrid(
     check_campaign(trajectories)
     is_movable = config.calibrate and config.use_mechanism and isinstance(mech, CHOPerfusionModel)
     registry = _registry(trajectories, config)
-    runs = stack_runs(trajectories, length=config.length, registry=registry)
+    runs = _with_lanes(
+        stack_runs(trajectories, length=config.length, registry=registry), config.lanes
+    )
     keys = jax.random.split(key, 8)
     lanes = runs.mask.shape[0]
 

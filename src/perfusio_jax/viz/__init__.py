@@ -7,6 +7,8 @@ _FACES = {
     "LABELS": "theme",
     "PALETTE": "theme",
     "closed_loop_figure": "static",
+    "calibration_figure": "validation",
+    "parity_figure": "validation",
     "fig4_training_trajectories": "static",
     "fig6_model_predictions": "static",
     "fig7_pareto_front": "static",
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from .theme import LABELS as LABELS
     from .theme import PALETTE as PALETTE
     from .theme import save_figure as save_figure
+    from .validation import calibration_figure as calibration_figure
+    from .validation import parity_figure as parity_figure
 
 
 def __getattr__(name: str) -> Any:

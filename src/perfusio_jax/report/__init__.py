@@ -1,0 +1,1 @@
+"""Reports for people: what a model can do, with tables and figures."""

@@ -1,0 +1,256 @@
+"""`perfusio-jax validate`: leave runs out, forecast them, write down how good that was."""
+
+import csv
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER
+from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.connectors import read_campaign
+from perfusio_jax.hybrid import (
+    CALIBRATED,
+    HybridConfig,
+    HybridStateSpaceModel,
+    Skill,
+    Validation,
+    cross_validate,
+    fit_hybrid,
+    pick,
+    save,
+    skill,
+)
+from perfusio_jax.states import Trajectory
+
+KEY_SPECIES = ("VCD", "VCV", "Via", "Glc", "Gln", "Lac", "Amm", "Titer")
+"""Species shown in tables for people; `scores.csv` has all."""
+
+
+def persistence_error(found: Validation, *, horizon: int) -> np.ndarray:
+    """Error (H, 12) of the forecast that nothing changes, on the same readings."""
+    about = pick(found.forecasts, found.readings)
+    target = np.asarray(found.forecasts.target)
+    start = target[:, :, 0] - 1
+    rows = np.arange(found.readings.shape[0])[:, None]
+    last = _last_seen(found.readings)[rows, start]
+    spread = np.nanstd(found.readings.reshape(-1, found.readings.shape[-1]), axis=0) + 1e-12
+    with np.errstate(all="ignore"):
+        error = np.nanmean((last[:, :, None, :] - about) ** 2, axis=(0, 1))
+    return np.sqrt(error)[:horizon] / spread
+
+
+def _last_seen(readings: np.ndarray) -> np.ndarray:
+    out = readings.copy()
+    for t in range(1, out.shape[1]):
+        out[:, t] = np.where(np.isnan(out[:, t]), out[:, t - 1], out[:, t])
+    return out
+
+
+def write_scores(scores: Skill, path: Path) -> None:
+    """All figures by step and species as CSV; widths and scores in the species' spread."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ("days_ahead", "species", "readings", "rrmse", "coverage_80", "coverage_95",
+             "width_80", "width_95", "crps")
+        )  # fmt: skip
+        for h in range(scores.rrmse.shape[0]):
+            for k, name in enumerate(FORECAST_SPECIES):
+                if not scores.n_readings[h, k]:
+                    continue
+                numbers = (
+                    scores.rrmse[h, k],
+                    *scores.coverage[:, h, k],
+                    *scores.sharpness[:, h, k],
+                    scores.crps[h, k],
+                )
+                cells = [f"{v:.5g}" for v in numbers]
+                writer.writerow((h + 1, name, int(scores.n_readings[h, k]), *cells))
+
+
+def model_card(
+    trajectories: list[Trajectory],
+    model: HybridStateSpaceModel,
+    report: Any,
+    found: tuple[Validation, Skill, np.ndarray],
+    source: str,
+) -> str:
+    """What the model is, what it learned from, and how far it can be believed, in Markdown."""
+    checked, scores, naive = found
+    version = importlib.metadata.version("perfusio-jax")
+    days = [t.n_days - 1 for t in trajectories]
+    clones = sorted({t.clone_id for t in trajectories})
+    columns = [np.asarray(t.select_species(STATE_ORDER, missing_ok=True)) for t in trajectories]
+    missing = np.mean([np.mean(np.isnan(c)) for c in columns])
+    n_folds = int(checked.fold_of_run.max()) + 1
+    horizon = scores.rrmse.shape[0]
+    lines = [
+        "# Model card",
+        "",
+        f"Hybrid model fitted by perfusio-jax {version} to `{source}`.",
+        "",
+        "## Data",
+        "",
+        f"- {len(trajectories)} runs of {min(days)} to {max(days)} d, clones {', '.join(clones)}; "
+        f"{report.details['rows']} intervals.",
+        f"- {100 * missing:.1f} % of the state readings are missing.",
+        "",
+        "## Model",
+        "",
+        "- Mechanistic prior (Monod growth, Pirt maintenance, Luedeking-Piret product), its "
+        "constants calibrated to the data; Gaussian process on the residual rates; ensemble "
+        "Kalman filter for the state.",
+        f"- Search: {report.optimiser}, {int(report.n_iterations)} iterations, "
+        f"{'converged' if report.converged else '**not converged**'}; log evidence "
+        f"{float(report.log_evidence):.1f}.",
+    ]
+    moved = report.details.get("calibration") or []
+    names = clones if len(moved) > 1 else ["all runs"]
+    for name, info in zip(names, moved, strict=False):
+        factors = np.exp(np.asarray(info.constants)[:-1])
+        order = np.argsort(-np.abs(np.log(factors)))[:6]
+        text = ", ".join(f"{CALIBRATED[i]} x {factors[i]:.2f}" for i in order)
+        lines.append(f"- Constants moved most ({name}): {text}.")
+    if report.at_bounds:
+        lines.append(f"- At the edge of what is sensible: {', '.join(report.at_bounds)}.")
+    lines += [
+        "",
+        "## Forecasts of runs left out",
+        "",
+        f"{n_folds} folds, whole runs left out; forecast from every day, compared with readings "
+        "(assay noise included).",
+        "",
+        "| days ahead | readings in 80 % | readings in 95 % | "
+        + " | ".join(f"rRMSE {n}" for n in KEY_SPECIES)
+        + " |",
+        "|---:|---:|---:|" + "---:|" * len(KEY_SPECIES),
+    ]
+    index = [FORECAST_SPECIES.index(n) for n in KEY_SPECIES]
+    for h in range(horizon):
+        inside = [f"{100 * v:.0f} %" for v in scores.pooled_coverage[:, h]]
+        values = [f"{scores.rrmse[h, k]:.2f} ({naive[h, k]:.2f})" for k in index]
+        lines.append(f"| {h + 1} | " + " | ".join([*inside, *values]) + " |")
+    nis = ", ".join(f"{v:.2f}" for v in checked.nis)
+    lines += [
+        "",
+        "rRMSE is the root mean square error over the spread of the readings; in brackets the "
+        "forecast that nothing changes. Forecasts cannot be better than the assay.",
+        "",
+        f"Filter: mean normalised innovation per reading in training, by fold: {nis} (1 = noise "
+        "and model are as assumed; below 1 = intervals rather wide).",
+        "",
+        "## Limits",
+        "",
+        "- Valid inside the ranges of the training set-points: "
+        + "; ".join(_ranges(trajectories))
+        + ".",
+        "- Intervals widen outside these ranges, but the mechanism's form is then unproven.",
+        "- One scale, one medium and one sampling interval; other ones need new data.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _ranges(trajectories: list[Trajectory]) -> list[str]:
+    names = trajectories[0].control_names
+    table = np.concatenate([np.asarray(t.controls) for t in trajectories])
+    low, high = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
+    return [
+        f"{n} {a:.3g} to {b:.3g} {canonical_unit(n)}"
+        for n, a, b in zip(names, low, high, strict=True)
+    ]
+
+
+def validate_campaign(
+    campaign: Path, out: Path, *, n_folds: int, horizon: int, seed: int, console: Any
+) -> None:
+    """Cross-validate on a campaign table and write scores, figures, model and model card.
+
+    Args:
+        campaign: Campaign table.
+        out: Folder for the results.
+        n_folds: Number of folds.
+        horizon: Days ahead.
+        seed: Random seed.
+        console: Where to print.
+    """
+    from rich.table import Table
+
+    table = read_campaign(campaign)
+    console.print(str(table.report), soft_wrap=True)
+    runs = table.trajectories
+    n_folds = min(n_folds, len(runs))
+    with console.status("compiling and running the first fold") as status:
+
+        def tell(fold: int, count: int) -> None:
+            kind = "compiling and running" if fold == 0 else "running"
+            status.update(f"{kind} fold {fold + 1} of {count}")
+            if not console.is_terminal:
+                console.print(f"fold {fold + 1} of {count}")
+
+        found = cross_validate(
+            runs, key=jax.random.key(seed), n_folds=n_folds, horizon=horizon, on_fold=tell
+        )
+        status.update("fitting to all runs")
+        model, report = fit_hybrid(runs, key=jax.random.key(seed), config=HybridConfig())
+    scores = skill(found.forecasts, found.readings)
+    naive = persistence_error(found, horizon=horizon)
+    out.mkdir(parents=True, exist_ok=True)
+    write_scores(scores, out / "scores.csv")
+    card = model_card(runs, model, report, (found, scores, naive), campaign.name)
+    (out / "model_card.md").write_text(card, encoding="utf-8")
+    (out / "summary.json").write_text(json.dumps(_summary(scores, naive), indent=1) + "\n")
+    save(model, out / "model")
+    write_figures(found, scores, out / "figures", horizon)
+    shown = Table(title=f"runs left out, {n_folds} folds: rRMSE (nothing changes: in brackets)")
+    for title in ("days ahead", "in 80 %", "in 95 %", *KEY_SPECIES):
+        shown.add_column(title, justify="right")
+    for h in sorted({0, min(2, horizon - 1), horizon - 1}):
+        inside = [f"{100 * v:.0f} %" for v in scores.pooled_coverage[:, h]]
+        values = [
+            f"{scores.rrmse[h, k]:.2f} ({naive[h, k]:.2f})"
+            for k in (FORECAST_SPECIES.index(n) for n in KEY_SPECIES)
+        ]
+        shown.add_row(str(h + 1), *inside, *values)
+    console.print(shown)
+    console.print(f"model card, scores, figures and model: {out}")
+
+
+def _summary(scores: Skill, naive: np.ndarray) -> dict[str, Any]:
+    def by_species(values: np.ndarray) -> dict[str, list[float | None]]:
+        return {
+            name: [None if np.isnan(v) else round(float(v), 5) for v in values[:, k]]
+            for k, name in enumerate(FORECAST_SPECIES)
+        }
+
+    return {
+        "days_ahead": list(range(1, scores.rrmse.shape[0] + 1)),
+        "coverage_80": [round(float(v), 4) for v in scores.pooled_coverage[0]],
+        "coverage_95": [round(float(v), 4) for v in scores.pooled_coverage[1]],
+        "rrmse": by_species(scores.rrmse),
+        "rrmse_persistence": by_species(naive),
+        "crps": by_species(scores.crps),
+    }
+
+
+def write_figures(found: Validation, scores: Skill, folder: Path, horizon: int) -> None:
+    """Parity plots one and `horizon` days ahead, and the calibration figure."""
+    from perfusio_jax.viz import calibration_figure, parity_figure, save_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    about = pick(found.forecasts, found.readings)
+    index = [FORECAST_SPECIES.index(n) for n in KEY_SPECIES]
+    mean, quantiles = np.asarray(found.forecasts.mean), np.asarray(found.forecasts.quantiles)
+    for h in sorted({0, horizon - 1}):
+        seen, forecast = (a[:, :, h][..., index].reshape(-1, len(index)) for a in (about, mean))
+        ends = [quantiles[:, :, h][..., index, q].reshape(-1, len(index)) for q in (1, 3)]
+        figure = parity_figure(seen, forecast, KEY_SPECIES, steps=h + 1, low=ends[0], high=ends[1])
+        save_figure(figure, folder / f"parity_{h + 1}d.png")
+    place = np.asarray(found.forecasts.position)[..., index]
+    place = place.reshape(-1, horizon, len(index))
+    cover = {0.8: scores.coverage[0][:, index], 0.95: scores.coverage[1][:, index]}
+    save_figure(calibration_figure(place, cover, KEY_SPECIES), folder / "calibration.png")
