@@ -11,8 +11,10 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from perfusio_jax._core import ConfigError, DataError, require_x64
-from perfusio_jax.gp.exact_gp import GaussianLikelihood, MultiTaskRateGP, log_posterior
+from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.fit import trainable_filter
+from perfusio_jax.gp.inference import log_posterior
+from perfusio_jax.gp.likelihood import GaussianLikelihood
 
 ModelFactory = Callable[[Any, Any], tuple[MultiTaskRateGP, GaussianLikelihood]]
 

@@ -10,46 +10,21 @@ with gaps the joint Cholesky factor is used, which is the same as leaving the ro
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import DataError, Positive, Scalar, positive, unwrap
+from perfusio_jax._core import DataError
+from perfusio_jax.gp.checks import warn_about
+from perfusio_jax.gp.inference import Conditioned, condition_state
 from perfusio_jax.gp.kernels import PerfusionKernel, with_fixed_columns
 from perfusio_jax.gp.layout import RateData, from_indexed, rate_data
+from perfusio_jax.gp.likelihood import GaussianLikelihood
 from perfusio_jax.gp.means import ZeroMeanMultiTask
-from perfusio_jax.gp.posterior import (
-    DensePosterior,
-    KroneckerPosterior,
-    joint_covariance,
-    kronecker_log_density,
-    kronecker_posterior,
-)
+from perfusio_jax.gp.noise import SharedSamples
 from perfusio_jax.gp.priors import HyperPriors
 from perfusio_jax.gp.scaling import feature_count, fit_scaling
-
-_LOG_2PI = float(np.log(2.0 * np.pi))
-
-
-class GaussianLikelihood(eqx.Module):
-    """Independent Gaussian noise with one learned variance per task."""
-
-    noise: Positive
-    """Variance per task (T,) or one for all () [scaled target squared]."""
-
-    def __init__(self, noise: float | Float[ArrayLike, "..."] = 0.1):
-        """Start value of the variance.
-
-        Args:
-            noise: Above zero, scaled target squared; scalar or one per task.
-        """
-        self.noise = positive(jnp.asarray(noise, float))
-
-    def variance(self, n_tasks: int) -> Float[Array, " T"]:
-        """Variance per task, scaled target squared."""
-        return jnp.broadcast_to(unwrap(self.noise), (n_tasks,))
 
 
 class Gaussian(NamedTuple):
@@ -59,21 +34,6 @@ class Gaussian(NamedTuple):
     """Mean, target unit."""
     covariance: Array
     """Covariance, target unit squared."""
-
-
-class Conditioned(eqx.Module):
-    """What the data left behind: inputs, solved covariance, weights."""
-
-    inputs: Float[Array, "N D"]
-    """Scaled training inputs."""
-    row_present: Float[Array, " N"]
-    """One in rows with data, zero in padding rows."""
-    solved: KroneckerPosterior | DensePosterior
-    """Decomposed covariance plus noise."""
-    weights: Float[Array, "N T"]
-    """Weights of the posterior mean, scaled targets."""
-    mean_offset: Float[Array, "N T"]
-    """Mean function at the training inputs, scaled targets."""
 
 
 class MultiTaskRateGP(eqx.Module):
@@ -112,7 +72,7 @@ class MultiTaskRateGP(eqx.Module):
         n_tasks: int = 9,
         n_state_dims: int | None = None,
         *,
-        row_noise: Float[ArrayLike, " N"] | None = None,
+        row_noise: Float[ArrayLike, " N"] | SharedSamples | None = None,
         scaling: Any = None,
         target_scale: Float[ArrayLike, " T"] | None = None,
         capacity: int | None = None,
@@ -129,7 +89,9 @@ class MultiTaskRateGP(eqx.Module):
             kernel: Default is a `PerfusionKernel` with one lengthscale per column.
             n_tasks: Number of tasks.
             n_state_dims: Columns of state and controls; D - 1 by default.
-            row_noise: Known relative noise variance per row [-] (table form only).
+            row_noise: Known relative noise variance per row [-], or the exact noise of finite
+                differences (`finite_difference_noise`), whose neighbouring rows share a sample
+                (table form only).
             scaling: Feature map, an `eqx.Module` from raw inputs (N, D_raw) to features
                 (N, D) with the day last; an `InputScaling` fitted to the inputs by default. If
                 it has `trainable()`, the leaves that names are trained; if it has
@@ -156,6 +118,7 @@ class MultiTaskRateGP(eqx.Module):
                 f"n_state_dims={size} but the inputs have {x.shape[1]} columns besides the task; "
                 "they must be the state and control columns and one day column."
             )
+        warn_about(x, y)
         self.data = rate_data(x, y, row_noise=row_noise, capacity=capacity)
         self.scaling = fit_scaling(x, day_column=size) if scaling is None else scaling
         features = feature_count(self.scaling, x.shape[1]) - 1
@@ -221,7 +184,7 @@ class MultiTaskRateGP(eqx.Module):
             The same model with its conditioning state.
         """
         return eqx.tree_at(
-            lambda m: m.state, self, _condition(self), is_leaf=lambda node: node is None
+            lambda m: m.state, self, condition_state(self), is_leaf=lambda node: node is None
         )
 
     def posterior(
@@ -235,15 +198,7 @@ class MultiTaskRateGP(eqx.Module):
         Returns:
             Mean [target unit] and covariance between tasks [target unit squared].
         """
-        state = _condition(self) if self.state is None else self.state
-        scaled = self.scaling(inputs)
-        cross = self.kernel.input_matrix(scaled, state.inputs) * state.row_present[None, :]
-        mean = self.mean_at(inputs) + (cross @ state.weights) * self.target_scale[None, :]
-        prior = self.kernel.input_diagonal(scaled)[:, None, None]
-        covariance = prior * self.kernel.task_covariance()[None, :, :]
-        covariance = covariance - state.solved.covariance_reduction(cross)
-        unit = self.target_scale
-        return mean, covariance * unit[None, :, None] * unit[None, None, :]
+        return _posterior(self, inputs)
 
     def predict_with_ci(
         self,
@@ -297,141 +252,12 @@ class MultiTaskRateGP(eqx.Module):
 
 @eqx.filter_jit
 def _posterior(model: MultiTaskRateGP, inputs: Array) -> tuple[Array, Array]:
-    return model.posterior(inputs)
-
-
-def _centred(model: MultiTaskRateGP) -> tuple[Array, Array, Array]:
-    """Scaled inputs, centred scaled targets, scaled mean; zero where nothing was observed."""
-    data = model.data
-    present = data.present.astype(data.targets.dtype)
-    offset = model.mean_at(data.inputs) / model.target_scale[None, :]
-    targets = (data.targets / model.target_scale[None, :] - offset) * present
-    return model.scaling(data.inputs), targets, offset * present
-
-
-def _gram(model: MultiTaskRateGP, scaled: Array) -> tuple[Array, Array]:
-    rows = model.data.row_present.astype(scaled.dtype)
-    return model.kernel.input_matrix(scaled, scaled) * rows[:, None] * rows[None, :], rows
-
-
-def _condition(model: MultiTaskRateGP) -> Conditioned:
-    scaled, targets, offset = _centred(model)
-    gram, rows = _gram(model, scaled)
-    tasks, noise = model.kernel.task_covariance(), model.likelihood.variance(model.n_tasks)
-    if model.is_complete:
-        solved = kronecker_posterior(gram, tasks, noise, model.data.row_noise)
-    else:
-        present = model.data.present.astype(scaled.dtype)
-        joint = joint_covariance(gram, tasks, noise, model.data.row_noise, present)
-        solved = DensePosterior(jnp.linalg.cholesky(joint), present, tasks)
-    return Conditioned(scaled, rows, solved, solved.solve(targets), offset)
-
-
-def log_evidence(model: MultiTaskRateGP) -> Scalar:
-    """Log marginal likelihood of the observed targets, in their scaled unit.
-
-    Args:
-        model: Model with data; its conditioning state is not used.
-
-    Returns:
-        Log density. Padding rows and missing targets contribute nothing.
-    """
-    data = model.data
-    scaled, targets, _ = _centred(model)
-    gram, _ = _gram(model, scaled)
-    tasks, noise = model.kernel.task_covariance(), model.likelihood.variance(model.n_tasks)
-    present = data.present.astype(scaled.dtype)
-    count = jnp.sum(present)
-    if model.is_complete:
-        row_sd, task_sd = jnp.sqrt(data.row_noise), jnp.sqrt(noise)
-        density = kronecker_log_density(
-            gram / row_sd[:, None] / row_sd[None, :],
-            tasks / task_sd[:, None] / task_sd[None, :],
-            targets / row_sd[:, None] / task_sd[None, :],
-        )
-        jacobian = 0.5 * jnp.sum(
-            present * (jnp.log(data.row_noise)[:, None] + jnp.log(noise)[None, :])
-        )
-        return density - jacobian - 0.5 * count * _LOG_2PI
-    joint = joint_covariance(gram, tasks, noise, data.row_noise, present)
-    factor = jnp.linalg.cholesky(joint)
-    white = jax.scipy.linalg.solve_triangular(factor, targets.reshape(-1), lower=True)
-    log_det = jnp.sum(jnp.log(jnp.diagonal(factor)))
-    return -0.5 * jnp.sum(white**2) - log_det - 0.5 * count * _LOG_2PI
-
-
-def log_posterior(model: MultiTaskRateGP) -> Scalar:
-    """Log evidence plus log hyper-prior: what `fit` maximises.
-
-    Args:
-        model: Model with data.
-
-    Returns:
-        Log density up to a constant.
-    """
-    prior = model.priors.log_density(model.kernel, model.likelihood.variance(model.n_tasks))
-    if hasattr(model.scaling, "log_prior"):
-        prior = prior + model.scaling.log_prior()
-    return log_evidence(model) + prior
-
-
-def with_data(model: MultiTaskRateGP, data: RateData) -> MultiTaskRateGP:
-    """Swap the training table and solve again; parameters stay.
-
-    Args:
-        model: Fitted model.
-        data: New table; the same shape means no new compile.
-
-    Returns:
-        Conditioned model.
-
-    Raises:
-        DataError: If the table has gaps and the model was built for complete targets.
-    """
-    if model.is_complete:
-        rows = np.asarray(data.present)
-        if not np.all(rows.all(axis=1) | ~rows.any(axis=1)):
-            raise DataError(
-                "the new rows miss some targets, and this model holds complete rows only; "
-                "estimate the states first, or build the model with the gaps in it."
-            )
-    return _recondition(model, data)
-
-
-@eqx.filter_jit
-def _recondition(model: MultiTaskRateGP, data: RateData) -> MultiTaskRateGP:
-    bare = eqx.tree_at(lambda m: (m.data, m.state), model, (data, None))
-    return bare.condition()
-
-
-def append_rows(
-    model: MultiTaskRateGP,
-    inputs: Float[ArrayLike, "M D"],
-    targets: Float[ArrayLike, "M T"],
-    *,
-    row_noise: Float[ArrayLike, " M"] | None = None,
-    growth: int = 128,
-) -> MultiTaskRateGP:
-    """Add rows and solve again without touching the parameters.
-
-    Args:
-        model: Model with data.
-        inputs: New raw inputs.
-        targets: New targets.
-        row_noise: Relative noise variance of the new rows [-].
-        growth: Capacity is raised to the next multiple of this when it runs out.
-
-    Returns:
-        Conditioned model; a new compile only when the capacity had to grow.
-    """
-    old = model.data
-    keep = np.asarray(old.row_present)
-    missing = np.where(np.asarray(old.present), np.asarray(old.targets), np.nan)[keep]
-    x = np.vstack([np.asarray(old.inputs)[keep], np.asarray(inputs, float)])
-    y = np.vstack([missing, np.asarray(targets, float)])
-    fresh = np.ones(len(np.asarray(inputs))) if row_noise is None else np.asarray(row_noise, float)
-    noise = np.concatenate([np.asarray(old.row_noise)[keep], fresh])
-    capacity = old.inputs.shape[0]
-    if x.shape[0] > capacity:
-        capacity = int(np.ceil(x.shape[0] / growth) * growth)
-    return with_data(model, rate_data(x, y, row_noise=noise, capacity=capacity))
+    state = condition_state(model) if model.state is None else model.state
+    scaled = model.scaling(inputs)
+    cross = model.kernel.input_matrix(scaled, state.inputs) * state.row_present[None, :]
+    mean = model.mean_at(inputs) + (cross @ state.weights) * model.target_scale[None, :]
+    prior = model.kernel.input_diagonal(scaled)[:, None, None]
+    covariance = prior * model.kernel.task_covariance()[None, :, :]
+    covariance = covariance - state.solved.covariance_reduction(cross)
+    unit = model.target_scale
+    return mean, covariance * unit[None, :, None] * unit[None, None, :]

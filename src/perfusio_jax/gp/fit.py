@@ -12,7 +12,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from perfusio_jax._core import ConfigError, Key, Result, Scalar, require_x64
-from perfusio_jax.gp.exact_gp import MultiTaskRateGP, log_evidence, log_posterior
+from perfusio_jax.gp.exact_gp import MultiTaskRateGP
+from perfusio_jax.gp.inference import log_evidence, log_posterior
 from perfusio_jax.gp.layout import RateData
 from perfusio_jax.gp.means import LinearMean, MechanisticPriorMean
 

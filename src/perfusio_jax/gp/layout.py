@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from perfusio_jax._core import DataError
+from perfusio_jax.gp.noise import SharedSamples, padded
 
 
 def to_indexed(
@@ -103,18 +104,39 @@ class RateData(eqx.Module):
     """Which targets were observed."""
     row_noise: Float[Array, " N"]
     """Known noise variance of a row relative to the typical one [-]; one in padding rows."""
+    shared: SharedSamples | None = None
+    """Samples that rows have in common; None for independent noise."""
 
     @property
     def row_present(self) -> Bool[Array, " N"]:
         """Rows with at least one observed target."""
         return jnp.any(self.present, axis=1)
 
+    def noise_matrix(self) -> Float[Array, "N N"]:
+        """Known covariance of the noise over rows, relative to a task's noise [-]."""
+        return jnp.diag(self.row_noise) if self.shared is None else self.shared.matrix()
+
+    def noise_draw(self, normal: Float[Array, "... N T"]) -> Float[Array, "... N T"]:
+        """Noise with the known covariance over rows, unit variance per task.
+
+        Args:
+            normal: Standard normal numbers.
+
+        Returns:
+            Correlated numbers of the same shape.
+        """
+        if self.shared is None:
+            return normal * jnp.sqrt(self.row_noise)[:, None].reshape(
+                (1,) * (normal.ndim - 2) + (-1, 1)
+            )
+        return jnp.einsum("nm,...mt->...nt", jnp.linalg.cholesky(self.shared.matrix()), normal)
+
 
 def rate_data(
     inputs: Float[ArrayLike, "N D"],
     targets: Float[ArrayLike, "N T"],
     *,
-    row_noise: Float[ArrayLike, " N"] | None = None,
+    row_noise: Float[ArrayLike, " N"] | SharedSamples | None = None,
     capacity: int | None = None,
 ) -> RateData:
     """Check and pad a training table.
@@ -122,7 +144,8 @@ def rate_data(
     Args:
         inputs: Raw inputs, all finite.
         targets: Targets; NaN where missing.
-        row_noise: Relative noise variance per row [-], above zero; one by default.
+        row_noise: Relative noise variance per row [-], above zero, or noise with shared
+            samples; one by default.
         capacity: Rows to reserve; at least N, N by default.
 
     Returns:
@@ -149,7 +172,9 @@ def rate_data(
     empty = np.flatnonzero(np.all(np.isnan(y), axis=0))
     if empty.size:
         raise DataError(f"task {empty[0]} has no target at all; drop it or measure it.")
-    noise = np.ones(x.shape[0]) if row_noise is None else np.asarray(row_noise, float)
+    shared = row_noise if isinstance(row_noise, SharedSamples) else None
+    known = row_noise.variance if isinstance(row_noise, SharedSamples) else row_noise
+    noise = np.ones(x.shape[0]) if known is None else np.asarray(known, float)
     if noise.shape != (x.shape[0],) or not np.all(np.isfinite(noise) & (noise > 0)):
         raise DataError("row noise must hold one finite number above zero for each row.")
     size = x.shape[0] if capacity is None else int(capacity)
@@ -162,4 +187,5 @@ def rate_data(
         targets=jnp.asarray(np.pad(np.nan_to_num(y), ((0, pad), (0, 0)))),
         present=jnp.asarray(present),
         row_noise=jnp.asarray(np.pad(noise, (0, pad), constant_values=1.0)),
+        shared=None if shared is None else padded(shared, size),
     )

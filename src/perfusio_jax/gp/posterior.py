@@ -92,7 +92,8 @@ class KroneckerPosterior(eqx.Module):
     task_values: Float[Array, " T"]
     """Its eigenvalues [-]."""
     row_sd: Float[Array, " N"]
-    """Square root of the row weights; infinite weight is a padding row's zero coupling."""
+    """Square root of the row weights; ones where rows share samples (the vectors then hold
+    the whitening of the rows too and are not orthogonal)."""
     task_sd: Float[Array, " T"]
     """Noise standard deviation per task, scaled targets."""
 
@@ -130,6 +131,22 @@ class KroneckerPosterior(eqx.Module):
         mixing = self.task_vectors.T * self.task_sd[None, :]
         return jnp.einsum("mj,js,jt->mst", gain, mixing, mixing)
 
+    def expected_reduction(self, second: Float[Array, "N N"]) -> Float[Array, "T T"]:
+        """Mean of `covariance_reduction` over an uncertain input; linear in its argument.
+
+        Args:
+            second: Expected product of the input covariances to every two training rows.
+
+        Returns:
+            Expected reduction, scaled target squared.
+        """
+        spectrum = self.values[:, None] * self.task_values[None, :] + 1.0
+        rows = self.vectors / self.row_sd[:, None]
+        power = jnp.sum(rows * (second @ rows), axis=0)
+        gain = power @ (self.task_values[None, :] ** 2 / spectrum)
+        mixing = self.task_vectors.T * self.task_sd[None, :]
+        return jnp.einsum("j,js,jt->st", gain, mixing, mixing)
+
     @property
     def condition_number(self) -> Scalar:
         """Ratio of extreme eigenvalues of the whitened covariance [-]."""
@@ -145,6 +162,8 @@ class DensePosterior(eqx.Module):
     """One where a target was observed, zero elsewhere."""
     tasks: Float[Array, "T T"]
     """Covariance between tasks, scaled target squared."""
+    jitter: Scalar
+    """What was added to the diagonal to make the matrix positive definite; mostly zero."""
 
     def solve(self, residual: Float[Array, "... N T"]) -> Float[Array, "... N T"]:
         """See `KroneckerPosterior.solve`."""
@@ -163,6 +182,14 @@ class DensePosterior(eqx.Module):
         solved = solved.reshape(size, cross.shape[0], self.tasks.shape[0])
         return jnp.einsum("zms,zmt->mst", solved, solved)
 
+    def expected_reduction(self, second: Float[Array, "N N"]) -> Float[Array, "T T"]:
+        """See `KroneckerPosterior.expected_reduction`."""
+        size = self.factor.shape[0]
+        inverse = jax.scipy.linalg.cho_solve((self.factor, True), jnp.eye(size))
+        inverse = inverse.reshape(self.present.shape + self.present.shape)
+        inner = jnp.einsum("nm,nsmt,ns,mt->st", second, inverse, self.present, self.present)
+        return self.tasks @ inner @ self.tasks
+
     @property
     def condition_number(self) -> Scalar:
         """Estimate from the factor's diagonal [-], a lower bound."""
@@ -175,6 +202,7 @@ def kronecker_posterior(
     tasks: Float[Array, "T T"],
     noise: Float[Array, " T"],
     row_noise: Float[Array, " N"],
+    shared: Float[Array, "N N"] | None = None,
 ) -> KroneckerPosterior:
     """Decompose once.
 
@@ -183,11 +211,24 @@ def kronecker_posterior(
         tasks: Task covariance, scaled target squared.
         noise: Noise variance per task, scaled target squared.
         row_noise: Relative noise variance per row [-].
+        shared: Covariance of the noise over rows, if rows share samples; takes the place of
+            `row_noise`.
 
     Returns:
         The solved state.
     """
     row_sd, task_sd = jnp.sqrt(row_noise), jnp.sqrt(noise)
+    if shared is not None:
+        factor = jnp.linalg.cholesky(shared)
+        half = jax.scipy.linalg.solve_triangular(factor, gram, lower=True)
+        white = jax.scipy.linalg.solve_triangular(factor, half.T, lower=True)
+        values, vectors, task_values, task_vectors = _spectrum(
+            0.5 * (white + white.T), tasks / task_sd[:, None] / task_sd[None, :]
+        )
+        vectors = jax.scipy.linalg.solve_triangular(factor, vectors, lower=True, trans="T")
+        return KroneckerPosterior(
+            vectors, values, task_vectors, task_values, jnp.ones_like(row_sd), task_sd
+        )
     values, vectors, task_values, task_vectors = _spectrum(
         gram / row_sd[:, None] / row_sd[None, :], tasks / task_sd[:, None] / task_sd[None, :]
     )
@@ -198,7 +239,7 @@ def joint_covariance(
     gram: Float[Array, "N N"],
     tasks: Float[Array, "T T"],
     noise: Float[Array, " T"],
-    row_noise: Float[Array, " N"],
+    row_noise: Float[Array, "N N"],
     present: Float[Array, "N T"],
 ) -> Float[Array, "NT NT"]:
     """Covariance of all targets in (row, task) order; unit diagonal where missing.
@@ -207,7 +248,7 @@ def joint_covariance(
         gram: Input covariance.
         tasks: Task covariance.
         noise: Noise variance per task.
-        row_noise: Relative noise variance per row [-].
+        row_noise: Covariance of the noise over rows, relative to a task's [-].
         present: One where observed.
 
     Returns:
@@ -215,7 +256,46 @@ def joint_covariance(
     """
     size = present.size
     flat = present.reshape(size)
-    joint = jnp.einsum("nm,st->nsmt", gram, tasks).reshape(size, size)
-    joint = joint * flat[:, None] * flat[None, :]
-    diagonal = (row_noise[:, None] * noise[None, :]).reshape(size)
-    return joint + jnp.diag(jnp.where(flat > 0, diagonal, 1.0))
+    joint = jnp.einsum("nm,st->nsmt", gram, tasks)
+    joint = joint + jnp.einsum("nm,st->nsmt", row_noise, jnp.diag(noise))
+    joint = joint.reshape(size, size) * flat[:, None] * flat[None, :]
+    return joint + jnp.diag(1.0 - flat)
+
+
+def safe_cholesky(matrix: Float[Array, "K K"]) -> tuple[Float[Array, "K K"], Scalar]:
+    """Cholesky factor, with as much on the diagonal as it takes.
+
+    Args:
+        matrix: Symmetric, positive definite up to rounding.
+
+    Returns:
+        Factor, and what was added: nothing, or 1e-10, 1e-7 or 1e-4 of the mean diagonal.
+    """
+    unit = jnp.mean(jnp.diagonal(matrix))
+    eye = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    factor, added = jnp.linalg.cholesky(matrix), jnp.zeros((), matrix.dtype)
+    for level in (1e-10, 1e-7, 1e-4):
+
+        def again(factor: Array, added: Array, more: Any = level) -> tuple[Array, Array]:
+            return jnp.linalg.cholesky(matrix + more * unit * eye), more * unit
+
+        is_fine = jnp.all(jnp.isfinite(factor))
+        factor, added = jax.lax.cond(is_fine, lambda f, a: (f, a), again, factor, added)
+    return factor, added
+
+
+def dense_posterior(
+    joint: Float[Array, "NT NT"], tasks: Float[Array, "T T"], present: Float[Array, "N T"]
+) -> DensePosterior:
+    """Factorise the covariance of all targets.
+
+    Args:
+        joint: Covariance plus noise, see `joint_covariance`.
+        tasks: Task covariance.
+        present: One where observed.
+
+    Returns:
+        The solved state.
+    """
+    factor, jitter = safe_cholesky(joint)
+    return DensePosterior(factor, present, tasks, jitter)

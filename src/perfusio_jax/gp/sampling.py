@@ -22,8 +22,9 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import ConfigError, Key, Scalar
-from perfusio_jax.gp.exact_gp import Conditioned, MultiTaskRateGP
+from perfusio_jax._core import Key, Scalar
+from perfusio_jax.gp.exact_gp import MultiTaskRateGP
+from perfusio_jax.gp.inference import require_state
 from perfusio_jax.gp.kernels import PerfusionKernel
 
 _DEGREES_OF_FREEDOM = 5.0
@@ -170,12 +171,6 @@ def prior_features(
     return jnp.concatenate([wave, day * wave], axis=1)
 
 
-def _require_state(model: MultiTaskRateGP) -> Conditioned:
-    if model.state is None:
-        raise ConfigError("the model holds no conditioning state; call `condition()` or `fit`.")
-    return model.state
-
-
 def draw_gp_paths(
     model: MultiTaskRateGP,
     n_paths: int,
@@ -200,7 +195,7 @@ def draw_gp_paths(
     Raises:
         ConfigError: If the model is not conditioned.
     """
-    state = _require_state(model)
+    state = require_state(model)
     block_size = min(block_size, n_paths)
     while n_paths % block_size:
         block_size -= 1
@@ -222,14 +217,15 @@ def draw_gp_paths(
     shape = (blocks, block_size, 4 * n_frequencies, tasks)
     weights = normals[:, counts[0] : counts[0] + counts[1]].reshape(shape) @ mixing.T
     noises = normals[:, counts[0] + counts[1] :].reshape(blocks, block_size, size, tasks)
-    noise_sd = jnp.sqrt(model.data.row_noise[:, None] * model.likelihood.variance(tasks)[None, :])
+    noise_sd = jnp.sqrt(model.likelihood.variance(tasks))
+    noises = model.data.noise_draw(noises) * noise_sd[None, None, None, :]
     present = model.data.present.astype(mixing.dtype)
 
     def update(args: Any) -> Array:
         freq, weight, noise = args
         features = prior_features(kernel, state.inputs, freq)
         prior = jnp.einsum("nf,pft->pnt", features, weight)
-        residual = (prior + noise * noise_sd[None, :, :]) * present[None, :, :]
+        residual = (prior + noise) * present[None, :, :]
         return state.solved.solve(residual)
 
     # block by block: the features at the training inputs are never held for all blocks
@@ -271,14 +267,11 @@ def variance_error(
     Returns:
         Root mean square over inputs and tasks of (implied / exact - 1).
     """
-    state = _require_state(model)
+    state = require_state(model)
     kernel = model.kernel
     scaled = model.scaling(inputs)
     cross = kernel.input_matrix(scaled, state.inputs) * state.row_present[None, :]
     mixing = jnp.linalg.cholesky(kernel.task_covariance())
-    noise_sd = jnp.sqrt(
-        model.data.row_noise[:, None] * model.likelihood.variance(model.n_tasks)[None, :]
-    )
     present = model.data.present.astype(cross.dtype)
     size, tasks = present.shape
 
@@ -286,7 +279,9 @@ def variance_error(
     basis = jnp.eye(size * tasks, dtype=cross.dtype).reshape(size * tasks, size, tasks)
     response = jnp.einsum("mn,znt->mtz", cross, state.solved.solve(basis * present[None, :, :]))
     gain = response.reshape(cross.shape[0], tasks, size, tasks)
-    noise = jnp.einsum("mtns,ns->mt", gain**2, noise_sd**2 * present)
+    gain = gain * present[None, None, :, :]
+    of_task = jnp.diag(model.likelihood.variance(tasks))
+    noise = jnp.einsum("mtns,nk,mtku,su->mt", gain, model.data.noise_matrix(), gain, of_task)
 
     def implied(k: Key) -> Array:
         freq = draw_frequencies(kernel.lengthscale, n_frequencies, key=k)

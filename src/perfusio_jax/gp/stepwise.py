@@ -6,7 +6,11 @@ Three ways to carry uncertainty from step to step:
   rates whenever it returns to a state.
 * `mc-marginal`: rates are drawn anew at every step, the common simplification; it treats
   what is not known about the function as if it averaged out over time.
-* `moment_matching`: mean and covariance of the state, by cubature through the step.
+* `moment_matching`: mean and covariance of the state through the step, the process in closed
+  form (`moments`) and mean function and step by cubature (`propagate`). Like `mc-marginal` it
+  meets a new function at every step.
+
+A step that keeps its states legal is the step's own business: nothing is clipped here.
 """
 
 from typing import Any
@@ -18,7 +22,10 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError, Key, Scalar
-from perfusio_jax.gp.exact_gp import GaussianLikelihood, MultiTaskRateGP
+from perfusio_jax.gp.exact_gp import MultiTaskRateGP
+from perfusio_jax.gp.likelihood import GaussianLikelihood
+from perfusio_jax.gp.moments import is_supported
+from perfusio_jax.gp.propagate import MomentPath, draw_chain, moment_path
 from perfusio_jax.gp.sampling import draw_gp_paths
 
 METHODS = ("mc", "mc-marginal", "moment_matching")
@@ -55,10 +62,14 @@ class StepwiseGP(eqx.Module):
     """Noise of the rates; process noise of a roll-out when switched on."""
     step: Any
     """Callable (state, rate, controls) -> next state."""
+    measurement_sd: Any
+    """Noise of a reading: (n,) in state units, a callable of the state, or None."""
     n_species: int = eqx.field(static=True)
     """Number of state species."""
     control_names: tuple[str, ...] = eqx.field(static=True)
     """Order of the controls."""
+    n_context: int = eqx.field(static=True)
+    """Raw columns between controls and day, such as a clone index."""
 
     def __init__(
         self,
@@ -68,20 +79,24 @@ class StepwiseGP(eqx.Module):
         control_names: list[str] | tuple[str, ...],
         *,
         step: Any = None,
+        measurement_sd: Any = None,
     ):
         """Wrap a model.
 
         Args:
-            model: Rate GP on inputs `[c, u, day]`; conditioned here if it is not yet.
+            model: Rate GP on inputs `[c, u, context, day]`; conditioned here if it is not yet.
             likelihood: Its noise.
             n_species: Number of state species.
             control_names: Order of the controls.
             step: How a rate moves the state; plain integration by default.
+            measurement_sd: Standard deviation of a reading: one number per species [state
+                unit], or a callable that gives them for a state; used on request only.
 
         Raises:
             ConfigError: If sizes do not fit.
         """
-        if model.n_tasks != n_species or model.n_state_dims != n_species + len(control_names):
+        context = model.n_state_dims - n_species - len(control_names)
+        if model.n_tasks != n_species or context < 0:
             raise ConfigError(
                 f"the GP has {model.n_tasks} tasks and {model.n_state_dims} state and control "
                 f"columns; {n_species} species and {len(control_names)} controls were named."
@@ -89,6 +104,9 @@ class StepwiseGP(eqx.Module):
         self.model = model.condition() if model.state is None else model
         self.likelihood = likelihood
         self.step = RateStep() if step is None else step
+        is_given = measurement_sd is not None and not callable(measurement_sd)
+        self.measurement_sd = jnp.asarray(measurement_sd, float) if is_given else measurement_sd
+        self.n_context = context
         self.n_species = n_species
         self.control_names = tuple(control_names)
 
@@ -102,8 +120,11 @@ class StepwiseGP(eqx.Module):
         method: str = "mc",
         *,
         start_day: float = 0.0,
+        context: Float[ArrayLike, "..."] | None = None,
         process_noise: bool = False,
+        measurement_noise: bool = False,
         return_samples: bool = False,
+        closed_form: bool = True,
     ) -> dict[str, Float[Array, "..."]]:
         """Forecast with quantiles.
 
@@ -111,56 +132,100 @@ class StepwiseGP(eqx.Module):
             x0: State (n,) or a batch (B, n).
             controls: (horizon, m) or (B, horizon, m).
             horizon: Steps.
-            n_samples: Paths; not used by moment matching.
+            n_samples: Paths; by moment matching only for "samples".
             seed: Random seed; 0 if None.
             method: "mc", "mc-marginal" or "moment_matching".
             start_day: Culture day of x0 [d].
+            context: Raw columns between controls and day (a clone index), (k,) or (B, k);
+                needed when the model has such.
             process_noise: Whether the noise of the rates is added at every step.
-            return_samples: Adds "samples" (S, horizon, n); Monte Carlo methods only.
+            measurement_noise: Whether the result is of readings instead of states.
+            return_samples: Adds "samples" (n_samples, horizon, n); by moment matching they are
+                drawn from the Gauss-Markov chain with the propagated moments.
+            closed_form: Moment matching only: False takes cubature throughout, which other
+                kernels than `PerfusionKernel` need and get anyway.
 
         Returns:
-            "mean", "q10", "q50", "q90", each (horizon, n) or (B, horizon, n).
+            "mean", "q10", "q50", "q90", each (horizon, n) or (B, horizon, n); by moment
+            matching also "covariance" (horizon, n, n) of the states.
 
         Raises:
-            ConfigError: If the method is unknown or shapes do not fit.
+            ConfigError: If the method is unknown, shapes do not fit, or measurement noise is
+                asked for and none was given.
         """
         if method not in METHODS:
             raise ConfigError(f"method {method!r}; allowed are {METHODS}.")
+        if measurement_noise and self.measurement_sd is None:
+            raise ConfigError(
+                "measurement noise was asked for; give its spread, StepwiseGP(measurement_sd=...)."
+            )
         start, plan = jnp.asarray(x0, float), jnp.asarray(controls, float)
         is_single = start.ndim == 1
         start = start[None, :] if is_single else start
-        plan = (
-            jnp.broadcast_to(plan[None, :, :], (start.shape[0], *plan.shape))
-            if (plan.ndim == 2)
-            else plan
-        )
+        if plan.ndim == 2:
+            plan = jnp.broadcast_to(plan[None, :, :], (start.shape[0], *plan.shape))
         wanted = (start.shape[0], horizon, len(self.control_names))
         if start.shape[1] != self.n_species or plan.shape != wanted:
             raise ConfigError(
                 f"state {start.shape} and controls {plan.shape}; allowed are (B, "
                 f"{self.n_species}) and {wanted}."
             )
-        day = jnp.asarray(start_day, float)
+        rest = self._rest(plan, context, start_day)
         key = jax.random.key(0 if seed is None else seed)
+        levels = {"q10": 0.1, "q50": 0.5, "q90": 0.9}
         if method == "moment_matching":
-            mean, sd = _moments(self, start, plan, day, process_noise)
-            result = {"mean": mean}
-            for name, level in (("q10", 0.1), ("q50", 0.5), ("q90", 0.9)):
-                result[name] = mean + ndtri(jnp.asarray(level)) * sd
+            is_closed = closed_form and is_supported(self.model)
+            path = _moments(self, start, plan, rest, process_noise, is_closed)
+            variance = jnp.diagonal(path.covariance, axis1=2, axis2=3)
+            if measurement_noise:
+                variance = variance + self._reading_sd(path.mean) ** 2
+            sd = jnp.sqrt(jnp.maximum(variance, 0.0))
+            result = {"mean": path.mean, "covariance": path.covariance}
+            result |= {k: path.mean + ndtri(jnp.asarray(v)) * sd for k, v in levels.items()}
+            samples = _draw(path, key, n_samples) if return_samples else None
         else:
-            samples = _sample(self, start, plan, day, key, n_samples, method, process_noise)
-            quantiles = jnp.quantile(samples, jnp.asarray([0.1, 0.5, 0.9]), axis=1)
+            samples = _sample(self, start, plan, rest, key, n_samples, method, process_noise)
+            result = {}
+        if samples is not None and measurement_noise:
+            draw = jax.random.normal(jax.random.fold_in(key, 1), samples.shape)
+            samples = samples + draw * self._reading_sd(samples)
+        if samples is not None and not result:
+            quantiles = jnp.quantile(samples, jnp.asarray(list(levels.values())), axis=1)
             result = {"mean": jnp.mean(samples, axis=1)}
-            result |= dict(zip(("q10", "q50", "q90"), quantiles, strict=True))
-            if return_samples:
-                result["samples"] = samples
+            result |= dict(zip(levels, quantiles, strict=True))
+        if samples is not None and return_samples:
+            result["samples"] = samples
         return {name: value[0] for name, value in result.items()} if is_single else result
 
+    def _rest(self, plan: Array, context: Any, start_day: float) -> Array:
+        """Raw columns besides the state, (B, H, R)."""
+        given = jnp.zeros((0,)) if context is None else jnp.asarray(context, float)
+        if given.shape[-1:] != (self.n_context,) or given.ndim > 2:
+            raise ConfigError(
+                f"the model has {self.n_context} columns between controls and day; a context of "
+                f"shape {given.shape} was given."
+            )
+        shape = plan.shape[:2]
+        given = given[None, None, :] if given.ndim == 1 else given[:, None, :]
+        days = jnp.asarray(start_day, float) + jnp.arange(shape[1])
+        parts = (
+            plan,
+            jnp.broadcast_to(given, (*shape, self.n_context)),
+            jnp.broadcast_to(days[None, :, None], (*shape, 1)),
+        )
+        return jnp.concatenate(parts, axis=2)
 
-def _inputs(states: Array, controls: Array, day: Array) -> Array:
-    size = states.shape[0]
-    many = jnp.broadcast_to(controls[None, :], (size, controls.shape[0]))
-    return jnp.concatenate([states, many, jnp.full((size, 1), day)], axis=1)
+    def _reading_sd(self, states: Array) -> Array:
+        if not callable(self.measurement_sd):
+            return jnp.broadcast_to(self.measurement_sd, states.shape)
+        flat = states.reshape(-1, self.n_species)
+        spread: Any = jax.vmap(self.measurement_sd)(flat)
+        return jnp.reshape(spread, states.shape)
+
+
+def _inputs(states: Array, rest: Array) -> Array:
+    many = jnp.broadcast_to(rest[None, :], (states.shape[0], rest.shape[0]))
+    return jnp.concatenate([states, many], axis=1)
 
 
 @eqx.filter_jit
@@ -168,7 +233,7 @@ def _sample(
     gp: StepwiseGP,
     start: Array,
     plan: Array,
-    day: Array,
+    rest: Array,
     key: Key,
     n_samples: int,
     method: str,
@@ -178,15 +243,18 @@ def _sample(
     model, horizon = gp.model, plan.shape[1]
     paths = draw_gp_paths(model, n_samples, key=for_paths) if method == "mc" else None
     noise_sd = jnp.sqrt(gp.likelihood.variance(gp.n_species)) * model.target_scale
-    noise = jax.random.normal(for_noise, (horizon, n_samples, gp.n_species))
-    noise = noise * noise_sd[None, None, :] * (1.0 if process_noise else 0.0)
-    fresh = jax.random.normal(for_steps, (horizon, n_samples, gp.n_species))
-    days = day + jnp.arange(horizon)
 
-    def one(x0: Array, controls: Array) -> Array:
+    def one(args: Any) -> Array:
+        x0, controls, others, lane = args
+        # functions are shared by the reactors, noise is each reactor's own
+        shape = (horizon, n_samples, gp.n_species)
+        noise = jax.random.normal(jax.random.fold_in(for_noise, lane), shape)
+        noise = noise * noise_sd[None, None, :] * (1.0 if process_noise else 0.0)
+        fresh = jax.random.normal(jax.random.fold_in(for_steps, lane), shape)
+
         def body(states: Array, xs: Any) -> Any:
-            control, at, extra, draw = xs
-            inputs = _inputs(states, control, at)
+            control, other, extra, draw = xs
+            inputs = _inputs(states, other)
             if paths is not None:
                 rates = model.mean_at(inputs) + paths(inputs)
             else:
@@ -199,41 +267,35 @@ def _sample(
             return after, after
 
         first = jnp.broadcast_to(x0[None, :], (n_samples, gp.n_species))
-        _, states = jax.lax.scan(body, first, (controls, days, noise, fresh))
+        _, states = jax.lax.scan(body, first, (controls, others, noise, fresh))
         return states.transpose(1, 0, 2)
 
-    return jax.vmap(one)(start, plan)
+    return jax.vmap(lambda *lane: one(lane))(start, plan, rest, jnp.arange(start.shape[0]))
 
 
 @eqx.filter_jit
 def _moments(
-    gp: StepwiseGP, start: Array, plan: Array, day: Array, process_noise: bool
-) -> tuple[Array, Array]:
-    model, size = gp.model, gp.n_species
-    noise = gp.likelihood.variance(size) * model.target_scale**2
-    extra = jnp.diag(noise) * (1.0 if process_noise else 0.0)
-    radius = jnp.sqrt(jnp.asarray(size, float))
-    corners = radius * jnp.concatenate([jnp.eye(size), -jnp.eye(size)], axis=0)
-    days = day + jnp.arange(plan.shape[1])
+    gp: StepwiseGP, start: Array, plan: Array, rest: Array, process_noise: bool, is_closed: bool
+) -> MomentPath:
+    size = gp.n_species
+    noise = jnp.diag(gp.likelihood.variance(size) * gp.model.target_scale**2)
+    noise = noise * (1.0 if process_noise else 0.0)
+    known = jnp.zeros((size, size))
 
-    def one(x0: Array, controls: Array) -> tuple[Array, Array]:
-        def body(carry: Any, xs: Any) -> Any:
-            mean, covariance = carry
-            control, at = xs
-            floor = 1e-12 * (jnp.max(jnp.diagonal(covariance)) + 1e-12)
-            factor = jnp.linalg.cholesky(covariance + floor * jnp.eye(size))
-            points = mean[None, :] + corners @ factor.T
-            rates, spread = model.posterior(_inputs(points, control, at))
-            moved = jax.vmap(lambda c, r: gp.step(c, r, control))(points, rates)
-            gain = jax.vmap(jax.jacfwd(lambda r, c: gp.step(c, r, control)))(rates, points)
-            inner = jnp.einsum("pij,pjk,plk->il", gain, spread + extra[None, :, :], gain)
-            centre = jnp.mean(moved, axis=0)
-            apart = moved - centre[None, :]
-            after = apart.T @ apart / points.shape[0] + inner / points.shape[0]
-            after = 0.5 * (after + after.T)
-            return (centre, after), (centre, jnp.sqrt(jnp.maximum(jnp.diagonal(after), 0.0)))
+    def one(args: Any) -> MomentPath:
+        x0, controls, others = args
+        return moment_path(
+            gp.model, gp.step, x0, known, controls, others, noise, is_closed=is_closed
+        )
 
-        _, result = jax.lax.scan(body, (x0, jnp.zeros((size, size))), (controls, days))
-        return result
+    # reactor by reactor: the products of kernels are as large as the table squared
+    return jax.lax.map(one, (start, plan, rest))
 
-    return jax.vmap(one)(start, plan)
+
+@eqx.filter_jit
+def _draw(path: MomentPath, key: Key, n_samples: int) -> Array:
+    def one(part: MomentPath, lane: Array) -> Array:
+        shape = (part.mean.shape[0], n_samples, part.mean.shape[1])
+        return draw_chain(part, jax.random.normal(jax.random.fold_in(key, lane), shape))
+
+    return jax.vmap(one)(path, jnp.arange(path.mean.shape[0]))
