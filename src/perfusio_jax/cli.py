@@ -204,7 +204,7 @@ def fit(
     console.print(
         f"{len(table.trajectories)} runs, {report.details['rows']} intervals; "
         f"{report.optimiser} took {int(report.n_iterations)} iterations, "
-        f"{'converged' if report.converged else 'not converged'}; log evidence "
+        f"{'converged' if report.converged else 'then stopped at its limit'}; log evidence "
         f"{float(report.log_evidence):.1f}; condition {float(report.condition_number):.1e}"
     )
     if report.at_bounds:

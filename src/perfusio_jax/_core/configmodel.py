@@ -137,7 +137,8 @@ def _readable(model: type[BaseModel], error: ValidationError) -> str:
             reason = str(item["ctx"]["error"]) if "ctx" in item else item["msg"]
             lines.append(f"{where}: {reason}" if where else reason)
         else:
-            lines.append(f"'{where}' was given {item['input']!r}: {item['msg'].lower()}.")
+            why = item["msg"][:1].lower() + item["msg"][1:]
+            lines.append(f"'{where}' was given {item['input']!r}: {why}.")
     name = model.__name__
     return " ".join(line if line.startswith(name) else f"{name}: {line}" for line in lines)
 

@@ -48,5 +48,6 @@ from .train import refit as refit
 from .train import retrain_online as retrain_online
 from .train import stack_runs as stack_runs
 from .train import train_hybrid as train_hybrid
+from .train import untrained_model as untrained_model
 from .transition import Limits as Limits
 from .transition import ResidualBasis as ResidualBasis

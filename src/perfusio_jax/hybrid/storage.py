@@ -5,9 +5,11 @@ the schema version, what is needed to build an empty model of the same shape, an
 over names, types, shapes and bytes. Loading refuses anything that does not fit.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,11 +21,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError, DataError, unwrap
-from perfusio_jax.gp import MultiTaskRateGP, PerfusionKernel
+from perfusio_jax.embedding import (
+    CloneInfo,
+    CloneRegistry,
+    EmbeddedInputs,
+    EntityEmbedding,
+    fit_embedded,
+)
+from perfusio_jax.gp import DataWarning, MultiTaskRateGP, PerfusionKernel
+from perfusio_jax.hybrid.calibrate import N_CONSTANTS
+from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.mechanistic import CHOPerfusionModel
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _HEADER, _ARRAYS = "header.json", "arrays.npz"
 
 
@@ -64,6 +75,19 @@ def _shape_of(model: HybridStateSpaceModel) -> dict[str, Any]:
         "gp": shape,
         "mechanistic": type(model.mech_model).__name__,
         "use_mechanism": model.use_mechanism,
+        "clones": _clones_of(model),
+    }
+
+
+def _clones_of(model: HybridStateSpaceModel) -> dict[str, Any] | None:
+    family = model.embedding
+    if family is None:
+        return None
+    scaling = None if model.gp is None else model.gp.scaling
+    return {
+        "registry": [dataclasses.asdict(clone) for clone in family.registry],
+        "is_calibrated": family.is_calibrated,
+        "dim": scaling.embedding.embed_dim if isinstance(scaling, EmbeddedInputs) else 0,
     }
 
 
@@ -71,17 +95,12 @@ def save(model: HybridStateSpaceModel, folder: str | os.PathLike[str]) -> Path:
     """Write a model into a folder.
 
     Args:
-        model: Hybrid model without clone embedding.
+        model: Hybrid model.
         folder: Folder, made if it does not exist; files of an earlier save are replaced.
 
     Returns:
         The folder.
-
-    Raises:
-        ConfigError: If the model holds parts this schema does not cover.
     """
-    if model.embedding is not None:
-        raise ConfigError("this schema holds no clone embedding; save the embedding by itself.")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.asarray(leaf) for name, leaf in _named(model).items()}
@@ -106,20 +125,42 @@ def save(model: HybridStateSpaceModel, folder: str | os.PathLike[str]) -> Path:
 
 
 def _empty(shape: dict[str, Any], mech: Any) -> HybridStateSpaceModel:
+    clones, family, scaling = shape["clones"], None, None
+    if clones is not None:
+        registry = CloneRegistry(CloneInfo(**clone) for clone in clones["registry"])
+        constants = jnp.zeros((len(registry), N_CONSTANTS))
+        family = CloneFamily(
+            registry, mech, constants, constants[0], is_calibrated=clones["is_calibrated"]
+        )
     gp = None
     if shape["gp"] is not None:
         g = shape["gp"]
-        size, tasks = g["n_state_dims"], g["n_tasks"]
-        kernel = PerfusionKernel(tasks, size, g["rank"], size if g["lengthscales"] > 1 else 1)
+        raw, tasks = g["n_state_dims"], g["n_tasks"]
+        width = raw
+        if clones is not None and clones["dim"]:
+            width = raw - 1 + clones["dim"]
+            table = EntityEmbedding(len(clones["registry"]), clones["dim"])
+            scaling = fit_embedded(np.zeros((2, raw + 1)), table)
+        kernel = PerfusionKernel(tasks, width, g["rank"], width if g["lengthscales"] > 1 else 1)
         targets = np.zeros((2, tasks))
         if not g["is_complete"]:
             targets[1, 0] = np.nan
-        gp = MultiTaskRateGP(
-            np.zeros((2, size + 1)), targets, None, None, kernel, tasks, capacity=g["capacity"]
-        )
+        with warnings.catch_warnings():
+            # zeros on purpose: only shapes matter here
+            warnings.simplefilter("ignore", DataWarning)
+            gp = MultiTaskRateGP(
+                np.zeros((2, raw + 1)),
+                targets,
+                None,
+                None,
+                kernel,
+                tasks,
+                scaling=scaling,
+                capacity=g["capacity"],
+            )
         if g["is_conditioned"]:
             gp = eqx.filter_eval_shape(lambda m: m.condition(), gp)
-    bare = HybridStateSpaceModel(mech, None, use_mechanism=True)
+    bare = HybridStateSpaceModel(mech, None, family, use_mechanism=True)
     return _replace_static(bare, gp, bool(shape["use_mechanism"]))
 
 

@@ -10,6 +10,7 @@
 4. Spreads are read off: what the process does not explain becomes process noise.
 """
 
+import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,6 +23,7 @@ from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, DataError, Key, Resul
 from perfusio_jax.chemistry import balance_rates, perfusion_flows, to_balanced
 from perfusio_jax.embedding import CloneRegistry, EntityEmbedding, fit_embedded
 from perfusio_jax.gp import (
+    DataWarning,
     FitConfig,
     FitReport,
     GaussianLikelihood,
@@ -58,6 +60,11 @@ _N = len(STATE_ORDER)
 _CELLS_OFFSET = (0.5, 0.5, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0)
 _SMALLEST_OFFSET = (0.05, 0.02, 0.05, 0.02, 0.02, 0.05, 0.02, 0.02, 2.0)
 _FLOOR = (0.01, 0.01, 0.01, 0.01, 0.01, 0.02, 0.01, 0.01, 0.5)
+
+_TYPICAL_STATE = (20.0, 0.8, 4.0, 3.0, 0.8, 8.0, 2.0, 0.8, 200.0)
+_TYPICAL_CONTROLS = (1.0, 0.15, 4.0, 36.5, 850.0, 1.0)
+_UNTRAINED_ERROR = 0.25
+"""Relative error of the mechanism's rates for a clone it was not made for [-]."""
 
 
 def _leaf(value: Any) -> Array:
@@ -455,8 +462,11 @@ def fit_hybrid(
     law = Disturbance(config.persistence, jnp.full(_N, 0.3, float))
     # a process that knows nothing yet: same structure as the fitted one, so one compile
     data = _blank_rows(runs, registry)
-    blank, _ = _gp_on(data, None, config, registry)
-    blank = with_data(blank, blank.data)
+    with warnings.catch_warnings():
+        # its targets are all zero on purpose
+        warnings.simplefilter("ignore", DataWarning)
+        blank, _ = _gp_on(data, None, config, registry)
+        blank = with_data(blank, blank.data)
     family = None if registry is None else _new_family(registry, mech, is_movable)
     model = _base_model(trajectories, runs, config, (mech, blank, family))
     model = _with_gp(model, blank, jnp.zeros(_N), jnp.zeros(_N), jnp.ones(_N))
@@ -490,6 +500,27 @@ def fit_hybrid(
         model = _with_gp(model, gp, process, function, reference)
     details["rows"] = int(np.asarray(data.steps).sum())
     return model, report._replace(details=details)
+
+
+def untrained_model(mech: Any) -> HybridStateSpaceModel:
+    """The mechanism before any data of the clone: its rates may be off by a quarter.
+
+    Args:
+        mech: Mechanistic model.
+
+    Returns:
+        A model without a process whose forecasts say how little is known.
+    """
+    state, controls = jnp.asarray(_TYPICAL_STATE), jnp.asarray(_TYPICAL_CONTROLS)
+    prior = prior_step(mech, state, controls, jnp.asarray(HOURS_PER_DAY))
+    offset = jnp.asarray(_CELLS_OFFSET)
+    scale = jnp.maximum(jnp.abs(prior.rates), 0.02 * (state + 0.1) / HOURS_PER_DAY)
+    basis = ResidualBasis(scale / (offset + prior.reference), offset, jnp.ones(_N))
+    a = float(HybridConfig().persistence)
+    spread = jnp.full(_N, _UNTRAINED_ERROR * np.sqrt((1.0 + a) / (1.0 - a)))
+    return HybridStateSpaceModel(
+        mech, None, basis=basis, limits=Limits(), process_sd=spread, assay=AssayNoise(floor=_FLOOR)
+    )
 
 
 def _registry(trajectories: list[Trajectory], config: HybridConfig) -> CloneRegistry | None:

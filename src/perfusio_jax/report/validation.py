@@ -1,7 +1,6 @@
 """`perfusio-jax validate`: leave runs out, forecast them, write down how good that was."""
 
 import csv
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import perfusio_jax
 from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors import read_campaign
@@ -81,7 +81,6 @@ def model_card(
 ) -> str:
     """What the model is, what it learned from, and how far it can be believed, in Markdown."""
     checked, scores, naive = found
-    version = importlib.metadata.version("perfusio-jax")
     days = [t.n_days - 1 for t in trajectories]
     clones = sorted({t.clone_id for t in trajectories})
     columns = [np.asarray(t.select_species(STATE_ORDER, missing_ok=True)) for t in trajectories]
@@ -91,7 +90,7 @@ def model_card(
     lines = [
         "# Model card",
         "",
-        f"Hybrid model fitted by perfusio-jax {version} to `{source}`.",
+        f"Hybrid model fitted by perfusio-jax {perfusio_jax.__version__} to `{source}`.",
         "",
         "## Data",
         "",

@@ -34,7 +34,13 @@ from perfusio_jax._core import (
 )
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace, RunConfig
-from perfusio_jax.hybrid import HybridConfig, HybridStateSpaceModel, condition_on, fit_hybrid
+from perfusio_jax.hybrid import (
+    HybridConfig,
+    HybridStateSpaceModel,
+    condition_on,
+    fit_hybrid,
+    untrained_model,
+)
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
 from perfusio_jax.states import Trajectory
 
@@ -179,7 +185,7 @@ class DigitalTwin:
         self.base_model = (
             hybrid
             if hybrid is not None
-            else HybridStateSpaceModel(CHOPerfusionModel(volume_L=self.volume_L), None)
+            else untrained_model(CHOPerfusionModel(volume_L=self.volume_L))
         )
         self.model = self.base_model
         self.policy = bed_policy or self._default_policy()
