@@ -187,6 +187,8 @@ class EntityEmbedding(eqx.Module):
     """Vectors [kernel lengths]."""
     spread: Float[Array, ""]
     """Prior standard deviation of an entry around its column's mean [kernel lengths]."""
+    is_one_hot: bool = eqx.field(static=True)
+    """Whether each clone has an axis of its own: entries off the diagonal are not used."""
 
     def __init__(
         self,
@@ -196,6 +198,7 @@ class EntityEmbedding(eqx.Module):
         key: Key | None = None,
         weight: Float[ArrayLike, "n_clones embed_dim"] | None = None,
         spread: float = 1.0,
+        is_one_hot: bool = False,
     ):
         """Start a table.
 
@@ -205,6 +208,7 @@ class EntityEmbedding(eqx.Module):
             key: Random key of the uniform start; a fixed one by default.
             weight: Start values instead of random ones [kernel lengths].
             spread: Prior standard deviation around the mean clone [kernel lengths].
+            is_one_hot: One axis per clone, the usual baseline; needs `embed_dim == n_clones`.
 
         Raises:
             ConfigError: If a size is below one, the spread not positive, or the start of
@@ -216,6 +220,8 @@ class EntityEmbedding(eqx.Module):
                 "and the spread lies above 0."
             )
         shape = (int(n_clones), int(embed_dim))
+        if is_one_hot and shape[0] != shape[1]:
+            raise ConfigError(f"one-hot coding of {shape[0]} clones needs embed_dim={shape[0]}.")
         if weight is None:
             key = jax.random.key(0) if key is None else key
             lo, hi = START_RANGE
@@ -227,6 +233,19 @@ class EntityEmbedding(eqx.Module):
             raise ConfigError("the start of an embedding holds numbers that are not finite.")
         self.weight = table
         self.spread = jnp.asarray(spread, float)
+        self.is_one_hot = bool(is_one_hot)
+
+    @classmethod
+    def one_hot(cls, n_clones: int, *, key: Key | None = None) -> "EntityEmbedding":
+        """Baseline: clones at right angles, so that each pair's likeness is not free."""
+        return cls(n_clones, n_clones, key=key, is_one_hot=True)
+
+    @property
+    def vectors(self) -> Float[Array, "n_clones embed_dim"]:
+        """One vector per clone [kernel lengths]."""
+        if not self.is_one_hot:
+            return self.weight
+        return self.weight * jnp.eye(self.n_clones, dtype=self.weight.dtype)
 
     @property
     def n_clones(self) -> int:
@@ -263,7 +282,7 @@ class EntityEmbedding(eqx.Module):
                     f"{self.n_clones - 1}, and {PRIOR_CLONE} for a clone without data."
                 )
         legal = (ids >= 0) & (ids < self.n_clones)
-        rows = self.weight[jnp.clip(ids, 0, self.n_clones - 1)]
+        rows = self.vectors[jnp.clip(ids, 0, self.n_clones - 1)]
         other = jnp.where((ids == PRIOR_CLONE)[..., None], self.mean, jnp.nan)
         return jnp.where(legal[..., None], rows, other)
 
@@ -293,22 +312,31 @@ class EntityEmbedding(eqx.Module):
     @property
     def mean(self) -> Float[Array, " embed_dim"]:
         """The mean clone."""
-        return jnp.mean(self.weight, axis=0)
+        return jnp.mean(self.vectors, axis=0)
 
     def log_prior(self) -> Float[Array, ""]:
         """Log density of the table, up to a constant: a normal around the mean clone.
 
         The mean is free, because the kernel does not see a shift of all clones.
         """
-        away = (self.weight - self.mean[None, :]) / self.spread
+        away = (self.vectors - self.mean[None, :]) / self.spread
         return -0.5 * jnp.sum(away**2)
 
     def with_clone(self, vector: Float[ArrayLike, " embed_dim"] | None = None) -> "EntityEmbedding":
         """A table with one more clone, at the mean of the others unless a vector is given."""
         new = self.mean if vector is None else jnp.asarray(vector, float)
-        table = jnp.concatenate([self.weight, new[None, :]])
+        table, size = self.weight, self.n_clones + 1
+        if self.is_one_hot:
+            if vector is None:
+                new = jnp.mean(jnp.abs(jnp.diagonal(table))) * jnp.ones((size,))
+            table = jnp.pad(table, ((0, 0), (0, 1)))
+        table = jnp.concatenate([table, new[None, :]])
         return EntityEmbedding(
-            self.n_clones + 1, self.embed_dim, weight=table, spread=float(self.spread)
+            size,
+            table.shape[1],
+            weight=table,
+            spread=float(self.spread),
+            is_one_hot=self.is_one_hot,
         )
 
     def replace(self, clone: int, vector: Float[Array, " embed_dim"]) -> "EntityEmbedding":
@@ -324,7 +352,7 @@ class EntityEmbedding(eqx.Module):
             n: Number of draws.
             key: Random key.
         """
-        away = self.weight - self.mean[None, :]
+        away = self.vectors - self.mean[None, :]
         degrees = 2.0  # the prior counts as much as two clones
         variance = (jnp.sum(away**2, axis=0) + degrees * self.spread**2) / (
             self.n_clones - 1 + degrees

@@ -1,0 +1,199 @@
+"""Checkpoints without pickle: a folder with arrays and a readable header.
+
+`arrays.npz` holds arrays by name. `header.json` holds the schema version, the kind of object,
+what is needed to build an empty one, and two SHA-256 sums: over the names, types, shapes and
+bytes of the arrays, and over the header itself. Reading refuses whatever does not fit.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from perfusio_jax._core.errors import DataError
+
+HEADER, ARRAYS = "header.json", "arrays.npz"
+
+Tree = TypeVar("Tree")
+
+
+def named_arrays(tree: Any) -> dict[str, np.ndarray]:
+    """Arrays of a tree by the name of their place."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes, whatever the order."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        leaf = np.ascontiguousarray(arrays[name])
+        total.update(f"{name}|{leaf.dtype.str}|{leaf.shape}|".encode())
+        total.update(leaf.tobytes())
+    return total.hexdigest()
+
+
+def _header_digest(header: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in header.items() if name != "header_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def write_checkpoint(
+    folder: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    kind: str,
+    schema_version: int,
+    architecture: Mapping[str, Any],
+) -> Path:
+    """Write a checkpoint; files of an earlier one are replaced.
+
+    Args:
+        folder: Made if it does not exist.
+        arrays: Arrays by name.
+        kind: What is saved.
+        schema_version: Version of the layout.
+        architecture: What is needed to build an empty object, JSON values only.
+
+    Returns:
+        The folder.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    header: dict[str, Any] = {
+        "schema_version": schema_version,
+        "kind": kind,
+        "architecture": dict(architecture),
+        "arrays": {n: [a.dtype.str, list(a.shape)] for n, a in sorted(arrays.items())},
+        "sha256": digest(arrays),
+    }
+    header["header_sha256"] = _header_digest(header)
+    # arrays first, header last: a torn save has no header and is refused
+    (target / HEADER).unlink(missing_ok=True)
+    with open(target / (ARRAYS + ".part"), "wb") as handle:
+        np.savez(handle, **dict(arrays))  # pyright: ignore[reportArgumentType]
+    os.replace(target / (ARRAYS + ".part"), target / ARRAYS)
+    text = json.dumps(header, indent=1, sort_keys=True)
+    (target / (HEADER + ".part")).write_text(text, encoding="utf-8")
+    os.replace(target / (HEADER + ".part"), target / HEADER)
+    return target
+
+
+def read_checkpoint(
+    folder: str | os.PathLike[str], *, kind: str, schema_version: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read a checkpoint and verify both sums.
+
+    Args:
+        folder: Folder written by `write_checkpoint`.
+        kind: What is expected.
+        schema_version: Version of the layout that is understood.
+
+    Returns:
+        The architecture and the arrays.
+
+    Raises:
+        DataError: If a file is missing, truncated or changed, or kind or schema is another.
+    """
+    source = Path(folder)
+    header = _read_header(source)
+    given = header.get("schema_version")
+    if given != schema_version:
+        raise DataError(
+            f"{source / HEADER} has schema version {given}; this version reads {schema_version}."
+        )
+    if header.get("kind") != kind:
+        raise DataError(f"{source} holds a {header.get('kind')}, not a {kind}.")
+    if header.get("header_sha256") != _header_digest(header):
+        raise DataError(
+            f"{source / HEADER} does not match its own hash: it was changed after the save. "
+            "Restore the folder from a good copy."
+        )
+    arrays = _read_arrays(source)
+    if digest(arrays) != header.get("sha256"):
+        raise DataError(
+            f"the arrays in {source} do not match the hash in {HEADER}: a file was changed or "
+            "belongs to another save. Restore the folder from a good copy."
+        )
+    return header["architecture"], arrays
+
+
+def fill(skeleton: Tree, arrays: Mapping[str, np.ndarray], *, where: str) -> Tree:
+    """Put arrays into an object of the same architecture.
+
+    Args:
+        skeleton: Object with arrays of the right shapes; its numbers are replaced.
+        arrays: Arrays by name.
+        where: Where they come from, for messages.
+
+    Returns:
+        The object.
+
+    Raises:
+        DataError: If names, shapes or types differ.
+    """
+    leaves, tree = jax.tree_util.tree_flatten_with_path(skeleton)
+    wanted = {jax.tree_util.keystr(p): leaf for p, leaf in leaves if eqx.is_array(leaf)}
+    missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
+    if missing or extra:
+        raise DataError(
+            f"the object in {where} has another architecture: missing {missing[:3]}, unknown "
+            f"{extra[:3]}. It was written by another version; fit it again."
+        )
+    for name, leaf in wanted.items():
+        stored = arrays[name]
+        if stored.shape != leaf.shape or stored.dtype.kind != leaf.dtype.kind:
+            raise DataError(
+                f"array {name} in {where} is {stored.dtype} {stored.shape}; {leaf.dtype} "
+                f"{leaf.shape} is needed: another architecture."
+            )
+    filled = [
+        jnp.asarray(arrays[jax.tree_util.keystr(path)]) if eqx.is_array(leaf) else leaf
+        for path, leaf in leaves
+    ]
+    return jax.tree_util.tree_unflatten(tree, filled)
+
+
+def _read_header(source: Path) -> dict[str, Any]:
+    try:
+        header = json.loads((source / HEADER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{source} holds no {HEADER}: not a checkpoint.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{source / HEADER} is not readable JSON: {error}.") from None
+    if not isinstance(header, dict):
+        raise DataError(f"{source / HEADER} holds no table of values: not a checkpoint.")
+    return header
+
+
+def _read_arrays(source: Path) -> dict[str, np.ndarray]:
+    # the file is opened here: NumPy leaves it open when the archive is damaged
+    try:
+        with (
+            open(source / ARRAYS, "rb") as handle,
+            np.load(handle, allow_pickle=False) as stored,
+        ):
+            return {name: stored[name] for name in stored.files}
+    except FileNotFoundError:
+        raise DataError(f"{source} holds no {ARRAYS}: the save is not complete.") from None
+    # a damaged archive fails in many ways, an unsupported compression among them
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DataError(f"{source / ARRAYS} cannot be read: {error}.") from error
