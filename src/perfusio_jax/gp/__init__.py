@@ -1,5 +1,8 @@
 """Gaussian processes on rates: kernels, exact inference, function draws, roll-outs."""
 
+from .bayes import GPMixture as GPMixture
+from .bayes import NutsReport as NutsReport
+from .bayes import fit_nuts as fit_nuts
 from .checks import DataWarning as DataWarning
 from .checks import find_problems as find_problems
 from .ensemble import EnsembleMember as EnsembleMember
