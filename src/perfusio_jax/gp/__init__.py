@@ -25,6 +25,7 @@ from .layout import from_indexed as from_indexed
 from .layout import rate_data as rate_data
 from .layout import to_indexed as to_indexed
 from .likelihood import GaussianLikelihood as GaussianLikelihood
+from .masked import MaskedPosterior as MaskedPosterior
 from .means import LinearMean as LinearMean
 from .means import MechanisticModel as MechanisticModel
 from .means import MechanisticPriorMean as MechanisticPriorMean

@@ -4,7 +4,8 @@ One kernel matrix over the inputs is shared by all species; an index kernel coup
 Noise is separable: a learned variance per species times a known relative weight per row
 (from the assay CVs of the two samples a rate is made of). With complete targets, which is
 what state estimation delivers, evidence and posterior cost two small eigendecompositions;
-with gaps the joint Cholesky factor is used, which is the same as leaving the rows out.
+with a few gaps the same decompositions are conditioned on them, and with many the joint
+Cholesky factor is used: both are the same as leaving the missing targets out.
 """
 
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from perfusio_jax.gp.inference import Conditioned, condition_state
 from perfusio_jax.gp.kernels import PerfusionKernel, with_fixed_columns
 from perfusio_jax.gp.layout import RateData, from_indexed, rate_data
 from perfusio_jax.gp.likelihood import GaussianLikelihood
+from perfusio_jax.gp.masked import room_for
 from perfusio_jax.gp.means import ZeroMeanMultiTask
 from perfusio_jax.gp.noise import SharedSamples
 from perfusio_jax.gp.priors import HyperPriors
@@ -61,6 +63,9 @@ class MultiTaskRateGP(eqx.Module):
     """Number of raw columns besides the day."""
     is_complete: bool = eqx.field(static=True)
     """Whether every row has all targets (Kronecker form)."""
+    n_missing: int = eqx.field(static=True)
+    """Missing targets there is room for (Kronecker form conditioned on the gaps); zero for
+    complete targets, and for the dense form."""
 
     def __init__(
         self,
@@ -145,6 +150,8 @@ class MultiTaskRateGP(eqx.Module):
         self.n_tasks, self.n_state_dims = n_tasks, size
         rows = np.asarray(self.data.present)
         self.is_complete = bool(np.all(rows.all(axis=1) | ~rows.any(axis=1)))
+        is_dense = self.is_complete or self.data.shared is not None
+        self.n_missing = 0 if is_dense else room_for(rows)
 
     def mean_at(self, inputs: Float[Array, "N D"]) -> Float[Array, "N T"]:
         """Mean function for every task, target unit."""

@@ -9,6 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import ConfigError, Scalar
+from perfusio_jax.gp.masked import (
+    MaskedPosterior,
+    masked_log_density,
+    masked_posterior,
+    missing_entries,
+)
 from perfusio_jax.gp.posterior import (
     DensePosterior,
     KroneckerPosterior,
@@ -28,7 +34,7 @@ class Conditioned(eqx.Module):
     """Features of the training inputs."""
     row_present: Float[Array, " N"]
     """One in rows with data, zero in padding rows."""
-    solved: KroneckerPosterior | DensePosterior
+    solved: KroneckerPosterior | MaskedPosterior | DensePosterior
     """Decomposed covariance plus noise."""
     weights: Float[Array, "N T"]
     """Weights of the posterior mean, scaled targets."""
@@ -69,7 +75,7 @@ def _gram(model: Any, scaled: Array) -> tuple[Array, Array]:
 
 @eqx.filter_jit
 def condition_state(
-    model: Any, solved: KroneckerPosterior | DensePosterior | None = None
+    model: Any, solved: KroneckerPosterior | MaskedPosterior | DensePosterior | None = None
 ) -> Conditioned:
     """Solve for the data and parameters of a model.
 
@@ -89,6 +95,9 @@ def condition_state(
     if model.is_complete:
         shared = None if model.data.shared is None else model.data.noise_matrix()
         solved = kronecker_posterior(gram, tasks, noise, model.data.row_noise, shared)
+    elif model.n_missing:
+        whole = kronecker_posterior(gram, tasks, noise, model.data.row_noise)
+        solved = masked_posterior(whole, missing_entries(model.data.present, model.n_missing))
     else:
         present = model.data.present.astype(scaled.dtype)
         joint = joint_covariance(gram, tasks, noise, model.data.noise_matrix(), present)
@@ -112,8 +121,9 @@ def log_evidence(model: Any) -> Scalar:
     tasks, noise = model.kernel.task_covariance(), model.likelihood.variance(model.n_tasks)
     present = data.present.astype(scaled.dtype)
     count = jnp.sum(present)
-    if model.is_complete:
-        return _complete_evidence(data, gram, tasks, noise, targets) - 0.5 * count * _LOG_2PI
+    if model.is_complete or model.n_missing:
+        density = _structured_evidence(model, gram, tasks, noise, targets)
+        return density - 0.5 * count * _LOG_2PI
     joint = joint_covariance(gram, tasks, noise, data.noise_matrix(), present)
     factor = jnp.linalg.cholesky(joint)
     white = jax.scipy.linalg.solve_triangular(factor, targets.reshape(-1), lower=True)
@@ -121,25 +131,29 @@ def log_evidence(model: Any) -> Scalar:
     return -0.5 * jnp.sum(white**2) - log_det - 0.5 * count * _LOG_2PI
 
 
-def _complete_evidence(data: Any, gram: Array, tasks: Array, noise: Array, targets: Array) -> Array:
-    task_sd = jnp.sqrt(noise)
+def _structured_evidence(
+    model: Any, gram: Array, tasks: Array, noise: Array, targets: Array
+) -> Array:
+    data, task_sd = model.data, jnp.sqrt(noise)
     tasks = tasks / task_sd[:, None] / task_sd[None, :]
     targets = targets / task_sd[None, :]
     present = data.present.astype(gram.dtype)
     if data.shared is None:
         row_sd = jnp.sqrt(data.row_noise)
-        density = kronecker_log_density(
-            gram / row_sd[:, None] / row_sd[None, :], tasks, targets / row_sd[:, None]
-        )
+        white = gram / row_sd[:, None] / row_sd[None, :]
+        targets = targets / row_sd[:, None]
         rows = jnp.log(data.row_noise)[:, None]
     else:
         factor = jnp.linalg.cholesky(data.noise_matrix())
         half = jax.scipy.linalg.solve_triangular(factor, gram, lower=True)
         white = jax.scipy.linalg.solve_triangular(factor, half.T, lower=True)
-        density = kronecker_log_density(
-            white, tasks, jax.scipy.linalg.solve_triangular(factor, targets, lower=True)
-        )
+        targets = jax.scipy.linalg.solve_triangular(factor, targets, lower=True)
         rows = 2.0 * jnp.log(jnp.diagonal(factor))[:, None]
+    if model.is_complete:
+        density = kronecker_log_density(white, tasks, targets)
+    else:
+        missing = missing_entries(data.present, model.n_missing)
+        density = masked_log_density(white, tasks, targets, missing)
     return density - 0.5 * jnp.sum(present * (rows + jnp.log(noise)[None, :]))
 
 

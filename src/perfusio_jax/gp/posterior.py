@@ -21,9 +21,18 @@ from jaxtyping import Array, Float
 from perfusio_jax._core import Scalar
 
 
-def _spectrum(
+def spectrum(
     gram: Float[Array, "N N"], tasks: Float[Array, "T T"]
 ) -> tuple[Array, Array, Array, Array]:
+    """Eigenvalues and vectors of the two factors, none below zero.
+
+    Args:
+        gram: Whitened input covariance.
+        tasks: Whitened task covariance.
+
+    Returns:
+        Values and vectors of the first, values and vectors of the second.
+    """
     values, vectors = jnp.linalg.eigh(gram)
     task_values, task_vectors = jnp.linalg.eigh(tasks)
     # rounding leaves eigenvalues of a singular matrix a little below zero
@@ -45,23 +54,23 @@ def kronecker_log_density(
         `-0.5 log|K~ x B~ + I| - 0.5 y' (K~ x B~ + I)^-1 y`. The derivative is written out,
         so that repeated eigenvalues do no harm.
     """
-    values, vectors, task_values, task_vectors = _spectrum(gram, tasks)
-    spectrum = values[:, None] * task_values[None, :] + 1.0
+    values, vectors, task_values, task_vectors = spectrum(gram, tasks)
+    full = values[:, None] * task_values[None, :] + 1.0
     rotated = vectors.T @ targets @ task_vectors
-    return -0.5 * jnp.sum(jnp.log(spectrum) + rotated**2 / spectrum)
+    return -0.5 * jnp.sum(jnp.log(full) + rotated**2 / full)
 
 
 @kronecker_log_density.defjvp
 def _kronecker_jvp(primals: Any, tangents: Any) -> Any:
     gram, tasks, targets = primals
     gram_dot, tasks_dot, targets_dot = tangents
-    values, vectors, task_values, task_vectors = _spectrum(gram, tasks)
-    spectrum = values[:, None] * task_values[None, :] + 1.0
+    values, vectors, task_values, task_vectors = spectrum(gram, tasks)
+    full = values[:, None] * task_values[None, :] + 1.0
     rotated = vectors.T @ targets @ task_vectors
-    weights = rotated / spectrum
-    value = -0.5 * jnp.sum(jnp.log(spectrum) + rotated * weights)
-    inverse_by_row = jnp.sum(task_values[None, :] / spectrum, axis=1)
-    inverse_by_task = jnp.sum(values[:, None] / spectrum, axis=0)
+    weights = rotated / full
+    value = -0.5 * jnp.sum(jnp.log(full) + rotated * weights)
+    inverse_by_row = jnp.sum(task_values[None, :] / full, axis=1)
+    inverse_by_task = jnp.sum(values[:, None] / full, axis=0)
     half = vectors @ weights
     gram_bar = 0.5 * (
         (half * task_values[None, :]) @ half.T - (vectors * inverse_by_row[None, :]) @ vectors.T
@@ -222,14 +231,14 @@ def kronecker_posterior(
         factor = jnp.linalg.cholesky(shared)
         half = jax.scipy.linalg.solve_triangular(factor, gram, lower=True)
         white = jax.scipy.linalg.solve_triangular(factor, half.T, lower=True)
-        values, vectors, task_values, task_vectors = _spectrum(
+        values, vectors, task_values, task_vectors = spectrum(
             0.5 * (white + white.T), tasks / task_sd[:, None] / task_sd[None, :]
         )
         vectors = jax.scipy.linalg.solve_triangular(factor, vectors, lower=True, trans="T")
         return KroneckerPosterior(
             vectors, values, task_vectors, task_values, jnp.ones_like(row_sd), task_sd
         )
-    values, vectors, task_values, task_vectors = _spectrum(
+    values, vectors, task_values, task_vectors = spectrum(
         gram / row_sd[:, None] / row_sd[None, :], tasks / task_sd[:, None] / task_sd[None, :]
     )
     return KroneckerPosterior(vectors, values, task_vectors, task_values, row_sd, task_sd)

@@ -1,5 +1,6 @@
 """New rows without a new search: swap the table, or append a block."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -36,8 +37,22 @@ def with_data(model: MultiTaskRateGP, data: RateData) -> MultiTaskRateGP:
                 "the new rows miss some targets, and this model holds complete rows only; "
                 "estimate the states first, or build the model with the gaps in it."
             )
+    if model.n_missing:
+        model = _with_room(model, np.asarray(data.present))
     # the old table and state stay outside: their size would be part of the compile
     return _recondition(eqx.tree_at(lambda m: (m.data, m.state), model, (data, None)))
+
+
+def _with_room(model: MultiTaskRateGP, present: np.ndarray) -> MultiTaskRateGP:
+    """Raise the room for missing targets if a table has more of them."""
+    missing = int(np.sum(~present & present.any(axis=1, keepdims=True)))
+    if missing <= model.n_missing:
+        return model
+    wider = object.__new__(type(model))
+    for field in dataclasses.fields(model):
+        object.__setattr__(wider, field.name, getattr(model, field.name))
+    object.__setattr__(wider, "n_missing", -(-missing // 64) * 64)
+    return wider
 
 
 @eqx.filter_jit
