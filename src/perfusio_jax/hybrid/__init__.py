@@ -25,6 +25,8 @@ from .evaluate import skill as skill
 from .family import CloneFamily as CloneFamily
 from .forecast import forecast_run as forecast_run
 from .forecast import forecast_samples as forecast_samples
+from .health import Health as Health
+from .health import innovation_health as innovation_health
 from .model import HybridStateSpaceModel as HybridStateSpaceModel
 from .model import InitialState as InitialState
 from .model import Paths as Paths
@@ -37,6 +39,12 @@ from .model import rollout_with_info as rollout_with_info
 from .model import step_batch as step_batch
 from .observation import AssayNoise as AssayNoise
 from .observation import LatentMap as LatentMap
+from .online import OnlineSensors as OnlineSensors
+from .online import advance_online as advance_online
+from .online import fit_sensors as fit_sensors
+from .online import observe_online as observe_online
+from .particle import ParticleBeliefs as ParticleBeliefs
+from .particle import particle_filter as particle_filter
 from .storage import load as load
 from .storage import model_hash as model_hash
 from .storage import save as save

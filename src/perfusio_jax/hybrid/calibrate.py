@@ -124,7 +124,7 @@ def _search(
 
         def one(c: Array, u: Array, rate: Array, dt: Array) -> Array:
             prior = prior_step(model, c, u, dt)
-            return (rate - prior.rates) / basis.unit(prior.reference)
+            return (rate - prior.rates) / basis.unit(prior)
 
         return jax.vmap(one)(data.states, data.controls, data.rates, data.dt_h) * used
 

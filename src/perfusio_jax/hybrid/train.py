@@ -63,6 +63,7 @@ _FLOOR = (0.01, 0.01, 0.01, 0.01, 0.01, 0.02, 0.01, 0.01, 0.5)
 
 _TYPICAL_STATE = (20.0, 0.8, 4.0, 3.0, 0.8, 8.0, 2.0, 0.8, 200.0)
 _TYPICAL_CONTROLS = (1.0, 0.15, 4.0, 36.5, 850.0, 1.0)
+_SUBSTRATES = ("Gln", "Pyr")
 _UNTRAINED_ERROR = 0.25
 """Relative error of the mechanism's rates for a clone it was not made for [-]."""
 
@@ -242,13 +243,15 @@ def _base_model(
     per_cell = np.asarray(_raw_rates(jnp.asarray(states), runs, mech)) / (
         offset + np.sqrt(states[:, :-1, :1] * states[:, 1:, :1])
     )
+    half = np.where(np.isin(STATE_ORDER, _SUBSTRATES), typical, 0.0) if config.use_mechanism else 0
+    half = np.broadcast_to(half, (_N,))
     scale = np.sqrt(np.mean(np.clip(per_cell[steps], -1e6, 1e6) ** 2, axis=0)) + 1e-9
     return HybridStateSpaceModel(
         mech,
         blank,
         family,
         dt_hours=float(np.median(dt[steps])),
-        basis=ResidualBasis(scale, offset, np.ones(_N)),
+        basis=ResidualBasis(scale, offset, np.ones(_N), half),
         limits=Limits(),
         assay=config.assay,
         latent=latent,
@@ -583,7 +586,7 @@ def _intervals(model: HybridStateSpaceModel, data: _Smoothed, runs: RunArrays) -
     """Smoothed rates of every interval, flat."""
     dt = jnp.diff(runs.times_h, axis=1)
     prior = _priors(model, data, dt, jnp.asarray(runs.clone))
-    rates = prior.rates + data.targets * model.basis.unit(prior.reference)
+    rates = prior.rates + data.targets * model.basis.unit(prior)
     flat = jax.tree.map(
         lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
         (data.inputs[..., :_N], data.inputs[..., _N : _N + 6], rates, dt, data.steps),
@@ -598,7 +601,7 @@ def _retarget(
     dt = jnp.diff(runs.times_h, axis=1)
     clones = jnp.asarray(runs.clone)
     old, new = _priors(before, data, dt, clones), _priors(after, data, dt, clones)
-    unit_old, unit_new = before.basis.unit(old.reference), after.basis.unit(new.reference)
+    unit_old, unit_new = before.basis.unit(old), after.basis.unit(new)
     rates = old.rates + data.targets * unit_old
     return data._replace(
         targets=(rates - new.rates) / unit_new,

@@ -33,6 +33,7 @@ from perfusio_jax.gp import MechanisticModel, mechanistic_rates
 _GLC = BALANCED.index("Glc")
 _XV = BALANCED.index("Xv")
 _SUBSTEPS = 20
+_TINY = 1e-3
 _GLUCOSE_SOFTNESS = 0.02
 """Glucose [g/L] below which uptake is throttled."""
 
@@ -50,12 +51,25 @@ class ResidualBasis(eqx.Module):
     """Cells added to the reference [1e6 cells/mL]."""
     per_cell: Float[Array, " 9"] = eqx.field(converter=_leaf)
     """Weight of the reference cells [-]: 1 per cell, 0 volumetric."""
+    half: Float[Array, " 9"] = eqx.field(converter=_leaf, default=(0.0,) * 9)
+    """Level at which a substrate's unit is halved [unit of the species]; 0 for the others.
+    What is hardly there can hardly be taken up at a wrong rate."""
 
-    def unit(self, reference: Float[Array, "..."]) -> Float[Array, "... 9"]:
-        """Rate that one unit of residual stands for, given reference cells [1e6/mL]."""
+    def unit(self, prior: "Prior") -> Float[Array, "... 9"]:
+        """Rate that one unit of residual stands for in an interval.
+
+        Args:
+            prior: Mechanistic interval; its reference cells and levels count.
+
+        Returns:
+            Species unit / h.
+        """
+        reference = prior.reference
         wide = (1,) * reference.ndim + (-1,)
         scale, offset = self.scale.reshape(wide), self.offset.reshape(wide)
-        return scale * (offset + self.per_cell.reshape(wide) * reference[..., None])
+        cells = offset + self.per_cell.reshape(wide) * reference[..., None]
+        level = jnp.maximum(prior.level, 0.0) + _TINY
+        return scale * cells * level / (level + self.half.reshape(wide))
 
 
 class Limits(eqx.Module):
@@ -89,6 +103,8 @@ class Prior(NamedTuple):
     """Reference cells [1e6 cells/mL]."""
     growth: Array
     """Logarithm of the ratio of viable cells, end over start [-]."""
+    level: Array
+    """Mean of the concentrations at start and end [unit of the species]."""
 
 
 def saturate(value: Array, limit: Array) -> Array:
@@ -130,12 +146,12 @@ def prior_step(
     rates, after, _ = mechanistic_rates(mech, state, controls, dt_h)
     start = state[_XV] + 1e-3
     end = jnp.maximum(after[_XV], 0.0) + 1e-3
-    return Prior(rates, jnp.sqrt(start * end), jnp.log(end / start))
+    return Prior(rates, jnp.sqrt(start * end), jnp.log(end / start), 0.5 * (state + after))
 
 
 def flat_prior(state: Float[Array, " 9"]) -> Prior:
     """No mechanism: zero rates, today's cells."""
-    return Prior(jnp.zeros_like(state), state[_XV] + 1e-3, jnp.zeros_like(state[_XV]))
+    return Prior(jnp.zeros_like(state), state[_XV] + 1e-3, jnp.zeros_like(state[_XV]), state)
 
 
 def _phi(z: Array) -> tuple[Array, Array]:
@@ -234,7 +250,7 @@ def apply_residual(
         State at the end, concentrate fed [L], and what the limits did.
     """
     bounded = saturate(residual, limits.residual)
-    rates = prior.rates + bounded * basis.unit(prior.reference)
+    rates = prior.rates + bounded * basis.unit(prior)
     glucose, fed = glucose_day(mech, state[_GLC], controls, rates[_GLC], prior.growth, dt_h)
     volume = jnp.asarray(mech.volume_L)
     flows = perfusion_flows(controls, volume, fed, mech.medium, dt_h, mech.sieving)

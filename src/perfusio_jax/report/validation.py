@@ -205,16 +205,16 @@ def validate_campaign(
     (out / "summary.json").write_text(json.dumps(_summary(scores, naive), indent=1) + "\n")
     save(model, out / "model")
     write_figures(found, scores, out / "figures", horizon)
-    shown = Table(title=f"runs left out, {n_folds} folds: rRMSE (nothing changes: in brackets)")
-    for title in ("days ahead", "in 80 %", "in 95 %", *KEY_SPECIES):
-        shown.add_column(title, justify="right")
-    for h in sorted({0, min(2, horizon - 1), horizon - 1}):
-        inside = [f"{100 * v:.0f} %" for v in scores.pooled_coverage[:, h]]
-        values = [
-            f"{scores.rrmse[h, k]:.2f} ({naive[h, k]:.2f})"
-            for k in (FORECAST_SPECIES.index(n) for n in KEY_SPECIES)
-        ]
-        shown.add_row(str(h + 1), *inside, *values)
+    steps = sorted({0, min(2, horizon - 1), horizon - 1})
+    shown = Table(title=f"{n_folds} folds, runs left out: rRMSE (in brackets: nothing changes)")
+    shown.add_column("species")
+    for h in steps:
+        shown.add_column(f"{h + 1} d ahead", justify="right")
+    for name in KEY_SPECIES:
+        k = FORECAST_SPECIES.index(name)
+        shown.add_row(name, *(f"{scores.rrmse[h, k]:.2f} ({naive[h, k]:.2f})" for h in steps))
+    for level, row in zip((80, 95), scores.pooled_coverage, strict=True):
+        shown.add_row(f"in {level} %", *(f"{100 * row[h]:.0f} %" for h in steps))
     console.print(shown)
     console.print(f"model card, scores, figures and model: {out}")
 
