@@ -46,7 +46,7 @@ def missing_entries(present: Bool[Array, "N T"], count: int) -> MissingEntries:
     Returns:
         Their places. Rows without any target are padding, not missing.
     """
-    missing = j~present & present.any(axis=1, keepdims=True)
+    missing = ~present & jnp.any(present, axis=1, keepdims=True)
     row, task = jnp.nonzero(missing, size=count, fill_value=0)
     is_real = jnp.arange(count) < jnp.sum(missing)
     return MissingEntries(row, task, is_real.astype(jnp.zeros(()).dtype))
