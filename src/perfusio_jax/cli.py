@@ -283,6 +283,49 @@ def run(
     run_twin(what, days=days, allow_write=allow_write, patience_s=patience, console=_console())
 
 
+@app.command("transfer-study")
+def transfer_study(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, see docs/transfer.md.")],
+    out: Annotated[Path | None, typer.Option(help="Where results go; the folder itself.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats with other novel runs.")] = 5,
+    counts: Annotated[str, typer.Option(help="Numbers of novel runs, e.g. 2,4,8.")] = "",
+    dim: Annotated[int, typer.Option(min=1, help="Length of the embedding vectors.")] = 3,
+    own_noise: Annotated[
+        bool, typer.Option(help="Signal and noise variance per species, not one for all.")
+    ] = True,
+    effort: Annotated[float, typer.Option(min=0.1, help="Factor on the search's length.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    write_example: Annotated[
+        bool, typer.Option("--write-example", help="Write a simulated study there instead.")
+    ] = False,
+) -> None:
+    """What earlier products are worth to a new one: embedding, one-hot coding and neither."""
+    try:
+        asked = tuple(int(part) for part in counts.split(",")) if counts.strip() else ()
+    except ValueError:
+        raise ConfigError(f"--counts {counts!r} must be whole numbers, as in 2,4,8.") from None
+    set_up_jax()
+    from perfusio_jax.connectors.run_study import run_study, write_example_study
+
+    if write_example:
+        console = _console()
+        with console.status("simulating six products"):
+            write_example_study(folder, seed=seed)
+        console.print(f"example study: {folder}")
+        return
+    run_study(
+        folder,
+        folder if out is None else out,
+        repeats=repeats,
+        counts=asked,
+        dim=dim,
+        own_noise=own_noise,
+        effort=effort,
+        seed=seed,
+        console=_console(),
+    )
+
+
 @app.command("verify-audit")
 def verify_audit_command(
     where: Annotated[Path, typer.Argument(help="Run folder or audit.jsonl.")],

@@ -20,8 +20,12 @@ from .study import PUBLISHED as PUBLISHED
 from .study import Record as Record
 from .study import StudyConfig as StudyConfig
 from .study import StudyData as StudyData
+from .study import check_study as check_study
 from .study import evidence_by_dimension as evidence_by_dimension
 from .study import simulate_study as simulate_study
+from .study import study_config as study_config
 from .study import study_repeat as study_repeat
+from .summary import markdown as markdown
+from .summary import summarise as summarise
 from .transfer import Mixture as Mixture
 from .transfer import TransferLearner as TransferLearner

@@ -28,6 +28,7 @@ from perfusio_jax.embedding.fedbatch import (
     simulate_fed_batch,
 )
 from perfusio_jax.embedding.product_gp import (
+    SHORT_START,
     Coding,
     FitInfo,
     ProductGP,
@@ -42,8 +43,9 @@ from perfusio_jax.embedding.product_gp import (
     rate_rows,
     relative_error,
     roll_out,
-    search,
+    search_all,
     thin,
+    with_lengthscale,
 )
 
 METHODS: Final[tuple[Coding, ...]] = ("none", "one-hot", "embedding")
@@ -100,14 +102,44 @@ class StudyConfig(eqx.Module):
     """Numbers of novel runs."""
     dim: int = eqx.field(static=True, default=3)
     """Length of the embedding vectors (the published choice)."""
-    max_rows: int = eqx.field(static=True, default=560)
+    max_rows: int = eqx.field(static=True, default=360)
     """Historic rows the search looks at; conditioning uses all."""
     first: Settings = Settings(max_evaluations=60)
     """Search on historic rows."""
-    second: Settings = Settings(max_evaluations=30)
+    second: Settings = Settings(max_evaluations=50)
     """Search with the novel product's rows added."""
     alone: Settings = Settings(max_evaluations=60)
     """Search on the novel product's rows alone."""
+
+
+def study_config(
+    *,
+    counts: Sequence[int] = COUNTS,
+    dim: int = 3,
+    own_noise: bool = False,
+    max_rows: int | None = None,
+    effort: float = 1.0,
+) -> StudyConfig:
+    """Settings of a study by the few that matter.
+
+    Args:
+        counts: Numbers of novel runs.
+        dim: Length of the embedding vectors.
+        own_noise: Each species its own signal and noise variance; the published form shares
+            one. Costs as many Cholesky factors as there are species.
+        max_rows: Historic rows the search looks at; 360, or 240 with `own_noise`.
+        effort: Factor on the evaluations of every search [-].
+
+    Returns:
+        The settings.
+    """
+    first, second = (
+        Settings(max_evaluations=max(5, round(effort * n)), own_noise=own_noise) for n in (60, 50)
+    )
+    rows = (240 if own_noise else 360) if max_rows is None else max_rows
+    return StudyConfig(
+        counts=tuple(counts), dim=dim, max_rows=rows, first=first, second=second, alone=first
+    )
 
 
 def simulate_study(
@@ -227,7 +259,9 @@ def fit_joint(
     size = base.searched.features.shape[0]
     rows = join_rows(base.searched, novel, capacity=_capacity(size + n_new))
     scales = fit_scales(rows)
-    kernel, info = search(_starts(base.kernel, base.coding, key=key), rows, scales, config.second)
+    starts = _starts(base.kernel, base.coding, key=key)
+    groups = (starts, with_lengthscale(starts, SHORT_START))
+    kernel, info = search_all(groups, rows, scales, config.second)
     whole = join_rows(base.rows, novel, capacity=_capacity(base.rows.features.shape[0] + n_new))
     return condition(kernel, whole, scales), info
 
@@ -276,8 +310,8 @@ def study_repeat(
     order = np.asarray(jax.random.permutation(k_order, data.novel.measured.shape[0]))
     last = len(data.products)
     bases = {
-        coding: _fit_historic(data, coding, config, jax.random.fold_in(k_base, i))
-        for i, coding in enumerate(METHODS)
+        coding: _fit_historic(data, coding, config, k_base)
+        for coding in METHODS
         if coding != "none" and coding in methods
     }
     for count in config.counts:
