@@ -48,6 +48,33 @@ def test_adam_reaches_the_same_neighbourhood(model, fitted):
     assert float(report.final) > float(fitted[1].final) - 2.0
 
 
+def test_adam_takes_over_when_lbfgs_ends_nowhere(model, monkeypatch):
+    import importlib
+
+    module = importlib.import_module("perfusio_jax.gp.fit")
+    real = module._lbfgs
+
+    def diverges(loss, start, config, scale):
+        run = real(loss, start, config, scale)
+        return run._replace(value=jnp.full_like(run.value, -jnp.inf))
+
+    monkeypatch.setattr(module, "_lbfgs", diverges)
+    # another number of iterations: nothing compiled before is used
+    config = FitConfig(max_iterations=2, n_restarts=1, adam_iterations=60)
+    better, report = fit(model, key=jax.random.key(0), config=config)
+    assert report.optimiser == "adam"
+    assert float(report.final) > float(log_posterior(model)) + 1.0
+    assert better.state is not None and np.isfinite(float(report.log_evidence))
+
+
+def test_the_search_never_calls_the_host(model):
+    from perfusio_jax.gp.fit import _search, trainable_filter
+
+    for method in ("lbfgs", "adam"):
+        text = _search.lower(model, trainable_filter(model), jax.random.key(0), CONFIG, method)
+        assert "callback" not in text.as_text()
+
+
 def test_thinning_keeps_a_fixed_size(table):
     x, y = table
     model = MultiTaskRateGP(x, y, n_tasks=T, capacity=N + 8)

@@ -5,6 +5,7 @@ from .bayes import NutsReport as NutsReport
 from .bayes import fit_nuts as fit_nuts
 from .checks import DataWarning as DataWarning
 from .checks import find_problems as find_problems
+from .ensemble import Calibration as Calibration
 from .ensemble import EnsembleMember as EnsembleMember
 from .ensemble import JackknifeEnsemble as JackknifeEnsemble
 from .ensemble import mixture_quantile as mixture_quantile
@@ -50,3 +51,7 @@ from .stepwise import RateStep as RateStep
 from .stepwise import StepwiseGP as StepwiseGP
 from .updates import append_rows as append_rows
 from .updates import with_data as with_data
+from .variants import AdditiveKernel as AdditiveKernel
+from .variants import CellSpecificKernel as CellSpecificKernel
+from .variants import fit_rank as fit_rank
+from .variants import with_rank as with_rank

@@ -11,9 +11,10 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from perfusio_jax._core import ConfigError, DataError, require_x64
-from perfusio_jax.gp.exact_gp import MultiTaskRateGP
+from perfusio_jax.gp.exact_gp import MultiTaskRateGP, with_form
 from perfusio_jax.gp.fit import trainable_filter
 from perfusio_jax.gp.inference import log_posterior
+from perfusio_jax.gp.layout import widened
 from perfusio_jax.gp.likelihood import GaussianLikelihood
 
 ModelFactory = Callable[[Any, Any], tuple[MultiTaskRateGP, GaussianLikelihood]]
@@ -30,8 +31,20 @@ class EnsembleMember(eqx.Module):
     """Rows of the training table."""
 
 
+class Calibration(eqx.Module):
+    """Errors of the training rows under the members that did not see them."""
+
+    inputs: Float[Array, "N D"]
+    """Raw training inputs."""
+    error: Float[Array, "N T"]
+    """Absolute error of the mean of those members; NaN where none is left or none was measured
+    [target unit]."""
+    weights: Float[Array, "N K"]
+    """Average over the members that did not see a row."""
+
+
 class JackknifeEnsemble(eqx.Module):
-    """Mixture of GPs, each fitted to a random part of the rows.
+    """Mixture of GPs, each fitted to a random part of the rows, or of the runs.
 
     Example:
         >>> JackknifeEnsemble(K=5).n_rows(10)
@@ -40,6 +53,8 @@ class JackknifeEnsemble(eqx.Module):
 
     members: tuple[EnsembleMember, ...]
     """Fitted members; empty before `fit`."""
+    calibration: Calibration | None
+    """Out-of-member errors; None before `calibrate`."""
     K: int = eqx.field(static=True)
     """Number of members."""
     subsample_fraction: float = eqx.field(static=True)
@@ -54,6 +69,7 @@ class JackknifeEnsemble(eqx.Module):
         seed: int = 0,
         *,
         members: tuple[EnsembleMember, ...] = (),
+        calibration: Calibration | None = None,
     ):
         """Set up an ensemble.
 
@@ -62,6 +78,7 @@ class JackknifeEnsemble(eqx.Module):
             subsample_fraction: Part of the rows each member sees, above 0 and at most 1.
             seed: Seed of the subsamples.
             members: Fitted members.
+            calibration: Out-of-member errors.
 
         Raises:
             ConfigError: If a number is out of range.
@@ -72,7 +89,7 @@ class JackknifeEnsemble(eqx.Module):
                 "fraction above 0 and at most 1."
             )
         self.K, self.subsample_fraction, self.seed = int(K), float(subsample_fraction), int(seed)
-        self.members = tuple(members)
+        self.members, self.calibration = tuple(members), calibration
 
     def n_rows(self, total: int) -> int:
         """Rows per member out of `total`."""
@@ -85,8 +102,10 @@ class JackknifeEnsemble(eqx.Module):
         model_factory: ModelFactory,
         n_iter: int = 200,
         lr: float = 0.05,
+        *,
+        run_ids: ArrayLike | None = None,
     ) -> "JackknifeEnsemble":
-        """Train all members.
+        """Train all members in one call.
 
         Args:
             train_x: Inputs, one row per sample (or indexed rows).
@@ -94,31 +113,33 @@ class JackknifeEnsemble(eqx.Module):
             model_factory: Callable (x, y) -> (model, likelihood) that builds a fresh GP.
             n_iter: Adam steps per member.
             lr: Adam's rate.
+            run_ids: Run of each row; members then leave out whole runs, whose rows resemble
+                each other.
 
         Returns:
             A fitted ensemble.
 
         Raises:
-            DataError: If there are too few rows, or the factory's models differ in shape.
+            DataError: If there are too few rows or runs, or the factory's models differ in
+                shape.
             PrecisionError: In 32-bit mode.
         """
         require_x64("Fitting an ensemble of Gaussian processes")
         x, y = np.asarray(train_x, float), np.asarray(train_y, float)
         if x.shape[0] != y.shape[0] or x.shape[0] < 2:
             raise DataError(f"{x.shape[0]} inputs and {y.shape[0]} targets; two or more of each.")
-        rng = np.random.default_rng(self.seed)
-        size = self.n_rows(x.shape[0])
-        chosen = [np.sort(rng.choice(x.shape[0], size, replace=False)) for _ in range(self.K)]
-        models = []
+        chosen = self._subsamples(x.shape[0], run_ids)
+        models: list[MultiTaskRateGP] = []
         for rows in chosen:
             model, likelihood = model_factory(x[rows], y[rows])
             noise = GaussianLikelihood(likelihood.variance(model.n_tasks))
             models.append(eqx.tree_at(lambda m: m.likelihood, model, noise))
+        models = _alike(models)
         shapes = {tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(m)) for m in models}
         if len(shapes) != 1:
             raise DataError(
-                "the members' training tables differ in shape; give every member the same number "
-                "of complete rows (table form), or reserve a capacity in the factory."
+                "the factory's models differ in more than their number of rows; it must build the "
+                "same kernel, mean and scaling for every subsample."
             )
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
         fitted = _train(stacked, n_iter, jnp.asarray(lr, float))
@@ -127,6 +148,103 @@ class JackknifeEnsemble(eqx.Module):
             model = jax.tree.map(lambda leaf, k=k: leaf[k], fitted)
             members.append(EnsembleMember(model, model.likelihood, jnp.asarray(rows)))
         return JackknifeEnsemble(self.K, self.subsample_fraction, self.seed, members=tuple(members))
+
+    def _subsamples(self, count: int, run_ids: ArrayLike | None) -> list[np.ndarray]:
+        rng = np.random.default_rng(self.seed)
+        if run_ids is None:
+            size = self.n_rows(count)
+            return [np.sort(rng.choice(count, size, replace=False)) for _ in range(self.K)]
+        runs = np.asarray(run_ids)
+        names = np.unique(runs)
+        if runs.shape != (count,) or names.size < 2:
+            raise DataError(
+                f"run_ids of shape {runs.shape} with {names.size} runs; allowed are one per row "
+                f"({count}), and two runs or more."
+            )
+        size = self.n_rows(names.size)
+        return [
+            np.flatnonzero(np.isin(runs, rng.choice(names, size, replace=False)))
+            for _ in range(self.K)
+        ]
+
+    def calibrate(
+        self, train_x: Float[ArrayLike, "N D"], train_y: Float[ArrayLike, "N T"]
+    ) -> "JackknifeEnsemble":
+        """Errors of the training rows under the members that did not see them.
+
+        Args:
+            train_x: The inputs the ensemble was fitted to, one row per sample.
+            train_y: The targets, (N, T), NaN where missing.
+
+        Returns:
+            The ensemble with a calibration, for `predict_interval`.
+
+        Raises:
+            RuntimeError: Before `fit`.
+            DataError: If the table is not the one of the fit, or every member saw every row.
+        """
+        stacked = self._stacked()
+        x, y = jnp.asarray(train_x, float), jnp.asarray(train_y, float)
+        last = max(int(jnp.max(member.train_idx)) for member in self.members)
+        if y.ndim != 2 or x.shape[0] != y.shape[0] or last >= x.shape[0]:
+            raise DataError(
+                f"inputs {x.shape} and targets {y.shape} are not the table the members were drawn "
+                "from; hand in the one of the fit, (N, D) and (N, T)."
+            )
+        outside = np.ones((x.shape[0], self.K))
+        for k, member in enumerate(self.members):
+            outside[np.asarray(member.train_idx), k] = 0.0
+        count = outside.sum(axis=1, keepdims=True)
+        if not np.any(count):
+            raise DataError("every member saw every row; lower subsample_fraction.")
+        weights = jnp.asarray(outside / np.maximum(count, 1.0))
+        mean, _ = _member_moments(stacked, x)
+        error = jnp.abs(y - jnp.einsum("nk,knt->nt", weights, mean))
+        error = jnp.where(jnp.asarray(count) > 0, error, jnp.nan)
+        return JackknifeEnsemble(
+            self.K,
+            self.subsample_fraction,
+            self.seed,
+            members=self.members,
+            calibration=Calibration(x, error, weights),
+        )
+
+    def predict_interval(
+        self, x_new: Float[ArrayLike, "M D"], level: float = 0.8
+    ) -> tuple[Float[Array, "M T"], Float[Array, "M T"]]:
+        """Interval for a new measurement, whatever the model got wrong (jackknife+).
+
+        For exchangeable rows the interval covers with probability of at least `2 level - 1`, and
+        in practice close to `level`.
+
+        Args:
+            x_new: Raw inputs.
+            level: Wanted coverage, between 0 and 1.
+
+        Returns:
+            Lower and upper end [target unit].
+
+        Raises:
+            RuntimeError: Before `calibrate`.
+            DataError: If the level is not a probability.
+
+        Reference:
+            Barber et al. (2021), Ann. Stat. 49, 486; for ensembles of subsamples, Kim, Xu and
+            Barber (2020), jackknife+-after-bootstrap.
+        """
+        if self.calibration is None:
+            raise RuntimeError("the ensemble is not calibrated; call calibrate first.")
+        if not 0.0 < level < 1.0:
+            raise DataError(f"level {level}; allowed are numbers between 0 and 1.")
+        mean, _ = _member_moments(self._stacked(), jnp.asarray(x_new, float))
+        return _jackknife_plus(self.calibration, mean, jnp.asarray(1.0 - level))
+
+    def _stacked(self) -> MultiTaskRateGP:
+        if not self.members:
+            raise RuntimeError("the ensemble has no members yet; call fit first.")
+        return jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *[member.model for member in self.members]
+        )
 
     def predict(
         self,
@@ -146,17 +264,13 @@ class JackknifeEnsemble(eqx.Module):
             RuntimeError: Before `fit`.
             DataError: If a quantile is not a probability.
         """
-        if not self.members:
-            raise RuntimeError("the ensemble has no members yet; call fit first.")
+        stacked = self._stacked()
         for level in quantiles:
             if not 0.0 < level < 1.0:
                 raise DataError(f"quantile {level}; allowed are numbers between 0 and 1.")
         inputs = jnp.asarray(x_new, float)
         width = self.members[0].model.n_state_dims + 1
         plain = inputs[:, :width]
-        stacked = jax.tree.map(
-            lambda *leaves: jnp.stack(leaves), *[member.model for member in self.members]
-        )
         mean, sd = _member_moments(stacked, plain)
         if inputs.shape[1] == width + 1:
             rows, tasks = jnp.arange(inputs.shape[0]), inputs[:, width].astype(int)
@@ -165,6 +279,40 @@ class JackknifeEnsemble(eqx.Module):
         for level in quantiles:
             result[f"q{level * 100:.0f}"] = mixture_quantile(mean, sd, level)
         return result
+
+
+def _alike(models: list[MultiTaskRateGP]) -> list[MultiTaskRateGP]:
+    """Models of one shape and one form, whatever rows each subsample happened to hold."""
+    size = max(model.data.inputs.shape[0] for model in models)
+    is_complete = all(model.is_complete for model in models)
+    room = max(model.n_missing for model in models)
+    # the structured form needs every member in it; a dense one brings all to the dense form
+    is_dense = any(not model.is_complete and not model.n_missing for model in models)
+    room = 0 if is_complete or is_dense else room
+    return [
+        with_form(
+            eqx.tree_at(lambda m: m.data, model, widened(model.data, size)),
+            is_complete=is_complete,
+            n_missing=room,
+        )
+        for model in models
+    ]
+
+
+@eqx.filter_jit
+def _jackknife_plus(calibration: Calibration, mean: Array, miss: Array) -> tuple[Array, Array]:
+    """Order statistics of the left-out predictions plus and minus the left-out errors."""
+    centre = jnp.einsum("nk,kmt->mnt", calibration.weights, mean)
+    error = calibration.error[None, :, :]
+    # NaN sorts last, so the valid ones come first
+    count = jnp.sum(jnp.isfinite(calibration.error), axis=0)
+    upper = jnp.sort(centre + error, axis=1)
+    lower = jnp.sort(-(centre - error), axis=1)
+    place = jnp.ceil((1.0 - miss) * (count + 1)).astype(int) - 1
+    place = jnp.clip(place, 0, jnp.maximum(count - 1, 0))[None, None, :]
+    place = jnp.broadcast_to(place, (upper.shape[0], 1, upper.shape[2]))
+    low = -jnp.take_along_axis(lower, place, axis=1)[:, 0]
+    return low, jnp.take_along_axis(upper, place, axis=1)[:, 0]
 
 
 @eqx.filter_jit

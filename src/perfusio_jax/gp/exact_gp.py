@@ -8,6 +8,7 @@ with a few gaps the same decompositions are conditioned on them, and with many t
 Cholesky factor is used: both are the same as leaving the missing targets out.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -268,3 +269,22 @@ def _posterior(model: MultiTaskRateGP, inputs: Array) -> tuple[Array, Array]:
     covariance = covariance - state.solved.covariance_reduction(cross)
     unit = model.target_scale
     return mean, covariance * unit[None, :, None] * unit[None, None, :]
+
+
+def with_form(model: MultiTaskRateGP, *, is_complete: bool, n_missing: int) -> MultiTaskRateGP:
+    """The same model, solved in another form; the numbers stay.
+
+    Args:
+        model: Model.
+        is_complete: Whether all rows have all targets.
+        n_missing: Room for missing targets; zero for the dense form.
+
+    Returns:
+        Unconditioned model.
+    """
+    copy = object.__new__(type(model))
+    for field in dataclasses.fields(model):
+        object.__setattr__(copy, field.name, getattr(model, field.name))
+    for name, value in (("is_complete", is_complete), ("n_missing", n_missing), ("state", None)):
+        object.__setattr__(copy, name, value)
+    return copy

@@ -85,11 +85,14 @@ def trainable_filter(model: MultiTaskRateGP) -> Any:
     ]
     if kernel.rank:
         where.append(lambda m: m.kernel.index_factor)
+    if kernel.extra_parameters():
+        where.append(lambda m: m.kernel.extra_parameters())
     if isinstance(model.mean_module, LinearMean):
         where += [lambda m: m.mean_module.weights, lambda m: m.mean_module.bias]
     if isinstance(model.mean_module, MechanisticPriorMean):
         where.append(lambda m: m.mean_module.scale)
-    spec = eqx.tree_at(lambda m: tuple(w(m) for w in where), spec, (True,) * len(where))
+    for leaf in where:
+        spec = eqx.tree_at(leaf, spec, replace_fn=lambda _: True)
     if hasattr(model.scaling, "trainable"):
         count = len(model.scaling.trainable())
         spec = eqx.tree_at(lambda m: m.scaling.trainable(), spec, (True,) * count)

@@ -191,6 +191,25 @@ class PerfusionKernel(AbstractKernel):
         """Prior variance of each input [-]."""
         return 1.0 + unwrap(self.day.variance) * x[:, self.n_state_dims] ** 2
 
+    def prior_features(
+        self, wave: Float[Array, "M F"], scaled: Float[Array, "M D"]
+    ) -> Float[Array, "M F2"]:
+        """Random features of the kernel from those of its Matern factor.
+
+        Args:
+            wave: Features whose inner product approximates the Matern factor.
+            scaled: Scaled inputs.
+
+        Returns:
+            Twice as many features; their inner product approximates the kernel.
+        """
+        day = jnp.sqrt(self.day_variance) * scaled[:, self.n_state_dims][:, None]
+        return jnp.concatenate([wave, day * wave], axis=1)
+
+    def extra_parameters(self) -> tuple[Any, ...]:
+        """Leaves of a variant that are trained besides the kernel's own."""
+        return ()
+
     @property
     def lengthscale(self) -> Float[Array, " S"]:
         """One lengthscale per state and control column, scaled input units."""
@@ -225,6 +244,7 @@ def with_fixed_columns(kernel: PerfusionKernel, columns: tuple[int, ...]) -> Per
     """
     wanted = tuple(sorted(set(columns) | set(kernel.fixed_columns)))
     size = kernel.n_state_dims
+    # the other kernel is only built for its checks and its lengthscale of the right shape
     fresh = PerfusionKernel(
         kernel.n_tasks,
         size,
@@ -233,11 +253,12 @@ def with_fixed_columns(kernel: PerfusionKernel, columns: tuple[int, ...]) -> Per
         lengthscale=kernel.lengthscale,
         fixed_columns=wanted,
     )
-    return eqx.tree_at(
-        lambda k: (k.day, k.index_factor, k.index_diagonal),
-        fresh,
-        (kernel.day, kernel.index_factor, kernel.index_diagonal),
-    )
+    copy = object.__new__(type(kernel))
+    for name in kernel.__dataclass_fields__:
+        object.__setattr__(copy, name, getattr(kernel, name))
+    object.__setattr__(copy, "state", fresh.state)
+    object.__setattr__(copy, "fixed_columns", wanted)
+    return copy
 
 
 class ResidualKernel(AbstractKernel):

@@ -189,3 +189,23 @@ def rate_data(
         row_noise=jnp.asarray(np.pad(noise, (0, pad), constant_values=1.0)),
         shared=None if shared is None else padded(shared, size),
     )
+
+
+def widened(data: RateData, size: int) -> RateData:
+    """The same table with more padding rows.
+
+    Args:
+        data: Table.
+        size: Rows wanted; at least its own.
+
+    Returns:
+        The table with `size` rows.
+    """
+    extra = size - data.inputs.shape[0]
+    return RateData(
+        inputs=jnp.pad(data.inputs, ((0, extra), (0, 0))),
+        targets=jnp.pad(data.targets, ((0, extra), (0, 0))),
+        present=jnp.pad(data.present, ((0, extra), (0, 0))),
+        row_noise=jnp.pad(data.row_noise, (0, extra), constant_values=1.0),
+        shared=None if data.shared is None else padded(data.shared, size),
+    )

@@ -167,8 +167,7 @@ def prior_features(
     angle = scaled[:, :size] @ frequencies.T
     wave = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
     wave = wave / jnp.sqrt(jnp.asarray(frequencies.shape[0], wave.dtype))
-    day = jnp.sqrt(kernel.day_variance) * scaled[:, size][:, None]
-    return jnp.concatenate([wave, day * wave], axis=1)
+    return kernel.prior_features(wave, scaled)
 
 
 def draw_gp_paths(

@@ -1,6 +1,5 @@
 """New rows without a new search: swap the table, or append a block."""
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import ConfigError, DataError
-from perfusio_jax.gp.exact_gp import MultiTaskRateGP
+from perfusio_jax.gp.exact_gp import MultiTaskRateGP, with_form
 from perfusio_jax.gp.inference import condition_state, require_state
 from perfusio_jax.gp.layout import RateData, rate_data
 from perfusio_jax.gp.noise import SharedSamples, joined
@@ -48,11 +47,7 @@ def _with_room(model: MultiTaskRateGP, present: np.ndarray) -> MultiTaskRateGP:
     missing = int(np.sum(~present & present.any(axis=1, keepdims=True)))
     if missing <= model.n_missing:
         return model
-    wider = object.__new__(type(model))
-    for field in dataclasses.fields(model):
-        object.__setattr__(wider, field.name, getattr(model, field.name))
-    object.__setattr__(wider, "n_missing", -(-missing // 64) * 64)
-    return wider
+    return with_form(model, is_complete=False, n_missing=-(-missing // 64) * 64)
 
 
 @eqx.filter_jit
