@@ -60,10 +60,10 @@ SPECIES = ("VCD", "Via", "Glc", "Gln", "Lac", "Amm", "Pyr", "Titer")
 INDEX = [FORECAST_SPECIES.index(s) for s in SPECIES]
 STARTS = tuple(range(0, DAYS, 2))
 MODELS = {
-    "hybrid": HybridConfig(length=DAYS + 1),
-    "gp": HybridConfig(length=DAYS + 1, use_mechanism=False),
-    "calibrated": HybridConfig(length=DAYS + 1, use_gp=False),
-    "mechanistic": HybridConfig(length=DAYS + 1, use_gp=False, calibrate=False),
+    "hybrid": HybridConfig(length=DAYS + 1, lanes=max(SIZES)),
+    "gp": HybridConfig(length=DAYS + 1, lanes=max(SIZES), use_mechanism=False),
+    "calibrated": HybridConfig(length=DAYS + 1, lanes=max(SIZES), use_gp=False),
+    "mechanistic": HybridConfig(length=DAYS + 1, lanes=max(SIZES), use_gp=False, calibrate=False),
 }
 
 
