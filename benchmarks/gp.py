@@ -253,8 +253,8 @@ class Bench:
             test = (self.x_test - self.x.mean(axis=0)) / self.x.std(axis=0)
             held = (self.y_test - self.y.mean(axis=0)) / spread
             density = self.torch.log_density(test, held) - float(np.mean(np.log(spread)))
-            note = f"{count} evaluations, gradient {size:.1e}, held-out {density:.3f}"
-            self.add("b training", "BoTorch, L-BFGS", spent, spent, note)
+            note = f"{count} iterations, gradient {size:.1e}, held-out {density:.3f}"
+            self.add("b training", "BoTorch, L-BFGS-B", spent, spent, note)
             self.keys["training_ratio"] = f"{spent / best:.1f}"
 
     def appending(self) -> None:
@@ -363,7 +363,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="warm calls of ours")
     parser.add_argument("--no-peers", action="store_true", help="leave torch out")
-    parser.add_argument("--peer-steps", type=int, default=60, help="BoTorch's L-BFGS iterations")
+    parser.add_argument("--peer-steps", type=int, default=40, help="BoTorch's L-BFGS iterations")
     parser.add_argument("--parts", default="abcdf", help="which parts to run")
     parser.add_argument("--markdown", default="", help="file for the table")
     options = parser.parse_args()

@@ -11,7 +11,7 @@ from perfusio_jax.gp import fit as fit_face
 from perfusio_jax.gp.fit import thin_rows
 from tests.gp.cases import N, T
 
-CONFIG = FitConfig(max_iterations=40, n_restarts=2)
+CONFIG = FitConfig(max_iterations=150, n_restarts=2)
 
 
 @pytest.fixture(scope="module")

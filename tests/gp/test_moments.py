@@ -140,6 +140,48 @@ def test_a_linear_step_moves_the_joint_law(model):
     assert np.allclose(after.cross, COVARIANCE + 2 * law.cross, atol=1e-8)
 
 
+def test_a_mean_function_goes_through_cubature():
+    """One step with a saturating mean, against a million draws of state and rate."""
+    plain = build(())
+    curved = eqx.tree_at(
+        lambda m: m.mean_module, plain, Saturating(), is_leaf=lambda node: node is None
+    )
+    curved = eqx.tree_at(lambda m: m.state, curved, None).condition()
+    spread = COVARIANCE
+    after = STEP(curved, RateStep(1.0), MEAN, spread, CONTROL, REST, jnp.zeros((3, 3)))
+
+    @eqx.filter_jit
+    def draws(model, key):
+        def chunk(k):
+            one, two = jax.random.split(k)
+            factor = jnp.linalg.cholesky(spread)
+            x = MEAN[None, :] + jax.random.normal(one, (CHUNK, 3)) @ factor.T
+            mean, left = model.posterior(jnp.column_stack([x, jnp.tile(REST, (CHUNK, 1))]))
+            noise = jax.random.normal(two, mean.shape)
+            return x + mean + jnp.einsum("nij,nj->ni", jnp.linalg.cholesky(left), noise)
+
+        return jax.lax.map(chunk, jax.random.split(key, DRAWS // CHUNK)).reshape(-1, 3)
+
+    sample = np.asarray(draws(curved, jax.random.key(3)))
+    sd = sample.std(axis=0)
+    # the standard error, and one percent of a spread for the cubature's fifth-order error
+    assert np.all(np.abs(sample.mean(axis=0) - after.mean) < (5e-3 + 0.01) * sd)
+    covariance = np.cov(sample.T)
+    scale = np.outer(sd, sd)
+    bound = 5 * np.sqrt(2e-6) + 0.02
+    assert np.all(np.abs(covariance - after.covariance) / scale < bound)
+    # without the mean function's slope the covariance would be off by far more
+    bare = STEP(plain, RateStep(1.0), MEAN, spread, CONTROL, REST, jnp.zeros((3, 3)))
+    assert np.any(np.abs(covariance - bare.covariance) / scale > 2 * bound)
+
+
+class Saturating(eqx.Module):
+    """A mean that is far from linear over the spread of the state."""
+
+    def __call__(self, x):
+        return 2.0 * x[:, :3] ** 2 / (1.0 + x[:, :3] ** 2)
+
+
 def test_derivatives_exist_even_at_a_certain_state(model):
     def spread(x, scale):
         law = rate_moments(model, x, scale * jnp.eye(3), REST)
