@@ -22,6 +22,7 @@ from .evaluate import forecast_unseen as forecast_unseen
 from .evaluate import pick as pick
 from .evaluate import readings_of as readings_of
 from .evaluate import skill as skill
+from .evaluate import spread_of as spread_of
 from .family import CloneFamily as CloneFamily
 from .forecast import forecast_run as forecast_run
 from .forecast import forecast_samples as forecast_samples

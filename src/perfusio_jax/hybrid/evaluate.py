@@ -7,7 +7,7 @@ noise, or in simulation with what was true.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -183,6 +183,19 @@ def pick(
     return np.where(np.asarray(forecasts.is_inside)[..., None], found, np.nan)
 
 
+def _mean(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Mean of what is there; NaN, without a warning, where nothing is."""
+    seen = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(seen, values, 0.0).sum(axis=axes) / seen.sum(axis=axes)
+
+
+def spread_of(values: Float[np.ndarray, "R T K"]) -> Float[np.ndarray, " K"]:
+    """Standard deviation per species over runs and samples; NaN where nothing was read."""
+    centre = _mean(values, (0, 1))
+    return np.sqrt(_mean((values - centre[None, None, :]) ** 2, (0, 1))) + 1e-12
+
+
 def skill(
     forecasts: Forecasts,
     readings: Float[np.ndarray, "R T 12"],
@@ -201,7 +214,7 @@ def skill(
     about = pick(forecasts, np.asarray(readings))
     real = about if truth is None else pick(forecasts, np.asarray(truth))
     source = np.asarray(readings if truth is None else truth)
-    spread = np.nanstd(source.reshape(-1, source.shape[-1]), axis=0) + 1e-12
+    spread = spread_of(source)
     error = np.asarray(forecasts.mean) - real
     seen = np.isfinite(about)
     count = seen.sum(axis=(0, 1))
@@ -213,9 +226,8 @@ def skill(
         pooled.append(inside.sum(axis=(0, 1, 3)) / np.maximum(count.sum(axis=1), 1))
         span = np.where(seen, quantiles[..., high] - quantiles[..., low], 0.0)
         width.append(span.sum(axis=(0, 1)) / np.maximum(count, 1) / spread)
-    with np.errstate(all="ignore"):
-        rrmse = np.sqrt(np.nanmean(error**2, axis=(0, 1))) / spread
-        score = np.nanmean(np.asarray(forecasts.crps), axis=(0, 1)) / spread
+    rrmse = np.sqrt(_mean(error**2, (0, 1))) / spread
+    score = _mean(np.asarray(forecasts.crps), (0, 1)) / spread
     return Skill(rrmse, np.stack(cover), np.stack(width), score, count, np.stack(pooled))
 
 
@@ -248,6 +260,7 @@ def cross_validate(
     n_folds: int = 5,
     horizon: int = 7,
     n_paths: int = 128,
+    mech_model: Any = None,
     on_fold: Callable[[int, int], None] | None = None,
 ) -> Validation:
     """Leave whole runs out, fit on the others, forecast them from each of their days.
@@ -259,6 +272,7 @@ def cross_validate(
         n_folds: Number of folds; as many as runs leaves out one at a time.
         horizon: Steps ahead.
         n_paths: Paths per forecast.
+        mech_model: Mechanistic prior; `CHOPerfusionModel()` by default.
         on_fold: Called with the fold's number and their count before each fit.
 
     Returns:
@@ -296,6 +310,7 @@ def cross_validate(
             [trajectories[i] for i in np.flatnonzero(fold != k)],
             key=jax.random.fold_in(for_fit, k),
             config=config,
+            mech_model=mech_model,
         )
         nis.append(report.details["nis_per_reading"][-1])
         registry = None if model.embedding is None else model.embedding.registry

@@ -90,7 +90,7 @@ def trace_back(particles: Float[Array, "T N d"], parents: Array) -> Float[Array,
         now, parent = xs
         return parent[index], now[index]
 
-    _, paths = jax.lax.scan(back, jnp.arange(n), (particles, parents), reverse=True)
+    _, paths = jax.lax.scan(back, jnp.arange(n, dtype=parents.dtype), (particles, parents), reverse=True)
     return paths
 
 

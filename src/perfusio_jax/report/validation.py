@@ -23,6 +23,7 @@ from perfusio_jax.hybrid import (
     pick,
     save,
     skill,
+    spread_of,
 )
 from perfusio_jax.states import Trajectory
 
@@ -37,10 +38,11 @@ def persistence_error(found: Validation, *, horizon: int) -> np.ndarray:
     start = target[:, :, 0] - 1
     rows = np.arange(found.readings.shape[0])[:, None]
     last = _last_seen(found.readings)[rows, start]
-    spread = np.nanstd(found.readings.reshape(-1, found.readings.shape[-1]), axis=0) + 1e-12
-    with np.errstate(all="ignore"):
-        error = np.nanmean((last[:, :, None, :] - about) ** 2, axis=(0, 1))
-    return np.sqrt(error)[:horizon] / spread
+    square = (last[:, :, None, :] - about) ** 2
+    seen = np.isfinite(square)
+    with np.errstate(invalid="ignore"):
+        error = np.where(seen, square, 0.0).sum(axis=(0, 1)) / seen.sum(axis=(0, 1))
+    return np.sqrt(error)[:horizon] / spread_of(found.readings)
 
 
 def _last_seen(readings: np.ndarray) -> np.ndarray:
@@ -159,7 +161,7 @@ def _ranges(trajectories: list[Trajectory]) -> list[str]:
     table = np.concatenate([np.asarray(t.controls) for t in trajectories])
     low, high = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
     return [
-        f"{n} {a:.3g} to {b:.3g} {canonical_unit(n)}"
+        f"{n} {a:.4g} to {b:.4g} {canonical_unit(n)}"
         for n, a, b in zip(names, low, high, strict=True)
     ]
 

@@ -1,0 +1,158 @@
+"""Scores of unseen runs: against sums by hand, masks, cross-validation, health of innovations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perfusio_jax._core import FORECAST_SPECIES, ConfigError, DataError
+from perfusio_jax.hybrid import (
+    assimilate_run,
+    cross_validate,
+    forecast_unseen,
+    innovation_health,
+    pick,
+    readings_of,
+    skill,
+    stack_runs,
+)
+from perfusio_jax.hybrid.evaluate import _place
+from perfusio_jax.hybrid.model import at_clone
+from perfusio_jax.metrics import crps, probability_integral_transform
+from tests.hybrid.cases import campaign
+from tests.hybrid.conftest import SMALL
+
+
+def test_place_and_score_equal_the_metrics():
+    rng = np.random.default_rng(0)
+    draws, seen = rng.normal(size=(50, 3, 4)), rng.normal(size=(3, 4))
+    seen[1, 2] = np.nan
+    place, score = _place(jnp.asarray(seen), jnp.asarray(draws))
+    flat = jnp.asarray(draws.transpose(1, 0, 2))
+    assert np.allclose(
+        place, probability_integral_transform(jnp.asarray(seen), flat), equal_nan=True
+    )
+    wanted = np.asarray(crps(jnp.asarray(seen), flat, fair=True))
+    assert np.allclose(np.nanmean(np.asarray(score), axis=0), wanted)
+
+
+@pytest.fixture(scope="module")
+def unseen(hybrid, truth):
+    """Two runs, one shorter, and their forecasts."""
+    runs, states = campaign(truth, n_runs=2, n_days=8, seed=9)
+    runs = [runs[0], runs[1].slice_days(0, 6)]
+    stacked = stack_runs(runs, length=9)
+    readings = readings_of(runs, 9)
+    found = forecast_unseen(
+        hybrid,
+        stacked,
+        jnp.asarray(readings),
+        key=jax.random.key(0),
+        starts=(0, 3, 5),
+        horizon=3,
+        n_paths=32,
+        n_particles=48,
+    )
+    return runs, states, readings, found
+
+
+def test_forecasts_know_where_a_run_ends(unseen):
+    runs, _, readings, found = unseen
+    inside = np.asarray(found.is_inside)
+    assert np.asarray(found.target)[0].tolist() == [[1, 2, 3], [4, 5, 6], [6, 7, 8]]
+    assert inside[0].all()
+    last = runs[1].n_days - 1
+    assert inside[1].tolist() == (np.asarray(found.target)[1] <= last).tolist()
+    about = pick(found, readings)
+    assert np.isnan(about[1][~inside[1]]).all()
+    assert np.array_equal(about[0, 1, 2], readings[0, 6], equal_nan=True)
+    ordered = np.diff(np.asarray(found.quantiles), axis=-1)
+    assert (ordered >= 0).all()
+    wider = np.asarray(found.quantiles)[..., 4] - np.asarray(found.quantiles)[..., 0]
+    clean = np.asarray(found.state_quantiles)[..., 4] - np.asarray(found.state_quantiles)[..., 0]
+    assert np.mean(wider > clean) > 0.9
+
+
+def test_skill_equals_sums_by_hand(unseen):
+    _, _, readings, found = unseen
+    scores = skill(found, readings)
+    about = pick(found, readings)
+    k = FORECAST_SPECIES.index("VCD")
+    error = np.asarray(found.mean)[:, :, 1, k] - about[:, :, 1, k]
+    spread = np.nanstd(readings[..., k])
+    assert scores.rrmse[1, k] == pytest.approx(np.sqrt(np.nanmean(error**2)) / spread)
+    q = np.asarray(found.quantiles)[:, :, 1, k]
+    seen = np.isfinite(about[:, :, 1, k])
+    inside = (about[:, :, 1, k] >= q[..., 1]) & (about[:, :, 1, k] <= q[..., 3])
+    assert scores.coverage[0, 1, k] == pytest.approx(inside[seen].mean())
+    assert scores.n_readings[1, k] == seen.sum()
+    none = FORECAST_SPECIES.index("DCD")  # not among the runs' columns
+    assert scores.n_readings[0, none] == 0
+    assert np.isnan(scores.rrmse[0, none])
+    assert (scores.coverage[1] >= scores.coverage[0]).all()
+
+
+def test_every_run_is_left_out_once_and_folds_share_a_compile(runs, prior):
+    from perfusio_jax.hybrid import evaluate
+
+    seen = []
+    before = evaluate._forecast_all._cached._cache_size()
+    result = cross_validate(
+        runs[0][:5],
+        key=jax.random.key(0),
+        config=SMALL,
+        n_folds=2,
+        horizon=2,
+        n_paths=16,
+        mech_model=prior,
+        on_fold=lambda k, n: seen.append((k, n)),
+    )
+    assert seen == [(0, 2), (1, 2)]
+    assert sorted(np.bincount(result.fold_of_run).tolist()) == [2, 3]
+    assert result.readings.shape == (5, 9, 12)
+    assert np.isfinite(np.asarray(result.forecasts.mean)[..., :3]).all()
+    assert evaluate._forecast_all._cached._cache_size() == before + 1
+
+
+def test_refusals(hybrid, runs, unseen):
+    with pytest.raises(ConfigError, match="n_folds"):
+        cross_validate(runs[0], key=jax.random.key(0), n_folds=9)
+    with pytest.raises(DataError, match="two runs"):
+        cross_validate(runs[0][:2], key=jax.random.key(0), n_folds=2)
+    stacked = stack_runs(runs[0])
+    with pytest.raises(ConfigError, match="readings"):
+        forecast_unseen(hybrid, stacked, jnp.zeros((1, 2, 12)), key=jax.random.key(0), starts=(0,))
+    with pytest.raises(ConfigError, match="starts"):
+        forecast_unseen(
+            hybrid,
+            stacked,
+            jnp.zeros((*stacked.mask.shape, 12)),
+            key=jax.random.key(0),
+            starts=(99,),
+        )
+
+
+def test_innovations_tell_a_sick_filter_from_a_healthy_one(hybrid, truth):
+    runs, _ = campaign(truth, n_runs=1, n_days=8, seed=12)
+    beliefs = assimilate_run(hybrid, runs[0], key=jax.random.key(0), n_particles=64)
+    healthy = innovation_health(beliefs.info)
+    assert not [w for w in healthy.warnings if "times as large" in w]
+    twice = runs[0].species.at[3:, 2].multiply(1.5)
+    wrong = type(runs[0])(
+        twice,
+        runs[0].controls,
+        runs[0].volume_L,
+        runs[0].days,
+        runs[0].species_names,
+        runs[0].control_names,
+        stream_totals=runs[0].stream_totals,
+    )
+    sick = innovation_health(
+        assimilate_run(hybrid, wrong, key=jax.random.key(0), n_particles=64).info
+    )
+    assert sick.z_nis > healthy.z_nis + 3
+    assert any("Glc" in w or "times as large" in w for w in sick.warnings)
+
+
+def test_a_model_of_one_clone_is_left_as_it_is(hybrid):
+    assert at_clone(hybrid, jnp.asarray(1.0)) is hybrid
