@@ -185,6 +185,8 @@ class Bench:
     def add(self, part: str, who: str, first: float, best: float, note: str = "") -> None:
         """A row of the table."""
         self.rows.append((part, who, f"{first:.3f}", f"{best:.4f}", note))
+        # said at once too: a run that is stopped keeps what it has measured
+        self.say(f"{part}, {who}: first {first:.3f} s, warm {best:.4f} s {note}")
 
     def ours(self, part: str, call: Callable[[], Any], note: str = "") -> float:
         """Compile and run one of our calls."""
