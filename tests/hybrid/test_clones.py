@@ -1,0 +1,111 @@
+"""Several clones in one model: told apart, forecast by name, saved and read back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.chemistry import from_balanced
+from perfusio_jax.hybrid import (
+    assimilate_run,
+    condition_on,
+    fit_hybrid,
+    for_clone,
+    forecast_run,
+    load,
+    model_hash,
+    save,
+)
+from perfusio_jax.states import Trajectory
+from tests.hybrid.cases import START, ToyMechanism, campaign
+from tests.hybrid.conftest import SMALL
+
+SLOW, FAST = ToyMechanism(growth=0.011), ToyMechanism(growth=0.022)
+
+
+def named(runs, clone):
+    return [
+        Trajectory(
+            r.species,
+            r.controls,
+            r.volume_L,
+            r.days,
+            r.species_names,
+            r.control_names,
+            run_id=f"{clone}-{r.run_id}",
+            clone_id=clone,
+            stream_totals=r.stream_totals,
+        )
+        for r in runs
+    ]
+
+
+@pytest.fixture(scope="module")
+def both():
+    slow, fast = (
+        named(campaign(m, n_runs=3, n_days=8, seed=s)[0], n)
+        for m, s, n in ((SLOW, 1, "slow"), (FAST, 2, "fast"))
+    )
+    return fit_hybrid(slow + fast, key=jax.random.key(0), config=SMALL, mech_model=ToyMechanism())
+
+
+def cells_after(model, clone, days=4):
+    start = np.asarray(from_balanced(jnp.asarray(START)))
+    u = np.array([1.0, 0.15, 5.0, 37.0, 850.0, 2.0])
+    result = forecast_run(model, start, u, days, 64, clone_id=clone)
+    return np.asarray(result["mean"])[:, 0], np.asarray(result["q90"] - result["q10"])[:, 0]
+
+
+def test_each_clone_is_forecast_as_itself(both):
+    model, report = both
+    assert model.embedding.registry.names == ("slow", "fast")
+    assert report.details["rows"] == 48
+    u = jnp.tile(jnp.asarray([1.0, 0.15, 5.0, 37.0, 850.0, 2.0])[None, :], (4, 1))
+    for name, plant in (("slow", SLOW), ("fast", FAST)):
+        state, true = jnp.asarray(START), []
+        for row in u:
+            state, _ = plant.advance(state, row)
+            true.append(float(state[0]))
+        found, _ = cells_after(model, name)
+        assert np.allclose(found, true, rtol=0.15)
+    slow, fast = cells_after(model, "slow")[0], cells_after(model, 1)[0]
+    assert fast[-1] > 1.3 * slow[-1]
+
+
+def test_an_unknown_clone_is_refused_or_stands_between_and_is_less_sure(both):
+    model, _ = both
+    with pytest.raises(ConfigError, match="nobody"):
+        for_clone(model, "nobody")
+    unknown = for_clone(model, "nobody", unknown="prior")
+    found, width = cells_after(unknown, None)
+    slow, fast = cells_after(model, "slow"), cells_after(model, "fast")
+    assert slow[0][-1] < found[-1] < fast[0][-1]
+    assert width[-1] > min(slow[1][-1], fast[1][-1])
+
+
+def test_one_clone_has_no_names(hybrid):
+    with pytest.raises(ConfigError, match="one clone"):
+        for_clone(hybrid, "slow")
+
+
+def test_later_days_of_a_named_run_are_taken_in(both):
+    model, _ = both
+    new = named(campaign(FAST, n_runs=1, n_days=8, seed=9)[0], "fast")
+    beliefs = assimilate_run(model, new[0], key=jax.random.key(0), n_particles=48, length=9)
+    assert np.isfinite(np.asarray(beliefs.filtered)).all()
+    grown = condition_on(model, new, key=jax.random.key(0), n_particles=48, length=9)
+    rows = np.asarray(grown.gp.data.inputs)[np.asarray(grown.gp.data.row_present)]
+    assert np.all(rows[-8:, -2] == 1.0)  # the clone's column
+    stranger = named(campaign(FAST, n_runs=1, n_days=8, seed=9)[0], "stranger")
+    with pytest.raises(ConfigError, match="stranger"):
+        condition_on(model, stranger, key=jax.random.key(0))
+
+
+def test_clones_survive_saving(both, tmp_path):
+    model, _ = both
+    save(model, tmp_path)
+    back = load(tmp_path, mech_model=ToyMechanism())
+    assert back.embedding.registry == model.embedding.registry
+    assert model_hash(back) == model_hash(model)
+    assert np.array_equal(cells_after(back, "fast")[0], cells_after(model, "fast")[0])
