@@ -167,7 +167,15 @@ def _ranges(trajectories: list[Trajectory]) -> list[str]:
 
 
 def validate_campaign(
-    campaign: Path, out: Path, *, n_folds: int, horizon: int, seed: int, console: Any
+    campaign: Path,
+    out: Path,
+    *,
+    n_folds: int,
+    horizon: int,
+    seed: int,
+    console: Any,
+    config: HybridConfig | None = None,
+    mech_model: Any = None,
 ) -> None:
     """Cross-validate on a campaign table and write scores, figures, model and model card.
 
@@ -178,6 +186,8 @@ def validate_campaign(
         horizon: Days ahead.
         seed: Random seed.
         console: Where to print.
+        config: Settings of the fits.
+        mech_model: Mechanistic prior; `CHOPerfusionModel()` by default.
     """
     from rich.table import Table
 
@@ -194,10 +204,18 @@ def validate_campaign(
                 console.print(f"fold {fold + 1} of {count}")
 
         found = cross_validate(
-            runs, key=jax.random.key(seed), n_folds=n_folds, horizon=horizon, on_fold=tell
+            runs,
+            key=jax.random.key(seed),
+            config=config,
+            n_folds=n_folds,
+            horizon=horizon,
+            mech_model=mech_model,
+            on_fold=tell,
         )
         status.update("fitting to all runs")
-        model, report = fit_hybrid(runs, key=jax.random.key(seed), config=HybridConfig())
+        model, report = fit_hybrid(
+            runs, key=jax.random.key(seed), config=config, mech_model=mech_model
+        )
     scores = skill(found.forecasts, found.readings)
     naive = persistence_error(found, horizon=horizon)
     out.mkdir(parents=True, exist_ok=True)

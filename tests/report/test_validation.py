@@ -1,0 +1,85 @@
+"""`validate` from a table to a model card, on a mechanism that compiles quickly."""
+
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from perfusio_jax._core import FORECAST_SPECIES, ConfigError
+from perfusio_jax.connectors import write_campaign
+from perfusio_jax.hybrid import load
+from perfusio_jax.report.validation import validate_campaign
+from tests.hybrid.cases import ToyMechanism, campaign
+from tests.hybrid.conftest import SMALL
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Folder of results and what was printed."""
+    folder = tmp_path_factory.mktemp("validation")
+    runs, _ = campaign(ToyMechanism(growth=0.022, uptake=0.026), n_runs=6, n_days=8)
+    write_campaign(runs, folder / "campaign.csv")
+    text = io.StringIO()
+    validate_campaign(
+        folder / "campaign.csv",
+        folder / "out",
+        n_folds=3,
+        horizon=3,
+        seed=0,
+        console=Console(file=text, width=100),
+        config=SMALL,
+        mech_model=ToyMechanism(),
+    )
+    return folder / "out", text.getvalue()
+
+
+def test_scores_cover_every_step_and_measured_species(results):
+    with (results[0] / "scores.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {r["days_ahead"] for r in rows} == {"1", "2", "3"}
+    names = {r["species"] for r in rows}
+    assert {"VCD", "Via", "Titer"} <= names <= set(FORECAST_SPECIES)
+    for row in rows:
+        assert 0.0 <= float(row["coverage_80"]) <= float(row["coverage_95"]) <= 1.0
+        assert float(row["rrmse"]) > 0.0
+        assert float(row["width_80"]) < float(row["width_95"])
+
+
+def test_summary_beats_persistence_and_is_plain_json(results):
+    summary = json.loads((results[0] / "summary.json").read_text(encoding="utf-8"))
+    assert summary["days_ahead"] == [1, 2, 3]
+    assert summary["rrmse"]["VCD"][2] < 0.5 * summary["rrmse_persistence"]["VCD"][2]
+    assert summary["rrmse"]["DCD"] == [None] * 3  # never measured: not a number, not zero
+
+
+def test_card_says_what_was_learned_from_and_how_good_it_is(results):
+    card = (results[0] / "model_card.md").read_text(encoding="utf-8")
+    assert "6 runs of 8 to 8 d" in card
+    assert "3 folds" in card
+    assert "perfusion_rate" in card
+    assert card.count("\n| ") >= 4
+    assert "3 folds" in results[1]
+
+
+def test_model_and_figures_are_there(results):
+    model = load(results[0] / "model", mech_model=ToyMechanism())
+    assert int(model.base_rows) == 48
+    for name in ("parity_1d.png", "parity_3d.png", "calibration.png"):
+        assert (results[0] / "figures" / name).stat().st_size > 10_000
+
+
+def test_one_fold_is_refused(tmp_path):
+    runs, _ = campaign(ToyMechanism(), n_runs=3, n_days=4)
+    write_campaign(runs, tmp_path / "c.csv")
+    with pytest.raises(ConfigError, match="n_folds=1"):
+        validate_campaign(
+            tmp_path / "c.csv",
+            tmp_path / "o",
+            n_folds=1,
+            horizon=2,
+            seed=0,
+            console=Console(file=io.StringIO()),
+        )
+    assert not (tmp_path / "o").exists()
