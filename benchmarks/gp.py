@@ -143,7 +143,8 @@ def rack(model: MultiTaskRateGP, starts: Any, plans: Any, key: Any, n_paths: int
 
         return jax.lax.scan(body, first, plan)[1]
 
-    return jax.lax.map(one, (starts, plans))
+    # together: the weights of a path are read once for all reactors
+    return jax.vmap(lambda start, plan: one((start, plan)))(starts, plans)
 
 
 class CompileCounter(logging.Handler):
