@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
     ("cli",),
-    ("demo",),
+    ("demo", "report"),
     ("viz", "connectors"),
     ("twin",),
     ("bed", "rl", "study"),
@@ -34,6 +34,7 @@ RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
 SHELL = {
     "cli",
     "demo",
+    "report",
     "connectors",
     "twin.digital_twin",
     "twin.audit",
