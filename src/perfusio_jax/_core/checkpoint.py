@@ -191,7 +191,6 @@ def _read_arrays(source: Path) -> dict[str, np.ndarray]:
         ValueError,
         KeyError,
         EOFError,
-        NotImplementedError,
         RuntimeError,
         zipfile.BadZipFile,
         zlib.error,
