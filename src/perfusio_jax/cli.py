@@ -1,4 +1,4 @@
-"""Command line: demo, simulate, fit, validate, forecast, run, verify-audit, doctor.
+"""Command line: demo, simulate, fit, validate, forecast, run, transfer-study, verify-audit, doctor.
 
 Exit codes: 0 done; 1 an error nobody foresaw; 2 a wrong argument or configuration; 3 data that
 cannot be used; 4 the outside world (files, locks, devices); 5 an audit trail that does not

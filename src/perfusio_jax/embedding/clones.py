@@ -339,7 +339,7 @@ class EntityEmbedding(eqx.Module):
             is_one_hot=self.is_one_hot,
         )
 
-    def replace(self, clone: int, vector: Float[Array, " embed_dim"]) -> "EntityEmbedding":
+    def replace(self, clone: ArrayLike, vector: Float[Array, " embed_dim"]) -> "EntityEmbedding":
         """The table with another vector for one clone; traces."""
         return eqx.tree_at(lambda t: t.weight, self, self.weight.at[clone].set(vector))
 

@@ -18,6 +18,8 @@ from perfusio_jax._core import ConfigError, Key, Scalar
 Method = Literal["laplace", "nuts"]
 """How the posterior is computed."""
 
+_STEP = 1e-4
+
 LogDensity = Callable[[Any, Array], Scalar]
 """`(model, vector) -> log density`, up to a constant."""
 
@@ -84,7 +86,15 @@ def laplace(
     )
     is_fine = jnp.all(jnp.isfinite(found.value))
     mode = jnp.where(is_fine, found.value, start)
-    hessian = jax.hessian(lambda v: -log_density(model, v))(mode)
+    # differences of the gradient: the evidence comes from an eigendecomposition, whose second
+    # derivative does not exist where eigenvalues repeat, as those of padding rows do
+    slope = jax.grad(lambda v: -log_density(model, v))
+    step = _STEP * spread
+    sides = [
+        jax.lax.map(lambda d, h=h: slope(mode + h * d), jnp.eye(mode.shape[0], dtype=mode.dtype))
+        for h in (step, -step)
+    ]
+    hessian = (sides[0] - sides[1]) / (2.0 * step)
     hessian = 0.5 * (hessian + hessian.T)
     floor = 0.25 / spread**2
     hessian = jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, floor * jnp.eye(mode.shape[0]))

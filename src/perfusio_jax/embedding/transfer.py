@@ -38,6 +38,7 @@ from perfusio_jax.gp import (
 
 SCHEMA_VERSION = 1
 _KIND = "TransferLearner"
+_BLOCK = 64
 
 
 class Mixture(NamedTuple):
@@ -247,7 +248,7 @@ class TransferLearner(eqx.Module):
             return EmbeddingPosterior(self.embedding.mean, covariance, samples)
         bare = _bare(self._fitted())
         start = self.embedding(clone)
-        density = _VectorDensity(int(clone))
+        density = _VectorDensity(jnp.asarray(clone, int))
         if method == "laplace":
             return laplace(density, bare, start, spread=self.embedding.spread)
         return nuts(density, bare, start, key=key, n_samples=n_samples, n_warmup=n_warmup)
@@ -267,7 +268,7 @@ class TransferLearner(eqx.Module):
             clone = self.embedding.n_clones
             table = self.embedding.with_clone()
             model = eqx.tree_at(lambda m: m.scaling.embedding, model, table)
-        return _conditioned(model, int(clone), vectors)
+        return _conditioned(model, jnp.asarray(clone, int), vectors)
 
     def predict(
         self,
@@ -392,7 +393,7 @@ class TransferLearner(eqx.Module):
 class _VectorDensity(eqx.Module):
     """Log posterior as a function of one clone's vector."""
 
-    clone: int = eqx.field(static=True)
+    clone: Array
 
     def __call__(self, model: MultiTaskRateGP, vector: Array) -> Scalar:
         table = model.scaling.embedding.replace(self.clone, vector)
@@ -442,7 +443,14 @@ def _new_model(
     kernel = PerfusionKernel(
         n_tasks, size, min(1, n_tasks - 1), size, lengthscale=max(1.0, float(np.sqrt(size)))
     )
-    return MultiTaskRateGP(rows, y, noise, None, kernel, n_tasks, scaling=features)
+    return MultiTaskRateGP(
+        rows, y, noise, None, kernel, n_tasks, scaling=features, capacity=_capacity(len(rows))
+    )
+
+
+def _capacity(n_rows: int) -> int:
+    """Rows reserved, so that a few more do not mean a new compile."""
+    return -(-n_rows // _BLOCK) * _BLOCK
 
 
 def _rebuild(
@@ -459,6 +467,7 @@ def _rebuild(
         scaling=features,
         target_scale=old.target_scale,
         priors=old.priors,
+        capacity=_capacity(len(rows)),
     )
 
 
@@ -502,8 +511,15 @@ def _adam(
     params, fixed = eqx.partition(model, spec)
     labels = jax.tree.map(lambda _: "backbone", params)
     labels = eqx.tree_at(lambda m: m.scaling.trainable(), labels, ("embedding",))
-    solver = optax.multi_transform(  # the tree of labels is callable itself, as a process is
-        {"backbone": optax.adam(rates[0]), "embedding": optax.adam(rates[1])}, lambda _: labels
+
+    def fading(rate: Scalar) -> Any:
+        """Adam whose rate falls to zero, so that a narrow optimum is not stepped over."""
+        end = max(n_iter, 1)
+        return optax.adam(lambda step: rate * 0.5 * (1.0 + jnp.cos(jnp.pi * step / end)))
+
+    # the tree of labels is callable itself, as a process is: hence a function that returns it
+    solver = optax.multi_transform(
+        {"backbone": fading(rates[0]), "embedding": fading(rates[1])}, lambda _: labels
     )
     count = jnp.sum(model.data.present).astype(float)
 
@@ -531,7 +547,7 @@ def _adam(
 
 @eqx.filter_jit
 def _conditioned(
-    model: MultiTaskRateGP, clone: int, vectors: Float[Array, "S D"]
+    model: MultiTaskRateGP, clone: Array, vectors: Float[Array, "S D"]
 ) -> MultiTaskRateGP:
     def one(vector: Array) -> MultiTaskRateGP:
         table = model.scaling.embedding.replace(clone, vector)

@@ -1,0 +1,1 @@
+"""Scientific benchmarks: tables for RESULTS.md."""
