@@ -1,4 +1,4 @@
-"""Does the hybrid earn its keep, and are its intervals honest? `python -m benchmarks.science.hybrid`
+"""Whether the hybrid earns its keep, and its intervals: `python -m benchmarks.science.hybrid`.
 
 Twenty plants drawn by `sample_clones`, other than the model's prior in nearly every constant
 and in two mechanisms it lacks (growth inhibited by ammonium and by lactate). For each, 6, 12
@@ -191,10 +191,9 @@ def tables(rows: list[dict[str, Any]]) -> str:
             mine = values(size, "hybrid", f"true_{h}")
             best = np.min([values(size, n, f"true_{h}") for n in names if n != "hybrid"], axis=0)
             ratio = mine / best
-            lines.append(
-                f"| {size} | {h} d | {np.median(ratio):.2f} | {ratio.min():.2f}-{ratio.max():.2f} | "
-                f"{int(np.sum(ratio < 1))} of {n_plants} |"
-            )
+            spread = f"{ratio.min():.2f}-{ratio.max():.2f}"
+            wins = f"{int(np.sum(ratio < 1))} of {n_plants}"
+            lines.append(f"| {size} | {h} d | {np.median(ratio):.2f} | {spread} | {wins} |")
     lines += [
         "",
         "The same against the size of the mismatch (the plain mechanism's 7-day error), thirds of "
@@ -226,13 +225,13 @@ def tables(rows: list[dict[str, Any]]) -> str:
             pooled = [
                 np.mean(values(size, "hybrid", f"in{level}_{h}")) for h in range(1, HORIZON + 1)
             ]
-            cells = {
-                (name, h): np.mean(values(size, "hybrid", f"in{level}_{h}_{name}"))
+            by_cell = {
+                f"{name} {h} d": float(np.mean(values(size, "hybrid", f"in{level}_{h}_{name}")))
                 for name in SPECIES
                 for h in range(1, HORIZON + 1)
             }
-            worst = max(cells, key=lambda c: abs(cells[c] - level / 100))
-            text = f"{worst[0]} {worst[1]} d: {100 * cells[worst]:.0f} %"
+            worst = max(by_cell, key=lambda c: abs(by_cell[c] - level / 100))
+            text = f"{worst}: {100 * by_cell[worst]:.0f} %"
             lines.append(
                 f"| {size} | {level} % | "
                 + " | ".join(f"{100 * v:.0f}" for v in pooled)
@@ -243,7 +242,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, keep every row, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--plants", type=int, default=N_PLANTS, help="plants, 1 to 20")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="training runs")
     parser.add_argument("--key", type=int, default=FAMILY_KEY, help="key of the family")

@@ -90,7 +90,8 @@ def trace_back(particles: Float[Array, "T N d"], parents: Array) -> Float[Array,
         now, parent = xs
         return parent[index], now[index]
 
-    _, paths = jax.lax.scan(back, jnp.arange(n, dtype=parents.dtype), (particles, parents), reverse=True)
+    last = jnp.arange(n, dtype=parents.dtype)
+    _, paths = jax.lax.scan(back, last, (particles, parents), reverse=True)
     return paths
 
 
