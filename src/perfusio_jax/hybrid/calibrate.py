@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from perfusio_jax._core import STATE_ORDER, ConfigError
@@ -55,6 +56,10 @@ lactate or do not."""
 
 _N = len(STATE_ORDER)
 _NUDGE = 1e-6
+_RENEW = 8
+"""Step after which the weights are taken anew from what is left."""
+_MOST_ROWS = 288
+"""Intervals that are looked at, evenly spread; more of one campaign add little."""
 _BEND = 2.0
 """Scaled gap at which the loss turns from square to linear [-]."""
 
@@ -174,8 +179,8 @@ def _search(
         best, trial, scale, damping = carry
         found, slopes = look(trial)
         fine = jnp.all(jnp.isfinite(found)) & jnp.all(jnp.isfinite(slopes))
-        # weights from the spread of what is left, at the start and once more half-way
-        renew = (number == 0) | (number == max_steps // 2)
+        # weights from the spread of what is left, at the start and once more when it has shrunk
+        renew = (number == 0) | (number == _RENEW)
         first = number == 0
         scale = jnp.where(renew, spread(jnp.where(first, found, best.gaps)), scale)
         old = jnp.where(first, jnp.inf, cost(best.gaps, scale, best.theta))
@@ -191,13 +196,35 @@ def _search(
         gain = jnp.where(is_better & ~first, (old - new) / old, jnp.nan)
         return (chosen, following, scale, damping), (spread(found), gain)
 
+    def body(carry: Any) -> Any:
+        state, number, before, idle = carry
+        state, (found, gain) = turn(state, number)
+        before = jnp.where(number == 0, found, before)
+        # a step that hardly helps, or a trial that was refused, twice in a row after the
+        # weights were renewed
+        idle = jnp.where(jnp.nan_to_num(gain) < 1e-4, idle + 1, 0)
+        return state, number + 1, before, jnp.where(number <= _RENEW, 0, idle)
+
     n, p = data.rates.shape[0], centre.shape[0]
     nothing = _Point(centre, jnp.asarray(jnp.inf), jnp.zeros((n, _N)), jnp.zeros((n, _N, p)))
     start = (nothing, centre, jnp.ones(_N), jnp.asarray(1e-2))
-    (best, *_), (spreads, gains) = jax.lax.scan(turn, start, jnp.arange(max_steps))
-    # the last steps that helped hardly did
-    late = jnp.where(jnp.isnan(gains), 0.0, gains)[-max_steps // 4 :]
-    return best.theta, spreads[0], spread(best.gaps), jnp.max(late) < 1e-3
+    state, number, before, _ = jax.lax.while_loop(
+        lambda c: (c[1] < max_steps) & (c[3] < 2), body, (start, 0, jnp.zeros(_N), 0)
+    )
+    return state[0].theta, before, spread(state[0].gaps), number < max_steps
+
+
+def _spread_rows(data: Intervals) -> tuple[Intervals, float]:
+    """At most `_MOST_ROWS` of the used rows, evenly spread, and the share that they are."""
+    rows = np.flatnonzero(np.asarray(data.is_used))
+    if data.is_used.shape[0] <= _MOST_ROWS:
+        return data, 1.0
+    kept = rows[np.unique(np.linspace(0, max(rows.size - 1, 0), _MOST_ROWS).astype(int))]
+    padding = np.flatnonzero(~np.asarray(data.is_used))[: _MOST_ROWS - kept.size]
+    # fewer rows than places only if there are fewer used rows, and then padding fills up
+    index = np.concatenate([kept, padding])
+    share = kept.size / rows.size if rows.size else 1.0
+    return jax.tree.map(lambda leaf: leaf[index], data), share
 
 
 def calibrate(
@@ -236,6 +263,7 @@ def calibrate(
         centre = jnp.zeros(N_CONSTANTS)
     if spread is None:
         spread = jnp.full(N_CONSTANTS, tau).at[-1].set(SWITCH_WIDTH)
-    settings = (centre, spread, jnp.asarray(thinning, float), max_steps)
+    data, share = _spread_rows(data)
+    settings = (centre, spread, jnp.asarray(thinning * share, float), max_steps)
     theta, before, after, done = _search(mech, basis, data, settings)
     return with_constants(mech, theta), CalibrationInfo(theta, before, after, done)
