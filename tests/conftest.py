@@ -1,5 +1,6 @@
 """Settings every test runs under: 64-bit floats, no silent rank promotion, one BLAS thread."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -58,3 +59,20 @@ class TraceCounter:
 def traces() -> TraceCounter:
     """A fresh trace counter: `jax.jit(traces(f))`, then look at `traces.count`."""
     return TraceCounter()
+
+
+_MOST_MAPS = 20_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_are_given_back() -> Iterator[None]:
+    """Drop compiled programs when a process holds many.
+
+    Each keeps a few memory maps; the kernel allows 65 530 in a process, and a worker that runs
+    all rooms would meet that limit as a crash in the compiler.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
