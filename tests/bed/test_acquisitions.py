@@ -201,7 +201,7 @@ def test_two_objective_improvement_equals_the_closed_form():
     cut = build_acquisition("qEHVI", TWO, ref_point=REF, partitioning=boxes, sampler=8192)
     by_front, by_boxes = at(front, x), at(cut, x)
     np.testing.assert_allclose(by_front, exact, rtol=3e-3)
-    np.testing.assert_array_equal(by_front, by_boxes)
+    np.testing.assert_allclose(by_front, by_boxes, rtol=1e-14)
 
 
 def test_batch_hypervolume_improvement_equals_inclusion_of_all_points():
@@ -296,7 +296,7 @@ def test_optimised_batch_spreads_over_the_front():
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("qKGX", {}, "names are PI, EI"),
+        ("qKGX", {}, "names are PI, EI.*qLogNEHVI, qKG"),
         ("EI", {}, "best_f"),
         ("qLogEI", {}, "best_f"),
         ("UCB", {"beta": -1.0}, "negative"),

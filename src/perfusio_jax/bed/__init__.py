@@ -23,6 +23,9 @@ from perfusio_jax.bed.policies import BEDPolicy as BEDPolicy
 from perfusio_jax.bed.policies import default_targets as default_targets
 from perfusio_jax.bed.policies import explain as explain
 from perfusio_jax.bed.policies import match_particles as match_particles
+from perfusio_jax.bed.processes import ProcessSurrogate as ProcessSurrogate
+from perfusio_jax.bed.processes import gaussian_process as gaussian_process
+from perfusio_jax.bed.processes import gaussian_processes as gaussian_processes
 from perfusio_jax.bed.recommend import ROLLOUT_SETTINGS as ROLLOUT_SETTINGS
 from perfusio_jax.bed.recommend import Outlook as Outlook
 from perfusio_jax.bed.recommend import Preferences as Preferences
@@ -39,4 +42,3 @@ from perfusio_jax.bed.search import (
 from perfusio_jax.bed.surrogates import GaussianSurrogate as GaussianSurrogate
 from perfusio_jax.bed.surrogates import RolloutSurrogate as RolloutSurrogate
 from perfusio_jax.bed.surrogates import Surrogate as Surrogate
-from perfusio_jax.bed.surrogates import gaussian_process as gaussian_process

@@ -3,7 +3,7 @@
 Two and three objectives, all maximised, in pure JAX with fixed shapes: `n` points give `n + 1`
 boxes for two objectives and `(n + 1)^2` for three, some of them empty. Dominated points and
 points that do not reach the reference need no filtering; padding with the reference point
-leaves the region unchanged.
+leaves the region unchanged. `compact` drops places that no sample uses.
 
 Reference:
     Lacour, Klamroth, Fonseca (2017), A box decomposition algorithm to compute the hypervolume
@@ -13,6 +13,8 @@ Reference:
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from perfusio_jax._core import Array, ConfigError, Float
 
@@ -45,9 +47,9 @@ def nondominated_boxes(Y: Float[Array, "n m"], ref_point: Float[Array, "m"]) -> 
             f"boxes of {m} objectives were asked for, with points of shape {Y.shape}; the exact "
             "decomposition is for 2 or 3 objectives. Use qNParEGO for more."
         )
-    Y = jnp.maximum(Y, ref_point[None, :])
     if m == 2:
         return _boxes2(Y, ref_point)
+    Y = _undominated(Y, ref_point)
     order = jnp.argsort(Y[:, 2])
     Y = Y[order]
     # slab k lies between the k-th and the (k+1)-th level of the third objective; only points
@@ -73,6 +75,7 @@ def nondominated_boxes(Y: Float[Array, "n m"], ref_point: Float[Array, "m"]) -> 
 
 def _boxes2(Y: Array, ref_point: Array) -> BoxDecomposition:
     """Vertical strips between successive first objectives, open above the staircase."""
+    Y = _undominated(Y, ref_point)
     order = jnp.argsort(Y[:, 0])
     first, second = Y[order, 0], Y[order, 1]
     # the staircase in strip i is the best second objective among points at least that far right
@@ -83,3 +86,39 @@ def _boxes2(Y: Array, ref_point: Array) -> BoxDecomposition:
     floor = jnp.concatenate([stair, ref_point[1:]])
     ceiling = jnp.full_like(floor, jnp.inf)
     return BoxDecomposition(jnp.stack([left, floor], axis=1), jnp.stack([right, ceiling], axis=1))
+
+
+def _undominated(Y: Array, ref_point: Array) -> Array:
+    """The points, with those that bound nothing moved to the reference."""
+    nowhere_worse = jnp.all(Y[None, :, :] >= Y[:, None, :], axis=-1)
+    somewhere_better = jnp.any(Y[None, :, :] > Y[:, None, :], axis=-1)
+    useless = jnp.any(nowhere_worse & somewhere_better, axis=1)
+    useless = useless | ~jnp.all(Y > ref_point[None, :], axis=1)
+    return jnp.where(useless[:, None], ref_point[None, :], Y)
+
+
+def compact(boxes: BoxDecomposition) -> BoxDecomposition:
+    """Drop boxes that are empty in every sample, on the host.
+
+    The number kept is rounded up to a size of a short ladder, so that another front of about
+    the same length has the same shape.
+
+    Args:
+        boxes: One decomposition, or one per sample `(S,C,m)`.
+
+    Returns:
+        The same region in fewer boxes; as given inside a transformation, where sizes are fixed.
+    """
+    if isinstance(boxes.lower, Tracer):
+        return boxes
+    lower, upper = np.asarray(boxes.lower), np.asarray(boxes.upper)
+    is_empty = (upper <= lower).any(axis=-1)
+    n_used = int((~is_empty).sum(axis=-1).max())
+    total = lower.shape[-2]
+    ladder = [k * 2**e for e in range(2, 30) for k in (1, 1.5)]
+    kept = min(total, int(next(size for size in ladder if size >= n_used)))
+    order = np.argsort(is_empty, axis=-1, kind="stable")[..., :kept, None]
+    return BoxDecomposition(
+        jnp.asarray(np.take_along_axis(lower, order, axis=-2)),
+        jnp.asarray(np.take_along_axis(upper, order, axis=-2)),
+    )

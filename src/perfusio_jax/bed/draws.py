@@ -11,11 +11,72 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from perfusio_jax._core import Array, ConfigError, Float
+from perfusio_jax._core import Array, Bool, ConfigError, Float
 from perfusio_jax.bed.sampling import normal_base_samples
+from perfusio_jax.bed.smooth import log_fatmoid
 
 Constraint = Callable[[Array], Array]
 """`c(X (n,d)) -> (n,)` or `(S,n)`; a candidate is feasible where it is at most zero."""
+
+_NEVER = -1e10
+"""Log weight of a place that holds no point; finite, so that gradients stay finite."""
+
+
+class OutcomeConstraint(eqx.Module):
+    """A limit on something else the runs produce, judged on samples of its own surrogate.
+
+    Feasible where the sampled outcome is at most `upper` (or at least `-upper` of the negated
+    outcome: set `sign` to -1 for a lower limit).
+    """
+
+    model: Any
+    """Surrogate of the outcome, one output, with `sample_from`."""
+    base: Float[Array, "S n"]
+    """Base samples; as many rows as the acquisition has samples, columns for every point."""
+    limit: Float[Array, ""] = eqx.field(converter=lambda v: jnp.asarray(v, float), default=0.0)
+    """Limit, unit of the outcome."""
+    sign: float = eqx.field(static=True, default=1.0)
+    """1 for an upper limit, -1 for a lower one."""
+
+    def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "S n"]:
+        """Amount by which each sample exceeds the limit."""
+        return self._excess(self.model.sample_from(self.base[:, : X.shape[0]], X))
+
+    def pinned(self, points: Float[Array, "P d"]) -> tuple[Array, Constraint]:
+        """Values at points that stay, and the constraint at further ones, jointly sampled.
+
+        Args:
+            points: Points that every later call is joint with.
+
+        Returns:
+            Values `(S,P)` and the constraint.
+        """
+        if not hasattr(self.model, "pinned"):
+            return self(points), _After(self, points)
+        sampler = self.model.pinned(points, self.base)
+        return self._excess(sampler.known), _Excess(self, sampler)
+
+    def _excess(self, samples: Array) -> Array:
+        return self.sign * (samples - self.limit)
+
+
+class _Excess(eqx.Module):
+    constraint: OutcomeConstraint
+    sampler: Any
+
+    def __call__(self, X: Array) -> Array:
+        return self.constraint._excess(self.sampler(X))
+
+
+class _After(eqx.Module):
+    """A constraint at further points, evaluated jointly with pinned ones every time."""
+
+    constraint: Any
+    points: Array
+
+    def __call__(self, X: Array) -> Array:
+        P = self.points.shape[0]
+        return self.constraint(jnp.concatenate([self.points, X]))[..., P:]
 
 
 class Draws(eqx.Module):
@@ -35,6 +96,10 @@ class Draws(eqx.Module):
     """Seed for surrogates that only know `sample(key, X, n)`."""
     n_samples: int = eqx.field(static=True, default=512)
     """Number of samples asked of such surrogates."""
+    is_pending: Bool[Array, "p"] | None = None
+    """Which rows of `pending` hold a point; all if not given."""
+    fat: bool = eqx.field(static=True, default=False)
+    """Whether the smooth step has a tail that falls like a power."""
 
     def joint(self, X: Float[Array, "q d"]) -> Float[Array, "n d"]:
         """Candidates followed by pending points."""
@@ -51,29 +116,102 @@ class Draws(eqx.Module):
         Returns:
             Samples `(S,n)` or `(S,n,m)`, and log feasibilities `(S,n)` or `(1,n)`.
         """
-        if hasattr(self.model, "sample_and_feasibility"):
-            samples, log_weight = self.model.sample_and_feasibility(X)
-            log_weight = log_weight[None, :]
-        else:
-            samples = self._sample(X)
-            log_weight = jnp.zeros((1, X.shape[0]), samples.dtype)
-        return samples, log_weight + log_feasibility(self.constraints, X, self.eta)
+        samples, log_weight = sample_and_weight(self, X)
+        log_weight = log_weight + log_feasibility(self.constraints, X, self.eta, self.fat)
+        if self.is_pending is not None:
+            n = X.shape[0] - self.is_pending.shape[0]
+            there = jnp.concatenate([jnp.ones((n,), bool), self.is_pending])
+            log_weight = jnp.where(there[None, :], log_weight, _NEVER)
+        return samples, log_weight
 
-    def _sample(self, X: Array) -> Array:
-        if self.base is None or not hasattr(self.model, "sample_from"):
-            return self.model.sample(jax.random.key(self.seed), X, self.n_samples)
-        n = X.shape[0]
-        if n > self.base.shape[1]:
+    def pin(self, points: Float[Array, "P d"]) -> tuple[Array, Array, "PinnedDraws"]:
+        """Samples at points that stay where they are, and the draws at further points.
+
+        Args:
+            points: Points already run, and pending ones.
+
+        Returns:
+            Samples `(S,P)` or `(S,P,m)`; whether each is feasible `(S,P)` or `(1,P)`; and the
+            draws at further points, joint with these.
+        """
+        sampler = None
+        if _is_reparameterised(self) and hasattr(self.model, "pinned"):
+            sampler = self.model.pinned(points, self.base)
+            known, legal = sampler.known, jnp.ones((1, points.shape[0]), bool)
+        else:
+            known, log_weight = sample_and_weight(self, points)
+            legal = log_weight > -jnp.log(2.0)
+        kept: list[Constraint] = []
+        for constraint in self.constraints:
+            if isinstance(constraint, OutcomeConstraint):
+                value, constraint = constraint.pinned(points)
+            else:
+                value = constraint(points)
+            kept.append(constraint)
+            legal = legal & ((value if value.ndim == 2 else value[None, :]) <= 0.0)
+        return known, legal, PinnedDraws(self, points, sampler, tuple(kept))
+
+
+class PinnedDraws(eqx.Module):
+    """Draws at new points, joint with the samples at pinned ones."""
+
+    draws: Draws
+    """How to draw."""
+    points: Float[Array, "P d"]
+    """The pinned points."""
+    sampler: Any
+    """What the surrogate made of them, or None."""
+    constraints: tuple[Constraint, ...]
+    """The constraints, joint with the pinned points."""
+
+    def __call__(self, X: Float[Array, "n d"]) -> tuple[Array, Array]:
+        """Samples and log weights at new points, as `Draws`."""
+        draws, P = self.draws, self.points.shape[0]
+        if self.sampler is not None:
+            samples = self.sampler(X)
+            log_weight = jnp.zeros((1, X.shape[0]), samples.dtype)
+        elif hasattr(draws.model, "sample_and_feasibility"):
+            # paths are stored: what the pinned points do changes nothing here
+            samples, log_weight = sample_and_weight(draws, X)
+        else:
+            samples, log_weight = sample_and_weight(draws, jnp.concatenate([self.points, X]))
+            samples, log_weight = samples[:, P:], log_weight[:, P:]
+        return samples, log_weight + log_feasibility(self.constraints, X, draws.eta, draws.fat)
+
+
+def sample_and_weight(draws: Draws, X: Array) -> tuple[Array, Array]:
+    """Samples of the surrogate and the log weights it gives itself.
+
+    Args:
+        draws: How to draw.
+        X: All points.
+
+    Returns:
+        Samples `(S,n)` or `(S,n,m)`, log weights `(1,n)`.
+    """
+    if hasattr(draws.model, "sample_and_feasibility"):
+        samples, log_weight = draws.model.sample_and_feasibility(X)
+        return samples, log_weight[None, :]
+    if not _is_reparameterised(draws):
+        samples = draws.model.sample(jax.random.key(draws.seed), X, draws.n_samples)
+    else:
+        base, n = draws.base, X.shape[0]
+        if base is None or n > base.shape[1]:
             raise ConfigError(
-                f"the acquisition was built with base samples for {self.base.shape[1]} points and "
-                f"was called with {n} (pending and baseline points included); build it with a "
-                "larger `q`."
+                f"the acquisition was built with base samples for "
+                f"{0 if base is None else base.shape[1]} points and was called with {n} (pending "
+                "and baseline points included); build it with a larger `q`."
             )
-        return self.model.sample_from(self.base[:, :n], X)
+        samples = draws.model.sample_from(base[:, :n], X)
+    return samples, jnp.zeros((1, X.shape[0]), samples.dtype)
+
+
+def _is_reparameterised(draws: Draws) -> bool:
+    return draws.base is not None and hasattr(draws.model, "sample_from")
 
 
 def log_feasibility(
-    constraints: tuple[Constraint, ...], X: Float[Array, "n d"], eta: Array
+    constraints: tuple[Constraint, ...], X: Float[Array, "n d"], eta: Array, fat: bool = False
 ) -> Float[Array, "s n"]:
     """Sum over the constraints of the log of a smooth step.
 
@@ -81,6 +219,7 @@ def log_feasibility(
         constraints: Callables, feasible where at most zero.
         X: Points.
         eta: Width of the step.
+        fat: Whether the step has a tail that falls like a power.
 
     Returns:
         Log feasibility `(1,n)`, or `(S,n)` if a constraint gives one value per sample.
@@ -89,7 +228,8 @@ def log_feasibility(
     for constraint in constraints:
         value = constraint(X)
         value = value[None, :] if value.ndim == 1 else value
-        total = total + jax.nn.log_sigmoid(-value / eta)
+        step = log_fatmoid if fat else jax.nn.log_sigmoid
+        total = total + step(-value / eta)
     return total
 
 
@@ -112,7 +252,7 @@ def make_base(
     Raises:
         ConfigError: If given base samples have the wrong shape.
     """
-    if getattr(model, "is_gaussian", True) is False:
+    if getattr(model, "is_gaussian", True) is False and not hasattr(model, "sample_from"):
         return None, 0
     tail = () if n_objectives is None else (n_objectives,)
     if sampler is None or isinstance(sampler, int):

@@ -13,13 +13,14 @@ Reference:
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
-from perfusio_jax.bed.draws import Draws
+from perfusio_jax.bed.draws import Draws, PinnedDraws
 from perfusio_jax.bed.smooth import fatmax, log_fatplus, log_mean_exp
 
 
@@ -89,6 +90,66 @@ class MCLogExpectedImprovement(eqx.Module):
         samples, log_weight = self.draws(self.draws.joint(X))
         gain = log_fatplus(_improvement(samples, self.best_f), self.tau_relu) + log_weight
         return log_mean_exp(fatmax(gain, self.tau_max, axis=1))
+
+
+class MCLogNoisyExpectedImprovement(eqx.Module):
+    """qLogNEI: log improvement over what the points already run are worth on each sample.
+
+    No incumbent is named: the baseline's own values are uncertain. Pending points belong to
+    the baseline.
+
+    Reference:
+        Letham et al. (2019), Constrained Bayesian optimization with noisy experiments; Ament
+        et al. (2023) for its logarithm.
+    """
+
+    draws: PinnedDraws
+    """Surrogate, base samples and constraints, joint with the baseline."""
+    best_f: Float[Array, "S"]
+    """Best feasible baseline value on every sample, unit of the objective."""
+    tau_relu: Scalar = eqx.field(converter=_array, default=1e-6)
+    """Width of the smooth positive part, unit of the objective."""
+    tau_max: float = eqx.field(static=True, default=1e-2)
+    """Width of the smooth maximum over the batch, in log improvement [-]."""
+
+    def __call__(self, X: Float[Array, "q d"]) -> Scalar:
+        """Value of a batch."""
+        samples, log_weight = self.draws(X)
+        gain = log_fatplus(_improvement(samples, self.best_f), self.tau_relu) + log_weight
+        return log_mean_exp(fatmax(gain, self.tau_max, axis=1))
+
+
+def noisy_log_improvement(
+    draws: Draws, baseline: Float[Array, "P d"], is_there: Array, **options: Any
+) -> MCLogNoisyExpectedImprovement:
+    """Build qLogNEI: sample the baseline once and keep its best value on every sample.
+
+    Args:
+        draws: Surrogate, base samples and constraints.
+        baseline: Points already run, and pending ones.
+        is_there: Which rows hold a point.
+        **options: `tau_relu`, `tau_max`.
+
+    Returns:
+        The acquisition; on a sample without a feasible baseline point the worst one seen
+        stands in for the incumbent.
+    """
+    known, legal, rest = draws.pin(baseline)
+    _improvement(known, jnp.zeros(()))
+    return MCLogNoisyExpectedImprovement(rest, best_known(known, legal & is_there), **options)
+
+
+def best_known(values: Float[Array, "S P"], legal: Array) -> Float[Array, "S"]:
+    """Best legal value on every sample; the worst value where none is legal.
+
+    Args:
+        values: Baseline values.
+        legal: Which count, `(S,P)` or `(1,P)`.
+
+    Returns:
+        Incumbent on every sample.
+    """
+    return jnp.max(jnp.where(legal, values, jnp.min(values, axis=1, keepdims=True)), axis=1)
 
 
 class MCUpperConfidenceBound(eqx.Module):

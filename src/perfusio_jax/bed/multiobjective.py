@@ -4,7 +4,8 @@ Each takes a batch of candidates `(q, d)` and returns one number; more is better
 
 Reference:
     Daulton, Balandat, Bakshy (2020), Differentiable expected hypervolume improvement;
-    (2021), Parallel Bayesian optimization of multiple noisy objectives; Knowles (2006), ParEGO.
+    (2021), Parallel Bayesian optimization of multiple noisy objectives; Knowles (2006), ParEGO;
+    Ament et al. (2023) for the logarithm.
 """
 
 from itertools import combinations
@@ -16,10 +17,17 @@ import numpy as np
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
 from perfusio_jax.bed.boxes import BoxDecomposition, nondominated_boxes
-from perfusio_jax.bed.draws import Draws
+from perfusio_jax.bed.draws import Draws, PinnedDraws
+from perfusio_jax.bed.montecarlo import best_known
+from perfusio_jax.bed.smooth import fatmin, log_fatplus, log_mean_exp
 
 MAX_BATCH = 8
 """Largest number of points whose joint hypervolume improvement is summed over subsets."""
+
+_LONGEST = 1e10
+"""Upper edge that stands in for the open side of a box, unit of the objective."""
+_VANISHED = -1e10
+"""Log volume of an empty box."""
 
 
 def hypervolume_improvement(
@@ -43,21 +51,79 @@ def hypervolume_improvement(
         ConfigError: If there are more than `MAX_BATCH` points.
     """
     q = points.shape[0]
-    if q > MAX_BATCH:
-        raise ConfigError(
-            f"a joint hypervolume improvement of {q} points was asked for; at most {MAX_BATCH} "
-            "(pending points included) are summed exactly. Choose the batch in parts."
-        )
+    _check_batch(q)
     total = jnp.zeros((), points.dtype)
     for size in range(1, q + 1):
         subsets = np.array(list(combinations(range(q), size)))
-        corner = jnp.min(points[subsets], axis=1)
-        edge = jnp.minimum(corner[:, None, :], boxes.upper[None, :, :]) - boxes.lower[None, :, :]
-        volume = jnp.sum(jnp.prod(jnp.maximum(edge, 0.0), axis=-1), axis=-1)
+        corner = points[subsets[:, 0]]
+        for k in range(1, size):
+            corner = jnp.minimum(corner, points[subsets[:, k]])
+        # one objective after the other: long inner loops instead of ones of length m
+        volume = jnp.ones((subsets.shape[0], boxes.lower.shape[0]), points.dtype)
+        for k in range(points.shape[1]):
+            top = jnp.minimum(corner[:, k][:, None], boxes.upper[:, k][None, :])
+            volume = volume * jnp.maximum(top - boxes.lower[:, k][None, :], 0.0)
+        volume = jnp.sum(volume, axis=1)
         if weights is not None:
             volume = volume * jnp.prod(weights[subsets], axis=1)
         total = total + (-1.0) ** (size + 1) * jnp.sum(volume)
     return total
+
+
+def log_hypervolume_improvement(
+    points: Float[Array, "q m"],
+    boxes: BoxDecomposition,
+    log_weight: Float[Array, "q"],
+    *,
+    tau_relu: float | Array,
+    tau_max: float,
+) -> Float[Array, "C"]:
+    """Logarithm of a smooth improvement of every box, finite however far the points are.
+
+    Args:
+        points: New points, higher is better.
+        boxes: Decomposition of the non-dominated region.
+        log_weight: Log feasibility of each point [-].
+        tau_relu: Width of the smooth positive part, unit of the objectives.
+        tau_max: Width of the smooth minima, in log improvement [-].
+
+    Returns:
+        Log volume in every box; very low for empty boxes.
+
+    Raises:
+        ConfigError: If there are more than `MAX_BATCH` points.
+    """
+    q = points.shape[0]
+    _check_batch(q)
+    is_empty = jnp.any(boxes.upper <= boxes.lower, axis=1)
+    length = jnp.minimum(boxes.upper, _LONGEST) - boxes.lower
+    log_length = jnp.log(jnp.where(is_empty[:, None], 1.0, length))
+    gain = log_fatplus(points[None, :, :] - boxes.lower[:, None, :], tau_relu)  # (C,q,m)
+    signed: list[list[Array]] = [[], []]
+    for size in range(1, q + 1):
+        subsets = np.array(list(combinations(range(q), size)))
+        corner = gain[:, subsets, :]
+        corner = corner[:, :, 0, :] if size == 1 else fatmin(corner, tau_max, axis=2)
+        pair = jnp.stack([corner, jnp.broadcast_to(log_length[:, None, :], corner.shape)], -1)
+        area = jnp.sum(fatmin(pair, tau_max), axis=-1)
+        area = area + jnp.sum(log_weight[subsets], axis=1)[None, :]
+        signed[size % 2].append(jax.nn.logsumexp(area, axis=1))
+    odd = jax.nn.logsumexp(jnp.stack(signed[1]), axis=0)
+    if signed[0]:
+        even = jax.nn.logsumexp(jnp.stack(signed[0]), axis=0)
+        # the smooth sums may cross by a rounding error; the difference is then next to nothing
+        ratio = jnp.minimum(even - odd, -jnp.finfo(points.dtype).eps)
+        odd = odd + jnp.log1p(-jnp.exp(ratio))
+    return jnp.where(is_empty, _VANISHED, odd)
+
+
+def _check_batch(q: int) -> None:
+    if q > MAX_BATCH:
+        raise ConfigError(
+            f"a joint hypervolume improvement of {q} points was asked for; at most {MAX_BATCH} "
+            "(pending points included) are summed exactly. Choose the batch in parts with "
+            "`optimise_sequentially`, or ask for the approximation with `n_directions`."
+        )
 
 
 def _check_objectives(samples: Array, m: int) -> None:
@@ -96,41 +162,72 @@ class NoisyExpectedHypervolumeImprovement(eqx.Module):
     sample of the candidates. Pending points join the baseline.
     """
 
-    draws: Draws
-    """Surrogate, base samples and constraints."""
-    baseline: Float[Array, "P d"]
-    """Points already run, and pending ones."""
+    draws: PinnedDraws
+    """Surrogate, base samples and constraints, joint with the baseline."""
     boxes: BoxDecomposition
     """One decomposition per sample, `(S, C, m)`."""
 
     def __call__(self, X: Float[Array, "q d"]) -> Scalar:
         """Value of a batch."""
-        P = self.baseline.shape[0]
-        samples, log_weight = self.draws(jnp.concatenate([self.baseline, X], axis=0))
+        samples, log_weight = self.draws(X)
         _check_objectives(samples, self.boxes.lower.shape[-1])
-        return _mean_improvement(samples[:, P:], log_weight[:, P:], self.boxes)
+        return _mean_improvement(samples, log_weight, self.boxes)
 
 
-def noisy_hypervolume(
-    draws: Draws, baseline: Float[Array, "P d"], ref_point: Float[Array, "m"]
-) -> NoisyExpectedHypervolumeImprovement:
-    """Build qNEHVI: sample the baseline once and cut every sample's front into boxes.
+class LogNoisyExpectedHypervolumeImprovement(eqx.Module):
+    """qLogNEHVI: logarithm of a smooth qNEHVI, with a gradient however far the front is."""
+
+    draws: PinnedDraws
+    """Surrogate, base samples and constraints, joint with the baseline."""
+    boxes: BoxDecomposition
+    """One decomposition per sample, `(S, C, m)`."""
+    tau_relu: Scalar = eqx.field(converter=lambda v: jnp.asarray(v, float), default=1e-6)
+    """Width of the smooth positive part, unit of the objectives."""
+    tau_max: float = eqx.field(static=True, default=1e-3)
+    """Width of the smooth minima, in log improvement [-]."""
+
+    def __call__(self, X: Float[Array, "q d"]) -> Scalar:
+        """Value of a batch."""
+        samples, log_weight = self.draws(X)
+        _check_objectives(samples, self.boxes.lower.shape[-1])
+        log_weight = jnp.broadcast_to(log_weight, samples.shape[:2])
+
+        def one(points: Array, boxes: BoxDecomposition, weight: Array) -> Array:
+            return log_hypervolume_improvement(
+                points, boxes, weight, tau_relu=self.tau_relu, tau_max=self.tau_max
+            )
+
+        log_volume = jax.vmap(one)(samples, self.boxes, log_weight)
+        return log_mean_exp(jax.nn.logsumexp(log_volume, axis=1))
+
+
+def noisy_front(
+    draws: Draws, baseline: Float[Array, "P d"], is_there: Array, ref_point: Float[Array, "m"]
+) -> tuple[PinnedDraws, Float[Array, "S P m"]]:
+    """Sample the baseline once.
 
     Args:
         draws: Surrogate, base samples and constraints.
         baseline: Points already run, and pending ones.
+        is_there: Which rows hold a point.
         ref_point: Reference point.
 
     Returns:
-        The acquisition; infeasible baseline points (log weight below log 0.5) do not count
-        towards the front.
+        Draws at further points, and the baseline's samples; those of infeasible points lie at
+        the reference point, where they do not count.
     """
-    samples, log_weight = draws(baseline)
-    _check_objectives(samples, ref_point.shape[0])
-    legal = jnp.broadcast_to(log_weight > -jnp.log(2.0), samples.shape[:2])
-    samples = jnp.where(legal[:, :, None], samples, ref_point[None, None, :])
-    boxes = jax.vmap(nondominated_boxes, (0, None))(samples, ref_point)
-    return NoisyExpectedHypervolumeImprovement(draws, baseline, boxes)
+    known, legal, rest = draws.pin(baseline)
+    _check_objectives(known, ref_point.shape[0])
+    legal = jnp.broadcast_to(legal & is_there[None, :], known.shape[:2])
+    return rest, jnp.where(legal[:, :, None], known, ref_point[None, None, :])
+
+
+def noisy_boxes(
+    draws: Draws, baseline: Float[Array, "P d"], is_there: Array, ref_point: Float[Array, "m"]
+) -> tuple[PinnedDraws, BoxDecomposition]:
+    """As `noisy_front`, with every sample's front cut into boxes."""
+    rest, known = noisy_front(draws, baseline, is_there, ref_point)
+    return rest, jax.vmap(nondominated_boxes, (0, None))(known, ref_point)
 
 
 class NoisyParEGO(eqx.Module):
@@ -140,66 +237,80 @@ class NoisyParEGO(eqx.Module):
     is built point by point with new weights.
     """
 
-    draws: Draws
-    """Surrogate, base samples and constraints."""
-    baseline: Float[Array, "P d"]
-    """Points already run, and pending ones."""
+    draws: PinnedDraws
+    """Surrogate, base samples and constraints, joint with the baseline."""
     weights: Float[Array, "m"]
     """Weights of the objectives [-], summing to one."""
     low: Float[Array, "m"]
     """Smallest baseline value of each objective, for scaling."""
     high: Float[Array, "m"]
     """Largest baseline value of each objective, for scaling."""
-    augmentation: Scalar = eqx.field(converter=lambda v: jnp.asarray(v, float), default=0.05)
+    augmentation: Scalar
     """Weight of the sum beside the worst objective [-]."""
-
-    def scalarise(self, Y: Float[Array, "... m"]) -> Float[Array, "..."]:
-        """Augmented Chebyshev value, more is better.
-
-        Args:
-            Y: Objective vectors.
-
-        Returns:
-            One number per vector [-].
-        """
-        shape = (1,) * (Y.ndim - 1) + (-1,)
-        span = jnp.where(self.high > self.low, self.high - self.low, 1.0)
-        regret = (self.high.reshape(shape) - Y) / span.reshape(shape)
-        weighted = self.weights.reshape(shape) * regret
-        return -(jnp.max(weighted, axis=-1) + self.augmentation * jnp.sum(weighted, axis=-1))
+    best: Float[Array, "S"]
+    """Best feasible scalarised baseline value on every sample [-]."""
 
     def __call__(self, X: Float[Array, "q d"]) -> Scalar:
         """Value of a batch."""
-        P = self.baseline.shape[0]
-        samples, log_weight = self.draws(jnp.concatenate([self.baseline, X], axis=0))
+        samples, log_weight = self.draws(X)
         _check_objectives(samples, self.weights.shape[0])
-        value = self.scalarise(samples)
-        legal = jnp.broadcast_to(log_weight > -jnp.log(2.0), value.shape)
-        # with no legal baseline point, the worst one seen stands in for the incumbent
-        known = jnp.where(legal[:, :P], value[:, :P], jnp.min(value[:, :P], axis=1, keepdims=True))
-        best = jnp.max(known, axis=1, keepdims=True)
-        gain = jnp.maximum(value[:, P:] - best, 0.0) * jnp.exp(log_weight[:, P:])
+        value = scalarise(samples, self.weights, (self.low, self.high), self.augmentation)
+        gain = jnp.maximum(value - self.best[:, None], 0.0) * jnp.exp(log_weight)
         return jnp.mean(jnp.max(gain, axis=1))
+
+
+def scalarise(
+    Y: Float[Array, "... m"],
+    weights: Float[Array, "m"],
+    scale: tuple[Array, Array],
+    augmentation: Array,
+) -> Float[Array, "..."]:
+    """Augmented Chebyshev value, more is better.
+
+    Args:
+        Y: Objective vectors.
+        weights: Weights of the objectives.
+        scale: Smallest and largest value of each objective, `(m,)` each.
+        augmentation: Weight of the sum beside the worst objective [-].
+
+    Returns:
+        One number per vector [-].
+    """
+    shape = (1,) * (Y.ndim - 1) + (-1,)
+    low, high = scale
+    span = jnp.where(high > low, high - low, 1.0)
+    regret = (high.reshape(shape) - Y) / span.reshape(shape)
+    weighted = weights.reshape(shape) * regret
+    return -(jnp.max(weighted, axis=-1) + augmentation * jnp.sum(weighted, axis=-1))
 
 
 def noisy_parego(
     draws: Draws,
     baseline: Float[Array, "P d"],
+    is_there: Array,
     weights: Float[Array, "m"],
     augmentation: float = 0.05,
+    *,
+    n_run: int,
 ) -> NoisyParEGO:
-    """Build qNParEGO: scale the objectives by the range of the baseline's posterior means.
+    """Build qNParEGO: scale the objectives by the range of the run points' posterior means.
 
     Args:
         draws: Surrogate, base samples and constraints.
         baseline: Points already run, and pending ones.
+        is_there: Which rows hold a point.
         weights: Weights of the objectives, not negative, summing to one.
         augmentation: Weight of the sum beside the worst objective [-].
+        n_run: Rows of the baseline that were run; the pending ones follow.
 
     Returns:
         The acquisition.
     """
-    mean, _ = draws.model.posterior(baseline)
+    mean, _ = draws.model.posterior(baseline[:n_run])
     _check_objectives(mean[None], weights.shape[0])
     low, high = jnp.min(mean, axis=0), jnp.max(mean, axis=0)
-    return NoisyParEGO(draws, baseline, weights, low, high, augmentation)
+    known, legal, rest = draws.pin(baseline)
+    share = jnp.asarray(augmentation, float)
+    value = scalarise(known, weights, (low, high), share)
+    best = best_known(value, legal & is_there[None, :])
+    return NoisyParEGO(rest, weights, low, high, share, best)

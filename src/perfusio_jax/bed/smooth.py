@@ -20,6 +20,8 @@ _TAIL = 5.0
 """Standard deviations below which the continued fraction takes over [-]."""
 _TAIL_TERMS = 40
 """Terms of the continued fraction; relative error below 1e-15 at `_TAIL`."""
+_UNROLLED = 6
+"""Largest matrix whose Cholesky factor is written out."""
 
 
 def _mills_remainder(v: Array) -> Array:
@@ -102,15 +104,57 @@ def log_fatplus(x: Float[Array, "..."], tau: Array | float) -> Float[Array, "...
     Returns:
         Log value [-].
     """
-    scaled = x / tau
-    edge = -1e3
-    head = jnp.maximum(scaled, edge)
-    tail = jnp.minimum(scaled, edge)
-    value = jnp.log(jax.nn.softplus(head) + 0.1 * _cauchy(head))
-    # beyond the edge softplus is zero in both precisions: log(0.1 / (1 + x^2))
-    inverse_square = (1.0 / tail) ** 2
-    beyond = math.log(0.1) - 2.0 * jnp.log(-tail) - jnp.log1p(inverse_square)
-    return jnp.log(jnp.asarray(tau, x.dtype)) + jnp.where(scaled > edge, value, beyond)
+    tau = jnp.asarray(tau, x.dtype)
+    return jnp.log(tau) + _log_unit_fatplus(x / tau)
+
+
+@jax.custom_jvp
+def _log_unit_fatplus(x: Array) -> Array:
+    return _log_fatplus_and_slope(x)[0]
+
+
+@_log_unit_fatplus.defjvp
+def _log_unit_fatplus_jvp(primals, tangents):
+    value, slope = _log_fatplus_and_slope(primals[0])
+    return value, slope * tangents[0]
+
+
+def _log_fatplus_and_slope(x: Array) -> tuple[Array, Array]:
+    """Logarithm of `softplus(x) + 0.1 / (1 + x^2)` and its derivative, one logarithm each."""
+    decay = jnp.exp(-jnp.abs(x))
+    softplus = jnp.maximum(x, 0.0) + jnp.log1p(decay)
+    sigmoid = jnp.where(x > 0, 1.0, decay) / (1.0 + decay)
+    # where the square overflows softplus is zero: twice the log of the root continues the curve
+    huge = float(jnp.finfo(x.dtype).max) ** 0.25
+    is_far = x < -huge
+    near = jnp.clip(x, -huge, huge)
+    cauchy = _cauchy(near)
+    fat = softplus + 0.1 * cauchy
+    far = jnp.where(is_far, x, -1.0)
+    log = jnp.log(jnp.where(is_far, -math.sqrt(0.1) / far, fat))
+    slope = (sigmoid - 0.2 * near * cauchy**2) / fat
+    return jnp.where(is_far, 2.0 * log, log), jnp.where(is_far, -2.0 / far, slope)
+
+
+def log_fatmoid(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Logarithm of a smooth step from 0 to 1 whose lower tail falls like `1/x^2`.
+
+    Args:
+        x: Distance from the step in widths [-]; below zero is the lower side.
+
+    Returns:
+        Log value [-], `log(1/2)` at zero.
+
+    Reference:
+        Ament et al. (2023), appendix A.4.
+    """
+    turn = 1.0 / math.sqrt(3.0)
+    # beyond the root of the largest number the square would overflow
+    low = jnp.maximum(jnp.minimum(x, 0.0), -(float(jnp.finfo(x.dtype).max) ** 0.25))
+    high = jnp.maximum(x, 0.0)
+    below = math.log(2.0 / 3.0) - jnp.log1p((low - turn) ** 2)
+    above = jnp.log1p(-2.0 / 3.0 * _cauchy(high + turn))
+    return jnp.where(x < 0, below, above)
 
 
 def fatmax(x: Float[Array, "..."], tau: float, axis: int = -1) -> Float[Array, "..."]:
@@ -133,6 +177,20 @@ def fatmax(x: Float[Array, "..."], tau: float, axis: int = -1) -> Float[Array, "
     return jnp.squeeze(top, axis) + tau * jnp.log(jnp.sum(weight, axis=axis))
 
 
+def fatmin(x: Float[Array, "..."], tau: float, axis: int = -1) -> Float[Array, "..."]:
+    """Smooth minimum along an axis, as `fatmax`.
+
+    Args:
+        x: Finite values.
+        tau: Width of the smoothing, unit of `x`, above zero.
+        axis: Axis to reduce.
+
+    Returns:
+        Value between the minimum minus `tau * log(n)` and the minimum.
+    """
+    return -fatmax(-x, tau, axis=axis)
+
+
 def log_mean_exp(x: Float[Array, "..."], axis: int = 0) -> Float[Array, "..."]:
     """Logarithm of the mean of exponentials along an axis.
 
@@ -148,3 +206,31 @@ def log_mean_exp(x: Float[Array, "..."], axis: int = 0) -> Float[Array, "..."]:
 
 def _cauchy(x: Array) -> Array:
     return 1.0 / (1.0 + x**2)
+
+
+def cholesky_small(matrix: Float[Array, "... n n"], *, unroll: bool = True) -> Array:
+    """Lower Cholesky factors of many small matrices.
+
+    Written out entry by entry for at most `_UNROLLED` rows, so that a batch runs as plain
+    vector arithmetic instead of one library call per matrix.
+
+    Args:
+        matrix: Symmetric positive definite matrices.
+        unroll: Whether it may be written out.
+
+    Returns:
+        Factors; NaN where a matrix is not positive definite.
+    """
+    n = matrix.shape[-1]
+    if n > _UNROLLED or not unroll:
+        return jnp.linalg.cholesky(matrix)
+    L: list[list[Array]] = [[] for _ in range(n)]
+    for i in range(n):
+        for j in range(i + 1):
+            rest = matrix[..., i, j]
+            for k in range(j):
+                rest = rest - L[i][k] * L[j][k]
+            L[i].append(jnp.sqrt(rest) if i == j else rest / L[j][j])
+    zero = jnp.zeros_like(matrix[..., 0, 0])
+    rows = [jnp.stack([*row, *[zero] * (n - len(row))], axis=-1) for row in L]
+    return jnp.stack(rows, axis=-2)
