@@ -100,7 +100,9 @@ def test_branin_trace_count_and_same_bytes():
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     assert int(info.n_converged) == 10 and int(info.n_duplicates) >= 7
-    assert int(info.n_evals) == 512 + 10 * int(info.n_rounds)
+    # at least one evaluation per step and start, none after a start has stopped
+    spent = int(info.n_evals) - 512
+    assert int(np.sum(info.n_steps)) + 10 <= spent <= 8 * int(info.n_rounds)
     assert float(info.gradient_norms[info.best]) < 1e-5
     assert not bool(info.is_flat) and int(info.n_raw_nonfinite) == 0
     candidates, values, _ = optimise_acquisition_with_info(

@@ -1,7 +1,9 @@
 """Bayesian experimental design: objectives, acquisitions, the search and the daily policy."""
 
 from perfusio_jax.bed.acquisitions import ACQUISITION_NAMES as ACQUISITION_NAMES
+from perfusio_jax.bed.acquisitions import OWN_ACQUISITIONS as OWN_ACQUISITIONS
 from perfusio_jax.bed.acquisitions import Acquisition as Acquisition
+from perfusio_jax.bed.acquisitions import FallbackWarning as FallbackWarning
 from perfusio_jax.bed.acquisitions import build_acquisition as build_acquisition
 from perfusio_jax.bed.acquisitions import incumbent_value as incumbent_value
 from perfusio_jax.bed.boxes import BoxDecomposition as BoxDecomposition
@@ -13,6 +15,7 @@ from perfusio_jax.bed.constraints import bleed_below_perfusion as bleed_below_pe
 from perfusio_jax.bed.constraints import chance_feasibility as chance_feasibility
 from perfusio_jax.bed.constraints import control_limits as control_limits
 from perfusio_jax.bed.constraints import probability_kept as probability_kept
+from perfusio_jax.bed.draws import OutcomeConstraint as OutcomeConstraint
 from perfusio_jax.bed.objectives import MultiObjectiveOFV as MultiObjectiveOFV
 from perfusio_jax.bed.objectives import TargetSpec as TargetSpec
 from perfusio_jax.bed.objectives import TargetTrackingOFV as TargetTrackingOFV
@@ -31,14 +34,18 @@ from perfusio_jax.bed.recommend import Outlook as Outlook
 from perfusio_jax.bed.recommend import Preferences as Preferences
 from perfusio_jax.bed.recommend import RecommendInfo as RecommendInfo
 from perfusio_jax.bed.recommend import recommend as recommend
+from perfusio_jax.bed.regions import TrustRegion as TrustRegion
 from perfusio_jax.bed.sampling import normal_base_samples as normal_base_samples
 from perfusio_jax.bed.sampling import sobol_points as sobol_points
 from perfusio_jax.bed.search import SearchInfo as SearchInfo
 from perfusio_jax.bed.search import SearchSettings as SearchSettings
+from perfusio_jax.bed.search import choose_from_pool as choose_from_pool
+from perfusio_jax.bed.search import describe_search as describe_search
 from perfusio_jax.bed.search import optimise_acquisition as optimise_acquisition
 from perfusio_jax.bed.search import (
     optimise_acquisition_with_info as optimise_acquisition_with_info,
 )
+from perfusio_jax.bed.search import optimise_sequentially as optimise_sequentially
 from perfusio_jax.bed.surrogates import GaussianSurrogate as GaussianSurrogate
 from perfusio_jax.bed.surrogates import RolloutSurrogate as RolloutSurrogate
 from perfusio_jax.bed.surrogates import Surrogate as Surrogate

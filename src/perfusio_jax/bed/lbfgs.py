@@ -1,9 +1,10 @@
 """Projected L-BFGS on a polytope, written so that many starts run as one batch.
 
-Every start is a *lane*, a small state machine. One round evaluates value and gradient once at
-the trial point of every lane; a lane whose trial is accepted stores the curvature pair and
+Every start runs in a *lane*, a small state machine. One round evaluates value and gradient once
+at the trial point of every lane; a lane whose trial is accepted stores the curvature pair and
 plans its next step, a lane whose trial is refused shortens it. No lane waits for another's
-line search, and nothing is evaluated twice.
+line search, and nothing is evaluated twice. A lane that has stopped takes the next start from
+the queue, so that few lanes serve many starts and none idles while there is work.
 
 Reference:
     Bertsekas (1982), Projected Newton methods for optimization problems with simple
@@ -12,6 +13,7 @@ Reference:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -51,6 +53,8 @@ class Lane(eqx.Module):
     """Accepted steps in a row without a decrease that counts."""
     n_steps: Int[Array, ""]
     """Accepted steps."""
+    n_evals: Int[Array, ""]
+    """Evaluations made."""
     is_done: Bool[Array, ""]
     """Whether the lane has stopped."""
     code: Int[Array, ""]
@@ -73,6 +77,25 @@ Objective = Callable[[Array, Array], tuple[Array, Array]]
 ceiling the trial will be refused, and the gradient is not looked at."""
 
 
+class Ends(eqx.Module):
+    """Where every start ended."""
+
+    z: Float[Array, "R q d"]
+    """Points."""
+    f: Float[Array, "R"]
+    """Values there; infinite where the start was lost."""
+    g: Float[Array, "R q d"]
+    """Gradients there."""
+    code: Int[Array, "R"]
+    """Result codes, `Result`."""
+    n_steps: Int[Array, "R"]
+    """Accepted steps."""
+    n_evals: Int[Array, "R"]
+    """Evaluations made."""
+    n_rounds: Int[Array, ""]
+    """Rounds until the last one had stopped."""
+
+
 def minimise_lanes(
     objective: Objective,
     polytope: Polytope,
@@ -81,73 +104,123 @@ def minimise_lanes(
     tolerances: Tolerances,
     memory: int = 10,
     max_rounds: int = 200,
-    is_sequential: bool = False,
-) -> tuple[Lane, Int[Array, ""], Int[Array, ""]]:
+    n_lanes: int = 8,
+) -> Ends:
     """Run all starts to the end.
 
     Args:
         objective: Value and gradient at one batch of candidates `(q,d)`.
-        polytope: Limits each candidate keeps.
-        starts: Feasible starting batches.
+        polytope: Limits each candidate keeps; its arrays may have a first axis of length q if
+            the candidates' limits differ.
+        starts: Feasible starting batches; those in front run first.
         tolerances: When to stop.
         memory: Curvature pairs kept.
-        max_rounds: Evaluations of every lane, the first included.
-        is_sequential: Evaluate lanes one after the other and skip those that have stopped,
-            instead of all at once: for objectives that fill the processor by themselves.
+        max_rounds: Evaluations of every start at most, the first included.
+        n_lanes: Starts evaluated at once. One lane: for objectives that fill the processor by
+            themselves.
 
     Returns:
-        Final lanes (leading axis R), the number of rounds, and of evaluations made.
+        The ends, in the order of the starts.
     """
     R, q, d = starts.shape
+    n, W = q * d, min(n_lanes, R)
     geometry = _Geometry(polytope, q, d)
+    flat = starts.reshape(R, n)
+    k = min(memory, n + 2)
 
-    def evaluate(lanes: Lane) -> tuple[Array, Array]:
-        points = lanes.trial.reshape(R, q, d)
-        ceilings = jax.vmap(_ceiling)(lanes)
-        if is_sequential:
-            old = (lanes.f, lanes.g.reshape(R, q, d))
-            value, gradient = jax.lax.map(
-                lambda x: jax.lax.cond(x[0], lambda: x[3], lambda: objective(x[1], x[2])),
-                (lanes.is_done, points, ceilings, old),
-            )
-        else:
-            value, gradient = jax.vmap(objective)(points, ceilings)
-        return value, gradient.reshape(R, q * d)
+    def fresh(z: Array) -> Lane:
+        zero = jnp.zeros((), z.dtype)
+        none = jnp.zeros((), int)
+        return Lane(
+            z=z,
+            f=zero + jnp.inf,
+            g=jnp.zeros_like(z),
+            direction=jnp.zeros_like(z),
+            step=zero,
+            trial=z,
+            S=jnp.zeros((k, n), z.dtype),
+            Y=jnp.zeros((k, n), z.dtype),
+            first_length=zero + 0.1,
+            quiet=none,
+            n_steps=none,
+            n_evals=none,
+            is_done=jnp.zeros((), bool),
+            code=none + Result.MAX_STEPS.value,
+        )
 
-    flat = starts.reshape(R, q * d)
-    k = min(memory, q * d + 2)
-    zero = jnp.zeros((R,), flat.dtype)
-    empty = Lane(
-        z=flat,
-        f=zero + jnp.inf,
-        g=jnp.zeros_like(flat),
-        direction=jnp.zeros_like(flat),
-        step=zero,
-        trial=flat,
-        S=jnp.zeros((R, k, q * d), flat.dtype),
-        Y=jnp.zeros((R, k, q * d), flat.dtype),
-        first_length=zero + 0.1,
-        quiet=jnp.zeros((R,), int),
-        n_steps=jnp.zeros((R,), int),
-        is_done=jnp.zeros((R,), bool),
-        code=jnp.full((R,), Result.MAX_STEPS.value),
+    def unfinished(carry: _Carry) -> Array:
+        return jnp.any(carry.start < R)
+
+    def one_round(carry: _Carry) -> _Carry:
+        lanes = carry.lanes
+        points = lanes.trial.reshape(W, q, d)
+        value, gradient = _map(objective, (points, jax.vmap(_ceiling)(lanes)), W)
+        lanes = _map(
+            lambda lane, f, g: _advance(lane, f, g.reshape(n), geometry, tolerances, max_rounds),
+            (lanes, value, gradient),
+            W,
+        )
+        is_new = lanes.is_done & (carry.start < R)
+        # row R takes what nobody wants
+        row = jnp.where(is_new, carry.start, R)
+        numbers = [lanes.f, *(jnp.asarray(v, flat.dtype) for v in (lanes.code, lanes.n_steps))]
+        numbers.append(jnp.asarray(lanes.n_evals, flat.dtype))
+        packed = jnp.concatenate([lanes.z, lanes.g, jnp.stack(numbers, axis=1)], axis=1)
+        order = carry.next + jnp.cumsum(jnp.asarray(is_new, int)) - 1
+        start = jnp.where(is_new, jnp.minimum(order, R), carry.start)
+        renewed = jax.vmap(fresh)(flat[jnp.minimum(start, R - 1)])
+        return _Carry(
+            lanes=jax.tree.map(lambda a, b: _where(is_new, a, b), renewed, lanes),
+            start=start,
+            next=carry.next + jnp.sum(jnp.asarray(is_new, int)),
+            ends=carry.ends.at[row].set(packed),
+            n_rounds=carry.n_rounds + 1,
+        )
+
+    first = _Carry(
+        lanes=jax.vmap(fresh)(flat[:W]),
+        start=jnp.arange(W),
+        next=jnp.asarray(W),
+        ends=jnp.zeros((R + 1, 2 * n + 4), flat.dtype),
+        n_rounds=jnp.zeros((), int),
+    )
+    last = jax.lax.while_loop(unfinished, one_round, first)
+    ends = last.ends[:R]
+    counts = jnp.asarray(ends[:, 2 * n + 1 :], int)
+    return Ends(
+        z=ends[:, :n].reshape(R, q, d),
+        f=ends[:, 2 * n],
+        g=ends[:, n : 2 * n].reshape(R, q, d),
+        code=counts[:, 0],
+        n_steps=counts[:, 1],
+        n_evals=counts[:, 2],
+        n_rounds=last.n_rounds,
     )
 
-    def unfinished(carry: tuple[Lane, Array, Array]) -> Array:
-        lanes, n_rounds, _ = carry
-        return (n_rounds < max_rounds) & ~jnp.all(lanes.is_done)
 
-    def one_round(carry: tuple[Lane, Array, Array]) -> tuple[Lane, Array, Array]:
-        lanes, n_rounds, n_evals = carry
-        value, gradient = evaluate(lanes)
-        n_new = jnp.sum(jnp.asarray(~lanes.is_done, int)) if is_sequential else R
-        moved = jax.vmap(lambda lane, f, g: _advance(lane, f, g, geometry, tolerances))(
-            lanes, value, gradient
-        )
-        return moved, n_rounds + 1, n_evals + n_new
+class _Carry(eqx.Module):
+    lanes: Lane
+    """Leading axis the lanes."""
+    start: Int[Array, "W"]
+    """Which start a lane runs; R if none is left."""
+    next: Int[Array, ""]
+    """First start of the queue."""
+    ends: Float[Array, "R+1 k"]
+    """Point, gradient, value, code, steps, evaluations of the starts that have stopped."""
+    n_rounds: Int[Array, ""]
+    """Rounds so far."""
 
-    zero_count = jnp.zeros((), int)
-    return jax.lax.while_loop(unfinished, one_round, (empty, zero_count, zero_count))
+
+def _map(function: Callable[..., Any], args: tuple[Any, ...], n: int) -> Any:
+    """`vmap`, or a plain call for one lane: batch rules can be slower than none."""
+    if n > 1:
+        return jax.vmap(function)(*args)
+    result = function(*jax.tree.map(lambda leaf: leaf[0], args))
+    return jax.tree.map(lambda leaf: leaf[None], result)
+
+
+def _where(mask: Array, one: Array, other: Array) -> Array:
+    return jnp.where(mask.reshape(mask.shape + (1,) * (one.ndim - 1)), one, other)
 
 
 class _Geometry:
@@ -157,17 +230,22 @@ class _Geometry:
         self.polytope, self.shape = polytope, (q, d)
 
     def project(self, flat: Array) -> Array:
-        return jax.vmap(self.polytope.project)(flat.reshape(self.shape)).reshape(-1)
+        found = self._each(lambda box, z: box.project(z), flat.reshape(self.shape))
+        return found.reshape(-1)
 
     def tangent(self, flat: Array, g: Array) -> tuple[Array, tuple[Array, Array]]:
         """Projected steepest descent, and the face one stays on along it."""
 
-        def one(z: Array, gradient: Array) -> tuple[Array, Array, Array]:
-            p, held, rows = self.polytope.tangent(z, gradient)
-            return p, held, face_basis(held, jnp.where(rows[:, None], self.polytope.A, 0.0))
+        def one(box: Polytope, z: Array, gradient: Array) -> tuple[Array, Array, Array]:
+            p, held, rows = box.tangent(z, gradient)
+            return p, held, face_basis(held, jnp.where(rows[:, None], box.A, 0.0))
 
-        p, held, basis = jax.vmap(one)(flat.reshape(self.shape), g.reshape(self.shape))
+        p, held, basis = self._each(one, flat.reshape(self.shape), g.reshape(self.shape))
         return p.reshape(-1), (held, basis)
+
+    def _each(self, function: Callable[..., Any], *args: Array) -> Any:
+        axis = 0 if self.polytope.lower.ndim == 2 else None
+        return jax.vmap(function, in_axes=(axis, *(0 for _ in args)))(self.polytope, *args)
 
     def along(self, flat: Array, face: tuple[Array, Array]) -> Array:
         return jax.vmap(along_face)(flat.reshape(self.shape), *face).reshape(-1)
@@ -182,7 +260,14 @@ def _ceiling(lane: Lane) -> Array:
     return jnp.where(jnp.isinf(lane.f), jnp.inf, lane.f + ARMIJO * slope + slack)
 
 
-def _advance(lane: Lane, f: Array, g: Array, geometry: _Geometry, tolerances: Tolerances) -> Lane:
+def _advance(
+    lane: Lane,
+    f: Array,
+    g: Array,
+    geometry: _Geometry,
+    tolerances: Tolerances,
+    max_evals: int,
+) -> Lane:
     """What one lane does with the value and gradient at its trial point.
 
     Accepted: move, remember the curvature, plan anew. Refused: shorten the step; if that is
@@ -239,7 +324,8 @@ def _advance(lane: Lane, f: Array, g: Array, geometry: _Geometry, tolerances: To
         first_length=first_length,
         quiet=quiet,
         n_steps=lane.n_steps + jnp.where(accepted & ~is_first, 1, 0),
-        is_done=has_converged | gives_up,
+        n_evals=lane.n_evals + 1,
+        is_done=has_converged | gives_up | (lane.n_evals + 1 >= max_evals),
         code=code,
     )
     return jax.tree.map(lambda a, b: jnp.where(lane.is_done, a, b), lane, new)

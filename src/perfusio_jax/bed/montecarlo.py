@@ -136,7 +136,9 @@ def noisy_log_improvement(
     """
     known, legal, rest = draws.pin(baseline)
     _improvement(known, jnp.zeros(()))
-    return MCLogNoisyExpectedImprovement(rest, best_known(known, legal & is_there), **options)
+    return MCLogNoisyExpectedImprovement(
+        rest, best_known(known, legal & is_there[None, :]), **options
+    )
 
 
 def best_known(values: Float[Array, "S P"], legal: Array) -> Float[Array, "S"]:

@@ -90,6 +90,17 @@ class Polytope(eqx.Module):
         held_rows = touching & pushing & ((rows @ -g) > 0.0)
         return jnp.where(held, 0.0, p), held, held_rows
 
+    def settle(self, z: Float[Array, "d"]) -> Float[Array, "d"]:
+        """Take away what rounding left of a violation, towards the inner point.
+
+        Args:
+            z: Point that keeps every limit but for rounding errors.
+
+        Returns:
+            Point that keeps them to rounding of its own units.
+        """
+        return _pull(self, z)
+
     def violation(self, z: Float[Array, "d"]) -> Float[Array, ""]:
         """Largest amount by which any limit is exceeded; zero if all are kept."""
         outside = jnp.maximum(self.lower - z, z - self.upper)

@@ -4,6 +4,8 @@ They are made on the host by SciPy and handed to compiled code as arguments, so 
 never means a new compile.
 """
 
+from functools import lru_cache
+
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtri
@@ -33,8 +35,16 @@ def sobol_points(n: int, d: int, *, seed: int) -> Float[np.ndarray, "n d"]:
             f"sobol_points was asked for {n} points in {d} dimensions; it gives at least 1 point "
             f"in 1 to {_MAX_SOBOL_DIMENSION} dimensions."
         )
+    return _sobol(n, d, seed)
+
+
+@lru_cache(maxsize=64)
+def _sobol(n: int, d: int, seed: int) -> np.ndarray:
+    """A search repeated every day asks for the same points: they are kept, read-only."""
     engine = qmc.Sobol(d, scramble=True, rng=np.random.default_rng(seed))
-    return engine.random_base2(max(0, int(n - 1).bit_length()))[:n]
+    points = engine.random_base2(max(0, int(n - 1).bit_length()))[:n]
+    points.setflags(write=False)
+    return points
 
 
 def normal_base_samples(n: int, shape: tuple[int, ...], *, seed: int) -> Float[Array, "n ..."]:

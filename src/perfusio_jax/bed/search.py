@@ -1,255 +1,38 @@
-"""Maximising an acquisition function over set-points: many starts at once, one compile.
+"""Maximising an acquisition function over set-points: the calls people make.
 
-Sobol points are scored, starts are drawn among them by a Boltzmann rule, and all starts climb
-together by projected L-BFGS (`lbfgs`), jointly over the candidates of a batch. Coordinates are
-normalised to the box; bounds hold exactly and linear constraints to rounding throughout.
+`optimise_acquisition` searches for a whole batch jointly; `optimise_sequentially` chooses a
+large batch one candidate after the other; `choose_from_pool` picks from a finite list. Limits
+are a box, narrowed by fixed features, a trust region and the largest change from the read-back,
+and cut by linear constraints; set-points that take only some values are rounded and the others
+climb again. The climb itself is `ascent`.
 
 The acquisition is an argument of the compiled function: one with new data, a new incumbent or
 other bounds, but the same shapes, does not compile again.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import Array, ArrayLike, Bool, ConfigError, Float, Int, Key, Result
-from perfusio_jax.bed.lbfgs import Tolerances, minimise_lanes
-from perfusio_jax.bed.polytope import Polytope, make_polytope
+from perfusio_jax._core import Array, ArrayLike, ConfigError, Float, Result
+from perfusio_jax.bed.ascent import DIFFERENCE_STEP as DIFFERENCE_STEP
+from perfusio_jax.bed.ascent import DUPLICATE_DISTANCE as DUPLICATE_DISTANCE
+from perfusio_jax.bed.ascent import SearchInfo as SearchInfo
+from perfusio_jax.bed.ascent import SearchSettings as SearchSettings
+from perfusio_jax.bed.ascent import _maximise
+from perfusio_jax.bed.ascent import choose_starts as choose_starts
+from perfusio_jax.bed.ascent import climb as climb
+from perfusio_jax.bed.ascent import maximise as maximise
+from perfusio_jax.bed.ascent import raw_points as raw_points
+from perfusio_jax.bed.ascent import score as score
+from perfusio_jax.bed.ascent import to_unit as to_unit
+from perfusio_jax.bed.discrete import check_levels, settle_levels
+from perfusio_jax.bed.polytope import make_polytope
+from perfusio_jax.bed.regions import TrustRegion, narrowed_bounds
 from perfusio_jax.bed.sampling import sobol_points
-
-DUPLICATE_DISTANCE = 1e-3
-"""Largest normalised coordinate difference of two ends that count as one optimum [-]."""
-
-DIFFERENCE_STEP = 1e-5
-"""Step of the one-sided differences, normalised coordinates [-]; for 64-bit floats."""
-
-
-class SearchSettings(NamedTuple):
-    """Sizes and tolerances of a search; a change of any of them compiles anew."""
-
-    n_restarts: int = 10
-    """Starts that climb."""
-    n_raw_samples: int = 512
-    """Sobol points scored first."""
-    max_rounds: int = 200
-    """Value-and-gradient evaluations per start, at most."""
-    memory: int = 10
-    """Curvature pairs kept."""
-    raw_batch: int = 64
-    """Raw points evaluated at once: memory against speed."""
-    eta: float = 2.0
-    """Sharpness of the Boltzmann rule [-]; 0 draws uniformly."""
-    gradient_tolerance: float = 1e-7
-    """Largest projected gradient entry at the end, per unit of value spread."""
-    value_tolerance: float = 1e-11
-    """Relative increase that counts as progress [-]."""
-    derivative: str = "reverse"
-    """`reverse` or `forward` mode, or `difference`: one-sided differences of `DIFFERENCE_STEP`
-    in normalised coordinates, for acquisitions that run fast but compile slowly."""
-    is_sequential: bool = False
-    """Evaluate the starts one after the other, skipping those that have stopped."""
-
-
-class SearchInfo(NamedTuple):
-    """Diagnostics of one search; arrays, so that it passes through `jit` and `vmap`."""
-
-    candidates: Float[Array, "R q d"]
-    """Where every start ended, unit of the set-points."""
-    values: Float[Array, "R"]
-    """Acquisition there; NaN where the start was lost."""
-    codes: Int[Array, "R"]
-    """Result code of every start, `Result`."""
-    n_steps: Int[Array, "R"]
-    """Accepted steps of every start."""
-    gradient_norms: Float[Array, "R"]
-    """Largest entry of the projected gradient at the end, normalised coordinates."""
-    n_converged: Int[Array, ""]
-    """Starts that met a tolerance."""
-    n_duplicates: Int[Array, ""]
-    """Starts that ended where a better one did."""
-    n_rounds: Int[Array, ""]
-    """Rounds of value-and-gradient evaluations."""
-    n_evals: Int[Array, ""]
-    """Acquisition evaluations in all, raw ones and those of every start; one with its gradient
-    counts once."""
-    n_raw_nonfinite: Int[Array, ""]
-    """Raw points whose value was NaN or infinite; masked, never chosen."""
-    is_flat: Bool[Array, ""]
-    """Whether all finite raw values were equal: the result is then only a feasible point."""
-    best: Int[Array, ""]
-    """Index of the start that won."""
-    violation: Float[Array, ""]
-    """Largest amount by which the result exceeds any limit, normalised coordinates."""
-    gradient: Float[Array, "q d"]
-    """Gradient of the acquisition at the result, per whole range of each set-point."""
-
-
-def maximise(
-    acqf: Callable[[Array], Array],
-    box: Polytope,
-    raw: Float[Array, "N q d"],
-    starts: Float[Array, "s q d"] | None = None,
-    *,
-    key: Key,
-    settings: SearchSettings,
-) -> tuple[Float[Array, "q d"], Float[Array, ""], SearchInfo]:
-    """Pure core of the search, for callers that compile it themselves.
-
-    Args:
-        acqf: Batch of candidates `(q,d)` in, one number out.
-        box: Limits, unit of the set-points.
-        raw: Points of the unit cube, scored before the climb.
-        starts: Further starts in the unit of the set-points, used beside `n_restarts` drawn
-            ones; projected onto the limits first.
-        key: Draws the starts.
-        settings: Sizes and tolerances.
-
-    Returns:
-        Best batch, its value, diagnostics. If no evaluation was finite the value is NaN and
-        the batch the inner point of the limits.
-    """
-    unit, to_physical = _normalise(box)
-    points = jax.vmap(jax.vmap(unit.fold))(raw)
-    batch_size = _divisor(raw.shape[0], settings.raw_batch)
-    scores = jax.lax.map(lambda z: acqf(to_physical(z)), points, batch_size=batch_size)
-    z0 = points[choose_starts(scores, settings, key=key)]
-    if starts is not None:
-        z0 = jnp.concatenate([to_unit(box, starts), z0], axis=0)
-    return climb(acqf, box, z0, scores, settings=settings)
-
-
-def raw_points(box: Polytope, raw: Float[Array, "N q d"]) -> Float[Array, "N q d"]:
-    """Points of the unit cube as feasible set-points.
-
-    Args:
-        box: Limits.
-        raw: Points of the unit cube.
-
-    Returns:
-        Candidates in their own units.
-    """
-    unit, to_physical = _normalise(box)
-    return jax.vmap(to_physical)(jax.vmap(jax.vmap(unit.fold))(raw))
-
-
-def climb(
-    acqf: Callable[[Array], Array],
-    box: Polytope,
-    starts: Float[Array, "R q d"],
-    scores: Float[Array, "N"],
-    *,
-    settings: SearchSettings,
-) -> tuple[Float[Array, "q d"], Float[Array, ""], SearchInfo]:
-    """Second half of `maximise`: from starting points to the best end.
-
-    Args:
-        acqf: Batch of candidates `(q,d)` in, one number out.
-        box: Limits, unit of the set-points.
-        starts: Starting points in normalised coordinates; projected onto the limits first.
-        scores: Acquisition at the raw points: sets the scale of the tolerances.
-        settings: Sizes and tolerances.
-
-    Returns:
-        Best batch, its value, diagnostics, as `maximise`.
-    """
-    unit, to_physical = _normalise(box)
-    z0 = jax.vmap(jax.vmap(unit.project))(starts)
-    R, q, d = z0.shape
-    is_finite = jnp.isfinite(scores)
-    high = jnp.max(jnp.where(is_finite, scores, -jnp.inf))
-    low = jnp.min(jnp.where(is_finite, scores, jnp.inf))
-    has_spread = jnp.any(is_finite) & (high > low)
-    lanes, n_rounds, n_climbs = minimise_lanes(
-        _differentiated(lambda z: -acqf(to_physical(z)), settings),
-        unit,
-        z0,
-        tolerances=Tolerances(
-            jnp.asarray(settings.gradient_tolerance, z0.dtype),
-            jnp.asarray(settings.value_tolerance, z0.dtype),
-            jnp.where(has_spread, jnp.minimum(high - low, 1.0), 1.0),
-        ),
-        memory=settings.memory,
-        max_rounds=settings.max_rounds,
-        is_sequential=settings.is_sequential,
-    )
-    lost = ~jnp.isfinite(lanes.f)
-    values = jnp.where(lost, jnp.nan, -lanes.f)
-    best = jnp.argmax(jnp.where(lost, -jnp.inf, values))
-    ends = lanes.z.reshape(z0.shape)
-    winner = jnp.where(lost[best], jnp.broadcast_to(unit.inner[None, :], (q, d)), ends[best])
-    tangent = jax.vmap(jax.vmap(lambda z, g: unit.tangent(z, g)[0]))
-    norms = jnp.max(jnp.abs(tangent(ends, lanes.g.reshape(z0.shape))), axis=(1, 2))
-    info = SearchInfo(
-        candidates=jax.vmap(to_physical)(ends),
-        values=values,
-        codes=lanes.code,
-        n_steps=lanes.n_steps,
-        gradient_norms=jnp.where(lost, jnp.nan, norms),
-        n_converged=jnp.sum(jnp.asarray(lanes.code == Result.SUCCESS.value, int)),
-        n_duplicates=_count_duplicates(ends.reshape(R, -1), values),
-        n_rounds=n_rounds,
-        n_evals=scores.shape[0] + n_climbs,
-        n_raw_nonfinite=jnp.sum(jnp.asarray(~is_finite, int)),
-        is_flat=jnp.any(is_finite) & ~has_spread,
-        best=best,
-        violation=jnp.max(jax.vmap(unit.violation)(winner)),
-        gradient=-lanes.g[best].reshape(z0.shape[1:]),
-    )
-    return to_physical(winner), values[best], info
-
-
-def _differentiated(
-    function: Callable[[Array], Array], settings: SearchSettings
-) -> Callable[[Array, Array], tuple[Array, Array]]:
-    """Value and gradient; differences are taken only below the ceiling, where they are used."""
-    if settings.derivative == "reverse":
-        pair = jax.value_and_grad(function)
-        return lambda z, ceiling: pair(z)
-    if settings.derivative == "forward":
-        return lambda z, ceiling: _by_tangents(function, z)
-    if settings.derivative == "difference":
-        return lambda z, ceiling: _by_differences(function, z, ceiling)
-    raise ConfigError(
-        f"derivative={settings.derivative!r} is unknown; the modes are reverse, forward and "
-        "difference."
-    )
-
-
-def _by_tangents(function: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
-    basis = jnp.eye(z.size, dtype=z.dtype).reshape(-1, *z.shape)
-    along = jax.vmap(lambda t: jax.jvp(function, (z,), (t,)), out_axes=(None, 0))
-    value, slopes = along(basis)
-    return value, slopes.reshape(z.shape)
-
-
-def _by_differences(
-    function: Callable[[Array], Array], z: Array, ceiling: Array
-) -> tuple[Array, Array]:
-    """One loop body for the value and every difference, so that the function compiles once."""
-    n = z.size
-    # step inwards, so that no point leaves the unit box
-    step = jnp.where(z < 0.5, DIFFERENCE_STEP, -DIFFERENCE_STEP).astype(z.dtype)
-
-    def more(carry: tuple[Array, Array, Array]) -> Array:
-        i, value, _ = carry
-        return (i == 0) | ((i <= n) & (value <= ceiling))
-
-    def one(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        i, value, slopes = carry
-        # round 0 evaluates the point itself
-        moved = z.reshape(-1).at[i - 1].add(jnp.where(i > 0, step.reshape(-1)[i - 1], 0.0))
-        found = function(moved.reshape(z.shape))
-        slope = (found - value) / step.reshape(-1)[i - 1]
-        slopes = jnp.where(i > 0, slopes.at[i - 1].set(slope), slopes)
-        return i + 1, jnp.where(i > 0, value, found), slopes
-
-    start = (jnp.zeros((), int), jnp.zeros((), z.dtype), jnp.zeros(n, z.dtype))
-    _, value, slopes = jax.lax.while_loop(more, one, start)
-    return value, slopes.reshape(z.shape)
 
 
 def optimise_acquisition(
@@ -315,6 +98,9 @@ def optimise_acquisition_with_info(
     linear_constraints: tuple[ArrayLike, ArrayLike] | None = None,
     initial_points: ArrayLike | None = None,
     settings: SearchSettings | None = None,
+    trust_region: TrustRegion | None = None,
+    rate_limit: tuple[ArrayLike, ArrayLike] | None = None,
+    discrete: Mapping[int, ArrayLike] | None = None,
 ) -> tuple[Float[Array, "q d"], Float[Array, "q"], SearchInfo]:
     """As `optimise_acquisition`, with diagnostics.
 
@@ -329,9 +115,16 @@ def optimise_acquisition_with_info(
         dtype: Floating type of the coordinates; JAX's default float if None.
         device: JAX device to compute on.
         linear_constraints: `(A, b)`: every candidate keeps `A u <= b`.
-        initial_points: Further starts `(s,q,d)`, or `(s,d)` for q = 1.
+        initial_points: Further starts `(s,q,d)`, or `(s,d)` for q = 1. One outside the limits
+            is projected onto them, and counted in `n_starts_moved`.
         settings: Remaining sizes and tolerances; its `n_restarts` and `n_raw_samples` are
             replaced by the arguments above.
+        trust_region: Box around a good point that candidates may not leave.
+        rate_limit: `(read_back (d,), largest_change (d,))`, unit of the set-points: candidates
+            stay that close to the set-points in force. Infinite entries set no limit.
+        discrete: Values a set-point may take, by position; for integers `range(low, high + 1)`.
+            The continuous optimum is rounded, the other set-points climb again, and the values
+            next to the chosen ones are tried.
 
     Returns:
         Candidates `(q,d)`, the batch's value once per candidate `(q,)`, and diagnostics.
@@ -345,129 +138,184 @@ def optimise_acquisition_with_info(
             f"q={q}, n_restarts={n_restarts}, n_raw_samples={n_raw_samples} were given; q and "
             "n_restarts must be at least 1 and n_raw_samples at least n_restarts."
         )
-    lower, upper = _bounds(design_space)
-    lower, upper = _fix(lower, upper, fixed_features or {})
+    lower, upper = narrowed_bounds(
+        _bounds(design_space), fixed_features or {}, trust_region, rate_limit
+    )
+    levels = check_levels(discrete or {}, lower, upper, q, fixed_features or {})
     A, b = (None, None) if linear_constraints is None else linear_constraints
     box = make_polytope(lower, upper, A, b)
     d = lower.size
+    n_rows = q + getattr(acqf, "n_extra", 0)
     number = 0 if seed is None else int(seed)
-    raw = jnp.asarray(sobol_points(n_raw_samples, q * d, seed=number).reshape(-1, q, d))
-    starts = None
-    if initial_points is not None:
-        starts = jnp.asarray(initial_points, float)
-        starts = starts[:, None, :] if starts.ndim == 2 and q == 1 else starts
-        if starts.shape[1:] != (q, d):
-            raise ConfigError(
-                f"initial_points of shape {starts.shape} were given; they must be (s, {q}, {d})."
-            )
+    raw = sobol_points(n_raw_samples, n_rows * d, seed=number).reshape(-1, n_rows, d)
+    starts = _starts(initial_points, n_rows, d)
     chosen = (settings or SearchSettings())._replace(
         n_restarts=n_restarts, n_raw_samples=n_raw_samples
     )
     if dtype is not None:
-        cast = jax.tree.map(lambda leaf: leaf.astype(dtype), (box, raw, starts))
-        box, raw, starts = cast
+        box, raw, starts = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (box, raw, starts))
     if device is not None:
         box, raw, starts = jax.device_put((box, raw, starts), device)
-    candidates, value, info = _maximise(acqf, box, raw, starts, jax.random.key(number), chosen)
-    if not bool(jnp.isfinite(value)):
+    found = _maximise(acqf, box, raw, starts, np.asarray(number), chosen)
+    candidates, values, value, info = found
+    if not np.isfinite(np.asarray(value)):
         raise ConfigError(
             f"the acquisition was not finite at any of {n_raw_samples} raw points and "
             f"{info.codes.shape[0]} starts; check the surrogate and the incumbent for NaN."
         )
-    return candidates, jnp.full((q,), value), info
+    if not levels:
+        return candidates, values, info
+    full, value, n_tried = settle_levels(acqf, box, levels, info, chosen)
+    info = info._replace(n_rounded=np.asarray(n_tried))
+    return full[:q], jnp.full((q,), value), info
 
 
-@eqx.filter_jit
-def _maximise(
-    acqf: Any, box: Polytope, raw: Array, starts: Array | None, key: Key, settings: SearchSettings
-) -> tuple[Array, Array, SearchInfo]:
-    return maximise(acqf, box, raw, starts, key=key, settings=settings)
+def optimise_sequentially(
+    build: Callable[[Float[np.ndarray, "p d"]], Callable[[Array], Array]],
+    design_space: Any,
+    q: int,
+    n_restarts: int = 10,
+    *,
+    seed: int | None = None,
+    **options: Any,
+) -> tuple[Float[Array, "q d"], Float[Array, "q"], tuple[SearchInfo, ...]]:
+    """Choose a large batch one candidate after the other, those before it pending.
+
+    The price of a joint search grows with the square of q and more; this one's grows with q.
+    Greedy choices are within `1 - 1/e` of the best batch for submodular acquisitions such as
+    qEI and qEHVI.
+
+    Args:
+        build: Makes the acquisition for one candidate from the pending points `(q-1,d)`, of
+            which rows of NaN are empty places: `lambda P: build_acquisition("qLogEI", model,
+            best_f=best, X_pending=P)`. The shape never changes, so that one compile serves all.
+        design_space: As `optimise_acquisition`.
+        q: Candidates in the batch.
+        n_restarts: Starts that climb for every candidate.
+        seed: Seed; candidate k searches with `seed + k`.
+        **options: As `optimise_acquisition_with_info`.
+
+    Returns:
+        Candidates `(q,d)`, the acquisition of each given those before it `(q,)`, diagnostics.
+
+    Raises:
+        ConfigError: As `optimise_acquisition_with_info`.
+
+    Reference:
+        Wilson, Hutter, Deisenroth (2018), section 3.
+    """
+    if q < 1:
+        raise ConfigError(f"q={q} was given; a batch has at least one candidate.")
+    d = _bounds(design_space)[0].size
+    pending = np.full((max(q - 1, 1), d), np.nan)
+    number = 0 if seed is None else int(seed)
+    chosen, values, infos = [], [], []
+    for k in range(q):
+        one, value, info = optimise_acquisition_with_info(
+            build(pending.copy()), design_space, 1, n_restarts, seed=number + k, **options
+        )
+        chosen.append(one[0])
+        values.append(value[0])
+        infos.append(info)
+        if k < q - 1:
+            pending[k] = np.asarray(one[0])
+    return jnp.stack(chosen), jnp.stack(values), tuple(infos)
 
 
-def _divisor(n: int, limit: int) -> int:
-    """Largest batch that divides `n` evenly: a remainder would be compiled a second time."""
-    return next(size for size in range(min(limit, n), 0, -1) if n % size == 0)
+def choose_from_pool(
+    build: Callable[[Float[np.ndarray, "p d"]], Callable[[Array], Array]],
+    pool: ArrayLike,
+    q: int = 1,
+    *,
+    batch_size: int = 64,
+) -> tuple[Float[Array, "q d"], Float[Array, "q"], tuple[int, ...]]:
+    """Choose from a finite list of candidates, one after the other, none twice.
+
+    Args:
+        build: As in `optimise_sequentially`.
+        pool: Candidates `(N,d)`.
+        q: How many to choose.
+        batch_size: Candidates evaluated at once: memory against speed.
+
+    Returns:
+        Candidates `(q,d)`, the acquisition of each given those before it, their rows.
+
+    Raises:
+        ConfigError: If q exceeds the number of different candidates, or the acquisition is not
+            finite at any that is left.
+    """
+    points = np.atleast_2d(np.asarray(pool, float))
+    first = np.sort(np.unique(points, axis=0, return_index=True)[1])
+    if not 1 <= q <= first.size:
+        raise ConfigError(
+            f"q={q} was asked of a pool of {first.size} different candidates "
+            f"({points.shape[0]} rows); choose at least 1 and at most that many."
+        )
+    pending = np.full((max(q - 1, 1), points.shape[1]), np.nan)
+    free = np.zeros(points.shape[0], bool)
+    free[first] = True
+    rows: list[int] = []
+    values: list[float] = []
+    for k in range(q):
+        found = np.array(score(build(pending.copy()), jnp.asarray(points[:, None]), batch_size))
+        found[~free | ~np.isfinite(found)] = -np.inf
+        best = int(np.argmax(found))
+        if not np.isfinite(found[best]):
+            raise ConfigError(
+                f"the acquisition was not finite at any of the {int(free.sum())} candidates left "
+                "in the pool; check the surrogate and the incumbent for NaN."
+            )
+        rows.append(best)
+        values.append(float(found[best]))
+        free[best] = False
+        if k < q - 1:
+            pending[k] = points[best]
+    return jnp.asarray(points[rows]), jnp.asarray(values), tuple(rows)
 
 
-def _normalise(box: Polytope) -> tuple[Polytope, Callable[[Array], Array]]:
-    """The same limits in coordinates from 0 to 1, and the way back."""
-    width = box.upper - box.lower
-    safe = jnp.where(width > 0, width, 1.0)
-    A = box.A * width[None, :]
-    b = box.b - box.A @ box.lower
-    norm = jnp.linalg.norm(A, axis=1)
-    norm = jnp.where(norm > 0, norm, 1.0)
-    unit = Polytope(
-        lower=jnp.zeros_like(width),
-        upper=jnp.ones_like(width),
-        A=A / norm[:, None],
-        b=b / norm,
-        inner=jnp.where(width > 0, (box.inner - box.lower) / safe, 0.5),
+def describe_search(info: SearchInfo) -> tuple[str, ...]:
+    """What a search did, in sentences; fallbacks first.
+
+    Args:
+        info: Diagnostics.
+
+    Returns:
+        Sentences; the last one counts starts.
+    """
+    said = []
+    n = len(np.asarray(info.codes))
+    if bool(info.is_flat):
+        said.append(
+            "The acquisition was the same at every raw point: the result is only a feasible point."
+        )
+    if int(info.n_raw_nonfinite):
+        said.append(f"{int(info.n_raw_nonfinite)} raw points were not finite and were left out.")
+    if int(info.n_starts_moved):
+        said.append(f"{int(info.n_starts_moved)} starts lay outside the limits and were moved in.")
+    lost = int(np.sum(np.asarray(info.codes) == Result.NONFINITE.value))
+    if lost:
+        said.append(f"{lost} starts were lost to values that are not finite.")
+    if int(info.n_rounded):
+        said.append(f"{int(info.n_rounded)} settings of the discrete set-points were tried.")
+    said.append(
+        f"{int(info.n_converged)} of {n} starts converged, {int(info.n_duplicates)} of them where "
+        f"a better one had; {int(info.n_evals)} evaluations."
     )
-
-    def to_physical(z: Array) -> Array:
-        shape = (1,) * (z.ndim - 1) + (-1,)
-        low, high = box.lower.reshape(shape), box.upper.reshape(shape)
-        return jnp.clip(low + z * (high - low), low, high)
-
-    return unit, to_physical
+    return tuple(said)
 
 
-def to_unit(box: Polytope, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-    """Set-points in coordinates from 0 to 1 of the box; fixed ones in the middle.
-
-    Args:
-        box: Limits.
-        x: Set-points.
-
-    Returns:
-        Normalised coordinates, not clipped.
-    """
-    width = box.upper - box.lower
-    shape = (1,) * (x.ndim - 1) + (-1,)
-    safe = jnp.where(width > 0, width, 1.0).reshape(shape)
-    inside = (x - box.lower.reshape(shape)) / safe
-    return jnp.where((width > 0).reshape(shape), inside, 0.5)
-
-
-def choose_starts(
-    scores: Float[Array, "N"], settings: SearchSettings, *, key: Key
-) -> Int[Array, "R"]:
-    """Draw starts without replacement, better ones more often; the best one always.
-
-    Adding Gumbel noise to the standardised scores and taking the largest draws without
-    replacement with Boltzmann weights. Points that are not finite come last.
-
-    Args:
-        scores: Acquisition at the raw points.
-        settings: `n_restarts` and the sharpness `eta`.
-        key: Random key.
-
-    Returns:
-        Rows of the chosen points.
-    """
-    is_finite = jnp.isfinite(scores)
-    n = jnp.maximum(jnp.sum(jnp.asarray(is_finite, scores.dtype)), 1.0)
-    known = jnp.where(is_finite, scores, 0.0)
-    mean = jnp.sum(known) / n
-    spread = jnp.sqrt(jnp.sum(jnp.where(is_finite, (known - mean) ** 2, 0.0)) / n)
-    standard = (known - mean) / jnp.where(spread > 0, spread, 1.0)
-    noise = jax.random.gumbel(key, scores.shape, scores.dtype)
-    ranking = jnp.where(is_finite, settings.eta * standard + noise, -jnp.inf)
-    top = jnp.argmax(jnp.where(is_finite, scores, -jnp.inf))
-    ranking = ranking.at[top].set(jnp.inf)
-    return jax.lax.top_k(ranking, settings.n_restarts)[1]
-
-
-def _count_duplicates(ends: Array, values: Array) -> Array:
-    """Ends within `DUPLICATE_DISTANCE` of one that is better, or equal and earlier."""
-    R = ends.shape[0]
-    close = jnp.max(jnp.abs(ends[:, None, :] - ends[None, :, :]), axis=-1) <= DUPLICATE_DISTANCE
-    rank = jnp.argsort(jnp.argsort(jnp.where(jnp.isfinite(values), -values, jnp.inf)))
-    earlier = rank[None, :] < rank[:, None]
-    usable = jnp.isfinite(values)
-    twin = jnp.any(close & earlier & usable[None, :], axis=1) & usable
-    return jnp.sum(jnp.asarray(twin, int)) if R else jnp.zeros((), int)
+def _starts(initial_points: ArrayLike | None, n_rows: int, d: int) -> Array | None:
+    if initial_points is None:
+        return None
+    starts = jnp.asarray(initial_points, float)
+    starts = starts[:, None, :] if starts.ndim == 2 and n_rows == 1 else starts
+    if starts.shape[1:] != (n_rows, d):
+        raise ConfigError(
+            f"initial_points of shape {starts.shape} were given; they must be (s, {n_rows}, {d})."
+        )
+    if not bool(jnp.all(jnp.isfinite(starts))):
+        raise ConfigError("initial_points hold NaN or infinite values; leave such rows out.")
+    return starts
 
 
 def _bounds(design_space: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -482,18 +330,3 @@ def _bounds(design_space: Any) -> tuple[np.ndarray, np.ndarray]:
                 "as a pair (lower, upper)."
             ) from None
     return np.asarray(lower, float).copy(), np.asarray(upper, float).copy()
-
-
-def _fix(
-    lower: np.ndarray, upper: np.ndarray, fixed: Mapping[int, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    for index, value in fixed.items():
-        if not 0 <= index < lower.size or not lower[index] <= value <= upper[index]:
-            allowed = (
-                f"between {lower[index]} and {upper[index]}"
-                if 0 <= index < lower.size
-                else f"a position from 0 to {lower.size - 1}"
-            )
-            raise ConfigError(f"fixed feature {index}={value} is not usable; it must be {allowed}.")
-        lower[index] = upper[index] = value
-    return lower, upper

@@ -1,0 +1,393 @@
+"""Maximising an acquisition function over set-points, pure: many starts at once, one compile.
+
+`search` holds the calls people make; here is what they compile.
+
+Sobol points are scored, starts are drawn among them by a Boltzmann rule, and all starts climb
+together by projected L-BFGS (`lbfgs`), jointly over the candidates of a batch. Coordinates are
+normalised to the box; bounds hold exactly and linear constraints to rounding throughout.
+
+The acquisition is an argument of the compiled function: one with new data, a new incumbent or
+other bounds, but the same shapes, does not compile again.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from perfusio_jax._core import Array, Bool, ConfigError, Float, Int, Key, Result
+from perfusio_jax.bed.lbfgs import Tolerances, minimise_lanes
+from perfusio_jax.bed.polytope import Polytope
+
+DUPLICATE_DISTANCE = 1e-3
+"""Largest normalised coordinate difference of two ends that count as one optimum [-]."""
+
+DIFFERENCE_STEP = 1e-5
+"""Step of the one-sided differences, normalised coordinates [-]; for 64-bit floats."""
+
+
+class SearchSettings(NamedTuple):
+    """Sizes and tolerances of a search; a change of any of them compiles anew."""
+
+    n_restarts: int = 10
+    """Starts that climb."""
+    n_raw_samples: int = 512
+    """Sobol points scored first."""
+    max_rounds: int = 200
+    """Value-and-gradient evaluations per start, at most."""
+    memory: int = 10
+    """Curvature pairs kept."""
+    raw_batch: int = 64
+    """Raw points evaluated at once: memory against speed."""
+    eta: float = 2.0
+    """Sharpness of the Boltzmann rule [-]; 0 draws uniformly."""
+    gradient_tolerance: float = 1e-7
+    """Largest projected gradient entry at the end, per unit of value spread."""
+    value_tolerance: float = 1e-11
+    """Relative increase that counts as progress [-]."""
+    derivative: str = "reverse"
+    """`reverse` or `forward` mode, or `difference`: one-sided differences of `DIFFERENCE_STEP`
+    in normalised coordinates, for acquisitions that run fast but compile slowly."""
+    is_sequential: bool = False
+    """Evaluate the starts one after the other, whatever `n_lanes` says."""
+    n_lanes: int = 8
+    """Starts evaluated at once; one that stops makes room for the next."""
+
+
+class SearchInfo(NamedTuple):
+    """Diagnostics of one search; arrays, so that it passes through `jit` and `vmap`."""
+
+    candidates: Float[Array, "R q d"]
+    """Where every start ended, unit of the set-points."""
+    values: Float[Array, "R"]
+    """Acquisition there; NaN where the start was lost."""
+    codes: Int[Array, "R"]
+    """Result code of every start, `Result`."""
+    n_steps: Int[Array, "R"]
+    """Accepted steps of every start."""
+    gradient_norms: Float[Array, "R"]
+    """Largest entry of the projected gradient at the end, normalised coordinates."""
+    n_converged: Int[Array, ""]
+    """Starts that met a tolerance."""
+    n_duplicates: Int[Array, ""]
+    """Starts that ended where a better one did."""
+    n_rounds: Int[Array, ""]
+    """Rounds of value-and-gradient evaluations."""
+    n_evals: Int[Array, ""]
+    """Acquisition evaluations in all, raw ones and those the starts used; one with its gradient
+    counts once."""
+    n_raw_nonfinite: Int[Array, ""]
+    """Raw points whose value was NaN or infinite; masked, never chosen."""
+    is_flat: Bool[Array, ""]
+    """Whether all finite raw values were equal: the result is then only a feasible point."""
+    best: Int[Array, ""]
+    """Index of the start that won."""
+    violation: Float[Array, ""]
+    """Largest amount by which the result exceeds any limit, normalised coordinates."""
+    gradient: Float[Array, "q d"]
+    """Gradient of the acquisition at the result, per whole range of each set-point."""
+    n_starts_moved: Int[Array, ""] = np.zeros((), int)  # type: ignore[assignment]
+    """Given starts outside the limits: they were projected onto them."""
+    n_rounded: Int[Array, ""] = np.zeros((), int)  # type: ignore[assignment]
+    """Discrete settings tried after rounding; 0 if every set-point is continuous."""
+
+
+def maximise(
+    acqf: Callable[[Array], Array],
+    box: Polytope,
+    raw: Float[Array, "N q d"],
+    starts: Float[Array, "s q d"] | None = None,
+    *,
+    key: Key,
+    settings: SearchSettings,
+) -> tuple[Float[Array, "q d"], Float[Array, ""], SearchInfo]:
+    """Pure core of the search, for callers that compile it themselves.
+
+    Args:
+        acqf: Batch of candidates `(q,d)` in, one number out.
+        box: Limits, unit of the set-points.
+        raw: Points of the unit cube, scored before the climb.
+        starts: Further starts in the unit of the set-points, used beside `n_restarts` drawn
+            ones; projected onto the limits first.
+        key: Draws the starts.
+        settings: Sizes and tolerances.
+
+    Returns:
+        Best batch, its value, diagnostics. If no evaluation was finite the value is NaN and
+        the batch the inner point of the limits.
+    """
+    unit, to_physical = _normalise(box)
+    points = jax.vmap(jax.vmap(unit.fold))(raw)
+    if hasattr(acqf, "arrange"):
+        points = to_unit(box, acqf.arrange(jax.vmap(to_physical)(points)))  # pyright: ignore
+    batch_size = _divisor(raw.shape[0], settings.raw_batch)
+    scores = jax.lax.map(lambda z: acqf(to_physical(z)), points, batch_size=batch_size)
+    z0 = points[choose_starts(scores, settings, key=key)]
+    if starts is not None:
+        z0 = jnp.concatenate([to_unit(box, starts), z0], axis=0)
+    return climb(acqf, box, z0, scores, settings=settings)
+
+
+def raw_points(box: Polytope, raw: Float[Array, "N q d"]) -> Float[Array, "N q d"]:
+    """Points of the unit cube as feasible set-points.
+
+    Args:
+        box: Limits.
+        raw: Points of the unit cube.
+
+    Returns:
+        Candidates in their own units.
+    """
+    unit, to_physical = _normalise(box)
+    return jax.vmap(to_physical)(jax.vmap(jax.vmap(unit.fold))(raw))
+
+
+def climb(
+    acqf: Callable[[Array], Array],
+    box: Polytope,
+    starts: Float[Array, "R q d"],
+    scores: Float[Array, "N"],
+    *,
+    settings: SearchSettings,
+) -> tuple[Float[Array, "q d"], Float[Array, ""], SearchInfo]:
+    """Second half of `maximise`: from starting points to the best end.
+
+    Args:
+        acqf: Batch of candidates `(q,d)` in, one number out.
+        box: Limits, unit of the set-points.
+        starts: Starting points in normalised coordinates; projected onto the limits first.
+        scores: Acquisition at the raw points: sets the scale of the tolerances.
+        settings: Sizes and tolerances.
+
+    Returns:
+        Best batch, its value, diagnostics, as `maximise`.
+    """
+    unit, to_physical = _normalise(box)
+    z0 = jax.vmap(_per_candidate(unit)(lambda limits, z: limits.project(z)))(starts)
+    moved = jnp.max(jnp.abs(z0 - starts), axis=(1, 2))
+    R, q, d = z0.shape
+    is_finite = jnp.isfinite(scores)
+    high = jnp.max(jnp.where(is_finite, scores, -jnp.inf))
+    low = jnp.min(jnp.where(is_finite, scores, jnp.inf))
+    has_spread = jnp.any(is_finite) & (high > low)
+    ends = minimise_lanes(
+        _differentiated(lambda z: -acqf(to_physical(z)), settings),
+        unit,
+        z0,
+        tolerances=Tolerances(
+            jnp.asarray(settings.gradient_tolerance, z0.dtype),
+            jnp.asarray(settings.value_tolerance, z0.dtype),
+            jnp.where(has_spread, jnp.minimum(high - low, 1.0), 1.0),
+        ),
+        memory=settings.memory,
+        max_rounds=settings.max_rounds,
+        n_lanes=1 if settings.is_sequential else settings.n_lanes,
+    )
+    lost = ~jnp.isfinite(ends.f)
+    values = jnp.where(lost, jnp.nan, -ends.f)
+    best = jnp.argmax(jnp.where(lost, -jnp.inf, values))
+    inner = jnp.broadcast_to(unit.inner if unit.inner.ndim == 2 else unit.inner[None, :], (q, d))
+    winner = jnp.where(lost[best], inner, ends.z[best])
+    each = _per_candidate(unit)
+    tangent = jax.vmap(each(lambda limits, z, g: limits.tangent(z, g)[0]))
+    norms = jnp.max(jnp.abs(tangent(ends.z, ends.g)), axis=(1, 2))
+    info = SearchInfo(
+        candidates=jax.vmap(to_physical)(ends.z),
+        values=values,
+        codes=ends.code,
+        n_steps=ends.n_steps,
+        gradient_norms=jnp.where(lost, jnp.nan, norms),
+        n_converged=jnp.sum(jnp.asarray(ends.code == Result.SUCCESS.value, int)),
+        n_duplicates=_count_duplicates(ends.z.reshape(R, -1), values),
+        n_rounds=ends.n_rounds,
+        n_evals=scores.shape[0] + jnp.sum(ends.n_evals),
+        n_raw_nonfinite=jnp.sum(jnp.asarray(~is_finite, int)),
+        is_flat=jnp.any(is_finite) & ~has_spread,
+        best=best,
+        violation=jnp.max(each(lambda limits, z: limits.violation(z))(winner)),
+        gradient=-ends.g[best],
+        n_starts_moved=jnp.sum(jnp.asarray(moved > 1e-9, int)),
+        n_rounded=jnp.zeros((), int),
+    )
+    # in their own units the rows hold to a rounding error of those units
+    settled = _per_candidate(box)(lambda limits, x: limits.settle(x))(to_physical(winner))
+    return settled, values[best], info
+
+
+def _per_candidate(limits: Polytope) -> Callable[..., Any]:
+    """Maps a function of limits and candidates over the candidates of a batch."""
+    axis = 0 if limits.lower.ndim == 2 else None
+
+    def mapped(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: jax.vmap(function, in_axes=(axis, *(0 for _ in args)))(limits, *args)
+
+    return mapped
+
+
+def _differentiated(
+    function: Callable[[Array], Array], settings: SearchSettings
+) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """Value and gradient; differences are taken only below the ceiling, where they are used."""
+    if settings.derivative == "reverse":
+        pair = jax.value_and_grad(function)
+        return lambda z, ceiling: pair(z)
+    if settings.derivative == "forward":
+        return lambda z, ceiling: _by_tangents(function, z)
+    if settings.derivative == "difference":
+        return lambda z, ceiling: _by_differences(function, z, ceiling)
+    raise ConfigError(
+        f"derivative={settings.derivative!r} is unknown; the modes are reverse, forward and "
+        "difference."
+    )
+
+
+def _by_tangents(function: Callable[[Array], Array], z: Array) -> tuple[Array, Array]:
+    basis = jnp.eye(z.size, dtype=z.dtype).reshape(-1, *z.shape)
+    along = jax.vmap(lambda t: jax.jvp(function, (z,), (t,)), out_axes=(None, 0))
+    value, slopes = along(basis)
+    return value, slopes.reshape(z.shape)
+
+
+def _by_differences(
+    function: Callable[[Array], Array], z: Array, ceiling: Array
+) -> tuple[Array, Array]:
+    """One loop body for the value and every difference, so that the function compiles once."""
+    n = z.size
+    # step inwards, so that no point leaves the unit box
+    step = jnp.where(z < 0.5, DIFFERENCE_STEP, -DIFFERENCE_STEP).astype(z.dtype)
+
+    def more(carry: tuple[Array, Array, Array]) -> Array:
+        i, value, _ = carry
+        return (i == 0) | ((i <= n) & (value <= ceiling))
+
+    def one(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        i, value, slopes = carry
+        # round 0 evaluates the point itself
+        moved = z.reshape(-1).at[i - 1].add(jnp.where(i > 0, step.reshape(-1)[i - 1], 0.0))
+        found = function(moved.reshape(z.shape))
+        slope = (found - value) / step.reshape(-1)[i - 1]
+        slopes = jnp.where(i > 0, slopes.at[i - 1].set(slope), slopes)
+        return i + 1, jnp.where(i > 0, value, found), slopes
+
+    start = (jnp.zeros((), int), jnp.zeros((), z.dtype), jnp.zeros(n, z.dtype))
+    _, value, slopes = jax.lax.while_loop(more, one, start)
+    return value, slopes.reshape(z.shape)
+
+
+@eqx.filter_jit
+def _maximise(
+    acqf: Any,
+    box: Polytope,
+    raw: Any,
+    starts: Array | None,
+    seed: Any,
+    settings: SearchSettings,
+) -> tuple[Array, Array, Array, SearchInfo]:
+    key = jax.random.key(seed)
+    batch, value, info = maximise(acqf, box, raw, starts, key=key, settings=settings)
+    q = raw.shape[1] - getattr(acqf, "n_extra", 0)
+    return batch[:q], jnp.full((q,), value), value, info
+
+
+@eqx.filter_jit
+def score(acqf: Any, batches: Float[Array, "N q d"], batch_size: int) -> Float[Array, "N"]:
+    """Acquisition of many batches.
+
+    Args:
+        acqf: Acquisition.
+        batches: Batches in their own units.
+        batch_size: Batches evaluated at once.
+
+    Returns:
+        Values.
+    """
+    return jax.lax.map(acqf, batches, batch_size=_divisor(batches.shape[0], batch_size))
+
+
+def _divisor(n: int, limit: int) -> int:
+    """Largest batch that divides `n` evenly: a remainder would be compiled a second time."""
+    return next(size for size in range(min(limit, n), 0, -1) if n % size == 0)
+
+
+def _normalise(box: Polytope) -> tuple[Polytope, Callable[[Array], Array]]:
+    """The same limits in coordinates from 0 to 1, and the way back for a batch `(q,d)`."""
+
+    def one(box: Polytope) -> Polytope:
+        width = box.upper - box.lower
+        safe = jnp.where(width > 0, width, 1.0)
+        A = box.A * width[None, :]
+        norm = jnp.linalg.norm(A, axis=1)
+        norm = jnp.where(norm > 0, norm, 1.0)
+        return Polytope(
+            lower=jnp.zeros_like(width),
+            upper=jnp.ones_like(width),
+            A=A / norm[:, None],
+            b=(box.b - box.A @ box.lower) / norm,
+            inner=jnp.where(width > 0, (box.inner - box.lower) / safe, 0.5),
+        )
+
+    def to_physical(z: Array) -> Array:
+        low, high = (v if v.ndim == 2 else v[None, :] for v in (box.lower, box.upper))
+        return jnp.clip(low + z * (high - low), low, high)
+
+    return (jax.vmap(one)(box) if box.lower.ndim == 2 else one(box)), to_physical
+
+
+def to_unit(box: Polytope, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Set-points in coordinates from 0 to 1 of the box; fixed ones in the middle.
+
+    Args:
+        box: Limits.
+        x: Set-points.
+
+    Returns:
+        Normalised coordinates, not clipped.
+    """
+    width = box.upper - box.lower
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    safe = jnp.where(width > 0, width, 1.0).reshape(shape)
+    inside = (x - box.lower.reshape(shape)) / safe
+    return jnp.where((width > 0).reshape(shape), inside, 0.5)
+
+
+def choose_starts(
+    scores: Float[Array, "N"], settings: SearchSettings, *, key: Key
+) -> Int[Array, "R"]:
+    """Draw starts without replacement, better ones more often; the best one always.
+
+    Adding Gumbel noise to the standardised scores and taking the largest draws without
+    replacement with Boltzmann weights. Points that are not finite come last.
+
+    Args:
+        scores: Acquisition at the raw points.
+        settings: `n_restarts` and the sharpness `eta`.
+        key: Random key.
+
+    Returns:
+        Rows of the chosen points.
+    """
+    is_finite = jnp.isfinite(scores)
+    n = jnp.maximum(jnp.sum(jnp.asarray(is_finite, scores.dtype)), 1.0)
+    known = jnp.where(is_finite, scores, 0.0)
+    mean = jnp.sum(known) / n
+    spread = jnp.sqrt(jnp.sum(jnp.where(is_finite, (known - mean) ** 2, 0.0)) / n)
+    standard = (known - mean) / jnp.where(spread > 0, spread, 1.0)
+    noise = jax.random.gumbel(key, scores.shape, scores.dtype)
+    ranking = jnp.where(is_finite, settings.eta * standard + noise, -jnp.inf)
+    top = jnp.argmax(jnp.where(is_finite, scores, -jnp.inf))
+    ranking = ranking.at[top].set(jnp.inf)
+    return jax.lax.top_k(ranking, settings.n_restarts)[1]
+
+
+def _count_duplicates(ends: Array, values: Array) -> Array:
+    """Ends within `DUPLICATE_DISTANCE` of one that is better, or equal and earlier."""
+    R = ends.shape[0]
+    close = jnp.max(jnp.abs(ends[:, None, :] - ends[None, :, :]), axis=-1) <= DUPLICATE_DISTANCE
+    rank = jnp.argsort(jnp.argsort(jnp.where(jnp.isfinite(values), -values, jnp.inf)))
+    earlier = rank[None, :] < rank[:, None]
+    usable = jnp.isfinite(values)
+    twin = jnp.any(close & earlier & usable[None, :], axis=1) & usable
+    return jnp.sum(jnp.asarray(twin, int)) if R else jnp.zeros((), int)
