@@ -1,4 +1,4 @@
-"""Command line: demo, simulate, fit, validate, forecast, run, transfer-study, verify-audit, doctor.
+"""Command line: demo, simulate, fit, validate, forecast, propose, run, transfer-study and others.
 
 Exit codes: 0 done; 1 an error nobody foresaw; 2 a wrong argument or configuration; 3 data that
 cannot be used; 4 the outside world (files, locks, devices); 5 an audit trail that does not
@@ -263,6 +263,60 @@ def forecast(
             out=out,
             console=_console(),
         )
+
+
+@app.command()
+def propose(
+    runs: Annotated[Path, typer.Argument(help="Campaign table of the runs so far.")],
+    out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("proposed.csv"),
+    goal: Annotated[
+        str, typer.Option(help="titre, vcv, front (titre and -ammonium), yield or medium.")
+    ] = "titre",
+    n_runs: Annotated[int, typer.Option("--runs", min=1, max=24, help="Runs to propose.")] = 8,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=60, help="Length of a run [d]; the longest so far.")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="VCV target [%] of goal vcv.")] = None,
+    viability: Annotated[
+        float | None, typer.Option(help="Lowest viability [%]; the design space's.")
+    ] = None,
+    ammonium: Annotated[
+        float | None, typer.Option(help="Highest ammonium [mmol/L]; no limit if not given.")
+    ] = None,
+    probability: Annotated[
+        float, typer.Option(help="With which limits are kept on every day.")
+    ] = 0.8,
+    pending: Annotated[
+        Path | None, typer.Option(help="Recipes running now, as this command writes them.")
+    ] = None,
+    set_point: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value, a set-point that is given.")
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="TOML with a table [design_space]; the default one.")
+    ] = None,
+    clone: Annotated[str | None, typer.Option(help="Clone to plan for.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Propose the next runs of a campaign from the runs so far, and say why."""
+    _writable(out)
+    set_up_jax()
+    from perfusio_jax.demo.proposing import Wishes, propose_file
+
+    wishes = Wishes(
+        goal=goal,
+        n_runs=n_runs,
+        days=days,
+        target=target,
+        viability=viability,
+        ammonium=ammonium,
+        probability=probability,
+        fixed=_assignments(set_point or []),
+        clone=clone,
+        seed=seed,
+    )
+    with _as_data():
+        propose_file(runs, wishes=wishes, pending=pending, space=space, out=out, console=_console())
 
 
 @app.command()

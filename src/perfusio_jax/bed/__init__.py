@@ -8,6 +8,12 @@ from perfusio_jax.bed.acquisitions import build_acquisition as build_acquisition
 from perfusio_jax.bed.acquisitions import incumbent_value as incumbent_value
 from perfusio_jax.bed.boxes import BoxDecomposition as BoxDecomposition
 from perfusio_jax.bed.boxes import nondominated_boxes as nondominated_boxes
+from perfusio_jax.bed.campaign import CampaignInfo as CampaignInfo
+from perfusio_jax.bed.campaign import CampaignSettings as CampaignSettings
+from perfusio_jax.bed.campaign import count_rollouts as count_rollouts
+from perfusio_jax.bed.campaign import explain_campaign as explain_campaign
+from perfusio_jax.bed.campaign import propose_runs as propose_runs
+from perfusio_jax.bed.campaign import start_state as start_state
 from perfusio_jax.bed.constraints import ChanceConstraint as ChanceConstraint
 from perfusio_jax.bed.constraints import ControlCost as ControlCost
 from perfusio_jax.bed.constraints import ControlLimits as ControlLimits
@@ -15,6 +21,13 @@ from perfusio_jax.bed.constraints import bleed_below_perfusion as bleed_below_pe
 from perfusio_jax.bed.constraints import chance_feasibility as chance_feasibility
 from perfusio_jax.bed.constraints import control_limits as control_limits
 from perfusio_jax.bed.constraints import probability_kept as probability_kept
+from perfusio_jax.bed.criteria import CellSpecificPerfusion as CellSpecificPerfusion
+from perfusio_jax.bed.criteria import Criterion as Criterion
+from perfusio_jax.bed.criteria import FinalValue as FinalValue
+from perfusio_jax.bed.criteria import MediumPerGram as MediumPerGram
+from perfusio_jax.bed.criteria import ProcessOFV as ProcessOFV
+from perfusio_jax.bed.criteria import SpaceTimeYield as SpaceTimeYield
+from perfusio_jax.bed.criteria import TrackingError as TrackingError
 from perfusio_jax.bed.draws import OutcomeConstraint as OutcomeConstraint
 from perfusio_jax.bed.objectives import MultiObjectiveOFV as MultiObjectiveOFV
 from perfusio_jax.bed.objectives import TargetSpec as TargetSpec
@@ -23,6 +36,7 @@ from perfusio_jax.bed.pareto import compute_pareto_front as compute_pareto_front
 from perfusio_jax.bed.pareto import hypervolume as hypervolume
 from perfusio_jax.bed.policies import BEDDecision as BEDDecision
 from perfusio_jax.bed.policies import BEDPolicy as BEDPolicy
+from perfusio_jax.bed.policies import ReactorNow as ReactorNow
 from perfusio_jax.bed.policies import default_targets as default_targets
 from perfusio_jax.bed.policies import explain as explain
 from perfusio_jax.bed.policies import match_particles as match_particles

@@ -35,6 +35,31 @@ class ChanceConstraint(eqx.Module):
     the optimum of the acquisition on the feasible side."""
     species_index: int = eqx.field(static=True, default=FORECAST_SPECIES.index("Via"))
     """Position in `FORECAST_SPECIES`."""
+    is_upper: bool = eqx.field(static=True, default=False)
+    """True if `minimum` is a value not to be exceeded."""
+
+    @property
+    def label(self) -> str:
+        """The limit in words, without its number."""
+        return f"{FORECAST_SPECIES[self.species_index]} {'<=' if self.is_upper else '>='}"
+
+
+Chance = ChanceConstraint | tuple[ChanceConstraint, ...] | None
+"""One constraint, several, or none."""
+
+
+def each_constraint(chance: Chance) -> tuple[ChanceConstraint, ...]:
+    """Constraints as a tuple.
+
+    Args:
+        chance: One, several, or None.
+
+    Returns:
+        All of them.
+    """
+    if chance is None:
+        return ()
+    return chance if isinstance(chance, tuple) else (chance,)
 
 
 def worst_margin(
@@ -49,7 +74,8 @@ def worst_margin(
     Returns:
         Margin in the species' unit; negative where the limit is crossed on some day.
     """
-    return jnp.min(samples[..., constraint.species_index] - constraint.minimum, axis=-1)
+    room = samples[..., constraint.species_index] - constraint.minimum
+    return jnp.min(-room if constraint.is_upper else room, axis=-1)
 
 
 def probability_kept(
@@ -65,6 +91,22 @@ def probability_kept(
         Probability estimate [-] of each candidate.
     """
     return jnp.mean(jnp.asarray(worst_margin(samples, constraint) >= 0, float), axis=0)
+
+
+def probability_all_kept(samples: Float[Array, "S q H K"], chance: Chance) -> Float[Array, "q"]:
+    """Share of the paths that keep every limit on every day; 1 without a constraint.
+
+    Args:
+        samples: Latent forecast samples, `FORECAST_SPECIES` last.
+        chance: The limits.
+
+    Returns:
+        Probability estimate [-] of each candidate.
+    """
+    kept = jnp.ones(samples.shape[:2], bool)
+    for constraint in each_constraint(chance):
+        kept = kept & (worst_margin(samples, constraint) >= 0)
+    return jnp.mean(jnp.asarray(kept, float), axis=0)
 
 
 def chance_feasibility(
@@ -83,7 +125,22 @@ def chance_feasibility(
     Returns:
         Log feasibility, at most zero; about linear in the violation once violated.
     """
-    margin = jnp.sort(worst_margin(samples, constraint), axis=0)
+    return margin_feasibility(worst_margin(samples, constraint), constraint)
+
+
+def margin_feasibility(
+    margins: Float[Array, "S q"], constraint: ChanceConstraint
+) -> Float[Array, "q"]:
+    """`chance_feasibility` of candidates whose worst margins are known.
+
+    Args:
+        margins: Worst margin per path and candidate, in the species' unit.
+        constraint: The limit.
+
+    Returns:
+        Log feasibility, at most zero.
+    """
+    margin = jnp.sort(margins, axis=0)
     n = margin.shape[0]
     # tolerance: (1 - 0.9) * 10 is 0.99999 in floating point, and means one path
     allowed = jnp.floor((1.0 - constraint.probability) * n + 1e-6)

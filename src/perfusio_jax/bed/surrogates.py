@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, ConfigError, Float, Key
-from perfusio_jax.bed.constraints import ChanceConstraint, ControlCost, chance_feasibility
+from perfusio_jax.bed.constraints import (
+    Chance,
+    ControlCost,
+    chance_feasibility,
+    each_constraint,
+)
+from perfusio_jax.bed.criteria import ProcessOFV
 from perfusio_jax.bed.objectives import MultiObjectiveOFV, Rollout, TargetTrackingOFV
 
 
@@ -118,103 +124,20 @@ class GaussianSurrogate(eqx.Module):
         return jnp.linalg.cholesky(covariance + nugget * eye)
 
 
-class RegressionMean(eqx.Module):
-    """Posterior mean of an exact Gaussian process with a Matérn-5/2 kernel."""
-
-    X: Float[Array, "N d"]
-    """Training inputs, unit of the set-points."""
-    alpha: Float[Array, "N"]
-    """`(K + noise)^-1 (y - constant)`."""
-    lengthscale: Float[Array, "d"]
-    """Unit of each set-point."""
-    variance: Float[Array, ""]
-    """Prior variance, unit of the objective squared."""
-    constant: Float[Array, ""]
-    """Prior mean, unit of the objective."""
-
-    def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "n"]:
-        """Mean at candidates, one per row."""
-        kernel = matern52(X, self.X, self.lengthscale, self.variance)
-        return self.constant + kernel @ self.alpha
-
-
-class RegressionCovariance(eqx.Module):
-    """Posterior covariance of an exact Gaussian process with a Matérn-5/2 kernel."""
-
-    X: Float[Array, "N d"]
-    """Training inputs, unit of the set-points."""
-    factor: Float[Array, "N N"]
-    """Lower Cholesky factor of `K + noise`."""
-    lengthscale: Float[Array, "d"]
-    """Unit of each set-point."""
-    variance: Float[Array, ""]
-    """Prior variance, unit of the objective squared."""
-
-    def __call__(self, X: Float[Array, "n d"], Z: Float[Array, "k d"]) -> Float[Array, "n k"]:
-        """Covariance between two sets of candidates, one per row."""
-
-        def whiten(A: Array) -> Array:
-            kernel = matern52(self.X, A, self.lengthscale, self.variance)
-            return jax.scipy.linalg.solve_triangular(self.factor, kernel, lower=True)
-
-        prior = matern52(X, Z, self.lengthscale, self.variance)
-        return prior - whiten(X).T @ whiten(Z)
-
-
-def matern52(X: Array, Z: Array, lengthscale: Array, variance: Array) -> Float[Array, "n k"]:
-    """Matérn-5/2 kernel matrix with one length scale per input.
+def plain_score(ofv: Any, trajectories: Float[Array, "S H K"], u: Float[Array, "6"]) -> Array:
+    """Scaled score per path, of objectives that read set-points too and of those that do not.
 
     Args:
-        X: Points `(n,d)`.
-        Z: Points `(k,d)`.
-        lengthscale: Length scales `(d,)`, unit of the points.
-        variance: Prior variance `()`.
+        ofv: Objective.
+        trajectories: Forecast samples.
+        u: Set-points held, `CONTROL_NAMES` order.
 
     Returns:
-        Kernel matrix.
-
-    Reference:
-        Rasmussen, Williams (2006), Gaussian processes for machine learning, equation 4.17.
+        Scores `(S,)`, or `(S,m)` for several objectives.
     """
-    gap = (X[:, None, :] - Z[None, :, :]) / lengthscale[None, None, :]
-    square = 5.0 * jnp.sum(gap**2, axis=-1)
-    # the root has no derivative at zero, the kernel has one: it is 0 there
-    r = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-    return variance * (1.0 + r + square / 3.0) * jnp.exp(-r)
-
-
-def gaussian_process(
-    X: Float[Array, "N d"],
-    y: Float[Array, "N"],
-    *,
-    lengthscale: Array,
-    variance: Array | float = 1.0,
-    noise: Array | float = 1e-6,
-    constant: Array | float = 0.0,
-) -> GaussianSurrogate:
-    """Exact Gaussian process with given hyper-parameters, as a surrogate.
-
-    Args:
-        X: Training inputs, one per row.
-        y: Training values, more is better.
-        lengthscale: Length scales `(d,)`, unit of the inputs.
-        variance: Prior variance.
-        noise: Variance of the measurement noise.
-        constant: Prior mean.
-
-    Returns:
-        Surrogate of the noise-free function; its arrays are traced.
-    """
-    X, y = jnp.asarray(X, float), jnp.asarray(y, float)
-    lengthscale, variance = jnp.asarray(lengthscale, float), jnp.asarray(variance, float)
-    constant = jnp.asarray(constant, float)
-    gram = matern52(X, X, lengthscale, variance) + noise * jnp.eye(X.shape[0])
-    factor = jnp.linalg.cholesky(gram)
-    alpha = jax.scipy.linalg.cho_solve((factor, True), y - constant)
-    return GaussianSurrogate(
-        RegressionMean(X, alpha, lengthscale, variance, constant),
-        RegressionCovariance(X, factor, lengthscale, variance),
-    )
+    if isinstance(ofv, ProcessOFV):
+        return ofv.score_with_controls(trajectories, u)
+    return ofv.scaled_score(trajectories)
 
 
 class RolloutSurrogate(eqx.Module):
@@ -231,14 +154,14 @@ class RolloutSurrogate(eqx.Module):
     """Paths drawn from it by `draw_paths`."""
     c0: Float[Array, "S 9"]
     """Samples of the current latent state, `BALANCED` order, or one state `(9,)`."""
-    ofv: TargetTrackingOFV | MultiObjectiveOFV
-    """Objective; its `scaled_score` is what is maximised."""
+    ofv: TargetTrackingOFV | MultiObjectiveOFV | ProcessOFV
+    """Objective; its scaled score is what is maximised."""
     day0: Float[Array, ""] = eqx.field(converter=_scalar)
     """Process day of the current state [d]."""
     control_cost: ControlCost | None = None
     """Deterministic cost of set-points, subtracted from every score."""
-    chance: ChanceConstraint | None = None
-    """Constraint on the latent trajectory, returned as a log feasibility."""
+    chance: Chance = None
+    """Constraints on the latent trajectory, returned as a log feasibility."""
     exploration: Float[Array, ""] = eqx.field(converter=_scalar, default=1.0)
     """Share of the spread between paths that is kept [-]: 1 all of it, 0 the mean only."""
     feasibility_weight: Float[Array, ""] = eqx.field(converter=_scalar, default=0.0)
@@ -252,8 +175,22 @@ class RolloutSurrogate(eqx.Module):
     """Where the candidate's entries sit in the full control vector."""
     rollout: Rollout | None = eqx.field(static=True, default=None)
     """Roll-out function; that of `perfusio_jax.hybrid` if not given."""
+    taught: Float[Array, "S p"] | None = None
+    """What decisions still pending will teach: an orthonormal basis of deviations between
+    paths, zeros where there is none. It is taken out of the spread before exploration."""
 
     is_gaussian: ClassVar[bool] = False
+
+    def full(self, x: Float[Array, "d"]) -> Float[Array, "6"]:
+        """The whole control vector of a candidate.
+
+        Args:
+            x: Set-points, in `CONTROL_NAMES` order or as `positions` says.
+
+        Returns:
+            Set-points in `CONTROL_NAMES` order.
+        """
+        return x if self.template is None else self.template.at[jnp.asarray(self.positions)].set(x)
 
     def trajectories(self, x: Float[Array, "d"]) -> Float[Array, "S H K"]:
         """Forecast samples when one candidate is held over the horizon.
@@ -264,7 +201,7 @@ class RolloutSurrogate(eqx.Module):
         Returns:
             Samples, `FORECAST_SPECIES` last.
         """
-        u = x if self.template is None else self.template.at[jnp.asarray(self.positions)].set(x)
+        u = self.full(x)
         controls = jnp.broadcast_to(u[None, :], (self.ofv.horizon, u.shape[-1]))
         return self._rollout()(self.model, self.paths, self.c0, controls, self.day0)
 
@@ -291,14 +228,19 @@ class RolloutSurrogate(eqx.Module):
         Returns:
             Scores and log feasibility.
         """
-        score = self.ofv.scaled_score(trajectories)
+        score = plain_score(self.ofv, trajectories, self.full(x))
         mean = jnp.mean(score, axis=0, keepdims=True)
-        score = mean + self.exploration * (score - mean)
+        apart = score - mean
+        if self.taught is not None:
+            apart = apart - self.taught @ (self.taught.T @ apart)
+        score = mean + self.exploration * apart
         if self.control_cost is not None:
             score = score - self.control_cost(x)
-        if self.chance is None:
+        limits = each_constraint(self.chance)
+        if not limits:
             return score, jnp.zeros((), score.dtype)
-        feasibility = chance_feasibility(trajectories[:, None, :, :], self.chance)[0]
+        each = [chance_feasibility(trajectories[:, None, :, :], limit)[0] for limit in limits]
+        feasibility = sum(each[1:], start=each[0])
         score = score + self.feasibility_weight * feasibility
         return score, jnp.where(self.feasibility_weight > 0, 0.0, feasibility)
 

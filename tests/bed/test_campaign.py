@@ -1,0 +1,159 @@
+"""Proposed runs on a process whose best recipe is known: linear response, Gaussian belief."""
+
+from types import SimpleNamespace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.bed import ChanceConstraint, control_limits
+from perfusio_jax.bed.campaign import (
+    CampaignSettings,
+    count_rollouts,
+    explain_campaign,
+    propose_runs,
+)
+from perfusio_jax.bed.criteria import FinalValue, ProcessOFV
+from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
+
+SPACE = DEFAULT_AMBR250_DESIGN_SPACE
+LIMITS = control_limits(SPACE)
+SETTINGS = CampaignSettings(
+    n_raw=64, n_children=64, n_parents=12, widths=(0.3, 0.15, 0.05), climb_rounds=4, batch=16
+)
+DAYS, S = 4, 16
+GOAL = ProcessOFV([FinalValue("VCV")], horizon=DAYS)
+
+
+@pytest.fixture(scope="module")
+def scene(linear):
+    model = linear.make_model(sd=0.3, process_sd=0.02, memory=0.1)
+    calls = []
+
+    def counted(*arguments):
+        calls.append(1)
+        return linear.rollout(*arguments)
+
+    middle = 0.5 * (linear.lower + linear.upper)
+
+    def propose(runs=middle[None, :], model=model, **changes):
+        arguments = {
+            "ofv": GOAL,
+            "limits": LIMITS,
+            "q": 3,
+            "chance": ChanceConstraint(80.0, 0.8),
+            "settings": SETTINGS,
+            "rollout": counted,
+            **changes,
+        }
+        paths = linear.draw_paths(model, S, key=jax.random.key(0))
+        return propose_runs(model, paths, linear.c0, jnp.asarray(runs), **arguments)
+
+    # mean VCV rises with controls 0, 2, 3, 5 and falls with 1 and 4
+    best = np.where(np.asarray(model.mean[:6]) > 0, linear.upper, linear.lower)
+    return SimpleNamespace(propose=propose, best=best, middle=middle, model=model, calls=calls)
+
+
+@pytest.fixture(scope="module")
+def plain(scene):
+    return scene.propose()
+
+
+def test_the_first_run_is_the_models_best_guess(scene, plain):
+    U, info = plain
+    width = np.asarray(LIMITS.upper - LIMITS.lower)
+    # the strong responses at their bounds exactly, the rest close to them
+    strong = np.abs(np.asarray(scene.model.mean[:6])) > 0.9
+    np.testing.assert_allclose(np.asarray(U[0])[strong], scene.best[strong], atol=1e-9)
+    assert np.all(np.abs(np.asarray(U[0]) - scene.best) <= 0.35 * width)
+    exact = scene.model.mean @ jnp.append(jnp.sign(scene.model.mean[:6]), 1.0)
+    assert float(info.mean[0, 0]) == pytest.approx(float(exact), rel=0.05)
+    assert float(info.mean[0, 0]) >= float(jnp.max(info.mean[:, 0])) - 0.2
+
+
+def test_every_limit_is_kept_and_runs_differ(plain):
+    U, info = plain
+    low, high = LIMITS.lower[None, :], LIMITS.upper[None, :]
+    assert bool(jnp.all((U >= low) & (U <= high)))
+    assert bool(jnp.all(U[:, 1] <= U[:, 0] + 1e-12))
+    scaled = (U - low) / (high - low)
+    gaps = [float(jnp.max(jnp.abs(scaled[i] - scaled[j]))) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert min(gaps) > 0.01
+    assert int(info.n_rollouts) <= count_rollouts(SETTINGS, 3, 6) + 1
+    assert bool(jnp.all(info.q10 <= info.q90))
+
+
+def test_same_inputs_same_bytes(scene, plain):
+    again = scene.propose()
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_a_second_batch_does_not_compile(scene, plain):
+    before = len(scene.calls)
+    runs = scene.middle[None, :] + 0.01 * np.arange(5)[:, None]
+    scene.propose(runs=runs, seed=4)
+    assert before > 0 and len(scene.calls) == before
+
+
+def test_pending_runs_push_the_batch_away(scene, plain):
+    U, _ = plain
+    V, _ = scene.propose(q=2, pending=U[:1])
+    scaled = (V - U[:1]) / (LIMITS.upper - LIMITS.lower)[None, :]
+    # without the pending run the first of the batch is that very recipe
+    assert float(jnp.min(jnp.sqrt(jnp.mean(scaled**2, axis=1)))) > 3e-3
+
+
+def test_fixed_set_points_stay(scene):
+    U, _ = scene.propose(fixed={2: 3.25})
+    np.testing.assert_array_equal(np.asarray(U[:, 2]), 3.25)
+
+
+def test_the_constraint_is_kept_and_its_price_is_told(scene):
+    # agitation now raises VCV, and viability falls by 5 % over its range
+    eager = eqx.tree_at(lambda m: m.mean, scene.model, scene.model.mean.at[4].set(1.5))
+    limit = ChanceConstraint(96.0, 0.8)
+    U, info = scene.propose(model=eager, chance=limit)
+    assert bool(info.is_feasible) and bool(jnp.all(info.probability_kept >= 0.8))
+    assert 0.0 < float(info.share_feasible[0]) < 1.0
+    # half of the range of agitation is out of reach: that is worth about 1.5
+    assert 0.9 < float(info.relaxed_mean[0, 0] - info.best_mean[0]) < 2.0
+    told = explain_campaign(info, GOAL, limit, SPACE.control_names)
+    assert told["constraints"][0]["limit"] == "Via >= 96"
+    assert len(told["runs"]) == 3 and told["is_feasible"]
+    assert set(told["best_of_runs_so_far"]) == {"final VCV"}
+    assert float(U[0, 4]) <= 700.0 + 0.5 * 350.0
+
+
+def test_what_cannot_be_kept_is_said(scene):
+    _, info = scene.propose(chance=ChanceConstraint(99.5, 0.8))
+    assert not bool(info.is_feasible)
+    assert float(info.best_probability) < 0.8
+    assert bool(jnp.all(jnp.isnan(info.best_mean)))
+
+
+def test_a_front_is_spread_between_its_ends(scene):
+    eager = eqx.tree_at(lambda m: m.mean, scene.model, scene.model.mean.at[4].set(3.0))
+    goal = ProcessOFV([FinalValue("VCV"), FinalValue("Via")], horizon=DAYS, is_pareto=True)
+    U, info = scene.propose(model=eager, ofv=goal, chance=None)
+    assert info.mean.shape == (3, 2) and info.probability_kept.shape == (3, 0)
+    # agitation trades one against the other: the runs span it, and none is beaten by another
+    assert float(jnp.max(U[:, 4]) - jnp.min(U[:, 4])) > 60.0
+    first = scene.propose(model=eager, ofv=goal, chance=None, runs=np.zeros((0, 6)))[1]
+    assert bool(jnp.all(jnp.isfinite(first.acquisition)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"q": 0}, "at least one run"),
+        ({"fixed": {0: 9.0}}, "design space"),
+        ({"settings": SETTINGS._replace(n_raw=63)}, "multiples"),
+    ],
+)
+def test_unusable_requests_are_named(scene, changes, says):
+    with pytest.raises(ConfigError, match=says):
+        scene.propose(**changes)
