@@ -143,7 +143,7 @@ def test_fixed_set_points_stay_and_impossible_limits_are_named(scene):
 
 
 def test_differences_equal_forward_derivatives(scene, linear):
-    from perfusio_jax.bed.search import SearchSettings, _differentiated
+    from perfusio_jax.bed.ascent import SearchSettings, _differentiated
 
     paths = linear.draw_paths(scene.model, S, key=jax.random.key(0))
     surrogate = RolloutSurrogate(

@@ -168,6 +168,18 @@ class TargetTrackingOFV(eqx.Module):
         parts = (t.squared_error(Y) / t.scale**2 for t in self.targets)
         return -sum(parts, start=jnp.zeros(()))
 
+    def parts(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "... T"]:
+        """Each target's part of the plain sum of squares.
+
+        Args:
+            Y: Trajectories, `FORECAST_SPECIES` last.
+            u: Set-points held; they do not matter here.
+
+        Returns:
+            Squared units of each species, lower is better.
+        """
+        return jnp.stack([t.squared_error(Y) for t in self.targets], axis=-1)
+
     def evaluate(self, c0: Float[Array, "9"], u: Float[Array, "d"], *, day0: float = 0.0) -> Scalar:
         """Objective value of one candidate held over the horizon, from the mean forecast.
 

@@ -7,10 +7,12 @@ the time stamp, and the write gate decides what reaches a device.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +28,13 @@ from perfusio_jax._core import (
     Float,
 )
 from perfusio_jax.bed.acquisitions import ACQUISITION_NAMES, build_acquisition
-from perfusio_jax.bed.constraints import ChanceConstraint, control_limits
+from perfusio_jax.bed.constraints import (
+    Chance,
+    ChanceConstraint,
+    control_limits,
+    each_constraint,
+)
+from perfusio_jax.bed.criteria import ProcessOFV
 from perfusio_jax.bed.objectives import TargetSpec, TargetTrackingOFV, hybrid_functions
 from perfusio_jax.bed.recommend import (
     ROLLOUT_SETTINGS,
@@ -70,6 +78,30 @@ class BEDDecision:
     """Why: targets, constraints, limits reached, what each move gains, optimiser's report."""
     allow_write: bool = False
     """Whether the policy was made for closed-loop operation; the gate has the last word."""
+    reactor_id: str | None = None
+    """Vessel, for a decision on a rack."""
+
+
+@dataclass(frozen=True)
+class ReactorNow:
+    """One vessel of a rack as it stands, for a joint decision."""
+
+    c_current: Any
+    """Measured state `(9,)` in `STATE_ORDER` without gaps, or a belief with `particles`."""
+    day: int
+    """Process day [d]."""
+    u_now: ArrayLike | dict[str, float]
+    """Set-points read back; of a pending vessel, those decided for it."""
+    u_plan: ArrayLike | dict[str, float] | None = None
+    """Last plan, where it was not carried out."""
+    targets: Sequence[TargetSpec] | None = None
+    """Its own targets, as many and of the same species as the policy's; the policy's if None."""
+    fixed: dict[str, float] = field(default_factory=dict)
+    """Set-points held at a value by the operator, by name."""
+    model: Any = None
+    """Its own model, of the same structure (another clone of a family); the policy's if None."""
+    reactor_id: str | None = None
+    """Name of the vessel."""
 
 
 class BEDPolicy:
@@ -101,6 +133,9 @@ class BEDPolicy:
         preferences: Preferences | None = None,
         settings: SearchSettings | None = None,
         rollout_functions: tuple[Callable, Callable] | None = None,
+        n_scan_paths: int | None = None,
+        ofv: TargetTrackingOFV | ProcessOFV | None = None,
+        chance: Chance = None,
     ):
         """Set up a policy.
 
@@ -122,6 +157,9 @@ class BEDPolicy:
             settings: Sizes of the roll-out search in place of `ROLLOUT_SETTINGS`.
             rollout_functions: `(draw_paths, rollout)` in place of those of
                 `perfusio_jax.hybrid`.
+            n_scan_paths: Paths on which a search is begun; see `recommend`. All if None.
+            ofv: Objective in place of tracking `targets`; its horizon applies.
+            chance: Constraints in place of `viability_min` alone.
 
         Raises:
             ConfigError: If the acquisition is unknown, there is nothing to track, or a limit
@@ -135,10 +173,23 @@ class BEDPolicy:
             raise ConfigError(f"n_paths={n_paths} was given; at least one path is needed.")
         self.hybrid, self.design_space = hybrid, design_space
         self.acqf_name, self.allow_write = acqf_name, bool(allow_write)
-        self.targets = tuple(targets) if targets else default_targets(design_space)
-        self.ofv = TargetTrackingOFV(self.targets, horizon=horizon, n_samples=n_paths)
+        if n_scan_paths is not None and not 1 <= n_scan_paths <= n_paths:
+            raise ConfigError(f"n_scan_paths={n_scan_paths} must lie from 1 to n_paths={n_paths}.")
+        if ofv is None:
+            self.targets = tuple(targets) if targets else default_targets(design_space)
+            self.ofv = TargetTrackingOFV(self.targets, horizon=horizon, n_samples=n_paths)
+        else:
+            self.targets, self.ofv = getattr(ofv, "targets", ()), ofv
+        self._made_with = {
+            "max_change": max_change,
+            "soft_margin": soft_margin,
+            "probability": probability,
+            "own_targets": targets is not None or ofv is not None,
+            "own_chance": chance is not None,
+        }
         self.limits = control_limits(design_space, max_change=max_change, soft_margin=soft_margin)
-        self.chance = ChanceConstraint(design_space.viability_min, probability)
+        self.chance = chance or ChanceConstraint(design_space.viability_min, probability)
+        self.n_scan_paths = n_scan_paths
         self.preferences = Preferences() if preferences is None else preferences
         self.n_paths = int(n_paths)
         self._names = tuple(design_space.control_names)
@@ -155,6 +206,41 @@ class BEDPolicy:
     def history(self) -> list[BEDDecision]:
         """All decisions made so far, oldest first; a copy."""
         return list(self._history)
+
+    def with_space(self, design_space: Any) -> "BEDPolicy":
+        """The same policy in another design space, for a change in mid-run.
+
+        Bounds, rate limits, the viability limit and (unless the caller gave targets) the targets
+        are those of the new space. Set-points in force that lie outside it are led to its nearest
+        bound (the write gate moves there within the rate limits); the history stays.
+
+        Args:
+            design_space: A `config.DesignSpace` with the same controls.
+
+        Returns:
+            A new policy; this one does not change.
+
+        Raises:
+            ConfigError: If the controls differ, or a limit is unusable.
+        """
+        if tuple(design_space.control_names) != self._names:
+            raise ConfigError(
+                f"the new design space has the controls {', '.join(design_space.control_names)}; "
+                f"this policy was made for {', '.join(self._names)}."
+            )
+        made, new = self._made_with, copy.copy(self)
+        new.design_space = design_space
+        new.limits = control_limits(
+            design_space, max_change=made["max_change"], soft_margin=made["soft_margin"]
+        )
+        if not made["own_chance"]:
+            new.chance = ChanceConstraint(design_space.viability_min, made["probability"])
+        if not made["own_targets"]:
+            new.targets = default_targets(design_space)
+            new.ofv = TargetTrackingOFV(
+                new.targets, horizon=self.ofv.horizon, n_samples=self.n_paths
+            )
+        return new
 
     def decide(
         self,
@@ -216,6 +302,140 @@ class BEDPolicy:
         self._history = (*self._history, decision)
         return decision
 
+    def decide_rack(
+        self,
+        reactors: Sequence[ReactorNow],
+        *,
+        pending: Sequence[ReactorNow] = (),
+        seed: int | None = None,
+        timestamp: datetime | None = None,
+    ) -> list[BEDDecision]:
+        """Decide for several vessels at once, each in its own state, under one model.
+
+        All vessels share the drawn functions of the model, so that what one decision will teach
+        is known to the next: decisions are made in turn, and what those before it (and pending
+        ones) will teach about the model is taken out of a vessel's reasons to explore. Pure:
+        the history is neither read nor written.
+
+        Args:
+            reactors: The vessels, up to 24 and more.
+            pending: Vessels whose next set-points are settled already.
+            seed: Seed of paths and search; None is 0.
+            timestamp: When, for the record.
+
+        Returns:
+            One decision per vessel, in their order.
+
+        Raises:
+            ConfigError: If there is no vessel, a name is unknown, or no set-points keep the
+                limits of one.
+            DataError: If a state has the wrong shape or a gap.
+        """
+        if not reactors:
+            raise ConfigError("decide_rack was given no reactors; give at least one.")
+        if self.acqf_name not in SINGLE_OBJECTIVE:
+            raise ConfigError(self._several())
+        number = 0 if seed is None else int(seed)
+        everyone = [*pending, *reactors]
+        draw_paths, rollout = hybrid_functions(self._functions)
+        path_key, scan_key, noise_key = jax.random.split(jax.random.key(number), 3)
+        shared = draw_paths(self._model_of(everyone[0]), self.n_paths, key=path_key)
+        scan_paths = None
+        if self.n_scan_paths is not None:
+            scan_paths = draw_paths(self._model_of(everyone[0]), self.n_scan_paths, key=scan_key)
+        taught = jnp.zeros((self.n_paths, len(everyone)))
+        decisions: list[BEDDecision] = []
+        for place, vessel in enumerate(everyone):
+            mine = jax.random.fold_in(noise_key, place)
+            paths = _own_noise(shared, key=mine)
+            state, face = _latent(vessel.c_current)
+            c0 = match_particles(state, self.n_paths, key=jax.random.fold_in(mine, 1))
+            ofv, model = self._ofv_of(vessel), self._model_of(vessel)
+            now = self._set_points(vessel.u_now)
+            template, positions = self._embedding(now)
+            if place < len(pending):
+                u = now
+            else:
+                scan = None
+                if scan_paths is not None:
+                    few = match_particles(
+                        state, self.n_scan_paths or 1, key=jax.random.fold_in(mine, 2)
+                    )
+                    scan = (_own_noise(scan_paths, key=jax.random.fold_in(mine, 3)), few)
+                plan = None if vessel.u_plan is None else self._set_points(vessel.u_plan)
+                u, info = recommend(
+                    model,
+                    paths,
+                    c0,
+                    now,
+                    ofv=ofv,
+                    limits=self.limits,
+                    day0=float(vessel.day),
+                    u_plan=plan,
+                    chance=self.chance,
+                    preferences=self.preferences,
+                    acquisition=self.acqf_name,
+                    settings=self._settings,
+                    seed=number + int(vessel.day),
+                    rollout=rollout,
+                    template=template,
+                    positions=positions,
+                    fixed={self._position(n): v for n, v in vessel.fixed.items()},
+                    scan=scan,
+                    taught=taught,
+                )
+                made = self._made(u, jax.device_get(info), ofv)
+                decisions.append(
+                    BEDDecision(
+                        timestamp=timestamp,
+                        day=int(vessel.day),
+                        acqf_name=self.acqf_name,
+                        current_state=dict(zip(STATE_ORDER, map(float, face), strict=True)),
+                        allow_write=self.allow_write,
+                        reactor_id=vessel.reactor_id,
+                        **made,
+                    )
+                )
+            if place + 1 < len(everyone):
+                held = RolloutSurrogate(
+                    model=model,
+                    paths=paths,
+                    c0=c0,
+                    ofv=ofv,
+                    day0=float(vessel.day),
+                    template=template,
+                    positions=positions,
+                    rollout=rollout,
+                )
+                taught = _learn(held, u, taught, jnp.asarray(place))
+        return decisions
+
+    def _model_of(self, vessel: ReactorNow) -> Any:
+        model = self.hybrid if vessel.model is None else vessel.model
+        if model is None:
+            raise ConfigError(
+                "there is no model to forecast with; give the policy a hybrid model or each "
+                "reactor its own."
+            )
+        return model
+
+    def _ofv_of(self, vessel: ReactorNow) -> TargetTrackingOFV | ProcessOFV:
+        if vessel.targets is None:
+            return self.ofv
+        given = [t.species for t in vessel.targets]
+        if given != [t.species for t in self.targets]:
+            raise ConfigError(
+                f"reactor {vessel.reactor_id} has targets for {given}; the policy was made for "
+                f"{[t.species for t in self.targets]}, in this order."
+            )
+        return TargetTrackingOFV(vessel.targets, horizon=self.ofv.horizon, n_samples=self.n_paths)
+
+    def _several(self) -> str:
+        return (
+            f"{self.acqf_name} designs for several objectives; a policy that tracks targets "
+            f"uses one of {', '.join(SINGLE_OBJECTIVE)}."
+        )
+
     def _on_rollouts(
         self,
         model: Any,
@@ -227,12 +447,10 @@ class BEDPolicy:
     ) -> dict[str, Any]:
         (day, seed), (now, plan) = when, known
         if self.acqf_name not in SINGLE_OBJECTIVE:
-            raise ConfigError(
-                f"{self.acqf_name} designs for several objectives; a policy that tracks targets "
-                f"uses one of {', '.join(SINGLE_OBJECTIVE)}."
-            )
+            raise ConfigError(self._several())
         draw_paths, rollout = hybrid_functions(self._functions)
         path_key, particle_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), day))
+        scan = None
         if isinstance(model, RolloutSurrogate):
             paths, rollout, model = model.paths, model.rollout or rollout, model.model
         else:
@@ -242,6 +460,12 @@ class BEDPolicy:
                     "`decide` a surrogate."
                 )
             paths = draw_paths(model, self.n_paths, key=path_key)
+            if self.n_scan_paths is not None:
+                few, some = jax.random.split(jax.random.fold_in(path_key, 1))
+                scan = (
+                    draw_paths(model, self.n_scan_paths, key=few),
+                    match_particles(state, self.n_scan_paths, key=some),
+                )
         template, positions = self._embedding(now)
         u, info = recommend(
             model,
@@ -262,21 +486,22 @@ class BEDPolicy:
             template=template,
             positions=positions,
             fixed=held,
+            scan=scan,
         )
-        info = jax.device_get(info)
+        return self._made(u, jax.device_get(info), self.ofv)
+
+    def _made(
+        self, u: Array, info: RecommendInfo, ofv: TargetTrackingOFV | ProcessOFV
+    ) -> dict[str, Any]:
         outlook = info.recommended
-
-        def by_species(values: np.ndarray) -> dict[str, list[float]]:
-            return {name: values[:, k].tolist() for k, name in enumerate(FORECAST_SPECIES)}
-
         return {
             "recommended_controls": self._named(u),
             "acqf_value": float(info.acquisition),
-            "forecast_mean": by_species(outlook.mean),
-            "forecast_q10": by_species(outlook.q10),
-            "forecast_q50": by_species(outlook.q50),
-            "forecast_q90": by_species(outlook.q90),
-            "explanation": explain(info, self.ofv, self._names),
+            "forecast_mean": _by_species(outlook.mean),
+            "forecast_q10": _by_species(outlook.q10),
+            "forecast_q50": _by_species(outlook.q50),
+            "forecast_q90": _by_species(outlook.q90),
+            "explanation": explain(info, ofv, self._names, self.chance),
         }
 
     def _on_plain_surrogate(
@@ -400,14 +625,18 @@ def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[
 
 
 def explain(
-    info: RecommendInfo, ofv: TargetTrackingOFV, control_names: Sequence[str]
+    info: RecommendInfo,
+    ofv: TargetTrackingOFV | ProcessOFV,
+    control_names: Sequence[str],
+    chance: Chance = None,
 ) -> dict[str, Any]:
     """Diagnostics of a decision as names and plain numbers.
 
     Args:
         info: From `recommend`.
-        ofv: Targets.
+        ofv: Targets or criteria.
         control_names: Names of the set-points, in array order.
+        chance: Constraints of the decision.
 
     Returns:
         Nested dictionary, ready for JSON.
@@ -416,23 +645,47 @@ def explain(
     def names(mask: Any) -> list[str]:
         return [name for name, held in zip(control_names, np.asarray(mask), strict=True) if held]
 
-    targets = [
+    def by_control(values: Any) -> dict[str, float]:
+        return dict(zip(control_names, np.asarray(values, float).tolist(), strict=True))
+
+    new, old = info.recommended, info.unchanged
+    constraints = [
         {
-            "species": t.species,
-            "target": np.asarray(t.target).tolist(),
-            "expected_squared_error": float(info.recommended.target_errors[k]),
-            "expected_squared_error_unchanged": float(info.unchanged.target_errors[k]),
+            "limit": f"{limit.label} {float(limit.minimum):g}",
+            "probability_asked": float(limit.probability),
+            "probability": float(new.constraint_probability[k]),
+            "probability_unchanged": float(old.constraint_probability[k]),
+            "score": float(new.constraint_scores[k]),
+            "score_unchanged": float(old.constraint_scores[k]),
         }
-        for k, t in enumerate(ofv.targets)
+        for k, limit in enumerate(each_constraint(chance))
+    ]
+    alternatives = [
+        {
+            "controls": by_control(info.alternative_points[k]),
+            "acquisition": float(info.alternative_values[k]),
+            "ofv": float(info.alternatives.ofv[k]),
+            "viability_probability": float(info.alternatives.probability_kept[k]),
+        }
+        for k in range(len(info.alternative_values))
+        if np.isfinite(info.alternative_values[k])
     ]
     return {
-        "targets": targets,
-        "ofv": float(info.recommended.ofv),
-        "ofv_unchanged": float(info.unchanged.ofv),
-        "viability_probability": float(info.recommended.probability_kept),
-        "viability_probability_unchanged": float(info.unchanged.probability_kept),
+        "targets": _parts_in_words(info, ofv),
+        "constraints": constraints,
+        "alternatives": alternatives,
+        "ofv_gradient": by_control(info.gradient),
+        "forecast_unchanged": {
+            "mean": _by_species(old.mean),
+            "q10": _by_species(old.q10),
+            "q90": _by_species(old.q90),
+        },
+        "ofv": float(new.ofv),
+        "ofv_unchanged": float(old.ofv),
+        "viability_probability": float(new.probability_kept),
+        "viability_probability_unchanged": float(old.probability_kept),
         "incumbent": ("set-points in force", "last plan")[int(info.incumbent)],
-        "move_gains": dict(zip(control_names, np.asarray(info.move_gains).tolist(), strict=True)),
+        "move_gains": by_control(info.move_gains),
         "at_lower_bound": names(info.at_lower),
         "at_upper_bound": names(info.at_upper),
         "at_rate_limit": names(info.at_rate_limit),
@@ -447,6 +700,52 @@ def explain(
             "is_flat": bool(info.search.is_flat),
         },
     }
+
+
+def _parts_in_words(
+    info: RecommendInfo, ofv: TargetTrackingOFV | ProcessOFV
+) -> list[dict[str, Any]]:
+    """What each target, or each criterion, contributes."""
+    new, old = info.recommended.target_errors, info.unchanged.target_errors
+    if isinstance(ofv, ProcessOFV):
+        return [
+            {"criterion": c.label, "cost": float(new[k]), "cost_unchanged": float(old[k])}
+            for k, c in enumerate(ofv.criteria)
+        ]
+    return [
+        {
+            "species": t.species,
+            "target": np.asarray(t.target).tolist(),
+            "expected_squared_error": float(new[k]),
+            "expected_squared_error_unchanged": float(old[k]),
+        }
+        for k, t in enumerate(ofv.targets)
+    ]
+
+
+def _by_species(values: Any) -> dict[str, list[float]]:
+    table = np.asarray(values)
+    return {name: table[:, k].tolist() for k, name in enumerate(FORECAST_SPECIES)}
+
+
+def _own_noise(paths: Any, *, key: Array) -> Any:
+    """The same functions with other process noise: vessels share the model, not their luck."""
+    if not hasattr(paths, "process"):
+        return paths
+    fresh = jax.random.normal(key, paths.process.shape, paths.process.dtype)
+    return eqx.tree_at(lambda p: p.process, paths, fresh)
+
+
+@eqx.filter_jit
+def _learn(held: RolloutSurrogate, u: Array, taught: Array, place: Array) -> Array:
+    """Add what a decision will teach to the basis: its deviations between paths."""
+    score = held.scores(u)[0]
+    apart = score - jnp.mean(score)
+    new = apart - taught @ (taught.T @ apart)
+    size, before = jnp.linalg.norm(new), jnp.linalg.norm(apart)
+    # nothing new, or rounding error of nothing new
+    is_new = size > 1e-6 * before
+    return taught.at[:, place].set(jnp.where(is_new, new / jnp.where(is_new, size, 1.0), 0.0))
 
 
 def _latent(c_current: Any) -> tuple[Array, np.ndarray]:

@@ -23,11 +23,15 @@ import numpy as np
 from perfusio_jax._core import Array, ArrayLike, Bool, ConfigError, Float, Int, Key
 from perfusio_jax.bed import montecarlo
 from perfusio_jax.bed.constraints import (
-    ChanceConstraint,
+    Chance,
     ControlCost,
     ControlLimits,
+    chance_feasibility,
+    each_constraint,
+    probability_all_kept,
     probability_kept,
 )
+from perfusio_jax.bed.criteria import ProcessOFV
 from perfusio_jax.bed.draws import Draws
 from perfusio_jax.bed.objectives import Rollout, TargetTrackingOFV
 from perfusio_jax.bed.polytope import Polytope, make_polytope
@@ -40,7 +44,7 @@ from perfusio_jax.bed.search import (
     raw_points,
     to_unit,
 )
-from perfusio_jax.bed.surrogates import RolloutSurrogate
+from perfusio_jax.bed.surrogates import RolloutSurrogate, plain_score
 
 ROLLOUT_SETTINGS = SearchSettings(
     n_restarts=3,
@@ -74,6 +78,13 @@ def _scalar(value: Any) -> Array:
     return jnp.asarray(value, float)
 
 
+N_ALTERNATIVES = 3
+"""Other good recipes named with every decision."""
+
+NUDGE = 1e-6
+"""Step of the slopes of the OFV, as a share of each range [-]."""
+
+
 class Preferences(eqx.Module):
     """What a decision weighs beside the targets; all traced."""
 
@@ -102,13 +113,17 @@ class Outlook(NamedTuple):
     q90: Float[Array, "H K"]
     """90 % quantile."""
     ofv: Float[Array, ""]
-    """Expected plain sum of squares, lower is better."""
+    """Expected plain sum of squares, lower is better; the scaled cost of a `ProcessOFV`."""
     target_errors: Float[Array, "T"]
-    """Each target's part of it, in squared units of its species."""
+    """Each target's part of it, in squared units of its species; each criterion's."""
     score: Float[Array, ""]
     """Mean scaled score [-], costs of set-points left out, higher is better."""
     probability_kept: Float[Array, ""]
-    """Share of paths that keep the chance constraint on every day [-]; 1 if there is none."""
+    """Share of paths that keep every chance constraint on every day [-]; 1 if there is none."""
+    constraint_probability: Float[Array, "c"]
+    """The same for each constraint."""
+    constraint_scores: Float[Array, "c"]
+    """What each constraint takes from the score the search sees [-], at most zero."""
 
 
 class RecommendInfo(NamedTuple):
@@ -124,6 +139,14 @@ class RecommendInfo(NamedTuple):
     """Forecast under the recommendation."""
     unchanged: Outlook
     """Forecast if the set-points in force stayed."""
+    alternatives: Outlook
+    """Forecasts of three other good recipes, arrays with a leading axis of three."""
+    alternative_points: Float[Array, "3 d"]
+    """Those recipes: local optima and scored points, at least a tenth of the ranges apart."""
+    alternative_values: Float[Array, "3"]
+    """Their acquisition, without the last climb; not finite where there is no other recipe."""
+    gradient: Float[Array, "d"]
+    """Slope of the expected OFV with respect to each set-point, per unit of the set-point."""
     move_gains: Float[Array, "d"]
     """Scaled score lost if this one set-point stayed as it is [-]."""
     at_lower: Bool[Array, "d"]
@@ -146,11 +169,11 @@ def recommend(
     c0: Float[Array, "S 9"],
     u_now: Float[Array, "d"],
     *,
-    ofv: TargetTrackingOFV,
+    ofv: TargetTrackingOFV | ProcessOFV,
     limits: ControlLimits,
     day0: ArrayLike = 0.0,
     u_plan: ArrayLike | None = None,
-    chance: ChanceConstraint | None = None,
+    chance: Chance = None,
     preferences: Preferences | None = None,
     acquisition: str = "qLogEI",
     best_f: ArrayLike | None = None,
@@ -160,6 +183,8 @@ def recommend(
     template: ArrayLike | None = None,
     positions: tuple[int, ...] = (),
     fixed: dict[int, float] | None = None,
+    scan: tuple[Any, Float[Array, "R 9"]] | None = None,
+    taught: Float[Array, "S p"] | None = None,
 ) -> tuple[Float[Array, "d"], RecommendInfo]:
     """Choose the next set-points of one reactor.
 
@@ -174,7 +199,7 @@ def recommend(
         limits: What set-points must keep, rate limits from `u_now` included.
         day0: Process day of the current state [d].
         u_plan: Last plan, if it differs from what is in force.
-        chance: Constraint on the latent trajectory, or None.
+        chance: Constraint on the latent trajectory, several, or None.
         preferences: What is weighed beside the targets; the defaults if None.
         acquisition: One of `SINGLE_OBJECTIVE`; evaluated by Monte Carlo.
         best_f: Incumbent in scaled score, in place of the better of `u_now` and `u_plan`.
@@ -183,7 +208,11 @@ def recommend(
         rollout: Roll-out function in place of that of `perfusio_jax.hybrid`.
         template: Full control vector, if the candidate is only a part of it.
         positions: Where the candidate's entries sit in it.
-        fixed: Set-points the operator holds at a value, by position.
+        fixed: Set-points the operator holds at a value, by position; within the bounds and
+            rate limits.
+        scan: Fewer paths and as many states, on which the search is begun; all ends are then
+            compared, and the best one improved, on the full set.
+        taught: See `RolloutSurrogate.taught`.
 
     Returns:
         Recommended set-points and diagnostics.
@@ -199,6 +228,13 @@ def recommend(
     u_now = jnp.asarray(u_now, float)
     lower, upper = (np.array(bound) for bound in _box(limits, u_now))
     for index, value in (fixed or {}).items():
+        if not 0 <= index < lower.size or not lower[index] <= value <= upper[index]:
+            allowed = (
+                f"{lower[index]:g} to {upper[index]:g}, what bounds and rate limit leave"
+                if 0 <= index < lower.size
+                else f"a position from 0 to {lower.size - 1}"
+            )
+            raise ConfigError(f"set-point {index} cannot be held at {value:g}; allowed: {allowed}.")
         lower[index] = upper[index] = value
     box = make_polytope(lower, upper, limits.A, limits.b)
     d = lower.size
@@ -224,6 +260,7 @@ def recommend(
         template=None if template is None else jnp.asarray(template, float),
         positions=positions,
         rollout=rollout,
+        taught=taught,
     )
     known = u_now[None, :]
     if u_plan is not None:
@@ -234,7 +271,15 @@ def recommend(
         key=jax.random.key(seed),
         kind=acquisition.removeprefix("q"),
     )
-    return _decide(surrogate, (box, limits, raw), known, rule, settings)
+    quick = None
+    if scan is not None:
+        quick = eqx.tree_at(
+            lambda m: (m.paths, m.c0, m.taught),
+            surrogate,
+            (scan[0], jnp.asarray(scan[1], float), None),
+            is_leaf=lambda leaf: leaf is None,
+        )
+    return _decide((surrogate, quick), (box, limits, raw), known, rule, settings)
 
 
 class _Rule(eqx.Module):
@@ -247,7 +292,7 @@ class _Rule(eqx.Module):
 
 
 def _decide(
-    surrogate: RolloutSurrogate,
+    surrogates: tuple[RolloutSurrogate, RolloutSurrogate | None],
     region: tuple[Polytope, ControlLimits, Array],
     known: Array,
     rule: _Rule,
@@ -255,17 +300,64 @@ def _decide(
 ) -> tuple[Array, RecommendInfo]:
     """Forecast the known and the raw points, climb, forecast the answer.
 
-    Two compiled functions, so that a roll-out, which is slow to compile, is compiled once
-    forwards and once with its derivatives.
+    Compiled in a few parts, so that a roll-out, which is slow to compile, is compiled once
+    forwards and once with its derivatives, for each number of paths.
     """
-    box, limits, raw = region
-    samples, _ = _forecasts(surrogate, _first_table(box, raw, known))
-    best_f, incumbent, batch, value, search = _climb(
-        surrogate, (box, raw), samples, known, rule, settings
-    )
-    u, table = _second_table(box, batch[0], value, (known, raw))
+    (surrogate, quick), (box, limits, raw) = surrogates, region
+    first = surrogate if quick is None else quick
+    # set-points in force may lie outside limits that were changed: what can be had is nearest
+    near, points = _reachable(box, known, raw)
+    samples, _ = _forecasts(first, _table_of(near, points))
+    found = _climb(first, box, samples, (near, points), rule, settings)
+    if quick is not None:
+        ends = found.search.candidates[:, 0, :]
+        samples, _ = _forecasts(surrogate, _table_of(near, ends))
+        again = settings._replace(n_restarts=1)
+        last = _climb(surrogate, box, samples, (near[:0], ends, near), rule, again)
+        found = last._replace(search=_both(found.search, last.search), scores=found.scores)
+    u, table, others, values = _second_table(box, found, (known, points))
     _, outlooks = _forecasts(surrogate, table)
-    return u, _report(u, known[0], limits, outlooks, (best_f, incumbent, value, search))
+    return u, _report((u, known[0], others, values), (limits, box), outlooks, found)
+
+
+class _Found(NamedTuple):
+    """What a climb left."""
+
+    best_f: Array
+    incumbent: Array
+    u: Array
+    value: Array
+    scores: Array
+    search: SearchInfo
+
+
+def _both(first: SearchInfo, last: SearchInfo) -> SearchInfo:
+    """Diagnostics of a search in two parts: ends of the first, gradient of the last."""
+    return first._replace(
+        n_rounds=first.n_rounds + last.n_rounds,
+        n_evals=first.n_evals + last.n_evals,
+        gradient=last.gradient,
+        violation=last.violation,
+        n_converged=first.n_converged,
+    )
+
+
+@eqx.filter_jit
+def _reachable(box: Polytope, known: Array, raw: Array) -> tuple[Array, Array]:
+    """Known set-points brought into the limits, and the raw points in physical units."""
+    return jax.vmap(box.project)(known), raw_points(box, raw)[:, 0, :]
+
+
+@eqx.filter_jit
+def _table_of(known: Array, points: Array) -> tuple[Array, Array]:
+    """Known set-points, then others, in a table with room for the last one too."""
+    rows = jnp.concatenate([known, points])
+    return _padded(rows, max(rows.shape[0], _room(known.shape[1])))
+
+
+def _room(d: int) -> int:
+    """Rows of the last table: the answer, what is in force, 2 d variations, alternatives."""
+    return 2 + 2 * d + N_ALTERNATIVES
 
 
 def _padded(points: Array, n: int) -> tuple[Array, Array]:
@@ -275,47 +367,80 @@ def _padded(points: Array, n: int) -> tuple[Array, Array]:
 
 
 @eqx.filter_jit
-def _first_table(box: Polytope, raw: Array, known: Array) -> tuple[Array, Array]:
-    """Known set-points, then the raw points."""
-    n = max(known.shape[0] + raw.shape[0], known.shape[1] + 2)
-    return _padded(jnp.concatenate([known, raw_points(box, raw)[:, 0, :]]), n)
-
-
-@eqx.filter_jit
 def _second_table(
-    box: Polytope, found: Array, value: Array, sizes: tuple[Array, Array]
-) -> tuple[Array, tuple[Array, Array]]:
-    """The answer, the set-points in force, and the answer with each move taken back."""
-    known, raw = sizes
-    d = found.shape[0]
-    u = jnp.where(jnp.isfinite(value), found, jnp.clip(known[0], box.lower, box.upper))
+    box: Polytope, found: _Found, seen: tuple[Array, Array]
+) -> tuple[Array, tuple[Array, Array], Array, Array]:
+    """The answer, what is in force, each move taken back, each nudged, and alternatives."""
+    known, raw = seen
+    d = found.u.shape[0]
+    u = jnp.where(jnp.isfinite(found.value), found.u, box.project(known[0]))
     kept = jnp.where(jnp.eye(d, dtype=bool), known[0][None, :], u[None, :])
-    n = max(known.shape[0] + raw.shape[0], d + 2)
-    return u, _padded(jnp.concatenate([jnp.stack([u, known[0]]), kept]), n)
+    nudged = u[None, :] + jnp.diag(_nudges(box, u))
+    points = jnp.concatenate([found.search.candidates[:, 0, :], raw])
+    values = jnp.concatenate([found.search.values, found.scores])
+    others, worths = _alternatives(box, u, points, values)
+    rows = jnp.concatenate([jnp.stack([u, known[0]]), kept, nudged, others])
+    return u, _padded(rows, max(known.shape[0] + raw.shape[0], _room(d))), others, worths
+
+
+def _nudges(box: Polytope, u: Array) -> Array:
+    """Step of each set-point for the slope of the OFV, towards the middle; never zero."""
+    width = jnp.where(box.upper > box.lower, box.upper - box.lower, jnp.maximum(jnp.abs(u), 1.0))
+    return jnp.where(u < 0.5 * (box.lower + box.upper), NUDGE, -NUDGE) * width
+
+
+def _alternatives(box: Polytope, u: Array, points: Array, values: Array) -> tuple[Array, Array]:
+    """Best points that are at least a tenth of some range from the answer and each other."""
+    z = to_unit(box, points)
+    chosen, worths = [], []
+    values = jnp.where(jnp.isfinite(values), values, -jnp.inf)
+    taken = to_unit(box, u)
+    for _ in range(N_ALTERNATIVES):
+        gap = jnp.max(jnp.abs(z - taken[None, :]), axis=1)
+        values = jnp.where(gap >= 0.1, values, -jnp.inf)
+        best = jnp.argmax(values)
+        chosen.append(jnp.where(jnp.isfinite(values[best]), points[best], u))
+        worths.append(values[best])
+        taken = z[best]
+    return jnp.stack(chosen), jnp.stack(worths)
 
 
 @eqx.filter_jit
 def _report(
-    u: Array, u_now: Array, limits: ControlLimits, outlooks: Outlook, found: tuple[Any, ...]
+    answer: tuple[Array, Array, Array, Array],
+    bounds: tuple[ControlLimits, Polytope],
+    outlooks: Outlook,
+    found: _Found,
 ) -> RecommendInfo:
-    best_f, incumbent, value, search = found
-    chosen, unchanged = (jax.tree.map(lambda leaf, i=i: leaf[i], outlooks) for i in (0, 1))
-    tolerance = 1e-6 * (limits.upper - limits.lower)
+    (u, u_now, others, worths), (limits, box) = answer, bounds
+    d = u.shape[0]
+
+    def row(i: int) -> Outlook:
+        return jax.tree.map(lambda leaf: leaf[i], outlooks)
+
+    chosen, unchanged = row(0), row(1)
+    span = limits.upper - limits.lower
+    tolerance = 1e-6 * span
     moved = jnp.abs(u - u_now)
     slack = limits.b - limits.A @ u
+    last = 2 + 2 * d
     return RecommendInfo(
-        acquisition=value,
-        incumbent=incumbent,
-        incumbent_score=jnp.mean(best_f),
+        acquisition=found.value,
+        incumbent=found.incumbent,
+        incumbent_score=jnp.mean(found.best_f),
         recommended=chosen,
         unchanged=unchanged,
-        move_gains=chosen.score - outlooks.score[2 : u.shape[0] + 2],
+        alternatives=jax.tree.map(lambda leaf: leaf[last : last + N_ALTERNATIVES], outlooks),
+        alternative_points=others,
+        alternative_values=worths,
+        gradient=(outlooks.ofv[d + 2 : last] - chosen.ofv) / _nudges(box, u),
+        move_gains=chosen.score - outlooks.score[2 : d + 2],
         at_lower=u <= limits.lower - limits.soft_margin_lower + tolerance,
         at_upper=u >= limits.upper + limits.soft_margin_upper - tolerance,
         at_rate_limit=(moved >= limits.max_change - tolerance) & (moved > 0),
         linear_active=slack <= 1e-6 * jnp.linalg.norm(limits.A, axis=1),
-        is_fallback=~jnp.isfinite(value),
-        search=search,
+        is_fallback=~jnp.isfinite(found.value),
+        search=found.search,
     )
 
 
@@ -333,7 +458,7 @@ def _forecasts(
 
     def one(x: Array) -> tuple[Array, Outlook]:
         trajectories = surrogate.trajectories(x)
-        return surrogate.score_of(trajectories, x)[0], _outlook(surrogate, trajectories)
+        return surrogate.score_of(trajectories, x)[0], _outlook(surrogate, trajectories, x)
 
     shapes = jax.eval_shape(one, table[0])
     empty = jax.tree.map(lambda s: jnp.zeros((table.shape[0], *s.shape), s.dtype), shapes)
@@ -347,27 +472,30 @@ def _forecasts(
 @eqx.filter_jit
 def _climb(
     surrogate: RolloutSurrogate,
-    region: tuple[Polytope, Array],
+    box: Polytope,
     samples: Array,
-    known: Array,
+    seen: tuple[Array, ...],
     rule: _Rule,
     settings: SearchSettings,
-) -> tuple[Array, Array, Array, Array, SearchInfo]:
-    """Incumbent, starts, and the climb; `samples` are those of known and raw points."""
-    box, raw = region
-    n_known, n_raw = known.shape[0], raw.shape[0]
+) -> _Found:
+    """Incumbent, starts, and the climb.
+
+    `samples` are those of the known points (the third entry of `seen`, if they are no starts)
+    and of the others.
+    """
+    starting, points = seen[0], seen[1]
+    n_known, n = seen[-1].shape[0] if len(seen) == 3 else starting.shape[0], points.shape[0]
     means = jnp.mean(samples[:n_known], axis=1)
     incumbent = jnp.argmax(jnp.where(jnp.isfinite(means), means, -jnp.inf))
     best_f = samples[incumbent] if rule.best_f is None else rule.best_f
     acqf = _acquisition(rule, surrogate, best_f)
     scores = jax.vmap(lambda s: _acquisition(rule, _Known(s), best_f)(jnp.zeros((1, 1))))(
-        samples[n_known : n_known + n_raw]
+        samples[n_known : n_known + n]
     )
-    first = to_unit(box, known)[:, None, :]
-    drawn = to_unit(box, raw_points(box, raw))[choose_starts(scores, settings, key=rule.key)]
-    starts = jnp.concatenate([first, drawn], axis=0)
+    drawn = to_unit(box, points)[choose_starts(scores, settings, key=rule.key)]
+    starts = jnp.concatenate([to_unit(box, starting), drawn], axis=0)[:, None, :]
     batch, value, search = climb(acqf, box, starts, scores, settings=settings)
-    return best_f, incumbent, batch, value, search
+    return _Found(best_f, incumbent, batch[0], value, scores, search)
 
 
 class _Known(eqx.Module):
@@ -392,12 +520,14 @@ def _acquisition(rule: _Rule, model: Any, best_f: Array) -> Callable[[Array], Ar
     return montecarlo.MCUpperConfidenceBound(draws, rule.beta)
 
 
-def _outlook(surrogate: RolloutSurrogate, trajectories: Array) -> Outlook:
+def _outlook(surrogate: RolloutSurrogate, trajectories: Array, x: Array) -> Outlook:
     quantiles = jnp.quantile(trajectories, jnp.asarray([0.1, 0.5, 0.9]), axis=0)
-    errors = jnp.stack([jnp.mean(t.squared_error(trajectories)) for t in surrogate.ofv.targets])
-    kept = jnp.ones((), trajectories.dtype)
-    if surrogate.chance is not None:
-        kept = probability_kept(trajectories[:, None, :, :], surrogate.chance)[0]
+    u = surrogate.full(x)
+    errors = jnp.mean(surrogate.ofv.parts(trajectories, u), axis=0)  # pyright: ignore
+    paths, limits = trajectories[:, None, :, :], each_constraint(surrogate.chance)
+    nothing = jnp.zeros(0, trajectories.dtype)
+    kept = [probability_kept(paths, limit)[0] for limit in limits]
+    logs = [chance_feasibility(paths, limit)[0] for limit in limits]
     return Outlook(
         mean=jnp.mean(trajectories, axis=0),
         q10=quantiles[0],
@@ -405,6 +535,8 @@ def _outlook(surrogate: RolloutSurrogate, trajectories: Array) -> Outlook:
         q90=quantiles[2],
         ofv=jnp.sum(errors),
         target_errors=errors,
-        score=jnp.mean(surrogate.ofv.scaled_score(trajectories)),
-        probability_kept=kept,
+        score=jnp.mean(plain_score(surrogate.ofv, trajectories, u)),
+        probability_kept=probability_all_kept(paths, limits)[0],
+        constraint_probability=jnp.stack(kept) if kept else nothing,
+        constraint_scores=surrogate.feasibility_weight * (jnp.stack(logs) if logs else nothing),
     )
