@@ -32,9 +32,10 @@ from perfusio_jax.bed.constraints import (
     Chance,
     ChanceConstraint,
     control_limits,
-    each_constraint,
 )
 from perfusio_jax.bed.criteria import ProcessOFV
+from perfusio_jax.bed.explanations import by_species
+from perfusio_jax.bed.explanations import explain as explain
 from perfusio_jax.bed.objectives import TargetSpec, TargetTrackingOFV, hybrid_functions
 from perfusio_jax.bed.recommend import (
     ROLLOUT_SETTINGS,
@@ -48,6 +49,10 @@ from perfusio_jax.bed.surrogates import RolloutSurrogate
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+
+_RACK = 24
+"""Vessels of a rack."""
 
 
 @dataclass(frozen=True)
@@ -343,7 +348,8 @@ class BEDPolicy:
         scan_paths = None
         if self.n_scan_paths is not None:
             scan_paths = draw_paths(self._model_of(everyone[0]), self.n_scan_paths, key=scan_key)
-        taught = jnp.zeros((self.n_paths, len(everyone)))
+        # room in whole racks, so that racks of any size share what is compiled
+        taught = jnp.zeros((self.n_paths, -(-len(everyone) // _RACK) * _RACK))
         decisions: list[BEDDecision] = []
         for place, vessel in enumerate(everyone):
             mine = jax.random.fold_in(noise_key, place)
@@ -497,10 +503,10 @@ class BEDPolicy:
         return {
             "recommended_controls": self._named(u),
             "acqf_value": float(info.acquisition),
-            "forecast_mean": _by_species(outlook.mean),
-            "forecast_q10": _by_species(outlook.q10),
-            "forecast_q50": _by_species(outlook.q50),
-            "forecast_q90": _by_species(outlook.q90),
+            "forecast_mean": by_species(outlook.mean),
+            "forecast_q10": by_species(outlook.q10),
+            "forecast_q50": by_species(outlook.q50),
+            "forecast_q90": by_species(outlook.q90),
             "explanation": explain(info, ofv, self._names, self.chance),
         }
 
@@ -622,110 +628,6 @@ def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[
     N = state.shape[0]
     order = jax.random.permutation(key, N)
     return state[order[jnp.arange(n) % N]]
-
-
-def explain(
-    info: RecommendInfo,
-    ofv: TargetTrackingOFV | ProcessOFV,
-    control_names: Sequence[str],
-    chance: Chance = None,
-) -> dict[str, Any]:
-    """Diagnostics of a decision as names and plain numbers.
-
-    Args:
-        info: From `recommend`.
-        ofv: Targets or criteria.
-        control_names: Names of the set-points, in array order.
-        chance: Constraints of the decision.
-
-    Returns:
-        Nested dictionary, ready for JSON.
-    """
-
-    def names(mask: Any) -> list[str]:
-        return [name for name, held in zip(control_names, np.asarray(mask), strict=True) if held]
-
-    def by_control(values: Any) -> dict[str, float]:
-        return dict(zip(control_names, np.asarray(values, float).tolist(), strict=True))
-
-    new, old = info.recommended, info.unchanged
-    constraints = [
-        {
-            "limit": f"{limit.label} {float(limit.minimum):g}",
-            "probability_asked": float(limit.probability),
-            "probability": float(new.constraint_probability[k]),
-            "probability_unchanged": float(old.constraint_probability[k]),
-            "score": float(new.constraint_scores[k]),
-            "score_unchanged": float(old.constraint_scores[k]),
-        }
-        for k, limit in enumerate(each_constraint(chance))
-    ]
-    alternatives = [
-        {
-            "controls": by_control(info.alternative_points[k]),
-            "acquisition": float(info.alternative_values[k]),
-            "ofv": float(info.alternatives.ofv[k]),
-            "viability_probability": float(info.alternatives.probability_kept[k]),
-        }
-        for k in range(len(info.alternative_values))
-        if np.isfinite(info.alternative_values[k])
-    ]
-    return {
-        "targets": _parts_in_words(info, ofv),
-        "constraints": constraints,
-        "alternatives": alternatives,
-        "ofv_gradient": by_control(info.gradient),
-        "forecast_unchanged": {
-            "mean": _by_species(old.mean),
-            "q10": _by_species(old.q10),
-            "q90": _by_species(old.q90),
-        },
-        "ofv": float(new.ofv),
-        "ofv_unchanged": float(old.ofv),
-        "viability_probability": float(new.probability_kept),
-        "viability_probability_unchanged": float(old.probability_kept),
-        "incumbent": ("set-points in force", "last plan")[int(info.incumbent)],
-        "move_gains": by_control(info.move_gains),
-        "at_lower_bound": names(info.at_lower),
-        "at_upper_bound": names(info.at_upper),
-        "at_rate_limit": names(info.at_rate_limit),
-        "linear_constraints_active": np.asarray(info.linear_active).tolist(),
-        "is_fallback": bool(info.is_fallback),
-        "search": {
-            "n_converged": int(info.search.n_converged),
-            "n_restarts": int(info.search.codes.shape[0]),
-            "n_duplicates": int(info.search.n_duplicates),
-            "n_evals": int(info.search.n_evals),
-            "n_raw_nonfinite": int(info.search.n_raw_nonfinite),
-            "is_flat": bool(info.search.is_flat),
-        },
-    }
-
-
-def _parts_in_words(
-    info: RecommendInfo, ofv: TargetTrackingOFV | ProcessOFV
-) -> list[dict[str, Any]]:
-    """What each target, or each criterion, contributes."""
-    new, old = info.recommended.target_errors, info.unchanged.target_errors
-    if isinstance(ofv, ProcessOFV):
-        return [
-            {"criterion": c.label, "cost": float(new[k]), "cost_unchanged": float(old[k])}
-            for k, c in enumerate(ofv.criteria)
-        ]
-    return [
-        {
-            "species": t.species,
-            "target": np.asarray(t.target).tolist(),
-            "expected_squared_error": float(new[k]),
-            "expected_squared_error_unchanged": float(old[k]),
-        }
-        for k, t in enumerate(ofv.targets)
-    ]
-
-
-def _by_species(values: Any) -> dict[str, list[float]]:
-    table = np.asarray(values)
-    return {name: table[:, k].tolist() for k, name in enumerate(FORECAST_SPECIES)}
 
 
 def _own_noise(paths: Any, *, key: Array) -> Any:

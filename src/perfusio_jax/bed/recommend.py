@@ -81,6 +81,9 @@ def _scalar(value: Any) -> Array:
 N_ALTERNATIVES = 3
 """Other good recipes named with every decision."""
 
+SCAN_ROUNDS = 6
+"""Value-and-gradient evaluations per start on the paths a search is begun on."""
+
 NUDGE = 1e-6
 """Step of the slopes of the OFV, as a share of each range [-]."""
 
@@ -308,7 +311,10 @@ def _decide(
     # set-points in force may lie outside limits that were changed: what can be had is nearest
     near, points = _reachable(box, known, raw)
     samples, _ = _forecasts(first, _table_of(near, points))
-    found = _climb(first, box, samples, (near, points), rule, settings)
+    coarse = settings
+    if quick is not None:
+        coarse = settings._replace(max_rounds=min(settings.max_rounds, SCAN_ROUNDS))
+    found = _climb(first, box, samples, (near, points), rule, coarse)
     if quick is not None:
         ends = found.search.candidates[:, 0, :]
         samples, _ = _forecasts(surrogate, _table_of(near, ends))

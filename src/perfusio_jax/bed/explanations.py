@@ -1,0 +1,124 @@
+"""Why a decision was made, as names and plain numbers, ready for a record."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from perfusio_jax._core import FORECAST_SPECIES
+from perfusio_jax.bed.constraints import Chance, each_constraint
+from perfusio_jax.bed.criteria import ProcessOFV
+from perfusio_jax.bed.objectives import TargetTrackingOFV
+from perfusio_jax.bed.recommend import RecommendInfo
+
+
+def explain(
+    info: RecommendInfo,
+    ofv: TargetTrackingOFV | ProcessOFV,
+    control_names: Sequence[str],
+    chance: Chance = None,
+) -> dict[str, Any]:
+    """Diagnostics of a decision as names and plain numbers.
+
+    Args:
+        info: From `recommend`.
+        ofv: Targets or criteria.
+        control_names: Names of the set-points, in array order.
+        chance: Constraints of the decision.
+
+    Returns:
+        Nested dictionary, ready for JSON.
+    """
+
+    def names(mask: Any) -> list[str]:
+        return [name for name, held in zip(control_names, np.asarray(mask), strict=True) if held]
+
+    def by_control(values: Any) -> dict[str, float]:
+        return dict(zip(control_names, np.asarray(values, float).tolist(), strict=True))
+
+    new, old = info.recommended, info.unchanged
+    constraints = [
+        {
+            "limit": f"{limit.label} {float(limit.minimum):g}",
+            "probability_asked": float(limit.probability),
+            "probability": float(new.constraint_probability[k]),
+            "probability_unchanged": float(old.constraint_probability[k]),
+            "score": float(new.constraint_scores[k]),
+            "score_unchanged": float(old.constraint_scores[k]),
+        }
+        for k, limit in enumerate(each_constraint(chance))
+    ]
+    alternatives = [
+        {
+            "controls": by_control(info.alternative_points[k]),
+            "acquisition": float(info.alternative_values[k]),
+            "ofv": float(info.alternatives.ofv[k]),
+            "viability_probability": float(info.alternatives.probability_kept[k]),
+        }
+        for k in range(len(info.alternative_values))
+        if np.isfinite(info.alternative_values[k])
+    ]
+    return {
+        "targets": _parts_in_words(info, ofv),
+        "constraints": constraints,
+        "alternatives": alternatives,
+        "ofv_gradient": by_control(info.gradient),
+        "forecast_unchanged": {
+            "mean": by_species(old.mean),
+            "q10": by_species(old.q10),
+            "q90": by_species(old.q90),
+        },
+        "ofv": float(new.ofv),
+        "ofv_unchanged": float(old.ofv),
+        "viability_probability": float(new.probability_kept),
+        "viability_probability_unchanged": float(old.probability_kept),
+        "incumbent": ("set-points in force", "last plan")[int(info.incumbent)],
+        "move_gains": by_control(info.move_gains),
+        "at_lower_bound": names(info.at_lower),
+        "at_upper_bound": names(info.at_upper),
+        "at_rate_limit": names(info.at_rate_limit),
+        "linear_constraints_active": np.asarray(info.linear_active).tolist(),
+        "is_fallback": bool(info.is_fallback),
+        "search": {
+            "n_converged": int(info.search.n_converged),
+            "n_restarts": int(info.search.codes.shape[0]),
+            "n_duplicates": int(info.search.n_duplicates),
+            "n_evals": int(info.search.n_evals),
+            "n_raw_nonfinite": int(info.search.n_raw_nonfinite),
+            "is_flat": bool(info.search.is_flat),
+        },
+    }
+
+
+def _parts_in_words(
+    info: RecommendInfo, ofv: TargetTrackingOFV | ProcessOFV
+) -> list[dict[str, Any]]:
+    """What each target, or each criterion, contributes."""
+    new, old = info.recommended.target_errors, info.unchanged.target_errors
+    if isinstance(ofv, ProcessOFV):
+        return [
+            {"criterion": c.label, "cost": float(new[k]), "cost_unchanged": float(old[k])}
+            for k, c in enumerate(ofv.criteria)
+        ]
+    return [
+        {
+            "species": t.species,
+            "target": np.asarray(t.target).tolist(),
+            "expected_squared_error": float(new[k]),
+            "expected_squared_error_unchanged": float(old[k]),
+        }
+        for k, t in enumerate(ofv.targets)
+    ]
+
+
+def by_species(values: Any) -> dict[str, list[float]]:
+    """A table (days, species) as one list per species.
+
+    Args:
+        values: `FORECAST_SPECIES` last.
+
+    Returns:
+        One value per day and species.
+    """
+    table = np.asarray(values)
+    return {name: table[:, k].tolist() for k, name in enumerate(FORECAST_SPECIES)}
