@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import moocore
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +11,13 @@ from hypothesis.extra.numpy import arrays
 
 from perfusio_jax import metrics
 from perfusio_jax._core import DataError
-from perfusio_jax.bed import compute_pareto_front, hypervolume
+from perfusio_jax.bed import (
+    compute_pareto_front,
+    epsilon_indicator,
+    hypervolume,
+    hypervolume_gradient,
+    igd_plus,
+)
 
 
 def by_definition(Y):
@@ -36,3 +43,28 @@ def test_mask_runs_under_jit_and_shapes_are_checked():
 
 def test_hypervolume_is_that_of_metrics():
     assert hypervolume is metrics.hypervolume
+
+
+def test_indicators_are_those_of_metrics():
+    assert igd_plus is metrics.igd_plus and epsilon_indicator is metrics.epsilon_indicator
+
+
+@pytest.mark.parametrize("m", [2, 3, 4])
+def test_gradient_of_the_volume_equals_differences(m):
+    Y = np.random.default_rng(m).uniform(-0.2, 1.0, size=(7, m))
+    ref = np.zeros(m)
+    slopes = hypervolume_gradient(Y, ref)
+    step = 1e-6
+
+    def volume(points):
+        return moocore.hypervolume(points, ref=ref, maximise=True)
+
+    for i in range(7):
+        for k in range(m):
+            up, down = Y.copy(), Y.copy()
+            up[i, k] += step
+            down[i, k] -= step
+            expected = (volume(up) - volume(down)) / (2 * step)
+            np.testing.assert_allclose(slopes[i, k], expected, atol=1e-7)
+    with pytest.raises(DataError, match="must be"):
+        hypervolume_gradient(Y, ref[:1])

@@ -28,12 +28,19 @@ from perfusio_jax.bed.criteria import MediumPerGram as MediumPerGram
 from perfusio_jax.bed.criteria import ProcessOFV as ProcessOFV
 from perfusio_jax.bed.criteria import SpaceTimeYield as SpaceTimeYield
 from perfusio_jax.bed.criteria import TrackingError as TrackingError
+from perfusio_jax.bed.directions import (
+)
 from perfusio_jax.bed.draws import OutcomeConstraint as OutcomeConstraint
+from perfusio_jax.bed.ensembles import EnsembleSurrogate as EnsembleSurrogate
+from perfusio_jax.bed.ensembles import ensemble as ensemble
 from perfusio_jax.bed.objectives import MultiObjectiveOFV as MultiObjectiveOFV
 from perfusio_jax.bed.objectives import TargetSpec as TargetSpec
 from perfusio_jax.bed.objectives import TargetTrackingOFV as TargetTrackingOFV
 from perfusio_jax.bed.pareto import compute_pareto_front as compute_pareto_front
+from perfusio_jax.bed.pareto import epsilon_indicator as epsilon_indicator
 from perfusio_jax.bed.pareto import hypervolume as hypervolume
+from perfusio_jax.bed.pareto import hypervolume_gradient as hypervolume_gradient
+from perfusio_jax.bed.pareto import igd_plus as igd_plus
 from perfusio_jax.bed.policies import BEDDecision as BEDDecision
 from perfusio_jax.bed.policies import BEDPolicy as BEDPolicy
 from perfusio_jax.bed.policies import ReactorNow as ReactorNow

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import Array, Bool, ConfigError, Float, Int, Key, Result
-from perfusio_jax.bed.lbfgs import Tolerances, minimise_lanes
+from perfusio_jax.bed.lbfgs import Ends, Tolerances, minimise_lanes
 from perfusio_jax.bed.polytope import Polytope
 
 DUPLICATE_DISTANCE = 1e-3
@@ -36,13 +36,13 @@ class SearchSettings(NamedTuple):
     """Starts that climb."""
     n_raw_samples: int = 512
     """Sobol points scored first."""
-    max_rounds: int = 200
+    max_rounds: int = 400
     """Value-and-gradient evaluations per start, at most."""
     memory: int = 10
     """Curvature pairs kept."""
     raw_batch: int = 64
     """Raw points evaluated at once: memory against speed."""
-    eta: float = 2.0
+    eta: float = 1.0
     """Sharpness of the Boltzmann rule [-]; 0 draws uniformly."""
     gradient_tolerance: float = 1e-7
     """Largest projected gradient entry at the end, per unit of value spread."""
@@ -53,8 +53,18 @@ class SearchSettings(NamedTuple):
     in normalised coordinates, for acquisitions that run fast but compile slowly."""
     is_sequential: bool = False
     """Evaluate the starts one after the other, whatever `n_lanes` says."""
-    n_lanes: int = 8
+    n_lanes: int = 4
     """Starts evaluated at once; one that stops makes room for the next."""
+    coarse_tolerance: float = 1e-4
+    """As `value_tolerance`, for the first climb of all starts; the best ends climb on. Not with
+    `is_sequential`, where every start climbs once."""
+    n_second: int = 4
+    """Ends that climb on."""
+    n_exchanges: int = 4
+    """How often, at most, candidates of the best batch are replaced by those of other ends and
+    the best replacements climb; for batches only, and not with `is_sequential`."""
+    exchange_pool: int = 64
+    """Candidates of other ends that are tried in every place."""
 
 
 class SearchInfo(NamedTuple):
@@ -173,19 +183,31 @@ def climb(
     high = jnp.max(jnp.where(is_finite, scores, -jnp.inf))
     low = jnp.min(jnp.where(is_finite, scores, jnp.inf))
     has_spread = jnp.any(is_finite) & (high > low)
-    ends = minimise_lanes(
-        _differentiated(lambda z: -acqf(to_physical(z)), settings),
-        unit,
-        z0,
-        tolerances=Tolerances(
-            jnp.asarray(settings.gradient_tolerance, z0.dtype),
-            jnp.asarray(settings.value_tolerance, z0.dtype),
-            jnp.where(has_spread, jnp.minimum(high - low, 1.0), 1.0),
-        ),
-        memory=settings.memory,
-        max_rounds=settings.max_rounds,
-        n_lanes=1 if settings.is_sequential else settings.n_lanes,
-    )
+    objective = _differentiated(lambda z: -acqf(to_physical(z)), settings)
+    scale = jnp.where(has_spread, jnp.minimum(high - low, 1.0), 1.0)
+
+    def descend(starts: Array, n_starts: Array, value_tolerance: Array) -> Ends:
+        return minimise_lanes(
+            objective,
+            unit,
+            starts,
+            tolerances=Tolerances(
+                jnp.asarray(settings.gradient_tolerance, z0.dtype), value_tolerance, scale
+            ),
+            memory=settings.memory,
+            max_rounds=settings.max_rounds,
+            n_lanes=1 if settings.is_sequential else settings.n_lanes,
+            n_starts=n_starts,
+        )
+
+    if settings.is_sequential:
+        fine = jnp.asarray(settings.value_tolerance, z0.dtype)
+        ends, n_swaps = descend(z0, jnp.asarray(R), fine), jnp.zeros((), int)
+    else:
+        is_batch = q > 1 and unit.lower.ndim == 1 and not getattr(acqf, "n_extra", 0)
+        n_exchanges = settings.n_exchanges if is_batch else 0
+        value_of = _only_value(lambda z: -acqf(to_physical(z)))
+        ends, n_swaps = _in_rounds(descend, value_of, z0, n_exchanges, settings)
     lost = ~jnp.isfinite(ends.f)
     values = jnp.where(lost, jnp.nan, -ends.f)
     best = jnp.argmax(jnp.where(lost, -jnp.inf, values))
@@ -203,7 +225,7 @@ def climb(
         n_converged=jnp.sum(jnp.asarray(ends.code == Result.SUCCESS.value, int)),
         n_duplicates=_count_duplicates(ends.z.reshape(R, -1), values),
         n_rounds=ends.n_rounds,
-        n_evals=scores.shape[0] + jnp.sum(ends.n_evals),
+        n_evals=scores.shape[0] + jnp.sum(ends.n_evals) + n_swaps,
         n_raw_nonfinite=jnp.sum(jnp.asarray(~is_finite, int)),
         is_flat=jnp.any(is_finite) & ~has_spread,
         best=best,
@@ -215,6 +237,91 @@ def climb(
     # in their own units the rows hold to a rounding error of those units
     settled = _per_candidate(box)(lambda limits, x: limits.settle(x))(to_physical(winner))
     return settled, values[best], info
+
+
+def _only_value(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    def values(batches: Array) -> Array:
+        size = _divisor(batches.shape[0], 64)
+        found = jax.lax.map(function, batches, batch_size=size)
+        return jnp.where(jnp.isfinite(found), found, jnp.inf)
+
+    return values
+
+
+def _in_rounds(
+    descend: Callable[[Array, Array, Array], Ends],
+    values: Callable[[Array], Array],
+    z0: Float[Array, "R q d"],
+    n_exchanges: int,
+    settings: SearchSettings,
+) -> tuple[Ends, Int[Array, ""]]:
+    """All starts climb coarsely, the best ends climb on; batches then exchange candidates.
+
+    A batch is as good as its members together: ends that stopped in different optima hold
+    members the best one lacks. The candidates of all ends are tried in every place of the best
+    batch, the best replacements climb, and so on while that helps. One loop body serves all
+    rounds, so that it compiles once.
+    """
+    R, q, d = z0.shape
+    n_pool = min(R * q, settings.exchange_pool)
+    n_next = min(settings.n_second, R)
+    last = max(1, n_exchanges)
+
+    def more(carry: tuple[Any, ...]) -> Array:
+        return carry[3]
+
+    def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        ends, starts, k, _, n_swaps = carry
+        is_first = k == 0
+        fine, coarse = settings.value_tolerance, settings.coarse_tolerance
+        tolerance = jnp.where(is_first, max(fine, coarse), fine).astype(z0.dtype)
+        new = descend(starts, jnp.where(is_first, R, n_next), tolerance)
+        top, best = jnp.argmin(new.f), jnp.argmin(ends.f)
+        gained = is_first | (new.f[top] < ends.f[best])
+        helped = is_first | (new.f[top] < ends.f[best] - 1e-8 * (1.0 + jnp.abs(ends.f[best])))
+        ends = _merged(ends, new, (is_first, gained, best, top))
+        again = (is_first | helped) & (k < last)
+
+        def choose() -> tuple[Array, Array]:
+            order = jnp.argsort(ends.f)
+            if n_exchanges == 0:
+                return jnp.where(is_first, ends.z[order], z0), jnp.zeros((), int)
+            pool = ends.z[order].reshape(R * q, d)[:n_pool]
+            batch = ends.z[order[0]]
+            place = jnp.eye(q, dtype=bool)[:, None, :, None]
+            tried = jnp.where(place, pool[None, :, None, :], batch[None, None])
+            tried = tried.reshape(q * n_pool, q, d)
+            found = jax.lax.top_k(-values(tried), n_next)[1]
+            # the best batch itself climbs on beside its best replacements
+            chosen = jnp.concatenate([batch[None], tried[found]])[:n_next]
+            return jnp.zeros_like(z0).at[:n_next].set(chosen), jnp.asarray(q * n_pool)
+
+        starts, n_new = jax.lax.cond(again, choose, lambda: (starts, jnp.zeros((), int)))
+        return ends, starts, k + 1, again, n_swaps + n_new
+
+    zero = jnp.zeros((), int)
+    blank = jax.eval_shape(descend, z0, zero, jnp.zeros((), z0.dtype))
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
+    first = (blank, z0, zero, jnp.asarray(True), zero)
+    ends, *_, n_swaps = jax.lax.while_loop(more, body, first)
+    return ends, n_swaps
+
+
+def _merged(old: Ends, new: Ends, rule: tuple[Array, ...]) -> Ends:
+    """The first round's ends, or the old ones with the best replaced where something is better."""
+    is_first, gained, best, top = rule
+
+    def one(before: Array, after: Array) -> Array:
+        replaced = before.at[best].set(after[top]) if before.ndim else before
+        return jnp.where(is_first, after, jnp.where(gained, replaced, before))
+
+    merged = jax.tree.map(one, old, new)
+    spent = old.n_evals.at[best].add(jnp.sum(new.n_evals))
+    return eqx.tree_at(
+        lambda e: (e.n_evals, e.n_rounds),
+        merged,
+        (jnp.where(is_first, new.n_evals, spent), old.n_rounds + new.n_rounds),
+    )
 
 
 def _per_candidate(limits: Polytope) -> Callable[..., Any]:

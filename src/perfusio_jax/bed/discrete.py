@@ -6,7 +6,7 @@ the best setting are tried until none is better.
 """
 
 from collections.abc import Mapping
-from itertools import islice, product
+from itertools import combinations, islice, product
 from typing import Any
 
 import equinox as eqx
@@ -20,8 +20,9 @@ from perfusio_jax.bed.polytope import Polytope, make_polytope
 
 Levels = dict[int, np.ndarray]
 
-_ENDS, _CORNERS, _SWEEPS = 4, 16, 8
-"""Best ends rounded; roundings tried when the nearest breaks a limit; looks next door."""
+_ENDS, _CORNERS, _SWEEPS, _NEIGHBOURS = 4, 16, 8, 64
+"""Best ends rounded; roundings tried when the nearest breaks a limit; looks next door, and at
+how many neighbours each."""
 
 
 def check_levels(
@@ -112,9 +113,13 @@ def settle_levels(
         )
     for _ in range(_SWEEPS):
         best_value, best = max(tried.values(), key=lambda pair: pair[0])
-        for neighbour in _next_door(best, levels):
-            _try(acqf, box, levels, neighbour, settings, tried)
-        if max(value for value, _ in tried.values()) <= best_value:
+        # two values at a time only where one at a time does not help: ridges may be oblique
+        for n_moved in (1, 2):
+            for neighbour in _next_door(best, levels, n_moved):
+                _try(acqf, box, levels, neighbour, settings, tried)
+            if max(value for value, _ in tried.values()) > best_value:
+                break
+        else:
             break
     value, best = max(tried.values(), key=lambda pair: pair[0])
     if not np.isfinite(value):
@@ -151,17 +156,21 @@ def _limits(box: Polytope, levels: Levels, candidate: np.ndarray) -> Polytope | 
         return None
 
 
-def _next_door(batch: np.ndarray, levels: Levels) -> list[np.ndarray]:
+def _next_door(batch: np.ndarray, levels: Levels, n_moved: int) -> list[np.ndarray]:
+    """Batches in which one candidate has that many values replaced by the next ones."""
     found = []
     for i in range(batch.shape[0]):
-        for k, allowed in levels.items():
-            at = int(np.argmin(np.abs(allowed - batch[i, k])))
-            for other in (at - 1, at + 1):
-                if 0 <= other < allowed.size:
+        at = {k: int(np.argmin(np.abs(v - batch[i, k]))) for k, v in levels.items()}
+        for places in combinations(levels, n_moved):
+            for steps in product((-1, 1), repeat=n_moved):
+                other = [at[k] + step for k, step in zip(places, steps, strict=True)]
+                if all(0 <= j < levels[k].size for k, j in zip(places, other, strict=True)):
                     moved = batch.copy()
-                    moved[i, k] = allowed[other]
+                    moved[i, list(places)] = [
+                        levels[k][j] for k, j in zip(places, other, strict=True)
+                    ]
                     found.append(moved)
-    return found
+    return found[:_NEIGHBOURS]
 
 
 def _try(

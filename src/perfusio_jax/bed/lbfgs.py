@@ -105,6 +105,7 @@ def minimise_lanes(
     memory: int = 10,
     max_rounds: int = 200,
     n_lanes: int = 8,
+    n_starts: Array | int | None = None,
 ) -> Ends:
     """Run all starts to the end.
 
@@ -118,11 +119,14 @@ def minimise_lanes(
         max_rounds: Evaluations of every start at most, the first included.
         n_lanes: Starts evaluated at once. One lane: for objectives that fill the processor by
             themselves.
+        n_starts: Only this many starts, from the first, are run; traced. The others' ends hold
+            zeros and an infinite value.
 
     Returns:
         The ends, in the order of the starts.
     """
     R, q, d = starts.shape
+    last_start = jnp.asarray(R if n_starts is None else n_starts)
     n, W = q * d, min(n_lanes, R)
     geometry = _Geometry(polytope, q, d)
     flat = starts.reshape(R, n)
@@ -167,7 +171,8 @@ def minimise_lanes(
         numbers.append(jnp.asarray(lanes.n_evals, flat.dtype))
         packed = jnp.concatenate([lanes.z, lanes.g, jnp.stack(numbers, axis=1)], axis=1)
         order = carry.next + jnp.cumsum(jnp.asarray(is_new, int)) - 1
-        start = jnp.where(is_new, jnp.minimum(order, R), carry.start)
+        order = jnp.where(order < last_start, order, R)
+        start = jnp.where(is_new, order, carry.start)
         renewed = jax.vmap(fresh)(flat[jnp.minimum(start, R - 1)])
         return _Carry(
             lanes=jax.tree.map(lambda a, b: _where(is_new, a, b), renewed, lanes),
@@ -179,13 +184,13 @@ def minimise_lanes(
 
     first = _Carry(
         lanes=jax.vmap(fresh)(flat[:W]),
-        start=jnp.arange(W),
+        start=jnp.where(jnp.arange(W) < last_start, jnp.arange(W), R),
         next=jnp.asarray(W),
-        ends=jnp.zeros((R + 1, 2 * n + 4), flat.dtype),
+        ends=jnp.zeros((R + 1, 2 * n + 4), flat.dtype).at[:, 2 * n].set(jnp.inf),
         n_rounds=jnp.zeros((), int),
     )
-    last = jax.lax.while_loop(unfinished, one_round, first)
-    ends = last.ends[:R]
+    final = jax.lax.while_loop(unfinished, one_round, first)
+    ends = final.ends[:R]
     counts = jnp.asarray(ends[:, 2 * n + 1 :], int)
     return Ends(
         z=ends[:, :n].reshape(R, q, d),
@@ -194,7 +199,7 @@ def minimise_lanes(
         code=counts[:, 0],
         n_steps=counts[:, 1],
         n_evals=counts[:, 2],
-        n_rounds=last.n_rounds,
+        n_rounds=final.n_rounds,
     )
 
 

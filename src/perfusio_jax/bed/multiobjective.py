@@ -8,7 +8,9 @@ Reference:
     Ament et al. (2023) for the logarithm.
 """
 
+import math
 from itertools import combinations
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -50,24 +52,57 @@ def hypervolume_improvement(
     Raises:
         ConfigError: If there are more than `MAX_BATCH` points.
     """
+    given = None if weights is None else jnp.asarray(weights)[:, None]
+    lower, upper = boxes.lower[:, :, None], boxes.upper[:, :, None]
+    return jnp.squeeze(_improvement_per_sample(points[:, :, None], lower, upper, given), 0)
+
+
+def _improvement_per_sample(points: Array, lower: Array, upper: Array, weights: Any) -> Array:
+    """Volumes `(S,)` of points `(q,m,S)` over boxes `(C,m,S)` or `(C,m,1)`.
+
+    Samples come last: the inner loops then run over many equal things.
+    """
     q = points.shape[0]
     _check_batch(q)
-    total = jnp.zeros((), points.dtype)
+    total = jnp.zeros(points.shape[2:], points.dtype)
     for size in range(1, q + 1):
-        subsets = np.array(list(combinations(range(q), size)))
-        corner = points[subsets[:, 0]]
-        for k in range(1, size):
-            corner = jnp.minimum(corner, points[subsets[:, k]])
-        # one objective after the other: long inner loops instead of ones of length m
-        volume = jnp.ones((subsets.shape[0], boxes.lower.shape[0]), points.dtype)
-        for k in range(points.shape[1]):
-            top = jnp.minimum(corner[:, k][:, None], boxes.upper[:, k][None, :])
-            volume = volume * jnp.maximum(top - boxes.lower[:, k][None, :], 0.0)
-        volume = jnp.sum(volume, axis=1)
-        if weights is not None:
-            volume = volume * jnp.prod(weights[subsets], axis=1)
-        total = total + (-1.0) ** (size + 1) * jnp.sum(volume)
+        for subset in combinations(range(q), size):
+            corner = points[subset[0]]
+            for k in subset[1:]:
+                corner = jnp.minimum(corner, points[k])
+            volume = _volume_above(corner, lower, upper)
+            if weights is not None:
+                volume = volume * math.prod(weights[k] for k in subset)
+            total = total + (-1.0) ** (size + 1) * volume
     return total
+
+
+@jax.custom_jvp
+def _volume_above(corner: Array, lower: Array, upper: Array) -> Array:
+    """Volume `(S,)` of the boxes below a corner `(m,S)`; a derivative by the corner only."""
+    return jnp.sum(math.prod(_edges(corner, lower, upper)), axis=0)
+
+
+@_volume_above.defjvp
+def _volume_above_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """The areas of the faces, summed at once: reverse mode then has no sums to go back through."""
+    corner, lower, upper = primals
+    edges = _edges(corner, lower, upper)
+    value = jnp.sum(math.prod(edges), axis=0)
+    slope = jnp.zeros_like(value)
+    for k in range(len(edges)):
+        face = math.prod(edges[:k] + edges[k + 1 :])
+        moves = (corner[k][None, :] > lower[:, k, :]) & (corner[k][None, :] <= upper[:, k, :])
+        slope = slope + jnp.sum(jnp.where(moves, face, 0.0), axis=0) * tangents[0][k]
+    return value, slope
+
+
+def _edges(corner: Array, lower: Array, upper: Array) -> list[Array]:
+    """Sides of the boxes below a corner, one `(C,S)` per objective."""
+    return [
+        jnp.maximum(jnp.minimum(corner[k][None, :], upper[:, k, :]) - lower[:, k, :], 0.0)
+        for k in range(corner.shape[0])
+    ]
 
 
 def log_hypervolume_improvement(
@@ -97,6 +132,7 @@ def log_hypervolume_improvement(
     _check_batch(q)
     is_empty = jnp.any(boxes.upper <= boxes.lower, axis=1)
     length = jnp.minimum(boxes.upper, _LONGEST) - boxes.lower
+    length = jnp.maximum(length, jnp.finfo(length.dtype).tiny)
     log_length = jnp.log(jnp.where(is_empty[:, None], 1.0, length))
     gain = log_fatplus(points[None, :, :] - boxes.lower[:, None, :], tau_relu)  # (C,q,m)
     signed: list[list[Array]] = [[], []]
@@ -135,9 +171,12 @@ def _check_objectives(samples: Array, m: int) -> None:
 
 
 def _mean_improvement(samples: Array, log_weight: Array, boxes: BoxDecomposition) -> Scalar:
-    weights = jnp.broadcast_to(jnp.exp(log_weight), samples.shape[:2])
-    axis = 0 if boxes.lower.ndim == 3 else None
-    return jnp.mean(jax.vmap(hypervolume_improvement, (0, axis, 0))(samples, boxes, weights))
+    weights = jnp.broadcast_to(jnp.exp(log_weight), samples.shape[:2]).T
+    lower, upper = (
+        jnp.moveaxis(v, 0, -1) if v.ndim == 3 else v[:, :, None] for v in (boxes.lower, boxes.upper)
+    )
+    points = jnp.moveaxis(samples, 0, -1)
+    return jnp.mean(_improvement_per_sample(points, lower, upper, weights))
 
 
 class ExpectedHypervolumeImprovement(eqx.Module):
