@@ -29,6 +29,7 @@ from perfusio_jax.bed.criteria import ProcessOFV as ProcessOFV
 from perfusio_jax.bed.criteria import SpaceTimeYield as SpaceTimeYield
 from perfusio_jax.bed.criteria import TrackingError as TrackingError
 from perfusio_jax.bed.directions import (
+    DirectionalHypervolumeImprovement as DirectionalHypervolumeImprovement,
 )
 from perfusio_jax.bed.draws import OutcomeConstraint as OutcomeConstraint
 from perfusio_jax.bed.ensembles import EnsembleSurrogate as EnsembleSurrogate
