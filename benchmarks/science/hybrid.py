@@ -240,6 +240,16 @@ def tables(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kept(path: Path) -> list[dict[str, Any]]:
+    """Rows of an earlier run that was stopped; plants it finished are not done again."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        found = [dict(row) for row in csv.DictReader(file)]
+    whole = {"plant": int, "runs": int, "model": str}
+    return [{k: whole.get(k, float)(v) for k, v in row.items()} for row in found]
+
+
 def main() -> None:
     """Measure, keep every row, print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -247,13 +257,19 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="training runs")
     parser.add_argument("--key", type=int, default=FAMILY_KEY, help="key of the family")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/science_hybrid.csv"), help="all rows"
+        "--out",
+        type=Path,
+        default=Path("runs/science_hybrid.csv"),
+        help="all rows; continued if it exists",
     )
     options = parser.parse_args()
     family = sample_clones(jax.random.key(options.key), N_PLANTS)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
+    rows = kept(options.out)
+    done = {r["plant"] for r in rows}
     for plant in range(options.plants):
+        if plant in done:
+            continue
         kinetics = jax.tree.map(lambda v, p=plant: v[p], family)
         rows += one_plant(plant, kinetics, tuple(options.sizes))
         with options.out.open("w", newline="", encoding="utf-8") as file:

@@ -41,6 +41,7 @@ from .posterior import KroneckerPosterior as KroneckerPosterior
 from .priors import HyperPriors as HyperPriors
 from .propagate import StepMoments as StepMoments
 from .propagate import step_moments as step_moments
+from .sampling import N_FREQUENCIES as N_FREQUENCIES
 from .sampling import GPPaths as GPPaths
 from .sampling import draw_gp_paths as draw_gp_paths
 from .sampling import variance_error as variance_error

@@ -125,6 +125,32 @@ class KroneckerPosterior(eqx.Module):
         flat = jnp.einsum("...ji,ij->...ji", flat, gain) @ rows.T
         return jnp.einsum("...jn,jt->...nt", flat, out)
 
+    @property
+    def task_rotation(self) -> Float[Array, "T T"]:
+        """What brings a row of targets to whitened, independent tasks."""
+        return self.task_vectors / self.task_sd[:, None]
+
+    def solve_noisy(
+        self, rotated: Float[Array, "... T N"], normal: Float[Array, "... T N"]
+    ) -> Float[Array, "... N T"]:
+        """`solve` of a function drawn from the prior, plus noise drawn here.
+
+        White noise stays white in the eigenvectors' own coordinates, so it is added there.
+
+        Args:
+            rotated: Prior draw at the training rows times `task_rotation`, rows last.
+            normal: Standard normal numbers.
+
+        Returns:
+            Weights per training row and task; those of padding rows mean nothing.
+        """
+        spectrum = self.values[None, :] * self.task_values[:, None] + 1.0
+        gain = self.task_values[:, None] / spectrum
+        rows = self.vectors / self.row_sd[:, None]
+        flat = jnp.einsum("...jn,ni->...ji", rotated, rows) + normal
+        flat = jnp.einsum("...ji,ji->...ji", flat, gain) @ rows.T
+        return jnp.einsum("...jn,jt->...nt", flat, self.task_vectors.T * self.task_sd[None, :])
+
     def covariance_reduction(self, cross: Float[Array, "M N"]) -> Float[Array, "M T T"]:
         """What the data take away from the prior covariance at each of M inputs.
 

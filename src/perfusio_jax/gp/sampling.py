@@ -26,8 +26,16 @@ from perfusio_jax._core import Key, Scalar
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.inference import require_state
 from perfusio_jax.gp.kernels import PerfusionKernel
+from perfusio_jax.gp.posterior import KroneckerPosterior
+from perfusio_jax.gp.waves import cos_sin
 
 _DEGREES_OF_FREEDOM = 5.0
+N_FREQUENCIES = 64
+"""Frequencies per block of paths."""
+BLOCK_SIZE = 4
+"""Paths that share frequencies."""
+_LANES = 64
+"""Paths whose data update is solved at once."""
 
 
 class GPPaths(eqx.Module):
@@ -165,7 +173,7 @@ def prior_features(
     """
     size = kernel.n_state_dims
     angle = scaled[:, :size] @ frequencies.T
-    wave = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    wave = jnp.concatenate(cos_sin(angle), axis=1)
     wave = wave / jnp.sqrt(jnp.asarray(frequencies.shape[0], wave.dtype))
     return kernel.prior_features(wave, scaled)
 
@@ -175,10 +183,14 @@ def draw_gp_paths(
     n_paths: int,
     *,
     key: Key,
-    n_frequencies: int = 256,
-    block_size: int = 16,
+    n_frequencies: int = N_FREQUENCIES,
+    block_size: int = BLOCK_SIZE,
 ) -> GPPaths:
     """Draw functions from the posterior.
+
+    The variance that random features imply is right on average, so its error over many
+    blocks falls with the number of all frequencies drawn. Many small blocks therefore cost
+    less than few large ones and are as good.
 
     Args:
         model: Conditioned model with zero or already subtracted mean; the mean function is
@@ -203,10 +215,12 @@ def draw_gp_paths(
     dims, size = kernel.n_state_dims, state.inputs.shape[0]
     turns = -(-n_frequencies // dims)
     for_normals, for_shifts = jax.random.split(key)
-    # one call for all normal numbers: each further one costs compile time
+    # one call for all normal numbers: each further one costs compile time. Their 24 bits are
+    # far finer than what any number of paths can show, and cost half of 53
     counts = (turns * dims * dims, block_size * 4 * n_frequencies * tasks)
     total = counts[0] + counts[1] + block_size * size * tasks
-    normals = jax.random.normal(for_normals, (blocks, total), state.inputs.dtype)
+    normals = jax.random.normal(for_normals, (blocks, total), jnp.float32)
+    normals = normals.astype(state.inputs.dtype)
     shifts = jax.random.uniform(for_shifts, (blocks,), state.inputs.dtype)
     turned = normals[:, : counts[0]].reshape(blocks, turns, dims, dims)
     frequencies = jax.vmap(lambda g, u: _frequencies(kernel.lengthscale, g, u, n_frequencies))(
@@ -215,21 +229,26 @@ def draw_gp_paths(
     mixing = jnp.linalg.cholesky(kernel.task_covariance())
     shape = (blocks, block_size, 4 * n_frequencies, tasks)
     weights = normals[:, counts[0] : counts[0] + counts[1]].reshape(shape) @ mixing.T
-    noises = normals[:, counts[0] + counts[1] :].reshape(blocks, block_size, size, tasks)
-    noise_sd = jnp.sqrt(model.likelihood.variance(tasks))
-    noises = model.data.noise_draw(noises) * noise_sd[None, None, None, :]
-    present = model.data.present.astype(mixing.dtype)
+    noises = normals[:, counts[0] + counts[1] :].reshape(blocks, block_size, tasks, size)
+
+    def prior(args: Any) -> Array:
+        freq, weight = args
+        flat = weight.transpose(0, 2, 1).reshape(block_size * tasks, -1)
+        at_rows = flat @ prior_features(kernel, state.inputs, freq).T
+        return at_rows.reshape(block_size, tasks, size)
 
     def update(args: Any) -> Array:
         freq, weight, noise = args
-        features = prior_features(kernel, state.inputs, freq)
-        prior = jnp.einsum("nf,pft->pnt", features, weight)
-        residual = (prior + noise) * present[None, :, :]
-        return state.solved.solve(residual)
+        # block by block: the features at the training inputs are never held for all
+        return _solve_noisy(model, jax.lax.map(prior, (freq, weight @ rotation)), noise)
 
-    # block by block: the features at the training inputs are never held for all blocks
-    updates = jax.lax.map(update, (frequencies, weights, noises))
-    correction = updates.reshape(n_paths, *updates.shape[2:])
+    rotation = _rotation(state.solved, tasks)
+    fitting = range(1, max(_LANES // block_size, 1) + 1)
+    at_once = max(k for k in fitting if blocks % k == 0)
+    grouped = jax.tree.map(
+        lambda a: a.reshape(-1, at_once, *a.shape[1:]), (frequencies, weights, noises)
+    )
+    correction = jax.lax.map(update, grouped).reshape(n_paths, size, tasks)
     centred = state.weights[None, :, :] - correction
     return GPPaths(
         kernel=kernel,
@@ -242,14 +261,31 @@ def draw_gp_paths(
     )
 
 
+def _rotation(solved: Any, tasks: int) -> Array:
+    if isinstance(solved, KroneckerPosterior):
+        return solved.task_rotation
+    return jnp.eye(tasks)
+
+
+def _solve_noisy(model: MultiTaskRateGP, prior: Array, normal: Array) -> Array:
+    """Weights that take a prior draw and its noise off, rows of both last."""
+    state = require_state(model)
+    if isinstance(state.solved, KroneckerPosterior):
+        return state.solved.solve_noisy(prior, normal)
+    noise_sd = jnp.sqrt(model.likelihood.variance(model.n_tasks))
+    noise = model.data.noise_draw(normal.swapaxes(-1, -2)) * noise_sd
+    present = model.data.present.astype(prior.dtype)
+    return state.solved.solve((prior.swapaxes(-1, -2) + noise) * present)
+
+
 @eqx.filter_jit
 def variance_error(
     model: MultiTaskRateGP,
     inputs: Float[Array, "M D"],
     *,
     key: Key,
-    n_blocks: int = 16,
-    n_frequencies: int = 256,
+    n_blocks: int = 64,
+    n_frequencies: int = N_FREQUENCIES,
 ) -> Scalar:
     """Relative rms error of the posterior variance that the finite features leave.
 

@@ -18,7 +18,7 @@ from perfusio_jax._core import (
 )
 from perfusio_jax.chemistry import from_balanced, to_balanced
 from perfusio_jax.embedding import PRIOR_CLONE
-from perfusio_jax.gp import GPPaths, MultiTaskRateGP, StepwiseGP, draw_gp_paths
+from perfusio_jax.gp import N_FREQUENCIES, GPPaths, MultiTaskRateGP, StepwiseGP, draw_gp_paths
 from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, forecast_report
 from perfusio_jax.hybrid.transition import (
@@ -338,7 +338,7 @@ def draw_paths(
     *,
     key: Key,
     max_steps: int = 32,
-    n_frequencies: int = 256,
+    n_frequencies: int = N_FREQUENCIES,
 ) -> Paths:
     """Draw residual functions and noise for roll-outs.
 
@@ -347,7 +347,7 @@ def draw_paths(
         n: Number of paths.
         key: Random key.
         max_steps: Longest roll-out.
-        n_frequencies: Fourier frequencies per block of 16 paths.
+        n_frequencies: Fourier frequencies per block of paths.
 
     Returns:
         The draws; the same draws serve any state, any controls (common random numbers).
