@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--modes", nargs="+", default=["difference", "forward", "reverse"])
-    parser.add_argument("--scans", type=int, nargs="+", default=[0, 32])
+    parser.add_argument("--scans", type=int, nargs="+", default=[0, 16], help="0: all paths")
     parser.add_argument("--no-rack", action="store_true")
     options = parser.parse_args()
     model, trajectories = fitted()

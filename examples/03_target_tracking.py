@@ -6,8 +6,6 @@ kept. Each recommendation comes with its reasons; one is asked for again with tw
 held by the operator, and once more after the design space has changed.
 """
 
-import sys
-
 import perfusio_jax
 
 perfusio_jax.enable_x64()
@@ -111,4 +109,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in sys.argv[1:]))
+    main()

@@ -332,8 +332,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     texts = {"controller", "clone"}
+    whole = {"seed", "vessel", "vcv_settled", "titre_settled", "violations", "days"}
     return [
-        {k: v if k in texts else float(v) if "." in v else int(v) for k, v in row.items()}
+        {k: v if k in texts else int(v) if k in whole else float(v) for k, v in row.items()}
         for row in rows
     ]
 

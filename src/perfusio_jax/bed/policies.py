@@ -344,10 +344,11 @@ class BEDPolicy:
         everyone = [*pending, *reactors]
         draw_paths, rollout = hybrid_functions(self._functions)
         path_key, scan_key, noise_key = jax.random.split(jax.random.key(number), 3)
-        shared = draw_paths(self._model_of(everyone[0]), self.n_paths, key=path_key)
+        first = self._model_of(everyone[0])
+        shared = _drawn(draw_paths, first, self.n_paths, path_key)
         scan_paths = None
         if self.n_scan_paths is not None:
-            scan_paths = draw_paths(self._model_of(everyone[0]), self.n_scan_paths, key=scan_key)
+            scan_paths = _drawn(draw_paths, first, self.n_scan_paths, scan_key)
         # room in whole racks, so that racks of any size share what is compiled
         taught = jnp.zeros((self.n_paths, -(-len(everyone) // _RACK) * _RACK))
         decisions: list[BEDDecision] = []
@@ -465,11 +466,11 @@ class BEDPolicy:
                     "there is no model to forecast with; give the policy a hybrid model or "
                     "`decide` a surrogate."
                 )
-            paths = draw_paths(model, self.n_paths, key=path_key)
+            paths = _drawn(draw_paths, model, self.n_paths, path_key)
             if self.n_scan_paths is not None:
                 few, some = jax.random.split(jax.random.fold_in(path_key, 1))
                 scan = (
-                    draw_paths(model, self.n_scan_paths, key=few),
+                    _drawn(draw_paths, model, self.n_scan_paths, few),
                     match_particles(state, self.n_scan_paths, key=some),
                 )
         template, positions = self._embedding(now)
@@ -628,6 +629,12 @@ def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[
     N = state.shape[0]
     order = jax.random.permutation(key, N)
     return state[order[jnp.arange(n) % N]]
+
+
+@eqx.filter_jit
+def _drawn(draw_paths: Callable, model: Any, n: int, key: Array) -> Any:
+    """Paths of a model; uncompiled, drawing them takes longer than rolling them out."""
+    return draw_paths(model, n, key=key)
 
 
 def _own_noise(paths: Any, *, key: Array) -> Any:

@@ -60,14 +60,13 @@ ROLLOUT_SETTINGS = SearchSettings(
 """Sizes for roll-outs, where one evaluation costs paths x days. The set-points in force, and the
 last plan where there is one, are further starts.
 
-Derivatives: a roll-out goes through the stiff integrator of the mechanistic prior. Measured on
-one core without a Gaussian process, 64 paths x 3 days x 6 controls: one roll-out 1.1 ms (8 s to
-trace and compile); six differences 10 ms (10 s); six tangents forward 13 ms (32 s); reverse mode
-2.4 s (minutes). With common random numbers the score is a smooth function of the set-points, so
-one-sided differences are good to about 1e-5, far below the search's tolerance; `forward` gives
-exact derivatives at the same speed once compiled. With a fitted model (90 rows) a roll-out takes
-3 ms and a decision 1.8 s, 20 s the first time; 4 + 1 starts, 128 raw points and 25 rounds take
-2.8 s and lower the expected sum of squares by 4 % more.
+Derivatives: one-sided differences. With the prior's exponential predictor-corrector exact ones
+are within reach but no faster: 64 paths over 14 days with 448 rows in the process take 17 ms on
+one core, seven of them 120 ms, all six tangents in forward mode 117 ms (2 s to compile), reverse
+mode 133 ms (4 s to compile), because the kernel's rows are read once more per tangent. Under
+common random numbers the score is a smooth function of the set-points, so that differences are
+good to about 1e-5, far below the search's tolerance, and they are only taken at points that are
+kept.
 """
 
 SINGLE_OBJECTIVE = ("PI", "EI", "LogEI", "UCB", "qEI", "qLogEI", "qUCB")
@@ -83,6 +82,9 @@ N_ALTERNATIVES = 3
 
 SCAN_ROUNDS = 6
 """Value-and-gradient evaluations per start on the paths a search is begun on."""
+
+SCAN_LANES = 4
+"""Starts that climb side by side there: few paths alone leave the machine waiting."""
 
 NUDGE = 1e-6
 """Step of the slopes of the OFV, as a share of each range [-]."""
@@ -313,7 +315,11 @@ def _decide(
     samples, _ = _forecasts(first, _table_of(near, points))
     coarse = settings
     if quick is not None:
-        coarse = settings._replace(max_rounds=min(settings.max_rounds, SCAN_ROUNDS))
+        coarse = settings._replace(
+            max_rounds=min(settings.max_rounds, SCAN_ROUNDS),
+            is_sequential=False,
+            n_lanes=SCAN_LANES,
+        )
     found = _climb(first, box, samples, (near, points), rule, coarse)
     if quick is not None:
         ends = found.search.candidates[:, 0, :]
