@@ -266,3 +266,29 @@ def test_a_reference_nobody_passes_is_said(pair):
     assert float(at(acqf, BATCH[:1])) >= 0.0
     with pytest.warns(FallbackWarning, match="Lower the reference"):
         build_acquisition("qEHVI", pair, ref_point=[5.0, 5.0], Y_baseline=Y, sampler=8)
+
+
+class Paths(eqx.Module):
+    """Stored linear paths, as roll-outs hold them; infeasible right of a line."""
+
+    slopes: jax.Array
+    is_gaussian = False
+
+    def sample_and_feasibility(self, X):
+        return self.slopes @ X.T, jnp.where(X[:, 0] > 0.5, -50.0, 0.0)
+
+    def posterior(self, X):
+        samples, _ = self.sample_and_feasibility(X)
+        return jnp.mean(samples, axis=0), jnp.var(samples, axis=0)
+
+
+def test_stored_paths_meet_baseline_and_candidates_apart():
+    paths = Paths(jnp.asarray(RNG.normal(size=(32, 2))))
+    acqf = build_acquisition("qLogNEI", paths, X_baseline=X, q=2)
+    samples = np.asarray(X @ np.asarray(paths.slopes).T).T
+    legal = X[:, 0] <= 0.5
+    np.testing.assert_allclose(acqf.best_f, samples[:, legal].max(axis=1))
+    batch = np.array([[0.4, 0.9], [0.1, -0.4]])
+    gain = np.maximum((batch @ np.asarray(paths.slopes).T).T - samples[:, legal].max(1)[:, None], 0)
+    expected = np.log(np.mean(gain.max(axis=1)))
+    np.testing.assert_allclose(at(acqf, jnp.asarray(batch)), expected, atol=2e-2)

@@ -96,7 +96,7 @@ def build_acquisition(
     model: Any,
     best_f: ArrayLike | None = None,
     beta: float = 0.2,
-    ref_point: Sequence[float] | None = None,
+    ref_point: ArrayLike | Sequence[float] | None = None,
     partitioning: BoxDecomposition | None = None,
     sampler: int | ArrayLike | None = None,
     constraints: Sequence[Callable[[Array], Array]] | None = None,
@@ -268,7 +268,8 @@ def _from_baseline(
     if name == "qKG":
         return _knowledge(common, given.best_f, options)
     ref = None if given.ref_point is None else jnp.asarray(given.ref_point, float)
-    if ref is not None and not (ref.ndim == 1 and bool(jnp.all(jnp.isfinite(ref)))):
+    is_usable = ref is None or isinstance(ref, Tracer) or bool(jnp.all(jnp.isfinite(ref)))
+    if ref is not None and not (ref.ndim == 1 and is_usable):
         raise ConfigError(
             f"ref_point={given.ref_point} was given; it must be one finite number per objective."
         )
@@ -299,13 +300,13 @@ def _from_baseline(
     if n_directions is not None:
         rest, known = _noisy_front(draws, baseline, is_there, ref)
         acqf = _directional(rest, known, ref, n_directions=n_directions, seed=common.seed)
-        _check_reference(name, bool(jnp.any(acqf.best > 0)), ref)
+        _check_reference(name, jnp.any(acqf.best > 0), ref)
         return acqf
     _check_dimension(name, m)
     rest, boxes = _noisy_boxes(draws, baseline, is_there, ref)
     # without a front the only box that is not empty starts at the reference
     front = (boxes.lower > ref.reshape(1, 1, -1)) & (boxes.upper > boxes.lower)
-    _check_reference(name, bool(jnp.any(front)), ref)
+    _check_reference(name, jnp.any(front), ref)
     boxes = compact(boxes)
     if name == "qNEHVI":
         return multiobjective.NoisyExpectedHypervolumeImprovement(rest, boxes)
@@ -324,7 +325,7 @@ def _expected_hypervolume(
                 "or `Y_baseline`, the objectives observed so far."
             )
         known = _known_objectives(given.Y_baseline, ref)
-        _check_reference("qEHVI", bool(jnp.any(jnp.all(known > ref[None, :], axis=1))), ref)
+        _check_reference("qEHVI", jnp.any(jnp.all(known > ref[None, :], axis=1)), ref)
         if n_directions is not None:
             draws = common.draws(ref.shape[0], n_points)
             return _directional(
@@ -380,7 +381,8 @@ def _points(name: str, values: ArrayLike | None) -> Array | None:
     if values is None:
         return None
     points = jnp.atleast_2d(jnp.asarray(values, float))
-    if points.shape[0] == 0 or not bool(jnp.all(jnp.isfinite(points))):
+    is_usable = isinstance(points, Tracer) or bool(jnp.all(jnp.isfinite(points)))
+    if points.shape[0] == 0 or not is_usable:
         raise ConfigError(
             f"{name} of shape {points.shape} was given, with "
             f"{int(jnp.sum(~jnp.isfinite(points)))} entries that are not finite; it must hold at "
@@ -408,7 +410,7 @@ def _known_objectives(Y_baseline: Any, ref: Array) -> Array:
             "given; they must agree."
         )
     is_complete = ~jnp.any(jnp.isnan(known), axis=1, keepdims=True)
-    if not bool(jnp.any(is_complete)):
+    if not isinstance(known, Tracer) and not bool(jnp.any(is_complete)):
         raise ConfigError(
             f"every one of the {known.shape[0]} rows of Y_baseline holds a NaN: there is no known "
             "result to improve on. Leave qEHVI for later, or give the results."
@@ -433,11 +435,11 @@ def _check_incumbent(name: str, kind: str, best_f: Any, beta: float) -> None:
         )
 
 
-def _check_reference(name: str, is_passed: bool, ref: Array) -> None:
-    if not is_passed:
+def _check_reference(name: str, is_passed: Array, ref: Array) -> None:
+    if not isinstance(is_passed, Tracer) and not bool(is_passed):
         warnings.warn(
-            f"{name}: no known point is better than the reference point {ref.tolist()} in every "
-            "objective. The search goes on from an empty front: everything above the reference "
+            f"{name}: no known feasible point is better than the reference point {ref.tolist()} in "
+            "every objective. The search goes on from an empty front: everything above the reference "
             "counts as improvement, nothing below it. Lower the reference point to rank points "
             "there.",
             FallbackWarning,

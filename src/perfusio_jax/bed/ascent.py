@@ -25,6 +25,9 @@ from perfusio_jax.bed.polytope import Polytope
 DUPLICATE_DISTANCE = 1e-3
 """Largest normalised coordinate difference of two ends that count as one optimum [-]."""
 
+_SHAKES = (0.02, 0.004)
+"""Deviations by which the best batch is moved before it climbs again, normalised [-]."""
+
 DIFFERENCE_STEP = 1e-5
 """Step of the one-sided differences, normalised coordinates [-]; for 64-bit floats."""
 
@@ -58,13 +61,14 @@ class SearchSettings(NamedTuple):
     coarse_tolerance: float = 1e-4
     """As `value_tolerance`, for the first climb of all starts; the best ends climb on. Not with
     `is_sequential`, where every start climbs once."""
-    n_second: int = 4
-    """Ends that climb on."""
-    n_exchanges: int = 4
-    """How often, at most, candidates of the best batch are replaced by those of other ends and
-    the best replacements climb; for batches only, and not with `is_sequential`."""
+    n_second: int = 8
+    """Ends or replacements that climb on in a later round, at most."""
+    n_exchanges: int = 3
+    """How often, at most, candidates of the best batches are replaced by those of other ends and
+    of good raw points, and the best replacements climb; for batches only, and not with
+    `is_sequential`."""
     exchange_pool: int = 64
-    """Candidates of other ends that are tried in every place."""
+    """Candidates that are tried in every place, half of them from ends."""
 
 
 class SearchInfo(NamedTuple):
@@ -138,7 +142,9 @@ def maximise(
     z0 = points[choose_starts(scores, settings, key=key)]
     if starts is not None:
         z0 = jnp.concatenate([to_unit(box, starts), z0], axis=0)
-    return climb(acqf, box, z0, scores, settings=settings)
+    good = jnp.argsort(jnp.where(jnp.isfinite(scores), -scores, jnp.inf))
+    pool = points[good[: settings.exchange_pool]].reshape(-1, points.shape[-1])
+    return climb(acqf, box, z0, scores, settings=settings, pool=pool)
 
 
 def raw_points(box: Polytope, raw: Float[Array, "N q d"]) -> Float[Array, "N q d"]:
@@ -162,6 +168,7 @@ def climb(
     scores: Float[Array, "N"],
     *,
     settings: SearchSettings,
+    pool: Float[Array, "K d"] | None = None,
 ) -> tuple[Float[Array, "q d"], Float[Array, ""], SearchInfo]:
     """Second half of `maximise`: from starting points to the best end.
 
@@ -171,6 +178,8 @@ def climb(
         starts: Starting points in normalised coordinates; projected onto the limits first.
         scores: Acquisition at the raw points: sets the scale of the tolerances.
         settings: Sizes and tolerances.
+        pool: Feasible candidates in normalised coordinates, good ones first, that batches may
+            take in an exchange.
 
     Returns:
         Best batch, its value, diagnostics, as `maximise`.
@@ -207,7 +216,8 @@ def climb(
         is_batch = q > 1 and unit.lower.ndim == 1 and not getattr(acqf, "n_extra", 0)
         n_exchanges = settings.n_exchanges if is_batch else 0
         value_of = _only_value(lambda z: -acqf(to_physical(z)))
-        ends, n_swaps = _in_rounds(descend, value_of, z0, n_exchanges, settings)
+        project = jax.vmap(_per_candidate(unit)(lambda limits, z: limits.project(z)))
+        ends, n_swaps = _in_rounds(descend, (value_of, project), (z0, pool), n_exchanges, settings)
     lost = ~jnp.isfinite(ends.f)
     values = jnp.where(lost, jnp.nan, -ends.f)
     best = jnp.argmax(jnp.where(lost, -jnp.inf, values))
@@ -250,59 +260,91 @@ def _only_value(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 def _in_rounds(
     descend: Callable[[Array, Array, Array], Ends],
-    values: Callable[[Array], Array],
-    z0: Float[Array, "R q d"],
+    evaluate: tuple[Callable[[Array], Array], Callable[[Array], Array]],
+    given: tuple[Float[Array, "R q d"], Float[Array, "K d"] | None],
     n_exchanges: int,
     settings: SearchSettings,
 ) -> tuple[Ends, Int[Array, ""]]:
-    """All starts climb coarsely, the best ends climb on; batches then exchange candidates.
+    """All starts climb coarsely, batches exchange candidates, the best ends climb on.
 
     A batch is as good as its members together: ends that stopped in different optima hold
-    members the best one lacks. The candidates of all ends are tried in every place of the best
-    batch, the best replacements climb, and so on while that helps. One loop body serves all
-    rounds, so that it compiles once.
+    members the best one lacks. Candidates of other ends and of raw points are tried in every
+    place of the two best batches, the best replacements climb, and so on while that helps. One
+    loop body serves all rounds, so that it compiles once.
     """
+    z0, others = given
+    values, project = evaluate
     R, q, d = z0.shape
-    n_pool = min(R * q, settings.exchange_pool)
+    n_ends = min(R * q, settings.exchange_pool // (1 if others is None else 2))
     n_next = min(settings.n_second, R)
-    last = max(1, n_exchanges)
+    fine = settings.value_tolerance
+    coarse = max(fine, settings.coarse_tolerance)
+    between = max(fine, 1e-3 * coarse)
 
     def more(carry: tuple[Any, ...]) -> Array:
-        return carry[3]
+        return carry[4] < 3
 
     def body(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        ends, starts, k, _, n_swaps = carry
-        is_first = k == 0
-        fine, coarse = settings.value_tolerance, settings.coarse_tolerance
-        tolerance = jnp.where(is_first, max(fine, coarse), fine).astype(z0.dtype)
-        new = descend(starts, jnp.where(is_first, R, n_next), tolerance)
+        ends, starts, n_starts, k, phase, n_swaps = carry
+        is_first = phase == 0
+        tolerance = jnp.asarray([coarse, between, fine], z0.dtype)[phase]
+        new = descend(starts, n_starts, tolerance)
         top, best = jnp.argmin(new.f), jnp.argmin(ends.f)
         gained = is_first | (new.f[top] < ends.f[best])
-        helped = is_first | (new.f[top] < ends.f[best] - 1e-8 * (1.0 + jnp.abs(ends.f[best])))
+        helped = is_first | (new.f[top] < ends.f[best] - 1e-6 * (1.0 + jnp.abs(ends.f[best])))
         ends = _merged(ends, new, (is_first, gained, best, top))
-        again = (is_first | helped) & (k < last)
+        # phases: 0 all starts, 1 exchanges, 2 the last climb, 3 the end
+        exchanges = (phase < 2) & helped & (k < n_exchanges)
+        phase = jnp.where(exchanges, 1, jnp.where(phase < 2, 2, 3))
+        order = jnp.argsort(ends.f)
+        batches = ends.z[order]
 
-        def choose() -> tuple[Array, Array]:
-            order = jnp.argsort(ends.f)
-            if n_exchanges == 0:
-                return jnp.where(is_first, ends.z[order], z0), jnp.zeros((), int)
-            pool = ends.z[order].reshape(R * q, d)[:n_pool]
-            batch = ends.z[order[0]]
-            place = jnp.eye(q, dtype=bool)[:, None, :, None]
-            tried = jnp.where(place, pool[None, :, None, :], batch[None, None])
-            tried = tried.reshape(q * n_pool, q, d)
-            found = jax.lax.top_k(-values(tried), n_next)[1]
-            # the best batch itself climbs on beside its best replacements
-            chosen = jnp.concatenate([batch[None], tried[found]])[:n_next]
-            return jnp.zeros_like(z0).at[:n_next].set(chosen), jnp.asarray(q * n_pool)
+        def shaken() -> Array:
+            # samples make kinks on which a climb can come to rest: start from nearby, too
+            noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), k), (2, q, d))
+            return project(batches[:1] + jnp.asarray(_SHAKES, z0.dtype)[:, None, None] * noise)
 
-        starts, n_new = jax.lax.cond(again, choose, lambda: (starts, jnp.zeros((), int)))
-        return ends, starts, k + 1, again, n_swaps + n_new
+        def filled(chosen: Array) -> tuple[Array, Array]:
+            chosen = chosen[:n_next]
+            n = jnp.asarray(chosen.shape[0])
+            return jnp.zeros_like(z0).at[: chosen.shape[0]].set(chosen), n
+
+        def finish() -> tuple[Array, Array, Array]:
+            if q == 1:
+                chosen = batches[: max(1, n_next // 2)]
+            else:
+                chosen = jnp.concatenate([batches[:1], shaken()])
+            return (*filled(chosen), jnp.zeros((), int))
+
+        def exchange() -> tuple[Array, Array, Array]:
+            pool = batches.reshape(R * q, d)[:n_ends]
+            if others is not None:
+                pool = jnp.concatenate([pool, others[: settings.exchange_pool - n_ends]])
+            # the best end, and the best one that is another
+            best_f = ends.f[order[0]]
+            is_other = ends.f > best_f + 1e-6 * (1.0 + jnp.abs(best_f))
+            second = jnp.argmin(jnp.where(is_other, ends.f, jnp.inf))
+            two = jnp.stack([batches[0], ends.z[second]])
+            place = jnp.eye(q, dtype=bool)[None, :, None, :, None]
+            tried = jnp.where(place, pool[None, None, :, None, :], two[:, None, None])
+            found = values(tried.reshape(-1, q, d)).reshape(2 * q, -1)
+            # the best replacement in every place: several of one place end in one optimum
+            each = jnp.argmin(found, axis=1)
+            swapped = tried.reshape(2 * q, -1, q, d)[jnp.arange(2 * q), each]
+            ranked = swapped[jnp.argsort(jnp.min(found, axis=1))]
+            chosen = jnp.concatenate([two[:1], ranked[:2], shaken(), ranked[2:]])
+            return (*filled(chosen), jnp.asarray(found.size))
+
+        if n_exchanges:
+            starts, n_starts, n_new = jax.lax.cond(exchanges, exchange, finish)
+        else:
+            starts, n_starts, n_new = finish()
+        return ends, starts, n_starts, k + 1, phase, n_swaps + jnp.where(phase < 3, n_new, 0)
 
     zero = jnp.zeros((), int)
     blank = jax.eval_shape(descend, z0, zero, jnp.zeros((), z0.dtype))
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
-    first = (blank, z0, zero, jnp.asarray(True), zero)
+    first = (blank, z0, jnp.asarray(R), zero, zero, zero)
     ends, *_, n_swaps = jax.lax.while_loop(more, body, first)
     return ends, n_swaps
 

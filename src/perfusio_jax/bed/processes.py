@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from perfusio_jax._core import Array, ArrayLike, ConfigError, Float, Key
 from perfusio_jax.bed.smooth import cholesky_small
@@ -282,8 +283,8 @@ def _inverse_factor(factor: Array) -> Array:
 
 
 def gaussian_process(
-    X: Float[Array, "N d"],
-    y: Float[Array, "N"],
+    X: ArrayLike,
+    y: ArrayLike,
     *,
     lengthscale: ArrayLike,
     variance: ArrayLike = 1.0,
@@ -293,8 +294,8 @@ def gaussian_process(
     """Exact Gaussian process with given hyper-parameters, as a surrogate.
 
     Args:
-        X: Training inputs, one per row.
-        y: Training values, more is better.
+        X: Training inputs `(N,d)`, one per row.
+        y: Training values `(N,)`, more is better.
         lengthscale: Length scales `(d,)`, unit of the inputs.
         variance: Prior variance.
         noise: Variance of the measurement noise.
@@ -316,8 +317,8 @@ def gaussian_process(
 
 
 def gaussian_processes(
-    X: Float[Array, "N d"],
-    Y: Float[Array, "N m"],
+    X: ArrayLike,
+    Y: ArrayLike,
     *,
     lengthscale: ArrayLike,
     variance: ArrayLike = 1.0,
@@ -327,8 +328,8 @@ def gaussian_processes(
     """Independent exact Gaussian processes of several objectives on the same inputs.
 
     Args:
-        X: Training inputs, one per row.
-        Y: Training values, one column per objective, more is better.
+        X: Training inputs `(N,d)`, one per row.
+        Y: Training values `(N,m)`, one column per objective, more is better.
         lengthscale: Length scales `(m,d)`, or `(d,)` for all objectives.
         variance: Prior variances `(m,)` or one number.
         noise: Variances of the measurement noise `(m,)` or one number.
@@ -352,7 +353,8 @@ def _build(X: Any, Y: Array, hyper: tuple[Any, ...], *, is_single: bool) -> Proc
             f"X has shape {X.shape} and Y {Y.shape}; they must be (N, d) and (N, m) with the same "
             "N, at least one."
         )
-    if not bool(jnp.all(jnp.isfinite(X)) & jnp.all(jnp.isfinite(Y))):
+    is_traced = isinstance(X, Tracer) or isinstance(Y, Tracer)
+    if not is_traced and not bool(jnp.all(jnp.isfinite(X)) & jnp.all(jnp.isfinite(Y))):
         rows = jnp.flatnonzero(~jnp.all(jnp.isfinite(Y), axis=1) | ~jnp.all(jnp.isfinite(X), 1))
         raise ConfigError(
             f"training rows {rows.tolist()} hold NaN or infinite values; leave rows without a "
