@@ -439,9 +439,9 @@ def _check_reference(name: str, is_passed: Array, ref: Array) -> None:
     if not isinstance(is_passed, Tracer) and not bool(is_passed):
         warnings.warn(
             f"{name}: no known feasible point is better than the reference point {ref.tolist()} in "
-            "every objective. The search goes on from an empty front: everything above the reference "
-            "counts as improvement, nothing below it. Lower the reference point to rank points "
-            "there.",
+            "every objective. The search goes on from an empty front: everything above the "
+            "reference counts as improvement, nothing below it. Lower the reference point to rank "
+            "points there.",
             FallbackWarning,
             stacklevel=4,
         )
