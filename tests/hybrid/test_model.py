@@ -76,8 +76,11 @@ def test_noise_switches_act(hybrid, paths, plan):
     clean = roll(hybrid, paths, STATE, plan, 0.0, process_noise=False)
     noisy = roll(hybrid, paths, STATE, plan, 0.0)
     read = roll(hybrid, paths, STATE, plan, 0.0, measurement_noise=True)
-    assert float(jnp.std(noisy[:, -1, 0])) > float(jnp.std(clean[:, -1, 0]))
-    assert float(jnp.std(read[:, -1, 0])) > float(jnp.std(noisy[:, -1, 0]))
+    # the same paths with and without: what differs is the noise alone
+    assert float(jnp.std(noisy[:, -1, 0] - clean[:, -1, 0])) > 1e-4
+    assay = float(jnp.std(read[:, -1, 0] / noisy[:, -1, 0]))
+    # 32 draws give a standard deviation to within 13 %; three of those
+    assert assay == pytest.approx(float(hybrid.assay.cv[0]), rel=0.4)
     via = read[..., FORECAST_SPECIES.index("Via")]
     assert bool(jnp.all((via >= 0.0) & (via <= 100.0)))
 
