@@ -48,6 +48,8 @@ from perfusio_jax.gp import (
 
 RUNS, DAYS, TASKS, WIDTH = 27, 28, 9, 16
 PATHS, RACK, STEP = 256, 24, 0.05
+CORES = len(os.sched_getaffinity(0))
+"""Threads of the peers: XLA takes all cores too."""
 
 
 def make_table(seed: int = 0) -> tuple[np.ndarray, ...]:
@@ -223,10 +225,10 @@ class Bench:
             )
             self.keys[f"{key}_vs_vmapped"] = f"{peer / mine:.1f}"
             if self.peers and y is self.y:
-                torch = gp_peers.BoTorch(self.x, self.y)
+                torch = gp_peers.BoTorch(self.x, self.y, CORES)
                 peer = self.theirs(part, "BoTorch, batched", torch.evidence)
             elif self.peers:
-                each = gp_peers.botorch_per_output(self.x, y)
+                each = gp_peers.botorch_per_output(self.x, y, CORES)
                 peer = self.theirs(
                     part, "BoTorch, one per output", lambda e=each: [m.evidence() for m in e]
                 )
@@ -250,7 +252,7 @@ class Bench:
         if self.peers:
             spread = self.y.std(axis=0)
             scaled = (self.x - self.x.mean(axis=0)) / self.x.std(axis=0)
-            self.torch = gp_peers.BoTorch(scaled, (self.y - self.y.mean(axis=0)) / spread)
+            self.torch = gp_peers.BoTorch(scaled, (self.y - self.y.mean(axis=0)) / spread, CORES)
             self.say(f"run: b training, BoTorch (up to {self.steps} iterations)")
             (count, size), spent = timed(lambda: self.torch.fit(self.steps, tolerance))
             test = (self.x_test - self.x.mean(axis=0)) / self.x.std(axis=0)

@@ -8,6 +8,7 @@ import pytest
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError, DataError
 from perfusio_jax.hybrid import (
     assimilate_run,
+    coverage_band,
     cross_validate,
     forecast_unseen,
     innovation_health,
@@ -16,7 +17,7 @@ from perfusio_jax.hybrid import (
     skill,
     stack_runs,
 )
-from perfusio_jax.hybrid.evaluate import _place
+from perfusio_jax.hybrid.evaluate import Forecasts, _place
 from perfusio_jax.hybrid.model import at_clone
 from perfusio_jax.metrics import crps, probability_integral_transform
 from tests.hybrid.cases import campaign
@@ -112,6 +113,37 @@ def test_every_run_is_left_out_once_and_folds_share_a_compile(runs, prior):
     assert result.readings.shape == (5, 9, 12)
     assert np.isfinite(np.asarray(result.forecasts.mean)[..., :3]).all()
     assert evaluate._forecast_all._cached._cache_size() == before + 1
+
+
+def made_up(rng, spread, n_runs=40):
+    """Forecasts N(0, 1) of readings that differ between runs, of total variance spread^2."""
+    shape = (n_runs, 5, 3, 12)
+    readings = spread * (
+        np.sqrt(0.4) * rng.normal(size=(n_runs, 1, 12))
+        + np.sqrt(0.6) * rng.normal(size=(n_runs, 8, 12))
+    )
+    readings[rng.random(readings.shape) < 0.1] = np.nan
+    tails = np.asarray([-1.959964, -1.281552, 0.0, 1.281552, 1.959964])
+    nothing = np.zeros(shape)
+    quantiles = np.broadcast_to(tails, (*shape, 5))
+    target = np.arange(5)[None, :, None] + 1 + np.arange(3)[None, None, :]
+    target = np.broadcast_to(target, shape[:3])
+    inside = np.ones(shape[:3], bool)
+    found = Forecasts(nothing, quantiles, quantiles, nothing, nothing, target, inside)
+    return found, readings
+
+
+def test_the_band_lets_honest_intervals_pass_and_finds_others():
+    rng = np.random.default_rng(0)
+    alarms = [coverage_band(*made_up(rng, 1.0), n_draws=300).is_outside.any() for _ in range(60)]
+    # 5 % nominal: 60 draws give 9 or fewer with 99.9 %
+    assert np.mean(alarms) <= 9 / 60
+    narrow = np.where(np.arange(12) == 3, 2.0, 1.0)
+    band = coverage_band(*made_up(rng, narrow[None, None, :]))
+    assert band.is_outside[:, :, 3].all()
+    assert not band.is_outside[:, :, :3].any()
+    with pytest.raises(DataError, match="two"):
+        coverage_band(*made_up(rng, 1.0, n_runs=1))
 
 
 def test_refusals(hybrid, runs, unseen):

@@ -14,9 +14,11 @@ from .assimilate import run_arrays as run_arrays
 from .calibrate import CALIBRATED as CALIBRATED
 from .calibrate import CalibrationInfo as CalibrationInfo
 from .calibrate import calibrate as calibrate
+from .evaluate import CoverageBand as CoverageBand
 from .evaluate import Forecasts as Forecasts
 from .evaluate import Skill as Skill
 from .evaluate import Validation as Validation
+from .evaluate import coverage_band as coverage_band
 from .evaluate import cross_validate as cross_validate
 from .evaluate import forecast_unseen as forecast_unseen
 from .evaluate import pick as pick

@@ -231,6 +231,75 @@ def skill(
     return Skill(rrmse, np.stack(cover), np.stack(width), score, count, np.stack(pooled))
 
 
+class CoverageBand(NamedTuple):
+    """How far the coverage of single cells may lie from nominal by chance."""
+
+    half_width: Float[np.ndarray, "2 H 12"]
+    """Half the simultaneous band per cell, 80 and 95 % intervals [-]; NaN without readings."""
+    is_outside: Bool[np.ndarray, "2 H 12"]
+    """Cells further from nominal than their band."""
+
+
+def coverage_band(
+    forecasts: Forecasts,
+    readings: Float[np.ndarray, "R T 12"],
+    *,
+    level: float = 0.95,
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> CoverageBand:
+    """Simultaneous bootstrap band of the coverage over all cells (step ahead x species).
+
+    Readings of one run resemble each other, so whole runs are drawn with replacement. Each
+    cell's coverage is compared in units of the spread it would have if it were nominal; the band takes the largest
+    such distance over all cells of both intervals, so that all cells together stay inside with
+    probability `level` if every one of them is calibrated.
+
+    Args:
+        forecasts: From `forecast_unseen`, R runs.
+        readings: Measured values; NaN where missing.
+        level: Probability that no cell leaves its band by chance.
+        n_draws: Bootstrap draws.
+        seed: Random seed.
+
+    Returns:
+        The band and the cells outside.
+
+    Raises:
+        DataError: If there are fewer than two runs.
+    """
+    about = pick(forecasts, np.asarray(readings))
+    if about.shape[0] < 2:
+        raise DataError("a bootstrap over runs needs at least two of them.")
+    seen = np.isfinite(about)
+    quantiles = np.asarray(forecasts.quantiles)
+    hits = np.stack(
+        [
+            ((about >= quantiles[..., a]) & (about <= quantiles[..., b]) & seen).sum(axis=1)
+            for a, b in ((1, 3), (0, 4))
+        ],
+        axis=1,
+    )  # (R, 2, H, 12)
+    nominal = np.asarray([0.8, 0.95])[:, None, None]
+    count = np.broadcast_to(seen.sum(axis=1)[:, None], hits.shape)
+    draws = np.random.default_rng(seed).integers(0, about.shape[0], (n_draws, about.shape[0]))
+    times = np.stack([np.bincount(d, minlength=about.shape[0]) for d in draws])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = hits.sum(axis=0) / count.sum(axis=0)
+        drawn = np.tensordot(times, hits, 1) / np.tensordot(times, count, 1)
+        # what the intervals would give if they were right, times how much less runs tell than
+        # as many independent readings; the ratio is taken over all cells, since one alone
+        # knows its own spread badly where few readings miss
+        binomial = nominal * (1.0 - nominal) / count.sum(axis=0)
+        found = np.nansum(np.nanvar(drawn, axis=0), axis=(1, 2))
+        expected = np.nansum(share * (1.0 - share) / count.sum(axis=0), axis=(1, 2))
+        spread = np.sqrt(binomial * (found / np.maximum(expected, 1e-12))[:, None, None])
+        apart = np.abs(drawn - share) / spread
+    reach = np.quantile(np.nanmax(apart, axis=(1, 2, 3)), level)
+    half = np.where(np.isfinite(share), reach * spread, np.nan)
+    return CoverageBand(half, np.abs(share - nominal) > half)
+
+
 class Validation(NamedTuple):
     """Forecasts of every run by a model that has not seen it."""
 

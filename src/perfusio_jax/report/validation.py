@@ -18,6 +18,7 @@ from perfusio_jax.hybrid import (
     HybridStateSpaceModel,
     Skill,
     Validation,
+    coverage_band,
     cross_validate,
     fit_hybrid,
     pick,
@@ -141,6 +142,8 @@ def model_card(
         "rRMSE is the root mean square error over the spread of the readings; in brackets the "
         "forecast that nothing changes. Forecasts cannot be better than the assay.",
         "",
+        _cells(checked, scores),
+        "",
         f"Filter: mean normalised innovation per reading in training, by fold: {nis} (1 = noise "
         "and model are as assumed; below 1 = intervals rather wide).",
         "",
@@ -154,6 +157,26 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _cells(checked: Validation, scores: Skill) -> str:
+    """Which species on which day are covered otherwise than they should be."""
+    if checked.readings.shape[0] < 2:
+        return "One run alone says nothing about single species."
+    band = coverage_band(checked.forecasts, checked.readings)
+    nominal = np.asarray([0.8, 0.95])[:, None, None]
+    away = np.where(np.isfinite(band.half_width), np.abs(scores.coverage - nominal), -1.0)
+    which, h, k = np.unravel_index(np.argmax(away / band.half_width), away.shape)
+    worst = (
+        f"{FORECAST_SPECIES[k]} {h + 1} d ahead, {100 * scores.coverage[which, h, k]:.0f} % in the "
+        f"{(80, 95)[which]} % interval (band: {100 * band.half_width[which, h, k]:.0f} % to either "
+        "side)"
+    )
+    return (
+        f"Single cells (species x day ahead x interval): {int(band.is_outside.sum())} of "
+        f"{int(np.isfinite(band.half_width).sum())} lie outside their simultaneous 95 % band "
+        f"(bootstrap over runs). The furthest: {worst}."
+    )
 
 
 def _ranges(trajectories: list[Trajectory]) -> list[str]:
