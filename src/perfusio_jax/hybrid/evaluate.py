@@ -251,9 +251,9 @@ def coverage_band(
     """Simultaneous bootstrap band of the coverage over all cells (step ahead x species).
 
     Readings of one run resemble each other, so whole runs are drawn with replacement. Each
-    cell's coverage is compared in units of the spread it would have if it were nominal; the band takes the largest
-    such distance over all cells of both intervals, so that all cells together stay inside with
-    probability `level` if every one of them is calibrated.
+    cell's coverage is compared in units of the spread it would have if it were nominal; the
+    band takes the largest such distance over all cells of both intervals, so that all cells
+    together stay inside with probability `level` if every one of them is calibrated.
 
     Args:
         forecasts: From `forecast_unseen`, R runs.
