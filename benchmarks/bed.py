@@ -41,7 +41,7 @@ from perfusio_jax.bed import (
 )
 
 RESTARTS, RAW = 20, 512
-STORED = ("Hartmann-6, cut", "C2-DTLZ2")
+STORED = ("Hartmann-6, cut",)
 """Problems whose surrogates the tests search; see `--store`."""
 
 
