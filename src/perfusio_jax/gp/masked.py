@@ -71,7 +71,11 @@ def room_for(present: np.ndarray) -> int:
 def _factors(
     vectors: Array, values: Array, turn: Array, task_values: Array, missing: MissingEntries
 ) -> tuple[Array, Array]:
-    """Cholesky factor of P[m, m] (unit where padded) and W = P[:, m] chol^-T, (T, N, m)."""
+    """Cholesky factor of P[m, m] (unit where padded) and W = P[:, m] chol^-T, (T, N, m).
+
+    Both indices of W in front are those of the eigenbasis: there the precision P is diagonal,
+    and what follows needs no products with the eigenvectors.
+    """
     weight = 1.0 / (values[:, None] * task_values[None, :] + 1.0)
     at = vectors[missing.row] * missing.is_real[:, None]
     of_task = turn[missing.task]
@@ -79,15 +83,16 @@ def _factors(
     def per_task(total: Array, j: Array) -> tuple[Array, Array]:
         half = at * jnp.sqrt(weight[:, j])[None, :]
         inner = (half @ half.T) * of_task[:, j][:, None] * of_task[:, j][None, :]
-        # P[:, m] in the tasks' eigenbasis: column j of the rotated tasks
-        return total + inner, ((vectors * weight[:, j][None, :]) @ at.T) * of_task[:, j][None, :]
+        return total + inner, weight[:, j][:, None] * at.T * of_task[:, j][None, :]
 
     count = missing.row.shape[0]
     zero = jnp.zeros((count, count), vectors.dtype)
     inner, outer = jax.lax.scan(per_task, zero, jnp.arange(task_values.shape[0]))
     factor = jnp.linalg.cholesky(inner + jnp.diag(1.0 - missing.is_real))
-    flat = outer.reshape(-1, count)
-    low = jax.scipy.linalg.solve_triangular(factor, flat.T, lower=True).T
+    # the inverse of a small triangle: a product then does what a long triangular solve would,
+    # on all cores; P lies between 1 / (1 + largest eigenvalue) and 1, so it is well behaved
+    inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(count), lower=True)
+    low = outer.reshape(-1, count) @ inverse.T
     return factor, low.reshape(outer.shape)
 
 
@@ -117,10 +122,8 @@ def _value(gram: Array, tasks: Array, targets: Array, missing: MissingEntries) -
     full = values[:, None] * task_values[None, :] + 1.0
     factor, low = _factors(vectors, values, turn, task_values, missing)
     rotated = vectors.T @ targets @ turn
-    direct = vectors @ (rotated / full)
-    # low lives in the tasks' eigenbasis, as does `direct`
-    seen = jnp.einsum("jnq,nj->q", low, targets @ turn)
-    weights = direct - jnp.einsum("jnq,q->nj", low, seen)
+    seen = jnp.einsum("jnq,nj->q", low, rotated)
+    weights = rotated / full - jnp.einsum("jnq,q->nj", low, seen)
     quadratic = jnp.sum(rotated**2 / full) - jnp.sum(seen**2)
     log_det = jnp.sum(jnp.log(full)) + 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)))
     return -0.5 * (log_det + quadratic), (values, vectors, task_values, turn, low, weights)
@@ -136,21 +139,15 @@ def _masked_jvp(primals: Any, tangents: Any) -> Any:
     full = values[:, None] * task_values[None, :] + 1.0
     by_row = jnp.sum(task_values[None, :] / full, axis=1)
     by_task = jnp.sum(values[:, None] / full, axis=0)
-    size, count = gram.shape[0], low.shape[2]
+    size = gram.shape[0]
     # trace of Q (dK x B) and of Q (K x dB): the full precision, less the conditioned part
-    scaled = low * jnp.sqrt(task_values)[:, None, None]
-    side = scaled.transpose(1, 0, 2).reshape(size, -1)
-    conditioned = side @ side.T
-    gram_bar = (
-        (weights * task_values[None, :]) @ weights.T
-        - (vectors * by_row[None, :]) @ vectors.T
-        + conditioned
-    )
-    pushed = (gram @ low.transpose(1, 0, 2).reshape(size, -1)).reshape(size, -1, count)
-    of_tasks = jnp.einsum("inq,njq->ij", low, pushed)
-    turned = weights.T @ (gram @ weights) - jnp.diag(by_task) + of_tasks
+    side = (low * jnp.sqrt(task_values)[:, None, None]).transpose(1, 0, 2).reshape(size, -1)
+    inner = (weights * task_values[None, :]) @ weights.T + side @ side.T
+    gram_bar = vectors @ (inner - jnp.diag(by_row)) @ vectors.T
+    of_tasks = jnp.einsum("inq,jnq,n->ij", low, low, values)
+    turned = weights.T @ (values[:, None] * weights) - jnp.diag(by_task) + of_tasks
     tasks_bar = turn @ turned @ turn.T
-    targets_bar = -weights @ turn.T
+    targets_bar = -vectors @ weights @ turn.T
     tangent = (
         0.5 * jnp.sum(gram_bar * gram_dot)
         + 0.5 * jnp.sum(tasks_bar * tasks_dot)
@@ -219,4 +216,4 @@ def masked_posterior(whole: KroneckerPosterior, missing: MissingEntries) -> Mask
         The solved state.
     """
     _, low = _factors(whole.vectors, whole.values, whole.task_vectors, whole.task_values, missing)
-    return MaskedPosterior(whole, low)
+    return MaskedPosterior(whole, jnp.einsum("ni,jiq->jnq", whole.vectors, low))
