@@ -25,7 +25,7 @@ class BoTorch:
         from gpytorch.kernels import MaternKernel, ScaleKernel
         from gpytorch.mlls import ExactMarginalLogLikelihood
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         warnings.simplefilter("ignore")
         self.torch, self.problem, self.table = torch, problem, table
         k = table.Y.shape[1]

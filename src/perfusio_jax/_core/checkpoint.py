@@ -131,7 +131,7 @@ def fill(skeleton: Tree, arrays: Mapping[str, np.ndarray], *, where: str) -> Tre
     """Put arrays into an object of the same architecture.
 
     Args:
-        skeleton: Object with arrays of the right shapes; its numbers are replaced.
+        skeleton: Object with arrays, or their shapes alone; numbers are replaced.
         arrays: Arrays by name.
         where: Where they come from, for messages.
 
@@ -142,7 +142,7 @@ def fill(skeleton: Tree, arrays: Mapping[str, np.ndarray], *, where: str) -> Tre
         DataError: If names, shapes or types differ.
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(skeleton)
-    wanted = {jax.tree_util.keystr(p): leaf for p, leaf in leaves if eqx.is_array(leaf)}
+    wanted = {jax.tree_util.keystr(p): leaf for p, leaf in leaves if _is_place(leaf)}
     missing, extra = sorted(set(wanted) - set(arrays)), sorted(set(arrays) - set(wanted))
     if missing or extra:
         raise DataError(
@@ -157,10 +157,14 @@ def fill(skeleton: Tree, arrays: Mapping[str, np.ndarray], *, where: str) -> Tre
                 f"{leaf.shape} is needed: another architecture."
             )
     filled = [
-        jnp.asarray(arrays[jax.tree_util.keystr(path)]) if eqx.is_array(leaf) else leaf
+        jnp.asarray(arrays[jax.tree_util.keystr(path)]) if _is_place(leaf) else leaf
         for path, leaf in leaves
     ]
     return jax.tree_util.tree_unflatten(tree, filled)
+
+
+def _is_place(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 def _read_header(source: Path) -> dict[str, Any]:

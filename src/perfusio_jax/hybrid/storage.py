@@ -1,26 +1,27 @@
 """Saving and loading a model: arrays and a readable header, no pickle.
 
-`arrays.npz` holds every array under the name of its place in the model; `header.json` holds
-the schema version, what is needed to build an empty model of the same shape, and a SHA-256
-over names, types, shapes and bytes. Loading refuses anything that does not fit.
+The files are those of `_core.checkpoint`; this module knows what is needed to build an empty
+model of the same shape. Loading refuses anything that does not fit.
 """
 
 import dataclasses
-import hashlib
-import json
 import os
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError, DataError, unwrap
+from perfusio_jax._core.checkpoint import (
+    digest,
+    fill,
+    named_arrays,
+    read_checkpoint,
+    write_checkpoint,
+)
 from perfusio_jax.embedding import (
     CloneInfo,
     CloneRegistry,
@@ -34,28 +35,13 @@ from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.mechanistic import CHOPerfusionModel
 
-SCHEMA_VERSION = 2
-_HEADER, _ARRAYS = "header.json", "arrays.npz"
-
-
-def _named(model: Any) -> dict[str, Any]:
-    arrays = eqx.filter(model, eqx.is_array)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(arrays)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+SCHEMA_VERSION = 3
+KIND = "HybridStateSpaceModel"
 
 
 def model_hash(model: Any) -> str:
     """SHA-256 over the names, types, shapes and bytes of all arrays of a model."""
-    return _digest({name: np.asarray(leaf) for name, leaf in _named(model).items()})
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        leaf = np.ascontiguousarray(arrays[name])
-        total.update(f"{name}|{leaf.dtype.str}|{leaf.shape}|".encode())
-        total.update(leaf.tobytes())
-    return total.hexdigest()
+    return digest(named_arrays(model))
 
 
 def _shape_of(model: HybridStateSpaceModel) -> dict[str, Any]:
@@ -101,27 +87,17 @@ def save(model: HybridStateSpaceModel, folder: str | os.PathLike[str]) -> Path:
     Returns:
         The folder.
     """
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.asarray(leaf) for name, leaf in _named(model).items()}
-    header = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "HybridStateSpaceModel",
-        "species_names": list(model.species_names),
-        "control_names": list(model.control_names),
-        "shape": _shape_of(model),
-        "arrays": {n: [a.dtype.str, list(a.shape)] for n, a in sorted(arrays.items())},
-        "sha256": _digest(arrays),
-    }
-    # arrays first, header last: a torn save has no header and is refused
-    (target / _HEADER).unlink(missing_ok=True)
-    with open(target / (_ARRAYS + ".part"), "wb") as handle:
-        np.savez(handle, **arrays)  # pyright: ignore[reportArgumentType]
-    os.replace(target / (_ARRAYS + ".part"), target / _ARRAYS)
-    text = json.dumps(header, indent=1, sort_keys=True)
-    (target / (_HEADER + ".part")).write_text(text, encoding="utf-8")
-    os.replace(target / (_HEADER + ".part"), target / _HEADER)
-    return target
+    return write_checkpoint(
+        folder,
+        named_arrays(model),
+        kind=KIND,
+        schema_version=SCHEMA_VERSION,
+        architecture={
+            "species_names": list(model.species_names),
+            "control_names": list(model.control_names),
+            **_shape_of(model),
+        },
+    )
 
 
 def _empty(shape: dict[str, Any], mech: Any) -> HybridStateSpaceModel:
@@ -188,79 +164,14 @@ def load(folder: str | os.PathLike[str], *, mech_model: Any = None) -> HybridSta
         DataError: If a file is missing, truncated or changed, or the schema is another.
         ConfigError: If the mechanistic model is of another class.
     """
-    source = Path(folder)
-    header = _read_header(source)
-    arrays = _read_arrays(source)
-    if _digest(arrays) != header.get("sha256"):
-        raise DataError(
-            f"the arrays in {source} do not match the hash in {_HEADER}: a file was changed or "
-            "belongs to another save. Restore the folder from a good copy."
-        )
+    shape, arrays = read_checkpoint(folder, kind=KIND, schema_version=SCHEMA_VERSION)
+    if (shape["species_names"], shape["control_names"]) != (list(STATE_ORDER), list(CONTROL_NAMES)):
+        raise DataError(f"{folder} names another layout of species or controls.")
     mech = CHOPerfusionModel() if mech_model is None else mech_model
-    wanted = header["shape"]["mechanistic"]
+    wanted = shape["mechanistic"]
     if type(mech).__name__ != wanted:
         raise ConfigError(
             f"the model was saved with mechanistic class {wanted}, {type(mech).__name__} was "
             "given; hand in one of the same class as mech_model."
         )
-    skeleton = _empty(header["shape"], mech)
-    names = _named_structs(skeleton)
-    missing, extra = sorted(set(names) - set(arrays)), sorted(set(arrays) - set(names))
-    if missing or extra:
-        raise DataError(
-            f"the model in {source} has another architecture: missing {missing[:3]}, unknown "
-            f"{extra[:3]}. It was written by another version; fit it again."
-        )
-    for name, leaf in names.items():
-        if tuple(arrays[name].shape) != tuple(leaf.shape):
-            raise DataError(
-                f"array {name} in {source} has shape {arrays[name].shape}, {leaf.shape} is needed."
-            )
-    is_leaf = _is_struct
-    leaves, tree = jax.tree_util.tree_flatten_with_path(skeleton, is_leaf=is_leaf)
-    filled = [
-        jnp.asarray(arrays[jax.tree_util.keystr(path)]) if _is_struct(leaf) else leaf
-        for path, leaf in leaves
-    ]
-    return jax.tree_util.tree_unflatten(tree, filled)
-
-
-def _is_struct(leaf: Any) -> bool:
-    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
-
-
-def _named_structs(model: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(model, is_leaf=_is_struct)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves if _is_struct(leaf)}
-
-
-def _read_header(source: Path) -> dict[str, Any]:
-    try:
-        header = json.loads((source / _HEADER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{source} holds no {_HEADER}: not a saved model.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{source / _HEADER} is not readable JSON: {error}.") from None
-    if not isinstance(header, dict) or header.get("schema_version") != SCHEMA_VERSION:
-        given = header.get("schema_version") if isinstance(header, dict) else None
-        raise DataError(
-            f"{source / _HEADER} has schema version {given}; this version reads {SCHEMA_VERSION}."
-        )
-    layout = (list(STATE_ORDER), list(CONTROL_NAMES))
-    if (header.get("species_names"), header.get("control_names")) != layout:
-        raise DataError(f"{source / _HEADER} names another layout of species or controls.")
-    return header
-
-
-def _read_arrays(source: Path) -> dict[str, np.ndarray]:
-    # the file is opened here: NumPy leaves it open when the archive is damaged
-    try:
-        with (
-            open(source / _ARRAYS, "rb") as handle,
-            np.load(handle, allow_pickle=False) as stored,
-        ):
-            return {name: stored[name] for name in stored.files}
-    except FileNotFoundError:
-        raise DataError(f"{source} holds no {_ARRAYS}: the save is not complete.") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{source / _ARRAYS} cannot be read: {error}.") from error
+    return fill(_empty(shape, mech), arrays, where=str(folder))
