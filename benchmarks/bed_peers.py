@@ -1,6 +1,7 @@
 """BoTorch: the surrogate's hyper-parameters, its acquisitions and its search."""
 
 import importlib.util
+import os
 import warnings
 from typing import Any
 
