@@ -249,7 +249,8 @@ def main() -> None:
     say("about two minutes, most of it BoTorch")
     rows, ratios, all_good = speed(options.seeds)
     show(
-        f"{RESTARTS} restarts, {RAW} raw samples, {len(os.sched_getaffinity(0))} threads each; {platform.machine()}",
+        f"{RESTARTS} restarts, {RAW} raw samples, {len(os.sched_getaffinity(0))} threads each; "
+        f"{platform.machine()}",
         ("search", "who", "first [s]", "warm [ms]", "median value", "note"),
         rows,
     )
