@@ -142,6 +142,12 @@ def test_the_band_lets_honest_intervals_pass_and_finds_others():
     band = coverage_band(*made_up(rng, narrow[None, None, :]))
     assert band.is_outside[:, :, 3].all()
     assert not band.is_outside[:, :, :3].any()
+    found, readings = made_up(rng, 1.0)
+    readings[..., 5] = np.nan  # never measured: no band, no alarm, no warning
+    band = coverage_band(found, readings)
+    assert np.isnan(band.half_width[..., 5]).all()
+    assert not band.is_outside[..., 5].any()
+    assert np.isfinite(band.half_width[..., :5]).all()
     with pytest.raises(DataError, match="two"):
         coverage_band(*made_up(rng, 1.0, n_runs=1))
 

@@ -291,11 +291,11 @@ def coverage_band(
         # as many independent readings; the ratio is taken over all cells, since one alone
         # knows its own spread badly where few readings miss
         binomial = nominal * (1.0 - nominal) / count.sum(axis=0)
-        found = np.nansum(np.nanvar(drawn, axis=0), axis=(1, 2))
+        found = np.nansum(_mean((drawn - share[None]) ** 2, (0,)), axis=(1, 2))
         expected = np.nansum(share * (1.0 - share) / count.sum(axis=0), axis=(1, 2))
         spread = np.sqrt(binomial * (found / np.maximum(expected, 1e-12))[:, None, None])
         apart = np.abs(drawn - share) / spread
-    reach = np.quantile(np.nanmax(apart, axis=(1, 2, 3)), level)
+    reach = np.quantile(np.where(np.isfinite(apart), apart, 0.0).max(axis=(1, 2, 3)), level)
     half = np.where(np.isfinite(share), reach * spread, np.nan)
     return CoverageBand(half, np.abs(share - nominal) > half)
 
