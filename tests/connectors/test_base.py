@@ -1,11 +1,20 @@
 """The base connector: what it demands, and the defaults it gives."""
 
 import asyncio
+import datetime as dt
+import math
 
+import numpy as np
 import pytest
 
-from perfusio_jax._core import BioreactorConnector, ConnectorError
-from perfusio_jax.connectors.base import BioreactorConnectorBase, SampleNotReady, SampleRecord
+from perfusio_jax._core import BioreactorConnector, ConnectorError, DataError
+from perfusio_jax.connectors.base import (
+    BioreactorConnectorBase,
+    Reading,
+    SampleNotReady,
+    SampleRecord,
+    check_setpoints,
+)
 
 
 class Minimal(BioreactorConnectorBase):
@@ -36,7 +45,8 @@ def test_defaults_are_honest():
             assert record.values == {"VCD": 12.0, "Glc": None}
             assert record.quality == {"VCD": "good", "Glc": "missing"}
             assert (record.time_h, record.age_h, record.worst_quality) == (48.0, None, "good")
-            for call in (connector.days_available, connector.read_setpoints):
+            assert (await connector.read_tags(), await connector.read_clock()) == ({}, None)
+            for call in (connector.days_available, connector.read_setpoints, connector.read_back):
                 with pytest.raises(ConnectorError, match="Minimal cannot"):
                     await call()
             with pytest.raises(SampleNotReady):
@@ -61,3 +71,68 @@ def test_not_ready_is_a_connector_error_so_that_it_can_be_polled():
 )
 def test_the_worst_quality_of_a_record(quality, worst):
     assert SampleRecord(1, 24.0, {}, quality).worst_quality == worst
+
+
+NOON = dt.datetime(2026, 5, 6, 12, tzinfo=dt.UTC)
+
+
+def test_a_reading_is_usable_or_none_and_knows_its_age():
+    summer = dt.timezone(dt.timedelta(hours=2))
+    measured = dt.datetime(2026, 5, 6, 12, 30, tzinfo=summer)
+    assert Reading(1.0, source_time=measured, read_at=NOON).age_h == pytest.approx(1.5)
+    assert Reading(1.0, source_time=measured).age_h is None
+    assert Reading(None, "bad", status="BadSensorFailure").value is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"value": None}, "quality 'good' has the value None"),
+        ({"value": math.nan}, "quality 'good' has the value nan"),
+        ({"value": math.inf, "quality": "uncertain"}, "the value inf"),
+        ({"value": 1.0, "quality": "bad"}, "quality 'bad' has the value 1.0"),
+        ({"value": 1.0, "quality": "missing"}, "quality 'missing' has the value 1.0"),
+        ({"value": 1.0, "quality": "fine"}, "quality is 'fine'; allowed are good"),
+        ({"value": 1.0, "source_time": dt.datetime(2026, 5, 6)}, "has no time zone"),
+        ({"value": 1.0, "read_at": dt.datetime(2026, 5, 6)}, "has no time zone"),
+    ],
+)
+def test_a_reading_that_contradicts_itself_is_refused(fields, words):
+    with pytest.raises(DataError, match=words):
+        Reading(**fields)
+
+
+def test_a_record_gives_each_value_with_its_own_quality_and_age():
+    record = SampleRecord(
+        2,
+        48.0,
+        {"VCD": 5.0, "Glc": None},
+        {"VCD": "good", "Glc": "missing", "pH": "bad"},
+        age_h=3.0,
+        tags={"pH": None, "DO": 40.0},
+        controls={"bleed_rate": 0.1},
+        source_times={"DO": NOON - dt.timedelta(hours=1)},
+        read_at=NOON,
+    )
+    assert record.worst_quality == "good"  # a bad electrode does not spoil the sample
+    assert record.ages_h == {"DO": 1.0, "Glc": 3.0, "VCD": 3.0, "bleed_rate": 3.0, "pH": 3.0}
+    assert record.reading("DO") == Reading(40.0, "good", NOON - dt.timedelta(hours=1), NOON)
+    assert (record.reading("pH").value, record.reading("pH").quality) == (None, "bad")
+    assert record.reading("Glc").quality == "missing"
+    with pytest.raises(DataError, match="has no 'Lac'; it has VCD, Glc, pH, DO, bleed_rate"):
+        record.reading("Lac")
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, None, "36.5", True])
+def test_set_points_that_are_no_finite_numbers_are_refused(value):
+    with pytest.raises(DataError, match="temperature is .*only finite numbers"):
+        check_setpoints({"agitation": 900.0, "temperature": value})
+
+
+def test_set_points_come_back_as_plain_numbers():
+    plain = check_setpoints({"agitation": 900, "temperature": np.float64(36.5)})
+    assert plain == {"agitation": 900.0, "temperature": 36.5}
+    assert {type(v) for v in plain.values()} == {float}
+    for bad in ({}, {"pH": 7.0}):
+        with pytest.raises(DataError):
+            check_setpoints(bad)

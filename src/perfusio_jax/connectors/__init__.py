@@ -12,18 +12,22 @@ _FACES = {
     "Campaign": "frames",
     "FrameReport": "frames",
     "ReadReport": "report",
+    "Reading": "base",
     "SampleNotReady": "base",
     "SampleRecord": "base",
     "campaign_from_frame": "frames",
     "campaign_to_frame": "frames",
+    "check_setpoints": "base",
     "read_campaign": "campaign_files",
     "write_campaign": "campaign_files",
 }
 
 if TYPE_CHECKING:
     from perfusio_jax.connectors.base import BioreactorConnectorBase as BioreactorConnectorBase
+    from perfusio_jax.connectors.base import Reading as Reading
     from perfusio_jax.connectors.base import SampleNotReady as SampleNotReady
     from perfusio_jax.connectors.base import SampleRecord as SampleRecord
+    from perfusio_jax.connectors.base import check_setpoints as check_setpoints
     from perfusio_jax.connectors.campaign_files import read_campaign as read_campaign
     from perfusio_jax.connectors.campaign_files import write_campaign as write_campaign
     from perfusio_jax.connectors.filesystem import FilesystemStore as FilesystemStore

@@ -5,12 +5,12 @@ import datetime as dt
 import io
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from pathlib import Path
-from typing import Any
 
 from perfusio_jax._core import ConnectorError, DataError, RunLockedError
 from perfusio_jax.twin import FileLock, append_durably, neutralise, replace_durably
+
+from .base import check_setpoints
 
 LEADING = ("written_at", "day", "time_h", "reactor_id")
 
@@ -56,14 +56,14 @@ class SetpointLog:
                 another header.
             ConnectorError: If the file cannot be written; it is then as it was before.
         """
-        self._check(setpoints)
+        setpoints = check_setpoints(setpoints, self.controls)
         lead = {
             "written_at": written_at.astimezone(dt.UTC).isoformat(timespec="milliseconds"),
             "day": "" if day is None else f"{day:g}",
             "time_h": "" if time_h is None else f"{time_h:g}",
             "reactor_id": neutralise(self.reactor_id or ""),
         }
-        cells = lead | {name: repr(float(value)) for name, value in setpoints.items()}
+        cells = lead | {name: repr(value) for name, value in setpoints.items()}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
@@ -128,18 +128,6 @@ class SetpointLog:
                 )
             values[name] = value
         return values
-
-    def _check(self, setpoints: Mapping[str, Any]) -> None:
-        if not setpoints:
-            raise DataError("There is no set-point to write.")
-        for name, value in setpoints.items():
-            if name not in self.controls:
-                raise DataError(
-                    f"'{name}' is not a control; allowed are {', '.join(self.controls)}."
-                )
-            is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value):
-                raise DataError(f"{name} is {value!r}; only finite numbers are written.")
 
     def _prepare(self) -> list[str] | None:
         """The header of the file, after moving an unfinished last line out of the way."""
