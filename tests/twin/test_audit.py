@@ -24,7 +24,14 @@ from hypothesis import strategies as st
 from perfusio_jax._core import AuditError, ConfigError, RunLockedError
 from perfusio_jax.twin import audit as audit_module
 from perfusio_jax.twin.audit import AuditLogger, sha256_of, verify_audit
-from perfusio_jax.twin.chain import GENESIS, Head, plain, seal, verify
+from perfusio_jax.twin.chain import GENESIS, Head, plain, records, seal, split_head, verify
+from perfusio_jax.twin.keys import (
+    PASSPHRASE_VARIABLE,
+    Signer,
+    generate_key,
+    load_key,
+    load_public_key,
+)
 
 START = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 
@@ -506,3 +513,171 @@ def test_integers_are_exact_or_text_at_the_edge_of_what_doubles_hold(value):
     exact = abs(value) <= 2**53 - 1
     assert written == (value if exact else str(value))
     assert bool(marks) == (not exact)
+
+
+def test_a_signed_log_names_its_key_and_keeps_it(tmp_path):
+    signer = generate_key(tmp_path / "key.pem")
+    folder = tmp_path / "run"
+    with AuditLogger(folder, "r", clock=Clock(), signer=signer) as logger:
+        logger.log("A", {})
+    report = verify_audit(folder)
+    assert report.ok and report.key_id == signer.key_id and report.n_records == 2
+    assert signer.key_id in str(report)
+    assert verify_audit(folder, trusted=[signer.public_key]).ok
+    other = generate_key(tmp_path / "other.pem")
+    assert "not a trusted one" in verify_audit(folder, trusted=[other.public_key]).reason
+    with pytest.raises(AuditError, match=f"signed by key {signer.key_id}"):
+        AuditLogger(folder, "r", clock=Clock())
+    with AuditLogger(folder, "r", clock=Clock(), signer=load_key(tmp_path / "key.pem")) as logger:
+        logger.log("B", {})
+    kinds = [r["event_type"] for r in records((folder / "audit.jsonl").read_bytes())]
+    assert kinds == ["AUDIT_SIGNED_BY", "A", "B"]
+
+
+def test_a_key_may_be_replaced_and_the_log_says_so(tmp_path):
+    old, new = generate_key(tmp_path / "a"), generate_key(tmp_path / "b")
+    write_log(tmp_path / "run")
+    assert verify_audit(tmp_path / "run").key_id is None
+    for signer in (old, new):
+        with AuditLogger(tmp_path / "run", "run-7", clock=Clock(), signer=signer) as logger:
+            logger.log("A", {})
+        assert verify_audit(tmp_path / "run").key_id == signer.key_id
+    announced = [
+        r
+        for r in records((tmp_path / "run/audit.jsonl").read_bytes())
+        if "public_key" in r["payload"]
+    ]
+    assert [(r.get("old"), r["new"]) for r in announced] == [
+        (None, old.key_id),
+        (old.key_id, new.key_id),
+    ]
+    report = verify_audit(tmp_path / "run", trusted=[old.public_key])
+    assert not report.ok
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory) -> tuple[bytes, bytes, Signer]:
+    folder = tmp_path_factory.mktemp("signed")
+    signer = generate_key(folder / "key")
+    with AuditLogger(folder / "run", "r", clock=Clock(), signer=signer) as logger:
+        logger.log("A", {"x": 1})
+    return (
+        (folder / "run/audit.jsonl").read_bytes(),
+        (folder / "run/audit.head").read_bytes(),
+        signer,
+    )
+
+
+def test_every_byte_of_a_signed_head_counts(signed):
+    log, head, _ = signed
+    assert verify(log, head).ok
+    for at in range(len(head)):
+        for flip in (0x01, 0x20):
+            changed = bytearray(head)
+            changed[at] ^= flip
+            assert not verify(log, bytes(changed)).ok, (at, flip)
+    for cut in range(len(head)):
+        assert not verify(log, head[:cut]).ok
+    assert not verify(log, head + b"\n").ok
+    assert not verify(log, head.upper()).ok
+
+
+def test_a_rewritten_log_cannot_carry_the_signature(signed):
+    log, head, signer = signed
+    signature = split_head(head)[1]
+    assert signature is not None
+    forged = {k: v for k, v in json.loads(log.splitlines()[1]).items() if k != "hash"}
+    body, digest = seal({**forged, "payload": {"x": 2}})
+    rewritten = log.splitlines(keepends=True)[0] + body
+    new_head = Head("r", 2, digest, 2).to_bytes()
+    assert "not signed, but key" in verify(rewritten, new_head).reason
+    assert "not that of key" in verify(rewritten, new_head + signature.encode() + b"\n").reason
+    unsigned, plain_head = seal_first()
+    assert verify(unsigned, plain_head).ok
+    assert "no record names" in verify(unsigned, plain_head + signature.encode() + b"\n").reason
+    assert "asked for" in verify(unsigned, plain_head, trusted=[signer.public_key]).reason
+
+
+def seal_first() -> tuple[bytes, bytes]:
+    line, digest = seal(
+        {
+            "version": 1,
+            "seq": 1,
+            "timestamp": "2026-01-02T03:04:06.000000Z",
+            "run_id": "r",
+            "event_type": "A",
+            "day": 0,
+            "user": "u",
+            "payload": {},
+            "prev_hash": GENESIS,
+        }
+    )
+    return line, Head("r", 1, digest, 1).to_bytes()
+
+
+def test_a_crash_between_record_and_signed_head_is_mended(tmp_path):
+    signer = generate_key(tmp_path / "key")
+    folder = tmp_path / "run"
+    with AuditLogger(folder, "r", clock=Clock(), signer=signer) as logger:
+        logger.log("A", {})
+        before = (folder / "audit.head").read_bytes()
+        logger.log("B", {})
+    (folder / "audit.head").write_bytes(before)
+    assert verify_audit(folder).ok
+    with AuditLogger(folder, "r", clock=Clock(), signer=signer):
+        pass
+    report = verify_audit(folder)
+    assert report.ok and report.n_records == 4
+    assert report.warnings == ("the clock went back before record 4",)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
+def test_a_key_others_can_read_is_refused(tmp_path):
+    path = tmp_path / "key"
+    made = generate_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_key(path) == made
+    assert load_public_key(tmp_path / "key.pub") == made.public_key
+    with pytest.raises(ConfigError, match="never replaced"):
+        generate_key(path)
+    for mode in (0o640, 0o604, 0o610):
+        path.chmod(mode)
+        with pytest.raises(ConfigError, match="chmod 600"):
+            load_key(path)
+    path.chmod(0o600)
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(ConfigError, match="link is not followed"):
+        load_key(tmp_path / "link")
+    path.write_text("nothing")
+    with pytest.raises(ConfigError, match="no PEM key"):
+        load_key(path)
+    with pytest.raises(ConfigError, match="keygen"):
+        load_key(tmp_path / "absent")
+    with pytest.raises(ConfigError, match="no public key"):
+        load_public_key(path)
+
+
+def test_a_passphrase_locks_the_key_and_shows_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, "cod-liver-oil")
+    made = generate_key(tmp_path / "key")
+    assert load_key(tmp_path / "key") == made
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, "wrong-word")
+    with pytest.raises(ConfigError) as caught:
+        load_key(tmp_path / "key")
+    assert "wrong-word" not in str(caught.value) and caught.value.__cause__ is None
+    assert "PRIVATE" not in repr(made) and "_private" not in repr(made)
+
+
+def test_copies_that_say_something_else_are_noted(tmp_path):
+    write_log(tmp_path)
+    assert verify_audit(tmp_path).warnings == ()
+    csv_path, parquet = tmp_path / "audit_events.csv", tmp_path / "audit_events.parquet"
+    whole = csv_path.read_bytes()
+    csv_path.write_bytes(whole[: len(whole) // 2])  # a copy may lag behind
+    assert verify_audit(tmp_path).warnings == ()
+    csv_path.write_bytes(whole.replace(b"36.5", b"39.5", 1))
+    table = pq.read_table(parquet)
+    pq.write_table(table.slice(1), parquet)
+    report = verify_audit(tmp_path)
+    assert report.ok and len(report.warnings) == 2
+    assert "audit_events.csv" in report.warnings[0] and "parquet" in report.warnings[1]

@@ -5,7 +5,7 @@ Files in `log_dir`:
 - `audit.jsonl`: the record. One canonical JSON object a line, each with the hash of the one
   before it. This file is what `verify_audit` judges.
 - `audit.head`: number and hash of the last record, replaced after each, so that a log that
-  was cut short is found out.
+  was cut short is found out; with a key, signed (Ed25519).
 - `audit_events.csv`, `audit_events.parquet`: copies for people and for analysis.
 - `audit.torn`: what a crash left of an unfinished record, if one did.
 
@@ -13,12 +13,13 @@ What this proves, and what a single host cannot prove, is written in `docs/audit
 """
 
 import csv
+import dataclasses
 import datetime as dt
 import hashlib
 import io
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,20 @@ import rfc8785
 
 from perfusio_jax._core import AuditError, ConfigError
 
-from .chain import FORMAT_VERSION, GENESIS, AuditReport, Head, plain, records, seal, verify
+from .chain import (
+    FORMAT_VERSION,
+    GENESIS,
+    SIGNED_BY,
+    AuditReport,
+    Head,
+    last_named_key,
+    plain,
+    records,
+    seal,
+    verify,
+)
 from .files import append_durably, neutralise, replace_durably
+from .keys import Signer, key_id
 from .lock import FileLock
 
 LOG_NAME = "audit.jsonl"
@@ -48,10 +61,12 @@ class AuditLogger:
         run_id: Identifier written into every record; a log belongs to one run.
         flush_every: How many records the CSV copy may lag behind; the log itself never does.
         clock: Source of the time stamps; UTC now by default.
+        signer: Key that signs each head (see `keys.py`); a log once signed stays so.
 
     Raises:
         ConfigError: For an empty `run_id` or a `flush_every` below one.
-        AuditError: If the log that is there does not verify, or belongs to another run.
+        AuditError: If the log that is there does not verify, belongs to another run, or was
+            signed and no key is given.
         RunLockedError: If another logger has this log open.
 
     Examples:
@@ -72,6 +87,7 @@ class AuditLogger:
         flush_every: int = 10,
         *,
         clock: Callable[[], dt.datetime] | None = None,
+        signer: Signer | None = None,
     ) -> None:
         if not run_id:
             raise ConfigError("run_id is empty; every audit record names the run it belongs to.")
@@ -80,6 +96,8 @@ class AuditLogger:
         self.log_dir = Path(log_dir)
         self.run_id = str(run_id)
         self.flush_every = flush_every
+        self._signer = signer
+        self._signs = False
         self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
         self._mutex = threading.Lock()
         self._rows: list[dict[str, Any]] = []
@@ -110,6 +128,7 @@ class AuditLogger:
         day: int = 0,
         user: str = "system",
         *,
+        role: str | None = None,
         state_sha256: str | None = None,
         reason: str | None = None,
         old: Any = None,
@@ -126,6 +145,7 @@ class AuditLogger:
             payload: Details of the event.
             day: Culture day [d].
             user: Who did it; "system" for automated events.
+            role: As what they did it, e.g. "operator"; none for automated events.
             state_sha256: Hash of the state the event rests on, if there is one.
             reason: Why it was done.
             old: Value before the change, if the event is one.
@@ -140,7 +160,13 @@ class AuditLogger:
                 message says so, and no further record is taken until the head is written.
         """
         details: dict[str, Any] = {"payload": dict(payload)}
-        optional = {"state_sha256": state_sha256, "reason": reason, "old": old, "new": new}
+        optional = {
+            "role": role,
+            "state_sha256": state_sha256,
+            "reason": reason,
+            "old": old,
+            "new": new,
+        }
         details |= {name: value for name, value in optional.items() if value is not None}
         with self._mutex:
             if self._is_closed:
@@ -188,6 +214,7 @@ class AuditLogger:
             self._write_head()
             replace_durably(self.path, b"")
             self._rebuild_csv(b"")
+            self._announce_key(None)
             return
         log = log or b""
         report = verify(log, head)
@@ -207,9 +234,17 @@ class AuditLogger:
             append_durably(self.log_dir / TORN_NAME, stamp.encode() + torn + b"\n")
             replace_durably(self.path, whole)
         is_behind = sealed.count != report.n_records
-        if is_behind:
+        named = last_named_key(whole)
+        if named is not None and self._signer is None:
+            raise AuditError(
+                f"{self.path} is signed by key {key_id(named)}; it is continued with a signing key "
+                "only."
+            )
+        self._signs = self._signer is not None and named == self._signer.public_key
+        if is_behind and (named is None or self._signs):
             self._write_head()
         is_copy_foreign = self._rebuild_csv(whole)
+        self._announce_key(named)
         if torn:
             digest = hashlib.sha256(torn).hexdigest()
             details = {"n_bytes": len(torn), "sha256": digest, "moved_to": TORN_NAME}
@@ -220,6 +255,20 @@ class AuditLogger:
         if is_copy_foreign:
             details = {"file": CSV_NAME}
             self._append("AUDIT_COPY_REBUILT", {"payload": details}, day=0, user="system")
+
+    def _announce_key(self, named: str | None) -> None:
+        """Say in the log whose key signs from here on, if it is another than before."""
+        if self._signer is None or self._signs:
+            return
+        self._is_head_stale = False  # the head under the former key stands until this record's
+        details = {
+            "payload": {"public_key": self._signer.public_key, "key_id": self._signer.key_id},
+            **({} if named is None else {"old": key_id(named)}),
+            "new": self._signer.key_id,
+            "reason": "a key signs the heads from here on",
+        }
+        self._signs = True
+        self._append(SIGNED_BY, details, day=0, user="system")
 
     def _append(self, event_type: str, details: dict[str, Any], *, day: int, user: str) -> str:
         if self._is_head_stale:
@@ -254,7 +303,8 @@ class AuditLogger:
 
     def _write_head(self) -> None:
         try:
-            replace_durably(self.log_dir / HEAD_NAME, self._head.to_bytes())
+            content = self._head.to_bytes(self._signer if self._signs else None)
+            replace_durably(self.log_dir / HEAD_NAME, content)
         except OSError as error:
             raise AuditError(
                 f"Record {self._head.seq} is written, but the head beside it is not: {error}"
@@ -278,7 +328,7 @@ class AuditLogger:
 
     def _rebuild_csv(self, log: bytes) -> bool:
         """Make the CSV copy agree with the log; say whether it held what the log does not."""
-        wanted = (",".join(self.COLUMNS) + "\r\n").encode() + _csv_rows(list(records(log)))
+        wanted = _csv_copy(list(records(log)))
         path = self.log_dir / CSV_NAME
         found = _read(path) or b""
         if found != wanted:
@@ -289,17 +339,9 @@ class AuditLogger:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        log = list(records(_read(self.path) or b""))
-        columns: dict[str, list[Any]] = {name: [] for name in (*self.COLUMNS, "seq", "hash")}
-        for record in log:
-            for name, cell in zip(self.COLUMNS, _cells(record), strict=True):
-                columns[name].append(cell)
-            columns["seq"].append(record["seq"])
-            columns["hash"].append(record["hash"])
-        kinds = [(name, pa.int64() if name in ("day", "seq") else pa.string()) for name in columns]
         sink = io.BytesIO()
         try:
-            pq.write_table(pa.table(columns, schema=pa.schema(kinds)), sink)
+            pq.write_table(_parquet_table(list(records(_read(self.path) or b""))), sink)
             replace_durably(self.log_dir / PARQUET_NAME, sink.getvalue())
         except (OSError, pa.ArrowException) as error:
             raise AuditError(f"The Parquet copy was not written: {error}") from error
@@ -307,14 +349,16 @@ class AuditLogger:
     _is_head_stale = False
 
 
-def verify_audit(path: Path | str) -> AuditReport:
+def verify_audit(path: Path | str, *, trusted: Collection[str] | None = None) -> AuditReport:
     """Verify an audit log on the disk.
 
     Any change of any byte of any record is found, and so are records that were deleted,
-    inserted, swapped or cut off at the end.
+    inserted, swapped or cut off at the end. Copies that say something else than the log are
+    noted; they are no evidence either way.
 
     Args:
         path: The folder of the log, or `audit.jsonl` itself; the head lies beside it.
+        trusted: Public keys [hexadecimal] of which one must have signed the head.
 
     Returns:
         The report, which names the first bad record.
@@ -331,7 +375,40 @@ def verify_audit(path: Path | str) -> AuditReport:
     log = _read(path)
     if log is None and head is None:
         return AuditReport(False, 0, 1, 1, f"there is no audit log at {path}")
-    return verify(log or b"", head)
+    report = verify(log or b"", head, trusted=trusted)
+    if not report.ok:
+        return report
+    notes = copies_that_differ(path.parent, log or b"")
+    return dataclasses.replace(report, warnings=(*report.warnings, *notes))
+
+
+def copies_that_differ(folder: Path, log: bytes) -> list[str]:
+    """What the CSV and Parquet copies say that the log does not.
+
+    Args:
+        folder: Where they lie.
+        log: Verified bytes of `audit.jsonl`.
+
+    Returns:
+        One sentence per copy that is no beginning of the log.
+    """
+    rows = list(records(log))
+    notes = []
+    found = _read(folder / CSV_NAME)
+    if found is not None and not _csv_copy(rows).startswith(found):
+        notes.append(f"{CSV_NAME} does not agree with the log")
+    if (folder / PARQUET_NAME).exists():
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            copy = pq.read_table(folder / PARQUET_NAME)
+            agrees = copy.equals(_parquet_table(rows[: copy.num_rows]))
+        except (OSError, pa.ArrowException):
+            agrees = False
+        if not agrees:
+            notes.append(f"{PARQUET_NAME} does not agree with the log")
+    return notes
 
 
 def _read(path: Path) -> bytes | None:
@@ -351,6 +428,24 @@ def _cells(record: Mapping[str, Any]) -> list[Any]:
     payload = {**record["payload"], **{f"_{name}": value for name, value in extra.items()}}
     cells = [record[name] for name in AuditLogger.COLUMNS[:-1]]
     return [*cells, rfc8785.dumps(payload).decode()]
+
+
+def _parquet_table(rows: list[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    names = (*AuditLogger.COLUMNS, "seq", "hash")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for record in rows:
+        for name, cell in zip(AuditLogger.COLUMNS, _cells(record), strict=True):
+            columns[name].append(cell)
+        columns["seq"].append(record["seq"])
+        columns["hash"].append(record["hash"])
+    kinds = [(name, pa.int64() if name in ("day", "seq") else pa.string()) for name in names]
+    return pa.table(columns, schema=pa.schema(kinds))
+
+
+def _csv_copy(rows: list[dict[str, Any]]) -> bytes:
+    return (",".join(AuditLogger.COLUMNS) + "\r\n").encode() + _csv_rows(rows)
 
 
 def _csv_rows(rows: list[dict[str, Any]]) -> bytes:

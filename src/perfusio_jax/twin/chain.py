@@ -10,7 +10,8 @@ import enum
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -18,11 +19,16 @@ import rfc8785
 
 from perfusio_jax._core import AuditError
 
+from .keys import Signer, is_signed_by, key_id
+
 FORMAT_VERSION: Final = 1
 """Version of the record and head format; written into both."""
 
 GENESIS: Final = "0" * 64
 """`prev_hash` of the first record."""
+
+SIGNED_BY: Final = "AUDIT_SIGNED_BY"
+"""Event by which a log says whose key signs its heads from that record on."""
 
 _LARGEST_EXACT_INT: Final = 2**53 - 1
 
@@ -40,17 +46,25 @@ class Head:
     count: int
     """How many records the log holds."""
 
-    def to_bytes(self) -> bytes:
-        """Canonical JSON with a format version and a closing newline."""
-        return rfc8785.dumps({"version": FORMAT_VERSION, **dataclasses.asdict(self)}) + b"\n"
+    def to_bytes(self, signer: Signer | None = None) -> bytes:
+        """Canonical JSON with a format version and a closing newline.
+
+        Args:
+            signer: Key whose signature follows as a second line, `signature` in hexadecimal.
+        """
+        fields = {"version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        line = rfc8785.dumps(fields) + b"\n"
+        return line if signer is None else line + signer.sign(line).encode() + b"\n"
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Head":
-        """Read a head, exactly as it was written.
+        """Read a head, exactly as it was written; whether its signature fits is not judged.
 
         Raises:
-            AuditError: If a single byte is not as `to_bytes` writes it.
+            AuditError: If a single byte of its line is not as `to_bytes` writes it, or what
+                follows has not the form of a signature.
         """
+        raw, _ = split_head(raw)
         try:
             fields = json.loads(raw)
             head = cls(*(fields[item.name] for item in dataclasses.fields(cls)))
@@ -61,6 +75,23 @@ class Head:
         if not is_exact or tuple(type(v) for v in dataclasses.astuple(head)) != types:
             raise AuditError("The head of the audit log is not in its canonical form.")
         return head
+
+
+def split_head(raw: bytes) -> tuple[bytes, str | None]:
+    """A head's own line, and its signature if it is signed.
+
+    Args:
+        raw: Bytes of `audit.head`.
+
+    Raises:
+        AuditError: If what follows the line has not the form of a signature.
+    """
+    line, newline, rest = raw.partition(b"\n")
+    if not rest:
+        return line + newline, None
+    if not re.fullmatch(rb"[0-9a-f]{128}\n", rest):
+        raise AuditError("The signature under the head of the audit log is not readable.")
+    return line + newline, rest[:-1].decode()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,12 +112,17 @@ class AuditReport:
     """What is odd but no sign of tampering: a torn tail, a clock that went back."""
     head_hash: str = GENESIS
     """Hash of the last record that verified."""
+    key_id: str | None = None
+    """Short name of the key that signed the head; `None` if it is not signed."""
 
     def __str__(self) -> str:
         """One paragraph for a person."""
         notes = "".join(f"\nnote: {warning}" for warning in self.warnings)
         if self.ok:
-            return f"audit log verified: {self.n_records} records, head {self.head_hash}{notes}"
+            by = "not signed" if self.key_id is None else f"signed by key {self.key_id}"
+            return (
+                f"audit log verified: {self.n_records} records, head {self.head_hash}, {by}{notes}"
+            )
         where = "" if self.first_bad is None else f"record {self.first_bad} (line {self.line}): "
         return f"audit log NOT verified: {where}{self.reason}{notes}"
 
@@ -132,8 +168,12 @@ def plain(value: Any) -> tuple[Any, dict[str, str]]:
     return _plain(value, "", marks), marks
 
 
-def verify(log: bytes, head: bytes | None) -> AuditReport:
+def verify(
+    log: bytes, head: bytes | None, *, trusted: Collection[str] | None = None
+) -> AuditReport:
     """Verify a whole log against its head.
+
+    A log whose records name a signing key must have a head signed by the last one named.
 
     One complete record beyond the head, and bytes after the last newline beyond the head,
     are what a crash leaves between two steps of writing; both are warned about, not called
@@ -142,6 +182,8 @@ def verify(log: bytes, head: bytes | None) -> AuditReport:
     Args:
         log: Bytes of `audit.jsonl`.
         head: Bytes of `audit.head`; `None` if there is no such file.
+        trusted: Public keys [hexadecimal] of which one must have signed the head; `None`: the
+            log's own word about its key is taken.
 
     Returns:
         The report; `first_bad` names the first record that is wrong or missing.
@@ -151,6 +193,7 @@ def verify(log: bytes, head: bytes | None) -> AuditReport:
     warnings: list[str] = []
     previous, last_time, run_id = GENESIS, "", None
     hashes = [GENESIS]
+    signers: list[str | None] = [None]
     for seq, line in enumerate(lines, start=1):
         record, reason = _open(line, seq, previous)
         if record is not None and run_id is not None and record["run_id"] != run_id:
@@ -159,6 +202,7 @@ def verify(log: bytes, head: bytes | None) -> AuditReport:
             return AuditReport(False, seq - 1, seq, seq, reason, tuple(warnings), previous)
         run_id, previous = record["run_id"], record["hash"]
         hashes.append(previous)
+        signers.append(_named_key(record) or signers[-1])
         if record["timestamp"] < last_time:
             warnings.append(f"the clock went back before record {seq}")
         last_time = record["timestamp"]
@@ -181,19 +225,64 @@ def verify(log: bytes, head: bytes | None) -> AuditReport:
         return bad(found + 1, f"it is missing: the log holds {found} whole records of {mark.count}")
     if hashes[mark.count] != mark.hash or (run_id is not None and run_id != mark.run_id):
         return bad(max(mark.count, 1), "the head was written for another log")
+    trouble = _check_signature(head, signers[mark.count], trusted)
+    if trouble:
+        return bad(found + 1, trouble)
     if found > mark.count + 1:
         return bad(mark.count + 1, f"{found - mark.count} records stand beyond the head")
     if found == mark.count + 1:
         warnings.append(f"record {found} is not under the head yet (being written, or a crash)")
     if torn:
         warnings.append(f"{len(torn)} bytes of an unfinished record follow record {found}")
-    return AuditReport(True, found, warnings=tuple(warnings), head_hash=previous)
+    signer = signers[mark.count]
+    return AuditReport(
+        True,
+        found,
+        warnings=tuple(warnings),
+        head_hash=previous,
+        key_id=None if signer is None else key_id(signer),
+    )
+
+
+def _named_key(record: Mapping[str, Any]) -> str | None:
+    """Public key a record announces, if it is one that does."""
+    payload = record.get("payload")
+    if record.get("event_type") != SIGNED_BY or not isinstance(payload, Mapping):
+        return None
+    named = payload.get("public_key")
+    return named if isinstance(named, str) else None
+
+
+def _check_signature(
+    head: bytes, signer: str | None, trusted: Collection[str] | None
+) -> str | None:
+    """What is wrong with the head's signature, or `None`."""
+    line, signature = split_head(head)
+    if signature is None:
+        if signer is not None:
+            return f"the head is not signed, but key {key_id(signer)} signs this log"
+        return None if trusted is None else "the head is not signed, and a signature is asked for"
+    if signer is None:
+        return "the head is signed by a key no record names"
+    if not is_signed_by(signer, line, signature):
+        return f"the signature of the head is not that of key {key_id(signer)}"
+    if trusted is not None and signer not in trusted:
+        return f"the head is signed by key {key_id(signer)}, which is not a trusted one"
+    return None
 
 
 def records(log: bytes) -> Iterator[dict[str, Any]]:
     """Records of a log that has been verified, in order; a torn tail is left out."""
     for line in log.split(b"\n")[:-1]:
         yield _parse(line)
+
+
+def last_named_key(log: bytes) -> str | None:
+    """Public key that signs a verified log's heads, by its own records; `None` without one."""
+    named = None
+    for record in records(log):
+        named = _named_key(record) or named
+    return named
 
 
 def _parse(line: bytes) -> Any:
