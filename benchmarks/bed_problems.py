@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import qmc
 
-_A6 = np.array(
+HARTMANN_A = np.array(
     [
         [10, 3, 17, 3.5, 1.7, 8],
         [0.05, 10, 17, 0.1, 8, 14],
@@ -14,7 +14,7 @@ _A6 = np.array(
         [17, 8, 0.05, 10, 0.1, 14],
     ]
 )
-_P6 = 1e-4 * np.array(
+HARTMANN_P = 1e-4 * np.array(
     [
         [1312, 1696, 5569, 124, 8283, 5886],
         [2329, 4135, 8307, 3736, 1004, 9991],
@@ -54,7 +54,7 @@ def branin(X: np.ndarray) -> np.ndarray:
 
 def hartmann6(X: np.ndarray) -> np.ndarray:
     """Hartmann's function of six variables."""
-    gap = np.sum(_A6[None] * (X[:, None, :] - _P6[None]) ** 2, axis=2)
+    gap = np.sum(HARTMANN_A[None] * (X[:, None, :] - HARTMANN_P[None]) ** 2, axis=2)
     return np.sum(np.array([1.0, 1.2, 3.0, 3.2]) * np.exp(-gap), axis=1)[:, None]
 
 

@@ -301,7 +301,7 @@ def propose(
     """Propose the next runs of a campaign from the runs so far, and say why."""
     _writable(out)
     set_up_jax()
-    from perfusio_jax.demo.proposing import Wishes, propose_file
+    from perfusio_jax.report.proposing import Wishes, propose_file
 
     wishes = Wishes(
         goal=goal,

@@ -124,7 +124,7 @@ def test_the_constraint_is_kept_and_its_price_is_told(scene):
     told = explain_campaign(info, GOAL, limit, SPACE.control_names)
     assert told["constraints"][0]["limit"] == "Via >= 96"
     assert len(told["runs"]) == 3 and told["is_feasible"]
-    assert set(told["best_of_runs_so_far"]) == {"final VCV"}
+    assert set(told["best_of_runs_so_far"]) == {"final VCV [%]"}
     assert float(U[0, 4]) <= 700.0 + 0.5 * 350.0
 
 

@@ -218,7 +218,7 @@ def test_an_economic_goal_saves_medium_as_far_as_the_limits_allow(make):
     assert [c["limit"] for c in why["constraints"]] == ["Via >= 95", "VCV <= 20"]
     assert [t["criterion"] for t in why["targets"]] == [
         "cell-specific perfusion [pL/cell/d]",
-        "distance of VCV from its target",
+        "distance from target of VCV [%]",
     ]
     assert sum(t["cost"] for t in why["targets"]) == pytest.approx(why["ofv"])
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from benchmarks.bed_problems import HARTMANN_A, HARTMANN_P
 from perfusio_jax._core import ConfigError, Result
 from perfusio_jax.bed import optimise_acquisition, optimise_acquisition_with_info
 from perfusio_jax.bed.polytope import make_polytope
@@ -15,22 +16,6 @@ from perfusio_jax.bed.search import SearchSettings, _bounds, maximise
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 
 BOX2 = ([-5.0, 0.0], [10.0, 15.0])
-A6 = np.array(
-    [
-        [10, 3, 17, 3.5, 1.7, 8],
-        [0.05, 10, 17, 0.1, 8, 14],
-        [3, 3.5, 1.7, 10, 17, 8],
-        [17, 8, 0.05, 10, 0.1, 14],
-    ]
-)
-P6 = 1e-4 * np.array(
-    [
-        [1312, 1696, 5569, 124, 8283, 5886],
-        [2329, 4135, 8307, 3736, 1004, 9991],
-        [2348, 1451, 3522, 2883, 3047, 6650],
-        [4047, 8828, 8732, 5743, 1091, 381],
-    ]
-)
 
 
 class Branin(eqx.Module):
@@ -57,7 +42,7 @@ class Count(list):
 def hartmann6(X):
     x = X[0]
     weights = jnp.asarray([1.0, 1.2, 3.0, 3.2])
-    gap = jnp.sum(jnp.asarray(A6) * (x[None, :] - jnp.asarray(P6)) ** 2, axis=1)
+    gap = jnp.sum(jnp.asarray(HARTMANN_A) * (x[None, :] - jnp.asarray(HARTMANN_P)) ** 2, axis=1)
     return jnp.sum(weights * jnp.exp(-gap))
 
 

@@ -148,6 +148,11 @@ def test_the_band_lets_honest_intervals_pass_and_finds_others():
     assert np.isnan(band.half_width[..., 5]).all()
     assert not band.is_outside[..., 5].any()
     assert np.isfinite(band.half_width[..., :5]).all()
+    # far too wide: every reading inside, no spread between runs, and still found
+    found, readings = made_up(rng, 1e-3)
+    assert coverage_band(found, readings).is_outside[0].all()
+    # two runs cannot convict anybody of a few points
+    assert not coverage_band(*made_up(rng, 1.0, n_runs=2)).is_outside.all()
     with pytest.raises(DataError, match="two"):
         coverage_band(*made_up(rng, 1.0, n_runs=1))
 

@@ -58,6 +58,7 @@ def test_card_says_what_was_learned_from_and_how_good_it_is(results):
     card = (results[0] / "model_card.md").read_text(encoding="utf-8")
     assert "6 runs of 8 to 8 d" in card
     assert "3 folds" in card
+    assert "nan" not in card.split("The furthest:")[1].split("\n")[0]
     assert "perfusion_rate" in card
     assert card.count("\n| ") >= 4
     assert "3 folds" in results[1]

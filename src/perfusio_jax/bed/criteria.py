@@ -20,6 +20,7 @@ from perfusio_jax._core import (
     ConfigError,
     Float,
 )
+from perfusio_jax._core.units import canonical_unit
 
 _PERFUSION = CONTROL_NAMES.index("perfusion_rate")
 _BLEED = CONTROL_NAMES.index("bleed_rate")
@@ -38,6 +39,11 @@ def _position(species: str) -> int:
             f"species {species!r} is not forecast; choose from {', '.join(FORECAST_SPECIES)}."
         )
     return FORECAST_SPECIES.index(species)
+
+
+def _named(index: int) -> str:
+    name = FORECAST_SPECIES[index]
+    return f"{name} [{canonical_unit(name)}]"
 
 
 @runtime_checkable
@@ -64,7 +70,7 @@ class FinalValue(eqx.Module):
 
     Example:
         >>> FinalValue("Titer").label
-        'final Titer'
+        'final Titer [mg/L]'
     """
 
     species_index: int = eqx.field(static=True)
@@ -95,8 +101,8 @@ class FinalValue(eqx.Module):
 
     @property
     def label(self) -> str:
-        """Name."""
-        return f"final {FORECAST_SPECIES[self.species_index]}"
+        """Name and unit."""
+        return f"final {_named(self.species_index)}"
 
     def __call__(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "..."]:
         """Mean over the last days, in the species' unit."""
@@ -139,8 +145,8 @@ class TrackingError(eqx.Module):
 
     @property
     def label(self) -> str:
-        """Name."""
-        return f"distance of {FORECAST_SPECIES[self.species_index]} from its target"
+        """Name and unit."""
+        return f"distance from target of {_named(self.species_index)}"
 
     def __call__(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "..."]:
         """Root mean square distance, in the species' unit."""

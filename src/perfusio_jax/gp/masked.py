@@ -91,7 +91,9 @@ def _factors(
     factor = jnp.linalg.cholesky(inner + jnp.diag(1.0 - missing.is_real))
     # the inverse of a small triangle: a product then does what a long triangular solve would,
     # on all cores; P lies between 1 / (1 + largest eigenvalue) and 1, so it is well behaved
-    inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(count), lower=True)
+    inverse = jax.scipy.linalg.solve_triangular(
+        factor, jnp.eye(count, dtype=factor.dtype), lower=True
+    )
     low = outer.reshape(-1, count) @ inverse.T
     return factor, low.reshape(outer.shape)
 

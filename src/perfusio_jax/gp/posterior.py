@@ -115,15 +115,9 @@ class KroneckerPosterior(eqx.Module):
         Returns:
             Weights per training row and task.
         """
-        spectrum = self.values[:, None] * self.task_values[None, :] + 1.0
-        gain = self.task_values[None, :] / spectrum
-        rows = self.vectors / self.row_sd[:, None]
-        into = self.task_vectors / self.task_sd[:, None]
-        out = self.task_vectors.T * self.task_sd[None, :]
         # rows last, so that a batch of right sides is one plain matrix product
-        flat = jnp.einsum("...nt,tj->...jn", residual, into) @ rows
-        flat = jnp.einsum("...ji,ij->...ji", flat, gain) @ rows.T
-        return jnp.einsum("...jn,jt->...nt", flat, out)
+        rotated = jnp.einsum("...nt,tj->...jn", residual, self.task_rotation)
+        return self._back(rotated @ self._rows)
 
     @property
     def task_rotation(self) -> Float[Array, "T T"]:
@@ -144,12 +138,18 @@ class KroneckerPosterior(eqx.Module):
         Returns:
             Weights per training row and task; those of padding rows mean nothing.
         """
+        return self._back(rotated @ self._rows + normal)
+
+    @property
+    def _rows(self) -> Array:
+        return self.vectors / self.row_sd[:, None]
+
+    def _back(self, white: Array) -> Array:
+        """From the eigenvectors' coordinates (..., T, N) to weights (..., N, T)."""
         spectrum = self.values[None, :] * self.task_values[:, None] + 1.0
         gain = self.task_values[:, None] / spectrum
-        rows = self.vectors / self.row_sd[:, None]
-        flat = jnp.einsum("...jn,ni->...ji", rotated, rows) + normal
-        flat = jnp.einsum("...ji,ji->...ji", flat, gain) @ rows.T
-        return jnp.einsum("...jn,jt->...nt", flat, self.task_vectors.T * self.task_sd[None, :])
+        solved = jnp.einsum("...ji,ji->...ji", white, gain) @ self._rows.T
+        return jnp.einsum("...jn,jt->...nt", solved, self.task_vectors.T * self.task_sd[None, :])
 
     def covariance_reduction(self, cross: Float[Array, "M N"]) -> Float[Array, "M T T"]:
         """What the data take away from the prior covariance at each of M inputs.

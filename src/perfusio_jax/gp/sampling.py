@@ -242,7 +242,10 @@ def draw_gp_paths(
         # block by block: the features at the training inputs are never held for all
         return _solve_noisy(model, jax.lax.map(prior, (freq, weight @ rotation)), noise)
 
-    rotation = _rotation(state.solved, tasks)
+    if isinstance(state.solved, KroneckerPosterior):
+        rotation = state.solved.task_rotation
+    else:
+        rotation = jnp.eye(tasks, dtype=mixing.dtype)
     fitting = range(1, max(_LANES // block_size, 1) + 1)
     at_once = max(k for k in fitting if blocks % k == 0)
     grouped = jax.tree.map(
@@ -259,12 +262,6 @@ def draw_gp_paths(
         prior_weights=weights.reshape(n_paths, *weights.shape[2:]),
         update_weights=centred * state.row_present[None, :, None],
     )
-
-
-def _rotation(solved: Any, tasks: int) -> Array:
-    if isinstance(solved, KroneckerPosterior):
-        return solved.task_rotation
-    return jnp.eye(tasks)
 
 
 def _solve_noisy(model: MultiTaskRateGP, prior: Array, normal: Array) -> Array:

@@ -231,6 +231,10 @@ def skill(
     return Skill(rrmse, np.stack(cover), np.stack(width), score, count, np.stack(pooled))
 
 
+_SINGLE = 1.96
+"""Half-width of the band of one cell alone, in standard deviations [-]."""
+
+
 class CoverageBand(NamedTuple):
     """How far the coverage of single cells may lie from nominal by chance."""
 
@@ -293,10 +297,13 @@ def coverage_band(
         binomial = nominal * (1.0 - nominal) / count.sum(axis=0)
         found = np.nansum(_mean((drawn - share[None]) ** 2, (0,)), axis=(1, 2))
         expected = np.nansum(share * (1.0 - share) / count.sum(axis=0), axis=(1, 2))
-        spread = np.sqrt(binomial * (found / np.maximum(expected, 1e-12))[:, None, None])
+        # runs never tell more than independent readings, whatever a few of them look like
+        dilution = np.maximum(found / np.maximum(expected, 1e-12), 1.0)
+        spread = np.sqrt(binomial * dilution[:, None, None])
         apart = np.abs(drawn - share) / spread
     reach = np.quantile(np.where(np.isfinite(apart), apart, 0.0).max(axis=(1, 2, 3)), level)
-    half = np.where(np.isfinite(share), reach * spread, np.nan)
+    # where every reading is inside, the bootstrap sees no spread at all
+    half = np.where(np.isfinite(share), max(reach, _SINGLE) * spread, np.nan)
     return CoverageBand(half, np.abs(share - nominal) > half)
 
 

@@ -165,8 +165,9 @@ def _cells(checked: Validation, scores: Skill) -> str:
         return "One run alone says nothing about single species."
     band = coverage_band(checked.forecasts, checked.readings)
     nominal = np.asarray([0.8, 0.95])[:, None, None]
-    away = np.where(np.isfinite(band.half_width), np.abs(scores.coverage - nominal), -1.0)
-    which, h, k = np.unravel_index(np.argmax(away / band.half_width), away.shape)
+    away = np.abs(scores.coverage - nominal) / band.half_width
+    # cells without readings have no band
+    which, h, k = np.unravel_index(np.nanargmax(away), away.shape)
     worst = (
         f"{FORECAST_SPECIES[k]} {h + 1} d ahead, {100 * scores.coverage[which, h, k]:.0f} % in the "
         f"{(80, 95)[which]} % interval (band: {100 * band.half_width[which, h, k]:.0f} % to either "

@@ -43,7 +43,6 @@ N_PATHS = 64
 _SECONDS_PER_ROLLOUT = 0.013
 """64 paths x 14 days with 448 rows on one core [s]."""
 _COMPILE_SECONDS = 40.0
-_LONG = 10.0
 _AMMONIUM = FORECAST_SPECIES.index("Amm")
 
 
@@ -176,14 +175,12 @@ def propose_file(
 
 
 def _announce(console: Any, what: str, seconds: float) -> None:
-    """Say how long something takes, if it takes long."""
-    total = seconds + _COMPILE_SECONDS
-    if total > _LONG:
-        console.print(
-            f"{what}: about {math.ceil(seconds / 5) * 5} s, and up to {_COMPILE_SECONDS:g} s more "
-            "the first time on this machine (compiling)",
-            soft_wrap=True,
-        )
+    """Say how long something takes."""
+    console.print(
+        f"{what}: about {math.ceil(seconds / 5) * 5} s, and up to {_COMPILE_SECONDS:g} s more "
+        "the first time on this machine (compiling)",
+        soft_wrap=True,
+    )
 
 
 def read_space(path: Path | None) -> DesignSpace:
@@ -287,23 +284,34 @@ def recipes_of(trajectories: list[Trajectory], names: list[str]) -> tuple[np.nda
 def read_recipes(path: Path, names: list[str]) -> np.ndarray:
     """Recipes from a table with a column per control; a row of units is passed over.
 
+    Args:
+        path: CSV file, as `write_recipes` writes it.
+        names: Controls, in the order wanted.
+
+    Returns:
+        One recipe per row, canonical units; none if the table holds its header only.
+
     Raises:
         DataError: If the file cannot be read so.
     """
     if not path.is_file():
         raise DataError(f"pending runs {path} is not a file.")
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    lost = [n for n in names if rows and n not in rows[0]]
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        header = reader.fieldnames
+    if not header:
+        raise DataError(f"{path} is empty; a table of recipes has at least its header.")
+    lost = [n for n in names if n not in header]
     if lost:
         raise DataError(f"{path} lacks the columns {', '.join(lost)}.")
     out = []
     for number, row in enumerate(rows, start=2):
+        if number == 2 and all(row[n] == canonical_unit(n) for n in names):
+            continue
         try:
             values = [float(row[name]) for name in names]
         except (TypeError, ValueError):
-            if number == 2:
-                continue
             raise DataError(f"{path}, line {number}: not a number for every control.") from None
         if not np.isfinite(values).all():
             raise DataError(f"{path}, line {number}: not a finite number for every control.")

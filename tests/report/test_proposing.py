@@ -1,6 +1,7 @@
 """`propose`: from a table of runs to the next recipes, and what it says about bad input."""
 
 import csv
+import dataclasses
 import io
 
 import jax
@@ -14,7 +15,8 @@ from perfusio_jax._core import CONTROL_NAMES, ConfigError, DataError
 from perfusio_jax.bed.campaign import CampaignSettings
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import write_campaign
-from perfusio_jax.demo.proposing import (
+from perfusio_jax.hybrid import HybridConfig
+from perfusio_jax.report.proposing import (
     Wishes,
     limits_of,
     objective,
@@ -23,7 +25,6 @@ from perfusio_jax.demo.proposing import (
     read_space,
     recipes_of,
 )
-from perfusio_jax.hybrid import HybridConfig
 from perfusio_jax.simulator import (
     NoiseModel,
     initial_state,
@@ -86,10 +87,17 @@ def test_a_table_of_runs_gives_the_next_recipes_in_words_and_as_a_table(table, t
     # its own table is a table of pending runs
     assert read_recipes(out, list(CONTROL_NAMES)).shape == (2, 6)
     said = text.getvalue()
-    for words in ("about", "Via >= 50", "Amm <= 20", "% of the design space", "final Titer", "1. "):
+    for words in (
+        "about",
+        "Via >= 50",
+        "Amm <= 20",
+        "% of the design space",
+        "final Titer [mg/L]",
+        "1. ",
+    ):
         assert words in said, words
     assert len(found["runs"]) == 2 and found["is_feasible"]
-    assert set(found["best_of_runs_so_far"]) == {"final Titer"}
+    assert set(found["best_of_runs_so_far"]) == {"final Titer [mg/L]"}
 
 
 def test_what_no_recipe_keeps_is_an_error_with_a_way_out(table, tmp_path):
@@ -145,7 +153,7 @@ def test_goals_become_objectives_and_limits():
         goal: [c.label for c in objective(Wishes(goal=goal), design, 14).criteria]
         for goal in ("titre", "vcv", "front", "yield", "medium")
     }
-    assert labels["front"] == ["final Titer", "final Amm"]
+    assert labels["front"] == ["final Titer [mg/L]", "final Amm [mmol/L]"]
     assert labels["yield"] == ["space-time yield [mg/L/d]"]
     assert objective(Wishes(goal="front"), design, 14).is_pareto
     low, high = limits_of(Wishes(ammonium=6.0), design)
@@ -154,11 +162,7 @@ def test_goals_become_objectives_and_limits():
 
 def test_a_run_whose_set_points_moved_counts_with_their_mean(runs):
     moved = runs[0].controls.at[2:, 3].add(1.0)
-    changed = runs[0].replace(controls=moved) if hasattr(runs[0], "replace") else None
-    if changed is None:
-        import dataclasses
-
-        changed = dataclasses.replace(runs[0], controls=moved)
+    changed = dataclasses.replace(runs[0], controls=moved)
     recipes, lines = recipes_of([changed, runs[1]], list(CONTROL_NAMES))
     hours = np.diff(np.asarray(runs[0].times_h))
     share = hours[2:].sum() / hours.sum()
@@ -175,6 +179,16 @@ def test_pending_tables_and_spaces_that_cannot_be_read(tmp_path):
     bad.write_text(",".join(CONTROL_NAMES) + "\n1,1,1,1,1,1\n1,x,1,1,1,1\n")
     with pytest.raises(DataError, match="line 3"):
         read_recipes(bad, list(CONTROL_NAMES))
+    # a first row that is not the units is data: nothing is passed over in silence
+    for text, words in (("\n1,x,1,1,1,1\n", "line 2"), ("\nh,h,h,h,h,h\n", "line 2")):
+        bad.write_text(",".join(CONTROL_NAMES) + text)
+        with pytest.raises(DataError, match=words):
+            read_recipes(bad, list(CONTROL_NAMES))
+    bad.write_text("")
+    with pytest.raises(DataError, match="is empty"):
+        read_recipes(bad, list(CONTROL_NAMES))
+    bad.write_text(",".join(CONTROL_NAMES) + "\n")
+    assert read_recipes(bad, list(CONTROL_NAMES)).shape == (0, 6)
     toml = tmp_path / "space.toml"
     for text, words in (("a =", "not valid TOML"), ("[other]\n", "no table")):
         toml.write_text(text)
