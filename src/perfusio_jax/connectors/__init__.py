@@ -7,12 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _FACES = {
+    "Ambr250Emulator": "ambr250_emulator",
     "BioreactorConnectorBase": "base",
     "FilesystemStore": "filesystem",
     "Campaign": "frames",
     "FrameReport": "frames",
     "ReadReport": "report",
     "Reading": "base",
+    "SQLStore": "sql_store",
     "SampleNotReady": "base",
     "SampleRecord": "base",
     "campaign_from_frame": "frames",
@@ -23,6 +25,7 @@ _FACES = {
 }
 
 if TYPE_CHECKING:
+    from perfusio_jax.connectors.ambr250_emulator import Ambr250Emulator as Ambr250Emulator
     from perfusio_jax.connectors.base import BioreactorConnectorBase as BioreactorConnectorBase
     from perfusio_jax.connectors.base import Reading as Reading
     from perfusio_jax.connectors.base import SampleNotReady as SampleNotReady
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from perfusio_jax.connectors.frames import campaign_from_frame as campaign_from_frame
     from perfusio_jax.connectors.frames import campaign_to_frame as campaign_to_frame
     from perfusio_jax.connectors.report import ReadReport as ReadReport
+    from perfusio_jax.connectors.sql_store import SQLStore as SQLStore
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,223 @@
+"""Records of a run in the database: audit, alarms, models and forecasts, each stored once."""
+
+import datetime as dt
+import hashlib
+import json
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from perfusio_jax._core import DataError
+from perfusio_jax.twin.chain import plain
+
+from . import sql_schema as schema
+from .sql_records import check_name
+from .sql_rows import Rows
+
+
+class SQLArchive(Rows):
+    """What a run leaves behind beside its samples and set-points.
+
+    Each entry has a key. The same entry again changes nothing; another one under the same key
+    is refused.
+    """
+
+    def log_audit_event(
+        self,
+        run_id: str,
+        event_type: str,
+        payload: Mapping[str, Any],
+        day: int = 0,
+        user: str = "system",
+        *,
+        key: str | None = None,
+    ) -> None:
+        """Store an audit event.
+
+        The record that is judged is `audit.jsonl`; `mirror_audit` copies it here.
+
+        Args:
+            run_id: Run it belongs to.
+            event_type: What happened, e.g. "SETPOINT_CHANGE".
+            payload: Details.
+            day: Culture day [d].
+            user: Who did it.
+            key: Name of this event, to make storing it again harmless.
+
+        Raises:
+            DataError: If other content is stored under that key.
+            DatabaseError: If the database cannot be used.
+        """
+        content, marks = plain(dict(payload))
+        row = {
+            "run_id": check_name(run_id, "run_id"),
+            "key": check_name(key or secrets.token_hex(16), "key"),
+            "seq": None,
+            "day": int(day),
+            "event_type": check_name(event_type, "event_type"),
+            "actor": check_name(user, "user"),
+            "payload": content,
+            "details": {"marks": marks} if marks else None,
+        }
+        self._store_once(schema.audit_event, ("run_id", "key"), [row], {"happened_at": self._now()})
+
+    def mirror_audit(self, records: Iterable[Mapping[str, Any]]) -> int:
+        """Copy records of `audit.jsonl`; those copied before are left alone.
+
+        Args:
+            records: Records as the log holds them, with `hash`.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            DataError: If a record is none of an audit trail.
+            DatabaseError: If the database cannot be used; none is copied then.
+        """
+        own = ("run_id", "hash", "seq", "day", "event_type", "user", "timestamp", "payload")
+        rows = []
+        for record in records:
+            lacking = [name for name in own if name not in record]
+            if lacking:
+                raise DataError(f"an audit record lacks {', '.join(lacking)}.")
+            rows.append(
+                {
+                    "run_id": record["run_id"],
+                    "key": record["hash"],
+                    "seq": record["seq"],
+                    "day": record["day"],
+                    "event_type": record["event_type"],
+                    "actor": record["user"],
+                    "happened_at": dt.datetime.fromisoformat(record["timestamp"]),
+                    "payload": record["payload"],
+                    "details": {n: v for n, v in record.items() if n not in own},
+                }
+            )
+        return self._store_once(schema.audit_event, ("run_id", "key"), rows)
+
+    def log_alarm(
+        self,
+        run_id: str,
+        alarm: Any,
+        *,
+        key: str | None = None,
+        state: str = "raised",
+        user: str = "system",
+        happened_at: dt.datetime | None = None,
+    ) -> None:
+        """Store an alarm, or a change of its state as a further row.
+
+        Args:
+            run_id: Run it belongs to.
+            alarm: An `AlarmEvent`, or a mapping with `day` and `species`.
+            key: Name of the alarm, the same for all its states; made of its content by default.
+            state: "raised", "acknowledged", "cleared" or "suppressed".
+            user: Who changed the state.
+            happened_at: When, with a zone; now by default.
+
+        Raises:
+            DataError: If the state is unknown or the alarm has no day or species.
+            DatabaseError: If the database cannot be used.
+        """
+        states = ("raised", "acknowledged", "cleared", "suppressed")
+        if state not in states:
+            raise DataError(f"state is {state!r}; allowed are {', '.join(states)}.")
+        content, _ = plain(alarm)
+        if not isinstance(content, dict) or not {"day", "species"} <= set(content):
+            raise DataError(f"an alarm needs day and species; this is {alarm!r}.")
+        row = {
+            "run_id": check_name(run_id, "run_id"),
+            "key": check_name(key or _digest([run_id, content]), "key"),
+            "state": state,
+            "day": int(content["day"]),
+            "species": check_name(content["species"], "species"),
+            "severity": str(content.get("severity", "warning")),
+            "actor": check_name(user, "user"),
+            "happened_at": happened_at or self._now(),
+            "payload": content,
+        }
+        self._store_once(schema.alarm_event, ("run_id", "key", "state", "happened_at"), [row])
+
+    def log_model_run(
+        self,
+        run_id: str,
+        model_sha256: str,
+        *,
+        kind: str = "hybrid",
+        settings: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store that a model was trained.
+
+        Args:
+            run_id: Run it was trained in or for.
+            model_sha256: Hash of the model.
+            kind: What kind of model.
+            settings: How it was trained.
+            metrics: How good it is.
+
+        Raises:
+            DataError: If other content is stored for that model.
+            DatabaseError: If the database cannot be used.
+        """
+        row = {
+            "run_id": check_name(run_id, "run_id"),
+            "model_sha256": check_name(model_sha256, "model_sha256"),
+            "kind": check_name(kind, "kind"),
+            "settings": plain(dict(settings or {}))[0],
+            "metrics": plain(dict(metrics or {}))[0],
+        }
+        key = ("run_id", "model_sha256")
+        self._store_once(schema.model_run, key, [row], {"trained_at": self._now()})
+
+    def log_forecast(
+        self,
+        run_id: str,
+        day: int,
+        payload: Mapping[str, Any],
+        *,
+        model_sha256: str | None = None,
+    ) -> None:
+        """Store a forecast.
+
+        Args:
+            run_id: Run it was made in.
+            day: Culture day [d] it was made on.
+            payload: The forecast, e.g. quantiles by species.
+            model_sha256: Model that made it, if `log_model_run` stored it.
+
+        Raises:
+            DataError: If that model is not stored.
+            DatabaseError: If the database cannot be used.
+        """
+        content, _ = plain(dict(payload))
+        row = {
+            "run_id": check_name(run_id, "run_id"),
+            "day": int(day),
+            "key": _digest([model_sha256, content]),
+            "payload": content,
+        }
+        key = ("run_id", "day", "key")
+        stamps = {"made_at": self._now()}
+        self._store_once(schema.forecast, key, [row], stamps, model_sha256=model_sha256)
+
+    def audit_events(self) -> list[dict[str, Any]]:
+        """Audit events of this reactor, oldest first."""
+        return self._rows(schema.audit_event)
+
+    def alarm_events(self) -> list[dict[str, Any]]:
+        """Alarms of this reactor and their changes of state, oldest first."""
+        return self._rows(schema.alarm_event)
+
+    def forecasts(self) -> list[dict[str, Any]]:
+        """Forecasts of this reactor, oldest first."""
+        return self._rows(schema.forecast)
+
+    def model_runs(self) -> list[dict[str, Any]]:
+        """Models trained in this experiment, oldest first."""
+        return self._rows(schema.model_run)
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

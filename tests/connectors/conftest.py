@@ -1,0 +1,101 @@
+"""Real databases for the tests of the stores: an SQLite file and a PostgreSQL server."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from perfusio_jax.connectors.sql_engine import Database
+from perfusio_jax.connectors.sql_migrate import upgrade
+from perfusio_jax.connectors.sql_store import SQLStore
+from tests.connectors.postgres import INSTALL, Server, find_binaries, running_server
+
+KINDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server with its password in the environment."""
+    if find_binaries() is None:
+        text = f"PostgreSQL is not installed. {INSTALL}"
+        print(text)
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(text)
+        pytest.skip(text)
+    with running_server() as server:
+        before = os.environ.get("PGPASSWORD")
+        os.environ["PGPASSWORD"] = server.password
+        yield server
+        if before is None:
+            del os.environ["PGPASSWORD"]
+        else:
+            os.environ["PGPASSWORD"] = before
+
+
+@pytest.fixture(scope="session")
+def _migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("template") / "run.db"
+    database = Database(f"sqlite:///{file}")
+    upgrade(database)
+    return file
+
+
+@pytest.fixture(scope="session")
+def _migrated_name(postgres: Server) -> str:
+    name = postgres.create_database()
+    upgrade(Database(postgres.url(name)))
+    return name
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Kind of database, each in turn."""
+    return request.param
+
+
+@pytest.fixture
+def empty_url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a database without tables."""
+    if kind == "sqlite":
+        yield f"sqlite:///{tmp_path / 'run.db'}"
+        return
+    server: Server = request.getfixturevalue("postgres")
+    name = server.create_database()
+    yield server.url(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """URL of a database with empty tables."""
+    if kind == "sqlite":
+        file = tmp_path / "run.db"
+        shutil.copy(request.getfixturevalue("_migrated_file"), file)
+        yield f"sqlite:///{file}"
+        return
+    server: Server = request.getfixturevalue("postgres")
+    name = server.create_database(request.getfixturevalue("_migrated_name"))
+    yield server.url(name)
+    server.drop_database(name)
+
+
+@pytest.fixture
+def make(url: str) -> Iterator[Callable[..., SQLStore]]:
+    """Makes stores on the database; closes them at the end."""
+    made: list[SQLStore] = []
+
+    def maker(reactor: str = "R1", experiment: str = "Exp1", **settings) -> SQLStore:
+        made.append(SQLStore(url, experiment, reactor, **settings))
+        return made[-1]
+
+    yield maker
+    for store in made:
+        store.database.close()
+
+
+@pytest.fixture
+def store(make: Callable[..., SQLStore]) -> SQLStore:
+    """A store on an empty database."""
+    return make()
