@@ -144,7 +144,7 @@ def clean(record: SampleRecord) -> SampleRecord:
             raise DataError(f"the source time of {name} of day {record.day} has no time zone.")
     return replace(
         record,
-        time_h=time_h + 0.0,
+        time_h=time_h,
         quality=quality,
         volume_L=_number(record.volume_L, "volume_L", record.day),
         source_times={n: t.astimezone(dt.UTC) for n, t in record.source_times.items()},
@@ -277,7 +277,7 @@ def _number(raw: Any, name: str, day: int) -> float | None:
         raise DataError(f"{name} of day {day} is {raw!r}; a number is needed.") from None
     if math.isinf(value):
         raise DataError(f"{name} of day {day} is infinite.")
-    return None if math.isnan(value) else value
+    return None if math.isnan(value) else value + 0.0  # minus zero, which means nothing, is zero
 
 
 def _floats(values: Mapping[str, Any] | None) -> dict[str, float | None]:
