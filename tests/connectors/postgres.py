@@ -143,9 +143,11 @@ class Server:
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
 
     def signal(self, number: int) -> None:
-        """Send a signal to the server and all its workers."""
+        """Send a signal to the server and all its workers, which have sessions of their own."""
         if self._process is not None:
-            os.killpg(self._process.pid, number)
+            for pid in (self._process.pid, *_children(self._process.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def kill(self) -> None:
         """As a power cut would."""
@@ -185,6 +187,17 @@ def running_server(*, is_durable: bool = False) -> Iterator[Server]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _children(parent: int) -> list[int]:
+    """Processes a process started."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = status.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent:
+                found.append(int(status.parent.name))
+    return found
 
 
 def _free_port() -> int:

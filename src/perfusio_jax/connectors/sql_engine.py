@@ -309,7 +309,7 @@ class Database:
 
         def connect() -> sqlite3.Connection:
             if not file.exists():  # SQLite would make an empty one, and hide a wrong path
-                raise sqlite3.OperationalError(f"no file {file}")
+                raise FileNotFoundError(f"no file {file}")
             return open_sqlite(file, self.timeout_s)
 
         engine = sa.create_engine(

@@ -108,6 +108,8 @@ def _classify(raw: BaseException) -> tuple[type[Exception], str]:
             return _SQLITE[key]
         if "no such table" in str(raw) or "has no column" in str(raw) or "no such col" in str(raw):
             return SchemaError, "lacks a table or a column"
+    if isinstance(raw, OSError):
+        return DatabaseDownError, "cannot be reached"
     if isinstance(raw, OverflowError | exc.DataError | UnicodeEncodeError):
         return DataError, "cannot hold such a value"
     state = getattr(raw, "sqlstate", None)
