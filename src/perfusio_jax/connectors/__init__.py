@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 _FACES = {
     "Ambr250Emulator": "ambr250_emulator",
+    "OPCUAConnector": "opcua_client",
+    "RackServer": "opcua_server",
+    "ReplayConnector": "opcua_records",
+    "make_certificates": "opcua_security",
+    "rack_node_map": "opcua_names",
     "BioreactorConnectorBase": "base",
     "FilesystemStore": "filesystem",
     "Campaign": "frames",
@@ -38,6 +43,11 @@ if TYPE_CHECKING:
     from perfusio_jax.connectors.frames import FrameReport as FrameReport
     from perfusio_jax.connectors.frames import campaign_from_frame as campaign_from_frame
     from perfusio_jax.connectors.frames import campaign_to_frame as campaign_to_frame
+    from perfusio_jax.connectors.opcua_client import OPCUAConnector as OPCUAConnector
+    from perfusio_jax.connectors.opcua_names import rack_node_map as rack_node_map
+    from perfusio_jax.connectors.opcua_records import ReplayConnector as ReplayConnector
+    from perfusio_jax.connectors.opcua_security import make_certificates as make_certificates
+    from perfusio_jax.connectors.opcua_server import RackServer as RackServer
     from perfusio_jax.connectors.report import ReadReport as ReadReport
     from perfusio_jax.connectors.sql_store import SQLStore as SQLStore
 

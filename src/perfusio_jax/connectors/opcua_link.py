@@ -1,0 +1,465 @@
+"""One OPC UA connection: made when needed, given a time-out at every call, remade when lost."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlparse
+
+from asyncua import Client, ua
+from asyncua.client.ua_client import UaClientState
+from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
+from pydantic import SecretStr
+
+from perfusio_jax._core import ConfigError, ConnectorError, PerfusioError
+from perfusio_jax.connectors.opcua_names import NAMESPACES
+from perfusio_jax.connectors.opcua_nodes import NodeRef
+from perfusio_jax.connectors.opcua_security import (
+    CLIENT_URI,
+    check_key_file,
+    check_validity,
+    keep_credentials_out_of_logs,
+    load_certificate,
+    password_from_environment,
+)
+
+# The protocol library re-exports its types by wildcards and declares numbers as subclasses.
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false
+
+_T = TypeVar("_T")
+MAX_NODES: Final = 500
+"""Most nodes of one request."""
+LONGEST_PAUSE_S: Final = 60.0
+"""Longest pause between two attempts [s]."""
+
+_REFUSED: Final = frozenset(
+    code
+    for name in (
+        "BadUserAccessDenied",
+        "BadIdentityTokenInvalid",
+        "BadIdentityTokenRejected",
+        "BadUserSignatureInvalid",
+        "BadCertificateUntrusted",
+        "BadCertificateInvalid",
+        "BadCertificateTimeInvalid",
+        "BadCertificateUriInvalid",
+        "BadCertificateUseNotAllowed",
+        "BadCertificateRevoked",
+        "BadSecurityChecksFailed",
+        "BadSecurityPolicyRejected",
+        "BadSecurityModeRejected",
+    )
+    if (code := getattr(ua.StatusCodes, name, None)) is not None
+)
+_log = logging.getLogger(__name__)
+
+
+class Refused(ConnectorError):
+    """The server does not let us in: trying again changes nothing."""
+
+
+@dataclass(frozen=True)
+class ClientSecurity:
+    """How to connect; there is no falling back to less.
+
+    Raises:
+        ConfigError: If a certificate comes without its key, a key can be read by others, or a
+            password would cross the network in the open.
+    """
+
+    username: str | None = None
+    """User, if the server wants one."""
+    password: SecretStr | None = None
+    """From `PERFUSIO_OPCUA_PASSWORD` if not given."""
+    certificate: Path | None = None
+    """Own certificate; with one, only Basic256Sha256 with SignAndEncrypt will do."""
+    key: Path | None = None
+    """Private key of it."""
+    server_certificate: Path | None = None
+    """The only certificate a server may show; None: the first one seen is kept to."""
+    allow_insecure: bool = False
+    """Let a password cross the network in the open."""
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("cert_path and private_key_path belong together; give both.")
+        if self.certificate is not None and self.key is not None:
+            check_validity(self.certificate)
+            check_key_file(self.key)
+        elif self.server_certificate is not None:
+            raise ConfigError("server_cert_path needs cert_path and private_key_path as well.")
+        if self.server_certificate is not None:
+            load_certificate(self.server_certificate)
+        if self.password is not None and self.username is None:
+            raise ConfigError("a password was given without a username.")
+        if self.username is not None and self.certificate is None and not self.allow_insecure:
+            raise ConfigError(
+                "a username without certificates would send its password over an unprotected "
+                "connection; give cert_path and private_key_path, or allow_insecure=True."
+            )
+        if self.username is not None and self.password is None:
+            found = password_from_environment()
+            if found is None:
+                raise ConfigError(
+                    f"user {self.username!r} needs a password; set PERFUSIO_OPCUA_PASSWORD."
+                )
+            object.__setattr__(self, "password", found)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether the connection is signed and encrypted."""
+        return self.certificate is not None
+
+
+class Session:
+    """A live connection with the namespaces of its server.
+
+    Args:
+        client: Connected.
+        namespaces: Index by URI.
+    """
+
+    def __init__(self, client: Client, namespaces: Mapping[str, int]) -> None:
+        self.client = client
+        self.namespaces = namespaces
+
+    async def read(
+        self, nodes: Sequence[ua.NodeId], attribute: int = ua.AttributeIds.Value
+    ) -> list[ua.DataValue]:
+        """Attributes of nodes, in one request for each `MAX_NODES`."""
+        found: list[ua.DataValue] = []
+        for start in range(0, len(nodes), MAX_NODES):
+            part = list(nodes[start : start + MAX_NODES])
+            found += await self.client.uaclient.read_attributes(part, attribute)
+        if len(found) != len(nodes):
+            raise ConnectorError(f"asked for {len(nodes)} values, the server sent {len(found)}.")
+        return found
+
+    async def write(
+        self, nodes: Sequence[ua.NodeId], values: Sequence[ua.Variant]
+    ) -> list[ua.StatusCode]:
+        """Write values, one status code each."""
+        wrapped = [ua.DataValue(Value=v) for v in values]
+        return await self.client.uaclient.write_attributes(
+            list(nodes), wrapped, ua.AttributeIds.Value
+        )
+
+    async def history(
+        self, nodes: Sequence[ua.NodeId], start: Any, end: Any
+    ) -> list[list[ua.DataValue] | ua.StatusCode]:
+        """Past values of nodes, or why there are none."""
+        found: list[list[ua.DataValue] | ua.StatusCode] = []
+        for first in range(0, len(nodes), MAX_NODES):
+            params = ua.HistoryReadParameters(
+                HistoryReadDetails=ua.ReadRawModifiedDetails(
+                    IsReadModified=False,
+                    StartTime=start,
+                    EndTime=end,
+                    NumValuesPerNode=0,
+                    ReturnBounds=False,
+                ),
+                TimestampsToReturn=ua.TimestampsToReturn.Both,
+                ReleaseContinuationPoints=False,
+                NodesToRead=[
+                    ua.HistoryReadValueId(NodeId=n) for n in nodes[first : first + MAX_NODES]
+                ],
+            )
+            for result in await self.client.uaclient.history_read(params):
+                if not result.StatusCode.is_good():
+                    found.append(result.StatusCode)
+                    continue
+                data = result.HistoryData
+                found.append(list(getattr(data, "DataValues", None) or []))
+        return found
+
+    async def resolve(self, refs: Sequence[NodeRef]) -> dict[str, ua.NodeId | str]:
+        """Node ids by name, or in their place a sentence on why there is none."""
+        found: dict[str, ua.NodeId | str] = {}
+        asked: list[tuple[str, ua.RelativePath]] = []
+        for ref in refs:
+            if ref.path is not None:
+                try:
+                    asked.append((ref.name, ref.path.relative(self.namespaces)))
+                except KeyError as error:
+                    found[ref.name] = f"the server has no namespace {error.args[0]}"
+            elif ref.node is not None and ref.uri is not None:
+                index = self.namespaces.get(ref.uri)
+                found[ref.name] = (
+                    f"the server has no namespace {ref.uri}"
+                    if index is None
+                    else ua.NodeId(ref.node.Identifier, index, ref.node.NodeIdType)
+                )
+            elif ref.node is not None:
+                found[ref.name] = ref.node
+        for start in range(0, len(asked), MAX_NODES):
+            part = asked[start : start + MAX_NODES]
+            results = await self.client.translate_browsepaths(
+                ua.NodeId(ua.ObjectIds.ObjectsFolder), [path for _, path in part]
+            )
+            for (name, _), result in zip(part, results, strict=True):
+                found[name] = (
+                    result.Targets[0].TargetId
+                    if result.StatusCode.is_good() and result.Targets
+                    else f"nothing is there ({result.StatusCode.name})"
+                )
+        return found
+
+    async def properties(self, nodes: Sequence[ua.NodeId], name: str) -> list[Any]:
+        """A standard property of each node, such as its unit or range; None where it has none."""
+        path = ua.RelativePath(
+            Elements=[
+                ua.RelativePathElement(
+                    ReferenceTypeId=ua.NodeId(ua.ObjectIds.HasProperty),
+                    IsInverse=False,
+                    IncludeSubtypes=True,
+                    TargetName=ua.QualifiedName(name, 0),
+                )
+            ]
+        )
+        asked = [ua.BrowsePath(StartingNode=n, RelativePath=path) for n in nodes]
+        results: list[ua.BrowsePathResult] = []
+        for start in range(0, len(asked), MAX_NODES):
+            part = asked[start : start + MAX_NODES]
+            results += await self.client.uaclient.translate_browsepaths_to_nodeids(part)
+        there = [(i, r.Targets[0].TargetId) for i, r in enumerate(results) if r.Targets]
+        found: list[Any] = [None] * len(nodes)
+        for (i, _), value in zip(there, await self.read([n for _, n in there]), strict=True):
+            found[i] = value.Value.Value if value.Value is not None else None
+        return found
+
+
+class Link:
+    """Keeps one connection and runs work over it.
+
+    A call makes the connection if there is none. When it breaks, a new client is made and the
+    work tried again, with a pause that doubles each time and goes on doubling over calls until
+    one succeeds; work that changes something is never tried twice.
+
+    Args:
+        url: `opc.tcp://host:port/path`, without user or password.
+        security: How to connect.
+        timeout_s: How long one step may take [s].
+        max_retries: Further attempts of one call.
+        retry_delay_s: First pause [s].
+        patience_s: How long one call may take in all before it gives up [s].
+
+    Raises:
+        ConfigError: For settings that make no sense.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        security: ClientSecurity,
+        timeout_s: float,
+        max_retries: int,
+        retry_delay_s: float,
+        patience_s: float,
+    ) -> None:
+        parsed = urlparse(url)
+        if parsed.scheme != "opc.tcp" or not parsed.hostname:
+            shown = parsed._replace(netloc=parsed.netloc.rpartition("@")[2]).geturl()
+            raise ConfigError(f"url is {shown!r}; it must be opc.tcp://host:port/path.")
+        if "@" in parsed.netloc:
+            raise ConfigError(
+                "the url holds a user or password; give username apart and the password in "
+                "PERFUSIO_OPCUA_PASSWORD."
+            )
+        for name, value in (("timeout_s", timeout_s), ("patience_s", patience_s)):
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"{name} is {value}; it must be above 0 s.")
+        if max_retries < 0 or not 0 <= retry_delay_s < float("inf"):
+            raise ConfigError(f"max_retries {max_retries}, retry_delay_s {retry_delay_s}: below 0.")
+        keep_credentials_out_of_logs()
+        self.url, self.security = url, security
+        self.timeout_s, self.patience_s = float(timeout_s), float(patience_s)
+        self._max_retries, self._retry_delay_s = int(max_retries), float(retry_delay_s)
+        self._session: Session | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
+        self._n_failed = 0
+        self._pinned = security.server_certificate
+        self._seen: bytes | None = None
+        self.n_connections = 0
+        """Connections made so far."""
+
+    def __repr__(self) -> str:
+        return f"Link({self.url!r}, secure={self.security.is_secure})"
+
+    async def run(
+        self,
+        work: Callable[[Session], Awaitable[_T]],
+        *,
+        is_repeatable: bool = True,
+        max_retries: int | None = None,
+    ) -> _T:
+        """Run work over a live connection.
+
+        Args:
+            work: What to do; its own errors of this library pass through.
+            is_repeatable: Whether it may be tried again once it has begun.
+            max_retries: Instead of the link's own.
+
+        Raises:
+            ConnectorError: If the server cannot be reached, does not answer in time or refuses.
+        """
+        retries = self._max_retries if max_retries is None else max_retries
+        deadline = time.monotonic() + self.patience_s
+        attempt = 0
+        while True:
+            has_begun = False
+            try:
+                session = await self._connected(deadline)
+                has_begun = True
+                result = await self._step(work(session), deadline)
+            except Refused:
+                raise
+            except PerfusioError:
+                raise
+            except Exception as error:  # whatever the library below makes of a broken line
+                trouble = _in_words(error)
+                await self._drop()
+                self._n_failed += 1
+                if has_begun and not is_repeatable:
+                    raise ConnectorError(
+                        f"{self.url}: {trouble}; whether it was done is unknown, read back."
+                    ) from error
+                pause = min(self._retry_delay_s * 2 ** min(self._n_failed - 1, 16), LONGEST_PAUSE_S)
+                left = deadline - time.monotonic()
+                if attempt >= retries or pause >= left:
+                    raise ConnectorError(
+                        f"{self.url}: {trouble} ({attempt + 1} attempts)."
+                    ) from error
+                _log.info("%s: %s; trying again in %.1f s", self.url, trouble, pause)
+            else:
+                self._n_failed = 0
+                return result
+            attempt += 1
+            await _pause(pause)
+
+    async def close(self) -> None:
+        """Say goodbye to the server, if it listens, and let go."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        if self._loop is asyncio.get_running_loop():
+            await _end(session.client, grace_s=min(2.0, self.timeout_s))
+
+    async def forget(self, session: Session, subscription: Any) -> None:
+        """End a subscription, if its connection still stands."""
+        if session.client.state is UaClientState.CONNECTED:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(min(2.0, self.timeout_s)):
+                    await subscription.delete()
+
+    async def _step(self, awaitable: Awaitable[_T], deadline: float) -> _T:
+        left = max(deadline - time.monotonic(), 0.05)
+        async with asyncio.timeout(min(self.timeout_s, left)):
+            return await awaitable
+
+    async def _connected(self, deadline: float) -> Session:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # its tasks ended with the loop they ran on
+            self._session, self._loop, self._opening = None, loop, asyncio.Lock()
+        async with self._opening:
+            session = self._session
+            if session is not None and session.client.state is UaClientState.CONNECTED:
+                return session
+            await self._drop()
+            self._session = await self._open(deadline)
+            self.n_connections += 1
+            return self._session
+
+    async def _open(self, deadline: float) -> Session:
+        security = self.security
+        client = Client(self.url, timeout=self.timeout_s, watchdog_intervall=self.timeout_s)
+        client.application_uri = CLIENT_URI
+        client.name = client.description = "perfusio-jax"
+        client.session_timeout = 600_000
+        if security.username is not None and security.password is not None:
+            client.set_user(security.username)
+            client.set_password(security.password.get_secret_value())
+        try:
+            if security.certificate is not None and security.key is not None:
+                await self._step(
+                    client.set_security(
+                        SecurityPolicyBasic256Sha256,
+                        security.certificate,
+                        security.key,
+                        server_certificate=None if self._pinned is None else str(self._pinned),
+                        mode=ua.MessageSecurityMode.SignAndEncrypt,
+                    ),
+                    deadline,
+                )
+                self._check_seen(client)
+            await self._step(client.connect(), deadline)
+            uris = await self._step(client.get_namespace_array(), deadline)
+        except BaseException as error:
+            await _end(client, grace_s=0.0)
+            if _is_refusal(error):
+                raise Refused(f"{self.url} does not let us in: {_in_words(error)}.") from error
+            raise
+        namespaces = {uri: index for index, uri in enumerate(uris)}
+        namespaces.setdefault(NAMESPACES["ua"], 0)
+        return Session(client, namespaces)
+
+    def _check_seen(self, client: Client) -> None:
+        """Without a certificate to expect, the first one seen is the only one from then on."""
+        shown = client.security_policy.peer_certificate
+        if self._seen is None:
+            self._seen = shown
+        elif shown != self._seen:
+            raise Refused(
+                f"{self.url} shows another certificate than before; if that is meant, restart "
+                "this program or name it with server_cert_path."
+            )
+
+    async def _drop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await _end(session.client, grace_s=0.0)
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def _end(client: Client, *, grace_s: float) -> None:
+    """End a client's tasks and its socket, with a farewell if there is time for one."""
+    transport = getattr(client.uaclient.protocol, "transport", None)
+    if grace_s <= 0.0 and transport is not None:
+        transport.abort()
+        await asyncio.sleep(0)
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(grace_s or 1.0):
+            await client.disconnect()
+    client.disconnect_socket()
+    if transport is not None:
+        transport.abort()
+    await asyncio.sleep(0)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    if isinstance(error, ua.UaStatusCodeError):
+        return error.code in _REFUSED
+    text = str(error)
+    return isinstance(error, ua.UaError) and (
+        "No matching endpoints" in text or "certificate mismatch" in text
+    )
+
+
+def _in_words(error: BaseException) -> str:
+    """A library's error as a phrase, without anything that was sent."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ua.UaStatusCodeError):
+        return ua.StatusCode(error.code).name
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,123 @@
+"""A rack without a simulator, servers of it, and connectors to them."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from perfusio_jax._core import AUXILIARY_TAGS, FORECAST_SPECIES, STREAM_TOTALS
+from perfusio_jax.connectors import OPCUAConnector, RackServer, rack_node_map
+from perfusio_jax.mechanistic import DEFAULT_CONTROLS
+
+FAST = {"timeout_s": 2.0, "retry_delay_s": 0.05, "patience_s": 10.0}
+FREE = "opc.tcp://127.0.0.1:0/perfusio"
+
+
+@dataclass(frozen=True)
+class CannedSample:
+    day: int
+    time_h: float
+    values: Mapping[str, float | None]
+    stream_totals: Mapping[str, float | None]
+
+
+@dataclass
+class CannedRack:
+    """Values that say where they come from: 100 * vessel + 10 * day + column / 10."""
+
+    n: int = 1
+    time_h: float = 0.0
+    written: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    volume_L: float = 0.25
+
+    def __post_init__(self) -> None:
+        self.ids = tuple(f"R{i + 1:02d}" for i in range(self.n))
+        self._controls = [dict(DEFAULT_CONTROLS) for _ in range(self.n)]
+
+    @property
+    def day(self) -> int:
+        return int(self.time_h // 24.0)
+
+    def advance(self, to_h: float) -> list[list[CannedSample]]:
+        before = self.day
+        self.time_h = max(self.time_h, to_h)
+        days = range(before + 1, self.day + 1)
+        return [[self.sample(i, day) for i in range(self.n)] for day in days]
+
+    def sample(self, vessel: int, day: int) -> CannedSample:
+        base = 100.0 * vessel + 10.0 * day
+        return CannedSample(
+            day,
+            24.0 * day,
+            {name: base + k / 10.0 for k, name in enumerate(FORECAST_SPECIES)},
+            {name: base / 1e3 + k for k, name in enumerate(STREAM_TOTALS)},
+        )
+
+    def tags(self) -> list[dict[str, float]]:
+        return [
+            {name: 7.0 + i + k / 10.0 for k, name in enumerate(AUXILIARY_TAGS)}
+            for i in range(self.n)
+        ]
+
+    def controls(self, vessel: int) -> dict[str, float]:
+        return dict(self._controls[vessel])
+
+    def set_controls(self, vessel: int, setpoints: Mapping[str, float]) -> None:
+        self.written.append((vessel, dict(setpoints)))
+        self._controls[vessel].update(setpoints)
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"time_h": self.time_h, "controls": self._controls}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        self.time_h = float(saved["time_h"])
+        self._controls = [dict(c) for c in saved["controls"]]
+
+
+@contextlib.asynccontextmanager
+async def served(n: int = 1, **settings: Any) -> AsyncIterator[RackServer]:
+    """A server of a canned rack on a free port; its time stands still unless asked otherwise."""
+    rack = settings.pop("rack", None) or CannedRack(n)
+    defaults = {"url": FREE, "is_paused": True, "tick_s": 0.05}
+    async with RackServer(rack, **{**defaults, **settings}) as server:
+        yield server
+
+
+def connect(url: str, reactor_id: str = "R01", **settings: Any) -> OPCUAConnector:
+    defaults: dict[str, Any] = {
+        **FAST,
+        "node_map": rack_node_map(reactor_id),
+        "allow_write": True,
+        "reactor_id": reactor_id,
+        "sample_slack_s": 0.0,
+    }
+    return OPCUAConnector(url, **{**defaults, **settings})
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass
+class EmptyRack(CannedRack):
+    """A rack that has not been sampled yet; samples are put by hand."""
+
+    @property
+    def day(self) -> int:
+        return -1
+
+    def advance(self, to_h: float) -> list[list[CannedSample]]:
+        self.time_h = max(self.time_h, to_h)
+        return []
+
+
+async def until(condition: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
+    """Wait until something is so, looking often."""
+    async with asyncio.timeout(within_s):
+        for _ in itertools.count():
+            if await condition():
+                return
+            await asyncio.sleep(0.02)
