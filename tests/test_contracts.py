@@ -42,6 +42,13 @@ SHELL = {
     "twin.notifications",
     "twin.channels",
     "twin.scheduler",
+    "twin.attendant",
+    "twin.desk",
+    "twin.fleet",
+    "twin.loop",
+    "twin.reader",
+    "twin.runtime",
+    "twin.writer",
     "viz.dashboard",
     "simulator.cho_perfusion",
 }

@@ -107,6 +107,11 @@ class AuditLogger:
         self._lock.acquire()
         try:
             self._open()
+        except OSError as error:
+            self._lock.release()
+            raise AuditError(
+                f"The audit log in {self.log_dir} cannot be opened: {error}"
+            ) from error
         except BaseException:
             self._lock.release()
             raise

@@ -86,6 +86,30 @@ class Intent:
     """Read-back and details given on closing."""
 
 
+@dataclass(frozen=True, slots=True)
+class OnlineReading:
+    """One reading of an online tag."""
+
+    tag: str
+    time_h: float
+    """Culture time [h]."""
+    value: float | None
+    quality: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What a person asked of a running twin."""
+
+    id: int
+    reactor_id: str
+    kind: str
+    actor: str
+    role: str | None
+    payload: dict[str, Any]
+    sent_at: str
+
+
 def settled_as_written(
     intended: Mapping[str, float],
     read_back: Mapping[str, float | None],

@@ -138,6 +138,10 @@ class GateRequest:
     """Controls an operator has taken by hand: never written."""
     hours_since_write: float = HOURS_PER_DAY
     """Time [h] since the last write; scales the rate limit, counted up to one day."""
+    vetoes: tuple[str, ...] = ()
+    """What else forbids any write, the fallback recipe included: manual mode, clocks, a stop."""
+    approved: bool = True
+    """Whether those who must agree have; the fallback recipe was agreed on beforehand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +236,7 @@ def _permission(request: GateRequest) -> list[str]:
         refusals.append("writing is not allowed in this run (allow_write is off)")
     if request.armed is not True:
         refusals.append("the session is not armed")
-    return refusals
+    return [*refusals, *request.vetoes]
 
 
 def _data(request: GateRequest, limits: GateLimits) -> list[str]:
@@ -253,6 +257,8 @@ def _data(request: GateRequest, limits: GateLimits) -> list[str]:
 
 def _request(request: GateRequest, limits: GateLimits) -> list[str]:
     refusals = [] if request.setpoints else ["no set-point was asked for"]
+    if request.approved is not True:
+        refusals.append("the set-points have not been approved")
     for name, value in request.setpoints.items():
         if name not in limits.lower:
             known = ", ".join(limits.controls)

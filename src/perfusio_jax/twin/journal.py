@@ -4,114 +4,39 @@ One SQLite file per run. Every call is one transaction on the disk before it ret
 that after a kill at any instruction the journal says how far the cycle had come:
 
     sample stored -> decision made -> intent opened -> (the write happens) -> intent closed
+    -> cycle closed
 
 - A sample is stored once per (reactor, day); the same one again changes nothing.
 - One decision stands per (reactor, day); another needs the first to be superseded.
 - One intent per reactor may be open. An open intent found on start is a write whose outcome
   is unknown: it is settled by reading the device back, never by sending it again.
+- Whoever writes holds the reactor's lease. Its number grows with each holder, so that one who
+  was frozen and replaced is found out before he sends anything.
 """
 
 import datetime as dt
 import json
+import math
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import rfc8785
+from perfusio_jax._core import DataError, RunLockedError
 
-from perfusio_jax._core import DataError
-
-from .chain import plain
 from .entries import Decision as Decision
 from .entries import Intent as Intent
 from .entries import JournalError as JournalError
+from .entries import OnlineReading as OnlineReading
 from .entries import Sample as Sample
 from .entries import Settlement as Settlement
 from .entries import Stage as Stage
 from .entries import Stored as Stored
 from .entries import settled_as_written as settled_as_written
-
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE samples (
-    id INTEGER PRIMARY KEY,
-    reactor_id TEXT NOT NULL,
-    day REAL NOT NULL,
-    revision INTEGER NOT NULL,
-    stored_at TEXT NOT NULL,
-    payload TEXT NOT NULL,
-    UNIQUE (reactor_id, day, revision)
-) STRICT;
-CREATE TABLE decisions (
-    id INTEGER PRIMARY KEY,
-    reactor_id TEXT NOT NULL,
-    day REAL NOT NULL,
-    decided_at TEXT NOT NULL,
-    payload TEXT NOT NULL,
-    superseded_by_reason TEXT
-) STRICT;
-CREATE UNIQUE INDEX one_standing_decision ON decisions (reactor_id, day)
-    WHERE superseded_by_reason IS NULL;
-CREATE TABLE intents (
-    id INTEGER PRIMARY KEY,
-    decision_id INTEGER NOT NULL REFERENCES decisions (id),
-    reactor_id TEXT NOT NULL,
-    day REAL NOT NULL,
-    opened_at TEXT NOT NULL,
-    setpoints TEXT NOT NULL,
-    outcome TEXT,
-    closed_at TEXT,
-    result TEXT,
-    CHECK ((outcome IS NULL) = (closed_at IS NULL))
-) STRICT;
-CREATE UNIQUE INDEX one_open_intent ON intents (reactor_id) WHERE outcome IS NULL;
-CREATE UNIQUE INDEX one_intent_per_decision ON intents (decision_id);
-"""
+from .store import JournalFile, dump, stamp
 
 
-class Journal:
-    """Durable record of one run's samples, decisions and writes.
-
-    Calls block for as long as the disk takes; from a coroutine use `asyncio.to_thread`. One
-    object may be shared between threads.
-
-    Args:
-        path: The SQLite file; made if it is not there.
-        clock: Source of time stamps; UTC now by default.
-        timeout_s: How long [s] to wait for another process that holds the file.
-
-    Raises:
-        JournalError: If the file is not a journal, has another schema version or cannot be
-            opened.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        *,
-        clock: Callable[[], dt.datetime] | None = None,
-        timeout_s: float = 5.0,
-    ) -> None:
-        self.path = Path(path)
-        self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
-        self._mutex = threading.Lock()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                self.path, timeout=timeout_s, isolation_level=None, check_same_thread=False
-            )
-        except (OSError, sqlite3.Error) as error:
-            raise JournalError(f"The journal {self.path} cannot be opened: {error}") from error
-        try:
-            self._prepare()
-        except BaseException:
-            self._db.close()
-            raise
+class Journal(JournalFile):
+    """Durable record of one run's samples, decisions and writes; see `JournalFile`."""
 
     def record_sample(
         self,
@@ -137,7 +62,7 @@ class Journal:
                 not declared a correction.
             JournalError: If it cannot be written.
         """
-        payload = _dump(values)
+        payload = dump(values)
         with self._transaction() as db:
             row = db.execute(
                 "SELECT revision, payload FROM samples WHERE reactor_id = ? AND day = ? "
@@ -160,15 +85,56 @@ class Journal:
             )
         return Stored.NEW if revision == 1 else Stored.CORRECTED
 
-    def samples(self, reactor_id: str) -> list[Sample]:
-        """Standing samples of a reactor by day: of each day the latest revision."""
+    def samples(self, reactor_id: str, *, up_to: int | None = None) -> list[Sample]:
+        """Standing samples of a reactor by day: of each day the latest revision.
+
+        Args:
+            reactor_id: Reactor.
+            up_to: Number of the last sample that counts: the run as it was known then.
+        """
+        last = self.last_sample(reactor_id) if up_to is None else up_to
         rows = self._query(
             "SELECT reactor_id, day, payload, revision, stored_at FROM samples AS s "
-            "WHERE reactor_id = ? AND revision = (SELECT max(revision) FROM samples AS t "
-            "WHERE t.reactor_id = s.reactor_id AND t.day = s.day) ORDER BY day",
-            (reactor_id,),
+            "WHERE reactor_id = ? AND id <= ? AND revision = (SELECT max(revision) FROM samples "
+            "AS t WHERE t.reactor_id = s.reactor_id AND t.day = s.day AND t.id <= ?) ORDER BY day",
+            (reactor_id, last, last),
         )
         return [Sample(r[0], r[1], json.loads(r[2]), r[3], r[4]) for r in rows]
+
+    def last_sample(self, reactor_id: str) -> int:
+        """Number of the sample stored last, corrections included; 0 before the first."""
+        rows = self._query("SELECT max(id) FROM samples WHERE reactor_id = ?", (reactor_id,))
+        return int(rows[0][0] or 0)
+
+    def record_readings(
+        self, reactor_id: str, readings: Iterable[tuple[str, dt.datetime, float, float | None, str]]
+    ) -> int:
+        """Store online readings, each once.
+
+        Args:
+            reactor_id: Reactor.
+            readings: Tag, time it was measured at, culture time [h], value, quality.
+
+        Returns:
+            How many were new.
+        """
+        with self._transaction() as db:
+            cursor = db.executemany(
+                "INSERT OR IGNORE INTO readings VALUES (?, ?, ?, ?, ?, ?)",
+                [(reactor_id, tag, stamp(at), t, v, q) for tag, at, t, v, q in readings],
+            )
+            return cursor.rowcount
+
+    def readings(
+        self, reactor_id: str, *, since_h: float = -math.inf, until_h: float = math.inf
+    ) -> list[OnlineReading]:
+        """Online readings with culture time in (`since_h`, `until_h`] [h], in order of time."""
+        rows = self._query(
+            "SELECT tag, time_h, value, quality FROM readings WHERE reactor_id = ? AND time_h > ? "
+            "AND time_h <= ? ORDER BY time_h, tag",
+            (reactor_id, since_h, until_h),
+        )
+        return [OnlineReading(*row) for row in rows]
 
     def record_decision(
         self,
@@ -193,7 +159,7 @@ class Journal:
             JournalError: If another decision stands and no reason is given, or if a write
                 for it is open: that has to be settled first.
         """
-        payload = _dump(decision)
+        payload = dump(decision)
         with self._transaction() as db:
             row = db.execute(
                 "SELECT id, payload FROM decisions WHERE reactor_id = ? AND day = ? "
@@ -227,12 +193,119 @@ class Journal:
         number, reactor, on_day, payload, decided_at = rows[0]
         return Decision(number, reactor, on_day, json.loads(payload), decided_at)
 
-    def open_intent(self, decision_id: int, setpoints: Mapping[str, float]) -> int:
+    def decisions(self, reactor_id: str) -> list[Decision]:
+        """Standing decisions of a reactor, by day."""
+        rows = self._query(
+            "SELECT id, reactor_id, day, payload, decided_at FROM decisions "
+            "WHERE reactor_id = ? AND superseded_by_reason IS NULL ORDER BY day",
+            (reactor_id,),
+        )
+        return [Decision(r[0], r[1], r[2], json.loads(r[3]), r[4]) for r in rows]
+
+    def supersede(self, decision_id: int, reason: str) -> None:
+        """Let a decision no longer stand.
+
+        Raises:
+            JournalError: If a write for it is open: that has to be settled first.
+        """
+        with self._transaction() as db:
+            self._supersede(db, decision_id, reason)
+
+    def close_cycle(self, reactor_id: str, day: float, outcome: str) -> None:
+        """Write down that a day's cycle is over; closing it again changes nothing."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO cycles VALUES (?, ?, ?, ?)",
+                (reactor_id, day, self._now(), outcome),
+            )
+
+    def cycles(self, reactor_id: str) -> dict[float, str]:
+        """Outcome of each closed cycle, by day."""
+        rows = self._query(
+            "SELECT day, outcome FROM cycles WHERE reactor_id = ? ORDER BY day", (reactor_id,)
+        )
+        return dict(rows)
+
+    def is_closed(self, reactor_id: str, day: float) -> bool:
+        """Whether a day's cycle is over."""
+        rows = self._query(
+            "SELECT 1 FROM cycles WHERE reactor_id = ? AND day = ?", (reactor_id, day)
+        )
+        return bool(rows)
+
+    def take_lease(self, reactor_id: str, holder: str, ttl: dt.timedelta, *, force: bool) -> int:
+        """Become the one who writes to a reactor.
+
+        Args:
+            reactor_id: Reactor.
+            holder: Who asks, for people.
+            ttl: How long the lease holds without being renewed.
+            force: Take a lease that has not run out; for one who knows that its holder is dead.
+
+        Returns:
+            Number of the lease, higher than every one before.
+
+        Raises:
+            RunLockedError: If another's lease has not run out.
+        """
+        now = self._clock()
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT token, holder, expires_at FROM leases WHERE reactor_id = ?", (reactor_id,)
+            ).fetchone()
+            if row is not None and row[2] > stamp(now) and not force:
+                raise RunLockedError(
+                    f"Reactor {reactor_id!r} is leased to {row[1]} until {row[2]}; wait for that, "
+                    "or stop it."
+                )
+            token = 1 if row is None else row[0] + 1
+            db.execute(
+                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)",
+                (reactor_id, token, holder, stamp(now + ttl)),
+            )
+        return token
+
+    def renew_lease(self, reactor_id: str, token: int, ttl: dt.timedelta) -> None:
+        """Hold the lease for longer.
+
+        Raises:
+            RunLockedError: If somebody else has it by now.
+        """
+        with self._transaction() as db:
+            self._check_lease(db, reactor_id, token)
+            db.execute(
+                "UPDATE leases SET expires_at = ? WHERE reactor_id = ?",
+                (stamp(self._clock() + ttl), reactor_id),
+            )
+
+    def release_lease(self, reactor_id: str, token: int) -> None:
+        """Give the lease back; one that somebody else has by now is left alone."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE leases SET expires_at = ? WHERE reactor_id = ? AND token = ?",
+                (self._now(), reactor_id, token),
+            )
+
+    def lease(self, reactor_id: str) -> tuple[int, str, str] | None:
+        """Number, holder and end of a reactor's lease."""
+        rows = self._query(
+            "SELECT token, holder, expires_at FROM leases WHERE reactor_id = ?", (reactor_id,)
+        )
+        return (int(rows[0][0]), rows[0][1], rows[0][2]) if rows else None
+
+    def open_intent(
+        self,
+        decision_id: int,
+        setpoints: Mapping[str, float],
+        *,
+        lease: int | None = None,
+    ) -> int:
         """Write down that set-points are about to be sent.
 
         Args:
             decision_id: The standing decision they come from.
             setpoints: What the gate let through, by control name.
+            lease: Number of the lease under which they are sent.
 
         Returns:
             Number of the intent, to be closed with the outcome.
@@ -240,8 +313,9 @@ class Journal:
         Raises:
             JournalError: If the decision does not stand, was acted on already, or another
                 write to this reactor is still open.
+            RunLockedError: If the lease is somebody else's by now.
         """
-        payload = _dump(setpoints)
+        payload = dump(setpoints)
         with self._transaction() as db:
             row = db.execute(
                 "SELECT reactor_id, day FROM decisions WHERE id = ? "
@@ -250,6 +324,8 @@ class Journal:
             ).fetchone()
             if row is None:
                 raise JournalError(f"Decision {decision_id} does not stand; nothing may be sent.")
+            if lease is not None:
+                self._check_lease(db, row[0], lease)
             try:
                 cursor = db.execute(
                     "INSERT INTO intents (decision_id, reactor_id, day, opened_at, setpoints) "
@@ -352,86 +428,26 @@ class Journal:
         )
         return Stage.SAMPLED if rows else Stage.NOTHING
 
-    def check(self) -> None:
-        """Have SQLite verify the whole file.
-
-        Raises:
-            JournalError: If it is damaged.
-        """
-        answer = self._query("PRAGMA integrity_check", ())
-        if answer != [("ok",)]:
-            raise JournalError(f"The journal {self.path} is damaged: {answer[0][0]}")
-
-    def close(self) -> None:
-        """Close the file; everything recorded is on the disk already."""
-        with self._mutex:
-            self._db.close()
-
-    def __enter__(self) -> "Journal":
-        """Use as a context manager; closes at the end."""
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Close."""
-        self.close()
-
-    def _prepare(self) -> None:
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            names = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path} cannot be used as a journal: {error}") from error
-        if not names:
-            with self._transaction() as db:
-                # Another process may have been faster; then there is nothing left to do.
-                if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-                    for statement in _SCHEMA.split(";"):
-                        db.execute(statement)
-                    db.execute("INSERT INTO meta VALUES ('schema_version', ?)", (SCHEMA_VERSION,))
-        elif "meta" not in names:
-            raise JournalError(f"{self.path} is a database, but not a journal of this program.")
-        version = self._query("SELECT value FROM meta WHERE name = 'schema_version'", ())
-        if version != [(str(SCHEMA_VERSION),)]:
-            raise JournalError(
-                f"The journal {self.path} has schema version {version[0][0] if version else '?'}; "
-                f"this program reads version {SCHEMA_VERSION}."
-            )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it on the disk at the end, or none of it."""
-        with self._mutex:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.Error as error:
-                raise JournalError(f"The journal {self.path} failed: {error}") from error
-
-    def _query(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._mutex:
-            try:
-                return self._db.execute(sql, values).fetchall()
-            except sqlite3.Error as error:
-                raise JournalError(f"The journal {self.path} failed: {error}") from error
-
     def _close(
         self, db: sqlite3.Connection, intent_id: int, outcome: str, result: Mapping[str, Any]
     ) -> None:
         cursor = db.execute(
             "UPDATE intents SET outcome = ?, closed_at = ?, result = ? "
             "WHERE id = ? AND outcome IS NULL",
-            (outcome, self._now(), _dump(result), intent_id),
+            (outcome, self._now(), dump(result), intent_id),
         )
         if cursor.rowcount != 1:
             raise JournalError(f"No write with number {intent_id} is open.")
+
+    def _check_lease(self, db: sqlite3.Connection, reactor_id: str, token: int) -> None:
+        row = db.execute(
+            "SELECT token, holder FROM leases WHERE reactor_id = ?", (reactor_id,)
+        ).fetchone()
+        if row is None or row[0] != token:
+            who = "nobody" if row is None else row[1]
+            raise RunLockedError(
+                f"Reactor {reactor_id!r} is leased to {who} by now; this process may not write."
+            )
 
     def _supersede(self, db: sqlite3.Connection, decision_id: int, reason: str) -> None:
         is_open = db.execute(
@@ -445,13 +461,6 @@ class Journal:
         db.execute(
             "UPDATE decisions SET superseded_by_reason = ? WHERE id = ?", (reason, decision_id)
         )
-
-    def _now(self) -> str:
-        return self._clock().astimezone(dt.UTC).isoformat(timespec="microseconds")
-
-
-def _dump(values: Mapping[str, Any]) -> str:
-    return rfc8785.dumps(plain(values)[0]).decode()
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

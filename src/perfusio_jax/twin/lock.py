@@ -151,6 +151,12 @@ class RunLock:
         self._write({"pid": os.getpid(), "host": here, "since": self._now()})
         return self
 
+    def beat(self) -> None:
+        """Show that the holder is alive: the time of the lock file is now."""
+        if self._lock.is_held:
+            with contextlib.suppress(OSError):
+                os.utime(self._lock.path)
+
     def release(self) -> None:
         """Give the folder back; releasing twice does nothing."""
         if self._lock.is_held:

@@ -48,6 +48,15 @@ class AlarmEvent:
     quantiles are known)."""
     severity: str = "warning"
     """"warning" or "critical"."""
+    kind: str = "forecast"
+    """"forecast", "sample", "quality", "drift", "session" or "online"."""
+    note: str = ""
+    """The sentence itself, where it is not about a limit."""
+
+    @property
+    def name(self) -> str:
+        """What the alarm is about; one of a name stands at a time."""
+        return f"{self.kind}/{self.species}/{self.direction}"
 
     @property
     def violation_day(self) -> int:
@@ -57,6 +66,8 @@ class AlarmEvent:
     @property
     def message(self) -> str:
         """One sentence for people."""
+        if self.note:
+            return f"{self.severity}: {self.note}"
         if self.direction == "unknown":
             return f"{self.species}: no usable value for day {self.violation_day}"
         what = "is" if self.lead_days == 0 else "is forecast to be"
@@ -251,7 +262,16 @@ class AlarmNotifier:
                 if _is_beyond(value, side, limit):
                     severity = self._severity(name, side, value)
                     events.append(
-                        AlarmEvent(current_day, name, value, limit, side, 0, severity=severity)
+                        AlarmEvent(
+                            current_day,
+                            name,
+                            value,
+                            limit,
+                            side,
+                            0,
+                            severity=severity,
+                            kind="sample",
+                        )
                     )
         return events
 

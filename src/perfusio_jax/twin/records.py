@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES
+from perfusio_jax._core import CONTROL_NAMES
 
+from .brain import Proposal
 from .files import append_durably, replace_durably
 from .gate import GateVerdict
-from .step import Decision
 
 RECOMMENDATIONS = "recommendations.csv"
 FORECASTS = "forecasts.parquet"
@@ -27,66 +27,81 @@ _HEADER = (
 
 
 def append_recommendation(
-    folder: Path, decision: Decision, verdict: GateVerdict, *, reactor_id: str, at: dt.datetime
+    folder: Path,
+    proposal: Proposal,
+    verdict: GateVerdict,
+    *,
+    reactor_id: str,
+    day: int,
+    at: dt.datetime,
 ) -> None:
     """Append one line to `recommendations.csv`, header first.
 
+    A day decided again, after a restart, replaces the line it has if that is the last one.
+
     Args:
         folder: Run folder.
-        decision: What was recommended.
+        proposal: What was recommended.
         verdict: What the gate made of it.
         reactor_id: Vessel.
+        day: Culture day [d].
         at: When.
     """
     path = folder / RECOMMENDATIONS
-    why = decision.policy.explanation
+    why, wanted = proposal.explanation, proposal.setpoints
     reasons = "; ".join(verdict.reasons).replace('"', "'")
     cells = [
         at.astimezone(dt.UTC).isoformat(timespec="seconds"),
         reactor_id,
-        str(decision.day),
-        *(f"{decision.setpoints[n]:.6g}" if n in decision.setpoints else "" for n in CONTROL_NAMES),
+        str(day),
+        *(f"{wanted[n]:.6g}" if n in wanted else "" for n in CONTROL_NAMES),
         verdict.action,
         f"{why['ofv']:.6g}" if "ofv" in why else "",
         f"{why['viability_probability']:.4g}" if "viability_probability" in why else "",
         f'"{reasons}"' if reasons else "",
     ]
     line = ",".join(cells) + "\n"
-    if not path.exists() or path.stat().st_size == 0:
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    if not lines:
         line = ",".join(_HEADER) + "\n" + line
+    elif lines[-1].split(",")[1:3] == [reactor_id, str(day)]:
+        replace_durably(path, "".join([*lines[:-1], line]).encode())
+        return
     append_durably(path, line.encode())
 
 
-def store_forecast(folder: Path, decision: Decision, *, reactor_id: str) -> None:
-    """Add a decision's forecast to `forecasts.parquet`; a day decided again replaces its rows.
+def store_forecast(folder: Path, proposal: Proposal, *, reactor_id: str, day: int) -> None:
+    """Add a forecast to `forecasts.parquet`; a day decided again replaces its rows.
 
     Args:
         folder: Run folder.
-        decision: Decision with its outlook.
+        proposal: With its forecast; without one nothing is stored.
         reactor_id: Vessel.
+        day: Culture day the forecast was made on [d].
     """
     import io
 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if proposal.forecast is None:
+        return
     path = folder / FORECASTS
-    outlook = decision.outlook
+    names = ("mean", "q10", "q50", "q90")
+    tables = [np.asarray(proposal.forecast[name], float) for name in names]
     rows: dict[str, list[Any]] = {
-        k: [] for k in ("reactor_id", "made_on_day", "day", "species", "mean", "q10", "q50", "q90")
+        k: [] for k in ("reactor_id", "made_on_day", "day", "species", *names)
     }
-    for h, day in enumerate(outlook.days):
-        for k, species in enumerate(FORECAST_SPECIES):
-            cells = (outlook.mean, outlook.q10, outlook.q50, outlook.q90)
-            values = [float(np.asarray(table)[h, k]) for table in cells]
-            new = (reactor_id, decision.day, float(day), species, *values)
+    for h, ahead in enumerate(proposal.forecast["days"]):
+        for k, species in enumerate(proposal.species):
+            new = (reactor_id, day, float(ahead), species, *(float(t[h, k]) for t in tables))
             for name, value in zip(rows, new, strict=True):
                 rows[name].append(value)
     table = pa.table(rows)
     if path.exists():
         old = pq.read_table(path)
         keep = [
-            not (r == reactor_id and d == decision.day)
+            not (r == reactor_id and d == day)
             for r, d in zip(
                 old["reactor_id"].to_pylist(), old["made_on_day"].to_pylist(), strict=True
             )

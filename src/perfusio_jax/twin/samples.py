@@ -2,16 +2,23 @@
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from perfusio_jax._core import HOURS_PER_DAY, DataError
 
 
-def _number(value: Any) -> float | None:
+def _number(name: str, value: Any) -> float | None:
     if value is None:
         return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise DataError(f"the connector gave {value!r} for {name}, which is not a number.")
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
+    return {str(k): _number(str(k), v) for k, v in values.items()}
 
 
 def as_plain(record: Any, day: int) -> dict[str, Any]:
@@ -23,34 +30,43 @@ def as_plain(record: Any, day: int) -> dict[str, Any]:
 
     Returns:
         `day`, `time_h`, `values`, `quality`, `stream_totals`, `controls`, `tags`, `notes` and
-        `age_h`; None where nothing usable was measured.
+        `reactor_id` and `age_h`; None where nothing usable was measured. An infinite value is
+        bad quality.
 
     Raises:
-        DataError: If it is neither.
+        DataError: If it is neither, or holds something that is no number.
     """
     if isinstance(record, Mapping):
-        values = {str(k): _number(v) for k, v in record.items()}
         return {
             "day": day,
             "time_h": day * HOURS_PER_DAY,
-            "values": values,
-            "quality": "good",
+            "values": _numbers(record),
+            "quality": "bad" if _is_any_infinite(record) else "good",
             "stream_totals": {},
             "controls": {},
             "tags": {},
             "notes": [],
+            "reactor_id": None,
             "age_h": None,
         }
     if not hasattr(record, "values") or not hasattr(record, "time_h"):
         raise DataError(f"the connector gave {type(record).__name__}, not a sample.")
+    time_h = _number("time_h", record.time_h)
+    if time_h is None:
+        raise DataError(f"the sample of day {day} has no time.")
     return {
         "day": day,
-        "time_h": float(record.time_h),
-        "values": {k: _number(v) for k, v in record.values.items()},
-        "quality": record.worst_quality,
-        "stream_totals": {k: _number(v) for k, v in record.stream_totals.items()},
-        "controls": {k: _number(v) for k, v in record.controls.items()},
-        "tags": {k: _number(v) for k, v in record.tags.items()},
+        "time_h": time_h,
+        "values": _numbers(record.values),
+        "quality": "bad" if _is_any_infinite(record.values) else record.worst_quality,
+        "stream_totals": _numbers(record.stream_totals),
+        "controls": _numbers(record.controls),
+        "tags": _numbers(record.tags),
         "notes": list(record.notes),
-        "age_h": record.age_h,
+        "reactor_id": getattr(record, "reactor_id", None),
+        "age_h": _number("age_h", record.age_h),
     }
+
+
+def _is_any_infinite(values: Mapping[str, Any]) -> bool:
+    return any(isinstance(v, float) and math.isinf(v) for v in values.values())

@@ -19,6 +19,7 @@ from perfusio_jax._core import (
     CONTROL_NAMES,
     FORECAST_SPECIES,
     HOURS_PER_DAY,
+    STATE_ORDER,
     STREAM_TOTALS,
     DataError,
 )
@@ -35,6 +36,9 @@ from perfusio_jax.states import Trajectory
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+COVERAGE_ROWS = 5
+"""Samples over which the coverage of one-day forecasts is watched."""
 
 PADDED_ROWS = 64
 """Rows a history is padded to, so that a growing run does not recompile; doubled when full."""
@@ -93,6 +97,8 @@ class Decision:
     """Estimate of the state the forecasts start from."""
     digest: str
     """SHA-256 of the inputs: history, model and seed."""
+    coverage: tuple[int, int] = (0, 0)
+    """Readings of the last days inside their 80 % band, and how many there were."""
 
 
 def padded_length(n: int) -> int:
@@ -270,6 +276,7 @@ def decide(
         policy=made,
         belief=belief,
         digest=digest(history, model, seed),
+        coverage=_coverage(beliefs, history.n_days),
     )
 
 
@@ -283,6 +290,16 @@ def _normalised_innovation(beliefs: RunBeliefs, row: int) -> float:
     """Mean squared innovation over its variance; NaN if nothing was observed."""
     n = float(np.asarray(beliefs.info.n_observed)[row])
     return float(np.asarray(beliefs.info.nis)[row]) / n if n > 0 else float("nan")
+
+
+def _coverage(beliefs: RunBeliefs, n_rows: int) -> tuple[int, int]:
+    """Readings of the last samples inside the filter's 80 % band, and how many there were."""
+    rows = slice(max(n_rows - COVERAGE_ROWS, 1), n_rows)
+    innovation = np.asarray(beliefs.info.innovation)[rows, : len(STATE_ORDER)]
+    sd = np.asarray(beliefs.info.innovation_sd)[rows, : len(STATE_ORDER)]
+    seen = np.isfinite(innovation) & np.isfinite(sd)
+    inside = np.abs(innovation[seen]) <= 1.2815515655446004 * sd[seen]
+    return int(inside.sum()), int(seen.sum())
 
 
 def digest(*trees: Any) -> str:

@@ -1,0 +1,76 @@
+"""What the shell needs from whatever decides: a model and a policy, or a stand-in in tests."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .entries import OnlineReading
+
+Row = Mapping[str, Any]
+"""One sample: `day`, `time_h`, `values`, `controls` in force after it, `stream_totals`."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that a decision may depend on; kept in the journal, so that it can be repeated."""
+
+    day: int
+    """Culture day [d]."""
+    rows: Sequence[Row]
+    """Samples so far, the last one being today's."""
+    u_now: Mapping[str, float]
+    """Set-points in force, by control."""
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    """Set-points an operator holds by hand."""
+    readings: Sequence[OnlineReading] = ()
+    """Online readings so far, in order of time."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a brain recommends; nothing in it has passed the gate."""
+
+    setpoints: Mapping[str, float]
+    """Recommended set-points by control."""
+    digest: str = ""
+    """SHA-256 over everything the recommendation was made from."""
+    forecast: Mapping[str, Any] | None = None
+    """Forecast in the form alarms read: `days`, `mean`, `q10`, `q50`, `q90`, `samples`."""
+    species: Sequence[str] = ()
+    """Columns of the forecast."""
+    explanation: Mapping[str, Any] = field(default_factory=dict)
+    """Why, for people."""
+    native: Any = None
+    """The brain's own record of the decision."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What learning came to."""
+
+    is_promoted: bool
+    """Whether a new model is in use from now on."""
+    old: str
+    """Digest of the model before."""
+    new: str
+    """Digest of the model that was made."""
+    reason: str
+    """Why it was promoted or not."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Scores, number of rows."""
+
+
+class Brain(Protocol):
+    """Learns and proposes. Calls block; the shell makes them in a thread, one at a time."""
+
+    def learn(self, situation: Situation) -> Lesson | None:
+        """Learn from the run so far; `None` if there is nothing to do today."""
+        ...
+
+    def propose(self, situation: Situation) -> Proposal:
+        """Recommend set-points. The same situation and model give the same bytes."""
+        ...
+
+    def outlook(self, situation: Situation) -> Proposal | None:
+        """Forecast from online readings between two samples; `None` if it cannot."""
+        ...

@@ -1,0 +1,112 @@
+"""Several reactors at once, each in a loop of its own that no other can harm.
+
+A loop that fails is started again, later each time, and given up after a few tries; the others
+neither wait for it nor hear of it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from perfusio_jax._core import ConfigError, RunLockedError
+
+from .desk import event
+from .loop import ReactorLoop
+from .reader import NotReady
+from .runtime import Runtime
+from .secrets import in_short
+
+PAUSES_S: Final = (1.0, 15.0, 60.0, 300.0)
+"""Waits [s] before a loop that failed is started again."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of one reactor's loop."""
+
+    reactor_id: str
+    ending: str
+    """"completed", "stopped", "missed", "locked" or "failed"."""
+    reason: str = ""
+    n_restarts: int = 0
+
+
+class Fleet:
+    """Drives several reactors in one process.
+
+    Args:
+        loops: One per reactor, by its name.
+        runtime: Clocks.
+        say: Called with one line about what is going on.
+
+    Raises:
+        ConfigError: If there is no loop, or two share a folder.
+    """
+
+    def __init__(
+        self,
+        loops: Mapping[str, ReactorLoop],
+        *,
+        runtime: Runtime,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        if not loops:
+            raise ConfigError("a fleet was given no reactors; give at least one.")
+        journals = {str(loop.records.path) for loop in loops.values()}
+        if len(journals) != len(loops):
+            raise ConfigError("two reactors share a journal; each needs a folder of its own.")
+        self.loops = dict(loops)
+        self._rt = runtime
+        self._say = say or (lambda _: None)
+        self._is_stopping = False
+
+    async def run(
+        self, n_days: int, *, first_day: int = 0, interval_seconds: float = 0.0
+    ) -> dict[str, Fate]:
+        """Run all of them until each has come to an end.
+
+        Args:
+            n_days: Culture days in all.
+            first_day: Number of the first.
+            interval_seconds: Least real time between two cycles [s].
+
+        Returns:
+            What became of each.
+        """
+        fates = await asyncio.gather(
+            *(
+                self._guard(name, loop, (n_days, first_day, interval_seconds))
+                for name, loop in self.loops.items()
+            )
+        )
+        return {fate.reactor_id: fate for fate in fates}
+
+    def stop(self) -> None:
+        """Ask all of them to end; nothing is written from now on."""
+        self._is_stopping = True
+        for loop in self.loops.values():
+            loop.stop()
+
+    async def _guard(self, name: str, loop: ReactorLoop, work: tuple[int, int, float]) -> Fate:
+        n_days, first_day, interval = work
+        for tries in range(len(PAUSES_S) + 1):
+            try:
+                await loop.run(n_days, first_day=first_day, interval_seconds=interval)
+            except NotReady as error:
+                return Fate(name, "missed", in_short(error), tries)
+            except RunLockedError as error:
+                return Fate(name, "locked", in_short(error), tries)
+            except Exception as error:  # one reactor's trouble stays with that reactor
+                trouble = f"{type(error).__name__}: {in_short(error)}"
+                self._say(f"{name}: {trouble}")
+                day = loop.attendant.day
+                note = f"the loop of {name} failed: {trouble}"
+                loop.desk.tell([event("session", "loop", note, day, severity="critical")], day)
+                if self._is_stopping or tries == len(PAUSES_S):
+                    return Fate(name, "failed", trouble, tries)
+                await self._rt.sleep(PAUSES_S[tries])
+            else:
+                is_stopped = self._is_stopping or loop.attendant.was_stopped
+                return Fate(name, "stopped" if is_stopped else "completed", "", tries)
+        return Fate(name, "failed", "", len(PAUSES_S))

@@ -1,0 +1,666 @@
+"""One reactor's loop: everything with effects around a pure decision and a pure gate.
+
+One cycle of a day:
+
+    settle what is open -> sample -> validate -> journal -> learn -> propose -> alarms ->
+    journal the decision -> approval -> gate -> journal the intent -> audit -> write ->
+    read back -> audit -> journal the result -> close the day
+
+A crash between any two arrows is recovered from the journal: no sample is lost or doubled,
+and a write whose outcome is unknown is settled by reading back, never sent again blindly.
+The loop knows no model: clocks, connector, brain and files are given to it.
+"""
+
+import asyncio
+import datetime as dt
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    HOURS_PER_DAY,
+    AuditError,
+    RunLockedError,
+    StopRun,
+)
+
+from .attendant import Attendant
+from .audit import AuditLogger
+from .brain import Brain, Lesson, Proposal, Situation
+from .checks import expectations
+from .desk import AlarmDesk, event
+from .entries import JournalError, Stage
+from .gate import GateLimits, GateVerdict
+from .notifications import AlarmEvent, AlarmNotifier
+from .reader import NotReady, SampleReader
+from .records import append_recommendation, store_forecast
+from .records_file import RunRecords
+from .runtime import Runtime
+from .scheduler import DailyScheduler
+from .secrets import in_short
+from .session import Session
+from .settings import LoopSettings
+from .writer import Basis, ReadBack, SetpointWriter
+
+_T = TypeVar("_T")
+
+BACK_OFF_S = (1.0, 5.0, 15.0, 60.0)
+"""Waits [s] after a cycle that its own records stopped; the last one repeats."""
+
+
+@dataclass(frozen=True)
+class CycleResult:
+    """What one cycle came to."""
+
+    day: int
+    outcome: str
+    """"done before", "written", "fallback", "hold", "disarm", "unsettled" or "stopped"."""
+    sample: dict[str, Any] | None = None
+    proposal: Proposal | None = None
+    verdict: GateVerdict | None = None
+    alarms: tuple[AlarmEvent, ...] = ()
+    lesson: Lesson | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds each part took."""
+
+
+class ReactorLoop:
+    """Drives one reactor.
+
+    Args:
+        connector: Source of samples and sink of set-points.
+        brain: Learns and proposes.
+        folder: Run folder, for recommendations and forecasts; `None`: they are not written.
+        records: Journal.
+        audit: Audit trail.
+        limits: Of the gate.
+        settings: Everything else a person may choose.
+        runtime: Clocks and threads.
+        notifier: Alarms.
+        say: Called with one line about what is going on.
+    """
+
+    def __init__(
+        self,
+        connector: Any,
+        brain: Brain,
+        *,
+        folder: Path | None,
+        records: RunRecords,
+        audit: AuditLogger,
+        limits: GateLimits,
+        settings: LoopSettings,
+        runtime: Runtime,
+        notifier: AlarmNotifier | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.connector, self.brain = connector, brain
+        self.folder, self.records, self.audit = folder, records, audit
+        self.limits, self.settings, self.notifier = limits, settings, notifier
+        self._rt = runtime
+        self._say = say or (lambda _: None)
+        self.session = Session(limits.resolution)
+        self.desk = AlarmDesk(
+            records, audit, notifier, runtime=runtime, reactor_id=settings.reactor_id
+        )
+        self.attendant = Attendant(
+            connector, records, audit, self.session, self.desk, settings=settings, runtime=runtime
+        )
+        self.writer = SetpointWriter(
+            connector,
+            records,
+            audit,
+            self.session,
+            limits=limits,
+            settings=settings,
+            runtime=runtime,
+            is_stopping=lambda: self.attendant.is_stopping,
+        )
+        self.reader = SampleReader(
+            connector,
+            records,
+            audit,
+            self.session,
+            settings=settings,
+            runtime=runtime,
+            pause=self.attendant.pause,
+        )
+        self._last: tuple[Proposal, int] | None = None
+        self._computing: asyncio.Future[Any] | None = None
+        self.scheduler: DailyScheduler | None = None
+        self.session.is_armed = settings.allow_write
+        self.session.recover(
+            records.handled(settings.reactor_id),
+            records.intents(settings.reactor_id),
+            records.samples(settings.reactor_id),
+        )
+
+    # ------------------------------------------------------------------ running
+
+    async def run(self, n_days: int, *, first_day: int = 0, interval_seconds: float = 0.0) -> None:
+        """Run day by day, from the first that is not closed, until the days are over.
+
+        Args:
+            n_days: Culture days in all.
+            first_day: Number of the first.
+            interval_seconds: Least real time between two cycles [s].
+
+        Raises:
+            NotReady: If a sample does not come and `on_missed` is "end".
+            RunLockedError: If another process has taken the reactor over.
+        """
+        done = await self._rt.offload(lambda: self.days_done(first_day))
+        scheduler = DailyScheduler(
+            self._day,
+            max(n_days - done, 0),
+            interval_seconds=interval_seconds,
+            start_day=first_day + done,
+            sleep=self._rt.sleep,
+            clock=self._rt.monotonic,
+            wall_clock=self._rt.monotonic,
+        )
+        self.scheduler = scheduler
+        self.attendant.on_stop(scheduler.stop)
+        attending = asyncio.create_task(self.attendant.attend(self._online))
+        try:
+            await scheduler.run()
+        finally:
+            attending.cancel()
+            (lost,) = await asyncio.gather(attending, return_exceptions=True)
+            self.attendant.on_stop(None)
+            self.scheduler = None
+            await self._end(scheduler)
+        if isinstance(lost, RunLockedError):
+            raise lost
+
+    async def _end(self, scheduler: DailyScheduler) -> None:
+        details = {"ending": scheduler.ending, "last_day": scheduler.completed_day}
+
+        def finish() -> None:
+            self.audit.log("RUN_ENDED", details)
+            self.audit.flush()
+
+        try:
+            await self.desk.drain(self.settings.call_timeout_s)
+            await self._rt.offload(finish)
+        except (AuditError, JournalError) as error:
+            if scheduler.ending != "failed":
+                raise
+            self._say(f"the end of the run could not be recorded: {in_short(error)}")
+
+    async def _day(self, day: int) -> None:
+        """One day, tried again while only its own records fail."""
+        started, tries = self._rt.monotonic(), 0
+        while True:
+            try:
+                result = await self.cycle(day)
+            except (JournalError, AuditError) as error:
+                trouble = in_short(error)
+                self._say(f"day {day}: the records cannot be written: {trouble}")
+                if tries == 0:
+                    note = f"nothing is written to the reactor, for the records fail: {trouble}"
+                    self.desk.tell(
+                        [event("session", "records", note, day, severity="critical")], day
+                    )
+                if self._rt.monotonic() - started > self.settings.patience_seconds + 3600.0:
+                    raise
+                if await self.attendant.pause(BACK_OFF_S[min(tries, len(BACK_OFF_S) - 1)]):
+                    raise StopRun(f"stopped while the records of day {day} failed") from error
+                tries += 1
+                continue
+            if result.outcome == "stopped":
+                raise StopRun(f"stopped on day {day}")
+            return
+
+    def stop(self) -> None:
+        """Ask for the end: nothing more is written; a cycle at hand ends without its write."""
+        self.attendant.stop("this program")
+
+    def days_done(self, first_day: int) -> int:
+        """How many days from the first are closed without a gap."""
+        done = 0
+        while self.records.is_closed(self.settings.reactor_id, first_day + done):
+            done += 1
+        return done
+
+    def take_lease(self, holder: str, *, force: bool) -> None:
+        """Become the one who writes to this reactor.
+
+        Args:
+            holder: Who asks, for people.
+            force: Whether the last holder is known to be dead.
+
+        Raises:
+            RunLockedError: If another's lease has not run out.
+        """
+        ttl = dt.timedelta(seconds=self.settings.lease_seconds)
+        reactor = self.settings.reactor_id
+        lease = self.records.take_lease(reactor, holder, ttl, force=force)
+        self.writer.lease = self.attendant.lease = lease
+
+    def release_lease(self) -> None:
+        """Give the reactor back."""
+        if self.writer.lease is not None:
+            self.records.release_lease(self.settings.reactor_id, self.writer.lease)
+
+    async def _online(self) -> None:
+        """Read online tags, and raise alarms on what they say of the days ahead."""
+        readings = await self.reader.read_online(self.attendant.day)
+        if not readings or self.notifier is None or self.attendant.phase != "waiting":
+            return
+        day = self.attendant.day
+        rows = await self.reader.rows()
+        if not rows:
+            return
+        since = float(rows[-1]["time_h"])
+        found = await self._rt.offload(
+            lambda: self.records.readings(self.settings.reactor_id, since_h=since)
+        )
+        u_now = _known(await self.writer.read_back(day), self.settings.initial_controls)
+        situation = Situation(int(rows[-1]["day"]), rows, u_now, {}, found)
+        try:
+            outlook = await self._compute(lambda: self.brain.outlook(situation))
+        except Exception as error:  # readings must never end a run
+            await self._log("ONLINE_UNUSED", {}, day=day, reason=in_short(error))
+            return
+        if outlook is None or outlook.forecast is None:
+            return
+        events = self.notifier.check_forecast(outlook.forecast, outlook.species, situation.day)
+        await self.desk.update("online", [replace(e, kind="online") for e in events], day)
+
+    # ------------------------------------------------------------------ one cycle
+
+    async def cycle(self, day: int) -> CycleResult:
+        """One day.
+
+        Raises:
+            NotReady: If the sample does not come and `on_missed` is "end".
+            JournalError: If the journal fails; the cycle may be tried again.
+            AuditError: If the audit trail fails; the same.
+        """
+        reactor = self.settings.reactor_id
+        marks: dict[str, float] = {}
+        clock = [self._rt.monotonic()]
+
+        def mark(what: str) -> None:
+            clock.append(self._rt.monotonic())
+            marks[what] = clock[-1] - clock[-2]
+
+        await self.attendant.look(day)
+        self.attendant.enter("settling")
+        is_settled = await self.writer.settle(day)
+        if await self._rt.offload(lambda: self._is_over(day)):
+            self._say(f"day {day}: already done")
+            return CycleResult(day, "done before")
+        self._say(f"day {day}: waiting for the sample")
+        self.attendant.enter("waiting")
+        try:
+            record = await self.reader.wait(day)
+        except NotReady:
+            if self.settings.on_missed == "end":
+                raise
+            return await self._blind(day, is_settled)
+        if record is None:
+            return CycleResult(day, "stopped")
+        self.attendant.enter("reading")
+        read_back = await self.writer.read_back(day)
+        await self._note_edits(day, read_back)
+        late = await self.reader.look_back(day)
+        if late:
+            self._say(f"day {day}: samples of days {late} came late or were corrected")
+        age = record["age_h"]
+        bounds = self.settings.species_bounds
+        expected = (
+            {}
+            if self._last is None
+            else expectations(self._last[0].forecast, self._last[0].species, day, bounds)
+        )
+        record = await self.reader.store(day, record, read_back=read_back, expected=expected)
+        mark("read")
+        situation = await self._situation(day, read_back)
+        self.attendant.enter("learning")
+        lesson = await self._learn(situation)
+        mark("learn")
+        self._say(f"day {day}: deciding")
+        self.attendant.enter("deciding")
+        proposal, trouble = await self._propose(situation)
+        mark("decide")
+        self.attendant.enter("alarms")
+        alarms = await self._alarm(day, record, proposal, trouble)
+        self.attendant.enter("writing")
+        basis = Basis(
+            day, float(record["time_h"]), age, record["quality"], tuple(record["implausible"])
+        )
+        verdict, outcome = await self._act(basis, proposal, trouble, is_settled, situation)
+        mark("write")
+        if outcome == "stopped":
+            return CycleResult(day, outcome, record, proposal, verdict)
+        await self._copies(day, proposal, verdict)
+        await self._rt.offload(lambda: self.records.close_cycle(reactor, day, outcome))
+        self._last = (proposal, day)
+        self._say(f"day {day}: {_in_words(proposal.setpoints, verdict)}")
+        self.attendant.enter("idle")
+        return CycleResult(day, outcome, record, proposal, verdict, tuple(alarms), lesson, marks)
+
+    def _is_over(self, day: int) -> bool:
+        """Whether a day is closed; one whose write is done and nothing else left is closed now."""
+        reactor = self.settings.reactor_id
+        if self.records.is_closed(reactor, day):
+            return True
+        if self.records.stage(reactor, day) is not Stage.DONE:
+            return False
+        self.records.close_cycle(reactor, day, "written before a restart")
+        return True
+
+    async def _blind(self, day: int, is_settled: bool) -> CycleResult:
+        """A day without a sample: hold, and after a time the fallback recipe, or disarm."""
+        read_back = await self.writer.read_back(day)
+        await self._note_edits(day, read_back)
+        note = f"day {day} has no sample"
+        await self.desk.raise_one(event("quality", "sample", note, day))
+        basis = Basis(day, HOURS_PER_DAY * day, None, "missing", (note,))
+        situation = Situation(day, (), _known(read_back, self.settings.initial_controls))
+        proposal = Proposal({})
+        verdict, outcome = await self._act(basis, proposal, note, is_settled, situation)
+        if outcome == "stopped":
+            return CycleResult(day, outcome, None, proposal, verdict)
+        await self._copies(day, proposal, verdict)
+        await self._rt.offload(
+            lambda: self.records.close_cycle(self.settings.reactor_id, day, outcome)
+        )
+        self._say(f"day {day}: no sample; {_in_words({}, verdict)}")
+        self.attendant.enter("idle")
+        return CycleResult(day, outcome, None, proposal, verdict)
+
+    async def _situation(self, day: int, read_back: ReadBack) -> Situation:
+        rows = await self.reader.rows()
+        readings = await self._rt.offload(
+            lambda: self.records.readings(
+                self.settings.reactor_id, until_h=float(rows[-1]["time_h"])
+            )
+        )
+        u_now = _known(read_back, self.settings.initial_controls)
+        fixed = {n: u_now[n] for n in sorted(self.session.overridden)}
+        return Situation(day, rows, u_now, fixed, readings)
+
+    async def _note_edits(self, day: int, read_back: ReadBack) -> None:
+        edited = self.session.edits(read_back) - self.session.overridden
+        if not edited:
+            return
+        names = sorted(edited)
+        reactor = self.settings.reactor_id
+        await self._log(
+            "OPERATOR_OVERRIDE",
+            {"controls": names},
+            day=day,
+            user="operator",
+            old={n: self.session.plan.get(n) for n in names},
+            new={n: read_back[n] for n in names},
+            reason="the device holds what this program did not write",
+        )
+        await self._rt.offload(
+            lambda: self.records.keep(
+                reactor, "override", actor="operator", payload={"controls": names}
+            )
+        )
+        self.session.overridden |= edited
+
+    # ------------------------------------------------------------------ computing
+
+    async def _compute(self, work: Callable[[], _T]) -> _T:
+        """Run learning or deciding: one at a time, within the time given."""
+        if self._computing is not None and not self._computing.done():
+            raise TimeoutError("the computation of an earlier cycle is still running")
+        self._computing = asyncio.ensure_future(_as_coroutine(self._rt.offload(work)))
+        done, _ = await asyncio.wait({self._computing}, timeout=self.settings.compute_timeout_s)
+        if not done:
+            self._computing.add_done_callback(_forget)
+            raise TimeoutError(f"no result within {self.settings.compute_timeout_s:g} s")
+        return self._computing.result()
+
+    async def _learn(self, situation: Situation) -> Lesson | None:
+        day = situation.day
+        try:
+            lesson = await self._compute(lambda: self.brain.learn(situation))
+        except Exception as error:  # whatever a fit can think of: the model stays as it is
+            why = in_short(error)
+            await self._log("MODEL_KEPT", {"error": type(error).__name__}, day=day, reason=why)
+            note = f"the model could not be updated: {why}"
+            await self.desk.raise_one(event("drift", "update", note, day))
+            return None
+        if lesson is None:
+            return None
+        await self.desk.clear(event("drift", "update", "", day))
+        await self._log(
+            "MODEL_RETRAIN" if lesson.is_promoted else "MODEL_KEPT",
+            dict(lesson.details),
+            day=day,
+            old=lesson.old,
+            new=lesson.new,
+            reason=lesson.reason,
+        )
+        return lesson
+
+    async def _propose(self, situation: Situation) -> tuple[Proposal, str]:
+        try:
+            proposal = await self._compute(lambda: self.brain.propose(situation))
+        except Exception as error:  # a failed decision is a hold with a reason, never a crash
+            why = f"no decision was made: {in_short(error)}"
+            await self._log(
+                "DECISION_FAILED", {"error": type(error).__name__}, day=situation.day, reason=why
+            )
+            return Proposal({}), why
+        return proposal, ""
+
+    # ------------------------------------------------------------------ alarms
+
+    async def _alarm(
+        self, day: int, record: Mapping[str, Any], proposal: Proposal, trouble: str
+    ) -> list[AlarmEvent]:
+        quality = [
+            event("quality", f"sample {n}", text, day)
+            for n, text in enumerate([*record["implausible"], *_doubts(record)])
+        ]
+        await self.desk.update("quality", quality, day)
+        found: list[AlarmEvent] = []
+        if self.notifier is not None:
+            now = self.notifier.check_sample(record["values"], day)
+            await self.desk.update("sample", now, day)
+            ahead: list[AlarmEvent] = []
+            if proposal.forecast is not None:
+                ahead = self.notifier.check_forecast(proposal.forecast, proposal.species, day)
+                await self.desk.update("forecast", ahead, day)
+            found = [*now, *ahead]
+        decision = event("session", "decision", trouble, day)
+        if trouble:
+            await self.desk.raise_one(decision)
+        else:
+            await self.desk.clear(decision)
+        drift = proposal.explanation.get("drift")
+        warning = event("drift", "model", str(drift or ""), day)
+        if drift:
+            await self.desk.raise_one(warning)
+        elif proposal.forecast is not None:
+            await self.desk.clear(warning)
+        return [*quality, *found]
+
+    # ------------------------------------------------------------------ acting
+
+    async def _act(
+        self,
+        basis: Basis,
+        proposal: Proposal,
+        trouble: str,
+        is_settled: bool,
+        situation: Situation,
+    ) -> tuple[GateVerdict, str]:
+        """Decide, ask, gate and write, until the device holds it or nothing more may be done."""
+        day = basis.day
+        for _ in range(self.settings.max_writes):
+            number = await self._record_decision(basis, proposal, situation)
+            is_approved = await self._approval(number, basis, proposal)
+            await self.attendant.look(day)
+            clock = await self.attendant.check_clocks(day)
+            if clock:
+                basis = Basis(
+                    day,
+                    basis.time_h,
+                    basis.age_h,
+                    basis.quality,
+                    basis.implausible,
+                    (*basis.vetoes, clock),
+                )
+            if not is_settled:
+                is_settled = await self.writer.settle(day)
+            read_back = await self.writer.read_back(day)
+            await self._note_edits(day, read_back)
+            verdict = self.writer.judge(
+                proposal.setpoints, basis, read_back, is_approved=is_approved
+            )
+            if not is_settled and verdict.is_write:
+                why = "an earlier write is not settled yet: the device could not be read back"
+                verdict = GateVerdict("hold", {}, (*verdict.reasons, why))
+            if trouble and not verdict.is_write:
+                verdict = GateVerdict(verdict.action, {}, (*verdict.reasons, trouble))
+            await self._log(
+                "DECISION_MADE",
+                {
+                    "decision": number,
+                    "recommended": _plain(proposal.setpoints),
+                    "action": verdict.action,
+                    "setpoints": dict(verdict.setpoints),
+                    "reasons": list(verdict.reasons),
+                    "mode": self.session.mode,
+                    "explanation": dict(proposal.explanation),
+                },
+                day=day,
+                state_sha256=proposal.digest or None,
+                old=dict(read_back),
+                new=dict(verdict.setpoints),
+                reason="; ".join(verdict.reasons) or "within all limits",
+            )
+            if self.attendant.is_stopping:
+                return verdict, "stopped"
+            if verdict.action == "disarm":
+                await self.attendant.disarm("; ".join(verdict.reasons), "system", day)
+            if not verdict.is_write:
+                return verdict, verdict.action
+            try:
+                is_written = await self.writer.write(number, verdict, basis, read_back)
+            except StopRun:
+                return verdict, "stopped"
+            lost = event("session", "write", "the device does not take set-points", day)
+            if is_written:
+                await self.desk.clear(lost)
+                return verdict, "written" if verdict.action == "write" else "fallback"
+            if is_written is None:
+                note = "the outcome of a write is unknown; nothing is sent until it is settled"
+                await self.desk.raise_one(event("session", "write", note, day, severity="critical"))
+                return verdict, "unsettled"
+        await self.desk.raise_one(lost)
+        why = f"the device did not take the set-points in {self.settings.max_writes} tries"
+        held = GateVerdict("hold", {}, (*verdict.reasons, why))
+        await self._log(
+            "WRITE_GIVEN_UP", {"setpoints": dict(verdict.setpoints)}, day=day, reason=why
+        )
+        return held, "hold"
+
+    async def _record_decision(self, basis: Basis, proposal: Proposal, situation: Situation) -> int:
+        reactor = self.settings.reactor_id
+
+        def record() -> int:
+            payload = {
+                "recommended": _plain(proposal.setpoints),
+                "digest": proposal.digest,
+                "u_now": dict(situation.u_now),
+                "fixed": dict(situation.fixed),
+                "last_sample": self.records.last_sample(reactor) if situation.rows else 0,
+            }
+            return self.records.record_decision(
+                reactor,
+                basis.day,
+                payload,
+                supersedes_because="decided again, after a restart or on other data",
+            )
+
+        return await self._rt.offload(record)
+
+    async def _approval(self, number: int, basis: Basis, proposal: Proposal) -> bool:
+        """Whether those who must agree do; waits for them as long as the settings say."""
+        settings = self.settings
+        may_write = self.session.is_armed and not self.session.is_manual
+        asks = settings.approvals and settings.allow_write and basis.day >= settings.startup_days
+        if not asks or not may_write or not proposal.setpoints:
+            return not settings.approvals
+        self.attendant.enter("waiting")
+        self._say(f"day {basis.day}: decision {number} waits for {', '.join(settings.approvals)}")
+        await self._log(
+            "APPROVAL_ASKED",
+            {"decision": number, "roles": list(settings.approvals)},
+            day=basis.day,
+            new=_plain(proposal.setpoints),
+        )
+        is_given = await self.attendant.approval(number, basis.day)
+        self.attendant.enter("writing")
+        return is_given
+
+    async def _copies(self, day: int, proposal: Proposal, verdict: GateVerdict) -> None:
+        """Recommendations and forecasts for people; a full disk here stops nothing."""
+        folder, reactor = self.folder, self.settings.reactor_id
+        if folder is None:
+            return
+
+        def write() -> None:
+            store_forecast(folder, proposal, reactor_id=reactor, day=day)
+            append_recommendation(
+                folder, proposal, verdict, reactor_id=reactor, day=day, at=self._rt.now()
+            )
+
+        try:
+            await self._rt.offload(write)
+        except (OSError, ValueError) as error:
+            await self._log("COPY_NOT_WRITTEN", {}, day=day, reason=in_short(error))
+
+    async def _log(self, kind: str, payload: Mapping[str, Any], **more: Any) -> None:
+        await self._rt.offload(lambda: self.audit.log(kind, payload, **more))
+
+
+def _known(read_back: ReadBack, initial: Mapping[str, float]) -> dict[str, float]:
+    values = {n: read_back.get(n) for n in CONTROL_NAMES}
+    return {n: float(initial[n] if v is None else v) for n, v in values.items()}
+
+
+def _doubts(record: Mapping[str, Any]) -> list[str]:
+    quality = record["quality"]
+    return [] if quality == "good" else [f'the quality of the sample is "{quality}"']
+
+
+def _plain(setpoints: Mapping[str, Any]) -> dict[str, Any]:
+    """Set-points as they were asked for, also where they are no numbers."""
+    return {
+        str(n): float(v) if isinstance(v, (int, float)) and v - v == 0 else repr(v)
+        for n, v in setpoints.items()
+    }
+
+
+def _in_words(wanted: Mapping[str, float], verdict: GateVerdict) -> str:
+    """One line: what is recommended and what became of it."""
+    shown = {n: f"{v:.4g}" if isinstance(v, float) else repr(v) for n, v in _plain(wanted).items()}
+    text = "recommends " + ", ".join(f"{name} {value}" for name, value in shown.items())
+    if verdict.is_write:
+        text += f"; {'written' if verdict.action == 'write' else 'fallback written'}"
+    else:
+        text += "; not written"
+    return text + (f": {'; '.join(verdict.reasons)}" if verdict.reasons else "")
+
+
+async def _as_coroutine(work: Awaitable[_T]) -> _T:
+    return await work
+
+
+def _forget(late: asyncio.Future[Any]) -> None:
+    """Take the outcome of a computation nobody waits for any more."""
+    if not late.cancelled():
+        late.exception()

@@ -1,0 +1,239 @@
+"""The brain of the real twin: a hybrid model that learns, and a policy that decides.
+
+`frozen`: the model never changes; the same history gives the same bytes. `adaptive`: every
+`retrain_every` days a challenger is trained on the run so far and replaces the champion only
+if it explains the run's last samples no worse. Both are functions of the samples alone, so
+that a restart, or a replay, comes to the same model.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+import jax
+import numpy as np
+from scipy import stats
+
+from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES
+from perfusio_jax.bed import BEDPolicy
+from perfusio_jax.hybrid import (
+    HybridConfig,
+    HybridStateSpaceModel,
+    advance_online,
+    condition_on,
+    fit_hybrid,
+    fit_sensors,
+)
+from perfusio_jax.states import Trajectory
+
+from .brain import Lesson, Proposal, Situation
+from .step import Decision, decide, digest, estimate, forecast, history_from_records
+
+Mode = Literal["frozen", "adaptive"]
+
+MIN_ROWS_FOR_GP: Final = 8
+"""Samples of one run before a residual process is fitted to it alone."""
+
+TRIAL_SAMPLES: Final = 5
+"""Last samples a challenger is judged by."""
+
+TOLERANCE: Final = 0.5
+"""How much worse [nats per sample] a challenger may explain them."""
+
+DRIFT_ODDS: Final = 1e-3
+"""Chance of a coverage as low as found, under a right model, from which on it is drift."""
+
+FOLLOWS: Final[Mapping[str, str]] = {"capacitance": "VCD"}
+"""Species each online tag follows."""
+
+
+class ModelBrain:
+    """Learns and proposes with a hybrid model and a policy.
+
+    Args:
+        model: Champion at the start.
+        policy: Design space, targets, acquisition.
+        seed: Of all random numbers.
+        volume_L: Working volume [L].
+        run_id: Name of the run.
+        retrain_every: Samples between two updates.
+        n_paths: Paths of a forecast.
+        mode: "frozen" or "adaptive".
+        say: Called with a line about what is going on.
+    """
+
+    def __init__(
+        self,
+        model: HybridStateSpaceModel,
+        policy: BEDPolicy,
+        *,
+        seed: int,
+        volume_L: float,
+        run_id: str,
+        retrain_every: int = 1,
+        n_paths: int = 256,
+        mode: Mode = "adaptive",
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        self.base_model = self.model = model
+        self.policy = policy
+        self.seed, self.volume_L, self.run_id = seed, volume_L, run_id
+        self.retrain_every, self.n_paths, self.mode = retrain_every, n_paths, mode
+        self._say = say or (lambda _: None)
+        self._learnt_rows = 0
+
+    def history(self, rows: Any) -> Trajectory:
+        """The run so far as arrays."""
+        return history_from_records(rows, volume_L=self.volume_L, run_id=self.run_id)
+
+    def learn(self, situation: Situation) -> Lesson | None:
+        """Train a challenger, if it is time, and promote it if it is no worse.
+
+        After a restart the updates that were due before are made up for first.
+        """
+        n = len(situation.rows)
+        due = [k for k in range(self._learnt_rows + 1, n + 1) if self._is_due(k)]
+        lesson = None
+        for k in due:
+            # An update replaces the one before it; of missed ones only the promotion chain
+            # matters, and that needs each of them.
+            lesson = self._update(situation.rows[:k])
+        self._learnt_rows = n
+        return lesson if due and due[-1] == n else None
+
+    def propose(self, situation: Situation) -> Proposal:
+        """Recommend set-points; see `step.decide`."""
+        decision = decide(
+            self.history(situation.rows),
+            self.model,
+            self.policy,
+            seed=self.seed,
+            u_now=dict(situation.u_now),
+            fixed=dict(situation.fixed),
+            n_paths=self.n_paths,
+        )
+        return as_proposal(decision)
+
+    def outlook(self, situation: Situation) -> Proposal | None:
+        """Forecast from the last sample carried through the online readings since."""
+        run = self.history(situation.rows)
+        tags = sorted({r.tag for r in situation.readings if r.tag in FOLLOWS})
+        pairs = np.array(
+            [[(row.get("tags") or {}).get(t, np.nan) for t in tags] for row in situation.rows],
+            float,
+        )
+        usable = [k for k, t in enumerate(tags) if _n_pairs(run, pairs[:, k], FOLLOWS[t]) >= 3]
+        if not usable:
+            return None
+        names = tuple(tags[k] for k in usable)
+        species = np.asarray(run.species, float)
+        sensors, _ = fit_sensors(
+            species, pairs[:, usable], names, follows=tuple(FOLLOWS[t] for t in names)
+        )
+        start = float(situation.rows[-1]["time_h"])
+        good = [r for r in situation.readings if r.tag in names and r.quality == "good"]
+        hours = sorted({r.time_h - start for r in good if r.time_h > start})
+        if not hours:
+            return None
+        table = np.full((len(hours), len(names)), np.nan)
+        for r in good:
+            if r.time_h > start and r.value is not None:
+                table[hours.index(r.time_h - start), names.index(r.tag)] = r.value
+        belief, _ = estimate(run, self.model, seed=self.seed)
+        u = np.array([situation.u_now[n] for n in CONTROL_NAMES])
+        belief, _ = advance_online(
+            self.model,
+            belief,
+            u,
+            np.array(hours),
+            table,
+            sensors=sensors,
+            key=jax.random.key(self.seed + 1009 * situation.day + 7),
+        )
+        ahead = forecast(
+            self.model,
+            belief,
+            situation.u_now,
+            horizon=self.policy.ofv.horizon,
+            seed=self.seed + 1009 * situation.day + 7,
+            n_paths=self.n_paths,
+        )
+        return Proposal({}, forecast=ahead.as_dict(), species=FORECAST_SPECIES)
+
+    def _is_due(self, n_rows: int) -> bool:
+        if self.mode == "frozen" or n_rows < 3 or (n_rows - 1) % self.retrain_every:
+            return False
+        return self.base_model.gp is not None or n_rows >= MIN_ROWS_FOR_GP
+
+    def _update(self, rows: Any) -> Lesson:
+        run = self.history(rows)
+        self._say(f"day {rows[-1]['day']}: updating the model")
+        champion, challenger = self.model, self._trained(run)
+        old, new = digest(champion), digest(challenger)
+        scores = {
+            "champion": self._score(run, champion),
+            "challenger": self._score(run, challenger),
+        }
+        details = {"rows": len(rows), **scores}
+        is_worse = scores["challenger"] < scores["champion"] - TOLERANCE
+        if not np.isfinite(scores["challenger"]) or is_worse:
+            why = (
+                f"the challenger explains the last {TRIAL_SAMPLES} samples worse: "
+                f"{scores['challenger']:.2f} against {scores['champion']:.2f} nats per sample"
+            )
+            return Lesson(False, old, new, why, details)
+        self.model = challenger
+        return Lesson(True, old, new, f"every {self.retrain_every} d, and no worse", details)
+
+    def _score(self, run: Trajectory, model: HybridStateSpaceModel) -> float:
+        """Mean log density [nats] of each of the last samples given those before it."""
+        _, beliefs = estimate(run, model, seed=self.seed)
+        info = np.asarray(beliefs.info.log_likelihood)[: run.n_days]
+        return float(np.mean(info[-TRIAL_SAMPLES:]))
+
+    def _trained(self, run: Trajectory) -> HybridStateSpaceModel:
+        """The model with this run's rows; without a campaign, one fitted to this run alone.
+
+        A fit judges itself on runs it has not seen. Of a single run, each half stands in for
+        a run.
+        """
+        key = jax.random.key(self.seed)
+        if self.base_model.gp is not None:
+            return condition_on(self.base_model, [run], key=key)
+        half = run.n_days // 2
+        length = 32
+        while length < run.n_days:
+            length *= 2
+        first, middle, last = (int(run.days[k]) for k in (0, half, -1))
+        parts = [run.slice_days(first, middle), run.slice_days(middle, last + 1)]
+        model, report = fit_hybrid(
+            parts,
+            key=key,
+            config=HybridConfig(length=length),
+            mech_model=self.base_model.mech_model,
+        )
+        self._say(f"fitted {report.details['rows']} rows of this run")
+        return model
+
+
+def as_proposal(decision: Decision) -> Proposal:
+    """A decision in the form the shell takes."""
+    inside, total = decision.coverage
+    explanation = {**decision.policy.explanation, "coverage": [inside, total]}
+    odds = float(stats.binom.cdf(inside, total, 0.8)) if total >= 15 else 1.0
+    if odds < DRIFT_ODDS:
+        explanation["drift"] = (
+            f"{inside} of the last {total} readings lay in their 80 % bands; the model drifts"
+        )
+    return Proposal(
+        decision.setpoints,
+        digest=decision.digest,
+        forecast=decision.outlook.as_dict(),
+        species=FORECAST_SPECIES,
+        explanation=explanation,
+        native=decision,
+    )
+
+
+def _n_pairs(run: Trajectory, readings: np.ndarray, species: str) -> int:
+    seen = np.isfinite(readings) & np.isfinite(np.asarray(run.get_species(species)))
+    return len(set(np.asarray(run.get_species(species))[seen].tolist()))
