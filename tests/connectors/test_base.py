@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import math
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -81,6 +82,9 @@ def test_a_reading_is_usable_or_none_and_knows_its_age():
     measured = dt.datetime(2026, 5, 6, 12, 30, tzinfo=summer)
     assert Reading(1.0, source_time=measured, read_at=NOON).age_h == pytest.approx(1.5)
     assert Reading(1.0, source_time=measured).age_h is None
+    berlin = ZoneInfo("Europe/Berlin")  # over the end of summer time
+    before, after = (dt.datetime(2026, 10, 25, h, tzinfo=berlin) for h in (1, 4))
+    assert Reading(1.0, source_time=before, read_at=after).age_h == 4.0
     assert Reading(None, "bad", status="BadSensorFailure").value is None
 
 

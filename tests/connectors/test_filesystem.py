@@ -6,6 +6,7 @@ import os
 import threading
 
 import openpyxl
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,7 @@ from perfusio_jax._core import (
     DataError,
     UnitError,
 )
-from perfusio_jax.connectors import filesystem as module
+from perfusio_jax.connectors import source_file as module
 from perfusio_jax.connectors.base import SampleNotReady, SampleRecord
 from perfusio_jax.connectors.filesystem import FilesystemStore
 
@@ -430,12 +431,34 @@ def test_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
     real = module.read_bytes
     monkeypatch.setattr(module, "read_bytes", lambda path: calls.append(path) or real(path))
     file = store(tmp_path, PLAIN)
+    os.utime(file.source_path, ns=(2, 2))
     for day in (1, 2, 3, 1):
         sample(file, day)
     assert len(calls) == 1
     os.utime(file.source_path, ns=(1, 1))
     sample(file, 1)
     assert len(calls) == 2
+
+
+def test_a_change_within_the_grain_of_the_clock_is_seen(tmp_path):
+    """Same size, same time stamp, other content: as on a drive with coarse time stamps."""
+    file = store(tmp_path, PLAIN)
+    mark = file.source_path.stat().st_mtime_ns
+    assert sample(file, 1)["VCD"] == 2.3
+    with file.source_path.open("r+") as same:  # in place: the same inode
+        same.write(PLAIN.replace("2.3", "2.4"))
+    os.utime(file.source_path, ns=(mark, mark))
+    assert sample(file, 1)["VCD"] == 2.4
+
+
+def test_a_sidecar_that_is_corrected_counts_at_once(tmp_path):
+    file = store(tmp_path, "day,Titer\n1,1.5\n")
+    assert sample(file, 1)["Titer"] == 1.5
+    write(tmp_path, '[units]\nTiter = "g/L"\n', "samples.units.toml")
+    assert sample(file, 1)["Titer"] == 1500.0
+    write(tmp_path, "[units\n", "samples.units.toml")
+    with pytest.raises(DataError, match="its sidecar samples.units.toml cannot be read"):
+        sample(file, 1)
 
 
 def test_a_drive_that_hangs_is_an_error_after_the_time_out(tmp_path, monkeypatch):
@@ -495,3 +518,149 @@ def test_what_is_written_in_any_dialect_and_order_is_read_back(
     assert days(file) == sorted(table)
     for day, values in table.items():
         assert tuple(sample(file, day).values()) == values
+
+
+# ---------------------------------------------------------------- files in the making
+
+
+def test_a_quoted_field_still_open_is_waited_for(tmp_path):
+    """A comment of two lines, written in two goes."""
+    text = 'day,VCD,comment\n1,2,"fine"\n2,3,"first line\n'
+    columns = {"comment": "ignore"}
+    file = store(tmp_path, text, column_map=columns)
+    assert days(file) == [1]
+    with pytest.raises(SampleNotReady, match="line 3 has no line end|line 3"):
+        sample(file, 2)
+    assert file.report().held_back == 3
+    with file.source_path.open("a") as more:
+        more.write('second line"\n3,4,5" probe\n')
+    assert days(file) == [1, 2, 3]  # a lone inch mark opens nothing
+
+
+@pytest.mark.parametrize("kind", ["parquet", "xlsx"])
+def test_a_binary_file_half_written_is_waited_for_at_every_byte(tmp_path, kind):
+    path = tmp_path / f"s.{kind}"
+    table = pd.DataFrame({"day": [1, 2], "VCD": [2.0, 3.0]})
+    table.to_parquet(path) if kind == "parquet" else table.to_excel(path, index=False)
+    whole = path.read_bytes()
+    file = FilesystemStore(path)
+    step = max(len(whole) // 40, 1)
+    for n in [0, *range(4, len(whole) - 22, step)]:
+        path.write_bytes(whole[:n])
+        with pytest.raises(SampleNotReady):
+            sample(file, 1)
+    assert "breaks off after" in file.report().notes[0]
+    path.write_bytes(whole)
+    assert sample(file, 2) == {"VCD": 3.0}
+
+
+def test_a_file_rewritten_from_the_start_is_read_whole_again(tmp_path):
+    """Truncated, then written anew in pieces: what is gone is waited for, nothing is made up."""
+    file = store(tmp_path, PLAIN)
+    assert days(file) == [1, 2, 3]
+    longer = PLAIN + "4,6,97,4\n"
+    for n in range(0, len(longer) + 1, 3):
+        file.source_path.write_text(longer[:n])
+        assert days(file) == list(range(1, max(longer[:n].count("\n") - 1, 0) + 1))
+    file.source_path.write_text(longer)
+    assert [r.values["VCD"] for r in asyncio.run(file.read_history())] == [2.3, 3.5, 5.0, 6.0]
+
+
+def test_a_file_replaced_at_once_is_read_anew(tmp_path):
+    file = store(tmp_path, PLAIN)
+    assert sample(file, 1)["VCD"] == 2.3
+    other = write(tmp_path, PLAIN.replace("2.3", "9.9"), "new.csv")
+    os.utime(other, ns=(1, 1))  # older than the one it replaces
+    os.replace(other, file.source_path)
+    assert sample(file, 1)["VCD"] == 9.9
+
+
+# ---------------------------------------------------------------- time stamps
+
+
+def test_stamps_without_a_zone_take_the_one_given(tmp_path):
+    text = "day,sampled_at,VCD\n1,2026-10-25 02:30,5\n2,2026-10-26 08:00,5\n3,,5\n"
+    now = dt.datetime(2026, 10, 26, 8, tzinfo=dt.UTC)
+    file = store(tmp_path, text, time_zone="Europe/Berlin", clock=lambda: now)
+    first, second, third = (record(file, day) for day in (1, 2, 3))
+    assert second.source_times["VCD"] == dt.datetime(2026, 10, 26, 7, tzinfo=dt.UTC)
+    assert second.ages_h["VCD"] == second.age_h == 1.0
+    # The hour that occurs twice: the first is meant, and said so.
+    assert first.source_times["VCD"] == dt.datetime(2026, 10, 25, 0, 30, tzinfo=dt.UTC)
+    assert "occurs twice" in first.notes[0]
+    assert third.source_times == {} and third.read_at == now
+    skipped = store(tmp_path, "day,sampled_at,VCD\n1,2026-03-29 02:30,5\n", "s.csv",
+                    time_zone="Europe/Berlin")  # fmt: skip
+    with pytest.raises(DataError, match="line 2 is '2026-03-29 02:30', an hour that summer time"):
+        sample(skipped, 1)
+
+
+def test_a_file_with_time_stamps_alone_needs_the_start(tmp_path):
+    text = "sampled_at,VCD\n2026-05-06 08:00,2\n2026-05-07 07:30,3\n2026-05-08T08:00Z,4\n"
+    with pytest.raises(DataError, match="Say when the run began"):
+        sample(store(tmp_path, text, time_zone="Europe/Berlin"), 0)
+    began = dt.datetime(2026, 5, 6, 8)
+    file = store(tmp_path, text, time_zone="Europe/Berlin", inoculated_at=began)
+    assert [r.time_h for r in asyncio.run(file.read_history())] == [0.0, 23.5, 50.0]
+    assert file.report().n_rows == 3
+    autumn = "sampled_at,VCD\n2026-10-25 08:00,2\n"  # 25 h after 8 o'clock the day before
+    over = store(tmp_path, autumn, "o.csv", time_zone="Europe/Berlin",
+                 inoculated_at=dt.datetime(2026, 10, 24, 8))  # fmt: skip
+    assert record(over, 1).time_h == 25.0
+    late = store(tmp_path, text, inoculated_at=began + dt.timedelta(hours=1),
+                 time_zone="Europe/Berlin")  # fmt: skip
+    with pytest.raises(DataError, match="line 2 is 1 h before the inoculation"):
+        days(late)
+    gap = store(tmp_path, text + ",5\n", time_zone="Europe/Berlin", inoculated_at=began)
+    with pytest.raises(DataError, match="sampled_at is missing in line 5"):
+        days(gap)
+
+
+def test_excel_keeps_dates_without_zones_and_they_are_read(tmp_path):
+    book = openpyxl.Workbook()
+    book.active.append(["day", "sampled_at", "VCD"])
+    book.active.append([1, dt.datetime(2026, 7, 1, 8), 2.5])
+    book.save(tmp_path / "s.xlsx")
+    file = FilesystemStore(tmp_path / "s.xlsx", time_zone="America/New_York")
+    assert record(file, 1).source_times["VCD"] == dt.datetime(2026, 7, 1, 12, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"time_zone": "Mars/Olympus"},
+        {"time_zone": "../etc"},
+        {"inoculated_at": dt.datetime(2026, 5, 6)},
+    ],
+)
+def test_zones_that_are_none_are_refused(tmp_path, settings):
+    with pytest.raises(ConfigError, match="zone"):
+        store(tmp_path, PLAIN, **settings)
+
+
+# ---------------------------------------------------------------- hostile files
+
+
+def test_a_column_without_any_value_is_missing_everywhere_and_said(tmp_path):
+    file = store(tmp_path, "day,VCD,Glc\n1,NaN,5\n2,nan,5\n")
+    assert [r.values["VCD"] for r in asyncio.run(file.read_history())] == [None, None]
+    assert file.report().empty == ("VCD",)
+    all_nan = store(tmp_path, "day,VCD\n1,NaN\n2,\n", "b.csv")
+    assert sample(all_nan, 1) == {"VCD": None}
+    assert record(all_nan, 1).quality == {"VCD": "missing"}
+
+
+def test_24_reactors_in_one_file_are_kept_apart(tmp_path):
+    rows = [f"R{r:02d},{day},{100 * r + day}" for day in range(3) for r in range(24)]
+    path = write(tmp_path, "reactor_id,day,VCD\n" + "\n".join(rows) + "\n")
+
+    async def main():
+        stores = [FilesystemStore(path, reactor_id=f"R{r:02d}") for r in range(24)]
+        histories = await asyncio.gather(*(s.read_history() for s in stores))
+        for r, history in enumerate(histories):
+            assert [x.values["VCD"] for x in history] == [100.0 * r + day for day in range(3)]
+        await asyncio.gather(*(s.write_setpoints({"temperature": 30.0 + r / 10})
+                               for r, s in enumerate(stores[:1])))  # fmt: skip
+        assert await stores[1].read_setpoints() == {}
+
+    asyncio.run(main())

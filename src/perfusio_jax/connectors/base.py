@@ -306,4 +306,5 @@ def check_setpoints(
 def _age_h(measured: dt.datetime | None, read: dt.datetime | None) -> float | None:
     if measured is None or read is None:
         return None
-    return (read - measured).total_seconds() / 3600.0
+    # In UTC: two times of one zone are subtracted as the clocks on the wall show them.
+    return (read.astimezone(dt.UTC) - measured.astimezone(dt.UTC)).total_seconds() / 3600.0

@@ -102,7 +102,10 @@ def is_known_label(label: str, column_map: ColumnMap | None = None) -> bool:
 class Header:
     """Labels and what they mean."""
 
-    def __init__(self, table: RawTable, column_map: ColumnMap, wide: bool) -> None:
+    def __init__(
+        self, table: RawTable, column_map: ColumnMap, wide: bool, *, has_start: bool = False
+    ) -> None:
+        self.times = (*TIMES, "sampled_at") if has_start else TIMES
         self.labels = table.header
         self.names: list[str] = []
         self.units: list[str] = []
@@ -125,10 +128,15 @@ class Header:
                 where = [n + 1 for n, other in enumerate(self.names) if other == name]
                 labels = ", ".join(f"'{self.labels[n - 1]}' (column {n})" for n in where)
                 raise DataError(f"{name} occurs more than once: {labels}. Keep one of them.")
-        if not set(TIMES) & set(known):
+        if not set(self.times) & set(known):
+            stamped = "sampled_at" in known
             raise DataError(
-                f"there is no column 'day' or 'time_h' among {self._listed()}. Is the separator "
-                "right? A column map can give your names."
+                f"there is no column 'day' or 'time_h' among {self._listed()}. "
+                + (
+                    "Say when the run began (inoculated_at), and sampled_at will do."
+                    if stamped
+                    else "Is the separator right? A column map can give your names."
+                )
             )
         has_long = {"species", "value"} <= set(known)
         if self.is_wide and has_long and not set(NUMBERS) & set(known):

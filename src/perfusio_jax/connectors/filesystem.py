@@ -8,8 +8,6 @@ what was done to the file at hand.
 
 import asyncio
 import datetime as dt
-import threading
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,12 +23,13 @@ from perfusio_jax._core import (
     DataError,
 )
 
-from .base import BioreactorConnectorBase, SampleNotReady, SampleRecord
-from .columns import ColumnMap, is_known_label
+from .base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
+from .columns import ColumnMap
 from .report import ReadReport
-from .samples import Conflicts, Row, Samples, interpret
+from .samples import Conflicts, Row
 from .setpoint_log import SetpointLog
-from .tables import Signature, read_bytes, read_table, signature
+from .source_file import SourceFile
+from .stamps import zone_of
 
 _Result = TypeVar("_Result")
 
@@ -62,6 +61,9 @@ class FilesystemStore(BioreactorConnectorBase):
             longer grow.
         controls: Names of the controls.
         timeout_s: How long [s] the file system may take.
+        time_zone: Zone of time stamps without an offset, e.g. "Europe/Berlin"; Excel has none.
+        inoculated_at: When the run began, with a zone; then a column `sampled_at` will do where
+            the file has neither `day` nor `time_h`.
         clock: Source of time stamps; UTC now by default.
 
     Raises:
@@ -90,6 +92,8 @@ class FilesystemStore(BioreactorConnectorBase):
         allow_unterminated: bool = False,
         controls: Sequence[str] = CONTROL_NAMES,
         timeout_s: float = 10.0,
+        time_zone: str | None = None,
+        inoculated_at: dt.datetime | None = None,
         clock: Callable[[], dt.datetime] | None = None,
     ) -> None:
         if on_conflict not in ("error", "last"):
@@ -100,6 +104,13 @@ class FilesystemStore(BioreactorConnectorBase):
             raise ConfigError(f"day_tolerance_h is {day_tolerance_h!r}; allowed is 0 to 12 h.")
         if not timeout_s > 0.0:
             raise ConfigError(f"timeout_s is {timeout_s!r}; it must be above 0 s.")
+        zone = zone_of(time_zone)
+        if inoculated_at is not None and inoculated_at.tzinfo is None:
+            if zone is None:
+                raise ConfigError(f"inoculated_at {inoculated_at} has no time zone; add one.")
+            inoculated_at = inoculated_at.replace(tzinfo=zone)
+        if inoculated_at is not None:
+            inoculated_at = inoculated_at.astimezone(dt.UTC)
         self.source_path = Path(source_path)
         self.wide_format = wide_format
         self.reactor_id = reactor_id
@@ -108,20 +119,22 @@ class FilesystemStore(BioreactorConnectorBase):
         if Path(log) == self.source_path:
             raise ConfigError(f"{log} cannot be both the source and the set-point log.")
         self._log = SetpointLog(log, controls, reactor_id)
-        self._column_map = ColumnMap.of(column_map)
-        self._units = units
-        self._reading: dict[str, Any] = {
-            "separator": separator,
-            "decimal": decimal,
-            "sheet": sheet,
-            "allow_unterminated": allow_unterminated,
-        }
-        self._on_conflict: Conflicts = on_conflict
+        self._source = SourceFile(
+            self.source_path,
+            wide=wide_format,
+            column_map=ColumnMap.of(column_map),
+            units=units,
+            on_conflict=on_conflict,
+            inoculated_at=inoculated_at,
+            zone=zone,
+            separator=separator,
+            decimal=decimal,
+            sheet=sheet,
+            allow_unterminated=allow_unterminated,
+        )
         self._tolerance_h = day_tolerance_h
         self._timeout_s = timeout_s
         self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
-        self._mutex = threading.Lock()
-        self._cache: tuple[Signature, Samples] | None = None
         self._served: dict[tuple[str, str, float], dict[str, float | None]] = {}
 
     @property
@@ -229,9 +242,20 @@ class FilesystemStore(BioreactorConnectorBase):
         """
         return await self._offload(self._log.last)
 
+    async def read_back(self) -> dict[str, Reading]:
+        """The last value of each control in the log, with the time it was written.
+
+        Raises:
+            DataError: If the log cannot be understood.
+            ConnectorError: If it cannot be read in time.
+        """
+        found = await self._offload(self._log.last_with_times)
+        now = self._clock()
+        return {n: Reading(value, "good", at, now) for n, (value, at) in found.items()}
+
     def report(self) -> ReadReport:
         """What was understood of the file when it was last read, column by column."""
-        return (self._cache[1] if self._cache is not None else self._load()).report
+        return self._source.samples(afresh=False).report
 
     def reactors(self) -> list[str]:
         """Reactors the file names, in order of the alphabet.
@@ -240,7 +264,7 @@ class FilesystemStore(BioreactorConnectorBase):
             ConnectorError: If it is not there.
             DataError: If it cannot be understood.
         """
-        return sorted({row.reactor_id for row in self._load().rows.values()} - {""})
+        return sorted({row.reactor_id for row in self._source.samples().rows.values()} - {""})
 
     def inspect(self) -> ReadReport:
         """Read the file afresh and say what was understood; it may still be empty.
@@ -249,8 +273,8 @@ class FilesystemStore(BioreactorConnectorBase):
             ConnectorError: If it is not there.
             DataError: If it cannot be understood.
         """
-        self._cache = None
-        return self._load().report
+        self._source.forget()
+        return self._source.samples().report
 
     async def _offload(self, work: Callable[[], _Result]) -> _Result:
         """Run blocking work in a thread, with a time-out."""
@@ -262,43 +286,9 @@ class FilesystemStore(BioreactorConnectorBase):
                 "drive reachable?"
             ) from None
 
-    def _load(self) -> Samples:
-        with self._mutex:
-            if self._cache is not None and self._cache[0] == signature(self.source_path):
-                return self._cache[1]
-            content, mark = read_bytes(self.source_path)
-            try:
-                table = read_table(
-                    content,
-                    self.source_path.suffix,
-                    is_known=lambda label: is_known_label(label, self._column_map),
-                    **self._reading,
-                )
-                samples = interpret(
-                    table,
-                    wide=self.wide_format,
-                    column_map=self._column_map,
-                    units=self._sidecar() if self._units is None else self._units,
-                    on_conflict=self._on_conflict,
-                )
-            except (DataError, ConfigError) as error:  # UnitError is one of the latter
-                raise type(error)(f"{self.source_path}: {error}") from None
-            self._cache = (mark, samples)
-            return samples
-
-    def _sidecar(self) -> dict[str, str]:
-        path = self.source_path.with_suffix(".units.toml")
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise DataError(f"its sidecar {path.name} cannot be read: {error}") from None
-        return {name: str(unit) for name, unit in content.get("units", {}).items()}
-
     def _rows(self) -> list[Row]:
         """Rows of this run and reactor, by time."""
-        rows = list(self._load().rows.values())
+        rows = list(self._source.samples().rows.values())
         for name in ("run_id", "reactor_id"):
             wanted = getattr(self, name)
             present = sorted({getattr(row, name) for row in rows})
@@ -340,24 +330,29 @@ class FilesystemStore(BioreactorConnectorBase):
         if earlier is not None and earlier != row.values:
             notes.append(f"the row of day {day} changed since it was first read")
         self._served.setdefault(key, dict(row.values))
-        columns = self._load().columns
+        columns = self._source.samples().columns
 
         def pick(names: Sequence[str]) -> dict[str, float | None]:
             return {name: row.values.get(name) for name in names if name in columns}
 
-        species = pick(REGISTRY)
+        species, totals = pick(REGISTRY), pick(STREAM_TOTALS)
+        controls, tags = pick(self._log.controls), pick(AUXILIARY_TAGS)
+        names = (*species, *totals, *controls, *tags)
+        now = self._clock()
         return SampleRecord(
             day=day,
             time_h=row.time_h,
             values=species,
-            quality={name: row.quality.get(name, "missing") for name in species},
+            quality={name: row.quality.get(name, "missing") for name in names},
             reactor_id=row.reactor_id or self.reactor_id,
-            age_h=self._age(row, is_newest=row is rows[-1]),
-            stream_totals=pick(STREAM_TOTALS),
-            controls=pick(self._log.controls),
-            tags=pick(AUXILIARY_TAGS),
+            age_h=self._age(row, now, is_newest=row is rows[-1]),
+            stream_totals=totals,
+            controls=controls,
+            tags=tags,
             volume_L=row.values.get("volume_L"),
             notes=tuple(notes),
+            source_times={} if row.sampled_at is None else dict.fromkeys(names, row.sampled_at),
+            read_at=now,
         )
 
     def _why_not(self, day: int, rows: list[Row]) -> str:
@@ -379,23 +374,10 @@ class FilesystemStore(BioreactorConnectorBase):
             text += f" (its last is at {rows[-1].time_h / HOURS_PER_DAY:g} d)"
         return text
 
-    def _age(self, row: Row, *, is_newest: bool) -> float | None:
-        now = self._clock()
+    def _age(self, row: Row, now: dt.datetime, *, is_newest: bool) -> float | None:
         if row.sampled_at is not None:
-            try:
-                then = dt.datetime.fromisoformat(row.sampled_at)
-            except ValueError:
-                raise DataError(
-                    f"{self.source_path}: sampled_at is '{row.sampled_at}' in line "
-                    f"{row.last_line}; a time such as 2026-05-06T07:08:00+00:00 is needed."
-                ) from None
-            if then.tzinfo is None:
-                raise DataError(
-                    f"{self.source_path}: sampled_at '{row.sampled_at}' in line {row.last_line} "
-                    "has no time zone; add Z or an offset."
-                )
-            return (now - then).total_seconds() / 3600.0
-        if not is_newest or self._cache is None:
+            return (now - row.sampled_at).total_seconds() / 3600.0
+        changed = self._source.changed_at
+        if not is_newest or changed is None:
             return None
-        changed = dt.datetime.fromtimestamp(self._cache[0][0] / 1e9, dt.UTC)
         return (now - changed).total_seconds() / 3600.0

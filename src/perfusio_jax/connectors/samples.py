@@ -10,7 +10,9 @@ Coping rules, each of them reported and none of them silent:
 - Rows may come in any order.
 """
 
+import datetime as dt
 import math
+import zoneinfo
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
@@ -33,6 +35,7 @@ from .columns import (
     suggest,
 )
 from .report import ColumnReport, ReadReport
+from .stamps import is_ambiguous, read_stamp
 from .tables import SEPARATORS, RawTable
 
 Conflicts = Literal["error", "last"]
@@ -53,7 +56,7 @@ class Row:
     values: dict[str, float | None] = field(default_factory=dict)
     quality: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
-    sampled_at: str | None = None
+    sampled_at: dt.datetime | None = None
     notes: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     last_line: int = 0
@@ -75,6 +78,8 @@ def interpret(
     column_map: ColumnMap | None = None,
     units: Mapping[str, str] | None = None,
     on_conflict: Conflicts = "error",
+    inoculated_at: dt.datetime | None = None,
+    zone: zoneinfo.ZoneInfo | None = None,
 ) -> Samples:
     """Make samples of cells.
 
@@ -85,6 +90,8 @@ def interpret(
         units: Unit by canonical name, as a sidecar file states them.
         on_conflict: What two different values for one time mean: an error when that day is
             read, or a correction in which the later row wins.
+        inoculated_at: When the run began; then `sampled_at` can stand in for a column of times.
+        zone: Zone of time stamps without an offset.
 
     Returns:
         Samples by time with the report.
@@ -98,8 +105,8 @@ def interpret(
         note = "there is no header yet" if table.held_back else "the file is empty"
         return Samples({}, _report(table, [], [*table.notes, note]), ())
     column_map = column_map or ColumnMap({}, {})
-    header = Header(table, column_map, wide)
-    body = _Body(table, header, units or {}, on_conflict)
+    header = Header(table, column_map, wide, has_start=inoculated_at is not None)
+    body = _Body(table, header, units or {}, on_conflict, (inoculated_at, zone))
     for index in body.row_numbers:
         body.read(index)
     body.finish()
@@ -114,9 +121,15 @@ class _Body:
     """Reads rows one by one and remembers what was odd."""
 
     def __init__(
-        self, table: RawTable, header: Header, units: Mapping[str, str], on_conflict: Conflicts
+        self,
+        table: RawTable,
+        header: Header,
+        units: Mapping[str, str],
+        on_conflict: Conflicts,
+        clock: tuple[dt.datetime | None, zoneinfo.ZoneInfo | None],
     ) -> None:
         self.table, self.header, self.on_conflict = table, header, on_conflict
+        self.inoculated_at, self.zone = clock
         self.rows: dict[tuple[str, str, float], Row] = {}
         self.notes: list[str] = []
         self.seen: dict[str, None] = {}
@@ -138,7 +151,8 @@ class _Body:
 
     def read(self, index: int) -> None:
         cells, line = self.table.rows[index], self.table.lines[index]
-        time_h = self._time(cells, line)
+        stamp = self._stamp(cells, line)
+        time_h = self._time(cells, line, stamp)
         key = (self._text(cells, "run_id"), self._text(cells, "reactor_id"), time_h)
         row = self.rows.setdefault(key, Row(time_h, key[0], key[1]))
         if time_h < self.latest.get(key[:2], -math.inf):
@@ -150,8 +164,11 @@ class _Body:
         for name, cell, unit, column in self._cells(cells):
             changed |= self._take(row, name, cell, unit, column=column, line=line)
             self._qualify(row, name, cells)
-        stamp = self._text(cells, "sampled_at")
-        row.sampled_at = stamp or row.sampled_at
+        row.sampled_at = row.sampled_at if stamp is None else stamp.astimezone(dt.UTC)
+        if stamp is not None and is_ambiguous(stamp):
+            note = f"sampled_at of {_when(time_h)} (line {line}) occurs twice; the first is meant"
+            self.notes.append(note)
+            row.notes.append(note)
         if self.header.is_wide and is_repeat and not changed:
             self.counts["duplicate"] += 1
             self.notes.append(f"line {line} repeats the row of {_when(time_h)}")
@@ -277,7 +294,25 @@ class _Body:
                 row.values[name] = None
             return
 
-    def _time(self, cells: list[Any], line: int) -> float:
+    def _stamp(self, cells: list[Any], line: int) -> dt.datetime | None:
+        text = self._text(cells, "sampled_at")
+        if text.casefold() in MISSING:
+            return None
+        self.tally[self.at["sampled_at"]][0] += 1
+        return read_stamp(text, f"sampled_at in line {line}", self.zone)
+
+    def _time(self, cells: list[Any], line: int, stamp: dt.datetime | None) -> float:
+        if self.inoculated_at is not None and not set(TIMES) & set(self.at):
+            if stamp is None:
+                raise DataError(f"sampled_at is missing in line {line}; the time comes from it.")
+            # In UTC: two times of one zone are subtracted as the clocks on the wall show them.
+            hours = (stamp.astimezone(dt.UTC) - self.inoculated_at).total_seconds() / 3600.0
+            if hours < 0.0:
+                raise DataError(
+                    f"sampled_at in line {line} is {-hours:.4g} h before the inoculation at "
+                    f"{self.inoculated_at.isoformat()}."
+                )
+            return hours
         found: dict[str, float] = {}
         for name in TIMES:
             if name not in self.at:
@@ -382,7 +417,7 @@ def _report(
     counts = counts or {}
     return ReadReport(
         columns=tuple(columns),
-        n_rows=max((c.n_values for c in columns if c.role == "time"), default=0),
+        n_rows=max((c.n_values for c in columns if c.role in ("time", "time stamp")), default=0),
         separator=SEPARATORS.get(table.separator or ""),
         decimal={".": "point", ",": "comma"}[table.decimal],
         held_back=table.held_back,

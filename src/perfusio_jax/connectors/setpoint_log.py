@@ -87,6 +87,15 @@ class SetpointLog:
             DataError: If the file is not a set-point log or holds a value that is no number.
             ConnectorError: If it cannot be read.
         """
+        return {name: value for name, (value, _) in self.last_with_times().items()}
+
+    def last_with_times(self) -> dict[str, tuple[float, dt.datetime | None]]:
+        """The values in force and when each was written; `None` where the row does not say.
+
+        Raises:
+            DataError: If the file is not a set-point log or holds a value that is no number.
+            ConnectorError: If it cannot be read.
+        """
         content = self._read()
         whole = content[: content.rfind(b"\n") + 1]
         if not whole.strip():
@@ -97,7 +106,7 @@ class SetpointLog:
             raise DataError(f"{self.path} is not a set-point log: {error}") from None
         header = self._check_header(rows[0])
         ours = {"", neutralise(self.reactor_id or ""), self.reactor_id or ""}
-        in_force: dict[str, float] = {}
+        in_force: dict[str, tuple[float, dt.datetime | None]] = {}
         for number, row in enumerate(rows[1:], start=2):
             if not any(row):
                 continue
@@ -109,7 +118,8 @@ class SetpointLog:
             cells = dict(zip(header, row, strict=True))
             if self.reactor_id is not None and cells.get("reactor_id", "").strip() not in ours:
                 continue
-            in_force |= self._values(cells, number)
+            written_at = _instant(cells.get("written_at", ""))
+            in_force |= {n: (v, written_at) for n, v in self._values(cells, number).items()}
         return in_force
 
     def _values(self, cells: Mapping[str, str], number: int) -> dict[str, float]:
@@ -159,6 +169,15 @@ class SetpointLog:
             return b""
         except OSError as error:
             raise ConnectorError(f"{self.path} cannot be read: {error}") from error
+
+
+def _instant(text: str) -> dt.datetime | None:
+    """A time with a zone; operators who append by hand may leave it out."""
+    try:
+        time = dt.datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return None if time.tzinfo is None else time
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ that a file which another program is writing to is never read half.
 """
 
 import codecs
+import contextlib
 import csv
 import io
 import os
@@ -23,6 +24,11 @@ EXCEL_SUFFIXES: Final = frozenset({".xlsx", ".xlsm"})
 
 _DECIMAL_COMMA: Final = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*")
 _DECIMAL_POINT: Final = re.compile(r"\s*[+-]?\d*\.\d+(?:[eE][+-]?\d+)?\s*")
+
+_PARQUET_MARK: Final = b"PAR1"
+"""First and last bytes of a Parquet file."""
+_ZIP_MARK, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
+"""First bytes of a zip archive, which an Excel file is, and those its last part begins with."""
 
 Signature = tuple[int, int, int]
 """Modification time [ns], size [bytes] and inode: changes whenever the file does."""
@@ -148,11 +154,40 @@ def _read_text(
     if not text.strip():
         return table
     table.separator = separator or _find_separator(text, is_known)
+    if not allow_unterminated:
+        text = _without_open_quote(text, table, table.separator)
+    if not text.strip():
+        return table
     rows, lines = _split(text, table.separator)
     table.header = [cell.strip() for cell in rows[0]]
     table.rows, table.lines = rows[1:], lines[1:]
     table.decimal = decimal or _find_decimal(table)
     return table
+
+
+def _without_open_quote(text: str, table: RawTable, separator: str) -> str:
+    """Leave out a last row whose quoted field has no end yet: more lines of it are to come."""
+    if text.count('"') % 2 == 0:
+        return text
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    start = last = 0
+    with contextlib.suppress(csv.Error):
+        for _ in reader:
+            start, last = last, reader.line_num
+    lines = io.StringIO(text, newline="").readlines()
+    try:
+        for _ in csv.reader(lines[start:], delimiter=separator, strict=True):
+            pass
+        return text
+    except csv.Error as error:
+        if "unexpected end" not in str(error):
+            return text
+    table.held_back = start + 1
+    table.notes.append(
+        f"line {start + 1} opens a quoted field that has no end yet and is not read: it may be "
+        "half written"
+    )
+    return "".join(lines[:start])
 
 
 def _decode(content: bytes, table: RawTable) -> str:
@@ -232,8 +267,9 @@ def _read_parquet(content: bytes) -> RawTable:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not content:
-        return RawTable()
+    is_begun = content.startswith(_PARQUET_MARK)
+    if not content or (is_begun and not (len(content) > 12 and content.endswith(_PARQUET_MARK))):
+        return _not_complete(content)
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -253,8 +289,8 @@ def _read_parquet(content: bytes) -> RawTable:
 def _read_excel(content: bytes, sheet: str | None) -> RawTable:
     from openpyxl import load_workbook
 
-    if not content:
-        return RawTable()
+    if not content or (content.startswith(_ZIP_MARK) and _ZIP_END not in content[-65_557:]):
+        return _not_complete(content)
     try:
         book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
     except Exception as error:  # openpyxl lets through whatever zip and XML raise
@@ -281,6 +317,13 @@ def _read_excel(content: bytes, sheet: str | None) -> RawTable:
         table.rows.append((row + [None] * width)[:width])
         table.lines.append(line)
     return table
+
+
+def _not_complete(content: bytes) -> RawTable:
+    """No cells, of a file another program has only begun to write."""
+    if not content:
+        return RawTable()
+    return RawTable(notes=[f"the file breaks off after {len(content)} bytes: still being written?"])
 
 
 def _first_line(error: Exception) -> str:
