@@ -184,6 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mode", choices=("fedbatch", "perfusion", "dimensions"))
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first repeat")
     parser.add_argument("--counts", default=",".join(str(n) for n in COUNTS))
     parser.add_argument("--spread", type=float, default=1.0)
     parser.add_argument("--own-noise", action="store_true")
@@ -206,7 +207,7 @@ def main() -> None:
             kept = [r for r in read(path) if r["repeat"] < max(done)]
             text = "".join(json.dumps(r) + "\n" for r in kept)
             path.write_text(text, encoding="utf-8")
-        repeats = range(max(done) if done else 0, args.repeats)
+        repeats = range(max(done) if done else args.first, args.first + args.repeats)
         records = {
             "fedbatch": lambda: fedbatch(repeats, counts, args.spread, args.own_noise),
             "perfusion": lambda: perfusion(repeats),

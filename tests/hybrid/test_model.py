@@ -21,6 +21,7 @@ from perfusio_jax.hybrid import (
     rollout_with_info,
     save,
 )
+from perfusio_jax.hybrid.storage import SCHEMA_VERSION
 from tests.hybrid.cases import START, ToyMechanism
 
 CONTROLS = jnp.array([1.0, 0.1, 5.0, 37.0, 850.0, 1.0])
@@ -155,7 +156,7 @@ def test_damaged_saves_are_refused(hybrid, prior, tmp_path):
     with pytest.raises(ConfigError, match="ToyMechanism"):
         load(tmp_path)
     for change, words in (
-        ({"schema_version": 99}, "version 99; this version reads 3"),
+        ({"schema_version": 99}, f"version 99; this version reads {SCHEMA_VERSION}"),
         ({"kind": "cake"}, "a cake, not a Hybrid"),
         ({"sha256": "0"}, "does not match its own hash"),
     ):

@@ -54,6 +54,9 @@ SWITCH_WIDTH: Final[float] = 2.0
 """Prior standard deviation of that logit: flat between 2 and 98 %, since clones either eat
 lactate or do not."""
 
+CENTRE_WIDTH: Final[float] = 0.3
+"""Prior log-standard deviation of a constant around the mechanism's own [-]."""
+
 _N = len(STATE_ORDER)
 _NUDGE = 1e-6
 _RENEW = 8
@@ -76,6 +79,8 @@ class CalibrationInfo(NamedTuple):
     """The same after."""
     converged: Array
     """Whether the search met its tolerance."""
+    precision: Float[Array, "P P"]
+    """Curvature of the data's part at the solution, prior left out [-]."""
 
 
 class Intervals(NamedTuple):
@@ -108,7 +113,10 @@ def with_constants(mech: Any, theta: Float[Array, " P"]) -> Any:
         getattr(kinetics, name) * jnp.exp(theta[i]).astype(getattr(kinetics, name).dtype)
         for i, name in enumerate(CALIBRATED)
     ]
-    switch = jax.nn.sigmoid(theta[len(CALIBRATED)])
+    return _put(mech, values, jax.nn.sigmoid(theta[len(CALIBRATED)]))
+
+
+def _put(mech: Any, values: list[Array], switch: Array) -> Any:
     return eqx.tree_at(
         lambda m: [
             *(getattr(m.reactor.kinetics, n) for n in CALIBRATED),
@@ -117,6 +125,23 @@ def with_constants(mech: Any, theta: Float[Array, " P"]) -> Any:
         mech,
         [*values, switch],
     )
+
+
+def shifted(mech: Any, shift: Float[Array, " P"]) -> Any:
+    """The mechanism with constants moved from where they are.
+
+    Args:
+        mech: Mechanism.
+        shift: Log factors in `CALIBRATED` order, then what is added to the lactate switch's
+            logit.
+
+    Returns:
+        The same mechanism with other numbers; traces. A switch that is quite on or off stays.
+    """
+    kinetics = mech.kinetics
+    values = [getattr(kinetics, name) * jnp.exp(shift[i]) for i, name in enumerate(CALIBRATED)]
+    share, odds = kinetics.consumes_lactate, jnp.exp(shift[len(CALIBRATED)])
+    return _put(mech, values, share * odds / (1.0 - share + share * odds))
 
 
 class _Point(NamedTuple):
@@ -128,8 +153,11 @@ class _Point(NamedTuple):
 
 @eqx.filter_jit
 def _search(
-    mech: Any, basis: ResidualBasis, data: Intervals, settings: tuple[Array, Array, Array, int]
-) -> tuple[Array, Array, Array, Array]:
+    mech: Any,
+    basis: ResidualBasis,
+    data: Intervals,
+    settings: tuple[Array, Array, Array, int],
+) -> tuple[Array, Array, Array, Array, Array]:
     """Levenberg-Marquardt with one place of evaluation, so that it compiles in one piece.
 
     Each turn evaluates gaps and their slopes at the trial point, keeps it if it is better,
@@ -164,12 +192,15 @@ def _search(
         soft = 2.0 * _BEND**2 * (jnp.sqrt(1.0 + (z / _BEND) ** 2) - 1.0)
         return jnp.sum(soft) / thinning + jnp.sum(((theta - centre) / widths) ** 2)
 
-    def step(best: _Point, scale: Array, damping: Array) -> Array:
+    def bend(best: _Point, scale: Array) -> tuple[Array, Array]:
         z = best.gaps / scale[None, :]
         weight = 1.0 / jnp.sqrt(1.0 + (z / _BEND) ** 2) / thinning
         slopes = best.slopes / scale[None, :, None]
         curvature = jnp.einsum("nkp,nk,nkq->pq", slopes, weight, slopes)
-        pull = jnp.einsum("nkp,nk,nk->p", slopes, weight, z)
+        return curvature, jnp.einsum("nkp,nk,nk->p", slopes, weight, z)
+
+    def step(best: _Point, scale: Array, damping: Array) -> Array:
+        curvature, pull = bend(best, scale)
         curvature = curvature + jnp.diag(1.0 / widths**2)
         pull = pull + (best.theta - centre) / widths**2
         damped = curvature + damping * jnp.diag(jnp.diagonal(curvature))
@@ -211,7 +242,8 @@ def _search(
     state, number, before, _ = jax.lax.while_loop(
         lambda c: (c[1] < max_steps) & (c[3] < 2), body, (start, 0, jnp.zeros(_N), 0)
     )
-    return state[0].theta, before, spread(state[0].gaps), number < max_steps
+    best, _, scale, _ = state
+    return best.theta, before, spread(best.gaps), number < max_steps, bend(best, scale)[0]
 
 
 def _spread_rows(data: Intervals) -> tuple[Intervals, float]:
@@ -232,7 +264,7 @@ def calibrate(
     basis: ResidualBasis,
     data: Intervals,
     *,
-    tau: float = 0.3,
+    tau: float = CENTRE_WIDTH,
     thinning: float = 4.0,
     max_steps: int = 30,
     centre: Float[Array, " P"] | None = None,
@@ -265,5 +297,5 @@ def calibrate(
         spread = jnp.full(N_CONSTANTS, tau).at[-1].set(SWITCH_WIDTH)
     data, share = _spread_rows(data)
     settings = (centre, spread, jnp.asarray(thinning * share, float), max_steps)
-    theta, before, after, done = _search(mech, basis, data, settings)
-    return with_constants(mech, theta), CalibrationInfo(theta, before, after, done)
+    theta, before, after, done, precision = _search(mech, basis, data, settings)
+    return with_constants(mech, theta), CalibrationInfo(theta, before, after, done, precision)

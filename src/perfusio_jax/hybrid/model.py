@@ -19,6 +19,7 @@ from perfusio_jax._core import (
 from perfusio_jax.chemistry import from_balanced, to_balanced
 from perfusio_jax.embedding import PRIOR_CLONE
 from perfusio_jax.gp import N_FREQUENCIES, GPPaths, MultiTaskRateGP, StepwiseGP, draw_gp_paths
+from perfusio_jax.hybrid.calibrate import shifted
 from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, forecast_report
 from perfusio_jax.hybrid.transition import (
@@ -61,6 +62,9 @@ class HybridStateSpaceModel(eqx.Module):
     """Clones the model knows; None for one clone."""
     clone: Float[Array, ""]
     """Index of the clone that is forecast; unused without an embedding."""
+    openness: Float[Array, "P P"] | None
+    """Cholesky factor of what is not known of that clone's constants [-]; None without an
+    embedding whose mechanism was calibrated."""
     dt_hours: Scalar
     """Interval between samples [h]."""
     basis: ResidualBasis
@@ -144,6 +148,9 @@ class HybridStateSpaceModel(eqx.Module):
             raise ConfigError("a model needs the mechanism, a GP, or both; neither was given.")
         self.mech_model, self.gp, self.embedding = mech_model, gp, embedding
         self.clone = jnp.asarray(float(PRIOR_CLONE))
+        self.openness = None
+        if embedding is not None and embedding.is_calibrated and use_mechanism:
+            self.openness = embedding.openness(self.clone)
         self.dt_hours = jnp.asarray(dt_hours, float)
         ones, zeros = jnp.ones(_N), jnp.zeros(_N)
         self.basis = ResidualBasis(ones, ones, zeros) if basis is None else basis
@@ -290,8 +297,15 @@ def at_clone(model: HybridStateSpaceModel, index: Array) -> HybridStateSpaceMode
     """`for_clone` for an index that may be traced; nothing without an embedding."""
     if model.embedding is None:
         return model
-    mech = model.embedding.mechanism(index)
-    return eqx.tree_at(lambda m: (m.mech_model, m.clone), model, (mech, index))
+    family = model.embedding
+    there = eqx.tree_at(
+        lambda m: (m.mech_model, m.clone, m.process_sd),
+        model,
+        (family.mechanism(index), index, family.noise(index)),
+    )
+    if model.openness is None:
+        return there
+    return eqx.tree_at(lambda m: m.openness, there, family.openness(index))
 
 
 _DEFAULT_START = (0.8, 0.03, 5.0, 5.0, 0.7, 1.0, 0.8, 0.5, 10.0)
@@ -307,6 +321,9 @@ class Paths(eqx.Module):
     """Standard normal process noise per path and step [-]."""
     assay: Float[Array, "S K 12"]
     """Standard normal assay noise per path and step [-]."""
+    constants: Float[Array, "S P"] | None = None
+    """Standard normal numbers for the constants of each path's mechanism; None for one
+    mechanism in all paths."""
 
     @property
     def n_paths(self) -> int:
@@ -353,11 +370,14 @@ def draw_paths(
         The draws; the same draws serve any state, any controls (common random numbers).
     """
     for_functions, for_noise = jax.random.split(key)
+    constants = None
+    if model.openness is not None:
+        constants = jax.random.normal(jax.random.fold_in(key, 2), (n, model.openness.shape[0]))
     functions = None
     if model.gp is not None:
         functions = draw_gp_paths(model.gp, n, key=for_functions, n_frequencies=n_frequencies)
     noise = jax.random.normal(for_noise, (n, max_steps, _N + len(FORECAST_SPECIES)))
-    return Paths(functions, noise[:, :, :_N], noise[:, :, _N:])
+    return Paths(functions, noise[:, :, :_N], noise[:, :, _N:], constants)
 
 
 def step_batch(
@@ -367,6 +387,7 @@ def step_batch(
     day: Scalar,
     residual: Any,
     dt_h: Scalar,
+    shifts: Float[Array, "S P"] | None = None,
 ) -> tuple[Float[Array, "S 9"], Float[Array, " S"], StepInfo]:
     """One interval for a batch of states.
 
@@ -377,20 +398,26 @@ def step_batch(
         day: Culture day at the start [d].
         residual: Function of the GP inputs (S, 16) giving residuals (S, 9), or an array.
         dt_h: Length [h].
+        shifts: What each state's mechanism has other constants by, or None.
 
     Returns:
         Next states, concentrate fed [L], limits.
     """
-    if model.use_mechanism:
-        prior = jax.vmap(lambda c, u: prior_step(model.mech_model, c, u, dt_h))(states, controls)
-    else:
+    mech = model.mech_model
+    if not model.use_mechanism:
         prior = jax.vmap(flat_prior)(states)
+    elif shifts is None:
+        prior = jax.vmap(lambda c, u: prior_step(mech, c, u, dt_h))(states, controls)
+    else:
+        prior = jax.vmap(lambda c, u, d: prior_step(shifted(mech, d), c, u, dt_h))(
+            states, controls, shifts
+        )
     value: Any = (
         residual(gp_inputs(model, states, controls, day)) if callable(residual) else residual
     )
 
     def finish(c: Array, u: Array, p: Any, r: Array) -> Any:
-        return apply_residual(model.mech_model, model.basis, model.limits, c, u, p, r, dt_h)
+        return apply_residual(mech, model.basis, model.limits, c, u, p, r, dt_h)
 
     return jax.vmap(finish)(states, controls, prior, value)
 
@@ -447,6 +474,9 @@ def rollout_states(
     if c0.shape != (size, _N):
         raise ConfigError(f"start of shape {c0.shape}; allowed are (9,) and ({size}, 9).")
     functions, sd = paths.functions, model.process_sd[None, :]
+    shifts = None
+    if paths.constants is not None and model.openness is not None:
+        shifts = paths.constants @ model.openness.T
 
     def body(state: Array, xs: Any) -> Any:
         control, noise, day = xs
@@ -456,7 +486,7 @@ def rollout_states(
             return known + sd * noise if process_noise else known + 0.0 * noise
 
         many = jnp.broadcast_to(control[None, :], (size, control.shape[0]))
-        after, _, info = step_batch(model, state, many, day, residual, model.dt_hours)
+        after, _, info = step_batch(model, state, many, day, residual, model.dt_hours, shifts)
         return after, (after, info)
 
     step_days = model.dt_hours / HOURS_PER_DAY

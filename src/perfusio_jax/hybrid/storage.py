@@ -35,7 +35,7 @@ from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.mechanistic import CHOPerfusionModel
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 KIND = "HybridStateSpaceModel"
 
 
@@ -105,8 +105,16 @@ def _empty(shape: dict[str, Any], mech: Any) -> HybridStateSpaceModel:
     if clones is not None:
         registry = CloneRegistry(CloneInfo(**clone) for clone in clones["registry"])
         constants = jnp.zeros((len(registry), N_CONSTANTS))
+        factors = jnp.zeros((len(registry), N_CONSTANTS, N_CONSTANTS))
         family = CloneFamily(
-            registry, mech, constants, constants[0], is_calibrated=clones["is_calibrated"]
+            registry,
+            mech,
+            constants,
+            constants[0],
+            factors,
+            constants[0],
+            jnp.zeros((len(registry), len(STATE_ORDER))),
+            is_calibrated=clones["is_calibrated"],
         )
     gp = None
     if shape["gp"] is not None:

@@ -21,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, DataError, Key, Result, require_x64
 from perfusio_jax.chemistry import balance_rates, perfusion_flows, to_balanced
-from perfusio_jax.embedding import CloneRegistry, EntityEmbedding, fit_embedded
+from perfusio_jax.embedding import PRIOR_CLONE, CloneRegistry, EntityEmbedding, fit_embedded
 from perfusio_jax.gp import (
     DataWarning,
     FitConfig,
@@ -64,6 +64,8 @@ _FLOOR = (0.01, 0.01, 0.01, 0.01, 0.01, 0.02, 0.01, 0.01, 0.5)
 _TYPICAL_STATE = (20.0, 0.8, 4.0, 3.0, 0.8, 8.0, 2.0, 0.8, 200.0)
 _TYPICAL_CONTROLS = (1.0, 0.15, 4.0, 36.5, 850.0, 1.0)
 _SUBSTRATES = ("Gln", "Pyr")
+_SHRINK_RUNS = 0.5
+"""Runs that the clones' common spread counts as when a clone's own is estimated [-]."""
 _UNTRAINED_ERROR = 0.25
 """Relative error of the mechanism's rates for a clone it was not made for [-]."""
 
@@ -406,20 +408,25 @@ def _function_sd(gp: MultiTaskRateGP) -> Array:
     return jnp.sqrt(jnp.maximum(mean, 0.0))
 
 
+def _with_noise(model: HybridStateSpaceModel, by_clone: Array) -> HybridStateSpaceModel:
+    return eqx.tree_at(lambda m: m.embedding.process_sd, model, by_clone)
+
+
 def _with_gp(
     model: HybridStateSpaceModel,
     gp: MultiTaskRateGP,
-    process_sd: ArrayLike,
-    function_sd: ArrayLike,
+    spreads: "_Spreads",
     reference: ArrayLike,
 ) -> HybridStateSpaceModel:
+    if spreads.by_clone is not None:
+        model = _with_noise(model, jnp.asarray(spreads.by_clone))
     return eqx.tree_at(
         lambda m: (m.gp, m.process_sd, m.function_sd, m.base_rows, m.row_reference),
         model,
         (
             gp,
-            jnp.asarray(process_sd, float),
-            jnp.asarray(function_sd, float),
+            jnp.asarray(spreads.process, float),
+            jnp.asarray(spreads.function, float),
             jnp.sum(gp.data.row_present),
             jnp.asarray(reference, float),
         ),
@@ -472,7 +479,7 @@ def fit_hybrid(
         blank = with_data(blank, blank.data)
     family = None if registry is None else _new_family(registry, mech, is_movable)
     model = _base_model(trajectories, runs, config, (mech, blank, family))
-    model = _with_gp(model, blank, jnp.zeros(_N), jnp.zeros(_N), jnp.ones(_N))
+    model = _with_gp(model, blank, _Spreads(np.zeros(_N), np.zeros(_N), None), np.ones(_N))
     passes: list[float] = []
     moved: list[CalibrationInfo] = []
     for turn in range(2):
@@ -489,8 +496,7 @@ def fit_hybrid(
     if not config.use_gp:
         return _without_gp(model, data, config), _no_fit(details, data)
     gp, report = fit(gp, key=keys[3], config=config.fit)
-    process, function = _spreads(gp, data)
-    model = _with_gp(model, gp, process, function, reference)
+    model = _with_gp(model, gp, _spreads(gp, data, registry), reference)
     for turn in range(config.rounds):
         law = step_law(model)
         data, info = _smooth(
@@ -499,8 +505,7 @@ def fit_hybrid(
         passes.append(_mean_nis(info, runs))
         gp, reference = _gp_on(data, gp, config, registry)
         gp, report = fit(gp, key=keys[3], config=config.fit)
-        process, function = _spreads(gp, data)
-        model = _with_gp(model, gp, process, function, reference)
+        model = _with_gp(model, gp, _spreads(gp, data, registry), reference)
     details["rows"] = int(np.asarray(data.steps).sum())
     return model, report._replace(details=details)
 
@@ -540,7 +545,11 @@ def _new_family(registry: CloneRegistry, mech: Any, is_movable: bool) -> CloneFa
     if is_movable:
         start = start.at[-1].set(4.0 if float(mech.kinetics.consumes_lactate) > 0.5 else -4.0)
     many = jnp.broadcast_to(start[None, :], (registry.n_clones, N_CONSTANTS))
-    return CloneFamily(registry, mech, many, start, is_calibrated=is_movable)
+    closed = jnp.zeros((registry.n_clones, N_CONSTANTS, N_CONSTANTS))
+    quiet = jnp.zeros((registry.n_clones, _N))
+    return CloneFamily(
+        registry, mech, many, start, closed, jnp.zeros(N_CONSTANTS), quiet, is_calibrated=is_movable
+    )
 
 
 def _calibrated(
@@ -552,12 +561,11 @@ def _calibrated(
         moved, info = calibrate(mech, model.basis, intervals)
         return eqx.tree_at(lambda m: m.mech_model, model, moved), [info]
     clones = jnp.repeat(jnp.asarray(runs.clone), data.steps.shape[1])
-    registry = model.embedding.registry
-    constants, centre, infos = calibrate_family(
-        mech, model.basis, intervals, clones, n_clones=registry.n_clones
+    family, infos = calibrate_family(
+        mech, model.basis, intervals, clones, registry=model.embedding.registry
     )
-    family = CloneFamily(registry, mech, constants, centre)
-    return eqx.tree_at(lambda m: m.embedding, model, family), infos
+    model = eqx.tree_at(lambda m: m.embedding, model, family)
+    return at_clone(model, jnp.asarray(float(PRIOR_CLONE))), infos
 
 
 def _fresh_sd(data: _Smoothed, config: HybridConfig) -> np.ndarray:
@@ -621,6 +629,8 @@ def _without_gp(
     steps = np.asarray(data.steps)
     spread = np.sqrt(np.mean((np.asarray(data.targets) ** 2)[steps], axis=0))
     sd = jnp.asarray(spread * np.sqrt((1.0 + a) / (1.0 - a)))
+    if model.embedding is not None:
+        model = _with_noise(model, jnp.broadcast_to(sd, model.embedding.process_sd.shape))
     return eqx.tree_at(
         lambda m: (m.gp, m.process_sd, m.function_sd, m.base_rows),
         model,
@@ -656,7 +666,14 @@ def _blank_rows(runs: RunArrays, registry: CloneRegistry | None) -> _Smoothed:
     return _Smoothed(inputs, nothing, nothing + 1.0, runs.mask[:, 1:] & runs.mask[:, :-1])
 
 
-def _spreads(gp: MultiTaskRateGP, data: _Smoothed) -> tuple[np.ndarray, np.ndarray]:
+class _Spreads(NamedTuple):
+    process: np.ndarray
+    function: np.ndarray
+    by_clone: np.ndarray | None
+    """Process noise of each clone (K, 9)."""
+
+
+def _spreads(gp: MultiTaskRateGP, data: _Smoothed, registry: CloneRegistry | None) -> _Spreads:
     """Process noise, and what more a run nobody has seen must be granted.
 
     An unseen run's error persists from day to day, while the filter adds it as if it were
@@ -665,13 +682,24 @@ def _spreads(gp: MultiTaskRateGP, data: _Smoothed) -> tuple[np.ndarray, np.ndarr
     """
     steps = np.asarray(data.steps)
     run_of_row = np.broadcast_to(np.arange(steps.shape[0])[:, None], steps.shape)[steps]
-    error, _ = leave_run_out(gp, run_of_row)
+    error, predicted = leave_run_out(gp, run_of_row)
     process = _process_sd(gp)
     unseen = np.maximum(np.mean(error**2, axis=0) - process**2, np.asarray(_function_sd(gp)) ** 2)
     inside = run_of_row[1:] == run_of_row[:-1]
     lagged = np.mean((error[1:] * error[:-1])[inside], axis=0) / np.mean(error**2, axis=0)
     persistence = np.clip(np.nan_to_num(lagged), 0.0, 0.7)
-    return process, np.sqrt(unseen * (1.0 + persistence) / (1.0 - persistence))
+    function = np.sqrt(unseen * (1.0 + persistence) / (1.0 - persistence))
+    if registry is None:
+        return _Spreads(process, function, None)
+    # a clone with few runs among clones with many: its own left-out runs say how sure to be
+    clone = np.asarray(data.inputs)[..., -2][steps].round().astype(int)
+    more = np.zeros((registry.n_clones, _N))
+    for k in np.unique(clone):
+        mine = clone == k
+        n_runs = np.unique(run_of_row[mine]).size
+        missed = np.mean(error[mine] ** 2 - predicted[mine], axis=0)
+        more[k] = np.maximum(missed, 0.0) * n_runs / (n_runs + _SHRINK_RUNS)
+    return _Spreads(process, function, np.sqrt(process[None, :] ** 2 + more))
 
 
 def _process_sd(gp: MultiTaskRateGP) -> np.ndarray:
@@ -811,6 +839,11 @@ def refit(
     )
     gp, report = fit(present, key=key, config=settings)
     sd = jnp.asarray(_process_sd(gp))
+    if model.embedding is not None:
+        before = np.asarray(_process_sd(present))
+        more = np.asarray(model.embedding.process_sd) ** 2 - before**2
+        model = _with_noise(model, jnp.sqrt(sd**2 + jnp.maximum(more, 0.0)))
+        sd = model.embedding.noise(model.clone)
     return eqx.tree_at(lambda m: (m.gp, m.process_sd), model, (gp, sd)), report
 
 
