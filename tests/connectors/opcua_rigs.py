@@ -8,9 +8,35 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from asyncua.server.address_space import AttributeValue, NodeData
+from asyncua.server.internal_server import InternalServer
+
 from perfusio_jax._core import AUXILIARY_TAGS, FORECAST_SPECIES, STREAM_TOTALS
 from perfusio_jax.connectors import OPCUAConnector, RackServer, rack_node_map
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
+
+_STANDARD: dict[Any, NodeData] = {}
+_build = InternalServer.load_standard_address_space
+
+
+async def _load(self: InternalServer, shelf_file: Any = None) -> None:
+    """The standard's six thousand nodes, built once and copied: a second less per server."""
+    if not _STANDARD:
+        await _build(self, shelf_file)
+        _STANDARD.update(_copies(self.aspace._nodes))
+    self.aspace._nodes = _copies(_STANDARD)
+
+
+def _copies(nodes: Any) -> dict[Any, NodeData]:
+    copies = {}
+    for key, node in nodes.items():
+        copy = copies[key] = NodeData(node.nodeid)
+        copy.attributes = {a: AttributeValue(v.value) for a, v in node.attributes.items()}
+        copy.references, copy.call = list(node.references), node.call
+    return copies
+
+
+InternalServer.load_standard_address_space = _load
 
 FAST = {"timeout_s": 2.0, "retry_delay_s": 0.05, "patience_s": 10.0}
 FREE = "opc.tcp://127.0.0.1:0/perfusio"

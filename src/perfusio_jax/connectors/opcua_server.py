@@ -187,7 +187,7 @@ class RackServer:
         self._sampled_at: list[dt.datetime] = []
         self._task: asyncio.Task[None] | None = None
         self._server: Server | None = None
-        self._is_dirty = False
+        self._moving = asyncio.Lock()
         self.failure: BaseException | None = None
         """What stopped the culture, if anything; the server goes on without a heartbeat."""
         self.n_published = 0
@@ -216,6 +216,8 @@ class RackServer:
         """
         keep_credentials_out_of_logs()
         self._restore()
+        # The first step of a simulated rack compiles; not while clients wait.
+        await asyncio.to_thread(self.rack.advance, self.rack.time_h + 1e-6)
         security = self._security
         users = PermissiveUserManager() if security is None else KnownUsers(security)
         server = Server(user_manager=users)  # pyright: ignore[reportArgumentType]
@@ -235,6 +237,7 @@ class RackServer:
         server.iserver.attribute_service = GuardedAttributes(
             server.iserver.aspace,
             self.space,
+            lock=self._moving,
             controls=self.rack.controls,
             accepted=self._accept,
             switched=self._switch,
@@ -357,19 +360,18 @@ class RackServer:
             await asyncio.sleep(due - time.monotonic())
 
     async def _tick(self) -> None:
-        target = self.clock.time_h
-        fresh: Sequence[Sequence[Sample]] = ()
-        if target > self.rack.time_h:
-            fresh = await asyncio.to_thread(self.rack.advance, target)
-        if fresh:
-            self._sampled_at += [self._now()] * len(fresh)
-            self._is_dirty = True
-        if self._is_dirty:
-            # Saved before it is shown: what a client has seen is not forgotten.
-            await asyncio.to_thread(self._save)
-        for row in fresh:
-            await self._publish_day(row[0].day)
-        await self._refresh()
+        async with self._moving:  # no set-point comes in the middle
+            target = self.clock.time_h
+            fresh: Sequence[Sequence[Sample]] = ()
+            if target > self.rack.time_h:
+                fresh = await asyncio.to_thread(self.rack.advance, target)
+            if fresh:
+                self._sampled_at += [self._now()] * len(fresh)
+                # Saved before it is shown: what a client has seen is not forgotten.
+                await asyncio.to_thread(self._save)
+            for row in fresh:
+                await self._publish_day(row[0].day)
+            await self._refresh()
 
     async def put_sample(
         self,
@@ -485,12 +487,12 @@ class RackServer:
 
     # ---------------------------------------------------------------- set-points and state
 
-    def _accept(self, vessel: int, setpoints: Mapping[str, float]) -> None:
+    async def _accept(self, vessel: int, setpoints: Mapping[str, float]) -> None:
         self.rack.set_controls(vessel, setpoints)
-        self._is_dirty = True
+        if self._state_path is not None:
+            await asyncio.to_thread(self._save)
 
     def _save(self) -> None:
-        self._is_dirty = False
         if self._state_path is None:
             return
         content = {

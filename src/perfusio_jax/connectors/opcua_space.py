@@ -3,9 +3,10 @@
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
 
+import asyncio
 import datetime as dt
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -354,6 +355,7 @@ class GuardedAttributes(AttributeService):
     Args:
         aspace: Address space.
         space: Nodes of the rack.
+        lock: Held while the plant moves and while a request is carried out.
         controls: Says what set-points of a vessel are in force.
         accepted: Called with a vessel and its accepted set-points.
         switched: Called with vessel, kind and names when a fault is switched; returns whether
@@ -366,13 +368,14 @@ class GuardedAttributes(AttributeService):
         aspace: Any,
         space: Space,
         *,
+        lock: asyncio.Lock,
         controls: Callable[[int], Mapping[str, float]],
-        accepted: Callable[[int, Mapping[str, float]], None],
+        accepted: Callable[[int, Mapping[str, float]], Awaitable[None]],
         switched: Callable[[int, str, Sequence[str]], bool],
         ran: Callable[[bool], None],
     ) -> None:
         super().__init__(aspace)
-        self._space = space
+        self._space, self._lock = space, lock
         self._controls, self._accepted = controls, accepted
         self._switched, self._ran = switched, ran
 
@@ -382,6 +385,10 @@ class GuardedAttributes(AttributeService):
         """Write what may be written; one status code per item."""
         if user.role is UserRole.Admin:
             return await super().write(params, user)
+        async with self._lock:
+            return await self._write(params, user)
+
+    async def _write(self, params: ua.WriteParameters, user: User) -> list[ua.StatusCode]:
         now = dt.datetime.now(dt.UTC)
         verdicts = self._judge(params.NodesToWrite)
         results = []
@@ -400,7 +407,7 @@ class GuardedAttributes(AttributeService):
             if result.is_good() and target is not None and item.Value.Value is not None:
                 done.setdefault(target.vessel, {})[target.name] = item.Value.Value.Value
         for vessel, setpoints in done.items():
-            self._accepted(vessel, setpoints)
+            await self._accepted(vessel, setpoints)
         return results
 
     def _judge(self, items: Sequence[ua.WriteValue]) -> list[int | None]:

@@ -1,0 +1,42 @@
+"""A server in a process of its own, to be killed and frozen. Prints `ready URL` when it listens.
+
+python opcua_process.py PORT STATE_FILE [--reset] [--before URI]
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from perfusio_jax.connectors import RackServer
+from tests.connectors.opcua_rigs import CannedRack
+
+
+async def serve() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("state")
+    parser.add_argument("--reset", action="store_true")
+    parser.add_argument("--before", action="append", default=[])
+    given = parser.parse_args()
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with RackServer(
+        CannedRack(2),
+        url=f"opc.tcp://127.0.0.1:{given.port}/perfusio",
+        acceleration=86400.0,  # a day a second
+        state_path=given.state,
+        reset_setpoints=given.reset,
+        namespaces_before=given.before,
+        tick_s=0.05,
+    ) as server:
+        print("ready", server.url, flush=True)
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve())
