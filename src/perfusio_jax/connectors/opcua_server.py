@@ -169,7 +169,7 @@ class RackServer:
             )
         self.rack = rack
         self.clock = CultureClock(acceleration, is_running=False)
-        self._url, self._security = url, security
+        self._url, self.security = url, security
         self._starts_paused = is_paused
         default = min(1.0, max(0.05, self.clock.seconds_per_day / 24.0))
         self.tick_s = default if tick_s is None else float(tick_s)
@@ -218,7 +218,7 @@ class RackServer:
         self._restore()
         # The first step of a simulated rack compiles; not while clients wait.
         await asyncio.to_thread(self.rack.advance, self.rack.time_h + 1e-6)
-        security = self._security
+        security = self.security
         users = PermissiveUserManager() if security is None else KnownUsers(security)
         server = Server(user_manager=users)  # pyright: ignore[reportArgumentType]
         server.name = "perfusio-jax emulated rack"
@@ -288,7 +288,7 @@ class RackServer:
         await self.stop()
 
     async def _secure(self, server: Server) -> None:
-        security = self._security
+        security = self.security
         if security is None:
             server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
             server.set_identity_tokens([ua.AnonymousIdentityToken])
