@@ -540,12 +540,12 @@ def test_other_drivers_of_postgresql_are_rewritten(scheme):
     assert dict(url.query) == {"sslmode": "require"}
 
 
-def test_echo_prints_statements(tmp_path, capsys):
+def test_echo_prints_statements(tmp_path, capsys, caplog):
     loud = SQLStore(f"sqlite:///{tmp_path / 'a.db'}", "E", "R", echo=True)
     loud.create_tables()
     loud.write_sample(1, {"VCD": 2.0})
     loud.database.close()
-    assert "INSERT INTO sample" in capsys.readouterr().out
+    assert "INSERT INTO sample" in capsys.readouterr().out + caplog.text
 
 
 def test_the_signatures_are_those_of_the_reference():

@@ -28,6 +28,7 @@ from perfusio_jax.connectors.frames import (
     campaign_from_frame,
     campaign_to_frame,
 )
+from perfusio_jax.connectors.spreadsheet import guard, unguard
 from perfusio_jax.states import Trajectory
 
 _TEXT: Final = frozenset({".csv", ".tsv", ".txt"})
@@ -162,7 +163,7 @@ def _as_csv(frame: pd.DataFrame, units: Mapping[str, str], suffix: str) -> str:
 def _cell_text(value: Any) -> str:
     if isinstance(value, float):
         return "" if np.isnan(value) else repr(value)
-    return str(value)
+    return guard(str(value))
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -217,6 +218,7 @@ def _read_csv(path: Path) -> _Cells:
     if body and _is_units_row([body[0][i] for i in numeric]):
         units = {names[i]: body[0][i].strip() for i in numeric if body[0][i].strip()}
         body, lines = body[1:], lines[1:]
+    body = [[c if i in numeric else unguard(c) for i, c in enumerate(row)] for row in body]
     body, decimal = _settle_decimals(body, numeric, separator)
     notes = (f"read as {_SEPARATORS[separator]}-separated text with a decimal {decimal}.",)
     frame = pd.DataFrame(body, columns=pd.Index(header), dtype=object)

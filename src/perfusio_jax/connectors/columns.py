@@ -142,7 +142,7 @@ class Header:
         if self.is_wide and has_long and not set(NUMBERS) & set(known):
             raise DataError(
                 "has the columns 'species' and 'value', so it is in long format; say "
-                "wide_format=False."
+                "wide_format=False (--long on the command line)."
             )
         if not self.is_wide and not has_long:
             raise DataError(

@@ -203,6 +203,30 @@ class FilesystemStore(BioreactorConnectorBase):
 
         return await self._offload(collect)
 
+    async def read_rows(self) -> list[SampleRecord]:
+        """Every sample of this run and reactor by time, those between the days included.
+
+        Raises:
+            ConnectorError: If the file is not there or does not answer in time.
+            DataError: If it cannot be understood or contradicts itself.
+        """
+
+        def collect() -> list[SampleRecord]:
+            rows = self._rows()
+            for row in rows:
+                self._refuse_conflict(row)
+            return [
+                self._as_record(
+                    row,
+                    round(row.time_h / HOURS_PER_DAY),
+                    list(row.notes),
+                    is_newest=row is rows[-1],
+                )
+                for row in rows
+            ]
+
+        return await self._offload(collect)
+
     async def days_available(self) -> list[int]:
         """Culture days [d] the file has a complete row for, ascending.
 
@@ -266,6 +290,18 @@ class FilesystemStore(BioreactorConnectorBase):
         """
         return sorted({row.reactor_id for row in self._source.samples().rows.values()} - {""})
 
+    def runs(self) -> list[tuple[str, str, list[float]]]:
+        """Run, reactor and the times [h] of its samples, for each there is.
+
+        Raises:
+            ConnectorError: If it is not there.
+            DataError: If it cannot be understood.
+        """
+        found: dict[tuple[str, str], list[float]] = {}
+        for row in self._source.samples().rows.values():
+            found.setdefault((row.run_id, row.reactor_id), []).append(row.time_h)
+        return [(*key, sorted(times)) for key, times in sorted(found.items())]
+
     def inspect(self) -> ReadReport:
         """Read the file afresh and say what was understood; it may still be empty.
 
@@ -319,12 +355,14 @@ class FilesystemStore(BioreactorConnectorBase):
         if not near:
             raise SampleNotReady(self._why_not(day, rows))
         row = min(near, key=lambda row: abs(row.time_h - due))
-        if row.conflicts:
-            raise DataError(f"{self.source_path}: {'; '.join(row.conflicts)}. Keep one of them.")
+        self._refuse_conflict(row)
         notes = list(row.notes)
         if len(near) > 1:
             others = ", ".join(f"{r.time_h:g}" for r in near if r is not row)
             notes.append(f"day {day} is the sample at {row.time_h:g} h; there is also {others} h")
+        return self._as_record(row, day, notes, is_newest=row is rows[-1])
+
+    def _as_record(self, row: Row, day: int, notes: list[str], *, is_newest: bool) -> SampleRecord:
         key = (row.run_id, row.reactor_id, row.time_h)
         earlier = self._served.get(key)
         if earlier is not None and earlier != row.values:
@@ -345,7 +383,7 @@ class FilesystemStore(BioreactorConnectorBase):
             values=species,
             quality={name: row.quality.get(name, "missing") for name in names},
             reactor_id=row.reactor_id or self.reactor_id,
-            age_h=self._age(row, now, is_newest=row is rows[-1]),
+            age_h=self._age(row, now, is_newest=is_newest),
             stream_totals=totals,
             controls=controls,
             tags=tags,
@@ -354,6 +392,10 @@ class FilesystemStore(BioreactorConnectorBase):
             source_times={} if row.sampled_at is None else dict.fromkeys(names, row.sampled_at),
             read_at=now,
         )
+
+    def _refuse_conflict(self, row: Row) -> None:
+        if row.conflicts:
+            raise DataError(f"{self.source_path}: {'; '.join(row.conflicts)}. Keep one of them.")
 
     def _why_not(self, day: int, rows: list[Row]) -> str:
         text = f"{self.source_path} has no row for day {day} yet"

@@ -25,6 +25,8 @@ class ColumnReport:
     """Cells with something that cannot be used; counted as missing."""
     remark: str = ""
     """What is odd about it."""
+    span: tuple[float, float] | None = None
+    """Lowest and highest value, in the canonical unit; `None` without one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from .columns import (
     suggest,
 )
 from .report import ColumnReport, ReadReport
+from .spreadsheet import unguard
 from .stamps import is_ambiguous, read_stamp
 from .tables import SEPARATORS, RawTable
 
@@ -135,6 +136,7 @@ class _Body:
         self.seen: dict[str, None] = {}
         self.counts = {"duplicate": 0, "corrected": 0, "conflict": 0, "unordered": 0}
         self.tally = [[0, 0, 0] for _ in header.names]  # values, missing, unusable
+        self.ranges: dict[int, tuple[float, float]] = {}
         self.remarks: dict[int, str] = {}
         self.sidecar = units
         self.strangers: dict[str, int] = {}
@@ -153,7 +155,8 @@ class _Body:
         cells, line = self.table.rows[index], self.table.lines[index]
         stamp = self._stamp(cells, line)
         time_h = self._time(cells, line, stamp)
-        key = (self._text(cells, "run_id"), self._text(cells, "reactor_id"), time_h)
+        run_id, reactor_id = (unguard(self._text(cells, n)) for n in ("run_id", "reactor_id"))
+        key = (run_id, reactor_id, time_h)
         row = self.rows.setdefault(key, Row(time_h, key[0], key[1]))
         if time_h < self.latest.get(key[:2], -math.inf):
             self.counts["unordered"] += 1
@@ -195,7 +198,16 @@ class _Body:
             unit = canonical_unit(name) if name in NUMBERS or name in TIMES else ""
             reports.append(
                 ColumnReport(
-                    label, name, role, self.units[n], unit, values, missing, unusable, remark
+                    label,
+                    name,
+                    role,
+                    self.units[n],
+                    unit,
+                    values,
+                    missing,
+                    unusable,
+                    remark,
+                    self.ranges.get(n) if name in NUMBERS else None,
                 )
             )
         return reports
@@ -223,6 +235,9 @@ class _Body:
         """Put one cell into a sample; say whether that changed it."""
         value, quality, problem = self._value(name, cell, unit)
         self.tally[column][0 if value is not None else (2 if problem else 1)] += 1
+        if value is not None:
+            low, high = self.ranges.get(column, (value, value))
+            self.ranges[column] = (min(low, value), max(high, value))
         if problem:
             text = f"{name} of {_when(row.time_h)} (line {line}) {problem}"
             self.remarks.setdefault(column, text)
@@ -284,10 +299,14 @@ class _Body:
     def _qualify(self, row: Row, name: str, cells: list[Any]) -> None:
         for column in (f"{name}_quality", "quality"):
             text = self._text(cells, column).casefold()
-            if not text or row.values.get(name) is None:
+            if not text:
                 continue
             if text not in QUALITIES:
                 raise DataError(f"{column} is '{text}'; allowed are {', '.join(QUALITIES)}.")
+            if row.values.get(name) is None:
+                if text == "bad" and column != "quality":
+                    row.quality[name] = "bad"  # there was a value and it was left out
+                continue
             row.quality[name] = text
             if text == "bad":
                 row.notes.append(f"{name} of {_when(row.time_h)} is marked bad")
