@@ -156,7 +156,7 @@ class World:
             n = self.draw.randint(0, round(self.crash_rate * self.n_days / 5))
             self.crash_after = [self.draw.randint(0, 250) for _ in range(n)]
         self.problems: list[str] = []
-        self.n_crashes = self.n_full = self.n_refused = 0
+        self.n_crashes = self.n_full = self.n_refused = self.n_stopped = 0
         self.bells: list[Bell] = []
 
     # ------------------------------------------------------------------ running
@@ -205,6 +205,9 @@ class World:
             if ending == "crash":
                 self.n_crashes += 1
                 self._damage_tail()
+            elif ending == "stopped" and self.is_stopped_at is not None:
+                self.n_stopped += 1
+                self.is_stopped_at = None
             elif ending != "records":
                 self.problems.append(f"ended: {ending}")
                 return
@@ -252,7 +255,7 @@ class World:
             "poll_seconds": 1800.0,
             "patience_seconds": 30.0 * 3600.0,
             "on_missed": "hold",
-            "beat_seconds": 900.0,
+            "beat_seconds": 3600.0,
             "require_age": True,
             "compute_timeout_s": 3600.0,
             **self.settings,

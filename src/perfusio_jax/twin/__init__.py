@@ -19,6 +19,9 @@ _FACES = {
     "DigitalTwin": "digital_twin",
     "DispatchReport": "notifications",
     "Fate": "fleet",
+    "ReactorStatus": "commands",
+    "ReplayReport": "commands",
+    "replay": "commands",
     "FileLock": "lock",
     "Fleet": "fleet",
     "RunFiles": "run_files",
@@ -72,6 +75,9 @@ if TYPE_CHECKING:
     from .brain import Proposal as Proposal
     from .brain import Situation as Situation
     from .chain import AuditReport as AuditReport
+    from .commands import ReactorStatus as ReactorStatus
+    from .commands import ReplayReport as ReplayReport
+    from .commands import replay as replay
     from .desk import AlarmDesk as AlarmDesk
     from .digital_twin import DigitalTwin as DigitalTwin
     from .entries import JournalError as JournalError

@@ -151,6 +151,7 @@ class ReactorLoop:
             NotReady: If a sample does not come and `on_missed` is "end".
             RunLockedError: If another process has taken the reactor over.
         """
+        await self._rt.offload(self._forget_old_stops)
         done = await self._rt.offload(lambda: self.days_done(first_day))
         scheduler = DailyScheduler(
             self._day,
@@ -217,6 +218,12 @@ class ReactorLoop:
     def stop(self) -> None:
         """Ask for the end: nothing more is written; a cycle at hand ends without its write."""
         self.attendant.stop("this program")
+
+    def _forget_old_stops(self) -> None:
+        """A stop that nobody was there to hear is not for this run."""
+        for command in self.records.open(self.settings.reactor_id):
+            if command.kind == "stop":
+                self.records.mark(command.id, "too late: nothing was running")
 
     def days_done(self, first_day: int) -> int:
         """How many days from the first are closed without a gap."""
@@ -497,8 +504,12 @@ class ReactorLoop:
         situation: Situation,
     ) -> tuple[GateVerdict, str]:
         """Decide, ask, gate and write, until the device holds it or nothing more may be done."""
-        day = basis.day
-        for _ in range(self.settings.max_writes):
+        day, reactor = basis.day, self.settings.reactor_id
+        lost = event("session", "write", "the device does not take set-points", day)
+        intents = await self._rt.offload(lambda: self.records.intents(reactor))
+        n_sent = sum(i.day == day and i.outcome != "failed" for i in intents)
+        verdict = GateVerdict("hold", {})
+        for _ in range(n_sent, self.settings.max_writes):
             number = await self._record_decision(basis, proposal, situation)
             is_approved = await self._approval(number, basis, proposal)
             await self.attendant.look(day)
@@ -551,7 +562,6 @@ class ReactorLoop:
                 is_written = await self.writer.write(number, verdict, basis, read_back)
             except StopRun:
                 return verdict, "stopped"
-            lost = event("session", "write", "the device does not take set-points", day)
             if is_written:
                 await self.desk.clear(lost)
                 return verdict, "written" if verdict.action == "write" else "fallback"

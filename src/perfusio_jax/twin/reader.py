@@ -28,7 +28,8 @@ from .writer import has_own
 DAY_SLACK_H = 12.0
 """How far [h] the time of a sample may lie from 24 h times its day."""
 
-_COMPARED = ("values", "quality", "time_h", "stream_totals", "controls", "tags")
+_COMPARED = ("values", "quality", "time_h", "stream_totals")
+"""What makes a sample another one; a source may add set-points and tags as they are now."""
 
 
 class NotReady(ConnectorError):
@@ -135,7 +136,9 @@ class SampleReader:
                 expected=expected,
             ),
         ]
-        then = read_back if known is None else known["read_back"]
+        then = read_back
+        if known is not None:
+            then, record["controls"] = known["read_back"], known["controls"]
         record["read_back"] = {n: then.get(n) for n in CONTROL_NAMES}
         stored = await self._rt.offload(
             lambda: self._records.record_sample(

@@ -18,7 +18,7 @@ from perfusio_jax._core import (
 )
 
 from .audit import AuditLogger
-from .entries import Settlement
+from .entries import Intent, Settlement, settled_as_written
 from .gate import GateLimits, GateRequest, GateVerdict, gate
 from .records_file import RunRecords
 from .runtime import Runtime
@@ -127,9 +127,12 @@ class SetpointWriter:
     # ------------------------------------------------------------------ settlement
 
     async def settle(self, day: int) -> bool:
-        """Settle open writes by reading back; whether none is open any more."""
+        """Settle open writes by reading back; whether none is open any more.
+
+        That a write arrived is believed at once; that it did not, only at the last look.
+        """
         tolerance = {n: 0.5 * r for n, r in self._limits.resolution.items()}
-        for pause_s in SETTLE_PAUSES_S:
+        for look, pause_s in enumerate(SETTLE_PAUSES_S, start=1):
             pending = await self._rt.offload(
                 lambda: self._records.pending(self._settings.reactor_id)
             )
@@ -141,24 +144,24 @@ class SetpointWriter:
             if not device:
                 continue
             for intent in pending:
-                if any(device.get(n) is None for n in intent.setpoints):
-                    break
-                verdict = await self._rt.offload(
-                    lambda i=intent, d=device: self._records.settle(
-                        i.id, d, current_day=day, tolerance=tolerance
-                    )
-                )
-                self._session.settled(intent, verdict, device)
-                await self._log(
-                    "WRITE_SETTLED",
-                    {"intent": intent.id, "verdict": verdict.value, "read_back": device},
-                    day=day,
-                    reason="its outcome was unknown",
-                    new=intent.setpoints if verdict is Settlement.ARRIVED else None,
-                )
-            else:
-                return True
-        return False
+                arrived = settled_as_written(intent.setpoints, device, tolerance)
+                if arrived or (arrived is False and look == len(SETTLE_PAUSES_S)):
+                    await self._settle_one(intent, device, day)
+        return not await self._rt.offload(lambda: self._records.pending(self._settings.reactor_id))
+
+    async def _settle_one(self, intent: Intent, device: ReadBack, day: int) -> None:
+        tolerance = {n: 0.5 * r for n, r in self._limits.resolution.items()}
+        verdict = await self._rt.offload(
+            lambda: self._records.settle(intent.id, device, current_day=day, tolerance=tolerance)
+        )
+        self._session.settled(intent, verdict, device)
+        await self._log(
+            "WRITE_SETTLED",
+            {"intent": intent.id, "verdict": verdict.value, "read_back": dict(device)},
+            day=day,
+            reason="its outcome was unknown",
+            new=intent.setpoints if verdict is Settlement.ARRIVED else None,
+        )
 
     # ------------------------------------------------------------------ writing
 

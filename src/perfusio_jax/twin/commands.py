@@ -1,0 +1,261 @@
+"""What a person may ask of a run from outside: where it stands, approve, stop, arm, replay.
+
+Everything goes through the run folder, so that it works while the twin runs and while it does
+not, from any process that may read and write there.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perfusio_jax._core import ConfigError, RunLockedError
+
+from .alarm_book import Alarm
+from .brain import Brain, Situation
+from .chain import plain
+from .entries import Decision
+from .lock import LOCK_NAME, FileLock
+from .reader import rows_of
+from .records_file import RunRecords
+from .run_files import JOURNAL_NAME
+from .session import Session
+from .store import dump
+
+_REACTORS = "SELECT reactor_id FROM {} "
+_TABLES = ("cycles", "samples", "leases")
+
+
+@dataclass(frozen=True)
+class ReactorStatus:
+    """Where one reactor's run stands."""
+
+    folder: Path
+    reactor_id: str
+    is_running: bool
+    """Whether a process holds the run folder."""
+    n_days: int
+    """Days that are closed."""
+    last_day: float | None
+    """The last of them [d]."""
+    last_outcome: str
+    """What it came to."""
+    mode: str
+    """"armed", "disarmed" or "manual", as the journal says."""
+    overridden: tuple[str, ...]
+    """Controls an operator holds by hand."""
+    n_open_writes: int
+    """Writes whose outcome is unknown."""
+    waiting: tuple[Decision, ...]
+    """Standing decisions of a day that is not closed: an approval may be waited for."""
+    alarms: tuple[Alarm, ...]
+    """Alarms that stand."""
+    holder: str
+    """Who holds, or held, the reactor."""
+
+    def __str__(self) -> str:
+        """A few lines for a person."""
+        run = "running" if self.is_running else "not running"
+        last = "no day yet" if self.last_day is None else f"day {self.last_day:g}"
+        lines = [
+            f"{self.reactor_id}: {run}, {self.mode}; {self.n_days} days closed, last {last}"
+            + (f" ({self.last_outcome})" if self.last_outcome else "")
+            + (f"; held by {self.holder}" if self.holder else "")
+        ]
+        if self.overridden:
+            lines.append(f"  by hand: {', '.join(self.overridden)}")
+        if self.n_open_writes:
+            lines.append(f"  {self.n_open_writes} write of unknown outcome, to be read back")
+        for decision in self.waiting:
+            wanted = ", ".join(f"{n} {v}" for n, v in decision.payload["recommended"].items())
+            lines.append(f"  decision {decision.id} for day {decision.day:g}: {wanted}")
+        for alarm in self.alarms:
+            lines.append(f"  alarm {alarm.id} since {alarm.raised_at[:19]}: {alarm.message}")
+        return "\n".join(lines)
+
+
+def find_runs(place: Path) -> list[Path]:
+    """Run folders at a place: itself, or those directly below it.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    here = place.parent if place.is_file() else place
+    found = [f for f in (here, *sorted(p for p in here.glob("*") if p.is_dir()))]
+    runs = [f for f in found if (f / JOURNAL_NAME).is_file()]
+    if not runs:
+        raise ConfigError(f"{place} holds no run: there is no {JOURNAL_NAME} in it or below it.")
+    return runs
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[RunRecords]:
+    """The journal of a run folder, for reading and for leaving commands."""
+    with RunRecords(folder / JOURNAL_NAME) as records:
+        yield records
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process holds a run folder now."""
+    if not (folder / LOCK_NAME).exists():
+        return False
+    lock = FileLock(folder / LOCK_NAME)
+    try:
+        lock.acquire()
+    except RunLockedError:
+        return True
+    lock.release()
+    return False
+
+
+def status(folder: Path) -> list[ReactorStatus]:
+    """Where the reactors of one run folder stand."""
+    with opened(folder) as records:
+        runs = is_running(folder)
+        return [_status(folder, records, name, runs) for name in reactors(records)]
+
+
+def reactors(records: RunRecords) -> list[str]:
+    """Reactors a journal knows."""
+    query = " UNION ".join(_REACTORS.format(table) for table in _TABLES)
+    return sorted(row[0] for row in records._query(query, ()))
+
+
+def send(
+    folder: Path,
+    kind: str,
+    *,
+    actor: str,
+    role: str | None = None,
+    payload: Mapping[str, Any] | None = None,
+    reactor_id: str | None = None,
+) -> list[tuple[str, int]]:
+    """Leave a command for the reactors of a run folder.
+
+    Args:
+        folder: Run folder.
+        kind: See `mailbox.KINDS`.
+        actor: Who asks.
+        role: As what.
+        payload: Details.
+        reactor_id: Only this one; all by default.
+
+    Returns:
+        Reactor and number of each command.
+
+    Raises:
+        ConfigError: If the folder has no such reactor, or nobody runs that could stop.
+    """
+    if kind == "stop" and not is_running(folder):
+        raise ConfigError(f"{folder} is not running; there is nothing to stop.")
+    with opened(folder) as records:
+        names = [n for n in reactors(records) if reactor_id in (None, n)]
+        if not names:
+            raise ConfigError(f"{folder} has no reactor {reactor_id or ''}.".replace(" .", "."))
+        return [(n, records.send(n, kind, actor=actor, role=role, payload=payload)) for n in names]
+
+
+def waiting_decision(folder: Path, reactor_id: str | None) -> tuple[str, Decision]:
+    """The one decision of a folder that may be waiting for approval.
+
+    Raises:
+        ConfigError: If there is none, or more than one.
+    """
+    found = [
+        (s.reactor_id, d)
+        for s in status(folder)
+        for d in s.waiting
+        if reactor_id in (None, s.reactor_id)
+    ]
+    if len(found) != 1:
+        raise ConfigError(
+            f"{folder} has {len(found)} decisions waiting; name one with --decision, or the "
+            "reactor with --reactor."
+        )
+    return found[0]
+
+
+@dataclass(frozen=True)
+class ReplayReport:
+    """What deciding a whole journal again came to."""
+
+    n_decisions: int
+    n_same: int
+    differing: tuple[str, ...]
+    """One line for each decision that came out otherwise."""
+    skipped: tuple[str, ...]
+    """Days without a decision by the model, or whose inputs are not in the journal."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every decision came out the same, byte for byte."""
+        return not self.differing
+
+    def __str__(self) -> str:
+        """A paragraph for a person."""
+        head = f"{self.n_same} of {self.n_decisions} decisions came out the same, byte for byte"
+        return "\n".join([head, *self.differing, *(f"skipped: {s}" for s in self.skipped)])
+
+
+def replay(
+    records: RunRecords, reactor_id: str, brain: Brain, initial: Mapping[str, float]
+) -> ReplayReport:
+    """Decide a whole journal again and compare what comes out with what is written there.
+
+    Args:
+        records: The journal.
+        reactor_id: Reactor.
+        brain: Fresh, as at the start of the run.
+        initial: Set-points where nobody could say, as at the start.
+
+    Returns:
+        The report. Set-points and digest are compared as canonical bytes.
+    """
+    differing, skipped, n_same, n = [], [], 0, 0
+    for decision in records.decisions(reactor_id):
+        kept = decision.payload
+        where = f"day {decision.day:g}"
+        if not kept.get("digest") or "last_sample" not in kept:
+            skipped.append(f"{where}: no decision of a model")
+            continue
+        samples = [
+            s.values
+            for s in records.samples(reactor_id, up_to=kept["last_sample"])
+            if s.day <= decision.day
+        ]
+        rows = rows_of(samples, initial)
+        readings = records.readings(reactor_id, until_h=float(rows[-1]["time_h"]))
+        situation = Situation(int(decision.day), rows, kept["u_now"], kept["fixed"], readings)
+        brain.learn(situation)
+        made = brain.propose(situation)
+        n += 1
+        then = {"recommended": kept["recommended"], "digest": kept["digest"]}
+        now = {"recommended": plain(dict(made.setpoints))[0], "digest": made.digest}
+        if dump(then) == dump(now):
+            n_same += 1
+        else:
+            differing.append(f"{where}: {dump(now)} instead of {dump(then)}")
+    return ReplayReport(n, n_same, tuple(differing), tuple(skipped))
+
+
+def _status(folder: Path, records: RunRecords, name: str, runs: bool) -> ReactorStatus:
+    cycles = records.cycles(name)
+    last = max(cycles, default=None)
+    session = Session({}, is_armed=True)
+    session.recover(records.handled(name), (), ())
+    lease = records.lease(name)
+    return ReactorStatus(
+        folder=folder,
+        reactor_id=name,
+        is_running=runs,
+        n_days=len(cycles),
+        last_day=last,
+        last_outcome="" if last is None else cycles[last],
+        mode=session.mode,
+        overridden=tuple(sorted(session.overridden)),
+        n_open_writes=len(records.pending(name)),
+        waiting=tuple(d for d in records.decisions(name) if d.day not in cycles),
+        alarms=tuple(records.standing_alarms(name)),
+        holder="" if lease is None or not runs else lease[1],
+    )
