@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -133,16 +134,16 @@ async def export_samples(store: SQLStore, out: Path, reactors: Sequence[str]) ->
 
 def upgrade_here(url: str, to: str = "head") -> str:
     """Make or update the tables of a URL; what was done, as a line."""
-    database = Database(url)
-    upgrade(database, to)
-    return f"{database.where}: tables at {database.revision()}"
+    with closing(Database(url)) as database:
+        upgrade(database, to)
+        return f"{database.where}: tables at {database.revision()}"
 
 
 def downgrade_here(url: str, to: str, *, drop_history: bool = False) -> str:
     """Bring the tables of a URL back; what was done, as a line."""
-    database = Database(url)
-    downgrade(database, to, drop_history=drop_history)
-    found = database.revision()
+    with closing(Database(url)) as database:
+        downgrade(database, to, drop_history=drop_history)
+        found = database.revision()
     return f"{database.where}: " + (f"tables at {found}" if found else "no tables")
 
 
@@ -154,11 +155,12 @@ def show_status(url: str, console: "Console") -> None:
     """
     from rich.table import Table
 
-    database = Database(url)
-    console.print(f"{database.where}: tables at {database.revision()}", soft_wrap=True)
     table = Table("experiment", "reactor", "samples", "first day", "last day", box=None)
-    for row in holdings(database):
-        table.add_row(*(str(cell) for cell in row))
+    with closing(Database(url)) as database:
+        found = database.revision()
+        console.print(f"{database.where}: tables at {found or 'no version'}", soft_wrap=True)
+        for row in holdings(database):
+            table.add_row(*(str(cell) for cell in row))
     console.print(table if table.row_count else "no samples")
 
 
@@ -186,7 +188,8 @@ def import_file(
         rows.reactor_id = name
         store = SQLStore(url, experiment, name or "")
         found = asyncio.run(rows.read_rows())
-        counts = import_samples(store, found, is_correction=correct, reason=reason)
+        with closing(store.database):
+            counts = import_samples(store, found, is_correction=correct, reason=reason)
         shown = ", ".join(f"{n} {fate}" for fate, n in counts.items())
         lines.append(f"{experiment}, {name}: {len(found)} samples ({shown})")
     return lines
@@ -199,7 +202,8 @@ def export_file(url: str, out: Path, experiment: str, reactors: Sequence[str]) -
         DataError: If there is nothing to export.
         DatabaseError: If the database cannot be used.
     """
-    known = [h.reactor for h in holdings(Database(url)) if h.experiment == experiment]
+    with closing(Database(url)) as database:
+        known = [h.reactor for h in holdings(database) if h.experiment == experiment]
     unknown = [name for name in reactors if name not in known]
     if unknown or not known:
         raise DataError(
@@ -207,7 +211,9 @@ def export_file(url: str, out: Path, experiment: str, reactors: Sequence[str]) -
             f"it has {', '.join(known) or 'none'}."
         )
     wanted = list(reactors) or known
-    n = asyncio.run(export_samples(SQLStore(url, experiment, wanted[0]), out, wanted))
+    store = SQLStore(url, experiment, wanted[0])
+    with closing(store.database):
+        n = asyncio.run(export_samples(store, out, wanted))
     return f"{n} samples of {len(wanted)} reactor(s): {out}"
 
 

@@ -1,0 +1,246 @@
+"""`perfusio-jax inspect` and `perfusio-jax db`, on files and on both kinds of database."""
+
+import asyncio
+import csv
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from perfusio_jax.cli import main
+from perfusio_jax.connectors import FilesystemStore, SQLStore, read_campaign, write_campaign
+from perfusio_jax.connectors.spreadsheet import guard, unguard
+from perfusio_jax.states import Trajectory
+
+GOOD = "day,VCD [1e6 cells/mL],Glc\n,,g/L\n0,0.5,6\n1,2.3,4.8\n"
+
+
+def run(capsys, *words) -> tuple[int, str]:
+    """Exit code and everything printed."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    shown = capsys.readouterr()
+    return int(caught.value.code or 0), shown.out + shown.err
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text: str, name: str = "samples.csv"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+# ---------------------------------------------------------------- inspect
+
+
+def test_every_column_is_named_with_unit_counts_and_range(capsys, file):
+    code, text = run(capsys, "inspect", file(GOOD), "--strict")
+    assert code == 0
+    words = " ".join(text.split())
+    assert "day day (time) d 2 0 0" in words
+    assert "VCD (species) 1e6 cells/mL 2 0 0 0.5 .. 2.3" in words
+    assert "Glc Glc (species) g/L 2 0 0 4.8 .. 6" in words
+    assert "2 rows, 3 columns; comma-separated, decimal point" in text
+    assert "one reactor: 2 samples from day 0 to 1" in text
+    assert "line 2 was read as a row of units" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("day,VCD,foo\n1,2,x\n", "look at: foo"),
+        ("day,VCD\n1,2\n2,high\n", "'high', not a number"),
+        ("day,VCD\n1,2\n1,3\n", "that day is refused"),
+        ("day,Glc\n1,4500\n2,3000\n", "is the unit right?"),
+        ("day,VCD\n", "there is a header and no row yet"),
+        ("", "the file is empty"),
+        ("\ufeff", "the file is empty"),
+    ],
+)
+def test_what_is_odd_is_said_and_strict_refuses_it(capsys, file, text, says):
+    path = file(text)
+    code, shown = run(capsys, "inspect", path)
+    assert code == 0 and says in " ".join(shown.split())
+    assert run(capsys, "inspect", path, "--strict")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("Tag;VCD\n1;2\n", 3, "no column 'day' or 'time_h' among 'Tag', 'VCD'"),
+        ("day,VCD [parsec]\n1,2\n", 3, "parsec"),
+        ("day,species,value\n1,VCD,2\n", 3, "--long on the command line"),
+        ("day,VCD\n1,2,3\n", 3, "line 2 has 3 fields"),
+    ],
+)
+def test_what_cannot_be_used_has_its_exit_code(capsys, file, text, code, says):
+    found, shown = run(capsys, "inspect", file(text))
+    assert (found, says in shown) == (code, True), shown
+
+
+def test_files_that_are_not_there_or_not_files(capsys, tmp_path):
+    assert run(capsys, "inspect", tmp_path / "no.csv")[0] == 4
+    (tmp_path / "folder.csv").mkdir()
+    assert run(capsys, "inspect", tmp_path / "folder.csv")[0] == 4
+
+
+def test_maps_long_tables_sheets_and_stamps(capsys, file, tmp_path):
+    named = file("Tag;Zellen\n1;2,5\n")
+    columns = file('[columns]\nTag = "day"\nZellen = "VCD"\n', "map.toml")
+    assert run(capsys, "inspect", named, "--map", columns, "--strict")[0] == 0
+    assert run(capsys, "inspect", named, "--map", tmp_path / "no.toml")[0] == 2
+    long = file("day,species,value\n1,VCD,2\n1,Glc,4\n", "long.csv")
+    assert run(capsys, "inspect", long, "--long", "--strict")[0] == 0
+    stamps = file("sampled_at,VCD\n2026-05-07 08:00,2\n", "stamps.csv")
+    told = ("--time-zone", "Europe/Berlin", "--inoculated-at", "2026-05-06T08:00")
+    code, text = run(capsys, "inspect", stamps, *told, "--strict")
+    assert code == 0 and "from day 1 to 1" in text
+    assert run(capsys, "inspect", stamps, "--inoculated-at", "noon")[0] == 2
+    assert run(capsys, "inspect", stamps)[0] == 3
+    with pd.ExcelWriter(tmp_path / "s.xlsx") as book:
+        pd.DataFrame({"x": ["notes"]}).to_excel(book, sheet_name="A", index=False)
+        pd.DataFrame({"day": [1], "VCD": [2.0]}).to_excel(book, sheet_name="B", index=False)
+    assert run(capsys, "inspect", tmp_path / "s.xlsx", "--sheet", "B", "--strict")[0] == 0
+    assert run(capsys, "inspect", tmp_path / "s.xlsx")[0] == 3
+
+
+# ---------------------------------------------------------------- databases
+
+
+def test_a_file_goes_into_a_database_and_out_again(capsys, file, empty_url, tmp_path):
+    source = file(
+        "reactor_id,day,sampled_at,VCD,VCD_quality,Glc,pH,V_perfusion_L,volume_L\n"
+        "=R1,1,2026-05-06T08:00:00+02:00,0.30000000000000004,uncertain,,7.1,0.25,0.25\n"
+        "=R1,2,2026-05-07T08:00:00+02:00,,bad,4.5,7.2,0.25,0.25\n"
+        "R2,1,2026-05-06T09:00:00+02:00,3,good,4,7,0.2,0.25\n"
+    )
+    assert run(capsys, "db", "status", empty_url)[0] == 4
+    code, text = run(capsys, "db", "upgrade", empty_url)
+    assert code == 0 and "tables at 0002" in text
+    told = ("--experiment", "@E")
+    code, text = run(capsys, "db", "import", empty_url, source, *told)
+    assert code == 0 and "@E, =R1: 2 samples (2 new" in text and "@E, R2: 1 samples (1 new" in text
+    code, text = run(capsys, "db", "import", empty_url, source, *told)
+    assert code == 0 and "=R1: 2 samples (0 new, 2 duplicate, 0 corrected)" in text
+    code, text = run(capsys, "db", "status", empty_url)
+    assert code == 0 and "@E" in text and "=R1" in text and "R2" in text
+    for name in ("out.csv", "out.parquet"):
+        code, text = run(capsys, "db", "export", empty_url, tmp_path / name, *told)
+        assert code == 0 and "3 samples of 2 reactor(s)" in text
+        for reactor in ("=R1", "R2"):
+            old = asyncio.run(FilesystemStore(source, reactor_id=reactor).read_rows())
+            new = asyncio.run(FilesystemStore(tmp_path / name, reactor_id=reactor).read_rows())
+            assert len(old) == len(new) > 0
+            for a, b in zip(old, new, strict=True):
+                for field in ("day", "time_h", "values", "tags", "stream_totals", "source_times"):
+                    assert getattr(a, field) == getattr(b, field), field
+                assert {n: q for n, q in a.quality.items() if q != "missing"} == {
+                    n: q for n, q in b.quality.items() if q != "missing"
+                }
+                assert (a.volume_L, a.reactor_id) == (b.volume_L, b.reactor_id)
+    with (tmp_path / "out.csv").open(newline="") as table:
+        for row in csv.reader(table):
+            assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row)
+
+
+def test_corrections_of_a_file_are_refused_or_kept_with_history(capsys, file, url):
+    told = ("--experiment", "E", "--reactor", "R1")
+    assert run(capsys, "db", "import", url, file(GOOD), *told)[0] == 0
+    corrected = file(GOOD.replace("2.3", "2.4"))
+    code, text = run(capsys, "db", "import", url, corrected, *told)
+    assert code == 3 and "VCD 2.3 -> 2.4" in text
+    code, text = run(capsys, "db", "import", url, corrected, *told, "--correct", "--reason", "new")
+    assert code == 0 and "1 corrected" in text
+    store = SQLStore(url, "E", "R1")
+    assert [(r["revision"], r["reason"]) for r in store.read_revisions(1)] == [
+        (1, None),
+        (2, "new"),
+    ]
+    store.database.close()
+
+
+def test_commands_refuse_what_makes_no_sense(capsys, file, url, tmp_path):
+    assert run(capsys, "db", "import", url, file(GOOD), "--experiment", "E")[0] == 2
+    assert run(capsys, "db", "export", url, tmp_path / "o.csv", "--experiment", "E")[0] == 3
+    assert (
+        run(capsys, "db", "import", url, file(GOOD), "--experiment", "E", "--reactor", "R")[0] == 0
+    )
+    words = ("db", "export", url, tmp_path / "o.csv", "--experiment", "E", "--reactor", "X")
+    code, text = run(capsys, *words)
+    assert code == 3 and "no samples of X; it has R" in text
+    assert run(capsys, "db", "export", url, tmp_path / "o.pdf", "--experiment", "E")[0] == 2
+    assert run(capsys, "db", "downgrade", url, "base")[0] == 2
+    code, text = run(capsys, "db", "downgrade", url, "base", "--drop-history")
+    assert code == 0 and "no tables" in text
+    assert run(capsys, "db", "upgrade", url, "--to", "0099")[0] == 2
+
+
+def test_the_url_comes_from_the_environment_and_passwords_are_refused(capsys, monkeypatch, url):
+    monkeypatch.setenv("PERFUSIO_DB_URL", url)
+    code, text = run(capsys, "db", "status")
+    assert code == 0 and "no samples" in text
+    for debug in ([], ["--debug"]):
+        try:
+            code, text = run(capsys, *debug, "db", "status", "postgresql://ada:hunter2@h/d")
+            assert code == 2
+        except Exception as error:  # with --debug it comes through
+            text = repr(error)
+        assert "hunter2" not in text and "PGPASSWORD" in text
+
+
+def test_an_export_that_fails_leaves_the_earlier_file(capsys, file, url, tmp_path, monkeypatch):
+    run(capsys, "db", "import", url, file(GOOD), "--experiment", "E", "--reactor", "R")
+    out = tmp_path / "sub" / "o.csv"
+    out.parent.mkdir()
+    out.write_text("precious")
+    monkeypatch.setattr("os.replace", _full)
+    code, text = run(capsys, "db", "export", url, out, "--experiment", "E")
+    monkeypatch.undo()
+    assert code == 4 and "cannot be written" in text
+    assert out.read_text() == "precious" and list(out.parent.iterdir()) == [out]
+    shutil.rmtree(out.parent)
+
+
+def _full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+# ---------------------------------------------------------------- cells no spreadsheet runs
+
+
+@given(st.text())
+@example("=1+1")
+@example("''=1")
+@example("'plain")
+def test_guarded_text_is_harmless_and_comes_back(text):
+    cell = guard(text)
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert unguard(cell) == text
+
+
+def test_a_campaign_with_names_like_formulas_comes_back(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "run_id": ['=HYPERLINK("http://x")'] * 2,
+            "reactor_id": ["@R1"] * 2,
+            "clone_id": ["'-X"] * 2,
+            "time_h": [0.0, 24.0],
+            "VCD": [1.0, 2.0],
+        }
+    )
+    run_out = Trajectory.from_frame(frame)
+    write_campaign([run_out], tmp_path / "c.csv")
+    with (tmp_path / "c.csv").open(newline="") as table:
+        assert not any(
+            cell.startswith(("=", "@", "-")) for row in csv.reader(table) for cell in row
+        )
+    back = read_campaign(tmp_path / "c.csv").trajectories[0]
+    assert json.dumps([back.run_id, back.reactor_id, back.clone_id]) == json.dumps(
+        [run_out.run_id, run_out.reactor_id, run_out.clone_id]
+    )
