@@ -4,11 +4,18 @@ import asyncio
 import csv
 import datetime as dt
 import math
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from perfusio_jax._core import ConnectorError, DataError
+from perfusio_jax.connectors.base import Reading
 from perfusio_jax.connectors.filesystem import FilesystemStore
 from perfusio_jax.twin import FileLock
 
@@ -158,6 +165,7 @@ def test_a_log_that_cannot_be_written_is_a_connector_error(tmp_path):
 
 
 def test_two_writers_at_once_do_not_mix(file):
+    file = FilesystemStore(file.source_path, timeout_s=0.1)
     lock = FileLock(file.setpoint_log.with_name(".setpoints.csv.lock"))
     lock.acquire()
     with pytest.raises(ConnectorError, match="another process"):
@@ -165,3 +173,104 @@ def test_two_writers_at_once_do_not_mix(file):
     lock.release()
     put(file, POINTS)
     assert len(rows(file)) == 1
+
+
+def test_24_reactors_that_share_a_log_wait_for_each_other(tmp_path):
+    stores = [FilesystemStore(tmp_path / "s.csv", reactor_id=f"R{n:02d}") for n in range(24)]
+
+    async def main():
+        await asyncio.gather(
+            *(s.write_setpoints({"temperature": 30.0 + n / 8}) for n, s in enumerate(stores))
+        )
+        for n, each in enumerate(stores):
+            assert await each.read_setpoints() == {"temperature": 30.0 + n / 8}
+
+    asyncio.run(main())
+    assert len(rows(stores[0])) == 24
+
+
+def test_the_read_back_says_when_each_was_written(file):
+    put(file, POINTS)
+    with file.setpoint_log.open("a") as log:
+        log.write("yesterday,,,R1,,,,36.0,,\n")  # by hand, with a time nobody can read
+    found = asyncio.run(file.read_back())
+    assert found["perfusion_rate"] == Reading(1.25, "good", NOW, NOW)
+    assert found["temperature"] == Reading(36.0, "good", None, NOW)
+
+
+FULL = """
+import asyncio, resource, signal, sys
+from perfusio_jax._core import ConnectorError
+from perfusio_jax.connectors.base import Reading
+from perfusio_jax.connectors.filesystem import FilesystemStore
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = FilesystemStore(sys.argv[1], reactor_id="R1")
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+n = 0
+try:
+    while n < 1000:
+        asyncio.run(store.write_setpoints({"temperature": 36.0 + n / 1000}))
+        n += 1
+except ConnectorError as error:
+    print(n, error)
+print(asyncio.run(store.read_setpoints())["temperature"])
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+asyncio.run(store.write_setpoints({"temperature": 37.5}))
+"""
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(file):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, file.source_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    n = int(first.split()[0])
+    assert n > 3 and "cannot be written" in first
+    assert float(second) == 36.0 + (n - 1) / 1000
+    temperatures = [float(row["temperature"]) for row in rows(file)]
+    assert temperatures == [*(36.0 + k / 1000 for k in range(n)), 37.5]
+
+
+READ_ONLY = """
+import asyncio, os, sys
+from perfusio_jax._core import ConnectorError
+from perfusio_jax.connectors.base import Reading
+from perfusio_jax.connectors.filesystem import FilesystemStore
+source, nobody = sys.argv[1], int(sys.argv[2])
+store = FilesystemStore(source, reactor_id="R1")
+asyncio.run(store.read_sample(1))  # loads what root alone may read
+if os.geteuid() == 0:  # root may write everywhere
+    os.setgroups([])
+    os.setegid(nobody)
+    os.seteuid(nobody)
+print(asyncio.run(store.is_alive()), asyncio.run(store.read_sample(1))["VCD"])
+try:
+    asyncio.run(store.write_setpoints({"temperature": 36.0}))
+except ConnectorError as error:
+    print(error)
+"""
+
+
+def test_a_read_only_folder_can_be_read_and_says_that_it_cannot_be_written():
+    folder = Path(tempfile.mkdtemp(prefix="perfusio-read-only-"))
+    try:
+        (folder / "s.csv").write_text("day,VCD\n1,2\n")
+        (folder / "s.csv").chmod(0o444)
+        folder.chmod(0o555)
+        nobody = str(pwd.getpwnam("nobody").pw_uid)
+        done = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, folder / "s.csv", nobody],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        first, second = done.stdout.splitlines()
+        assert first == "True 2.0"
+        assert "setpoints.csv" in second and "cannot be" in second
+        assert [path.name for path in folder.iterdir()] == ["s.csv"]
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)

@@ -118,7 +118,7 @@ class FilesystemStore(BioreactorConnectorBase):
         log = self.source_path.with_name("setpoints.csv") if setpoint_log is None else setpoint_log
         if Path(log) == self.source_path:
             raise ConfigError(f"{log} cannot be both the source and the set-point log.")
-        self._log = SetpointLog(log, controls, reactor_id)
+        self._log = SetpointLog(log, controls, reactor_id, patience_s=0.5 * timeout_s)
         self._source = SourceFile(
             self.source_path,
             wide=wide_format,

@@ -4,6 +4,7 @@ import csv
 import datetime as dt
 import io
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,11 +26,18 @@ class SetpointLog:
         path: The file; made, with its header, on the first write.
         controls: Names of the controls.
         reactor_id: Vessel the set-points are for; rows of other vessels are not read back.
+        patience_s: How long to wait for another writer [s]; reactors may share the file.
     """
 
     def __init__(
-        self, path: Path | str, controls: Sequence[str], reactor_id: str | None = None
+        self,
+        path: Path | str,
+        controls: Sequence[str],
+        reactor_id: str | None = None,
+        *,
+        patience_s: float = 5.0,
     ) -> None:
+        self.patience_s = patience_s
         self.path = Path(path)
         self.controls = tuple(controls)
         self.reactor_id = reactor_id
@@ -67,7 +75,7 @@ class SetpointLog:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
-            lock.acquire()
+            self._acquire(lock)
             try:
                 header = self._prepare()
                 row = _line([cells.get(name, "") for name in header or self.columns])
@@ -76,9 +84,24 @@ class SetpointLog:
             finally:
                 lock.release()
         except RunLockedError as error:
-            raise ConnectorError(f"{self.path} is being written by another process.") from error
+            raise ConnectorError(
+                f"{self.path} is being written by another process, for {self.patience_s:g} s now."
+            ) from error
         except OSError as error:
             raise ConnectorError(f"{self.path} cannot be written: {error}") from error
+
+    def _acquire(self, lock: FileLock) -> None:
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            try:
+                return lock.acquire()
+            except RunLockedError as error:
+                cause = error.__cause__
+                if isinstance(cause, OSError) and not isinstance(cause, BlockingIOError):
+                    raise cause from None  # nobody holds it: it cannot be opened
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)
 
     def last(self) -> dict[str, float]:
         """The values in force, by control name; empty before the first write.
