@@ -109,6 +109,8 @@ async def served(n: int = 1, **settings: Any) -> AsyncIterator[RackServer]:
     rack = settings.pop("rack", None) or CannedRack(n)
     defaults = {"url": FREE, "is_paused": True, "tick_s": 0.05}
     async with RackServer(rack, **{**defaults, **settings}) as server:
+        if settings.get("is_paused", True):
+            server._ran(False)  # for good, not only until the first set-point
         yield server
 
 

@@ -315,6 +315,20 @@ async def test_culture_time_is_stopped_and_started_over_the_wire():
         assert server.clock.is_running
 
 
+async def test_culture_time_may_wait_for_the_first_set_point():
+    rack = CannedRack(1)
+    server = RackServer(rack, url="opc.tcp://127.0.0.1:0/x", acceleration=864000.0, is_paused=True)
+    async with server, connect(server.url) as connector:
+        await asyncio.sleep(5 * server.tick_s)
+        assert await connector.days_available() == [0]
+        await connector.write_setpoints({"temperature": 36.5})
+
+        async def days_pass() -> bool:
+            return len(await connector.days_available()) > 1
+
+        await until(days_pass)
+
+
 # ---------------------------------------------------------------- another vendor's server
 
 

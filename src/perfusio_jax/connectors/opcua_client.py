@@ -31,6 +31,7 @@ from perfusio_jax.connectors.base import (
 )
 from perfusio_jax.connectors.opcua_link import ClientSecurity, Link, Session
 from perfusio_jax.connectors.opcua_names import (
+    EXTRA,
     GROUPED,
     HEARTBEAT,
     SAMPLE_DAY,
@@ -340,7 +341,7 @@ class OPCUAConnector(BioreactorConnectorBase):
 
     async def _record(self, session: Session, day: int) -> SampleRecord:
         for attempt in (1, 2):
-            names = [n for n in self.node_map if n not in SPECIAL]
+            names = [n for n in self.node_map if n not in SPECIAL and not n.startswith(EXTRA)]
             special = [n for n in (SAMPLE_DAY, SAMPLE_TIME) if n in self.node_map]
             values, (clock,) = await self._read(session, [*names, *special], _CLOCK)
             at = self._now()
@@ -424,7 +425,7 @@ class OPCUAConnector(BioreactorConnectorBase):
         remarks = list(notes)
         readings: dict[str, Reading] = {}
         for name in self.node_map:
-            if name in SPECIAL:
+            if name in SPECIAL or name.startswith(EXTRA):
                 continue
             if name not in values:
                 if name in REGISTRY:

@@ -116,6 +116,8 @@ SPECIAL: Final = (SAMPLE_DAY, SAMPLE_TIME, HEARTBEAT)
 
 GROUPED: Final = (*REGISTRY, *STREAM_TOTALS)
 """What may belong to a daily sample, whoever serves it."""
+EXTRA: Final = "x_"
+"""Names that begin so are streamed and recorded; the twin makes nothing of them."""
 KNOWN: Final = (*GROUPED, *ONLINE, *CONTROL_NAMES, *SPECIAL)
 """Names a node map may hold."""
 

@@ -9,7 +9,13 @@ from typing import Any, Final
 from asyncua import ua
 
 from perfusio_jax._core import CONTROL_NAMES, ConfigError, DataError
-from perfusio_jax.connectors.opcua_names import KNOWN, NAMESPACES, BrowsePath, parse_path
+from perfusio_jax.connectors.opcua_names import (
+    EXTRA,
+    KNOWN,
+    NAMESPACES,
+    BrowsePath,
+    parse_path,
+)
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
@@ -69,7 +75,8 @@ class NodeMap(Mapping[str, NodeRef]):
 
     Args:
         nodes: Node id or browse path, or `{node, unit}`, by species, tag, total, control or
-            one of `sample_day`, `sample_time_h` and `heartbeat`.
+            one of `sample_day`, `sample_time_h` and `heartbeat`; names that begin with `x_` are
+            streamed and recorded, and mean nothing to the twin.
         namespaces: URI by short name, beside ua, di, lads and rack.
 
     Raises:
@@ -82,11 +89,11 @@ class NodeMap(Mapping[str, NodeRef]):
         if not nodes:
             raise ConfigError("the node map is empty; it needs at least one species or control.")
         known = {**NAMESPACES, **(namespaces or {})}
-        unknown = [name for name in nodes if name not in KNOWN]
+        unknown = [n for n in nodes if n not in KNOWN and not n.startswith(EXTRA)]
         if unknown:
             raise ConfigError(
                 f"node map: {', '.join(unknown)} is no species, tag, control or special key; "
-                f"allowed are {', '.join(KNOWN)}."
+                f"allowed are {', '.join(KNOWN)}, and names that begin with {EXTRA}."
             )
         self._refs = {name: _node_ref(name, given, known) for name, given in nodes.items()}
         seen: dict[str, str] = {}

@@ -44,7 +44,7 @@ class Serving:
     reset_setpoints: bool = False
     """Whether set-points fall back to the recipe on a restart."""
     is_paused: bool = False
-    """Whether culture time stands still until a client starts it."""
+    """Whether culture time stands still until the first set-point is written."""
     seed: int = 42
     """Seed of the samples' noise."""
 
@@ -131,7 +131,7 @@ def _welcome(server: RackServer, settings: Serving) -> list[str]:
     seconds = server.clock.seconds_per_day
     pace = f"a culture day takes {seconds:g} s"
     if settings.is_paused:
-        pace += ", once a client sets ClockRunning"
+        pace += ", from the first set-point on"
     lines = [f"endpoint   {server.url}", f"vessels    {', '.join(server.rack.ids)}"]
     security = server.security
     if security is None:

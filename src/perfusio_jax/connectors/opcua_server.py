@@ -126,14 +126,15 @@ class RackServer:
         url: Where to listen, `opc.tcp://host:port/path`; port 0 takes a free one.
         acceleration: Culture time over real time.
         security: Certificates and users; None serves without any, on this machine only.
-        is_paused: Do not let culture time pass until somebody sets `ClockRunning`.
+        is_paused: Do not let culture time pass until a first set-point is written, or somebody
+            sets `ClockRunning`.
         state_path: File that keeps the culture over a restart; it goes on where it stopped.
         reset_setpoints: After a restart, fall back to the rack's first set-points, as many
             devices do.
         tick_s: Real time between two refreshes [s]; by default 24 a culture day, at most one a
             second and twenty.
         delay_s: How late [s] a sensor with the fault "Delayed" is.
-        spare: Additional sensors per vessel, for load tests.
+        spare: Additional sensors per vessel that show the heartbeat, for load tests.
         namespaces_before: URIs registered first, so that the rack's own gets another index.
         now: Source of time stamps.
 
@@ -241,7 +242,7 @@ class RackServer:
             controls=self.rack.controls,
             accepted=self._accept,
             switched=self._switch,
-            ran=lambda on: self.clock.run() if on else self.clock.pause(),
+            ran=self._ran,
         )
         storage = server.iserver.history_manager.storage
         for node in self.space.historised:
@@ -422,11 +423,12 @@ class RackServer:
             await self._store(
                 self.space.sensors[key], data_value(value, at, kinds), keep=key[1] in SAMPLED
             )
+        beat = next(self._beats) % 2**32
         for vessel, tags in enumerate(self.rack.tags()):
             for name, value in {**tags, "volume_L": self.rack.volume_L}.items():
                 await self._show((vessel, name), value, now)
-            for i, name in enumerate(self.space.spare):
-                await self._show((vessel, name), (next(self._counter) + i) % 1000 / 1e3, now)
+            for name in self.space.spare:
+                await self._show((vessel, name), float(beat), now)
             for name, value in self.rack.controls(vessel).items():
                 shown = data_value(value, now)
                 await self._store(self.space.currents[vessel, name], shown)
@@ -440,7 +442,6 @@ class RackServer:
             elif kind == "Delayed":
                 at = now - dt.timedelta(seconds=self._delay_s)
             await self._store(self.space.examples[kind], data_value(value, at, [kind]))
-        beat = next(self._beats) % 2**32
         await self._store(self.space.heartbeat, data_value(beat, now, kind="UInt32"))
         running = data_value(self.clock.is_running, now, kind="Boolean")
         await self._store(self.space.clock, running)
@@ -487,8 +488,17 @@ class RackServer:
 
     # ---------------------------------------------------------------- set-points and state
 
+    def _ran(self, is_on: bool) -> None:
+        self._starts_paused = False
+        if is_on:
+            self.clock.run()
+        else:
+            self.clock.pause()
+
     async def _accept(self, vessel: int, setpoints: Mapping[str, float]) -> None:
         self.rack.set_controls(vessel, setpoints)
+        if self._starts_paused:
+            self._ran(True)
         if self._state_path is not None:
             await asyncio.to_thread(self._save)
 

@@ -145,7 +145,7 @@ class Space:
                 f"{reactor_id}.{name}.SensorValue",
                 (LADS_URI, "SensorValue"),
                 name,
-                SENSOR_RANGES.get(name, (0.0, 1.0)),
+                SENSOR_RANGES.get(name, (0.0, 2.0**32)),
                 access=_READ | (_HISTORY if name in SAMPLED else 0),
             )
         for name in CONTROL_NAMES:

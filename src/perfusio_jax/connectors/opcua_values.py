@@ -120,7 +120,7 @@ def foreign_unit(name: str, unit: str | None) -> str | None:
     Raises:
         ConnectorError: If it cannot be that of the quantity.
     """
-    if unit is None or name in SPECIAL or unit == CANONICAL_UNITS[name]:
+    if unit is None or unit == CANONICAL_UNITS.get(name, unit) or name in SPECIAL:
         return None
     try:
         if is_canonical(unit, name):
