@@ -1,7 +1,6 @@
 """BoTorch: the surrogate's hyper-parameters, its acquisitions and its search."""
 
 import importlib.util
-import os
 import warnings
 from typing import Any
 
@@ -18,7 +17,9 @@ def has_torch() -> bool:
 class BoTorch:
     """One problem in BoTorch: fitted processes, an acquisition, `optimize_acqf`."""
 
-    def __init__(self, problem: Problem, table: Table, seed: int, *, is_pruned: bool = False):
+    def __init__(
+        self, problem: Problem, table: Table, seed: int, *, n_threads: int, is_pruned: bool = False
+    ):
         import torch
         from botorch.fit import fit_gpytorch_mll
         from botorch.models import SingleTaskGP
@@ -26,7 +27,7 @@ class BoTorch:
         from gpytorch.kernels import MaternKernel, ScaleKernel
         from gpytorch.mlls import ExactMarginalLogLikelihood
 
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(n_threads)
         warnings.simplefilter("ignore")
         self.torch, self.problem, self.table = torch, problem, table
         k = table.Y.shape[1]
@@ -73,7 +74,7 @@ class BoTorch:
         if self.problem.largest_mean is not None:
             coefficients = -torch.ones(d, dtype=torch.float64) / d
             rows = [(torch.arange(d), coefficients, -self.problem.largest_mean)]
-        found, value = optimize_acqf(
+        best: Any = optimize_acqf(
             self.acqf,
             bounds,
             q=self.problem.q,
@@ -82,7 +83,7 @@ class BoTorch:
             inequality_constraints=rows,
             options={"seed": seed},
         )
-        return found.detach().numpy(), float(value)
+        return best[0].detach().numpy(), float(best[1])
 
     def _acquisition(self, sampler: Any, X: Any, is_pruned: bool) -> Any:
         from botorch import acquisition

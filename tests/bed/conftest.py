@@ -33,6 +33,8 @@ class LinearModel(eqx.Module):
     """Deviation of w [VCV %]."""
     viability: jax.Array
     """Viability at the lowest agitation, and its loss over the range [%]."""
+    breaks_above: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(jnp.inf))
+    """Temperature [degC] above which a forecast is not a number."""
 
 
 class LinearPaths(eqx.Module):
@@ -68,8 +70,9 @@ def rollout(model, paths, c0, controls, day0):
         return y, out.at[:, 0].set(y / VCV_PER_CELL)
 
     H = controls.shape[0]
+    broken = jnp.any(controls[:, 3] > model.breaks_above)
     _, Y = jax.lax.scan(day, VCV_PER_CELL * c0[:, 0], (controls, paths.noise[:, :H].T))
-    return jnp.swapaxes(Y, 0, 1)
+    return jnp.where(broken, jnp.nan, jnp.swapaxes(Y, 0, 1))
 
 
 def make_model(sd=0.5, process_sd=0.2, memory=0.4):

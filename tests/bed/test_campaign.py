@@ -1,5 +1,6 @@
 """Proposed runs on a process whose best recipe is known: linear response, Gaussian belief."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import equinox as eqx
@@ -87,7 +88,11 @@ def test_every_limit_is_kept_and_runs_differ(plain):
 
 
 def test_same_inputs_same_bytes(scene, plain):
-    again = scene.propose()
+    said = []
+    again = scene.propose(say=said.append)
+    assert said[0].startswith("searching for 3 runs: less than 2 s")
+    # nothing compiles again
+    assert said[1:] == ["64 recipes looked at", *(f"{k} of 3 runs chosen" for k in (1, 2, 3))]
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
@@ -128,6 +133,33 @@ def test_the_constraint_is_kept_and_its_price_is_told(scene):
     assert float(U[0, 4]) <= 700.0 + 0.5 * 350.0
 
 
+def test_a_model_without_a_finite_forecast_proposes_nothing(scene):
+    broken = eqx.tree_at(lambda m: m.mean, scene.model, scene.model.mean * jnp.nan)
+    with pytest.raises(ConfigError, match="not finite for any of 64"):
+        scene.propose(model=broken)
+
+
+def test_recipes_without_a_finite_forecast_are_left_out_and_counted(scene, plain):
+    U, info = scene.propose(model=dataclasses.replace(scene.model, breaks_above=jnp.asarray(36.5)))
+    assert 0 < int(info.n_nonfinite) < 64 and int(plain[1].n_nonfinite) == 0
+    assert bool(jnp.all(U[:, 3] <= 36.5)) and bool(jnp.all(jnp.isfinite(info.mean)))
+    told = explain_campaign(info, GOAL, ChanceConstraint(80.0, 0.8), SPACE.control_names)
+    assert "had no finite forecast" in told["remarks"][0]
+
+
+def test_a_goal_that_nothing_changes_is_said(scene):
+    flat = eqx.tree_at(
+        lambda m: (m.mean, m.factor),
+        scene.model,
+        (jnp.zeros(7).at[6].set(13.0), jnp.zeros((7, 7))),
+    )
+    U, info = scene.propose(model=flat)
+    assert bool(info.is_flat)
+    told = explain_campaign(info, GOAL, ChanceConstraint(80.0, 0.8), SPACE.control_names)
+    assert "merely apart" in told["remarks"][0]
+    assert len(np.unique(np.asarray(U), axis=0)) == 3
+
+
 def test_what_cannot_be_kept_is_said(scene):
     _, info = scene.propose(chance=ChanceConstraint(99.5, 0.8))
     assert not bool(info.is_feasible)
@@ -152,6 +184,11 @@ def test_a_front_is_spread_between_its_ends(scene):
         ({"q": 0}, "at least one run"),
         ({"fixed": {0: 9.0}}, "design space"),
         ({"settings": SETTINGS._replace(n_raw=63)}, "multiples"),
+        ({"runs": np.full((2, 6), np.nan)}, "12 entries that are not finite"),
+        ({"runs": np.ones((2, 5))}, "one recipe per row"),
+        ({"pending": np.full((1, 6), np.inf)}, "pending of shape"),
+        ({"fixed": dict(enumerate(np.asarray(LIMITS.lower).tolist()))}, "release one"),
+        ({"seed": -1}, "integer from 0"),
     ],
 )
 def test_unusable_requests_are_named(scene, changes, says):

@@ -90,19 +90,21 @@ def test_knowledge_gradient_is_the_mean_after_conditioning(gp):
     base = jnp.asarray([[0.7, -0.4], [-1.1, 0.2]])
     acqf = build_acquisition("qKG", gp, best_f=0.1, q=2, sampler=base)
     Z = jnp.asarray([[0.5, 0.5], [0.2, 0.9]])
-    covariance = np.asarray(gp.covariance(BATCH, BATCH)) + HYPER["noise"] * np.eye(2)
-    results = np.asarray(gp.mean(BATCH)) + np.asarray(base) @ np.linalg.cholesky(covariance).T
+    mean = eqx.filter_jit(lambda model, points: model.mean(points))
+    covariance = np.asarray(eqx.filter_jit(gp.covariance)(BATCH, BATCH))
+    covariance = covariance + HYPER["noise"] * np.eye(2)
+    results = np.asarray(mean(gp, BATCH)) + np.asarray(base) @ np.linalg.cholesky(covariance).T
     again = [
         gaussian_process(np.concatenate([X, BATCH]), np.concatenate([Y[:, 0], y]), **HYPER)
         for y in results
     ]
-    expected = np.mean([float(m.mean(z[None])[0]) for m, z in zip(again, Z, strict=True)]) - 0.1
+    expected = np.mean([float(mean(m, z[None])[0]) for m, z in zip(again, Z, strict=True)]) - 0.1
     np.testing.assert_allclose(at(acqf, jnp.concatenate([BATCH, Z])), expected, rtol=1e-8)
 
 
 def test_knowledge_gradient_is_searched_in_one_shot(gp):
     pool = jnp.asarray(RNG.random((500, 2)))
-    best = float(jnp.max(gp.mean(pool)))
+    best = float(np.max(eqx.filter_jit(gp.mean)(pool)))
     acqf = build_acquisition("qKG", gp, best_f=best, sampler=8)
     candidates, values, info = optimise_acquisition_with_info(
         acqf, (np.zeros(2), np.ones(2)), 1, 4, n_raw_samples=64
@@ -149,8 +151,9 @@ def test_many_objectives_and_large_batches_are_approximated_on_request_only():
 def test_ensemble_is_the_mixture_of_its_members():
     members = [gaussian_process(X, Y[:, 0] + shift, **HYPER) for shift in (0.0, 1.0)]
     both = ensemble(members)
-    mean, variance = both.posterior(BATCH)
-    one, two = (member.posterior(BATCH) for member in members)
+    posterior = eqx.filter_jit(lambda model, points: model.posterior(points))
+    mean, variance = posterior(both, BATCH)
+    one, two = (posterior(member, BATCH) for member in members)
     np.testing.assert_allclose(mean, 0.5 * (one[0] + two[0]))
     between = 0.25 * (one[0] - two[0]) ** 2
     np.testing.assert_allclose(variance, 0.5 * (one[1] + two[1]) + between)
@@ -165,7 +168,7 @@ def test_ensemble_is_the_mixture_of_its_members():
     assert float(at(build_acquisition("EI", both, best_f=0.3, sampler=16), BATCH[:1])) > 0
     noisy = build_acquisition("qLogNEI", both, X_baseline=X, sampler=16)
     assert bool(jnp.isfinite(at(noisy, BATCH[:1])))
-    drawn = both.sample(jax.random.key(0), BATCH, 5)
+    drawn = eqx.filter_jit(lambda key: both.sample(key, BATCH, 5))(jax.random.key(0))
     assert drawn.shape == (6, 2)
     with pytest.raises(ConfigError, match="at least one per member"):
         both.sample_from(base[:1], BATCH)
@@ -238,11 +241,44 @@ def test_pending_points_turn_a_closed_form_probability_into_samples(gp):
         ("qKG", {"noise": -1.0}, "not negative"),
         ("qKG", {"constraints": [lambda x: x[:, 0]]}, "no constraints"),
         ("qNEHVI", {"X_baseline": X, "ref_point": REF, "n_directions": 0}, "at least one"),
+        ("qEI", {"best_f": 0.0, "eta": 0.0}, "above zero"),
+        ("qLogNEI", {"X_baseline": np.zeros((3, 5))}, "one coordinate per input"),
+        ("qNParEGO", {"X_baseline": X, "weights": [np.nan, 1.0]}, "none negative"),
+        ("qNParEGO", {"X_baseline": X, "weights": [0.0, 0.0]}, "not all zero"),
     ],
 )
 def test_wrong_calls_are_named(gp, pair, name, arguments, words):
     with pytest.raises(ConfigError, match=words):
         build_acquisition(name, pair if "HVI" in name else gp, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lengthscale": [0.0, 0.7]}, "length scales and variances must be above zero"),
+        ({"noise": -1.0}, "the noise not below"),
+        ({"constant": np.nan}, "finite"),
+    ],
+)
+def test_unusable_hyper_parameters_are_named(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        gaussian_process(X, Y[:, 0], **{**HYPER, **changes})
+
+
+def test_points_that_cannot_be_told_apart_need_noise():
+    same = np.zeros_like(X)
+    with pytest.raises(ConfigError, match="leave repeats out"):
+        gaussian_process(same, Y[:, 0], **{**HYPER, "noise": 0.0})
+    with pytest.raises(ConfigError, match="at least one"):
+        gaussian_process(X[:0], Y[:0, 0], **HYPER)
+
+
+def test_candidates_of_another_space_are_named(gp):
+    acqf = build_acquisition("qEI", gp, best_f=0.0, X_pending=np.zeros((1, 3)), sampler=4)
+    with pytest.raises(ConfigError, match="they must agree"):
+        acqf(BATCH[:1])
+    with pytest.raises(ConfigError, match="one coordinate per input"):
+        build_acquisition("EI", gp, best_f=0.0)(jnp.zeros((1, 3)))
 
 
 def test_missing_results_are_named_or_left_out(pair):

@@ -119,6 +119,10 @@ def test_a_search_begun_on_fewer_paths_ends_where_the_full_one_does(make, decisi
     full = decision.explanation["ofv"]
     assert quick.explanation["ofv"] <= 1.1 * full + 0.02
     assert quick.explanation["search"]["n_evals"] > 0
+    assert make().n_scan_paths is None and make(n_paths=64).n_scan_paths == 16
+    assert make(n_paths=64, n_scan_paths=None).n_scan_paths is None
+    with pytest.raises(ConfigError, match="from 1 to n_paths=32"):
+        make(n_scan_paths=33)
     assert np.isfinite(quick.acqf_value)
 
 
@@ -141,6 +145,16 @@ def test_a_rack_decides_alike_for_alike_seeds_and_remembers_nothing(policy):
     assert one[0].forecast_mean["VCV"][-1] == pytest.approx(14.0, abs=1.0)
     assert one[1].forecast_mean["VCV"][-1] == pytest.approx(11.0, abs=1.0)
     assert policy.decide_rack(rack, seed=6) != one
+
+
+def test_a_rack_says_how_long_it_takes_and_how_far_it_is(policy):
+    said = []
+    for _ in range(2):
+        said.clear()
+        policy.decide_rack([vessel(), vessel(30.0)], seed=5, say=said.append)
+    assert said[0].startswith("deciding for 2 reactors: less than 2 s")
+    # the second time nothing compiles
+    assert said[1:] == ["1 of 2 reactors decided", "2 of 2 reactors decided"]
 
 
 def test_what_a_pending_vessel_teaches_is_no_reason_to_explore(linear, policy):

@@ -279,6 +279,35 @@ def test_targets_come_from_the_design_space(linear):
         BEDPolicy(None, bare)
 
 
+def test_fallbacks_of_a_decision_are_said(linear):
+    policy = make_policy(linear)
+    middle = {name: 0.5 * (b.lo + b.hi) for name, b in SPACE.control_bounds.items()}
+    particles = jnp.broadcast_to(linear.c0, (10, 9))
+    some = SimpleNamespace(particles=particles.at[0, 4].set(jnp.nan))
+    whole = SimpleNamespace(particles=particles[1:])
+    found = policy.decide(some, 1, u_now=middle)
+    assert found.explanation["remarks"] == [
+        "1 of 10 particles of the belief were not finite and were left out."
+    ]
+    assert found.recommended_controls == policy.decide(whole, 1, u_now=middle).recommended_controls
+    # nothing finite at all: what is in force stays
+    lost = policy.decide(SimpleNamespace(particles=particles * jnp.nan), 1, u_now=middle)
+    assert lost.recommended_controls == middle and lost.explanation["is_fallback"]
+    assert "set-points in force are kept" in lost.explanation["remarks"][0]
+    hot = policy.decide(whole, 1, u_now={**middle, "temperature": 39.0})
+    assert hot.recommended_controls["temperature"] == 37.5
+    assert "led inside: temperature" in hot.explanation["remarks"][0]
+    # agitation alone decides: below its lowest value nothing keeps more
+    strict = make_policy(linear, chance=ChanceConstraint(99.5)).decide(whole, 1, u_now=middle)
+    assert any("Via >= 99.5 is kept with" in text for text in strict.explanation["remarks"])
+
+
+@pytest.mark.parametrize("changes", [{"target": np.nan}, {"weight": -1.0}, {"scale": np.inf}])
+def test_unusable_targets_are_named(changes):
+    with pytest.raises(ConfigError, match="must be finite"):
+        TargetSpec(1, **{"target": 14.0, **changes})
+
+
 def test_particles_are_matched_to_paths():
     state = jnp.arange(45.0).reshape(5, 9)
     few = match_particles(state, 3, key=jax.random.key(0))
@@ -296,6 +325,14 @@ def test_particles_are_matched_to_paths():
         (lambda p, _: p.decide(FACE, 1, u_now=[1.0]), ConfigError, "one finite value"),
         (lambda p, _: p.decide(FACE, 1, u_now={"temperature": 36.0}), ConfigError, "lacks"),
         (lambda p, _: p.decide(FACE, 1, fixed={"stirring": 1.0}), ConfigError, "not a control"),
+        (lambda p, _: p.decide(FACE, -1), ConfigError, "count from 0"),
+        (lambda p, _: p.decide(FACE, 1, seed=-3), ConfigError, "integer from 0"),
+        (lambda p, _: p.decide(FACE, 1, best_f=float("nan")), ConfigError, "finite score"),
+        (
+            lambda p, _: p.decide(SimpleNamespace(particles=jnp.zeros((0, 9))), 1),
+            DataError,
+            "at least one",
+        ),
         (lambda _, f: f(acqf_name="qEHVI").decide(FACE, 1), ConfigError, "several objectives"),
         (lambda _, f: f(acqf_name="best"), ConfigError, "unknown acquisition"),
         (lambda _, f: f(n_paths=0), ConfigError, "at least one path"),

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from perfusio_jax.bed.smooth import fatmax as eager_fatmax
+from perfusio_jax.bed.smooth import fatplus as eager_fatplus
 from perfusio_jax.bed.smooth import (
-    fatmax,
-    fatplus,
     log_expected_improvement,
-    log_fatplus,
     log_mean_exp,
 )
+from perfusio_jax.bed.smooth import log_fatplus as eager_log_fatplus
+
+fatmax = jax.jit(eager_fatmax)
+fatplus = jax.jit(eager_fatplus)
+log_fatplus = jax.jit(eager_log_fatplus)
 
 log_ei = jax.jit(log_expected_improvement)
 log_ei_slope = jax.jit(jax.vmap(jax.grad(log_expected_improvement)))
@@ -93,7 +97,7 @@ def test_fatmax_lies_above_the_maximum_and_keeps_losers_alive():
     top = np.max(np.asarray(x), axis=1)
     assert (np.asarray(value) >= top).all()
     assert (np.asarray(value) <= top + 0.01 * np.log(3) + 1e-12).all()
-    slope = jax.grad(lambda v: fatmax(v, 0.01))(x[0])
+    slope = jax.jit(jax.grad(lambda v: fatmax(v, 0.01)))(x[0])
     assert bool(jnp.all(slope > 0))
     np.testing.assert_allclose(fatmax(jnp.asarray([1.7]), 0.3), 1.7)
 

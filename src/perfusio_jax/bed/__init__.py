@@ -51,6 +51,7 @@ from perfusio_jax.bed.policies import match_particles as match_particles
 from perfusio_jax.bed.processes import ProcessSurrogate as ProcessSurrogate
 from perfusio_jax.bed.processes import gaussian_process as gaussian_process
 from perfusio_jax.bed.processes import gaussian_processes as gaussian_processes
+from perfusio_jax.bed.progress import telling as telling
 from perfusio_jax.bed.recommend import ROLLOUT_SETTINGS as ROLLOUT_SETTINGS
 from perfusio_jax.bed.recommend import Outlook as Outlook
 from perfusio_jax.bed.recommend import Preferences as Preferences

@@ -166,6 +166,8 @@ def build_acquisition(
         )
     if q < 1:
         raise ConfigError(f"q={q} was given; a batch has at least one candidate.")
+    if not isinstance(eta, Tracer) and not float(eta) > 0:
+        raise ConfigError(f"eta={eta} was given; the width of a constraint's step is above zero.")
     baseline = _points("X_baseline", X_baseline)
     pending, is_pending = _places(X_pending)
     common = _Common(
@@ -374,6 +376,13 @@ def _weights(common: _Common, baseline: Array, ref: Array | None, weights: Any) 
     if weights is None:
         m = ref.shape[0] if ref is not None else _count_objectives(common.model, baseline)
         weights = np.random.default_rng(common.seed).dirichlet(np.ones(m))
+    if not isinstance(weights, Tracer):
+        given = np.asarray(weights, float)
+        if given.ndim != 1 or not (given >= 0).all() or not 0 < given.sum() < np.inf:
+            raise ConfigError(
+                f"weights={weights} were given; one number per objective is needed, none "
+                "negative, not all zero."
+            )
     return jnp.asarray(weights, float)
 
 

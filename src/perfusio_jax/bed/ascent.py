@@ -21,6 +21,7 @@ import numpy as np
 from perfusio_jax._core import Array, Bool, ConfigError, Float, Int, Key, Result
 from perfusio_jax.bed.lbfgs import Ends, Tolerances, minimise_lanes
 from perfusio_jax.bed.polytope import Polytope
+from perfusio_jax.bed.progress import compiling
 
 DUPLICATE_DISTANCE = 1e-3
 """Largest normalised coordinate difference of two ends that count as one optimum [-]."""
@@ -435,6 +436,7 @@ def _maximise(
     seed: Any,
     settings: SearchSettings,
 ) -> tuple[Array, Array, Array, SearchInfo]:
+    compiling("the search")
     key = jax.random.key(seed)
     batch, value, info = maximise(acqf, box, raw, starts, key=key, settings=settings)
     q = raw.shape[1] - getattr(acqf, "n_extra", 0)

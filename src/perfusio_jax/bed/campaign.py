@@ -29,6 +29,7 @@ from perfusio_jax.bed.constraints import (
 from perfusio_jax.bed.criteria import ProcessOFV
 from perfusio_jax.bed.objectives import Rollout
 from perfusio_jax.bed.polytope import Polytope, make_polytope
+from perfusio_jax.bed.progress import Say, compiling, in_words, rollout_seconds, tell, telling
 from perfusio_jax.bed.sampling import sobol_points
 from perfusio_jax.bed.search import SearchSettings, climb, raw_points, to_unit
 from perfusio_jax.bed.smooth import log_fatplus, log_mean_exp
@@ -108,6 +109,10 @@ class CampaignInfo(NamedTuple):
     runs are those that keep them best."""
     n_rollouts: Int[Array, ""]
     """Recipes rolled out, differences not counted."""
+    n_nonfinite: Int[Array, ""]
+    """Of the first points, those whose forecast was not finite; they are never chosen."""
+    is_flat: Bool[Array, ""]
+    """Whether every first point is worth the same: the proposed runs are then merely apart."""
 
 
 _FAR = 1e3
@@ -194,6 +199,7 @@ def propose_runs(
     template: ArrayLike | None = None,
     positions: tuple[int, ...] = (),
     fixed: dict[int, float] | None = None,
+    say: Say | None = None,
 ) -> tuple[Float[Array, "q d"], CampaignInfo]:
     """Choose the recipes of the next q runs.
 
@@ -215,6 +221,8 @@ def propose_runs(
         template: Full control vector, if a recipe is only a part of it.
         positions: Where a recipe's entries sit in it.
         fixed: Set-points held at a value, by position.
+        say: Called with a line before it begins (about how long it takes), whenever something
+            compiles, and after every part.
 
     Returns:
         Recipes, one per row, and what is expected of them.
@@ -232,6 +240,19 @@ def propose_runs(
         )
     box = _recipe_box(limits, fixed or {})
     d = box.lower.shape[0]
+    if q > 1 and bool(jnp.all(box.lower == box.upper)):
+        raise ConfigError(
+            f"{q} different runs were asked for, and every set-point is held at a value; release "
+            "one, or ask for a single run."
+        )
+    n_steps = getattr(paths, "n_steps", None)
+    if n_steps is not None and n_steps < ofv.horizon:
+        raise ConfigError(
+            f"the paths were drawn for {n_steps} days and a run takes {ofv.horizon}; draw them "
+            f"with max_steps={ofv.horizon}."
+        )
+    known = _recipes("runs", runs, d)
+    waiting = jnp.zeros((0, d)) if pending is None else _recipes("pending", pending, d)
     surrogate = RolloutSurrogate(
         model=model,
         paths=paths,
@@ -243,27 +264,63 @@ def propose_runs(
         positions=positions,
         rollout=rollout,
     )
-    known = jnp.asarray(runs, float).reshape(-1, d)
-    waiting = jnp.zeros((0, d)) if pending is None else jnp.asarray(pending, float).reshape(-1, d)
+    with telling(say):
+        n_paths = getattr(paths, "n_paths", None) or jax.tree.leaves(paths)[0].shape[0]
+        seconds = count_rollouts(settings, q, d) * rollout_seconds(model, n_paths, ofv.horizon)
+        tell(f"searching for {q} runs: {in_words(seconds)}")
+        U, seen = _search(surrogate, (known, waiting), box, q, settings, seed)
+        return U, CampaignInfo(**_describe(surrogate, U), **_held(U, box, limits), **seen)
+
+
+def _recipes(name: str, values: Any, d: int) -> Float[Array, "n d"]:
+    table = np.asarray(values, float)
+    if table.size == 0:
+        return jnp.zeros((0, d))
+    if table.ndim != 2 or table.shape[1] != d or not np.isfinite(table).all():
+        raise ConfigError(
+            f"{name} of shape {table.shape} with {int((~np.isfinite(table)).sum())} entries that "
+            f"are not finite were given; they must be (n, {d}), one recipe per row, only numbers."
+        )
+    return jnp.asarray(table)
+
+
+def _search(
+    surrogate: RolloutSurrogate,
+    given: tuple[Array, Array],
+    box: Polytope,
+    q: int,
+    settings: CampaignSettings,
+    seed: int,
+) -> tuple[Array, dict[str, Array]]:
+    """The recipes, and what was seen on the way."""
+    (known, waiting), d = given, box.lower.shape[0]
     raw = jnp.asarray(sobol_points(settings.n_raw, d, seed=seed)[:, None, :])
     keys = jax.random.split(jax.random.key(seed), len(settings.widths) + 1)
 
     table = _look(surrogate, _fold(box, raw), settings.batch)
+    n_lost = int((~np.isfinite(np.asarray(table.scores)).all(axis=(1, 2))).sum())
+    if n_lost == settings.n_raw:
+        raise ConfigError(
+            f"the forecast was not finite for any of {n_lost} recipes; check the model, its paths "
+            "and the state the runs start from for NaN."
+        )
     share = _share_feasible(surrogate.chance, table)
-    unit = _units(table)
+    unit, spread = _units(table)
+    m = unit.shape[1]
     n, p = known.shape[0], waiting.shape[0]
     others = _look_few(surrogate, jnp.concatenate([known, waiting]), settings.batch)
     rows = _rows(table, others, n + p + q)
-    weights = _directions(ofv.n_objectives, q, keys[-1])
+    weights = _directions(m, q, keys[-1])
     picked = jnp.full((q + p, d), _FAR).at[:p].set(to_unit(box, waiting))
 
     def worth(j: int) -> _Worth:
-        expected = ofv.n_objectives == 1 and j < settings.n_expected
+        expected = m == 1 and j < settings.n_expected
         best, boxes = _compare(rows, unit, weights[j])
         state = _State(best, boxes, weights[j], picked, jnp.asarray(expected))
         return _Worth(surrogate, state, unit, box, jnp.asarray(settings.distance))
 
     first = worth(min(settings.n_expected, q - 1))
+    tell(f"{settings.n_raw} recipes looked at")
     for key, width in zip(keys, settings.widths, strict=False):
         children = _children(first, table, jnp.asarray(width), key, settings)
         table = _join(table, _look(surrogate, children, settings.batch))
@@ -280,21 +337,20 @@ def propose_runs(
         picked = picked.at[p + j].set(to_unit(box, x))
         picks.append(x)
         values.append(value)
-    U = jnp.stack(picks)
+        tell(f"{j + 1} of {q} runs chosen")
     best, relaxed, probability, is_feasible = _best_means(surrogate.chance, table)
-    info = CampaignInfo(
-        **_describe(surrogate, U),
-        **_held(U, box, limits),
-        acquisition=jnp.stack(values),
-        share_feasible=share,
-        best_probability=probability,
-        best_mean=best,
-        relaxed_mean=relaxed,
-        runs_mean=rows.table.means[:n],
-        is_feasible=is_feasible,
-        n_rollouts=jnp.asarray(table.points.shape[0] + n + p + q),
-    )
-    return U, info
+    return jnp.stack(picks), {
+        "acquisition": jnp.stack(values),
+        "share_feasible": share,
+        "best_probability": probability,
+        "best_mean": best,
+        "relaxed_mean": relaxed,
+        "runs_mean": rows.table.means[:n],
+        "is_feasible": is_feasible,
+        "n_rollouts": jnp.asarray(table.points.shape[0] + n + p + q),
+        "n_nonfinite": jnp.asarray(n_lost),
+        "is_flat": jnp.asarray((np.asarray(spread) <= 1e-9 * (1 + np.abs(unit[0]))).all()),
+    }
 
 
 def start_state(trajectories: Sequence[Any]) -> Float[np.ndarray, "9"]:
@@ -358,6 +414,7 @@ def _values(surrogate: RolloutSurrogate, Y: Array, u: Array) -> Float[Array, "S 
 
 @eqx.filter_jit
 def _look(surrogate: RolloutSurrogate, points: Array, batch: int) -> _Table:
+    compiling(f"the forecast of {points.shape[0]} recipes")
     seen = jax.lax.map(lambda x: _look_at(surrogate, x), points, batch_size=batch)
     return _Table(points, *seen)
 
@@ -372,6 +429,7 @@ def _look_few(surrogate: RolloutSurrogate, points: Array, batch: int) -> _Table 
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
 
 
+@eqx.filter_jit
 def _rows(like: _Table, known: _Table | None, n: int) -> _Rows:
     """A table with room for n runs, those known in front."""
     size = -(-n // _CAPACITY) * _CAPACITY
@@ -394,14 +452,18 @@ def _fold(box: Polytope, raw: Array) -> Array:
     return raw_points(box, raw)[:, 0, :]
 
 
+@eqx.filter_jit
 def _join(a: _Table, b: _Table) -> _Table:
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)
 
 
-def _units(table: _Table) -> Array:
+@eqx.filter_jit
+def _units(table: _Table) -> tuple[Array, Array]:
+    """Centre and spread to scale by, and the spread itself, of the finite means."""
     mean = jnp.mean(table.scores, axis=1)
-    centre, spread = jnp.mean(mean, axis=0), jnp.std(mean, axis=0)
-    return jnp.stack([centre, jnp.where(spread > 0, spread, 1.0)])
+    mean = jnp.where(jnp.isfinite(mean), mean, jnp.nan)
+    centre, spread = jnp.nanmean(mean, axis=0), jnp.nanstd(mean, axis=0)
+    return jnp.stack([centre, jnp.where(spread > 0, spread, 1.0)]), spread
 
 
 def _directions(m: int, q: int, key: Key) -> Array:
@@ -504,6 +566,7 @@ def _children(
 def _climb(
     worth: _Worth, start: Array, before: Array, settings: SearchSettings
 ) -> tuple[Array, Array]:
+    compiling("the improvement of a recipe")
     z = to_unit(worth.box, start)[None, None, :]
     found, value, _ = climb(worth, worth.box, z, before[None], settings=settings)
     is_better = value > before
@@ -532,6 +595,8 @@ def _best_means(chance: Chance, table: _Table) -> tuple[Array, Array, Array, Arr
 
 @eqx.filter_jit
 def _describe(surrogate: RolloutSurrogate, U: Array) -> dict[str, Array]:
+    compiling("the forecast of the answer")
+
     def one(x: Array) -> dict[str, Array]:
         Y, u = surrogate.trajectories(x), surrogate.full(x)
         values = _values(surrogate, Y, u)
@@ -552,6 +617,7 @@ def _describe(surrogate: RolloutSurrogate, U: Array) -> dict[str, Array]:
     return jax.lax.map(one, U)
 
 
+@eqx.filter_jit
 def _held(U: Array, box: Polytope, limits: ControlLimits) -> dict[str, Array]:
     tolerance = 1e-6 * (limits.upper - limits.lower)[None, :]
     slack = limits.b[None, :] - U @ limits.A.T
@@ -617,7 +683,20 @@ def explain_campaign(
         "best_probability": float(host.best_probability),
         "is_feasible": bool(host.is_feasible),
         "n_rollouts": int(host.n_rollouts),
+        "remarks": _remarks(host),
     }
+
+
+def _remarks(host: Any) -> list[str]:
+    """What was fallen back to, in sentences."""
+    said = []
+    if bool(host.is_flat):
+        said.append("Every recipe is worth the same to this goal: the runs are merely apart.")
+    if int(host.n_nonfinite):
+        said.append(f"{int(host.n_nonfinite)} recipes had no finite forecast and were left out.")
+    if not bool(host.is_feasible):
+        said.append("No recipe keeps every limit: the runs are those that keep them best.")
+    return said
 
 
 def _best_so_far(values: Any, ofv: ProcessOFV, labels: list[str]) -> dict[str, float]:

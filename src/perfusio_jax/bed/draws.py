@@ -105,6 +105,11 @@ class Draws(eqx.Module):
         """Candidates followed by pending points."""
         if self.pending is None:
             return X
+        if X.shape[1] != self.pending.shape[1]:
+            raise ConfigError(
+                f"candidates of {X.shape[1]} coordinates meet pending points of "
+                f"{self.pending.shape[1]}; they must agree."
+            )
         return jnp.concatenate([X, self.pending], axis=0)
 
     def __call__(self, X: Float[Array, "n d"]) -> tuple[Array, Array]:

@@ -79,6 +79,7 @@ def explain(
         "at_rate_limit": names(info.at_rate_limit),
         "linear_constraints_active": np.asarray(info.linear_active).tolist(),
         "is_fallback": bool(info.is_fallback),
+        "remarks": _remarks(info, constraints, names(info.is_outside)),
         "search": {
             "n_converged": int(info.search.n_converged),
             "n_restarts": int(info.search.codes.shape[0]),
@@ -88,6 +89,32 @@ def explain(
             "is_flat": bool(info.search.is_flat),
         },
     }
+
+
+def _remarks(
+    info: RecommendInfo, constraints: list[dict[str, Any]], outside: list[str]
+) -> list[str]:
+    """What was fallen back to and what could not be had, in sentences."""
+    said = []
+    if bool(info.is_fallback):
+        said.append(
+            "No forecast was finite: the set-points in force are kept, brought inside the limits."
+        )
+        return said
+    if bool(info.search.is_flat):
+        said.append("No set-points differ in worth: the answer is only one that keeps the limits.")
+    if int(info.search.n_raw_nonfinite):
+        lost = int(info.search.n_raw_nonfinite)
+        said.append(f"{lost} points looked at had no finite forecast and were left out.")
+    if outside:
+        said.append(f"Outside the limits in force and led inside: {', '.join(outside)}.")
+    for limit in constraints:
+        if limit["probability"] < limit["probability_asked"]:
+            said.append(
+                f"{limit['limit']} is kept with probability {limit['probability']:.2f} only, asked "
+                f"was {limit['probability_asked']:g}."
+            )
+    return said
 
 
 def _parts_in_words(

@@ -12,6 +12,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from perfusio_jax._core import FORECAST_SPECIES, Array, ArrayLike, ConfigError, Float, Scalar
 
@@ -58,12 +60,21 @@ class TargetSpec(eqx.Module):
                 default, and 1 for a target of zero.
 
         Raises:
-            ConfigError: If the index is not a position in `FORECAST_SPECIES`.
+            ConfigError: If the index is not a position in `FORECAST_SPECIES`, or target, weight
+                or scale are unusable.
         """
         if not 0 <= int(species_index) < len(FORECAST_SPECIES):
             raise ConfigError(
                 f"species_index {species_index} is not in 0..{len(FORECAST_SPECIES) - 1}; "
                 f"the forecast species are {', '.join(FORECAST_SPECIES)}."
+            )
+        given = [v for v in (target, weight, scale) if not isinstance(v, Tracer) and v is not None]
+        finite = all(np.isfinite(np.asarray(v, float)).all() for v in given)
+        if not finite or (not isinstance(weight, Tracer) and not float(weight) >= 0):  # type: ignore[arg-type]
+            raise ConfigError(
+                f"target={target}, weight={weight}, scale={scale} were given for "
+                f"{FORECAST_SPECIES[int(species_index)]}; they must be finite, the weight not "
+                "negative."
             )
         self.species_index = int(species_index)
         self.target = _scalar(target)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from perfusio_jax._core import Array, Bool, DataError, Float
 from perfusio_jax.metrics import epsilon_indicator as epsilon_indicator
@@ -69,21 +70,27 @@ def hypervolume_gradient(Y: Any, ref_point: Any) -> Float[Array, "N m"]:
             f"Y has shape {Y.shape} and ref_point {ref_point.shape}; they must be (N, m) and (m,)."
         )
     if Y.shape[1] <= 3:
-        return jax.grad(lambda points: hypervolume(points, ref_point))(Y)
-    counts = compute_pareto_front(Y) & jnp.all(Y > ref_point[None, :], axis=1)
-    slopes = jnp.zeros_like(Y)
-    for i in jnp.flatnonzero(counts).tolist():
-        for k in range(Y.shape[1]):
-            slopes = slopes.at[i, k].set(_face(Y[counts], Y[i], ref_point, k))
-    return slopes
+        return _gradient(Y, ref_point)
+    counts = np.asarray(compute_pareto_front(Y) & jnp.all(Y > ref_point[None, :], axis=1))
+    points, corner = np.asarray(Y), np.asarray(ref_point)
+    slopes = np.zeros_like(points)
+    for i in np.flatnonzero(counts):
+        for k in range(points.shape[1]):
+            slopes[i, k] = _face(points[counts], points[i], corner, k)
+    return jnp.asarray(slopes)
 
 
-def _face(front: Array, point: Array, ref_point: Array, k: int) -> Array:
+@jax.jit
+def _gradient(Y: Array, ref_point: Array) -> Array:
+    return jax.grad(lambda points: hypervolume(points, ref_point))(Y)
+
+
+def _face(front: np.ndarray, point: np.ndarray, ref_point: np.ndarray, k: int) -> float:
     """Area of the face of a point's box across objective k that nobody else covers."""
-    keep = [j for j in range(front.shape[1]) if j != k]
-    columns = jnp.asarray(keep)
-    above = front[front[:, k] > point[k]][:, columns]
-    own = point[columns]
-    covered = jnp.minimum(above, own[None, :])
-    whole = jnp.prod(own - ref_point[columns])
-    return whole - (hypervolume(covered, ref_point[columns]) if above.shape[0] else 0.0)
+    from moocore import hypervolume as volume
+
+    rest = np.delete(np.arange(front.shape[1]), k)
+    own, corner = point[rest], ref_point[rest]
+    covered = np.minimum(front[front[:, k] > point[k]][:, rest], own[None, :])
+    whole = float(np.prod(own - corner))
+    return whole - (float(volume(covered, ref=corner, maximise=True)) if len(covered) else 0.0)

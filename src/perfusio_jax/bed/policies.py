@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import equinox as eqx
 import jax
@@ -37,14 +37,20 @@ from perfusio_jax.bed.criteria import ProcessOFV
 from perfusio_jax.bed.explanations import by_species
 from perfusio_jax.bed.explanations import explain as explain
 from perfusio_jax.bed.objectives import TargetSpec, TargetTrackingOFV, hybrid_functions
+from perfusio_jax.bed.progress import Say, compiling, in_words, tell, telling
 from perfusio_jax.bed.recommend import (
     ROLLOUT_SETTINGS,
     SINGLE_OBJECTIVE,
     Preferences,
     RecommendInfo,
+    decision_seconds,
 )
 from perfusio_jax.bed.recommend import recommend as recommend
-from perfusio_jax.bed.search import SearchSettings, optimise_acquisition_with_info
+from perfusio_jax.bed.search import (
+    SearchSettings,
+    describe_search,
+    optimise_acquisition_with_info,
+)
 from perfusio_jax.bed.surrogates import RolloutSurrogate
 
 if TYPE_CHECKING:
@@ -53,6 +59,12 @@ if TYPE_CHECKING:
 
 _RACK = 24
 """Vessels of a rack."""
+
+SCAN_PATHS = 16
+"""Paths on which a search is begun by default."""
+
+SCAN_FROM = 64
+"""Paths from which on it is begun on fewer by default."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,7 @@ class BEDPolicy:
         preferences: Preferences | None = None,
         settings: SearchSettings | None = None,
         rollout_functions: tuple[Callable, Callable] | None = None,
-        n_scan_paths: int | None = None,
+        n_scan_paths: int | Literal["auto"] | None = "auto",
         ofv: TargetTrackingOFV | ProcessOFV | None = None,
         chance: Chance = None,
     ):
@@ -162,7 +174,8 @@ class BEDPolicy:
             settings: Sizes of the roll-out search in place of `ROLLOUT_SETTINGS`.
             rollout_functions: `(draw_paths, rollout)` in place of those of
                 `perfusio_jax.hybrid`.
-            n_scan_paths: Paths on which a search is begun; see `recommend`. All if None.
+            n_scan_paths: Paths on which a search is begun; see `recommend`. None: all of them.
+                By default `SCAN_PATHS` if there are `SCAN_FROM` paths or more.
             ofv: Objective in place of tracking `targets`; its horizon applies.
             chance: Constraints in place of `viability_min` alone.
 
@@ -178,7 +191,9 @@ class BEDPolicy:
             raise ConfigError(f"n_paths={n_paths} was given; at least one path is needed.")
         self.hybrid, self.design_space = hybrid, design_space
         self.acqf_name, self.allow_write = acqf_name, bool(allow_write)
-        if n_scan_paths is not None and not 1 <= n_scan_paths <= n_paths:
+        if n_scan_paths == "auto":
+            n_scan_paths = SCAN_PATHS if n_paths >= SCAN_FROM else None
+        elif n_scan_paths is not None and not 1 <= n_scan_paths <= n_paths:
             raise ConfigError(f"n_scan_paths={n_scan_paths} must lie from 1 to n_paths={n_paths}.")
         if ofv is None:
             self.targets = tuple(targets) if targets else default_targets(design_space)
@@ -259,6 +274,7 @@ class BEDPolicy:
         u_plan: ArrayLike | dict[str, float] | None = None,
         timestamp: datetime | None = None,
         fixed: dict[str, float] | None = None,
+        say: Say | None = None,
     ) -> BEDDecision:
         """Recommend set-points for the next day and remember the decision.
 
@@ -276,6 +292,7 @@ class BEDPolicy:
             u_plan: Last plan, where it was not carried out; competes for the incumbent.
             timestamp: When, for the record.
             fixed: Set-points held at a value by the operator, by name.
+            say: Called with a line about how long it takes and what compiles.
 
         Returns:
             The decision, also appended to `history`.
@@ -285,24 +302,28 @@ class BEDPolicy:
                 acquisition cannot work with the surrogate.
             DataError: If the state has the wrong shape or a gap.
         """
+        _check_call(day, seed, best_f)
         now = self._set_points(u_now)
         plan = None if u_plan is None else self._set_points(u_plan)
         held = {self._position(name): value for name, value in (fixed or {}).items()}
         number = 0 if seed is None else int(seed)
-        state, face = _latent(c_current)
+        state, face, remark = _latent(c_current)
         model = self.hybrid if surrogate_model is None else surrogate_model
         is_plain = hasattr(model, "posterior") and hasattr(model, "sample")
-        if is_plain and not isinstance(model, RolloutSurrogate):
-            made = self._on_plain_surrogate(model, now, best_f, number + int(day), held)
-        else:
-            made = self._on_rollouts(model, state, (now, plan), best_f, (int(day), number), held)
+        with telling(say):
+            if is_plain and not isinstance(model, RolloutSurrogate):
+                made = self._on_plain_surrogate(model, now, best_f, number + int(day), held)
+            else:
+                tell(f"deciding: {in_words(self._seconds(model))}")
+                when = (int(day), number)
+                made = self._on_rollouts(model, state, (now, plan), best_f, when, held)
         decision = BEDDecision(
             timestamp=timestamp,
             day=int(day),
             acqf_name=self.acqf_name,
             current_state=dict(zip(STATE_ORDER, map(float, face), strict=True)),
             allow_write=self.allow_write,
-            **made,
+            **_with_remark(made, remark),
         )
         self._history = (*self._history, decision)
         return decision
@@ -314,6 +335,7 @@ class BEDPolicy:
         pending: Sequence[ReactorNow] = (),
         seed: int | None = None,
         timestamp: datetime | None = None,
+        say: Say | None = None,
     ) -> list[BEDDecision]:
         """Decide for several vessels at once, each in its own state, under one model.
 
@@ -327,6 +349,8 @@ class BEDPolicy:
             pending: Vessels whose next set-points are settled already.
             seed: Seed of paths and search; None is 0.
             timestamp: When, for the record.
+            say: Called with a line before it begins (about how long it takes), whenever
+                something compiles, and after every vessel.
 
         Returns:
             One decision per vessel, in their order.
@@ -340,6 +364,20 @@ class BEDPolicy:
             raise ConfigError("decide_rack was given no reactors; give at least one.")
         if self.acqf_name not in SINGLE_OBJECTIVE:
             raise ConfigError(self._several())
+        for vessel in (*pending, *reactors):
+            _check_call(vessel.day, seed, None)
+        with telling(say):
+            work = len(reactors) * self._seconds(self._model_of(reactors[0]))
+            tell(f"deciding for {len(reactors)} reactors: {in_words(work)}")
+            return self._rack(reactors, pending, seed, timestamp)
+
+    def _rack(
+        self,
+        reactors: Sequence[ReactorNow],
+        pending: Sequence[ReactorNow],
+        seed: int | None,
+        timestamp: datetime | None,
+    ) -> list[BEDDecision]:
         number = 0 if seed is None else int(seed)
         everyone = [*pending, *reactors]
         draw_paths, rollout = hybrid_functions(self._functions)
@@ -355,7 +393,7 @@ class BEDPolicy:
         for place, vessel in enumerate(everyone):
             mine = jax.random.fold_in(noise_key, place)
             paths = _own_noise(shared, key=mine)
-            state, face = _latent(vessel.c_current)
+            state, face, remark = _latent(vessel.c_current)
             c0 = match_particles(state, self.n_paths, key=jax.random.fold_in(mine, 1))
             ofv, model = self._ofv_of(vessel), self._model_of(vessel)
             now = self._set_points(vessel.u_now)
@@ -400,9 +438,10 @@ class BEDPolicy:
                         current_state=dict(zip(STATE_ORDER, map(float, face), strict=True)),
                         allow_write=self.allow_write,
                         reactor_id=vessel.reactor_id,
-                        **made,
+                        **_with_remark(made, remark),
                     )
                 )
+                tell(f"{len(decisions)} of {len(reactors)} reactors decided")
             if place + 1 < len(everyone):
                 held = RolloutSurrogate(
                     model=model,
@@ -416,6 +455,18 @@ class BEDPolicy:
                 )
                 taught = _learn(held, u, taught, jnp.asarray(place))
         return decisions
+
+    def _seconds(self, model: Any) -> float:
+        """About how long one decision on roll-outs takes, once compiled [s]."""
+        held = model.model if isinstance(model, RolloutSurrogate) else model
+        return decision_seconds(
+            held,
+            self._settings,
+            len(self._names),
+            self.n_paths,
+            self.n_scan_paths or 0,
+            self.ofv.horizon,
+        )
 
     def _model_of(self, vessel: ReactorNow) -> Any:
         model = self.hybrid if vessel.model is None else vessel.model
@@ -537,7 +588,7 @@ class BEDPolicy:
         return {
             "recommended_controls": self._named(candidates[0]),
             "acqf_value": float(values[0]),
-            "explanation": {"search": report},
+            "explanation": {"search": report, "remarks": list(describe_search(info)[:-1])},
         }
 
     def _named(self, u: Array) -> dict[str, float]:
@@ -634,6 +685,7 @@ def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[
 @eqx.filter_jit
 def _drawn(draw_paths: Callable, model: Any, n: int, key: Array) -> Any:
     """Paths of a model; uncompiled, drawing them takes longer than rolling them out."""
+    compiling(f"the draw of {n} paths")
     return draw_paths(model, n, key=key)
 
 
@@ -657,13 +709,43 @@ def _learn(held: RolloutSurrogate, u: Array, taught: Array, place: Array) -> Arr
     return taught.at[:, place].set(jnp.where(is_new, new / jnp.where(is_new, size, 1.0), 0.0))
 
 
-def _latent(c_current: Any) -> tuple[Array, np.ndarray]:
-    """Latent state (samples or one), and the measured face for the record."""
+def _check_call(day: Any, seed: int | None, best_f: float | None) -> None:
+    if not float(day) >= 0:
+        raise ConfigError(f"day={day} was given; process days count from 0.")
+    if seed is not None and seed < 0:
+        raise ConfigError(f"seed={seed} was given; a seed is an integer from 0.")
+    if best_f is not None and not np.isfinite(best_f):
+        raise ConfigError(
+            f"best_f={best_f} was given; it must be a finite score, or None for the better of the "
+            "set-points in force and the last plan."
+        )
+
+
+def _with_remark(made: dict[str, Any], remark: str) -> dict[str, Any]:
+    if remark:
+        explanation = made["explanation"]
+        made["explanation"] = {**explanation, "remarks": [remark, *explanation["remarks"]]}
+    return made
+
+
+def _latent(c_current: Any) -> tuple[Array, np.ndarray, str]:
+    """Latent state (samples or one), the measured face for the record, and a remark."""
     from perfusio_jax.chemistry import from_balanced, to_balanced
 
     if hasattr(c_current, "particles"):
-        particles = jnp.asarray(c_current.particles, float)
-        return particles, np.asarray(from_balanced(jnp.mean(particles, axis=0)))
+        particles = np.asarray(c_current.particles, float)
+        if particles.ndim != 2 or particles.shape[0] == 0:
+            raise DataError(
+                f"the belief holds particles of shape {particles.shape}; they must be (N, 9), at "
+                "least one."
+            )
+        is_whole = np.isfinite(particles).all(axis=1)
+        n, lost, remark = len(particles), int((~is_whole).sum()), ""
+        if 0 < lost < n:
+            particles = particles[is_whole]
+            remark = f"{lost} of {n} particles of the belief were not finite and were left out."
+        face = from_balanced(jnp.asarray(particles.mean(axis=0)))
+        return jnp.asarray(particles), np.asarray(face), remark
     face = jnp.asarray(c_current, float)
     if face.shape != (len(STATE_ORDER),):
         raise DataError(
@@ -676,4 +758,4 @@ def _latent(c_current: Any) -> tuple[Array, np.ndarray]:
             f"c_current lacks {', '.join(missing)}; a state with gaps must be filtered first: "
             "pass the belief of `perfusio_jax.hybrid.filter_step`."
         )
-    return to_balanced(face), np.asarray(face)
+    return to_balanced(face), np.asarray(face), ""

@@ -241,6 +241,11 @@ def make_polytope(lower: Any, upper: Any, A: Any = None, b: Any = None) -> Polyt
             f"linear constraints A {rows.shape} and b {sides.shape} do not fit {low.size} "
             "coordinates; A must be (m, d) and b (m,)."
         )
+    if not (np.isfinite(rows).all() and np.isfinite(sides).all()):
+        raise ConfigError(
+            f"linear constraints A {rows.tolist()}, b {sides.tolist()} were given; every number "
+            "must be finite. Leave a row out that limits nothing."
+        )
     inner = _inner_point(low, high, rows, sides)
     arrays = (jnp.asarray(v) for v in (low, high, rows, sides, inner))
     return Polytope(*arrays)

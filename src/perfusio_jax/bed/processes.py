@@ -156,6 +156,11 @@ class ProcessSurrogate(eqx.Module):
 
     def _kernel(self, X: Array) -> Array:
         """Prior covariance of training inputs and candidates `(m,N,n)`."""
+        if X.ndim != 2 or X.shape[1] != self.X.shape[1]:
+            raise ConfigError(
+                f"points of shape {X.shape} were given to a process of {self.X.shape[1]} inputs; "
+                "they must be (n, d), one coordinate per input."
+            )
         return _matern52(self.X, X, self.lengthscale, self.variance)
 
     def _mean(self, kernel: Array) -> Array:
@@ -348,7 +353,7 @@ def gaussian_processes(
 
 def _build(X: Any, Y: Array, hyper: tuple[Any, ...], *, is_single: bool) -> ProcessSurrogate:
     X = jnp.asarray(X, float)
-    if X.ndim != 2 or Y.ndim != 2 or Y.shape[0] != X.shape[0]:
+    if X.ndim != 2 or Y.ndim != 2 or Y.shape[0] != X.shape[0] or X.shape[0] == 0:
         raise ConfigError(
             f"X has shape {X.shape} and Y {Y.shape}; they must be (N, d) and (N, m) with the same "
             "N, at least one."
@@ -366,7 +371,31 @@ def _build(X: Any, Y: Array, hyper: tuple[Any, ...], *, is_single: bool) -> Proc
     variance, noise, constant = (
         jnp.broadcast_to(jnp.ravel(v), (m,)) for v in (variance, noise, constant)
     )
-    return _condition(X, Y, (lengthscale, variance, noise, constant), is_single)
+    made = _condition(X, Y, (lengthscale, variance, noise, constant), is_single)
+    if not is_traced and not isinstance(made.weights, Tracer):
+        _check_process(made)
+    return made
+
+
+def _check_process(made: ProcessSurrogate) -> None:
+    is_usable = (
+        jnp.all(made.lengthscale > 0)
+        & jnp.all(made.variance > 0)
+        & jnp.all(made.noise >= 0)
+        & jnp.all(jnp.isfinite(made.constant))
+    )
+    if not bool(is_usable):
+        raise ConfigError(
+            f"hyper-parameters lengthscale {made.lengthscale.tolist()}, variance "
+            f"{made.variance.tolist()}, noise {made.noise.tolist()}, constant "
+            f"{made.constant.tolist()} were given; length scales and variances must be above zero, "
+            "the noise not below, the constants finite."
+        )
+    if not bool(jnp.all(jnp.isfinite(made.weights))):
+        raise ConfigError(
+            "the covariance of the training points is not positive definite: points that lie on "
+            "one another need noise; give `noise` above zero, or leave repeats out."
+        )
 
 
 @eqx.filter_jit

@@ -35,6 +35,7 @@ from perfusio_jax.bed.criteria import ProcessOFV
 from perfusio_jax.bed.draws import Draws
 from perfusio_jax.bed.objectives import Rollout, TargetTrackingOFV
 from perfusio_jax.bed.polytope import Polytope, make_polytope
+from perfusio_jax.bed.progress import compiling, rollout_seconds
 from perfusio_jax.bed.sampling import sobol_points
 from perfusio_jax.bed.search import (
     SearchInfo,
@@ -162,6 +163,8 @@ class RecommendInfo(NamedTuple):
     """Set-points that moved as far as the rate limit allows."""
     linear_active: Bool[Array, "m"]
     """Linear constraints that hold the recommendation back."""
+    is_outside: Bool[Array, "d"]
+    """Set-points in force outside the limits: they cannot stay."""
     is_fallback: Bool[Array, ""]
     """True if nothing finite was found and the set-points in force are kept."""
     search: SearchInfo
@@ -285,6 +288,32 @@ def recommend(
             is_leaf=lambda leaf: leaf is None,
         )
     return _decide((surrogate, quick), (box, limits, raw), known, rule, settings)
+
+
+def decision_seconds(
+    model: Any, settings: SearchSettings, n_controls: int, n_paths: int, n_scan: int, horizon: int
+) -> float:
+    """About how long one decision takes on one core, once compiled [s].
+
+    Args:
+        model: Hybrid model.
+        settings: Sizes of the search.
+        n_controls: Set-points searched.
+        n_paths: Paths.
+        n_scan: Paths on which the search is begun; 0 if there is no such part.
+        horizon: Days ahead [d].
+    """
+    gradient = 1 + (n_controls if settings.derivative == "difference" else 3)
+    ends, last = settings.n_restarts + 2, _room(n_controls)
+    # about a third of the trial points are refused, and their differences not taken
+    climb = 0.65 * gradient * settings.max_rounds
+    if not n_scan:
+        count = settings.n_raw_samples + ends * climb + last
+        return count * rollout_seconds(model, n_paths, horizon)
+    few = settings.n_raw_samples + 0.65 * gradient * ends * SCAN_ROUNDS
+    return few * rollout_seconds(model, n_scan, horizon) + (ends + climb + last) * (
+        rollout_seconds(model, n_paths, horizon)
+    )
 
 
 class _Rule(eqx.Module):
@@ -451,9 +480,14 @@ def _report(
         at_upper=u >= limits.upper + limits.soft_margin_upper - tolerance,
         at_rate_limit=(moved >= limits.max_change - tolerance) & (moved > 0),
         linear_active=slack <= 1e-6 * jnp.linalg.norm(limits.A, axis=1),
+        is_outside=(u_now < box.lower - tolerance) | (u_now > box.upper + tolerance),
         is_fallback=~jnp.isfinite(found.value),
         search=found.search,
     )
+
+
+def _on_paths(surrogate: RolloutSurrogate) -> str:
+    return f" on {surrogate.c0.shape[0]} paths" if surrogate.c0.ndim > 1 else ""
 
 
 @eqx.filter_jit
@@ -467,6 +501,7 @@ def _forecasts(
 ) -> tuple[Float[Array, "N S"], Outlook]:
     """Scores per path and forecasts at the first points of a table; the rest stays zero."""
     table, n = points
+    compiling(f"the forecast{_on_paths(surrogate)}")
 
     def one(x: Array) -> tuple[Array, Outlook]:
         trajectories = surrogate.trajectories(x)
@@ -495,6 +530,7 @@ def _climb(
     `samples` are those of the known points (the third entry of `seen`, if they are no starts)
     and of the others.
     """
+    compiling(f"the search{_on_paths(surrogate)}")
     starting, points = seen[0], seen[1]
     n_known, n = seen[-1].shape[0] if len(seen) == 3 else starting.shape[0], points.shape[0]
     means = jnp.mean(samples[:n_known], axis=1)

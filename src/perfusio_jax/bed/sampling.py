@@ -28,8 +28,10 @@ def sobol_points(n: int, d: int, *, seed: int) -> Float[np.ndarray, "n d"]:
         Points in [0, 1).
 
     Raises:
-        ConfigError: If `n` is below one or the dimension is out of range.
+        ConfigError: If `n` is below one, the dimension is out of range or the seed is negative.
     """
+    if seed < 0:
+        raise ConfigError(f"seed={seed} was given; a seed is an integer from 0.")
     if n < 1 or not 1 <= d <= _MAX_SOBOL_DIMENSION:
         raise ConfigError(
             f"sobol_points was asked for {n} points in {d} dimensions; it gives at least 1 point "
