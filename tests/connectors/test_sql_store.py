@@ -158,6 +158,21 @@ def test_24_reactors_and_two_experiments_do_not_mix(make):
     assert read(make("R05"), 1).values == {"VCD": 5.0}
 
 
+def test_24_reactors_at_once_through_stores_of_their_own(make):
+    stores = [make(f"R{n:02d}") for n in range(24)]
+
+    async def cycle(n: int) -> None:
+        await stores[n].write_setpoints({"temperature": 36.0 + n / 100})
+        assert await stores[n].read_setpoints() == {"temperature": 36.0 + n / 100}
+        await asyncio.to_thread(stores[n].write_sample, 1, {"VCD": float(n)})
+        assert await stores[n].read_sample(1) == {"VCD": float(n)}
+
+    async def main() -> None:
+        await asyncio.gather(*(cycle(n) for n in range(24)))
+
+    asyncio.run(main())
+
+
 def test_a_reactor_nobody_wrote_to_names_those_there_are(make):
     make("R1").write_sample(1, {"VCD": 2.0})
     with pytest.raises(SampleNotReady, match="no sample of R9 .*has reactors R1"):

@@ -12,6 +12,9 @@ from . import sql_schema as schema
 from .sql_engine import Database
 from .sql_records import check_name
 
+CHUNK = 400
+"""Rows per statement; SQLite allows some thousand parameters."""
+
 
 class Rows:
     """What the store and its archive share: whose rows they are, and how each is stored once.
@@ -136,24 +139,44 @@ class Rows:
             if model_sha256 is not None:
                 owner["model_run_id"] = self._model_run(connection, model_sha256)
             n_new = 0
-            for row in rows:
-                same = [table.c[n] == row[n] for n in key]
-                same += [table.c[n] == v for n, v in owner.items() if n != "model_run_id"]
-                known = connection.execute(sa.select(table).where(*same)).mappings().first()
-                if known is None:
-                    connection.execute(table.insert().values({**row, **owner, **(stamps or {})}))
-                    n_new += 1
-                    continue
-                differing = [n for n, v in row.items() if known[n] != v]
-                if differing:
-                    name = ", ".join(f"{n} {row[n]}" for n in key)
-                    raise DataError(
-                        f"{table.name} holds another entry of {name}; it differs in "
-                        f"{', '.join(differing)}."
-                    )
+            for start in range(0, len(rows), CHUNK):
+                part = rows[start : start + CHUNK]
+                known = self._known(connection, table, key, owner, part)
+                new: list[dict[str, Any]] = []
+                for row in part:
+                    name = tuple(row[n] for n in key)
+                    if name not in known:
+                        known[name] = row
+                        new.append({**row, **owner, **(stamps or {})})
+                        continue
+                    differing = [n for n, v in row.items() if known[name][n] != v]
+                    if differing:
+                        raise DataError(
+                            f"{table.name} holds another entry of "
+                            f"{', '.join(f'{n} {row[n]}' for n in key)}; it differs in "
+                            f"{', '.join(differing)}."
+                        )
+                if new:
+                    connection.execute(table.insert(), new)
+                n_new += len(new)
             return n_new
 
         return self.database.call(work, is_write=True)
+
+    def _known(
+        self,
+        connection: sa.Connection,
+        table: sa.Table,
+        key: Sequence[str],
+        owner: Mapping[str, Any],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+        """Rows that are there already, by their key."""
+        hashed = next(n for n in ("key", "model_sha256") if n in key)
+        whose = [table.c[n] == v for n, v in owner.items() if n != "model_run_id"]
+        query = sa.select(table).where(*whose, table.c[hashed].in_([row[hashed] for row in rows]))
+        found = connection.execute(query).mappings()
+        return {tuple(row[n] for n in key): {str(n): v for n, v in row.items()} for row in found}
 
     def _model_run(self, connection: sa.Connection, model_sha256: str) -> int:
         table = schema.model_run

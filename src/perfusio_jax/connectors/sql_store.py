@@ -26,9 +26,7 @@ from .base import (
 )
 from .sql_archive import SQLArchive
 from .sql_records import check_name, clean, from_row, merge, record_of, to_row
-
-_CHUNK = 400
-"""Samples per statement; SQLite allows some thousand parameters."""
+from .sql_rows import CHUNK
 
 
 class SQLStore(SQLArchive, BioreactorConnectorBase):
@@ -158,8 +156,8 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         def work(connection: sa.Connection) -> list[Stored]:
             reactor = self._reactor(connection)
             fates: list[Stored] = []
-            for start in range(0, len(ready), _CHUNK):
-                part = ready[start : start + _CHUNK]
+            for start in range(0, len(ready), CHUNK):
+                part = ready[start : start + CHUNK]
                 known = self._newest(connection, reactor, kind, [r.time_h for r in part])
                 rows: list[dict[str, Any]] = []
                 for record in part:
