@@ -330,7 +330,7 @@ def run(
         float | None, typer.Option(min=0.0, help="How long to wait for a sample [s].")
     ] = None,
 ) -> None:
-    """Run the twin on a folder or a file; Ctrl-C ends it after the present day."""
+    """Run the twin on a folder or a file; Ctrl-C ends it, and nothing more is written."""
     set_up_jax()
     from perfusio_jax.demo.twin_run import run_twin
 
@@ -553,14 +553,236 @@ def opcua_certificates(
         typer.echo(f"{name}: {pair.certificate}, {pair.key} (SHA-256 {pair.fingerprint})")
 
 
+RunPlace = Annotated[Path, typer.Argument(help="Run folder, or its twin.toml.")]
+Actor = Annotated[str | None, typer.Option("--by", help="Your name; that of your account.")]
+Vessel = Annotated[str | None, typer.Option("--reactor", help="Only this vessel.")]
+
+
+@app.command()
+def status(place: RunPlace) -> None:
+    """Say where a run stands: days, mode, open writes, what waits for approval, alarms."""
+    from perfusio_jax.twin.commands import find_runs
+    from perfusio_jax.twin.commands import status as status_of
+
+    for folder in find_runs(_run_folder(place)):
+        for line in status_of(folder):
+            typer.echo(str(line))
+
+
+@app.command()
+def approve(
+    place: RunPlace,
+    role: Annotated[str, typer.Option("--as", help="Role in which you approve.")],
+    decision: Annotated[int | None, typer.Option(help="Its number, from status.")] = None,
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse it instead.")] = False,
+    actor: Actor = None,
+    reactor: Vessel = None,
+) -> None:
+    """Approve the set-points a running twin waits with, or refuse them."""
+    from perfusio_jax.twin.commands import find_runs, send, waiting_decision
+
+    for folder in find_runs(_run_folder(place)):
+        if decision is None:
+            reactor, standing = waiting_decision(folder, reactor)
+            decision = standing.id
+        kind = "reject" if reject else "approve"
+        details = {"decision": decision}
+        send(folder, kind, actor=_me(actor), role=role, payload=details, reactor_id=reactor)
+        typer.echo(f"decision {decision}: {kind} by {_me(actor)} as {role}, for the twin to count")
+        return
+
+
+@app.command()
+def stop(place: RunPlace, actor: Actor = None, reactor: Vessel = None) -> None:
+    """Stop a running twin: nothing more is written from within a second on."""
+    from perfusio_jax.twin.commands import find_runs, is_running, send
+
+    running = [f for f in find_runs(_run_folder(place)) if is_running(f)]
+    if not running:
+        raise ConfigError(f"{place} is not running; there is nothing to stop.")
+    for folder in running:
+        for name, _ in send(folder, "stop", actor=_me(actor), reactor_id=reactor):
+            typer.echo(f"{name}: asked to stop")
+
+
+@app.command()
+def tell(
+    place: RunPlace,
+    what: Annotated[
+        str,
+        typer.Argument(help="manual, automatic, arm, disarm, acknowledge or suppress."),
+    ],
+    alarm: Annotated[int | None, typer.Option(help="Number of an alarm, from status.")] = None,
+    hours: Annotated[float, typer.Option(help="How long an alarm is suppressed [h].")] = 8.0,
+    reason: Annotated[str, typer.Option(help="Why, for the audit trail.")] = "",
+    actor: Actor = None,
+    reactor: Vessel = None,
+) -> None:
+    """Tell a twin something: take a reactor over by hand, disarm it, acknowledge an alarm."""
+    from perfusio_jax.twin.commands import find_runs, send
+
+    allowed = ("manual", "automatic", "arm", "disarm", "acknowledge", "suppress")
+    if what not in allowed:
+        raise ConfigError(f"{what!r} is unknown; allowed are {', '.join(allowed)}.")
+    details: dict[str, Any] = {"reason": reason} if reason else {}
+    if what in ("acknowledge", "suppress"):
+        if alarm is None:
+            raise ConfigError(f"{what} needs --alarm, its number as status shows it.")
+        details |= {"alarm": alarm, "hours": hours}
+    for folder in find_runs(_run_folder(place)):
+        for name, _ in send(folder, what, actor=_me(actor), payload=details, reactor_id=reactor):
+            typer.echo(f"{name}: {what}, for the twin to carry out")
+
+
+@app.command()
+def replay(
+    what: Annotated[Path, typer.Argument(help="twin.toml or its folder.")], reactor: Vessel = None
+) -> None:
+    """Decide a whole run again from its journal; exit code 6 if a byte comes out otherwise."""
+    set_up_jax()
+    from perfusio_jax.demo.twin_replay import replay_run
+
+    if not replay_run(what, reactor_id=reactor, console=_console()):
+        raise typer.Exit(6)
+
+
+@app.command()
+def report(
+    place: RunPlace,
+    out: Annotated[Path | None, typer.Option(help="Markdown file; else it is printed.")] = None,
+) -> None:
+    """Sum a run up from its journal and audit trail: days, writes, faults met, alarms."""
+    from perfusio_jax.twin.commands import find_runs
+    from perfusio_jax.twin.summary import summarise
+
+    text = "\n".join(summarise(folder) for folder in find_runs(_run_folder(place)))
+    if out is None:
+        typer.echo(text)
+        return
+    _writable(out)
+    out.write_text(text, encoding="utf-8")
+    typer.echo(f"report: {out}")
+
+
+@app.command()
+def keygen(
+    path: Annotated[Path, typer.Argument(help="File of the private key; must not be there.")],
+) -> None:
+    """Make a key that signs audit trails; the public half goes beside it, with .pub appended."""
+    from perfusio_jax.twin import generate_key
+
+    _writable(path)
+    signer = generate_key(path)
+    typer.echo(f"key {signer.key_id}: {path} (private, mode 0600), {path}.pub (public)")
+
+
+rl = typer.Typer(
+    help="Policies that track several references, and what they are measured against.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(rl, name="rl")
+
+RlOut = Annotated[Path, typer.Option(help="Folder; trainings found in it are resumed.")]
+RlEpochs = Annotated[int | None, typer.Option(min=1, help="Most epochs; the case's own.")]
+RlEpisodes = Annotated[int, typer.Option(min=2, help="Episodes per epoch.")]
+
+
+def _rl_case(case: int, out: Path, seed: int, epochs: int | None, episodes: int) -> None:
+    _writable(out, is_folder=True)
+    set_up_jax()
+    from perfusio_jax.report.tracking import run_case
+
+    run_case(case, out, seed=seed, epochs=epochs, episodes=episodes, console=_console())
+
+
+@rl.command()
+def case1(
+    out: RlOut = Path("runs/rl"),
+    seed: Seed = 0,
+    epochs: RlEpochs = None,
+    episodes: RlEpisodes = 500,
+) -> None:
+    """Four pairs of set-points, both returns."""
+    _rl_case(1, out, seed, epochs, episodes)
+
+
+@rl.command()
+def case2(
+    out: RlOut = Path("runs/rl"),
+    seed: Seed = 0,
+    epochs: RlEpochs = None,
+    episodes: RlEpisodes = 500,
+) -> None:
+    """Two pairs of trajectories, both returns."""
+    _rl_case(2, out, seed, epochs, episodes)
+
+
+@rl.command()
+def case3(
+    out: RlOut = Path("runs/rl"),
+    seed: Seed = 0,
+    epochs: RlEpochs = None,
+    episodes: RlEpisodes = 500,
+) -> None:
+    """Set-points with uncertain starts and constants."""
+    _rl_case(3, out, seed, epochs, episodes)
+
+
+@rl.command()
+def case4(
+    out: RlOut = Path("runs/rl"),
+    seed: Seed = 0,
+    epochs: RlEpochs = None,
+    episodes: RlEpisodes = 500,
+) -> None:
+    """Trajectories with uncertain starts and constants."""
+    _rl_case(4, out, seed, epochs, episodes)
+
+
+@rl.command()
+def screen(
+    out: RlOut = Path("runs/rl"),
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 500,
+    episodes: RlEpisodes = 500,
+) -> None:
+    """Thirteen learning schemes on four pairs of set-points, ranked."""
+    _writable(out, is_folder=True)
+    set_up_jax()
+    from perfusio_jax.report.tracking import run_screening
+
+    run_screening(out, seeds=seeds, epochs=epochs, episodes=episodes, console=_console())
+
+
+@rl.command()
+def compare(
+    case: Annotated[int, typer.Option(min=1, max=4, help="Control case.")] = 3,
+    out: RlOut = Path("runs/rl"),
+    seed: Seed = 0,
+    epochs: RlEpochs = None,
+    episodes: RlEpisodes = 500,
+) -> None:
+    """Policies beside PID and model-predictive control on one case."""
+    _writable(out, is_folder=True)
+    set_up_jax()
+    from perfusio_jax.report.tracking import run_comparison
+
+    run_comparison(case, out, seed=seed, epochs=epochs, episodes=episodes, console=_console())
+
+
 @app.command("verify-audit")
 def verify_audit_command(
     where: Annotated[Path, typer.Argument(help="Run folder or audit.jsonl.")],
+    key: Annotated[
+        list[Path] | None, typer.Option(help="Public key that must have signed; may repeat.")
+    ] = None,
 ) -> None:
     """Check an audit trail record by record; exit code 5 if it does not verify."""
-    from perfusio_jax.twin import verify_audit
+    from perfusio_jax.twin import load_public_key, verify_audit
 
-    report = verify_audit(where)
+    trusted = [load_public_key(path) for path in key] if key else None
+    report = verify_audit(where, trusted=trusted)
     typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(5)
@@ -612,6 +834,30 @@ def in_words(error: BaseException) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror[0].lower()}{error.strerror[1:]}."
     return str(error)
+
+
+def _run_folder(place: Path) -> Path:
+    """The folder with a run's records, from itself or from its configuration."""
+    if not place.exists():
+        raise ConfigError(f"{place} does not exist.")
+    if (place / "journal.sqlite").exists() or (place.is_dir() and not _toml_in(place)):
+        return place
+    from perfusio_jax.demo.twin_run import read_settings
+
+    settings, base = read_settings(place)
+    folder = base / str(settings["twin"].get("folder", "."))
+    return folder if folder.exists() else base
+
+
+def _toml_in(folder: Path) -> bool:
+    return (folder / "twin.toml").exists() or (folder / "config.toml").exists()
+
+
+def _me(name: str | None) -> str:
+    """Who gives a command: the name given, or the account's."""
+    import getpass
+
+    return name or getpass.getuser()
 
 
 def _assignments(items: list[str]) -> dict[str, float]:

@@ -176,7 +176,7 @@ class DigitalTwin:
         self.timings: list[dict[str, float]] = []
         """Seconds each part of each cycle took."""
         self.log_dir = Path.cwd() if log_dir is None else Path(log_dir)
-        runtime = system_runtime(clock)
+        self.runtime = runtime = system_runtime(clock)
         self._files = open_run(
             self.log_dir,
             run_id=run_id,

@@ -215,6 +215,11 @@ class ReactorLoop:
                 raise StopRun(f"stopped on day {day}")
             return
 
+    @property
+    def runtime(self) -> Runtime:
+        """Clocks and threads."""
+        return self._rt
+
     def stop(self) -> None:
         """Ask for the end: nothing more is written; a cycle at hand ends without its write."""
         self.attendant.stop("this program")

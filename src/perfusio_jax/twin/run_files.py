@@ -84,13 +84,15 @@ def writer_lock(connector: Any, reactor_id: str) -> FileLock | None:
     """The lock of one reactor on this host, whatever folder a twin keeps its records in.
 
     Args:
-        connector: Says in `writer_key` what device it writes to, or has a `setpoint_log`.
+        connector: Says in `writer_key` what device it writes to, or has a `setpoint_log` or an
+            `url`.
         reactor_id: Vessel.
 
     Returns:
         The lock, not taken yet; `None` if the connector has no name others could share.
     """
-    place = getattr(connector, "writer_key", None) or getattr(connector, "setpoint_log", None)
+    names = ("writer_key", "setpoint_log", "url")
+    place = next((v for n in names if (v := getattr(connector, n, None))), None)
     if place is None:
         return None
     if isinstance(place, Path):

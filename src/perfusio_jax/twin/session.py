@@ -32,6 +32,9 @@ class Session:
     strays: dict[str, list[float]] = field(default_factory=dict)
     """Values sent without known effect: one that turns up later is ours, not an operator's."""
 
+    before: dict[str, float | None] = field(default_factory=dict)
+    """Read-back before the write that is open: what it is compared with."""
+
     @property
     def mode(self) -> str:
         """One word for people: "manual", "armed" or "disarmed"."""
@@ -93,9 +96,11 @@ class Session:
         for name, value in intent.setpoints.items():
             if name in missing or read_back.get(name) is None:
                 self.strays.setdefault(name, []).append(value)
-            else:
-                self.plan[name] = value
-                self.last_write_day = intent.day  # a part of it arrived
+                continue
+            self.plan[name] = value
+            was = self.before.get(name)
+            if was is None or operator_edits({name: was}, read_back, self.resolution):
+                self.last_write_day = intent.day  # it moved: a part of the write arrived
 
     def edits(self, read_back: Mapping[str, float | None]) -> frozenset[str]:
         """Controls somebody else moved since we last did.

@@ -226,6 +226,7 @@ class SetpointWriter:
         """
         setpoints = dict(verdict.setpoints)
         day, reactor = basis.day, self._settings.reactor_id
+        self._session.before = dict(before)
         number = await self._rt.offload(
             lambda: self._records.open_intent(decision, setpoints, lease=self.lease)
         )

@@ -1,0 +1,69 @@
+"""`perfusio-jax replay`: a run decided again from its journal."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.bed import BEDPolicy
+from perfusio_jax.hybrid import untrained_model
+from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
+from perfusio_jax.twin import GateLimits, ModelBrain, RunRecords, replay
+from perfusio_jax.twin.commands import reactors
+from perfusio_jax.twin.run_files import JOURNAL_NAME
+
+from .twin_run import RunPlan, read_plan
+
+
+def replay_run(what: Path, *, reactor_id: str | None, console: Any) -> bool:
+    """Decide every standing decision of a run again and compare bytes.
+
+    Args:
+        what: The configuration the run was made with.
+        reactor_id: Only this vessel.
+        console: Where to print.
+
+    Returns:
+        Whether everything came out the same.
+
+    Raises:
+        ConfigError: If there is no journal.
+    """
+    plan = read_plan(what)
+    is_same = True
+    with jax.default_device(plan.device):
+        for name in plan.reactors:
+            if reactor_id not in (None, name):
+                continue
+            path = plan.folder_of(name) / JOURNAL_NAME
+            if not path.is_file():
+                raise ConfigError(f"there is no journal {path}; has this run been made?")
+            with RunRecords(path) as records:
+                for known in reactors(records):
+                    initial = {**DEFAULT_CONTROLS, **plan.table.get("initial_controls", {})}
+                    report = replay(records, known, brain_of(plan), initial)
+                    console.print(f"{known}: {report}", soft_wrap=True)
+                    is_same = is_same and report.ok
+    return is_same
+
+
+def brain_of(plan: RunPlan) -> ModelBrain:
+    """A fresh brain as the run started with."""
+    space, run = plan.parts.design_space, plan.parts.run
+    volume = float(plan.table.get("volume_L", 0.25))
+    model = plan.model
+    if model is None:
+        model = untrained_model(CHOPerfusionModel(volume_L=volume))
+    limits = GateLimits.from_design_space(space)
+    change = {n: r for n, r in limits.max_rate.items() if n in space.control_names}
+    return ModelBrain(
+        model,
+        BEDPolicy(model, space, acqf_name=run.acquisition, max_change=change),
+        seed=0 if run.seed is None else run.seed,
+        volume_L=volume,
+        run_id=plan.run_id,
+        retrain_every=run.retrain_every,
+        n_paths=run.n_mc_samples,
+        mode=plan.table.get("mode", "adaptive"),
+    )
