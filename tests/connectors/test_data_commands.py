@@ -2,17 +2,20 @@
 
 import asyncio
 import csv
+import datetime as dt
 import json
 import shutil
+from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perfusio_jax.cli import main
 from perfusio_jax.connectors import FilesystemStore, SQLStore, read_campaign, write_campaign
 from perfusio_jax.connectors.spreadsheet import guard, unguard
+from perfusio_jax.connectors.sql_admin import export_samples
 from perfusio_jax.states import Trajectory
 
 GOOD = "day,VCD [1e6 cells/mL],Glc\n,,g/L\n0,0.5,6\n1,2.3,4.8\n"
@@ -147,6 +150,46 @@ def test_a_file_goes_into_a_database_and_out_again(capsys, file, empty_url, tmp_
     with (tmp_path / "out.csv").open(newline="") as table:
         for row in csv.reader(table):
             assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row)
+
+
+NUMBER = st.one_of(st.none(), st.floats(0.0, 1e12))
+NAME = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20).map(
+    str.strip
+)
+ODD = {"VCD": 5e-324, "Titer": None, "pH": 7.0}
+INSTANT = st.datetimes(
+    dt.datetime(1999, 1, 1), dt.datetime(2100, 1, 1),
+    timezones=st.sampled_from(["Europe/Berlin", "America/New_York", "UTC"]).map(ZoneInfo),
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    days=st.dictionaries(
+        st.integers(0, 60),
+        st.tuples(st.fixed_dictionaries({"VCD": NUMBER, "Titer": NUMBER, "pH": NUMBER}), INSTANT),
+        min_size=1,
+        max_size=5,
+    ),
+    reactor=NAME.filter(bool),
+    suffix=st.sampled_from([".csv", ".parquet"]),
+)
+@example(days={1: (ODD, dt.datetime(2026, 1, 1, tzinfo=dt.UTC))}, reactor='=β; "7"', suffix=".csv")
+def test_samples_go_through_database_and_file_unchanged(tmp_path_factory, days, reactor, suffix):
+    folder = tmp_path_factory.mktemp("trip")
+    store = SQLStore(f"sqlite:///{folder / 'run.db'}", "E", reactor)
+    store.create_tables()
+    for day, (sample, taken) in days.items():
+        store.write_sample(day, sample, sampled_at=taken)
+    asyncio.run(export_samples(store, folder / f"out{suffix}", [reactor]))
+    history = asyncio.run(store.read_history())
+    store.database.close()
+    file = FilesystemStore(folder / f"out{suffix}", reactor_id=reactor)
+    for old, new in zip(history, asyncio.run(file.read_rows()), strict=True):
+        assert (old.day, old.reactor_id) == (new.day, new.reactor_id)
+        assert old.values == new.values and old.tags == new.tags
+        assert old.quality == new.quality
+        assert set(old.source_times.values()) == set(new.source_times.values())
 
 
 def test_corrections_of_a_file_are_refused_or_kept_with_history(capsys, file, url):

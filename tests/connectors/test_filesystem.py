@@ -641,6 +641,17 @@ def test_zones_that_are_none_are_refused(tmp_path, settings):
 # ---------------------------------------------------------------- hostile files
 
 
+def test_a_formula_without_a_stored_value_is_missing_and_said(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["day", "VCD"], [1, 2.5], [2, "=B2*2"]):
+        book.active.append(row)
+    book.save(tmp_path / "s.xlsx")
+    file = FilesystemStore(tmp_path / "s.xlsx")
+    assert sample(file, 2) == {"VCD": None}
+    assert "row 3 holds the formula =B2*2 without a stored value" in file.report().notes[0]
+    assert sample(file, 1) == {"VCD": 2.5}
+
+
 def test_a_column_without_any_value_is_missing_everywhere_and_said(tmp_path):
     file = store(tmp_path, "day,VCD,Glc\n1,NaN,5\n2,nan,5\n")
     assert [r.values["VCD"] for r in asyncio.run(file.read_history())] == [None, None]

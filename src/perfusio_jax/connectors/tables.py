@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -298,11 +299,12 @@ def _read_excel(content: bytes, sheet: str | None) -> RawTable:
     try:
         if sheet is not None and sheet not in book.sheetnames:
             raise DataError(f"has no sheet '{sheet}'; it has {', '.join(book.sheetnames)}.")
-        page = book[sheet] if sheet is not None else book[book.sheetnames[0]]
-        rows = [list(row) for row in page.iter_rows(values_only=True)]
+        name = sheet if sheet is not None else book.sheetnames[0]
+        rows = [list(row) for row in book[name].iter_rows(values_only=True)]
     finally:
         book.close()
     table = RawTable()
+    _note_formulas(content, name, rows, table)
     if sheet is None and len(book.sheetnames) > 1:
         others = ", ".join(book.sheetnames[1:])
         table.notes.append(f"sheet '{book.sheetnames[0]}' was read; there are others: {others}")
@@ -317,6 +319,28 @@ def _read_excel(content: bytes, sheet: str | None) -> RawTable:
         table.rows.append((row + [None] * width)[:width])
         table.lines.append(line)
     return table
+
+
+def _note_formulas(content: bytes, sheet: str, rows: list[list[Any]], table: RawTable) -> None:
+    """Formulas whose value no spreadsheet has stored look like empty cells: say so."""
+    from openpyxl import load_workbook
+
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        sheets = [n for n in archive.namelist() if n.startswith("xl/worksheets/")]
+        if not any(b"<f" in archive.read(name) for name in sheets):
+            return
+    book = load_workbook(io.BytesIO(content), read_only=True, data_only=False)
+    try:
+        formulas = [list(row) for row in book[sheet].iter_rows(values_only=True)]
+    finally:
+        book.close()
+    for line, (cells, values) in enumerate(zip(formulas, rows, strict=False), start=1):
+        for cell, value in zip(cells, values, strict=False):
+            if value is None and isinstance(cell, str) and cell.startswith("="):
+                table.notes.append(
+                    f"row {line} holds the formula {cell} without a stored value, which counts as "
+                    "missing; open and save the file in a spreadsheet"
+                )
 
 
 def _not_complete(content: bytes) -> RawTable:
