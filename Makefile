@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench mutation clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/.installed
@@ -30,6 +30,11 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.simulate
+
+# Ten to twenty minutes; not part of test or check.
+mutation: $(VENV)/.installed-dev
+	$(PIP) install --quiet 'mutmut>=3.8'
+	$(BIN)/python benchmarks/mutation.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

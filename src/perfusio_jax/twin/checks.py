@@ -13,7 +13,7 @@ STUCK_AFTER: Final = 4
 JUMP_SD: Final = 6.0
 """How many standard deviations from its forecast a value may lie."""
 
-JUMP_FLOOR: Final = 0.15
+JUMP_FLOOR: Final = 0.1
 """Share of the forecast that always counts as one standard deviation: assay and model."""
 
 CONFIRMS: Final = 0.3

@@ -12,7 +12,7 @@ _NAMES: Final = re.compile(
 )
 _ADDRESS: Final = re.compile(r"(?P<start>[A-Za-z][\w+.-]*://[^\s:/@]*):(?P<secret>[^\s@/]+)@")
 _ASSIGNED: Final = re.compile(
-    r"(?P<name>\b[\w.-]*(?:password|passwd|pwd|secret|token|api_?key)[\w.-]*\s*[=:]\s*)"
+    r"(?P<name>\b[\w.-]*(?:password|passwd|pwd|secret|token|api_?key)[\w.-]*['\"]?\s*[=:]\s*)"
     r"(?P<quote>['\"]?)[^\s'\",;&]+",
     re.IGNORECASE,
 )
