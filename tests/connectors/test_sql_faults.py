@@ -120,6 +120,26 @@ def test_a_frozen_server_costs_one_time_out_and_no_thread(make, postgres):
     assert asyncio.run(store.read_setpoints()) == {}  # what was given up did not arrive late
 
 
+def test_a_statement_without_end_is_cut_off(make):
+    """`asyncio.run` waits for its threads: it would not return while one counts on."""
+    store = make(timeout_s=0.5)
+    store.write_sample(1, {"VCD": 2.0})
+    endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r"
+    with pytest.raises((DatabaseDownError, DatabaseLockedError), match="did not (answer|finish)"):
+        asyncio.run(store.database.acall(lambda c: c.exec_driver_sql(endless).scalar()))
+
+    async def give_up() -> None:
+        task = asyncio.create_task(
+            store.database.acall(lambda c: c.exec_driver_sql(endless).scalar())
+        )
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(give_up())
+    assert asyncio.run(store.read_sample(1)) == {"VCD": 2.0}
+
+
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_a_wrong_password_is_named_and_never_shown(url, monkeypatch, caplog, capsys, tmp_path):
     caplog.set_level(logging.DEBUG)
