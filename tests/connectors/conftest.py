@@ -1,5 +1,6 @@
 """Real databases for the tests of the stores: an SQLite file and a PostgreSQL server."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,8 +19,12 @@ KINDS = ("sqlite", "postgresql")
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """A PostgreSQL server with its password in the environment."""
-    if find_binaries() is None:
-        text = f"PostgreSQL is not installed. {INSTALL}"
+    text = ""
+    if importlib.util.find_spec("psycopg") is None:
+        text = "psycopg is not installed: pip install 'perfusio-jax[postgres]'"
+    elif find_binaries() is None:
+        text = f"PostgreSQL is not installed: {INSTALL}"
+    if text:
         print(text)
         if os.environ.get("CI", "").lower() == "true":
             pytest.fail(text)
