@@ -11,4 +11,8 @@ from .multiobjective import hypervolume_indicator as hypervolume_indicator
 from .multiobjective import igd_plus as igd_plus
 from .rrmse import normalisation_scale as normalisation_scale
 from .rrmse import rrmse_horizon as rrmse_horizon
+from .tracking import naae as naae
+from .tracking import nauc as nauc
+from .tracking import rank_sum as rank_sum
+from .tracking import total_naae as total_naae
 from .tracking import tracking_error as tracking_error

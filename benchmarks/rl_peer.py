@@ -1,0 +1,102 @@
+"""The publication's stack, written as fast as its parts allow: PyTorch policy, CasADi plant.
+
+The policy acts on all episodes of an epoch at once, the plant is one CVODES call per step mapped
+over the episodes on all cores, and the gradient is one backward pass over everything drawn.
+"""
+
+import itertools
+import os
+from typing import Any
+
+import casadi as ca
+import numpy as np
+import torch
+from torch import nn
+
+
+def make_step(n: int, constants: dict[str, Any], rtol: float) -> Any:
+    """One hour of `n` chemostats: (5, n) states and (2, n) lights to (5, n) states."""
+    x, light = ca.MX.sym("x", 5), ca.MX.sym("u", 2)
+    c = constants
+    share = [x[3 + i] / (x[3 + i] + c["amino_half_saturation"][i]) for i in range(2)]
+    rate = c["max_growth"] * x[0] / (x[0] + c["half_saturation"])
+    mu = [rate * s for s in share]
+    ratio = [(light[i] / c["light_half_saturation"][i]) ** c["light_exponent"][i] for i in range(2)]
+    made = [c["conversion"] * c["synthesis"][i] * ratio[i] / (1 + ratio[i]) for i in range(2)]
+    eaten = sum(c["uptake_per_biomass"][i] * mu[i] * x[1 + i] for i in range(2))
+    field = ca.vertcat(
+        c["dilution"] * (c["feed"] - x[0]) - eaten,
+        *((mu[i] - c["dilution"]) * x[1 + i] for i in range(2)),
+        *(made[i] - (mu[i] + c["degradation"][i]) * x[3 + i] for i in range(2)),
+    )
+    options = {"reltol": rtol, "abstol": 1e-2 * rtol, "max_num_steps": 100_000}
+    one = ca.integrator("hour", "cvodes", {"x": x, "p": light, "ode": field}, 0.0, 1.0, options)
+    mapped = one.map(n, "thread", os.cpu_count() or 1)
+
+    def step(states: np.ndarray, lights: np.ndarray) -> np.ndarray:
+        return np.asarray(mapped(x0=states, p=lights)["xf"])
+
+    return step
+
+
+class Policy(nn.Module):
+    """Four hidden layers of 20, leaky rectifier 0.1, heads for mean and spread."""
+
+    def __init__(self, n_observed: int = 15) -> None:
+        super().__init__()
+        sizes = [n_observed, 20, 20, 20, 20]
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise(sizes):
+            layers += [nn.Linear(a, b), nn.LeakyReLU(0.1)]
+        self.body = nn.Sequential(*layers)
+        self.mean, self.spread = nn.Linear(20, 2), nn.Linear(20, 2)
+
+    def forward(self, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and spread."""
+        hidden = self.body(seen)
+        return self.mean(hidden), nn.functional.softplus(self.spread(hidden)) + 0.01
+
+
+class Training:
+    """REINFORCE with normalised returns, the saturation return with all weights one."""
+
+    def __init__(
+        self, initial: np.ndarray, reference: np.ndarray, step: Any, n: int, learning_rate: float
+    ) -> None:
+        self.policy = Policy()
+        self.adam = torch.optim.Adam(self.policy.parameters(), lr=learning_rate)
+        self.initial, self.reference, self.step, self.n = initial, reference, step, n
+
+    def epoch(self) -> tuple[float, float]:
+        """Draw, judge, ascend; mean return and mean error."""
+        steps = self.reference.shape[0] - 1
+        x = np.repeat(self.initial[:, None], self.n, axis=1)
+        before, shares = np.zeros((self.n, 5)), np.zeros((self.n, 4))
+        seen, draws, worth, error = [], [], 0.0, 0.0
+        for k in range(steps):
+            now = np.concatenate([x[:1] / 100.0, x[1:3] / 4.0, np.log1p(x[3:]) / 5.0]).T
+            time = np.full((self.n, 1), k / steps)
+            row = np.concatenate([now, shares[:, :2], before, shares[:, 2:], time], axis=1)
+            observed = torch.as_tensor(row, dtype=torch.float32)
+            with torch.no_grad():
+                mean, spread = self.policy(observed)
+                z = mean + spread * torch.randn_like(mean)
+            share = torch.sigmoid(z).numpy().astype(float)
+            x = np.maximum(self.step(x, (0.01 * 1000.0**share).T), 0.0)
+            before, shares = now, np.concatenate([share, shares[:, :2]], axis=1)
+            seen.append(observed)
+            draws.append(z)
+            gap = x[1:3].T - self.reference[k + 1]
+            worth = worth + np.prod(27.0 / (27.0 + gap**2), axis=1)
+            error += float(np.mean(np.abs(gap) / self.reference[k + 1])) / steps
+        weight = torch.as_tensor(
+            (worth - worth.mean()) / (worth.std() + 1e-12), dtype=torch.float32
+        )
+        mean, spread = self.policy(torch.stack(seen))
+        z = torch.stack(draws)
+        log_p = torch.distributions.Normal(mean, spread).log_prob(z).sum(dim=(0, 2))
+        loss = -(weight * log_p).mean()
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+        return float(np.mean(worth)), error

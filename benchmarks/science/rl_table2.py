@@ -1,0 +1,161 @@
+"""The publication's table 2: `python -m benchmarks.science.rl_table2`.
+
+Every scenario, both returns, ten seeds. One line per finished training goes to
+`runs/science_rl_table2.csv`; started again, it goes on with what is missing. The optimum by
+gradient through the plant stands beside each scenario. `--report` prints the table.
+"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import perfusio_jax
+
+perfusio_jax.enable_x64()
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from perfusio_jax.metrics import nauc
+from perfusio_jax.rl import (
+    SCENARIOS,
+    Problem,
+    Scenario,
+    TrainSettings,
+    best_epoch_again,
+    build,
+    quadratic,
+    saturation,
+)
+from perfusio_jax.rl.baselines import find_optimum, ideal_growth, light_then_hold
+from perfusio_jax.rl.reinforce import RUNNING, begin, continue_training
+
+HEADS = (
+    "scenario", "return", "seed", "naae", "naae_sd", "naae_from_0", "last_6h", "nauc", "epochs",
+    "seconds",
+)  # fmt: skip
+RETURNS = {"saturation": saturation(27.0), "quadratic": quadratic()}
+
+
+@eqx.filter_jit
+def go_on(problem: Problem, settings: TrainSettings, state: Any, until: Any) -> Any:
+    """A chunk of epochs."""
+    return continue_training(problem, settings, state, until)
+
+
+def one(scenario: Scenario, name: str, seed: int, settings: TrainSettings) -> list[Any]:
+    """Train once and judge the best epoch."""
+    begun = time.perf_counter()
+    env, params = build(scenario)
+    problem = Problem(env, params, RETURNS[name])
+    state = begin(problem, settings, key=jax.random.key(seed))
+    while int(state.status) == RUNNING:
+        state = go_on(problem, settings, state, state.epoch + 50)
+    seen = best_epoch_again(problem, settings, state)
+    reference = np.asarray(params.reference)[None]
+    gap = np.abs(np.asarray(seen.episodes.tracked) - reference) / reference
+    values = (
+        float(seen.error.mean()),
+        float(seen.error.std()),
+        float(seen.error_from_start.mean()),
+        float(gap[:, -6:].mean()),
+        float(nauc(state.history.mean_return)),
+    )
+    row = [scenario.name, name, seed, *(f"{v:.5f}" for v in values), int(state.epoch)]
+    return [*row, f"{time.perf_counter() - begun:.1f}"]
+
+
+def optimum(scenario: Scenario) -> list[Any]:
+    """The best inputs found for the nominal plant."""
+    begun = time.perf_counter()
+    env, params = build(scenario)
+    hours = (0.0, 2.0, 3.0, 4.0, 5.0) if scenario.start == "setpoint" else (0.0, 1.0)
+    best = find_optimum(env, params, light_then_hold(env.n_steps, hours), 500)
+    reference = np.asarray(params.reference)
+    gap = np.abs(np.asarray(best.tracked) - reference) / reference
+    ideal = ideal_growth(params.plant, params, reference)
+    bound = np.abs(ideal - reference)[1:] / reference[1:]
+    return [
+        scenario.name, "optimum", 0, f"{float(best.error):.5f}", f"{bound.mean():.5f}",
+        f"{gap.mean():.5f}", f"{gap[-6:].mean():.5f}", "", "", f"{time.perf_counter() - begun:.1f}",
+    ]  # fmt: skip
+
+
+def done(path: Path) -> dict[tuple[str, str, int], dict[str, str]]:
+    """Lines of the file."""
+    if not path.exists():
+        return {}
+    with open(path, newline="", encoding="utf-8") as handle:
+        return {(r["scenario"], r["return"], int(r["seed"])): r for r in csv.DictReader(handle)}
+
+
+def report(path: Path) -> None:
+    """Print the table as Markdown."""
+    rows = done(path)
+    heads = ("scenario", "return", "seeds", "NAAE", "between seeds", "from k=0", "last 6 h")
+    print("| " + " | ".join((*heads, "published")) + " |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    for scenario in SCENARIOS:
+        for place, name in enumerate((*RETURNS, "optimum")):
+            lines = [r for (s, n, _), r in rows.items() if s == scenario.name and n == name]
+            if not lines:
+                continue
+            error, whole, last = (
+                np.array([float(r[k]) for r in lines]) for k in ("naae", "naae_from_0", "last_6h")
+            )
+            paper = f"{scenario.published[place]:.3f}" if place < 2 else ""
+            print(
+                f"| {scenario.name} | {name} | {len(lines)} | {np.median(error):.4f} | "
+                f"{error.min():.4f} to {error.max():.4f} | {np.median(whole):.4f} | "
+                f"{np.median(last):.4f} | {paper} |"
+            )
+
+
+def main() -> None:
+    """Fill the file until nothing is missing or the time is up."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--episodes", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop beginning after this")
+    parser.add_argument("--out", type=Path, default=Path("runs/science_rl_table2.csv"))
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    if options.report:
+        report(options.out)
+        return
+    begun, rows = time.perf_counter(), done(options.out)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not options.out.exists()
+    jobs = [(s, "optimum", 0) for s in SCENARIOS]
+    jobs += [(s, n, seed) for seed in range(options.seeds) for s in SCENARIOS for n in RETURNS]
+    with open(options.out, "a", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        if is_new:
+            writer.writerow(HEADS)
+        for scenario, name, seed in jobs:
+            if (scenario.name, name, seed) in rows:
+                continue
+            if time.perf_counter() - begun > 60.0 * options.minutes:
+                return
+            if name == "optimum":
+                line = optimum(scenario)
+            else:
+                settings = TrainSettings(n_episodes=options.episodes, n_epochs=scenario.epochs)
+                line = one(scenario, name, seed, settings)
+            writer.writerow(line)
+            handle.flush()
+            print(*line, flush=True)
+            jax.block_until_ready(jnp.zeros(()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,321 @@
+"""The `rl` commands: train, screen, compare, and write tables and figures of it."""
+
+import csv
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from perfusio_jax._core import Result, describe
+from perfusio_jax.metrics import nauc, rank_sum
+from perfusio_jax.rl import (
+    Problem,
+    TrackingReturn,
+    TrainSettings,
+    TrainState,
+    best_epoch_again,
+    build,
+    load_training,
+    quadratic,
+    saturation,
+    save_training,
+    scenarios_of,
+    screening,
+)
+from perfusio_jax.rl.baselines import (
+    closed_loops,
+    find_optimum,
+    light_then_hold,
+    make_mpc,
+    score,
+    tune_pid,
+)
+from perfusio_jax.rl.consortium import growth
+from perfusio_jax.rl.controllers import PolicyController
+from perfusio_jax.rl.reinforce import RUNNING, Evaluation, begin, continue_training
+from perfusio_jax.viz.theme import save_figure
+from perfusio_jax.viz.tracking import Course, case_figure, comparison_figure, ranking_figure
+
+CHUNK = 25
+"""Epochs between two signs of progress."""
+
+HOLD_STARTS = (0.0, 2.0, 3.0, 4.0)
+"""Hours of full light from which the search for the optimum starts."""
+
+
+@eqx.filter_jit
+def _go_on(
+    problem: Problem, settings: TrainSettings, state: TrainState, until: jax.Array
+) -> TrainState:
+    return continue_training(problem, settings, state, until)
+
+
+def train_with_progress(
+    problem: Problem,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    console: Any,
+    name: str,
+    folder: Path | None = None,
+) -> TrainState:
+    """Train in chunks of epochs; with a folder, save after each and go on from what is there.
+
+    Args:
+        problem: What to learn.
+        settings: How.
+        seed: Seed of the key.
+        console: A rich console.
+        name: What to call it.
+        folder: Of the checkpoint.
+
+    Returns:
+        The finished training, the same bytes however often it was interrupted.
+    """
+    if folder is not None and (folder / "header.json").exists():
+        state = load_training(folder, problem, settings)
+    else:
+        state = begin(problem, settings, key=jax.random.key(seed))
+    with console.status(f"{name}: compiling") as status:
+        while int(state.status) == RUNNING:
+            state = _go_on(problem, settings, state, state.epoch + CHUNK)
+            k = int(state.epoch)
+            error = float(state.history.error[int(state.best_epoch)])
+            text = (
+                f"{name}: epoch {k}, best return {float(state.best_return):.3f}, error {error:.3f}"
+            )
+            status.update(text)
+            if folder is not None:
+                save_training(folder, problem, settings, state)
+    if int(state.status) != Result.SUCCESS:
+        console.print(
+            f"{name}: stopped in epoch {int(state.epoch)}: {describe(int(state.status))} "
+            "The best policy until then is kept.",
+            soft_wrap=True,
+        )
+    return state
+
+
+def returns_by_name() -> dict[str, TrackingReturn]:
+    """The two returns that every case compares."""
+    return {"saturation": saturation(27.0), "quadratic": quadratic()}
+
+
+def _course(problem: Problem, state: TrainState, seen: Evaluation) -> Course:
+    episodes = seen.episodes
+    plant = problem.params.plant
+    mu = jax.vmap(jax.vmap(lambda x: growth(plant, x)))(episodes.states)
+    curve = np.asarray(state.history.mean_return)
+    low, high = curve[0], np.nanmax(curve)
+    return Course(
+        hours=float(problem.params.step_h) * np.arange(problem.env.n_steps + 1),
+        tracked=np.asarray(episodes.tracked),
+        reference=np.asarray(problem.params.reference),
+        growth=np.asarray(mu),
+        inputs=np.asarray(episodes.inputs),
+        curve=(curve - low) / max(high - low, 1e-12),
+    )
+
+
+def write_table(
+    path: Path, heads: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str
+) -> None:
+    """Write a table as CSV and, beside it, as Markdown."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    with open(path.with_suffix(".csv"), "w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([heads, *cells])
+    lines = [f"# {title}", "", "| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    lines += ["| " + " | ".join(row) + " |" for row in cells]
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in text).strip("_").replace("__", "_")
+
+
+def run_case(
+    case: int,
+    out: Path,
+    *,
+    seed: int,
+    epochs: int | None,
+    episodes: int,
+    console: Any,
+) -> None:
+    """Train both returns on every scenario of a case; write tables and figures.
+
+    Args:
+        case: 1 to 4.
+        out: Folder; trainings in it are resumed.
+        seed: Seed.
+        epochs: Most epochs; the case's own by default.
+        episodes: Episodes per epoch.
+        console: A rich console.
+    """
+    rows = []
+    for scenario in scenarios_of(case):
+        env, params = build(scenario)
+        courses = {}
+        for name, returns in returns_by_name().items():
+            begun = time.perf_counter()
+            problem = Problem(env, params, returns)
+            settings = TrainSettings(n_episodes=episodes, n_epochs=epochs or scenario.epochs)
+            label = f"{scenario.name}, {name}"
+            folder = out / "trainings" / f"{_slug(label)}_seed{seed}"
+            state = train_with_progress(
+                problem, settings, seed=seed, console=console, name=label, folder=folder
+            )
+            seen = best_epoch_again(problem, settings, state)
+            courses[name] = _course(problem, state, seen)
+            error, whole = float(jnp.mean(seen.error)), float(jnp.mean(seen.error_from_start))
+            area = float(nauc(state.history.mean_return))
+            published = scenario.published[0 if name == "saturation" else 1]
+            rows.append(
+                [scenario.name, name, error, float(jnp.std(seen.error)), whole, area,
+                 int(state.epoch), published]
+            )  # fmt: skip
+            console.print(
+                f"{label}: NAAE {error:.3f} (published {published:.3f}), "
+                f"{int(state.epoch)} epochs, {time.perf_counter() - begun:.0f} s"
+            )
+        figure = case_figure(
+            courses, title=f"Case {case}: {scenario.name}", dilution=float(params.plant.dilution)
+        )
+        save_figure(figure, out / f"case{case}_{_slug(scenario.name)}.png")
+    heads = [
+        "scenario",
+        "return",
+        "NAAE",
+        "sd",
+        "NAAE with k=0",
+        "NAUC",
+        "epochs",
+        "published NAAE",
+    ]
+    write_table(out / f"case{case}", heads, rows, title=f"Control case {case}")
+    console.print(f"tables and figures: {out}")
+
+
+def run_screening(out: Path, *, seeds: int, epochs: int, episodes: int, console: Any) -> None:
+    """The thirteen learning schemes on the four pairs of set-points: 52 trainings per seed.
+
+    Args:
+        out: Folder for tables and figures.
+        seeds: Seeds.
+        epochs: Most epochs.
+        episodes: Episodes per epoch.
+        console: A rich console.
+    """
+    table = screening()
+    names = list(table)
+    stacked = jax.tree.map(lambda *v: jnp.stack(v), *table.values())
+    settings = TrainSettings(n_episodes=episodes, n_epochs=epochs)
+    rows = []
+    for scenario in scenarios_of(1):
+        env, params = build(scenario)
+
+        @eqx.filter_jit
+        def lanes(key: Any, env: Any = env, params: Any = params) -> TrainState:
+            def one(returns: TrackingReturn) -> TrainState:
+                problem = Problem(env, params, returns)
+                state = begin(problem, settings, key=key)
+                return continue_training(problem, settings, state, epochs)
+
+            return jax.lax.map(one, stacked)
+
+        ranks = []
+        for seed in range(seeds):
+            with console.status(f"{scenario.name}, seed {seed}: {len(names)} schemes"):
+                states = lanes(jax.random.key(seed))
+            best = np.asarray(states.best_epoch)
+            errors = np.asarray(states.history.error)[np.arange(len(names)), best]
+            areas = np.asarray(jax.vmap(nauc)(states.history.mean_return))
+            ranks.append(
+                np.asarray(rank_sum(jnp.asarray(errors), jnp.nan_to_num(jnp.asarray(areas))))
+            )
+            for name, error, area, rank in zip(names, errors, areas, ranks[-1], strict=True):
+                rows.append([scenario.name, seed, name, float(error), float(area), float(rank)])
+        title = f"Screening, {scenario.name}"
+        save_figure(
+            ranking_figure(names, np.stack(ranks, axis=1), title=title),
+            out / f"screening_{_slug(scenario.name)}.png",
+        )
+        order = np.argsort(np.mean(ranks, axis=0))
+        console.print(f"{scenario.name}: best {names[order[0]]}, then {names[order[1]]}")
+    heads = ["scenario", "seed", "scheme", "NAAE", "NAUC", "rank sum"]
+    write_table(out / "screening", heads, rows, title="Screening of 13 schemes")
+
+
+def run_comparison(
+    case: int, out: Path, *, seed: int, epochs: int | None, episodes: int, console: Any
+) -> None:
+    """Policies beside PID and model-predictive control on the first scenario of a case.
+
+    Args:
+        case: 1 to 4.
+        out: Folder; trainings in it are resumed.
+        seed: Seed.
+        epochs: Most epochs.
+        episodes: Episodes per epoch of training.
+        console: A rich console.
+    """
+    scenario = scenarios_of(case)[-1]
+    env, params = build(scenario)
+    tune_key, test_key = jax.random.split(jax.random.key(seed + 1))
+    is_uncertain = scenario.uncertainty > 0.0
+    keys = jax.random.split(test_key, 32 if is_uncertain else 1)
+    controllers: dict[str, Any] = {}
+    costs: dict[str, float] = {}
+    for name, returns in returns_by_name().items():
+        begun = time.perf_counter()
+        problem = Problem(env, params, returns)
+        settings = TrainSettings(n_episodes=episodes, n_epochs=epochs or scenario.epochs)
+        folder = out / "trainings" / f"{_slug(scenario.name + ' ' + name)}_seed{seed}"
+        state = train_with_progress(
+            problem, settings, seed=seed, console=console, name=f"RL, {name}", folder=folder
+        )
+        controllers[f"RL, {name}"] = PolicyController(state.best)
+        costs[f"RL, {name}"] = time.perf_counter() - begun
+    begun = time.perf_counter()
+    with console.status("PID: tuning"):
+        pid, _ = tune_pid(env, params, key=tune_key)
+    controllers["PID"], costs["PID"] = pid, time.perf_counter() - begun
+    begun = time.perf_counter()
+    with console.status("optimum by gradient through the plant"):
+        optimum = find_optimum(env, params, light_then_hold(env.n_steps, HOLD_STARTS))
+    spent = time.perf_counter() - begun
+    controllers["MPC"], costs["MPC"] = make_mpc(env, optimum.z), spent
+    if is_uncertain:
+        controllers["MPC, 8 scenarios"] = make_mpc(env, optimum.z, n_scenarios=8)
+        costs["MPC, 8 scenarios"] = spent
+    rows, courses = [], {}
+    for name, controller in controllers.items():
+        with console.status(f"{name}: closed loop"):
+            jax.block_until_ready(closed_loops(env, params, controller, keys))
+            begun = time.perf_counter()
+            episodes_run = jax.block_until_ready(closed_loops(env, params, controller, keys))
+            each = (time.perf_counter() - begun) / (len(keys) * env.n_steps)
+        out_score = score(params, episodes_run)
+        courses[name] = np.asarray(episodes_run.tracked)
+        rows.append(
+            [name, float(out_score.error.mean()), float(out_score.error.std()),
+             float(out_score.last.mean()), float(out_score.effort.mean()),
+             float(out_score.violations.mean()), f"{1e3 * each:.3g}", f"{costs[name]:.0f}"]
+        )  # fmt: skip
+    rows.append(["optimum, nominal plant", float(optimum.error), *[""] * 6])
+    heads = ["controller", "NAAE", "sd", "error, last third", "effort", "above +10 %",
+             "ms per decision", "training or tuning [s]"]  # fmt: skip
+    title = f"Controllers, case {case}: {scenario.name}"
+    write_table(out / f"compare_case{case}", heads, rows, title=title)
+    hours = float(params.step_h) * np.arange(env.n_steps + 1)
+    figure = comparison_figure(courses, hours, np.asarray(params.reference), title=title)
+    save_figure(figure, out / f"compare_case{case}.png")
+    for row in rows:
+        console.print(f"{row[0]}: NAAE {row[1]:.3f}")
+    console.print(f"table and figure: {out}")

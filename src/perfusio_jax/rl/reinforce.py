@@ -1,0 +1,371 @@
+"""REINFORCE as one compiled function of a key.
+
+An epoch draws episodes in parallel and ascends the score-function gradient
+
+    g = 1/E sum_e A_e sum_k grad log p(u_k | o_k)
+
+with A_e the return, less the epoch's mean, over its deviation (the publication's choice), or
+one of the unbiased forms. Epochs run in a `while_loop` that ends when the return has not
+improved for `patience` epochs; under `vmap`, lanes that have ended stay as they are. Epoch n of
+a key draws the same whether the training was resumed, cut into chunks or run in one go.
+
+Reference:
+    Williams (1992); Petsagkourakis et al. (2020); Espinel-Rios et al. (2025), equation (12).
+"""
+
+from typing import Any, Final, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from perfusio_jax._core import ConfigError, Key, Result
+from perfusio_jax.rl.environment import EnvParams, Episode, TrackingEnv, run_episode
+from perfusio_jax.rl.policy import Bounds, GaussianPolicy, log_probability, make_policy
+from perfusio_jax.rl.returns import TrackingReturn
+
+ADVANTAGES: Final = ("normalised", "centred", "leave_one_out", "plain")
+"""How returns become weights of the gradient."""
+METHODS: Final = ("reinforce", "ppo", "pathwise")
+"""How a policy is improved: the score function of whole episodes; the clipped surrogate on the
+same episodes several times, with rewards still to come against their mean at that time; or the
+derivative of the return through the plant, which needs a model that has one."""
+RUNNING: Final = -1
+"""Status of a training that may go on."""
+
+
+def _number(default: float) -> Any:
+    return eqx.field(converter=lambda v: jnp.asarray(v, float), default=default)
+
+
+class TrainSettings(eqx.Module):
+    """Settings of a training."""
+
+    n_episodes: int = eqx.field(static=True, default=500)
+    """Episodes per epoch; the publication's number is not to be had."""
+    n_epochs: int = eqx.field(static=True, default=500)
+    """Most epochs."""
+    patience: int = eqx.field(static=True, default=100)
+    """Epochs without improvement after which a training ends."""
+    advantage: str = eqx.field(static=True, default="normalised")
+    """One of `ADVANTAGES`."""
+    method: str = eqx.field(static=True, default="reinforce")
+    """One of `METHODS`."""
+    n_passes: int = eqx.field(static=True, default=8)
+    """Ascents per epoch of "ppo"."""
+    width: int = eqx.field(static=True, default=20)
+    """Nodes per hidden layer."""
+    depth: int = eqx.field(static=True, default=4)
+    """Hidden layers."""
+    learning_rate: Float[Array, ""] = _number(0.01)
+    """Of Adam [-]."""
+    floor: Float[Array, ""] = _number(0.01)
+    """Smallest spread of the policy [-]."""
+    clip: Float[Array, ""] = _number(0.2)
+    """How far "ppo" lets a probability move from one, as a ratio [-]."""
+
+    def __check_init__(self) -> None:
+        if self.advantage not in ADVANTAGES:
+            raise ConfigError(f"advantage {self.advantage!r} is unknown; choose from {ADVANTAGES}.")
+        if self.method not in METHODS:
+            raise ConfigError(f"method {self.method!r} is unknown; choose from {METHODS}.")
+        if self.n_passes < 1:
+            raise ConfigError(f"{self.n_passes} passes per epoch; at least one is needed.")
+        if self.n_episodes < 2 or self.n_epochs < 1 or self.patience < 1:
+            raise ConfigError(
+                f"{self.n_episodes} episodes, {self.n_epochs} epochs, patience {self.patience}: "
+                "at least 2, 1 and 1 are needed."
+            )
+
+
+class History(NamedTuple):
+    """Diagnostics per epoch; NaN (or -1) where none was run."""
+
+    mean_return: Float[Array, " epochs"]
+    sd_return: Float[Array, " epochs"]
+    error: Float[Array, " epochs"]
+    """Mean over episodes, quantities and k = 1 ... N of |x - ref| / ref [-]."""
+    error_sd: Float[Array, " epochs"]
+    """Its deviation between episodes."""
+    gradient_norm: Float[Array, " epochs"]
+    spread: Float[Array, " epochs"]
+    """Mean spread of the Gaussian over what was observed [-]."""
+
+
+class TrainState(eqx.Module):
+    """Everything a training needs to go on."""
+
+    key: Key
+    policy: GaussianPolicy
+    best: GaussianPolicy
+    """Policy that drew the epoch of the highest mean return."""
+    moments: Any
+    """State of Adam."""
+    epoch: Int[Array, ""]
+    """Epochs run."""
+    best_epoch: Int[Array, ""]
+    best_return: Float[Array, ""]
+    status: Int[Array, ""]
+    """`RUNNING`, or a result code: SUCCESS (out of patience, or all epochs run), NONFINITE."""
+    history: History
+
+
+class Problem(eqx.Module):
+    """What is to be learned."""
+
+    env: TrackingEnv
+    params: EnvParams
+    returns: TrackingReturn
+
+
+def advantages(returns: Float[Array, " E"], kind: str) -> Float[Array, " E"]:
+    """Weights of the episodes' score functions.
+
+    Args:
+        returns: Returns of an epoch.
+        kind: "plain" (unbiased), "leave_one_out" (unbiased: the mean of the others is the
+            baseline), "centred" (shrunk by 1 - 1/E), or "normalised" (right in direction).
+    """
+    centred = returns - jnp.mean(returns)
+    n = returns.shape[0]
+    if kind == "plain":
+        return returns
+    if kind == "centred":
+        return centred
+    if kind == "leave_one_out":
+        return centred * (n / (n - 1))
+    eps = jnp.finfo(returns.dtype).eps
+    return centred / (jnp.std(returns) + eps)
+
+
+def score_gradient(
+    policy: GaussianPolicy, episodes: Episode, weights: Float[Array, " E"], bounds: Bounds
+) -> GaussianPolicy:
+    """Estimate of the gradient of the expected return, as a policy-shaped tree."""
+
+    def objective(p: GaussianPolicy) -> Array:
+        return jnp.mean(
+            weights * jnp.sum(log_probability(p, episodes.observed, episodes.z, bounds), -1)
+        )
+
+    return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
+
+
+def pathwise_gradient(
+    problem: Problem, policy: GaussianPolicy, *, n: int, key: Key
+) -> GaussianPolicy:
+    """Derivative of the mean return through policy and plant, with the draws held."""
+
+    def objective(p: GaussianPolicy) -> Array:
+        return jnp.mean(draw_epoch(problem, p, n=n, key=key)[1])
+
+    return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
+
+
+def to_come(problem: Problem, tracked: Float[Array, "E T n"]) -> Float[Array, "E N"]:
+    """Rewards still to come at each step, against their mean over the epoch, scaled."""
+    rewards = jax.vmap(lambda x: problem.returns.rewards(x, problem.params.reference))(tracked)
+    rest = jnp.cumsum(rewards[:, ::-1], axis=1)[:, ::-1]
+    centred = rest - jnp.mean(rest, axis=0, keepdims=True)
+    return centred / (jnp.std(centred) + jnp.finfo(centred.dtype).eps)
+
+
+def clipped_gradient(
+    policy: GaussianPolicy,
+    episodes: Episode,
+    before: Float[Array, "E N"],
+    weights: Float[Array, "E N"],
+    settings: TrainSettings,
+    bounds: Bounds,
+) -> GaussianPolicy:
+    """Gradient of the clipped surrogate of Schulman et al. (2017)."""
+
+    def objective(p: GaussianPolicy) -> Array:
+        ratio = jnp.exp(log_probability(p, episodes.observed, episodes.z, bounds) - before)
+        held = jnp.clip(ratio, 1.0 - settings.clip, 1.0 + settings.clip)
+        return jnp.mean(jnp.sum(jnp.minimum(ratio * weights, held * weights), axis=-1))
+
+    return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
+
+
+def ascend(
+    problem: Problem, settings: TrainSettings, state: TrainState, episodes: Episode, worth: Array
+) -> tuple[GaussianPolicy, Any, Array]:
+    """Policy, Adam's state and the (first) gradient's norm after an epoch's ascent."""
+    adam: Any = optax.scale_by_adam()
+    bounds = problem.params.bounds
+
+    def move(policy: GaussianPolicy, moments: Any, gradient: GaussianPolicy) -> tuple:
+        rise, moments = adam.update(gradient, moments)
+        moved = jax.tree.map(lambda p, r: p + settings.learning_rate * r, policy, rise)
+        return eqx.tree_at(lambda p: p.floor, moved, policy.floor), moments
+
+    if settings.method == "ppo":
+        before = log_probability(state.policy, episodes.observed, episodes.z, bounds)
+        weights = to_come(problem, episodes.tracked)
+
+        def once(carry: tuple, _: None) -> tuple[tuple, Array]:
+            policy, moments = carry
+            gradient = clipped_gradient(policy, episodes, before, weights, settings, bounds)
+            return move(policy, moments, gradient), optax.tree.norm(gradient)
+
+        first = (state.policy, state.moments)
+        (policy, moments), norms = jax.lax.scan(once, first, None, length=settings.n_passes)
+        return policy, moments, norms[0]
+    if settings.method == "pathwise":
+        key = epoch_key(state.key, state.epoch)
+        gradient = pathwise_gradient(problem, state.policy, n=settings.n_episodes, key=key)
+    else:
+        weights = advantages(worth, settings.advantage)
+        gradient = score_gradient(state.policy, episodes, weights, bounds)
+    policy, moments = move(state.policy, state.moments, gradient)
+    return policy, moments, optax.tree.norm(gradient)
+
+
+def draw_epoch(
+    problem: Problem, policy: GaussianPolicy, *, n: int, key: Key
+) -> tuple[Episode, Array]:
+    """Episodes of one epoch and their returns."""
+    keys = jax.random.split(key, n)
+    episodes = jax.vmap(lambda k: run_episode(problem.env, problem.params, policy, key=k))(keys)
+    worth = jax.vmap(lambda x: problem.returns(x, problem.params.reference))(episodes.tracked)
+    return episodes, worth
+
+
+def errors(problem: Problem, tracked: Float[Array, "E T n"]) -> Float[Array, " E"]:
+    """Normalised average absolute error of each episode, k = 1 ... N, mean over quantities."""
+    reference = problem.params.reference[None, 1:]
+    return jnp.mean(jnp.abs(tracked[:, 1:] - reference) / reference, axis=(1, 2))
+
+
+def begin(problem: Problem, settings: TrainSettings, *, key: Key) -> TrainState:
+    """State before the first epoch."""
+    env = problem.env
+    adam: Any = optax.scale_by_adam()
+    policy = make_policy(
+        env.n_observed,
+        env.n_inputs,
+        key=jax.random.fold_in(key, 0),
+        width=settings.width,
+        depth=settings.depth,
+        floor=settings.floor,
+    )
+    empty = jnp.full((settings.n_epochs,), jnp.nan)
+    return TrainState(
+        key=key,
+        policy=policy,
+        best=policy,
+        moments=adam.init(policy),
+        epoch=jnp.zeros((), int),
+        best_epoch=jnp.zeros((), int),
+        best_return=jnp.asarray(-jnp.inf, float),
+        status=jnp.asarray(RUNNING, int),
+        history=History(*(empty for _ in History._fields)),
+    )
+
+
+def epoch_key(key: Key, epoch: Array) -> Key:
+    """Key of the episodes of an epoch; number 0 is kept for the first weights."""
+    return jax.random.fold_in(key, epoch + 1)
+
+
+def one_epoch(problem: Problem, settings: TrainSettings, state: TrainState) -> TrainState:
+    """Draw, judge, keep the best, ascend."""
+    episodes, worth = draw_epoch(
+        problem, state.policy, n=settings.n_episodes, key=epoch_key(state.key, state.epoch)
+    )
+    moved, moments, norm = ascend(problem, settings, state, episodes, worth)
+    mean = jnp.mean(worth)
+    is_fine = jnp.isfinite(mean) & jnp.isfinite(norm)
+    is_better = is_fine & (mean > state.best_return)
+
+    def choose(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+    best_epoch = jnp.where(is_better, state.epoch, state.best_epoch)
+    each = errors(problem, episodes.tracked)
+    _, spread = state.policy(episodes.observed)
+    seen = History(mean, jnp.std(worth), jnp.mean(each), jnp.std(each), norm, jnp.mean(spread))
+    history = History(*(h.at[state.epoch].set(v) for h, v in zip(state.history, seen, strict=True)))
+    is_over = (state.epoch - best_epoch >= settings.patience) | (
+        state.epoch + 1 >= settings.n_epochs
+    )
+    status = jnp.where(is_over, Result.SUCCESS.value, RUNNING)
+    return TrainState(
+        key=state.key,
+        policy=choose(is_fine, moved, state.policy),
+        best=choose(is_better, state.policy, state.best),
+        moments=choose(is_fine, moments, state.moments),
+        epoch=state.epoch + 1,
+        best_epoch=best_epoch,
+        best_return=jnp.where(is_better, mean, state.best_return),
+        status=jnp.where(is_fine, status, Result.NONFINITE.value),
+        history=history,
+    )
+
+
+def continue_training(
+    problem: Problem, settings: TrainSettings, state: TrainState, until: Int[Array, ""] | int
+) -> TrainState:
+    """Run epochs until a number of them, or until the training is over."""
+    return jax.lax.while_loop(
+        lambda s: (s.status == RUNNING) & (s.epoch < until),
+        lambda s: one_epoch(problem, settings, s),
+        state,
+    )
+
+
+def train(problem: Problem, settings: TrainSettings, *, key: Key) -> TrainState:
+    """Train one policy: a pure function of a key.
+
+    `jax.vmap` it over keys for seeds, and over `problem.returns` for a screening.
+
+    Args:
+        problem: Environment, its parameters and the return.
+        settings: Settings.
+        key: Random key.
+
+    Returns:
+        The last state; `best` is the policy to use.
+    """
+    return continue_training(
+        problem, settings, begin(problem, settings, key=key), settings.n_epochs
+    )
+
+
+class Evaluation(NamedTuple):
+    """Episodes of a policy and their errors."""
+
+    episodes: Episode
+    returns: Float[Array, " E"]
+    error: Float[Array, " E"]
+    """k = 1 ... N."""
+    error_from_start: Float[Array, " E"]
+    """k = 0 ... N."""
+
+
+def evaluate(problem: Problem, policy: Any, *, n: int, key: Key) -> Evaluation:
+    """Run a policy: its best epoch again (the same key gives the same episodes), or afresh."""
+    episodes, worth = draw_epoch(problem, policy, n=n, key=key)
+    reference = problem.params.reference[None]
+    whole = jnp.mean(jnp.abs(episodes.tracked - reference) / reference, axis=(1, 2))
+    return Evaluation(episodes, worth, errors(problem, episodes.tracked), whole)
+
+
+def best_epoch_again(problem: Problem, settings: TrainSettings, state: TrainState) -> Evaluation:
+    """The episodes of the best epoch, drawn once more with its own key."""
+    key = epoch_key(state.key, state.best_epoch)
+    return evaluate(problem, state.best, n=settings.n_episodes, key=key)
+
+
+class MeanPolicy(eqx.Module):
+    """A policy without its randomness."""
+
+    policy: GaussianPolicy
+
+    def __call__(self, observed: Array) -> tuple[Array, Array]:
+        """Mean, and no spread."""
+        mean, _ = self.policy(observed)
+        return mean, jnp.zeros_like(mean)

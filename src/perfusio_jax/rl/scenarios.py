@@ -1,0 +1,140 @@
+"""The four control cases: references, starts, uncertainty, and what a training is given."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.rl.consortium import Consortium, Uncertainty
+from perfusio_jax.rl.environment import EnvParams
+from perfusio_jax.rl.plants import MAX_LIGHT, ConsortiumEnv, consortium_params
+
+SETPOINTS: Final = ((1.0, 6.0), (2.0, 5.0), (3.0, 4.0), (3.5, 3.5))
+"""Biomasses [g/L] of case 1; given."""
+CYCLES: Final = (1.0, 2.0)
+"""Cycles of the trajectories over the horizon; that there are two is given, the numbers chosen."""
+UNCERTAIN: Final = 0.07
+"""Relative deviation of initial states and synthesis rates in cases 3 and 4; given."""
+N_STEPS: Final = 18
+"""Actions; given."""
+EPOCHS: Final = {1: 500, 2: 800, 3: 500, 4: 800}
+"""Most epochs per case: 300 more for trajectories is given, 500 chosen."""
+
+
+class Scenario(NamedTuple):
+    """One line of the publication's table of results."""
+
+    name: str
+    case: int
+    start: str
+    reference: Float[np.ndarray, "T 2"]
+    """At k = 0 ... N [g/L]."""
+    uncertainty: float
+    """Relative deviation [-]."""
+    published: tuple[float, float]
+    """Total NAAE with the saturation and with the quadratic return."""
+    epochs: int
+
+
+def setpoint_reference(pair: tuple[float, float], n_steps: int = N_STEPS) -> np.ndarray:
+    """Constant references."""
+    return np.tile(np.asarray(pair, float), (n_steps + 1, 1))
+
+
+def trajectory_reference(cycles: float, n_steps: int = N_STEPS) -> np.ndarray:
+    """Sinusoids between 3 and 4, in opposite phase, from where the cultures start.
+
+    Strain 1 starts at 3 and rises, strain 2 at 4 and falls (the start is given; that both
+    references begin there, and so their phases, is inferred).
+    """
+    wave = np.cos(2.0 * np.pi * cycles * np.arange(n_steps + 1) / n_steps)
+    return np.stack([3.5 - 0.5 * wave, 3.5 + 0.5 * wave], axis=1)
+
+
+def _name(pair: tuple[float, float]) -> str:
+    return f"setpoint {pair[0]:g}, {pair[1]:g}"
+
+
+_PUBLISHED: Final = ((0.394, 0.450), (0.393, 0.444), (0.391, 0.468), (0.394, 0.446))
+SCENARIOS: Final[tuple[Scenario, ...]] = (
+    *(
+        Scenario(_name(p), 1, "setpoint", setpoint_reference(p), 0.0, table, EPOCHS[1])
+        for p, table in zip(SETPOINTS, _PUBLISHED, strict=True)
+    ),
+    *(
+        Scenario(
+            f"trajectory {c:g}", 2, "trajectory", trajectory_reference(c), 0.0, table, EPOCHS[2]
+        )
+        for c, table in zip(CYCLES, ((0.007, 1.467), (0.009, 1.465)), strict=True)
+    ),
+    Scenario(
+        "setpoint 3.5, 3.5 uncertain",
+        3,
+        "setpoint",
+        setpoint_reference((3.5, 3.5)),
+        UNCERTAIN,
+        (0.430, 0.506),
+        EPOCHS[3],
+    ),
+    Scenario(
+        "trajectory 1 uncertain",
+        4,
+        "trajectory",
+        trajectory_reference(1.0),
+        UNCERTAIN,
+        (0.032, 1.465),
+        EPOCHS[4],
+    ),
+)
+"""The eight lines of the publication's table 2, in its order. Which set-points and which
+trajectory the uncertain cases use is inferred from the figures' captions."""
+
+
+def scenarios_of(case: int) -> tuple[Scenario, ...]:
+    """Scenarios of a control case.
+
+    Raises:
+        ConfigError: If there is no such case.
+    """
+    chosen = tuple(s for s in SCENARIOS if s.case == case)
+    if not chosen:
+        raise ConfigError(f"control case {case} is unknown; there are 1, 2, 3 and 4.")
+    return chosen
+
+
+def build(
+    scenario: Scenario,
+    *,
+    plant: Consortium | None = None,
+    max_light: float | tuple[float, float] = MAX_LIGHT,
+    step_h: float = 1.0,
+    uncertainty: float | None = None,
+) -> tuple[ConsortiumEnv, EnvParams]:
+    """Environment and parameters of a scenario.
+
+    Args:
+        scenario: From `SCENARIOS`, or one of your own.
+        plant: Constants; the default ones if not given.
+        max_light: Upper bound of the lights [W/m^2].
+        step_h: Length of a step [h].
+        uncertainty: Relative deviation in place of the scenario's [-].
+
+    Returns:
+        The environment and its parameters.
+
+    Raises:
+        ConfigError: If something cannot be used.
+    """
+    level = scenario.uncertainty if uncertainty is None else uncertainty
+    if not 0.0 <= level < 1.0 / 3.0:
+        raise ConfigError(f"an uncertainty of {level} is not possible; 0 to 0.33 is.")
+    params = consortium_params(
+        scenario.reference,
+        start=scenario.start,
+        plant=plant,
+        uncertainty=Uncertainty(initial=level, synthesis=level),
+        max_light=max_light,
+        step_h=step_h,
+    )
+    return ConsortiumEnv(n_steps=scenario.reference.shape[0] - 1), params

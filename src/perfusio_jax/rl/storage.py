@@ -1,0 +1,77 @@
+"""Trainings on disk: stopped, resumed, and refused where they do not fit."""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from perfusio_jax._core import DataError
+from perfusio_jax._core.checkpoint import fill, named_arrays, read_checkpoint, write_checkpoint
+from perfusio_jax.rl.reinforce import Problem, TrainSettings, TrainState, begin
+
+SCHEMA_VERSION: Final = 1
+KIND: Final = "policy training"
+
+
+def _architecture(problem: Problem, settings: TrainSettings) -> dict[str, Any]:
+    return {
+        "environment": type(problem.env).__name__,
+        "observed": problem.env.n_observed,
+        "inputs": problem.env.n_inputs,
+        "width": settings.width,
+        "depth": settings.depth,
+        "epochs": settings.n_epochs,
+    }
+
+
+def _plain(state: TrainState) -> TrainState:
+    return eqx.tree_at(lambda s: s.key, state, jax.random.key_data(state.key))
+
+
+def save_training(
+    folder: str | os.PathLike[str], problem: Problem, settings: TrainSettings, state: TrainState
+) -> Path:
+    """Write a training; an earlier one in the folder is replaced.
+
+    Args:
+        folder: Made if it does not exist.
+        problem: What is being learned.
+        settings: Its settings.
+        state: Where it stands.
+
+    Returns:
+        The folder.
+    """
+    return write_checkpoint(
+        folder,
+        named_arrays(_plain(state)),
+        kind=KIND,
+        schema_version=SCHEMA_VERSION,
+        architecture=_architecture(problem, settings),
+    )
+
+
+def load_training(
+    folder: str | os.PathLike[str], problem: Problem, settings: TrainSettings
+) -> TrainState:
+    """Read a training of the same problem and settings, to go on with or to use.
+
+    Raises:
+        DataError: If it is damaged, or belongs to another environment or network.
+    """
+    architecture, arrays = read_checkpoint(folder, kind=KIND, schema_version=SCHEMA_VERSION)
+    wanted = _architecture(problem, settings)
+    different = [k for k in wanted if architecture.get(k) != wanted[k]]
+    if different:
+        raise DataError(
+            f"the training in {folder} is another one: "
+            + ", ".join(f"{k} {architecture.get(k)} instead of {wanted[k]}" for k in different)
+            + ". Give the settings it was begun with, or begin afresh."
+        )
+    key = jax.random.key(0)
+    empty = _plain(begin(problem, settings, key=key))
+    state = fill(empty, arrays, where=str(folder))
+    return eqx.tree_at(lambda s: s.key, state, jax.random.wrap_key_data(jnp.asarray(state.key)))

@@ -1,0 +1,199 @@
+"""Training: it learns, it is reproducible, it stops, it resumes, it survives bad numbers."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perfusio_jax._core import ConfigError, DataError, Result
+from perfusio_jax.rl import (
+    ConsortiumEnv,
+    Problem,
+    TrainSettings,
+    best_epoch_again,
+    build,
+    consortium_params,
+    load_training,
+    quadratic,
+    saturation,
+    save_training,
+    scenarios_of,
+    train,
+)
+from perfusio_jax.rl.plants import check_reference
+from perfusio_jax.rl.reinforce import RUNNING, begin, continue_training
+from perfusio_jax.rl.scenarios import SCENARIOS, trajectory_reference
+
+SMALL = TrainSettings(n_episodes=24, n_epochs=12, patience=5, learning_rate=0.03)
+KEY = jax.random.key(4)
+GRID = (0.02, 0.08, 0.2, 0.35, 0.35)
+
+
+def small(returns=None, **changes):
+    reference = trajectory_reference(1.0, 5)
+    params = consortium_params(reference, start="trajectory", **changes)
+    chosen = saturation(9.0) if returns is None else returns
+    return Problem(ConsortiumEnv(n_steps=5, grid=GRID), params, chosen)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return eqx.filter_jit(lambda problem, key: train(problem, SMALL, key=key))
+
+
+@pytest.fixture(scope="module")
+def chunk():
+    return eqx.filter_jit(
+        lambda problem, state, until: continue_training(problem, SMALL, state, until)
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(run):
+    return run(small(), KEY)
+
+
+def same(a, b):
+    for x, y in zip(
+        jax.tree.leaves(eqx.filter(a, eqx.is_array)),
+        jax.tree.leaves(eqx.filter(b, eqx.is_array)),
+        strict=True,
+    ):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+
+
+def test_it_learns_and_keeps_the_best(trained):
+    curve = np.asarray(trained.history.mean_return)
+    ran = int(trained.epoch)
+    assert np.all(np.isfinite(curve[:ran])) and np.all(np.isnan(curve[ran:]))
+    assert float(trained.best_return) == np.nanmax(curve) == curve[int(trained.best_epoch)]
+    assert curve[int(trained.best_epoch)] > curve[0]
+    assert int(trained.status) == Result.SUCCESS
+
+
+def test_the_best_epoch_can_be_seen_again(trained):
+    again = best_epoch_again(small(), SMALL, trained)
+    assert np.isclose(jnp.mean(again.returns), trained.best_return, rtol=1e-12)
+    k = int(trained.best_epoch)
+    assert np.isclose(jnp.mean(again.error), trained.history.error[k], rtol=1e-12)
+    gap = (
+        np.abs(again.episodes.tracked - small().params.reference[None])
+        / small().params.reference[None]
+    )
+    assert np.allclose(again.error, gap[:, 1:].mean(axis=(1, 2)))
+    assert np.allclose(again.error_from_start, gap.mean(axis=(1, 2)))
+
+
+def test_same_key_same_bytes_in_one_go_or_in_chunks(run, chunk, trained):
+    same(run(small(), KEY), trained)
+    state = begin(small(), SMALL, key=KEY)
+    for until in (3, 4, 12):
+        state = chunk(small(), state, jnp.asarray(until))
+    same(state, trained)
+    other = run(small(), jax.random.key(5))
+    assert float(other.best_return) != float(trained.best_return)
+
+
+def test_resumed_from_disk_it_ends_the_same(chunk, trained, tmp_path):
+    problem = small()
+    half = chunk(problem, begin(problem, SMALL, key=KEY), jnp.asarray(6))
+    assert int(half.status) == RUNNING
+    save_training(tmp_path / "run", problem, SMALL, half)
+    back = load_training(tmp_path / "run", problem, SMALL)
+    same(back, half)
+    same(chunk(problem, back, jnp.asarray(12)), trained)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    problem = small()
+    save_training(tmp_path, problem, SMALL, begin(problem, SMALL, key=KEY))
+    wider = TrainSettings(n_episodes=24, n_epochs=12, patience=5, width=30)
+    with pytest.raises(DataError, match="width 20 instead of 30"):
+        load_training(tmp_path, problem, wider)
+    (tmp_path / "header.json").unlink()
+    with pytest.raises(DataError, match="not a checkpoint"):
+        load_training(tmp_path, problem, SMALL)
+
+
+def test_lanes_over_seeds_and_returns_equal_single_runs(run, trained):
+    keys = jnp.stack([KEY, jax.random.key(5)])
+    both = [saturation(9.0), quadratic()]
+    stacked = jax.tree.map(lambda *v: jnp.stack(v), *both)
+
+    def lane(returns, key):
+        return train(small(returns), SMALL, key=key)
+
+    grid = eqx.filter_jit(jax.vmap(jax.vmap(lane, in_axes=(None, 0)), in_axes=(0, None)))(
+        stacked, keys
+    )
+    assert grid.best_return.shape == (2, 2)
+    np.testing.assert_allclose(
+        grid.history.mean_return[0, 0], trained.history.mean_return, rtol=1e-6
+    )
+    one = run(small(both[1]), keys[1])
+    np.testing.assert_allclose(grid.best_return[1, 1], one.best_return, rtol=1e-6)
+
+
+def test_a_nan_stops_the_training_and_keeps_the_last_good_policy(run, chunk):
+    good = chunk(small(), begin(small(), SMALL, key=KEY), jnp.asarray(3))
+    broken = eqx.tree_at(
+        lambda p: p.params.initial, small(), small().params.initial.at[1].set(jnp.nan)
+    )
+    after = chunk(broken, good, jnp.asarray(12))
+    assert int(after.status) == Result.NONFINITE and int(after.epoch) == 4
+    same(after.policy, good.policy)
+    same(after.best, good.best)
+
+
+def test_patience_ends_a_training_that_gains_nothing(run):
+    # a weightless spread of rewards: every episode is worth the same, nothing improves
+    flat = eqx.tree_at(
+        lambda r: (r.stage_weight, r.terminal_weight),
+        saturation(9.0),
+        (jnp.zeros(()), jnp.zeros(())),
+    )
+    over = run(small(flat), KEY)
+    assert int(over.epoch) == SMALL.patience + 1 and int(over.best_epoch) == 0
+
+
+def test_the_publication_s_cases_can_be_built():
+    assert [s.case for s in SCENARIOS] == [1, 1, 1, 1, 2, 2, 3, 4]
+    for scenario in SCENARIOS:
+        env, params = build(scenario)
+        assert env.n_observed == 15 and params.reference.shape == (19, 2)
+        assert float(params.uncertainty.initial) == scenario.uncertainty
+    with pytest.raises(ConfigError, match="case 5"):
+        scenarios_of(5)
+    with pytest.raises(ConfigError, match="uncertainty"):
+        build(SCENARIOS[0], uncertainty=0.5)
+
+
+def test_references_out_of_reach_are_refused_with_the_reachable_set():
+    def given(pair, **changes):
+        return consortium_params(np.tile(np.asarray(pair, float), (6, 1)), **changes)
+
+    with pytest.raises(ConfigError, match=r"Reachable: 10\.18 b1"):
+        given((10.0, 12.0))
+    with pytest.raises(ConfigError, match="Widen the bounds"):
+        given((3.0, 3.0), max_light=0.02)
+    with pytest.raises(ConfigError, match="finite and positive"):
+        given((float("nan"), 3.0))
+    with pytest.raises(ConfigError, match="lower one below"):
+        given((3.0, 3.0), max_light=0.0)
+    with pytest.raises(ConfigError, match="step of 0"):
+        given((3.0, 3.0), step_h=0.0)
+    with pytest.raises(ConfigError, match="start 'middle'"):
+        given((3.0, 3.0), start="middle")
+    params = given((3.0, 3.0))
+    with pytest.raises(ConfigError, match="shape"):
+        check_reference(np.ones(4), params.plant, params.bounds)
+
+
+def test_settings_are_checked():
+    with pytest.raises(ConfigError, match="advantage 'best'"):
+        TrainSettings(advantage="best")
+    with pytest.raises(ConfigError, match="at least 2"):
+        TrainSettings(n_episodes=1)
