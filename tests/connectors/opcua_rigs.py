@@ -38,7 +38,7 @@ def _copies(nodes: Any) -> dict[Any, NodeData]:
 
 InternalServer.load_standard_address_space = _load
 
-FAST = {"timeout_s": 2.0, "retry_delay_s": 0.05, "patience_s": 10.0}
+FAST = {"timeout_s": 5.0, "retry_delay_s": 0.05, "patience_s": 15.0}
 FREE = "opc.tcp://127.0.0.1:0/perfusio"
 
 

@@ -18,7 +18,10 @@ from perfusio_jax.connectors import (
     SampleNotReady,
     rack_node_map,
 )
+from perfusio_jax.connectors.base import Reading
 from perfusio_jax.connectors.opcua_names import CONTROL_RANGES, rack_path
+from perfusio_jax.connectors.opcua_records import line_of
+from tests.connectors.conformance import Rig, checks, name_of
 from tests.connectors.opcua_rigs import (
     FAST,
     CannedRack,
@@ -35,12 +38,12 @@ DIAGNOSTICS = "/di:DeviceSet/rack:ambr250/rack:Diagnostics/rack:"
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server() -> AsyncIterator[RackServer]:
-    async with served(rack=EmptyRack(12)) as server:
+    async with served(rack=EmptyRack(24)) as server:
         yield server
 
 
 def vessels():
-    yield from (f"R{i:02d}" for i in range(1, 13))
+    yield from (f"R{i:02d}" for i in range(1, 25))
 
 
 NAMES = vessels()
@@ -235,14 +238,14 @@ async def test_values_outside_the_device_s_range_are_not_even_sent(server, vesse
 )
 async def test_the_server_refuses_with_a_status(server, name, value, status):
     async with Client(server.url, timeout=2) as client:
-        node = await _node(client, "R12", name)
+        node = await _node(client, "R24", name)
         before = await node.read_value()
         (result,) = await client.uaclient.write_attributes(
             [node.nodeid], [ua.DataValue(Value=value)], ua.AttributeIds.Value
         )
         assert result.name == status
         assert (await node.read_value() == before) == (status != "Good")
-        assert server.rack.controls(11)[name] == await node.read_value()
+        assert server.rack.controls(23)[name] == await node.read_value()
 
 
 async def _node(client: Client, reactor_id: str, name: str, leaf: str | None = None):
@@ -419,6 +422,30 @@ async def test_a_recording_is_replayed_as_it_was(server, vessel, tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert {"day", "node", "value", "quality", "time"} <= set(lines[0])
     assert [x["value"] for x in lines if x["kind"] == "write"] == [36.5]
+
+
+@pytest.mark.parametrize("check", checks(), ids=name_of)
+async def test_a_replay_is_a_connector(check, tmp_path):
+    path = tmp_path / "recording.jsonl"
+    lines = [
+        line_of("sample", name, Reading(value, "good", now(), now()), node="ns=2;s=A", day=day)
+        for day in (1, 2, 3)
+        for name, value in (("VCD", 5.0 + day), ("Glc", 4.0))
+    ]
+    path.write_text("".join(lines))
+    await check(Rig(ReplayConnector(path)))
+
+
+async def test_a_long_history_comes_in_pieces(server, vessel):
+    server._storage.max_history_data_response_size = 2
+    try:
+        async with connect(server.url, vessel) as connector:
+            for day in range(7):
+                await server.put_sample(vessel, day, {"VCD": float(day)})
+            assert await connector.days_available() == list(range(7))
+            assert (await connector.read_sample(4))["VCD"] == 4.0
+    finally:
+        server._storage.max_history_data_response_size = 10_000
 
 
 async def test_a_torn_recording_loses_its_last_line_only(tmp_path):

@@ -15,6 +15,7 @@ from asyncua import Server, ua
 
 from perfusio_jax._core import ConfigError, ConnectorError, DataError
 from perfusio_jax.connectors import OPCUAConnector, RackServer, rack_node_map
+from perfusio_jax.connectors.opcua_link import _within
 from perfusio_jax.connectors.opcua_nodes import NodeMap
 from tests.connectors.opcua_rigs import CannedRack, EmptyRack, connect, now, served, until
 from tests.faults.proxy import Proxy
@@ -214,11 +215,19 @@ async def test_a_stream_goes_on_over_a_cut():
                 elif reading.value == 6.0:
                     proxy.cut_lines()
                     await server.put_sample("R01", 3, {"VCD": 7.0})
+                elif reading.value == 7.0:
+                    proxy.is_black_hole = True  # nobody says that the line is dead
+                    await server.put_sample("R01", 4, {"VCD": 8.0})
+                    asyncio.get_running_loop().call_later(1.0, _mend, proxy)
                 else:
                     break
         await stream.aclose()
-        assert seen == [5.0, 6.0, 7.0]
-        assert connector._link.n_connections == 2
+        assert seen == [5.0, 6.0, 7.0, 8.0]
+        assert connector._link.n_connections >= 3
+
+
+def _mend(proxy: Proxy) -> None:
+    proxy.is_black_hole = False
 
 
 async def test_a_call_given_up_while_connecting_leaves_nothing_behind():
@@ -234,6 +243,39 @@ async def test_a_call_given_up_while_connecting_leaves_nothing_behind():
                     await task
             proxy.delay_s = 0.0
             assert (await connector.read_sample(1))["VCD"] == 5.0
+
+
+async def test_a_time_out_is_one_even_if_the_answer_comes_with_it():
+    class Both(asyncio.CancelledError):
+        """What the library below makes of a cancellation that meets an answer."""
+
+    async def answer_when_cancelled():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise Both from None
+
+    with pytest.raises(TimeoutError):
+        await _within(0.01, answer_when_cancelled())
+    task = asyncio.create_task(_within(60, answer_when_cancelled()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):  # a real one stays one
+        await task
+
+
+async def test_a_failure_of_an_old_line_does_not_end_the_new_one():
+    async with lined(max_retries=5, patience_s=10.0) as (_, proxy, connector):
+        assert await connector.is_alive()
+        old = connector._link._session
+        proxy.cut_lines()
+        samples = await asyncio.gather(*(connector.read_sample(1) for _ in range(10)))
+        assert [s["VCD"] for s in samples] == [5.0] * 10
+        new = connector._link._session
+        await connector._link._drop(old)
+        assert connector._link._session is new and await connector.is_alive()
+        assert proxy.n_connections <= 3
 
 
 async def test_one_server_may_serve_many_and_nothing_stays_open():

@@ -247,9 +247,9 @@ async def test_settings_that_are_not_safe_are_refused(pairs, tmp_path, monkeypat
         with pytest.raises(ConfigError, match=words) as caught:
             ClientSecurity(**settings)
         assert SECRET not in str(caught.value)
-    far = "opc.tcp://rack.example:4840"
-    with pytest.raises(ConfigError, match="unprotected"):
-        connect(far, allow_write=True)
+    for far in ("opc.tcp://rack.example:4840", "opc.tcp://127.0.0.1.example:4840"):
+        with pytest.raises(ConfigError, match="unprotected"):
+            connect(far, allow_write=True)
     assert connect(far, allow_write=False) and connect(far, allow_insecure=True)
     for url in (f"opc.tcp://twin:{SECRET}@localhost:4840", f"http://twin:{SECRET}@localhost"):
         with pytest.raises(ConfigError) as caught:

@@ -23,6 +23,7 @@ from perfusio_jax.simulator import (
     VirtualRack,
     virtual_rack,
 )
+from tests.connectors.conformance import Rig, checks, name_of
 
 SILENT = NoiseModel(cv_by_species={}, default_cv=0.0, missing_prob=0.0)
 VCD = FORECAST_SPECIES.index("VCD")
@@ -181,6 +182,11 @@ def test_the_clock_stops_and_goes_on():
     seconds.now += 1.0
     assert clock.time_h == pytest.approx(3.0)
     assert clock.seconds_per_day == pytest.approx(24.0)
+
+
+@pytest.mark.parametrize("check", checks(), ids=name_of)
+async def test_the_emulator_is_a_connector(check):
+    await check(Rig(Ambr250Emulator(noise=SILENT)))
 
 
 async def test_unpaced_reading_a_day_moves_the_vessel_on():

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlparse
 
 from asyncua import ua
 from asyncua.common.subscription import DataChangeEvent, StatusChangeEvent
@@ -167,7 +168,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             retry_delay_s=retry_delay_s,
             patience_s=patience_s,
         )
-        is_here = any(f"//{host}" in url for host in ("127.0.0.1", "localhost", "[::1]"))
+        is_here = urlparse(url).hostname in ("127.0.0.1", "localhost", "::1")
         if allow_write and not (security.is_secure or is_here or allow_insecure):
             raise ConfigError(
                 "set-points would travel to another machine unprotected; give cert_path and "

@@ -154,26 +154,38 @@ class Session:
         """Past values of nodes, or why there are none."""
         found: list[list[ua.DataValue] | ua.StatusCode] = []
         for first in range(0, len(nodes), MAX_NODES):
-            params = ua.HistoryReadParameters(
-                HistoryReadDetails=ua.ReadRawModifiedDetails(
-                    IsReadModified=False,
-                    StartTime=start,
-                    EndTime=end,
-                    NumValuesPerNode=0,
-                    ReturnBounds=False,
-                ),
-                TimestampsToReturn=ua.TimestampsToReturn.Both,
-                ReleaseContinuationPoints=False,
-                NodesToRead=[
-                    ua.HistoryReadValueId(NodeId=n) for n in nodes[first : first + MAX_NODES]
-                ],
-            )
-            for result in await self.client.uaclient.history_read(params):
-                if not result.StatusCode.is_good():
-                    found.append(result.StatusCode)
-                    continue
-                data = result.HistoryData
-                found.append(list(getattr(data, "DataValues", None) or []))
+            part = nodes[first : first + MAX_NODES]
+            held: list[list[ua.DataValue] | ua.StatusCode] = [[] for _ in part]
+            asked: list[tuple[int, bytes | None]] = [(i, None) for i in range(len(part))]
+            while asked:  # a server may hand over long histories piece by piece
+                params = ua.HistoryReadParameters(
+                    HistoryReadDetails=ua.ReadRawModifiedDetails(
+                        IsReadModified=False,
+                        StartTime=start,
+                        EndTime=end,
+                        NumValuesPerNode=0,
+                        ReturnBounds=False,
+                    ),
+                    TimestampsToReturn=ua.TimestampsToReturn.Both,
+                    ReleaseContinuationPoints=False,
+                    NodesToRead=[
+                        ua.HistoryReadValueId(NodeId=part[i], ContinuationPoint=point)
+                        for i, point in asked
+                    ],
+                )
+                results = await self.client.uaclient.history_read(params)
+                more = []
+                for (i, _), result in zip(asked, results, strict=True):
+                    if not result.StatusCode.is_good():
+                        held[i] = result.StatusCode
+                        continue
+                    values = held[i]
+                    if isinstance(values, list):
+                        values += getattr(result.HistoryData, "DataValues", None) or []
+                    if result.ContinuationPoint:
+                        more.append((i, result.ContinuationPoint))
+                asked = more
+            found += held
         return found
 
     async def resolve(self, refs: Sequence[NodeRef]) -> dict[str, ua.NodeId | str]:
@@ -282,7 +294,7 @@ class Link:
         self._session: Session | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
-        self._n_failed = 0
+        self._n_failed = self._n_failures = 0
         self._pinned = security.server_certificate
         self._seen: bytes | None = None
         self.n_connections = 0
@@ -312,10 +324,11 @@ class Link:
         deadline = time.monotonic() + self.patience_s
         attempt = 0
         while True:
-            has_begun = False
+            session: Session | None = None
+            failures = self._n_failures
             try:
-                session = await self._connected(deadline)
-                has_begun = True
+                left = max(deadline - time.monotonic(), 0.05)
+                session = await _within(left, self._connected(deadline))
                 result = await self._step(work(session), deadline)
             except Refused:
                 raise
@@ -323,9 +336,11 @@ class Link:
                 raise
             except Exception as error:  # whatever the library below makes of a broken line
                 trouble = _in_words(error)
-                await self._drop()
-                self._n_failed += 1
-                if has_begun and not is_repeatable:
+                await self._drop(session)
+                if failures == self._n_failures:  # calls that fail together count once
+                    self._n_failures += 1
+                    self._n_failed += 1
+                if session is not None and not is_repeatable:
                     raise ConnectorError(
                         f"{self.url}: {trouble}; whether it was done is unknown, read back."
                     ) from error
@@ -354,13 +369,11 @@ class Link:
         """End a subscription, if its connection still stands."""
         if session.client.state is UaClientState.CONNECTED:
             with contextlib.suppress(Exception):
-                async with asyncio.timeout(min(2.0, self.timeout_s)):
-                    await subscription.delete()
+                await _within(min(2.0, self.timeout_s), subscription.delete())
 
     async def _step(self, awaitable: Awaitable[_T], deadline: float) -> _T:
         left = max(deadline - time.monotonic(), 0.05)
-        async with asyncio.timeout(min(self.timeout_s, left)):
-            return await awaitable
+        return await _within(min(self.timeout_s, left), awaitable)
 
     async def _connected(self, deadline: float) -> Session:
         loop = asyncio.get_running_loop()
@@ -370,7 +383,7 @@ class Link:
             session = self._session
             if session is not None and session.client.state is UaClientState.CONNECTED:
                 return session
-            await self._drop()
+            await self._drop(session)
             self._session = await self._open(deadline)
             self.n_connections += 1
             return self._session
@@ -419,10 +432,34 @@ class Link:
                 "this program or name it with server_cert_path."
             )
 
-    async def _drop(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await _end(session.client, grace_s=0.0)
+    async def _drop(self, session: Session | None) -> None:
+        """Let go of a session, unless it was replaced by another one meanwhile."""
+        if session is None:
+            return
+        if self._session is session:
+            self._session = None
+        await _end(session.client, grace_s=0.0)
+
+
+async def _within(limit_s: float, awaitable: Awaitable[_T]) -> _T:
+    """Await with a time-out that stays one.
+
+    The library below turns a cancellation that meets an answer into an exception of its own
+    kind, which `asyncio.timeout` does not take for the end of its time.
+
+    Raises:
+        TimeoutError: If it takes longer.
+    """
+    task = asyncio.current_task()
+    asked = 0 if task is None else task.cancelling()
+    scope = asyncio.timeout(limit_s)
+    try:
+        async with scope:
+            return await awaitable
+    except asyncio.CancelledError:
+        if scope.expired() and (task is None or task.cancelling() <= asked):
+            raise TimeoutError(f"no answer within {limit_s:g} s") from None
+        raise
 
 
 async def _pause(seconds: float) -> None:
@@ -436,8 +473,7 @@ async def _end(client: Client, *, grace_s: float) -> None:
         transport.abort()
         await asyncio.sleep(0)
     with contextlib.suppress(Exception):
-        async with asyncio.timeout(grace_s or 1.0):
-            await client.disconnect()
+        await _within(grace_s or 1.0, client.disconnect())
     client.disconnect_socket()
     if transport is not None:
         transport.abort()
