@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -893,8 +894,11 @@ def main(arguments: list[str] | None = None) -> None:
         typer.echo("stopped.", err=True)
         raise SystemExit(130) from None
     except Exception as error:
+        from perfusio_jax.twin import redact
+
         if is_debug:
-            raise
+            typer.echo(redact(traceback.format_exc()), err=True)
+            raise SystemExit(exit_code(error)) from None
         if isinstance(error, PerfusioError | OSError):
             text = in_words(error)
         elif isinstance(error, json.JSONDecodeError):
@@ -904,7 +908,7 @@ def main(arguments: list[str] | None = None) -> None:
                 f"nobody foresaw this {type(error).__name__}: {error}. It is a fault of the "
                 "program; --debug shows where."
             )
-        typer.echo(f"error: {text}", err=True)
+        typer.echo(f"error: {redact(text)}", err=True)
         is_json = isinstance(error, json.JSONDecodeError)
         raise SystemExit(3 if is_json else exit_code(error)) from None
 

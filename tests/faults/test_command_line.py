@@ -1,0 +1,160 @@
+"""The commands of a run folder as a person meets them, on a run that was simulated."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from perfusio_jax import cli
+from perfusio_jax.twin import AuditLogger, Mailbox, generate_key
+from perfusio_jax.twin.run_files import JOURNAL_NAME
+
+from .test_process import end, start, wait_for
+from .world import World
+
+
+@pytest.fixture(autouse=True)
+def _no_side_effects(monkeypatch):
+    monkeypatch.setattr(cli, "set_up_jax", lambda device=None: None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs") / "run"
+    plan = {("sample", 1): "bad"}
+    with World(2, n_days=3, plan=plan, crash_after=[None]).living() as world:
+        assert world.problems == []
+        shutil.copytree(world.folder, place)
+    return place
+
+
+def run(*args, capsys) -> tuple[int, str, str]:
+    try:
+        cli.main([str(a) for a in args])
+        code = 0
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_status_and_report_of_a_finished_run(finished, tmp_path, capsys):
+    code, out, _ = run("status", finished, capsys=capsys)
+    assert code == 0 and "R01: not running, armed; 3 days closed, last day 2 (written)" in out
+    assert run("status", finished.parent, capsys=capsys)[1] == out  # one level above
+    code, out, _ = run("report", finished, capsys=capsys)
+    assert code == 0 and "## Reactor R01" in out and "| hold | 1 |" in out
+    code, out, _ = run("report", finished, "--out", tmp_path / "r.md", capsys=capsys)
+    assert code == 0 and "| hold | 1 |" in (tmp_path / "r.md").read_text()
+
+
+def test_commands_to_a_run_that_is_over_say_so(finished, capsys):
+    for words, says in [
+        (("stop", finished), "not running"),
+        (("approve", finished, "--as", "qa"), "0 decisions"),
+        (("tell", finished, "dance"), "allowed are manual"),
+        (("tell", finished, "acknowledge"), "--alarm"),
+        (("status", finished / "nowhere"), "does not exist"),
+        (("tell", finished, "arm", "--reactor", "R7"), "no reactor R7"),
+    ]:
+        code, _, err = run(*words, capsys=capsys)
+        assert code == 2 and says in err and err.count("\n") == 1, (words, err)
+
+
+def test_a_command_is_left_in_the_folder_with_name_and_reason(finished, capsys):
+    code, out, _ = run("tell", finished, "disarm", "--by", "ada", "--reason", "leak", capsys=capsys)
+    assert code == 0 and "R01: disarm" in out
+    with Mailbox(finished / JOURNAL_NAME) as box:
+        (command,) = box.open("R01")
+        assert (command.kind, command.actor, command.payload["reason"]) == ("disarm", "ada", "leak")
+        box.mark(command.id, "for this test only")
+
+
+def test_a_running_program_stops_when_told(tmp_path, capsys):
+    process = start(tmp_path, 100_000)
+    try:
+        wait_for(process, "ready")
+        code, out, _ = run("status", tmp_path / "run", capsys=capsys)
+        assert code == 0 and "R00: running, armed" in out and "held by killed" in out
+        code, out, _ = run("stop", tmp_path / "run", capsys=capsys)
+        assert code == 0 and "asked to stop" in out
+        code, errors = end(process)
+        assert code == 0, errors
+    finally:
+        process.kill()
+    assert "not running" in run("status", tmp_path / "run", capsys=capsys)[1]
+
+
+def test_a_key_is_made_once_and_an_audit_trail_checked_against_it(tmp_path, capsys):
+    key = tmp_path / "key.pem"
+    code, out, _ = run("keygen", key, capsys=capsys)
+    assert code == 0 and "mode 0600" in out and "BEGIN" not in out
+    code, _, err = run("keygen", key, capsys=capsys)
+    assert code == 2 and "never replaced" in err
+    from perfusio_jax.twin import load_key
+
+    with AuditLogger(tmp_path / "run", "r", signer=load_key(key)) as audit:
+        audit.log("A", {})
+    code, out, _ = run("verify-audit", tmp_path / "run", "--key", f"{key}.pub", capsys=capsys)
+    assert code == 0 and "signed by key" in out
+    generate_key(tmp_path / "other")
+    code, out, _ = run(
+        "verify-audit", tmp_path / "run", "--key", tmp_path / "other.pub", capsys=capsys
+    )
+    assert code == 5 and "not a trusted one" in out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[twin]\nsource='s.csv'\npassword='hunter2'\n",
+        "[twin]\nconnector='opcua'\nurl='opc.tcp://ada:hunter2@rack:4840'\nnode_map='n.toml'\n",
+        "[twin]\nsource='s.csv'\n[alarms]\nsmtp_password='hunter2'\n",
+    ],
+)
+def test_a_configuration_with_a_password_is_refused_without_showing_it(tmp_path, capsys, text):
+    (tmp_path / "twin.toml").write_text(text)
+    for command in ("run", "replay", "status"):
+        code, out, err = run(command, tmp_path / "twin.toml", capsys=capsys)
+        assert code == 2 and "holds a secret" in err and "hunter2" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("connector='carrier pigeon'", "file, sql, opcua"),
+        ("connector='sql'", "needs url"),
+        ("connector='opcua'\nurl='opc.tcp://h:1'", "needs node_map"),
+        ("source='s.csv'\nmode='wild'", "frozen"),
+        ("source='s.csv'\napprovals=['a','b','c']", "one or two"),
+        ("source='s.csv'\non_missed='pray'", "hold"),
+        ("source='s.csv'\nsigning_key='none.pem'", "keygen"),
+    ],
+)
+def test_settings_of_the_twin_that_cannot_be_used_are_named(tmp_path, capsys, line, says):
+    (tmp_path / "s.csv").write_text("day,VCD\n0,2\n")
+    (tmp_path / "twin.toml").write_text(f"[twin]\n{line}\n")
+    code, _, err = run("run", tmp_path, "--patience", "0", capsys=capsys)
+    assert code == 2 and says in err and "Traceback" not in err
+
+
+def test_no_traceback_or_debug_output_shows_a_secret_of_the_environment(tmp_path):
+    """A driver's error repeats the password; what this program prints does not."""
+    program = (
+        "import sys; from perfusio_jax import cli; from perfusio_jax.twin import commands\n"
+        "def bad(*a): raise OSError(5, 'login hunter2-xyz refused at opc://u:hunter2-xyz@h')\n"
+        "commands.find_runs = bad; cli.main(sys.argv[1:])"
+    )
+    environment = {**os.environ, "PERFUSIO_OPCUA_PASSWORD": "hunter2-xyz"}
+    for extra in ([], ["--debug"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, "status", str(tmp_path), *extra],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode != 0
+        assert "hunter2" not in done.stdout + done.stderr and "***" in done.stderr
