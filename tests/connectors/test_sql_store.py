@@ -133,6 +133,8 @@ def test_what_cannot_be_stored_is_refused_by_name(store, sample, more, words):
 def test_a_day_that_is_none_is_refused(store, day):
     with pytest.raises(DataError, match="the culture day is"):
         store.write_sample(day, {"VCD": 2.0}, time_h=24.0)
+    with pytest.raises(DataError, match="the culture day is"):
+        read(store, day)
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 201, "\ud800", 3, None])

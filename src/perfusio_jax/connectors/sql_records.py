@@ -27,7 +27,10 @@ _GROUPS: Final = {
 """Field of a record by what may be in it, in this order."""
 
 _BEYOND: Final = 1e15
-"""Hours [h] and days [d] beyond this are no times of a culture."""
+"""Hours [h] beyond this are no times of a culture."""
+
+_MOST_DAYS: Final = 10**6
+"""Days [d] beyond this are none of a culture."""
 
 
 def check_name(name: Any, what: str) -> str:
@@ -99,16 +102,7 @@ def clean(record: SampleRecord) -> SampleRecord:
         DataError: If a value is infinite or no number, a name is unknown, a quality means
             nothing or contradicts its value, or a time is no time.
     """
-    if not isinstance(record.day, int) or isinstance(record.day, bool):
-        try:
-            day = int(record.day)
-        except (TypeError, ValueError, OverflowError):
-            day = None
-        if day is None or day != record.day:
-            raise DataError(f"the culture day is {record.day!r}; a whole number is needed.")
-        record = replace(record, day=day)
-    if abs(record.day) > 10**6:
-        raise DataError(f"the culture day is {record.day}; that is beyond any culture.")
+    record = replace(record, day=whole_day(record.day))
     time_h = _number(record.time_h, "time_h", record.day)
     if time_h is None or abs(time_h) > _BEYOND:
         raise DataError(f"time_h of day {record.day} is {record.time_h!r}; a number is needed.")
@@ -151,6 +145,23 @@ def clean(record: SampleRecord) -> SampleRecord:
         notes=tuple(str(note) for note in record.notes),
         **groups,  # pyright: ignore[reportArgumentType]
     )
+
+
+def whole_day(day: Any) -> int:
+    """A culture day [d] as a whole number.
+
+    Raises:
+        DataError: If it is none, or beyond any culture.
+    """
+    try:
+        found = int(day)
+    except (TypeError, ValueError, OverflowError):
+        found = None
+    if found is None or found != day or isinstance(day, bool):
+        raise DataError(f"the culture day is {day!r}; a whole number is needed.")
+    if abs(found) > _MOST_DAYS:
+        raise DataError(f"the culture day is {found}; that is beyond any culture.")
+    return found
 
 
 def to_row(record: SampleRecord) -> dict[str, Any]:

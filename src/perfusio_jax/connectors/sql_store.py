@@ -25,7 +25,7 @@ from .base import (
     check_setpoints,
 )
 from .sql_archive import SQLArchive
-from .sql_records import check_name, clean, from_row, merge, record_of, to_row
+from .sql_records import check_name, clean, from_row, merge, record_of, to_row, whole_day
 from .sql_rows import CHUNK
 
 
@@ -91,7 +91,9 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         user: str = "system",
         reason: str | None = None,
     ) -> Stored:
-        """Store the sample of one day, exactly once.
+        """Store the sample of one day, exactly once; it is on the disk on return.
+
+        Blocks for as long as the database takes; from a coroutine use `asyncio.to_thread`.
 
         A name that had no value yet is filled in. Other values than those stored are refused
         unless `is_correction` says so; the earlier ones stay as an older revision.
@@ -283,9 +285,10 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             SampleNotReady: If there is none for that day yet.
             DatabaseError: If the database cannot be used.
         """
-        found = await self.database.acall(lambda c: self._records(c, day=int(day)))
+        wanted = whole_day(day)
+        found = await self.database.acall(lambda c: self._records(c, day=wanted))
         if not found:
-            raise SampleNotReady(await self.database.acall(lambda c: self._why_not(c, int(day))))
+            raise SampleNotReady(await self.database.acall(lambda c: self._why_not(c, wanted)))
         record = min(found, key=lambda r: abs(r.time_h - 24.0 * r.day))
         if len(found) == 1:
             return record
@@ -338,11 +341,12 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
 
     def read_revisions(self, day: int) -> list[dict[str, Any]]:
         """Every revision of the samples of a day, oldest first, with who stored it and why."""
+        wanted = whole_day(day)
 
         def work(connection: sa.Connection) -> list[dict[str, Any]]:
             table = schema.sample
             query = self._of_this(sa.select(table), table).where(
-                table.c.day == int(day), table.c.kind == "daily"
+                table.c.day == wanted, table.c.kind == "daily"
             )
             rows = connection.execute(query.order_by(table.c.time_h, table.c.revision)).mappings()
             names = ("revision", "stored_at", "stored_by", "reason")
