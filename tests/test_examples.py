@@ -45,7 +45,7 @@ def test_pareto_campaign(tmp_path, capsys):
     assert "hypervolume" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["03", "04", "06"])
+@pytest.mark.parametrize("name", ["03", "04", "06", "07"])
 def test_every_script_says_what_it_is(name):
     path = next(EXAMPLES.glob(f"{name}*.py"))
     assert path.read_text(encoding="utf-8").startswith('"""')

@@ -182,7 +182,9 @@ async def test_trusted_certificates_alone_are_enough_where_no_users_are_named(pa
 async def test_no_secret_is_ever_said(server, pairs, caplog):
     settings = keys(pairs["client"], pairs["server"].certificate, username="twin", password=SECRET)
     key = pairs["client"].key.read_text().splitlines()[1]
-    with caplog.at_level(logging.DEBUG):
+    with contextlib.ExitStack() as levels:
+        for name in ("asyncua", "asyncua.client", "asyncua.common", "asyncua.server"):
+            levels.enter_context(caplog.at_level(logging.DEBUG, logger=name))
         async with connect(server.url, **settings) as connector:
             assert await connector.is_alive()
             for text in (repr(connector), str(connector), repr(vars(connector))):

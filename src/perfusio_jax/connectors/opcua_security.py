@@ -266,6 +266,14 @@ _FILTER: Final = _NoCredentials()
 
 
 def keep_credentials_out_of_logs() -> None:
-    """Make the protocol library's loggers drop requests that carry a password; idempotent."""
+    """Make the protocol library's loggers drop requests that carry a password; idempotent.
+
+    Where nobody has set their levels they also fall silent about what we report ourselves:
+    lost connections with a traceback each, and what a server refuses.
+    """
     for name in _SPEAKERS:
         logging.getLogger(name).addFilter(_FILTER)
+    for name in ("asyncua.client", "asyncua.common", "asyncua.server"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.CRITICAL)
