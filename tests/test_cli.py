@@ -248,7 +248,7 @@ def test_units_in_the_help_survive(capsys):
 
 
 def test_an_error_nobody_foresaw_is_one_paragraph_too(capsys, monkeypatch):
-    def fail(_):
+    def fail(_, **more):
         raise KeyError("surprise")
 
     monkeypatch.setattr("perfusio_jax.twin.verify_audit", fail)
