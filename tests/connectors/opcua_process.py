@@ -1,6 +1,6 @@
 """A server in a process of its own, to be killed and frozen. Prints `ready URL` when it listens.
 
-python opcua_process.py PORT STATE_FILE [--reset] [--before URI]
+python opcua_process.py PORT STATE_FILE [--reset] [--before URI] ...
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from perfusio_jax.connectors import RackServer
-from tests.connectors.opcua_rigs import CannedRack
+from tests.connectors.opcua_rigs import CannedRack, SmoothRack
 
 
 async def serve() -> None:
@@ -21,14 +21,16 @@ async def serve() -> None:
     parser.add_argument("state")
     parser.add_argument("--reset", action="store_true")
     parser.add_argument("--before", action="append", default=[])
+    parser.add_argument("--smooth", type=int, default=0, help="vessels that change smoothly")
+    parser.add_argument("--accelerate", type=float, default=86400.0, help="a day a second")
     given = parser.parse_args()
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with RackServer(
-        CannedRack(2),
+        SmoothRack(given.smooth) if given.smooth else CannedRack(2),
         url=f"opc.tcp://127.0.0.1:{given.port}/perfusio",
-        acceleration=86400.0,  # a day a second
+        acceleration=given.accelerate,
         state_path=given.state,
         reset_setpoints=given.reset,
         namespaces_before=given.before,

@@ -96,11 +96,12 @@ class CannedRack:
         self._controls[vessel].update(setpoints)
 
     def snapshot(self) -> dict[str, Any]:
-        return {"time_h": self.time_h, "controls": self._controls}
+        return {"time_h": self.time_h, "controls": self._controls, "written": self.written}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         self.time_h = float(saved["time_h"])
         self._controls = [dict(c) for c in saved["controls"]]
+        self.written = [(vessel, dict(given)) for vessel, given in saved.get("written", [])]
 
 
 @contextlib.asynccontextmanager
@@ -127,6 +128,20 @@ def connect(url: str, reactor_id: str = "R01", **settings: Any) -> OPCUAConnecto
 
 def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+@dataclass
+class SmoothRack(CannedRack):
+    """Readings that change by two per cent a day and differ between vessels."""
+
+    def sample(self, vessel: int, day: int) -> CannedSample:
+        return CannedSample(day, 24.0 * day, smooth(vessel, day), {"V_bleed_L": 0.04})
+
+
+def smooth(vessel: int, day: int) -> dict[str, float]:
+    """What a vessel of a `SmoothRack` reads on a day."""
+    level = 1.0 + 0.02 * day + 0.001 * vessel
+    return {name: (k + 1.0) * level for k, name in enumerate(FORECAST_SPECIES)}
 
 
 @dataclass

@@ -109,6 +109,10 @@ async def test_a_faulty_sensor_spoils_its_own_value_only(server, vessel):
         assert any("BadSensorFailure" in note for note in record.notes)
         for kind in ("NotANumber", "BadQuality", "UncertainQuality"):
             await _switch(server, vessel, kind, "")
+        await _switch(server, vessel, "WrongType", "VCD")
+        await server.put_sample(vessel, 2, {"VCD": 6.0, "Lac": 1.5})
+        assert (await connector.read_record(2)).quality["VCD"] == "bad"
+        await _switch(server, vessel, "WrongType", "")
         await server.put_sample(vessel, 2, {"VCD": 6.0, "Lac": 1.5})
         record = await connector.read_record(2)
         assert record.values["VCD"] == 6.0 and record.quality["Lac"] == "good"

@@ -473,9 +473,12 @@ class RackServer:
     async def _store(self, node: ua.NodeId, value: ua.DataValue, *, keep: bool = False) -> None:
         self.n_published += 1
         kind = value.Value.VariantType if value.Value is not None else None
+        held = self._iserver.aspace[node].attributes[ua.AttributeIds.Value]
         if kind is ua.VariantType.String:  # the checks of type would refuse what is wrong here
-            self._iserver.aspace[node].attributes[ua.AttributeIds.Value].value = value
+            held.value = value
         else:
+            if held.value.Value is not None and held.value.Value.VariantType is not kind:
+                held.value = ua.DataValue()  # nor would they take a number after a text
             await self._iserver.write_attribute_value(node, value, ua.AttributeIds.Value)
         if keep:
             await self._storage.save_node_value(node, value)
