@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import datetime as dt
+import itertools
 import json
 import shutil
 from zoneinfo import ZoneInfo
@@ -163,7 +164,18 @@ INSTANT = st.datetimes(
 )  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+COUNTER = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """One database for all examples."""
+    folder = tmp_path_factory.mktemp("trip")
+    SQLStore(url := f"sqlite:///{folder / 'run.db'}", "E", "R").create_tables()
+    return folder, url
+
+
+@settings(max_examples=20, deadline=None)
 @given(
     days=st.dictionaries(
         st.integers(0, 60),
@@ -175,10 +187,9 @@ INSTANT = st.datetimes(
     suffix=st.sampled_from([".csv", ".parquet"]),
 )
 @example(days={1: (ODD, dt.datetime(2026, 1, 1, tzinfo=dt.UTC))}, reactor='=β; "7"', suffix=".csv")
-def test_samples_go_through_database_and_file_unchanged(tmp_path_factory, days, reactor, suffix):
-    folder = tmp_path_factory.mktemp("trip")
-    store = SQLStore(f"sqlite:///{folder / 'run.db'}", "E", reactor)
-    store.create_tables()
+def test_samples_go_through_database_and_file_unchanged(archive, days, reactor, suffix):
+    folder, url = archive
+    store = SQLStore(url, f"E{next(COUNTER)}", reactor)
     for day, (sample, taken) in days.items():
         store.write_sample(day, sample, sampled_at=taken)
     asyncio.run(export_samples(store, folder / f"out{suffix}", [reactor]))

@@ -1,7 +1,7 @@
 """What Alembic runs: on the connection it is given, or on the database of `PERFUSIO_DB_URL`.
 
-All steps of one call are one transaction, on SQLite as well: a crash half-way leaves the
-database as it was.
+The connection is in a transaction that began before: all steps of one call happen, or none, on
+SQLite as well.
 """
 
 import os
@@ -18,7 +18,6 @@ def _run(connection) -> None:
         connection=connection,
         target_metadata=metadata,
         version_table=VERSION_TABLE,
-        transactional_ddl=True,
         render_as_batch=True,
     )
     with context.begin_transaction():
