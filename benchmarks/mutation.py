@@ -59,7 +59,7 @@ def main() -> int:
     log = place / "mutmut.log"
     with log.open("w") as file:
         subprocess.run(
-            [mutmut, "run", "--max-children", "1"],
+            [mutmut, "run", "--max-children", str(os.cpu_count() or 1)],
             cwd=place,
             env=environment,
             stdout=file,

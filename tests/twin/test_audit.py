@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import datetime as dt
 import enum
+import hashlib
 import json
 import math
 import os
@@ -681,3 +682,65 @@ def test_copies_that_say_something_else_are_noted(tmp_path):
     report = verify_audit(tmp_path)
     assert report.ok and len(report.warnings) == 2
     assert "audit_events.csv" in report.warnings[0] and "parquet" in report.warnings[1]
+
+
+def test_a_place_without_a_log_is_said_to_have_none_in_full(tmp_path):
+    report = verify_audit(tmp_path)
+    assert dataclasses.astuple(report) == (
+        False,
+        0,
+        1,
+        1,
+        f"there is no audit log at {tmp_path / 'audit.jsonl'}",
+        (),
+        GENESIS,
+        None,
+    )
+
+
+def test_one_of_the_two_files_alone_is_judged_not_taken_for_nothing(tmp_path):
+    write_log(tmp_path / "a")
+    (tmp_path / "a" / "audit.head").unlink()
+    assert "the head (audit.head) is missing" in verify_audit(tmp_path / "a").reason
+    write_log(tmp_path / "b")
+    (tmp_path / "b" / "audit.jsonl").unlink()
+    report = verify_audit(tmp_path / "b")
+    assert (report.ok, report.first_bad, report.n_records) == (False, 1, 0)
+    assert "holds 0 whole records of 4" in report.reason
+
+
+def test_a_log_of_no_records_verifies(tmp_path):
+    AuditLogger(tmp_path, "r").close()
+    (tmp_path / "audit.jsonl").unlink()  # an empty file that was lost is no loss
+    assert verify_audit(tmp_path).ok
+
+
+def test_the_hash_of_a_state_is_fixed_for_all_time(tmp_path):
+    (tmp_path / "x").write_bytes(b"cd")
+    wanted = hashlib.sha256(b"\0" * 7 + b"\2" + b"ab" + b"\0" * 7 + b"\2" + b"cd").hexdigest()
+    assert sha256_of(b"ab", tmp_path / "x") == wanted
+
+
+def test_a_parquet_copy_that_is_no_parquet_is_noted(tmp_path):
+    write_log(tmp_path)
+    (tmp_path / "audit_events.parquet").write_bytes(b"not parquet")
+    assert verify_audit(tmp_path).warnings == ("audit_events.parquet does not agree with the log",)
+
+
+def test_a_role_is_kept_with_who_acted(tmp_path):
+    with AuditLogger(tmp_path, "r", clock=Clock()) as logger:
+        logger.log("COMMAND_ARM", {}, user="ada", role="operator", old="disarmed", new="armed")
+    (record,) = records((tmp_path / "audit.jsonl").read_bytes())
+    assert (record["user"], record["role"]) == ("ada", "operator")
+    assert '"_role":"operator"' in table_rows(tmp_path)[1][5]
+
+
+def test_a_folder_that_takes_nothing_is_refused_in_words(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(audit_module, "replace_durably", full)
+    with pytest.raises(AuditError, match=r"cannot be opened: .*No space left|is written, but"):
+        AuditLogger(tmp_path, "r")
+    monkeypatch.undo()
+    AuditLogger(tmp_path, "r").close()  # and the lock is free again

@@ -15,6 +15,7 @@ from perfusio_jax.twin.gate import (
     GateLimits,
     GateRequest,
     GateVerdict,
+    _on_grid,
     gate,
     operator_edits,
 )
@@ -400,3 +401,166 @@ def test_more_than_half_a_step_from_what_was_asked_is_called_clamped():
     assert judge(limits, setpoints={"temperature": 37.44}, read_back=read_back).clamped == ()
     over = judge(limits, setpoints={"temperature": 37.47}, read_back=read_back)
     assert over.setpoints["temperature"] == 37.4 and over.clamped == ("temperature",)
+
+
+@pytest.mark.parametrize(
+    ("written", "actual", "step", "is_edit"),
+    [
+        (36.5, 36.5, 0.1, False),
+        (36.5, 36.54, 0.1, False),  # less than half a step
+        (36.5, 36.56, 0.1, True),  # more than half a step, less than one
+        (1.0, 1.0 + 2e-6, 0.0, True),  # no grid: six digits count
+        (1.0, 1.0 + 0.9e-6, 0.0, False),
+        (1000.0, 1000.0009, 0.0, False),  # as 32-bit floats round
+        (0.001, 0.0010005, 0.0, True),
+        (2.0, 2.5, 1.0, False),  # exactly half a step is rounding
+        (0.0, 0.0, 0.0, False),
+    ],
+)
+def test_an_edit_is_more_than_half_a_device_step(written, actual, step, is_edit):
+    resolution = {"temperature": step} if step else {"agitation": 7.0}
+    edited = operator_edits({"temperature": written}, {"temperature": actual}, resolution)
+    assert edited == (frozenset({"temperature"}) if is_edit else frozenset())
+
+
+def test_one_value_that_cannot_be_read_hides_no_edit_of_another():
+    written = {"bleed_rate": 0.1, "perfusion_rate": 1.0, "temperature": 36.5}
+    found = {"bleed_rate": None, "perfusion_rate": math.nan, "temperature": 37.5}
+    assert operator_edits(written, found, {}) == {"temperature"}
+
+
+def test_what_was_changed_says_by_which_limit():
+    beyond = judge(setpoints={"temperature": 40.0}, read_back={"temperature": 37.0})
+    assert beyond.reasons == ("temperature was asked to be 40 and is 37.5 (limits 35 to 37.5)",)
+    below = judge(setpoints={"temperature": 34.0}, read_back={"temperature": 35.5})
+    assert below.reasons == ("temperature was asked to be 34 and is 35 (limits 35 to 37.5)",)
+    for edge in (35.0, 37.5):  # within the limits, both ends included
+        rate = judge(setpoints={"temperature": edge}, read_back={"temperature": 36.2})
+        assert len(rate.reasons) == 1 and rate.reasons[0].endswith("(rate limit)")
+
+
+def test_vetoes_and_missing_approval_hold_and_the_fallback_needs_no_approval():
+    verdict = judge(vetoes=("the clocks disagree", "a stop"))
+    assert verdict.action == "hold" and verdict.reasons == ("the clocks disagree", "a stop")
+    assert judge(approved=False).reasons == ("the set-points have not been approved",)
+    assert judge(approved=1).action == "hold"
+    blind = {"hours_without_good_data": 60.0, "approved": False}
+    assert judge(**blind).action == "fallback"
+    assert judge(**blind, vetoes=("a stop",)).action == "hold"
+    assert judge(hours_without_good_data=200.0, vetoes=("a stop",)).action == "hold"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"upper": {**LIMITS.upper, "temperature": 30.0}},
+            "^Limits of temperature are 35.0 to 30.0; two finite numbers, the lower first, are "
+            "needed.$",
+        ),
+        ({"lower": {}, "upper": {}}, "^Gate limits need at least one control; none was given.$"),
+        (
+            {"fallback_recipe": {"bleed_rate": 0.55, "perfusion_rate": 0.52}},
+            "^The fallback recipe has bleed_rate 0.55 above perfusion_rate 0.52; more would leave "
+            "than enters.$",
+        ),
+        (
+            {"fallback_recipe": {"temperature": 40.0}},
+            "^The fallback recipe sets temperature to 40.0; allowed is 35 to 37.5.$",
+        ),
+        (
+            {"fallback_recipe": {"light": 1.0}},
+            "^The fallback recipe names light, which has no limits.$",
+        ),
+        (
+            {"max_rate": {"temperature": 0.0}},
+            "^max_rate of temperature is 0.0; it must be above zero.$",
+        ),
+        ({"resolution": {"light": 0.1}}, "^resolution names light, which has no limits.$"),
+        (
+            {"resolution": {"bleed_rate": 0.7}},
+            "^No multiple of the resolution 0.7 of bleed_rate lies within its limits.$",
+        ),
+        (
+            {"fallback_after_h": 20.0},
+            "^0 < max_data_age_h <= fallback_after_h <= disarm_after_h is needed .h.; given 30.0, "
+            "20.0, 96.0$",
+        ),
+    ],
+)
+def test_limits_that_cannot_be_met_are_refused_in_these_words(fields, says):
+    with pytest.raises(ConfigError, match=says):
+        dataclasses.replace(LIMITS, **fields)
+
+
+def test_a_design_space_without_controls_has_nothing_to_gate():
+    with pytest.raises(
+        ConfigError, match=r"^The design space has no controls, so there is nothing"
+    ):
+        GateLimits.from_design_space(SimpleNamespace(control_bounds={}))
+
+
+def balanced(into: float, reach: float, **changes) -> GateVerdict:
+    """Outflow and inflow whose rate limit is `reach`; the inflow has no grid."""
+    limits = GateLimits(
+        lower={"perfusion_rate": 0.5, "bleed_rate": 0.05},
+        upper={"perfusion_rate": 2.0, "bleed_rate": 0.8},
+        max_rate={"perfusion_rate": reach, "bleed_rate": 0.05},
+        resolution={"bleed_rate": 0.005},
+    )
+    request = dataclasses.replace(
+        GOOD,
+        setpoints={"perfusion_rate": 2.0, "bleed_rate": 0.8},
+        read_back={"perfusion_rate": into - reach, "bleed_rate": 0.6, **changes},
+    )
+    return gate(request, limits)
+
+
+def test_an_outflow_is_lowered_to_the_inflow_on_the_devices_grid_and_says_so():
+    verdict = balanced(0.613, 0.05)
+    assert dict(verdict.setpoints) == {"perfusion_rate": 0.613, "bleed_rate": 0.61}
+    assert (
+        verdict.reasons[-1] == "bleed_rate 0.65 lowered to 0.61: it may not exceed perfusion_rate"
+    )
+    assert verdict.clamped == ("perfusion_rate", "bleed_rate")
+
+
+def test_an_outflow_equal_to_the_inflow_is_left_alone():
+    verdict = balanced(0.65, 0.05)
+    assert dict(verdict.setpoints) == {"perfusion_rate": 0.65, "bleed_rate": 0.65}
+    assert not any("lowered" in reason for reason in verdict.reasons)
+
+
+def test_an_outflow_may_go_down_as_far_as_its_rate_limit_and_no_further():
+    at_the_limit = balanced(0.55, 0.03)
+    assert dict(at_the_limit.setpoints) == {"perfusion_rate": 0.55, "bleed_rate": 0.55}
+    beyond = balanced(0.549, 0.03)
+    assert beyond.action == "hold"
+    assert beyond.reasons[-1] == "bleed_rate 0.65 would exceed perfusion_rate 0.549"
+
+
+@pytest.mark.parametrize("side", ["high", "low"])
+def test_rounding_to_a_float_never_leaves_the_window(side):
+    """Ends that no float can hold, such as sevenths: the float next inside is taken."""
+    n_moved = 0
+    for k in range(1, 400):
+        end = Fraction(k, 7)
+        window = (Fraction(0), end) if side == "high" else (end, Fraction(100))
+        result = _on_grid(end, window, None)
+        assert result is not None
+        assert window[0] <= Fraction(repr(result)) <= window[1]
+        nearest = float(end)
+        moved = result != nearest
+        n_moved += moved
+        if moved:  # by one float, towards the inside
+            towards = -math.inf if side == "high" else math.inf
+            assert result == math.nextafter(nearest, towards)
+    assert n_moved > 50
+
+
+def test_ages_may_be_short():
+    limits = dataclasses.replace(
+        LIMITS, max_data_age_h=0.2, fallback_after_h=0.5, disarm_after_h=0.9
+    )
+    assert judge(limits, data_age_h=0.1, hours_without_good_data=0.1).action == "write"
+    assert judge(limits, data_age_h=0.3, hours_without_good_data=0.1).action == "hold"
