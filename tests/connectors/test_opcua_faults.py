@@ -108,12 +108,12 @@ async def test_a_server_killed_and_frozen_and_back_with_other_namespaces(tmp_pat
                 await connector.read_sample(1)
 
         # Back with its namespaces in another order, and its set-points as they were.
-        before = connector._nodes.found["VCD"].id
+        before = connector._directory.nodes.found["VCD"].id
         async with process(port, state, "--before", "urn:a", "--before", "urn:b") as child:
             await until(connector.is_alive)
             assert (await connector.read_sample(1)) == dict(first.values)
             assert (await connector.read_setpoints())["temperature"] == 36.0
-            assert connector._nodes.found["VCD"].id != before
+            assert connector._directory.nodes.found["VCD"].id != before
             await connector.write_setpoints({"agitation": 900.0})
             assert (await connector.read_setpoints())["agitation"] == 900.0
             child.terminate()

@@ -4,9 +4,8 @@ import datetime as dt
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from numbers import Real
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlparse
 
 from asyncua import ua
@@ -16,8 +15,6 @@ from pydantic import SecretStr
 from perfusio_jax._core import (
     AUXILIARY_TAGS,
     HOURS_PER_DAY,
-    REGISTRY,
-    STREAM_TOTALS,
     ConfigError,
     ConnectorError,
     DataError,
@@ -26,51 +23,30 @@ from perfusio_jax._core import (
 from perfusio_jax.connectors.base import (
     BioreactorConnectorBase,
     Reading,
-    SampleNotReady,
     SampleRecord,
     check_setpoints,
 )
+from perfusio_jax.connectors.opcua_directory import Directory
 from perfusio_jax.connectors.opcua_link import ClientSecurity, Link, Session
 from perfusio_jax.connectors.opcua_names import (
-    EXTRA,
-    GROUPED,
     HEARTBEAT,
     SAMPLE_DAY,
-    SAMPLE_TIME,
-    SPECIAL,
 )
 from perfusio_jax.connectors.opcua_nodes import NodeMap, typed
 from perfusio_jax.connectors.opcua_records import Recorder, ReplayConnector, line_of
+from perfusio_jax.connectors.opcua_samples import CLOCK, Sampling
 from perfusio_jax.connectors.opcua_values import (
     Node,
     aware,
-    foreign_unit,
     has_arrived,
     plain,
-    range_of,
-    reading_of,
-    time_of,
     to_node_unit,
-    unit_text,
-    variant_type,
 )
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
 
-_CLOCK: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_CurrentTime)
 _STATE: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State)
-_GONE: Final = frozenset((ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid))
-_NO_HISTORY: Final = "the server keeps no history"
-
-
-class Nodes(NamedTuple):
-    """Nodes of the map on the server connected now."""
-
-    namespaces: Mapping[str, int]
-    found: Mapping[str, Node]
-    absent: Mapping[str, str]
-    """Why a node was not found, by name."""
 
 
 class OPCUAConnector(BioreactorConnectorBase):
@@ -149,8 +125,8 @@ class OPCUAConnector(BioreactorConnectorBase):
         if not (math.isfinite(acceleration) and acceleration > 0):
             raise ConfigError(f"acceleration is {acceleration}; it must be above zero.")
         half_a_day = 0.5 * HOURS_PER_DAY * 3600.0 / acceleration
-        self._slack_s = half_a_day if sample_slack_s is None else float(sample_slack_s)
-        if not (self._slack_s >= 0 and heartbeat_timeout_s > 0):
+        slack_s = half_a_day if sample_slack_s is None else float(sample_slack_s)
+        if not (slack_s >= 0 and heartbeat_timeout_s > 0):
             raise ConfigError("sample_slack_s and heartbeat_timeout_s must not be negative.")
         security = ClientSecurity(
             username=username,
@@ -180,8 +156,15 @@ class OPCUAConnector(BioreactorConnectorBase):
         self.acceleration = float(acceleration)
         self._heartbeat_timeout_s = float(heartbeat_timeout_s)
         self._beat: tuple[Any, float] | None = None
-        self._nodes: Nodes | None = None
+        self._directory = Directory(url, self.node_map)
         self._now = now or (lambda: dt.datetime.now(dt.UTC))
+        self._sampling = Sampling(
+            self._directory,
+            reactor_id=reactor_id,
+            acceleration=self.acceleration,
+            slack_s=slack_s,
+            now=self._now,
+        )
         self._recorder = None if record_to is None else Recorder(record_to)
         self._replay = None
         if replay_log is not None:
@@ -206,7 +189,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             return False
 
     async def _look(self, session: Session) -> bool:
-        nodes = await self._resolved(session)
+        nodes = await self._directory.resolved(session)
         beat = nodes.found.get(HEARTBEAT)
         state, *rest = await session.read([_STATE, *([beat.id] if beat else [])])
         if plain(state) != ua.ServerState.Running:
@@ -230,72 +213,13 @@ class OPCUAConnector(BioreactorConnectorBase):
 
     # ---------------------------------------------------------------- nodes
 
-    async def _resolved(self, session: Session) -> Nodes:
-        """Nodes of the map, found once per connection or change of namespaces."""
-        held = self._nodes
-        if held is not None and held.namespaces == session.namespaces:
-            return held
-        found: dict[str, ua.NodeId] = {}
-        absent: dict[str, str] = {}
-        for name, node in (await session.resolve(list(self.node_map.values()))).items():
-            if isinstance(node, str):
-                absent[name] = node
-            else:
-                found[name] = node
-        names = list(found)
-        ids = list(found.values())
-        types = await session.read(ids, ua.AttributeIds.DataType)
-        values = await session.read(ids)
-        units = await session.properties(ids, "EngineeringUnits")
-        ranges = await session.properties(ids, "EURange")
-        nodes: dict[str, Node] = {}
-        for name, node, kind, value, unit, limits in zip(
-            names, ids, types, values, units, ranges, strict=True
-        ):
-            if kind.StatusCode is not None and kind.StatusCode.value in _GONE:
-                absent[name] = f"nothing is there ({kind.StatusCode.name})"
-                continue
-            own = self.node_map[name].unit or unit_text(unit)
-            nodes[name] = Node(
-                node, variant_type(kind, value), foreign_unit(name, own), range_of(limits)
-            )
-        if not nodes:
-            raise ConnectorError(
-                f"{self.url} has none of the nodes of the node map; {next(iter(absent))}: "
-                f"{next(iter(absent.values()))}."
-            )
-        self._nodes = Nodes(dict(session.namespaces), nodes, absent)
-        return self._nodes
-
-    async def _read(
-        self, session: Session, names: Iterable[str], *extra: ua.NodeId
-    ) -> tuple[dict[str, ua.DataValue], list[ua.DataValue]]:
-        """Values by name, in one request, and those of nodes beside the map."""
-        for attempt in (1, 2):
-            nodes = await self._resolved(session)
-            known = [name for name in names if name in nodes.found]
-            values = await session.read([*(nodes.found[n].id for n in known), *extra])
-            gone = any(
-                v.StatusCode is not None and v.StatusCode.value in _GONE
-                for v in values[: len(known)]
-            )
-            if not gone or attempt == 2:
-                break
-            self._nodes = None  # the address space has changed under us: look again
-        return dict(zip(known, values[: len(known)], strict=True)), values[len(known) :]
-
-    def _reading(self, name: str, value: ua.DataValue, at: dt.datetime) -> Reading:
-        nodes = self._nodes
-        node = None if nodes is None else nodes.found.get(name)
-        return reading_of(value, at, name=name, unit=None if node is None else node.unit)
-
     async def missing_nodes(self) -> dict[str, str]:
         """Names of the node map that the server does not have, with the reason.
 
         Raises:
             ConnectorError: If the server cannot be reached.
         """
-        nodes = await self._link.run(self._resolved)
+        nodes = await self._link.run(self._directory.resolved)
         return dict(nodes.absent)
 
     # ---------------------------------------------------------------- samples
@@ -331,7 +255,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             raise DataError(f"day {day} is not a culture day; days are whole numbers from 0.")
         if self._replay is not None:
             return await self._replay.read_record(int(day))
-        record = await self._link.run(lambda session: self._record(session, int(day)))
+        record = await self._link.run(lambda session: self._sampling.record(session, int(day)))
         if self._recorder is not None:
             names = [*record.values, *record.tags, *record.stream_totals, *record.controls]
             await self._recorder.write(
@@ -339,145 +263,6 @@ class OPCUAConnector(BioreactorConnectorBase):
                 for n in names
             )
         return record
-
-    async def _record(self, session: Session, day: int) -> SampleRecord:
-        for attempt in (1, 2):
-            names = [n for n in self.node_map if n not in SPECIAL and not n.startswith(EXTRA)]
-            special = [n for n in (SAMPLE_DAY, SAMPLE_TIME) if n in self.node_map]
-            values, (clock,) = await self._read(session, [*names, *special], _CLOCK)
-            at = self._now()
-            shown = values.get(SAMPLE_DAY)
-            if SAMPLE_DAY in self.node_map and shown is None:
-                raise ConnectorError(
-                    f"{self.url}: sample_day: {self._absent(SAMPLE_DAY)}; without it nobody "
-                    "knows which day the values are of."
-                )
-            if shown is None:
-                return self._as_record(day, values, None, plain(clock), at, [])
-            current = plain(shown)
-            if isinstance(current, bool) or not isinstance(current, int) or current < 0:
-                raise SampleNotReady(f"{self._vessel}: there is no sample yet.")
-            if day > current:
-                raise SampleNotReady(
-                    f"{self._vessel}: the sample of day {day} is not there yet; the last is of "
-                    f"day {current}."
-                )
-            if day < current:
-                return await self._past(session, day, plain(clock), at)
-            due = time_of(shown)
-            if attempt == 1 and due is not None and self._is_mixed(values, due):
-                continue  # read in the middle of the next sample's coming
-            return self._as_record(day, values, due, plain(clock), at, [])
-        raise ConnectorError(f"{self._vessel}: day {day} could not be read.")
-
-    def _is_mixed(self, values: Mapping[str, ua.DataValue], due: dt.datetime) -> bool:
-        late = dt.timedelta(seconds=self._slack_s)
-        times = [time_of(values[n]) for n in GROUPED if n in values]
-        return any(t is not None and t > due + late for t in times)
-
-    async def _past(self, session: Session, day: int, clock: Any, at: dt.datetime) -> SampleRecord:
-        """A day that is no longer shown, from the history of its nodes."""
-        due = dict(await self._days(session)).get(day)
-        if due is None:
-            raise DataError(
-                f"{self._vessel}: the sample of day {day} is no longer shown and not in the "
-                "server's history."
-            )
-        nodes = await self._resolved(session)
-        names = [n for n in (*GROUPED, SAMPLE_TIME) if n in nodes.found]
-        slack = dt.timedelta(seconds=self._slack_s)
-        ids = [nodes.found[n].id for n in names]
-        found = await session.history(ids, due - slack, due + slack)
-        values = {}
-        for name, past in zip(names, found, strict=True):
-            if isinstance(past, list) and past:
-                values[name] = min(past, key=lambda v: abs((time_of(v) or due) - due))
-        notes = [f"day {day} was read from the server's history"]
-        return self._as_record(day, values, due, clock, at, notes)
-
-    async def _days(self, session: Session) -> list[tuple[int, dt.datetime]]:
-        """Days in the history of `sample_day` and when each was sampled."""
-        nodes = await self._resolved(session)
-        if SAMPLE_DAY not in nodes.found:
-            raise ConnectorError(
-                f"{self._vessel}: without a node for sample_day nobody knows which days there are."
-            )
-        start = dt.datetime(1970, 1, 2, tzinfo=dt.UTC)
-        end = self._now() + dt.timedelta(days=1)
-        (past,) = await session.history([nodes.found[SAMPLE_DAY].id], start, end)
-        if not isinstance(past, list):
-            raise DataError(f"{self._vessel}: {_NO_HISTORY} of sample_day ({past.name}).")
-        days = {}
-        for value in past:
-            day, when = plain(value), time_of(value)
-            if isinstance(day, int) and day >= 0 and when is not None:
-                days[day] = when
-        return sorted(days.items())
-
-    def _as_record(
-        self,
-        day: int,
-        values: Mapping[str, ua.DataValue],
-        due: dt.datetime | None,
-        clock: Any,
-        at: dt.datetime,
-        notes: Sequence[str],
-    ) -> SampleRecord:
-        remarks = list(notes)
-        readings: dict[str, Reading] = {}
-        for name in self.node_map:
-            if name in SPECIAL or name.startswith(EXTRA):
-                continue
-            if name not in values:
-                if name in REGISTRY:
-                    readings[name] = Reading(None, "missing", None, at)
-                    remarks.append(f"{name}: {self._absent(name)}")
-                continue
-            reading = self._reading(name, values[name], at)
-            if name in GROUPED and due is not None and reading.source_time is not None:
-                off_s = (reading.source_time - due).total_seconds()
-                if abs(off_s) > self._slack_s:
-                    when = "older" if off_s < 0 else "newer"
-                    remarks.append(f"{name} is {abs(off_s):.0f} s {when} than the sample")
-                    reading = Reading(None, "missing", reading.source_time, at, "OtherSample")
-            if reading.quality in ("bad", "uncertain"):
-                remarks.append(f"{name}: {reading.status}")
-            readings[name] = reading
-
-        def pick(names: Iterable[str]) -> dict[str, float | None]:
-            return {n: readings[n].value for n in names if n in readings}
-
-        hours = plain(values[SAMPLE_TIME]) if SAMPLE_TIME in values else None
-        is_time = isinstance(hours, Real) and math.isfinite(hours)
-        newest = due
-        if newest is None:
-            times = [readings[n].source_time for n in REGISTRY if n in readings]
-            newest = max((t for t in times if t is not None), default=None)
-        server_now = clock if isinstance(clock, dt.datetime) else at
-        age_h = None
-        if newest is not None:
-            age_h = (aware(server_now) - newest).total_seconds() / 3600.0 * self.acceleration
-        shown = {n: r for n, r in readings.items() if n != "volume_L"}
-        volume = readings.get("volume_L")
-        return SampleRecord(
-            day=day,
-            time_h=float(hours) if is_time else HOURS_PER_DAY * day,  # pyright: ignore
-            values=pick(REGISTRY),
-            quality={n: r.quality for n, r in shown.items()},
-            reactor_id=self.reactor_id,
-            age_h=age_h,
-            stream_totals=pick(STREAM_TOTALS),
-            controls=pick(self.node_map.controls),
-            tags=pick(AUXILIARY_TAGS),
-            volume_L=None if volume is None else volume.value,
-            notes=tuple(remarks),
-            source_times={n: r.source_time for n, r in shown.items() if r.source_time is not None},
-            read_at=at,
-        )
-
-    def _absent(self, name: str) -> str:
-        reason = None if self._nodes is None else self._nodes.absent.get(name)
-        return reason or "the server has no such node"
 
     @property
     def _vessel(self) -> str:
@@ -494,9 +279,9 @@ class OPCUAConnector(BioreactorConnectorBase):
 
         async def look(session: Session) -> list[int]:
             try:
-                return [day for day, _ in await self._days(session)]
+                return [day for day, _ in await self._sampling.days(session)]
             except DataError:
-                values, _ = await self._read(session, [SAMPLE_DAY])
+                values, _ = await self._directory.read(session, [SAMPLE_DAY])
                 day = plain(values[SAMPLE_DAY]) if SAMPLE_DAY in values else None
                 return [day] if isinstance(day, int) and day >= 0 else []
 
@@ -526,7 +311,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             return None
 
         async def look(session: Session) -> dt.datetime:
-            (value,) = await session.read([_CLOCK])
+            (value,) = await session.read([CLOCK])
             now = plain(value)
             if not isinstance(now, dt.datetime):
                 raise ConnectorError(f"{self.url} does not say what time it is.")
@@ -538,10 +323,10 @@ class OPCUAConnector(BioreactorConnectorBase):
         wanted = list(names)
         if not wanted:
             return {}
-        values, _ = await self._link.run(lambda session: self._read(session, wanted))
+        values, _ = await self._link.run(lambda session: self._directory.read(session, wanted))
         at = self._now()
         return {
-            n: self._reading(n, values[n], at)
+            n: self._directory.reading(n, values[n], at)
             if n in values
             else Reading(None, "missing", None, at)
             for n in wanted
@@ -603,10 +388,12 @@ class OPCUAConnector(BioreactorConnectorBase):
             return
 
         async def send(session: Session) -> list[tuple[str, Node, ua.Variant, ua.StatusCode]]:
-            nodes = await self._resolved(session)
+            nodes = await self._directory.resolved(session)
             gone = [name for name in wanted if name not in nodes.found]
             if gone:
-                raise ConnectorError(f"{self._vessel}: {gone[0]}: {self._absent(gone[0])}.")
+                raise ConnectorError(
+                    f"{self._vessel}: {gone[0]}: {self._directory.absent(gone[0])}."
+                )
             prepared = []
             for name, value in wanted.items():
                 node = nodes.found[name]
@@ -623,7 +410,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             return [(*p, status) for p, status in zip(prepared, statuses, strict=True)]
 
         # Reading may be tried again; what follows may not, so the line is tried out first.
-        await self._link.run(lambda session: self._read(session, wanted))
+        await self._link.run(lambda session: self._directory.read(session, wanted))
         sent = await self._link.run(send, is_repeatable=False)
         refused = [
             f"{n} {wanted[n]:g} ({status.name})" for n, *_, status in sent if not status.is_good()
@@ -683,14 +470,14 @@ class OPCUAConnector(BioreactorConnectorBase):
                     if mark[0] is not None and last.get(name) == mark:
                         continue
                     last[name] = mark
-                    yield name, self._reading(name, value, self._now())
+                    yield name, self._directory.reading(name, value, self._now())
             finally:
                 await self._link.forget(session, subscription)
 
     async def _subscribe(
         self, session: Session, names: Sequence[str], period_s: float, queue_size: int
     ) -> tuple[Session, Any, dict[ua.NodeId, str]]:
-        nodes = await self._resolved(session)
+        nodes = await self._directory.resolved(session)
         by_id = {nodes.found[n].id: n for n in names if n in nodes.found}
         if not by_id:
             raise ConnectorError(f"{self._vessel}: the server has none of {', '.join(names)}.")
