@@ -113,24 +113,31 @@ class Campaign:
     # ---------------------------------------------------------------- faults
 
     async def trouble(self, proxy: Proxy) -> None:
-        """One fault a day, drawn at random, for ever."""
-        while True:
-            kind = self.draw.choice((*SENSOR_FAULTS, *LINE_FAULTS, *SERVER_FAULTS))
-            wait = self.draw.uniform(0.1, 0.7) * self.seconds_per_day
-            await asyncio.sleep(wait)
-            length = self.draw.uniform(0.1, 0.5) * self.seconds_per_day
-            await self.cause(kind, proxy, length)
-            self.faults[kind] += 1
-            await asyncio.sleep(max(self.seconds_per_day - wait, 0.0))
+        """One fault on each culture day, drawn at random, for ever."""
+        async with asyncio.TaskGroup() as later:
+            while True:
+                kind = self.draw.choice((*SENSOR_FAULTS, *LINE_FAULTS, *SERVER_FAULTS))
+                wait = self.draw.uniform(0.1, 0.6) * self.seconds_per_day
+                length = self.draw.uniform(0.1, 0.4) * self.seconds_per_day
+                await asyncio.sleep(wait)
+                if kind in SENSOR_FAULTS:
+                    later.create_task(self.spoil(kind))
+                else:
+                    await self.cause(kind, proxy, length)
+                self.faults[kind] += 1
+                lasts = length if kind in ("delay", "black hole", "freeze") else 0.0
+                await asyncio.sleep(self.seconds_per_day - wait - lasts)
+
+    async def spoil(self, kind: str) -> None:
+        """A sensor is faulty for a day; a server that is down meanwhile forgets it."""
+        vessel = self.draw.choice(self.ids)
+        with contextlib.suppress(Exception):
+            await self.switch(vessel, kind, ",".join(SPOILED))
+            await asyncio.sleep(self.seconds_per_day)
+            await self.switch(vessel, kind, "")
 
     async def cause(self, kind: str, proxy: Proxy, length_s: float) -> None:
-        if kind in SENSOR_FAULTS:
-            vessel = self.draw.choice(self.ids)
-            with contextlib.suppress(Exception):
-                await self.switch(vessel, kind, ",".join(SPOILED))
-                await asyncio.sleep(self.seconds_per_day)
-                await self.switch(vessel, kind, "")
-        elif kind == "cut":
+        if kind == "cut":
             proxy.cut_lines()
         elif kind == "double":
             proxy.doubles = 3

@@ -137,8 +137,14 @@ async def test_a_value_of_yesterday_is_not_taken_for_today_s(server, vessel):
         assert (record.values["VCD"], record.quality["VCD"]) == (None, "missing")
         assert record.values["Glc"] == 3.0
         assert any("VCD is 20 s older" in note for note in record.notes)
+        await server.put_sample(
+            vessel, 3, {"VCD": 7.0, "Glc": 2.0}, at=start + dt.timedelta(seconds=25)
+        )
+        past = await connector.read_record(2)
+        assert (past.values["VCD"], past.values["Glc"]) == (None, 3.0)
+        assert "VCD: the server has no value of then" in past.notes
     async with connect(server.url, vessel, sample_slack_s=25.0) as lenient:
-        assert (await lenient.read_sample(2))["VCD"] == 5.0
+        assert (await lenient.read_sample(3))["VCD"] == 5.0
 
 
 async def test_a_late_value_is_read_when_it_has_come(server, vessel):

@@ -108,5 +108,7 @@ class Directory:
 
     def absent(self, name: str) -> str:
         """Why the server does not have a node."""
+        if self.nodes is not None and name in self.nodes.found:
+            return "the server has no value of then"
         reason = None if self.nodes is None else self.nodes.absent.get(name)
         return reason or "the server has no such node"

@@ -65,11 +65,11 @@ class Sampling:
         node_map = self._directory.node_map
         for attempt in (1, 2):
             names = [n for n in node_map if n not in SPECIAL and not n.startswith(EXTRA)]
-            special = [n for n in (SAMPLE_DAY, SAMPLE_TIME) if n in self._directory.node_map]
+            special = [n for n in (SAMPLE_DAY, SAMPLE_TIME) if n in node_map]
             values, (clock,) = await self._directory.read(session, [*names, *special], CLOCK)
             at = self._now()
             shown = values.get(SAMPLE_DAY)
-            if SAMPLE_DAY in self._directory.node_map and shown is None:
+            if SAMPLE_DAY in node_map and shown is None:
                 raise ConnectorError(
                     f"{self._directory.url}: sample_day: {self._directory.absent(SAMPLE_DAY)}; "
                     "without it nobody knows which day the values are of."
