@@ -102,7 +102,7 @@ def test_substrate_is_conserved(starts, lights):
     begun = np.asarray(substrate_equivalents(PLANT, starts))[:, None]
     hours = np.arange(1, HOURS + 1)[None, :]
     expected = 200.0 + (begun - 200.0) * np.exp(-0.15 * hours)
-    np.testing.assert_allclose(substrate_equivalents(PLANT, mine), expected, rtol=2e-14)
+    np.testing.assert_allclose(substrate_equivalents(PLANT, mine), expected, rtol=1e-12)
 
 
 def test_right_hand_side_agrees_with_a_short_step():

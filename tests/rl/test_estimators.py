@@ -107,7 +107,7 @@ def test_log_probability_is_a_density_of_the_inputs(bounds):
     policy = make_policy(3, 1, key=jax.random.key(0))
     seen = jnp.array([0.2, -0.4, 0.9])
     share = jnp.linspace(1e-5, 1.0 - 1e-5, 200_001)[:, None]
-    light = bounds.inputs(share)
+    light = jax.vmap(bounds.inputs)(share)
     z = jax.vmap(bounds.unbounded)(light)
     np.testing.assert_allclose(bounds.share(z), share, rtol=1e-9)
     density = jnp.exp(log_probability(policy, jnp.broadcast_to(seen, (200_001, 3)), z, bounds))

@@ -25,8 +25,6 @@ from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax.rl.consortium import Consortium, induction
 
-Pair = tuple[Array, Array]
-
 GRID: Final[tuple[float, ...]] = (0.005, 0.013, 0.03) + (0.94 / 12,) * 12 + (0.012,)
 """Substeps as parts of an interval of about an hour: short after the light has changed, and at
 the end, where there is no later substep to leave the other regime to."""
@@ -43,6 +41,11 @@ def _logmean(a: Array, b: Array) -> Array:
     return jnp.where(is_close, series, jnp.log(1.0 + safe) / safe) / a
 
 
+def _both(v: Array) -> Array:
+    """Sum over the two strains; slices fuse with what is around them, a reduction does not."""
+    return v[0] + v[1]
+
+
 def _strain(
     amino: Array,
     made: Array,
@@ -51,15 +54,15 @@ def _strain(
     h: Array,
     *,
     is_final: bool,
-) -> Pair:
-    """Amino acid (in half-saturations) and growth exponent after a substep.
+) -> tuple[Array, Array]:
+    """Amino acids (in half-saturations) and growth exponents after a substep.
 
     `rate` is mu_max theta at the start, the middle and the end. Right after the light is turned
     on the amino acid rises faster than any grid: the growth exponent is Simpson's, plus what
     Simpson's rule misses where the amino acid rises linearly.
     """
 
-    def slope(a: Array, m: Array) -> Pair:
+    def slope(a: Array, m: Array) -> tuple[Array, Array]:
         mu = m * (a / (1.0 + a))
         return made - (decay + mu) * a, mu
 
@@ -106,31 +109,27 @@ def advance(
         plant.dilution,
         plant.feed,
     )
-    scaled = plant.conversion * plant.synthesis * induction(plant, light)
-    scaled = scaled / plant.amino_half_saturation
-    made: Pair = (scaled[0], scaled[1])
-    decay: Pair = (plant.degradation[0], plant.degradation[1])
-    cost: Pair = (plant.uptake_per_biomass[0], plant.uptake_per_biomass[1])
+    k_a, decay, cost = plant.amino_half_saturation, plant.degradation, plant.uptake_per_biomass
+    made = plant.conversion * plant.synthesis * induction(plant, light) / k_a
     supply_top = dilution * feed
     dt = jnp.asarray(dt_h, x.dtype)
     tiny = jnp.asarray(1e-30, x.dtype)
 
-    def substep(carry: tuple, inputs: Pair) -> tuple[tuple, None]:
+    # b and a hold both strains; b is biomass times its cost, in units of glucose
+    def substep(carry: tuple, inputs: tuple[Array, Array]) -> tuple[tuple, None]:
         s, b, a, left = carry
         part, last = inputs
         h = part * left
-        f = tuple(v / (1.0 + v) for v in a)
-        demand = mu_max * sum(y * w * v for y, w, v in zip(cost, f, b, strict=True))
+        f = a / (1.0 + a)
+        demand = mu_max * _both(f * b)
         supply = dilution * (feed - s)
         ratio = supply / jnp.maximum(demand, tiny)
         is_rich = s > SCARCE * k_s
         is_starved = ~is_rich & (supply < demand)
         # the time at which the regime changes, by the first two derivatives
         m = mu_max * jnp.where(is_starved, ratio, 1.0)
-        rise = mu_max * sum(
-            y * v * ((g - (d + m * w) * q) / (1.0 + q) ** 2 + w * (m * w - dilution))
-            for y, v, w, q, g, d in zip(cost, b, f, a, made, decay, strict=True)
-        )
+        turn = (made - (decay + m * f) * a) / (1.0 + a) ** 2 + f * (m * f - dilution)
+        rise = mu_max * _both(b * turn)
         gap = demand - supply
         below = gap * gap + 2.0 * rise * s
         reach = gap + jnp.sqrt(jnp.maximum(below, 0.0))
@@ -145,21 +144,17 @@ def advance(
         )
 
         fade = jnp.exp(-dilution * h)
-        total = feed + (s + sum(y * v for y, v in zip(cost, b, strict=True)) - feed) * fade
-        before = tuple(y * v * fade for y, v in zip(cost, b, strict=True))
+        total = feed + (s + _both(b) - feed) * fade
         tilt = jnp.zeros_like(theta)
+        amino, bound, after, ends_scarce = a, b, s, is_starved
         for is_final in (False, True):
             middle, half = mu_max * theta, 0.5 * mu_max * tilt
             rates = (middle - half, middle, middle + half)
-            steps = [
-                _strain(q, g, d, rates, h, is_final=is_final)
-                for q, g, d in zip(a, made, decay, strict=True)
-            ]
-            amino = (steps[0][0], steps[1][0])
-            per_theta = tuple(e / theta for _, e in steps)
-            bound = tuple(v * jnp.exp(e) for v, (_, e) in zip(before, steps, strict=True))
-            slope = jnp.maximum(sum(p * v for p, v in zip(per_theta, bound, strict=True)), tiny)
-            rest = total - bound[0] - bound[1]
+            amino, exponent = _strain(a, made, decay, rates, h, is_final=is_final)
+            per_theta = exponent / theta
+            bound = b * (fade * jnp.exp(exponent))
+            slope = jnp.maximum(_both(per_theta * bound), tiny)
+            rest = total - _both(bound)
             # rich: theta = 1 - k_s x mean of 1/(s + k_s); what is left if it were one
             plain = rest - slope * (1.0 - theta)
             lack = slope * k_s
@@ -171,7 +166,7 @@ def advance(
             fine = rough - (rough - plain - lack * mean) / (1.0 - lack * bend)
             rich = jnp.where(falls, fine, rough)
             # starved: supply meets demand
-            wanted = mu_max * sum(q / (1.0 + q) * v for q, v in zip(amino, bound, strict=True))
+            wanted = mu_max * _both(amino / (1.0 + amino) * bound)
             scarce = jnp.where(
                 wanted > supply_top,
                 k_s * supply_top / jnp.maximum(wanted - supply_top, 1e-6 * supply_top),
@@ -184,17 +179,12 @@ def advance(
             tilt = jnp.where(
                 is_starved & ends_scarce, supply_top / jnp.maximum(wanted, tiny) - ratio, 0.0
             )
-            bound = tuple(
-                v * jnp.exp(p * (better - theta)) for v, p in zip(bound, per_theta, strict=True)
-            )
+            bound = bound * jnp.exp(per_theta * (better - theta))
             theta = jnp.maximum(better, 1e-6)
-        rest = total - bound[0] - bound[1]
-        after = jnp.where(ends_scarce, after, jnp.maximum(rest, 0.0))
-        exact = (total - after) / jnp.maximum(bound[0] + bound[1], tiny)
-        b_after = tuple(v / y * exact for v, y in zip(bound, cost, strict=True))
-        return (after, b_after, amino, left - h), None
+        after = jnp.where(ends_scarce, after, jnp.maximum(total - _both(bound), 0.0))
+        exact = (total - after) / jnp.maximum(_both(bound), tiny)
+        return (after, bound * exact, amino, left - h), None
 
-    k_a = plant.amino_half_saturation
-    first = (x[0], (x[1], x[2]), (x[3] / k_a[0], x[4] / k_a[1]), dt)
+    first = (x[0], x[1:3] * cost, x[3:] / k_a, dt)
     (s, b, a, _), _ = jax.lax.scan(substep, first, (share, is_last))
-    return jnp.stack([s, *b, a[0] * k_a[0], a[1] * k_a[1]])
+    return jnp.concatenate([s[None], b / cost, a * k_a])

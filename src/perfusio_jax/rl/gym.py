@@ -30,9 +30,7 @@ class GymTracking(gymnasium.Env):
         self._problem = problem
         self._state: Any = None
         self._key = jax.random.key(0)
-        self.observation_space = gymnasium.spaces.Box(
-            -np.inf, np.inf, (env.n_observed,), np.float32
-        )
+        self.observation_space = gymnasium.spaces.Box(-LIMIT, LIMIT, (env.n_observed,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (env.n_inputs,), np.float32)
         self._reset = eqx.filter_jit(env.reset)
         self._step = eqx.filter_jit(env.step)

@@ -44,7 +44,11 @@ class ConsortiumEnv(TrackingEnv):
 
     def disturb(self, key: Key, x: Array, params: EnvParams) -> Array:
         """Each state times a factor around one."""
-        return x * consortium.factors(key, x.shape, params.uncertainty.disturbance)
+        level = params.uncertainty.disturbance
+        # a branch, not a product with one: the draws would cost as much as the plant
+        return jax.lax.cond(
+            level > 0.0, lambda: x * consortium.factors(key, x.shape, level), lambda: x
+        )
 
     def features(self, x: Array) -> Array:
         """Glucose and biomass by fixed units, amino acids by their logarithm."""
