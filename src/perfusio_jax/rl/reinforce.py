@@ -59,7 +59,7 @@ class TrainSettings(eqx.Module):
     """Nodes per hidden layer."""
     depth: int = eqx.field(static=True, default=4)
     """Hidden layers."""
-    learning_rate: Float[Array, ""] = _number(0.01)
+    learning_rate: Float[Array, ""] = _number(0.004)
     """Of Adam [-]."""
     floor: Float[Array, ""] = _number(0.01)
     """Smallest spread of the policy [-]."""
