@@ -453,8 +453,10 @@ def test_a_change_within_the_grain_of_the_clock_is_seen(tmp_path):
 
 def test_a_sidecar_that_is_corrected_counts_at_once(tmp_path):
     file = store(tmp_path, "day,Titer\n1,1.5\n")
+    os.utime(file.source_path, ns=(1, 1))  # long unchanged, so that it is not read again
     assert sample(file, 1)["Titer"] == 1.5
-    write(tmp_path, '[units]\nTiter = "g/L"\n', "samples.units.toml")
+    sidecar = write(tmp_path, '[units]\nTiter = "g/L"\n', "samples.units.toml")
+    os.utime(sidecar, ns=(1, 1))
     assert sample(file, 1)["Titer"] == 1500.0
     write(tmp_path, "[units\n", "samples.units.toml")
     with pytest.raises(DataError, match="its sidecar samples.units.toml cannot be read"):

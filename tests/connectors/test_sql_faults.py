@@ -245,6 +245,18 @@ def test_a_file_replaced_under_us_is_read_anew(make, tmp_path):
     assert asyncio.run(store.read_sample(1)) == {"VCD": 7.0}
 
 
+def test_content_no_program_of_ours_wrote_is_named(store):
+    store.write_sample(1, {"VCD": 2.0})
+    if store.database.is_sqlite:  # PostgreSQL takes no such thing
+        with store.database.connection(is_write=True) as connection:
+            connection.exec_driver_sql("UPDATE sample SET quality = '{torn'")
+        with pytest.raises(SchemaError, match="holds text that cannot be read; is it damaged"):
+            asyncio.run(store.read_sample(1))
+    else:
+        with pytest.raises(sa.exc.DBAPIError), store.database.connection(is_write=True) as c:
+            c.exec_driver_sql("UPDATE sample SET quality = '{torn'")
+
+
 def test_a_table_that_goes_missing_is_named(make):
     store = make()
     store.write_sample(1, {"VCD": 2.0})

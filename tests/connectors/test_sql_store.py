@@ -477,7 +477,7 @@ def test_alarms_have_a_history_of_states(make):
     store = make()
     alarm = AlarmEvent(5, "VCV", 40.0, 35.0, "above", 2, probability=0.9)
     store.log_alarm("run1", alarm, happened_at=NOON)
-    store.log_alarm("run1", alarm, happened_at=NOON)
+    store.log_alarm("run1", alarm, happened_at=NOON.astimezone(ZoneInfo("Asia/Kathmandu")))
     key = store.alarm_events()[0]["key"]
     store.log_alarm("run1", alarm, key=key, state="acknowledged", user="Ada")
     rows = store.alarm_events()
@@ -485,6 +485,9 @@ def test_alarms_have_a_history_of_states(make):
         ("raised", "system", "VCV"),
         ("acknowledged", "Ada", "VCV"),
     ]
+    assert rows[0]["happened_at"] == NOON
+    with pytest.raises(DataError, match="has no zone"):
+        store.log_alarm("run1", alarm, happened_at=dt.datetime(2026, 5, 6))
     assert {r["key"] for r in rows} == {key} and rows[0]["payload"]["probability"] == 0.9
     with pytest.raises(DataError, match="state is 'gone'; allowed are raised"):
         store.log_alarm("run1", alarm, state="gone")

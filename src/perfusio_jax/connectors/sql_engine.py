@@ -38,6 +38,14 @@ PASSWORD_HELP: Final = (
 _POSTGRES: Final = frozenset({"postgresql", "postgres"})
 _SECRET: Final = re.compile(r"(?i)pass|secret|token")
 _RETRIES: Final = 5
+_TROUBLES: Final = (
+    exc.SQLAlchemyError,
+    sqlite3.Error,
+    OverflowError,
+    UnicodeError,
+    json.JSONDecodeError,
+)
+"""What a driver, SQLAlchemy or damaged content raises; other errors are those of the work."""
 
 
 def read_url(url: str) -> URL:
@@ -191,7 +199,7 @@ class Database:
                     if needs_schema:
                         self.check(connection)
                     return work(connection)
-            except (exc.SQLAlchemyError, sqlite3.Error, OverflowError, UnicodeError) as error:
+            except _TROUBLES as error:
                 if cutter.is_cut:
                     raise DatabaseDownError(self._late()) from None
                 is_worth_it = isinstance(error, _StaleError) or (is_write and is_transient(error))

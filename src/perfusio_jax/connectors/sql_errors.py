@@ -4,12 +4,13 @@ Every error of the driver becomes one of these. Messages are made from error cod
 first line of what the driver says; statements and their parameters are never shown.
 """
 
+import json
 import sqlite3
 from typing import Final
 
 from sqlalchemy import exc
 
-from perfusio_jax._core import ConnectorError, DataError
+from perfusio_jax._core import ConnectorError, DataError, PerfusioError
 
 
 class DatabaseError(ConnectorError):
@@ -83,6 +84,8 @@ def named(error: BaseException, where: str) -> Exception:
         statement and its parameters.
     """
     raw = _raw(error)
+    if isinstance(raw, PerfusioError):  # a type of ours refused the value
+        return raw
     kind, says = _classify(raw)
     hint = _first_line(raw)
     return kind(f"The database {where} {says}" + (f" ({hint})." if hint else "."))
@@ -97,7 +100,7 @@ def is_transient(error: BaseException) -> bool:
 
 def _raw(error: BaseException) -> BaseException:
     """The driver's error inside SQLAlchemy's."""
-    return (isinstance(error, exc.DBAPIError) and error.orig) or error
+    return (isinstance(error, exc.StatementError) and error.orig) or error
 
 
 def _classify(raw: BaseException) -> tuple[type[Exception], str]:
@@ -110,7 +113,9 @@ def _classify(raw: BaseException) -> tuple[type[Exception], str]:
             return SchemaError, "lacks a table or a column"
     if isinstance(raw, OSError):
         return DatabaseDownError, "cannot be reached"
-    if isinstance(raw, OverflowError | exc.DataError | UnicodeEncodeError):
+    if isinstance(raw, UnicodeDecodeError | json.JSONDecodeError):
+        return SchemaError, "holds text that cannot be read; is it damaged?"
+    if isinstance(raw, OverflowError | ValueError | TypeError | exc.DataError):
         return DataError, "cannot hold such a value"
     state = getattr(raw, "sqlstate", None)
     if state is not None:

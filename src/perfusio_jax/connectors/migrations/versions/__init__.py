@@ -1,1 +1,0 @@
-"""One file per migration, in order of their numbers."""
