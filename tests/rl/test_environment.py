@@ -228,3 +228,11 @@ def test_gymnasium_accepts_it():
     env.reset(seed=3)
     with pytest.raises(ConfigError, match="finite numbers"):
         env.step(np.array([np.nan, 0.0]))
+
+
+def test_without_gymnasium_making_one_says_how_to_get_it(monkeypatch):
+    from perfusio_jax.rl import gym
+
+    monkeypatch.setattr(gym, "gymnasium", None)
+    with pytest.raises(ConfigError, match=r"perfusio-jax\[gym\]"):
+        gym.GymTracking(Problem(ENV, PARAMS, saturation(9.0)))

@@ -1,9 +1,10 @@
 """The environment as other people's agents expect it: Gymnasium (extra `gym`)."""
 
+import contextlib
+import importlib
 from typing import Any
 
 import equinox as eqx
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +12,17 @@ import numpy as np
 from perfusio_jax._core import ConfigError
 from perfusio_jax.rl.reinforce import Problem
 
+gymnasium: Any = None
+_Base: Any = object
+with contextlib.suppress(ImportError):  # the extra is optional; making an environment says so
+    gymnasium = importlib.import_module("gymnasium")
+    _Base = gymnasium.Env
+
 LIMIT = np.float32(1e3)
 """Observations are of order one; whatever is beyond is cut."""
 
 
-class GymTracking(gymnasium.Env):
+class GymTracking(_Base):
     """A tracking problem with Gymnasium's interface.
 
     Actions are places between the bounds of the inputs, from -1 to 1; observations are those of
@@ -26,6 +33,8 @@ class GymTracking(gymnasium.Env):
     metadata = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, problem: Problem) -> None:
+        if gymnasium is None:
+            raise ConfigError("Gymnasium is not installed: pip install 'perfusio-jax[gym]'.")
         env = problem.env
         self._problem = problem
         self._state: Any = None
