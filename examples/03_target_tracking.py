@@ -3,8 +3,13 @@
 Simulates a small campaign, fits the hybrid model, estimates the state of three running
 reactors and recommends set-points that bring the cell volume to its target with the viability
 kept. Each recommendation comes with its reasons; one is asked for again with two set-points
-held by the operator, and once more after the design space has changed.
+held by the operator, and once more after the design space has changed. The forecasts of the
+three, with and without the recommended change, are drawn in `decisions.png`.
 """
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import perfusio_jax
 
@@ -12,6 +17,7 @@ perfusio_jax.enable_x64()
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES
 from perfusio_jax.bed import ROLLOUT_SETTINGS, BEDDecision, BEDPolicy, ReactorNow
@@ -25,6 +31,9 @@ from perfusio_jax.simulator import (
     to_trajectories,
     virtual_reactor,
 )
+from perfusio_jax.viz import PALETTE, save_figure
+from perfusio_jax.viz.parts import band, legend_entry
+from perfusio_jax.viz.theme import DASHES, day_axis, describe, label, new_figure, themed
 
 SPACE = DEFAULT_AMBR250_DESIGN_SPACE.replace(vcv_target=12.0, viability_min=90.0)
 
@@ -59,11 +68,48 @@ def show(decision: BEDDecision) -> None:
     print(", ".join(f"{a['ofv']:.2f}" for a in why["alternatives"]))
 
 
+@themed
+def draw(decisions: Sequence[BEDDecision], path: Path) -> None:
+    """Forecasts of cell volume and viability, with the decision and without it."""
+    rows = (("VCV", SPACE.vcv_target), ("Via", SPACE.viability_min))
+    figure = new_figure(2.7 * len(decisions) + 1.2, 5.2, "Three days ahead, decided and unchanged")
+    grid = figure.subplots(2, len(decisions), sharex="col", sharey="row", squeeze=False)
+    for column, decision in enumerate(decisions):
+        forecasts = len(decision.forecast_mean["VCV"])
+        days = decision.day + 1.0 + np.arange(forecasts)
+        for axes, (name, line) in zip(grid[:, column], rows, strict=True):
+            low, high = (
+                np.asarray(f[name]) for f in (decision.forecast_q10, decision.forecast_q90)
+            )
+            band(axes, days, low, high)
+            axes.plot(days, decision.forecast_mean[name], "o-", color=PALETTE["twin"], ms=4)
+            unchanged = decision.explanation["forecast_unchanged"]["mean"][name]
+            axes.plot(days, unchanged, color=PALETTE["muted"], ls=DASHES[1], lw=1.5)
+            axes.axhline(line, color=PALETTE["target"], ls=DASHES[2], lw=1.4)
+            day_axis(axes, days[0], days[-1], show_label=name == "Via")
+            axes.set_xlim(days[0] - 0.2, days[-1] + 0.2)
+        grid[0, column].set_title(decision.reactor_id or "reactor")
+    for axes, (name, _) in zip(grid[:, 0], rows, strict=True):
+        axes.set_ylabel(label(name))
+    handles = [
+        legend_entry("line", "decided, mean", PALETTE["twin"]),
+        legend_entry("band", "10-90 % of the paths", PALETTE["band"]),
+        legend_entry("dashes", "set-points unchanged", PALETTE["muted"]),
+        legend_entry("dots", "target, lowest viability", PALETTE["target"]),
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4)
+    text = (
+        f"Forecast cell volume and viability of {len(decisions)} reactors, decided and unchanged."
+    )
+    save_figure(describe(figure, text, is_printed=False), path)
+
+
 def main(
     n_runs: int = 9,
     n_days: int = 10,
     n_paths: int = 32,
     config: HybridConfig | None = None,
+    folder: Path | None = None,
 ) -> list[BEDDecision]:
     """Fit, estimate, decide.
 
@@ -72,6 +118,7 @@ def main(
         n_days: Their length [d].
         n_paths: Roll-out paths of a decision.
         config: Settings of the fit.
+        folder: Where `decisions.png` goes; no figure if None.
 
     Returns:
         All decisions.
@@ -88,9 +135,11 @@ def main(
 
     settings = ROLLOUT_SETTINGS._replace(n_restarts=2, n_raw_samples=32)
     policy = BEDPolicy(model, SPACE, n_paths=n_paths, settings=settings)
-    decisions = policy.decide_rack(rack, seed=1)
+    decisions = policy.decide_rack(rack, seed=1, say=print)
     for decision in decisions:
         show(decision)
+    if folder is not None:
+        draw(decisions, folder / "decisions.png")
 
     print("\nwith temperature and stirring held by the operator:")
     first = rack[0]
@@ -109,4 +158,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    main(folder=Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/example03"))

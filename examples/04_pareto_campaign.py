@@ -3,7 +3,8 @@
 Eight spread runs are simulated; the hybrid model is fitted to them and proposes the next four,
 which are simulated in turn, and so on. After every batch the front of the runs made so far and
 its hypervolume are printed, from noise-free truth, which only a simulation has. The proposed
-recipes are written as CSV. The same from a table of real runs, without Python:
+recipes are written as CSV, and `front.png` shows what they came to. The same from a table of
+real runs, without Python:
 
     perfusio-jax propose runs.csv --goal front --runs 4
 """
@@ -43,6 +44,9 @@ from perfusio_jax.simulator import (
     to_trajectories,
     virtual_reactor,
 )
+from perfusio_jax.viz import PALETTE, save_figure
+from perfusio_jax.viz.parts import series_style
+from perfusio_jax.viz.theme import describe, label, new_figure, themed
 
 SPACE = DEFAULT_AMBR250_DESIGN_SPACE
 REFERENCE = jnp.asarray([200.0, -8.0])
@@ -66,6 +70,38 @@ def make_runs(recipes: np.ndarray, n_days: int, seed: int, first: int):
     return runs, jnp.stack(truth, axis=1)
 
 
+@themed
+def draw(batches: list[np.ndarray], path: Path) -> None:
+    """Titre against ammonium, batch by batch, and the front of all runs."""
+    everything = np.concatenate(batches)
+    on_front = np.asarray(compute_pareto_front(jnp.asarray(everything)))
+    front = everything[on_front & np.all(everything > np.asarray(REFERENCE), axis=1)]
+    front = front[np.argsort(front[:, 1])]
+    figure = new_figure(5.8, 4.6, "Titer against ammonium")
+    axes = figure.add_subplot()
+    colours = [PALETTE["muted"], *(series_style(n)["color"] for n in range(len(batches) - 1))]
+    for n, (batch, colour) in enumerate(zip(batches, colours, strict=True)):
+        name = "start runs" if n == 0 else f"batch {n}"
+        axes.plot(
+            -batch[:, 1], batch[:, 0], "os^Dv"[n % 5], color=colour, ms=6, mec="white", mew=0.8,
+            label=name, zorder=4,
+        )  # fmt: skip
+    if len(front):
+        # dominated is what has more ammonium and less titre
+        corner_x = np.concatenate([[8.0], -front[:, 1], -front[-1:, 1]])
+        corner_y = np.concatenate([front[:1, 0], front[:, 0], [float(REFERENCE[0])]])
+        axes.step(
+            corner_x, corner_y, where="pre", color=PALETTE["twin"], lw=1.4, alpha=0.6,
+            label="front", zorder=3,
+        )  # fmt: skip
+    axes.set_xlabel(label("Amm"))
+    axes.set_ylabel(label("Titer"))
+    axes.margins(0.08)
+    figure.legend(loc="outside lower left", ncols=len(batches) + 1)
+    text = f"Titer against ammonium of {len(everything)} runs, {len(front)} of them on the front."
+    save_figure(describe(figure, text, is_printed=False), path)
+
+
 def main(
     folder: Path,
     n_days: int = 10,
@@ -77,7 +113,7 @@ def main(
     """Run the campaign.
 
     Args:
-        folder: Where `proposed.csv` goes.
+        folder: Where `proposed.csv` and `front.png` go.
         n_days: Length of a run [d].
         n_batches: Batches after the start runs.
         q: Runs of a batch.
@@ -95,7 +131,7 @@ def main(
         [FinalValue("Titer"), FinalValue("Amm", direction=-1)], horizon=n_days, is_pareto=True
     )
     limit = ChanceConstraint(88.0, 0.8)
-    volumes = [float(hypervolume(truth, REFERENCE))]
+    volumes, batches = [float(hypervolume(truth, REFERENCE))], [np.asarray(truth)]
     print(f"8 start runs: hypervolume {volumes[0]:.0f}")
     if config is None:
         config = HybridConfig(n_particles=48, length=n_days + 1, lanes=8 + q * n_batches)
@@ -112,6 +148,7 @@ def main(
             chance=limit,
             settings=settings,
             seed=batch,
+            say=print,
         )
         why = explain_campaign(info, goal, limit, CONTROL_NAMES)
         with (folder / "proposed.csv").open("w", newline="", encoding="utf-8") as file:
@@ -132,6 +169,8 @@ def main(
         runs, truth = runs + new_runs, jnp.concatenate([truth, new_truth])
         recipes = np.concatenate([recipes, np.asarray(proposed)])
         volumes.append(float(hypervolume(truth, REFERENCE)))
+        batches.append(np.asarray(new_truth))
+        draw(batches, folder / "front.png")
         n_front = int(jnp.sum(compute_pareto_front(truth)))
         print(f"  hypervolume {volumes[-1]:.0f}, front of {n_front} runs")
     return volumes

@@ -22,8 +22,9 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def test_target_tracking(capsys):
-    decisions = script("03").main(4, 7, 16, PLAIN)
+def test_target_tracking(tmp_path, capsys):
+    decisions = script("03").main(4, 7, 16, PLAIN, tmp_path)
+    assert (tmp_path / "decisions.png").stat().st_size > 10_000
     said = capsys.readouterr().out
     assert [d.reactor_id for d in decisions] == ["R01", "R02", "R03", "R01", "R01"]
     first, held, limited = decisions[0], decisions[3], decisions[4]
@@ -42,6 +43,7 @@ def test_pareto_campaign(tmp_path, capsys):
     assert len(volumes) == 2 and volumes[1] >= volumes[0] > 0.0
     rows = (tmp_path / "proposed.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 3 and rows[0].startswith("perfusion_rate")
+    assert (tmp_path / "front.png").stat().st_size > 10_000
     assert "hypervolume" in capsys.readouterr().out
 
 
