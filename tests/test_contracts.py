@@ -49,6 +49,7 @@ SHELL = {
     "twin.reader",
     "twin.runtime",
     "twin.writer",
+    "twin.thinker",
     "viz.dashboard",
     "simulator.cho_perfusion",
 }

@@ -212,7 +212,8 @@ def _run_until(world: World, moment_s: float, slow_s: float) -> bool:
             return await real(work)
 
         slow_runtime = dataclasses.replace(one._rt, offload=dawdle)
-        one._rt = one.writer._rt = slow_runtime
+        for part in (one, one.writer, one.actor, one.thinker):
+            part._rt = slow_runtime
 
         async def stop():
             await asyncio.sleep(moment_s)

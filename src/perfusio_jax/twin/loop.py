@@ -13,7 +13,7 @@ The loop knows no model: clocks, connector, brain and files are given to it.
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from perfusio_jax._core import (
     StopRun,
 )
 
+from .actor import Actor, printable
 from .attendant import Attendant
 from .audit import AuditLogger
 from .brain import Brain, Lesson, Proposal, Situation
@@ -42,6 +43,7 @@ from .scheduler import DailyScheduler
 from .secrets import in_short
 from .session import Session
 from .settings import LoopSettings
+from .thinker import Thinker
 from .writer import Basis, ReadBack, SetpointWriter
 
 _T = TypeVar("_T")
@@ -127,8 +129,21 @@ class ReactorLoop:
             runtime=runtime,
             pause=self.attendant.pause,
         )
+        self.thinker = Thinker(
+            brain, audit, self.desk, runtime=runtime, timeout_s=settings.compute_timeout_s
+        )
+        self.actor = Actor(
+            self.writer,
+            self.attendant,
+            self.desk,
+            records,
+            audit=audit,
+            session=self.session,
+            settings=settings,
+            runtime=runtime,
+            say=self._say,
+        )
         self._last: tuple[Proposal, int] | None = None
-        self._computing: asyncio.Future[Any] | None = None
         self.scheduler: DailyScheduler | None = None
         self.session.is_armed = settings.allow_write
         self.session.recover(
@@ -273,7 +288,7 @@ class ReactorLoop:
         u_now = _known(await self.writer.read_back(day), self.settings.initial_controls)
         situation = Situation(int(rows[-1]["day"]), rows, u_now, {}, found)
         try:
-            outlook = await self._compute(lambda: self.brain.outlook(situation))
+            outlook = await self.thinker.compute(lambda: self.brain.outlook(situation))
         except Exception as error:  # readings must never end a run
             await self._log("ONLINE_UNUSED", {}, day=day, reason=in_short(error))
             return
@@ -318,7 +333,7 @@ class ReactorLoop:
             return CycleResult(day, "stopped")
         self.attendant.enter("reading")
         read_back = await self.writer.read_back(day)
-        await self._note_edits(day, read_back)
+        await self.actor.note_edits(day, read_back)
         late = await self.reader.look_back(day)
         if late:
             self._say(f"day {day}: samples of days {late} came late or were corrected")
@@ -333,11 +348,11 @@ class ReactorLoop:
         mark("read")
         situation = await self._situation(day, read_back)
         self.attendant.enter("learning")
-        lesson = await self._learn(situation)
+        lesson = await self.thinker.learn(situation)
         mark("learn")
         self._say(f"day {day}: deciding")
         self.attendant.enter("deciding")
-        proposal, trouble = await self._propose(situation)
+        proposal, trouble = await self.thinker.propose(situation)
         mark("decide")
         self.attendant.enter("alarms")
         alarms = await self._alarm(day, record, proposal, trouble)
@@ -345,7 +360,7 @@ class ReactorLoop:
         basis = Basis(
             day, float(record["time_h"]), age, record["quality"], tuple(record["implausible"])
         )
-        verdict, outcome = await self._act(basis, proposal, trouble, is_settled, situation)
+        verdict, outcome = await self.actor.act(basis, proposal, trouble, is_settled, situation)
         mark("write")
         if outcome == "stopped":
             return CycleResult(day, outcome, record, proposal, verdict)
@@ -369,13 +384,13 @@ class ReactorLoop:
     async def _blind(self, day: int, is_settled: bool) -> CycleResult:
         """A day without a sample: hold, and after a time the fallback recipe, or disarm."""
         read_back = await self.writer.read_back(day)
-        await self._note_edits(day, read_back)
+        await self.actor.note_edits(day, read_back)
         note = f"day {day} has no sample"
         await self.desk.raise_one(event("quality", "sample", note, day))
         basis = Basis(day, HOURS_PER_DAY * day, None, "missing", (note,))
         situation = Situation(day, (), _known(read_back, self.settings.initial_controls))
         proposal = Proposal({})
-        verdict, outcome = await self._act(basis, proposal, note, is_settled, situation)
+        verdict, outcome = await self.actor.act(basis, proposal, note, is_settled, situation)
         if outcome == "stopped":
             return CycleResult(day, outcome, None, proposal, verdict)
         await self._copies(day, proposal, verdict)
@@ -396,75 +411,6 @@ class ReactorLoop:
         u_now = _known(read_back, self.settings.initial_controls)
         fixed = {n: u_now[n] for n in sorted(self.session.overridden)}
         return Situation(day, rows, u_now, fixed, readings)
-
-    async def _note_edits(self, day: int, read_back: ReadBack) -> None:
-        edited = self.session.edits(read_back) - self.session.overridden
-        if not edited:
-            return
-        names = sorted(edited)
-        reactor = self.settings.reactor_id
-        await self._log(
-            "OPERATOR_OVERRIDE",
-            {"controls": names},
-            day=day,
-            user="operator",
-            old={n: self.session.plan.get(n) for n in names},
-            new={n: read_back[n] for n in names},
-            reason="the device holds what this program did not write",
-        )
-        await self._rt.offload(
-            lambda: self.records.keep(
-                reactor, "override", actor="operator", payload={"controls": names}
-            )
-        )
-        self.session.overridden |= edited
-
-    # ------------------------------------------------------------------ computing
-
-    async def _compute(self, work: Callable[[], _T]) -> _T:
-        """Run learning or deciding: one at a time, within the time given."""
-        if self._computing is not None and not self._computing.done():
-            raise TimeoutError("the computation of an earlier cycle is still running")
-        self._computing = asyncio.ensure_future(_as_coroutine(self._rt.offload(work)))
-        done, _ = await asyncio.wait({self._computing}, timeout=self.settings.compute_timeout_s)
-        if not done:
-            self._computing.add_done_callback(_forget)
-            raise TimeoutError(f"no result within {self.settings.compute_timeout_s:g} s")
-        return self._computing.result()
-
-    async def _learn(self, situation: Situation) -> Lesson | None:
-        day = situation.day
-        try:
-            lesson = await self._compute(lambda: self.brain.learn(situation))
-        except Exception as error:  # whatever a fit can think of: the model stays as it is
-            why = in_short(error)
-            await self._log("MODEL_KEPT", {"error": type(error).__name__}, day=day, reason=why)
-            note = f"the model could not be updated: {why}"
-            await self.desk.raise_one(event("drift", "update", note, day))
-            return None
-        if lesson is None:
-            return None
-        await self.desk.clear(event("drift", "update", "", day))
-        await self._log(
-            "MODEL_RETRAIN" if lesson.is_promoted else "MODEL_KEPT",
-            dict(lesson.details),
-            day=day,
-            old=lesson.old,
-            new=lesson.new,
-            reason=lesson.reason,
-        )
-        return lesson
-
-    async def _propose(self, situation: Situation) -> tuple[Proposal, str]:
-        try:
-            proposal = await self._compute(lambda: self.brain.propose(situation))
-        except Exception as error:  # a failed decision is a hold with a reason, never a crash
-            why = f"no decision was made: {in_short(error)}"
-            await self._log(
-                "DECISION_FAILED", {"error": type(error).__name__}, day=situation.day, reason=why
-            )
-            return Proposal({}), why
-        return proposal, ""
 
     # ------------------------------------------------------------------ alarms
 
@@ -498,129 +444,6 @@ class ReactorLoop:
             await self.desk.clear(warning)
         return [*quality, *found]
 
-    # ------------------------------------------------------------------ acting
-
-    async def _act(
-        self,
-        basis: Basis,
-        proposal: Proposal,
-        trouble: str,
-        is_settled: bool,
-        situation: Situation,
-    ) -> tuple[GateVerdict, str]:
-        """Decide, ask, gate and write, until the device holds it or nothing more may be done."""
-        day, reactor = basis.day, self.settings.reactor_id
-        lost = event("session", "write", "the device does not take set-points", day)
-        intents = await self._rt.offload(lambda: self.records.intents(reactor))
-        n_sent = sum(i.day == day and i.outcome != "failed" for i in intents)
-        verdict = GateVerdict("hold", {})
-        for _ in range(n_sent, self.settings.max_writes):
-            number = await self._record_decision(basis, proposal, situation)
-            is_approved = await self._approval(number, basis, proposal)
-            await self.attendant.look(day)
-            clock = await self.attendant.check_clocks(day)
-            if clock:
-                basis = Basis(
-                    day,
-                    basis.time_h,
-                    basis.age_h,
-                    basis.quality,
-                    basis.implausible,
-                    (*basis.vetoes, clock),
-                )
-            if not is_settled:
-                is_settled = await self.writer.settle(day)
-            read_back = await self.writer.read_back(day)
-            await self._note_edits(day, read_back)
-            verdict = self.writer.judge(
-                proposal.setpoints, basis, read_back, is_approved=is_approved
-            )
-            if not is_settled and verdict.is_write:
-                why = "an earlier write is not settled yet: the device could not be read back"
-                verdict = GateVerdict("hold", {}, (*verdict.reasons, why))
-            if trouble and not verdict.is_write:
-                verdict = GateVerdict(verdict.action, {}, (*verdict.reasons, trouble))
-            await self._log(
-                "DECISION_MADE",
-                {
-                    "decision": number,
-                    "recommended": _plain(proposal.setpoints),
-                    "action": verdict.action,
-                    "setpoints": dict(verdict.setpoints),
-                    "reasons": list(verdict.reasons),
-                    "mode": self.session.mode,
-                    "explanation": dict(proposal.explanation),
-                },
-                day=day,
-                state_sha256=proposal.digest or None,
-                old=dict(read_back),
-                new=dict(verdict.setpoints),
-                reason="; ".join(verdict.reasons) or "within all limits",
-            )
-            if self.attendant.is_stopping:
-                return verdict, "stopped"
-            if verdict.action == "disarm":
-                await self.attendant.disarm("; ".join(verdict.reasons), "system", day)
-            if not verdict.is_write:
-                return verdict, verdict.action
-            try:
-                is_written = await self.writer.write(number, verdict, basis, read_back)
-            except StopRun:
-                return verdict, "stopped"
-            if is_written:
-                await self.desk.clear(lost)
-                return verdict, "written" if verdict.action == "write" else "fallback"
-            if is_written is None:
-                note = "the outcome of a write is unknown; nothing is sent until it is settled"
-                await self.desk.raise_one(event("session", "write", note, day, severity="critical"))
-                return verdict, "unsettled"
-        await self.desk.raise_one(lost)
-        why = f"the device did not take the set-points in {self.settings.max_writes} tries"
-        held = GateVerdict("hold", {}, (*verdict.reasons, why))
-        await self._log(
-            "WRITE_GIVEN_UP", {"setpoints": dict(verdict.setpoints)}, day=day, reason=why
-        )
-        return held, "hold"
-
-    async def _record_decision(self, basis: Basis, proposal: Proposal, situation: Situation) -> int:
-        reactor = self.settings.reactor_id
-
-        def record() -> int:
-            payload = {
-                "recommended": _plain(proposal.setpoints),
-                "digest": proposal.digest,
-                "u_now": dict(situation.u_now),
-                "fixed": dict(situation.fixed),
-                "last_sample": self.records.last_sample(reactor) if situation.rows else 0,
-            }
-            return self.records.record_decision(
-                reactor,
-                basis.day,
-                payload,
-                supersedes_because="decided again, after a restart or on other data",
-            )
-
-        return await self._rt.offload(record)
-
-    async def _approval(self, number: int, basis: Basis, proposal: Proposal) -> bool:
-        """Whether those who must agree do; waits for them as long as the settings say."""
-        settings = self.settings
-        may_write = self.session.is_armed and not self.session.is_manual
-        asks = settings.approvals and settings.allow_write and basis.day >= settings.startup_days
-        if not asks or not may_write or not proposal.setpoints:
-            return not settings.approvals
-        self.attendant.enter("waiting")
-        self._say(f"day {basis.day}: decision {number} waits for {', '.join(settings.approvals)}")
-        await self._log(
-            "APPROVAL_ASKED",
-            {"decision": number, "roles": list(settings.approvals)},
-            day=basis.day,
-            new=_plain(proposal.setpoints),
-        )
-        is_given = await self.attendant.approval(number, basis.day)
-        self.attendant.enter("writing")
-        return is_given
-
     async def _copies(self, day: int, proposal: Proposal, verdict: GateVerdict) -> None:
         """Recommendations and forecasts for people; a full disk here stops nothing."""
         folder, reactor = self.folder, self.settings.reactor_id
@@ -652,30 +475,14 @@ def _doubts(record: Mapping[str, Any]) -> list[str]:
     return [] if quality == "good" else [f'the quality of the sample is "{quality}"']
 
 
-def _plain(setpoints: Mapping[str, Any]) -> dict[str, Any]:
-    """Set-points as they were asked for, also where they are no numbers."""
-    return {
-        str(n): float(v) if isinstance(v, (int, float)) and v - v == 0 else repr(v)
-        for n, v in setpoints.items()
-    }
-
-
 def _in_words(wanted: Mapping[str, float], verdict: GateVerdict) -> str:
     """One line: what is recommended and what became of it."""
-    shown = {n: f"{v:.4g}" if isinstance(v, float) else repr(v) for n, v in _plain(wanted).items()}
+    shown = {
+        n: f"{v:.4g}" if isinstance(v, float) else repr(v) for n, v in printable(wanted).items()
+    }
     text = "recommends " + ", ".join(f"{name} {value}" for name, value in shown.items())
     if verdict.is_write:
         text += f"; {'written' if verdict.action == 'write' else 'fallback written'}"
     else:
         text += "; not written"
     return text + (f": {'; '.join(verdict.reasons)}" if verdict.reasons else "")
-
-
-async def _as_coroutine(work: Awaitable[_T]) -> _T:
-    return await work
-
-
-def _forget(late: asyncio.Future[Any]) -> None:
-    """Take the outcome of a computation nobody waits for any more."""
-    if not late.cancelled():
-        late.exception()

@@ -1,0 +1,201 @@
+"""Acting on a proposal: journal the decision, ask, gate, write, until it holds or may not be."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from perfusio_jax._core import StopRun
+
+from .attendant import Attendant
+from .audit import AuditLogger
+from .brain import Proposal, Situation
+from .desk import AlarmDesk, event
+from .gate import GateVerdict
+from .records_file import RunRecords
+from .runtime import Runtime
+from .session import Session
+from .settings import LoopSettings
+from .writer import Basis, ReadBack, SetpointWriter
+
+
+class Actor:
+    """Carries out what was decided for one reactor, as far as it may.
+
+    Args:
+        writer: The way to the device.
+        attendant: Commands, approvals, clocks.
+        desk: Alarms.
+        records: Journal.
+        audit: Audit trail.
+        session: State of the session.
+        settings: Of the loop.
+        runtime: Threads.
+        say: Called with one line about what is going on.
+    """
+
+    def __init__(
+        self,
+        writer: SetpointWriter,
+        attendant: Attendant,
+        desk: AlarmDesk,
+        records: RunRecords,
+        *,
+        audit: AuditLogger,
+        session: Session,
+        settings: LoopSettings,
+        runtime: Runtime,
+        say: Callable[[str], None],
+    ) -> None:
+        self.writer, self.attendant, self.desk = writer, attendant, desk
+        self.records, self.audit, self.session = records, audit, session
+        self.settings = settings
+        self._rt = runtime
+        self._say = say
+
+    async def act(
+        self,
+        basis: Basis,
+        proposal: Proposal,
+        trouble: str,
+        is_settled: bool,
+        situation: Situation,
+    ) -> tuple[GateVerdict, str]:
+        """Decide, ask, gate and write, until the device holds it or nothing more may be done."""
+        day, reactor = basis.day, self.settings.reactor_id
+        lost = event("session", "write", "the device does not take set-points", day)
+        intents = await self._rt.offload(lambda: self.records.intents(reactor))
+        n_sent = sum(i.day == day and i.outcome != "failed" for i in intents)
+        verdict = GateVerdict("hold", {})
+        for _ in range(n_sent, self.settings.max_writes):
+            number = await self._record_decision(basis, proposal, situation)
+            is_approved = await self._approval(number, basis, proposal)
+            await self.attendant.look(day)
+            clock = await self.attendant.check_clocks(day)
+            if clock:
+                basis = replace(basis, vetoes=(*basis.vetoes, clock))
+            if not is_settled:
+                is_settled = await self.writer.settle(day)
+            read_back = await self.writer.read_back(day)
+            await self.note_edits(day, read_back)
+            verdict = self.writer.judge(
+                proposal.setpoints, basis, read_back, is_approved=is_approved
+            )
+            if not is_settled and verdict.is_write:
+                why = "an earlier write is not settled yet: the device could not be read back"
+                verdict = GateVerdict("hold", {}, (*verdict.reasons, why))
+            if trouble and not verdict.is_write:
+                verdict = GateVerdict(verdict.action, {}, (*verdict.reasons, trouble))
+            await self._log(
+                "DECISION_MADE",
+                {
+                    "decision": number,
+                    "recommended": printable(proposal.setpoints),
+                    "action": verdict.action,
+                    "setpoints": dict(verdict.setpoints),
+                    "reasons": list(verdict.reasons),
+                    "mode": self.session.mode,
+                    "explanation": dict(proposal.explanation),
+                },
+                day=day,
+                state_sha256=proposal.digest or None,
+                old=dict(read_back),
+                new=dict(verdict.setpoints),
+                reason="; ".join(verdict.reasons) or "within all limits",
+            )
+            if self.attendant.is_stopping:
+                return verdict, "stopped"
+            if verdict.action == "disarm":
+                await self.attendant.disarm("; ".join(verdict.reasons), "system", day)
+            if not verdict.is_write:
+                return verdict, verdict.action
+            try:
+                is_written = await self.writer.write(number, verdict, basis, read_back)
+            except StopRun:
+                return verdict, "stopped"
+            if is_written:
+                await self.desk.clear(lost)
+                return verdict, "written" if verdict.action == "write" else "fallback"
+            if is_written is None:
+                note = "the outcome of a write is unknown; nothing is sent until it is settled"
+                await self.desk.raise_one(event("session", "write", note, day, severity="critical"))
+                return verdict, "unsettled"
+        await self.desk.raise_one(lost)
+        why = f"the device did not take the set-points in {self.settings.max_writes} tries"
+        held = GateVerdict("hold", {}, (*verdict.reasons, why))
+        await self._log(
+            "WRITE_GIVEN_UP", {"setpoints": dict(verdict.setpoints)}, day=day, reason=why
+        )
+        return held, "hold"
+
+    async def _record_decision(self, basis: Basis, proposal: Proposal, situation: Situation) -> int:
+        reactor = self.settings.reactor_id
+
+        def record() -> int:
+            payload = {
+                "recommended": printable(proposal.setpoints),
+                "digest": proposal.digest,
+                "u_now": dict(situation.u_now),
+                "fixed": dict(situation.fixed),
+                "last_sample": self.records.last_sample(reactor) if situation.rows else 0,
+            }
+            return self.records.record_decision(
+                reactor,
+                basis.day,
+                payload,
+                supersedes_because="decided again, after a restart or on other data",
+            )
+
+        return await self._rt.offload(record)
+
+    async def _approval(self, number: int, basis: Basis, proposal: Proposal) -> bool:
+        """Whether those who must agree do; waits for them as long as the settings say."""
+        settings = self.settings
+        may_write = self.session.is_armed and not self.session.is_manual
+        asks = settings.approvals and settings.allow_write and basis.day >= settings.startup_days
+        if not asks or not may_write or not proposal.setpoints:
+            return not settings.approvals
+        self.attendant.enter("waiting")
+        self._say(f"day {basis.day}: decision {number} waits for {', '.join(settings.approvals)}")
+        await self._log(
+            "APPROVAL_ASKED",
+            {"decision": number, "roles": list(settings.approvals)},
+            day=basis.day,
+            new=printable(proposal.setpoints),
+        )
+        is_given = await self.attendant.approval(number, basis.day)
+        self.attendant.enter("writing")
+        return is_given
+
+    async def note_edits(self, day: int, read_back: ReadBack) -> None:
+        """Write down what an operator has moved; it is left alone until the session is armed."""
+        edited = self.session.edits(read_back) - self.session.overridden
+        if not edited:
+            return
+        names = sorted(edited)
+        reactor = self.settings.reactor_id
+        await self._log(
+            "OPERATOR_OVERRIDE",
+            {"controls": names},
+            day=day,
+            user="operator",
+            old={n: self.session.plan.get(n) for n in names},
+            new={n: read_back[n] for n in names},
+            reason="the device holds what this program did not write",
+        )
+        await self._rt.offload(
+            lambda: self.records.keep(
+                reactor, "override", actor="operator", payload={"controls": names}
+            )
+        )
+        self.session.overridden |= edited
+
+    async def _log(self, kind: str, payload: Mapping[str, Any], **more: Any) -> None:
+        await self._rt.offload(lambda: self.audit.log(kind, payload, **more))
+
+
+def printable(setpoints: Mapping[str, Any]) -> dict[str, Any]:
+    """Set-points as they were asked for, also where they are no numbers."""
+    return {
+        str(n): float(v) if isinstance(v, (int, float)) and v - v == 0 else repr(v)
+        for n, v in setpoints.items()
+    }
