@@ -29,6 +29,12 @@ DUPLICATE_DISTANCE = 1e-3
 _SHAKES = (0.02, 0.004)
 """Deviations by which the best batch is moved before it climbs again, normalised [-]."""
 
+_LAST_ENDS = 6
+"""Best ends that climb on at last: coarse climbs do not always rank them rightly."""
+
+_BASES = 3
+"""Best batches, different in value, whose places are tried in an exchange."""
+
 DIFFERENCE_STEP = 1e-5
 """Step of the one-sided differences, normalised coordinates [-]; for 64-bit floats."""
 
@@ -62,7 +68,7 @@ class SearchSettings(NamedTuple):
     coarse_tolerance: float = 1e-4
     """As `value_tolerance`, for the first climb of all starts; the best ends climb on. Not with
     `is_sequential`, where every start climbs once."""
-    n_second: int = 8
+    n_second: int = 10
     """Ends or replacements that climb on in a later round, at most."""
     n_exchanges: int = 3
     """How often, at most, candidates of the best batches are replaced by those of other ends and
@@ -270,7 +276,7 @@ def _in_rounds(
 
     A batch is as good as its members together: ends that stopped in different optima hold
     members the best one lacks. Candidates of other ends and of raw points are tried in every
-    place of the two best batches, the best replacements climb, and so on while that helps. One
+    place of the three best batches, the best replacements climb, and so on while that helps. One
     loop body serves all rounds, so that it compiles once.
     """
     z0, others = given
@@ -311,30 +317,32 @@ def _in_rounds(
             return jnp.zeros_like(z0).at[: chosen.shape[0]].set(chosen), n
 
         def finish() -> tuple[Array, Array, Array]:
-            if q == 1:
-                chosen = batches[: max(1, n_next // 2)]
-            else:
-                chosen = jnp.concatenate([batches[:1], shaken()])
+            chosen = batches[:_LAST_ENDS]
+            if q > 1:
+                chosen = jnp.concatenate([chosen[:1], shaken(), chosen[1:]])
             return (*filled(chosen), jnp.zeros((), int))
 
         def exchange() -> tuple[Array, Array, Array]:
             pool = batches.reshape(R * q, d)[:n_ends]
             if others is not None:
                 pool = jnp.concatenate([pool, others[: settings.exchange_pool - n_ends]])
-            # the best end, and the best one that is another
-            best_f = ends.f[order[0]]
-            is_other = ends.f > best_f + 1e-6 * (1.0 + jnp.abs(best_f))
-            second = jnp.argmin(jnp.where(is_other, ends.f, jnp.inf))
-            two = jnp.stack([batches[0], ends.z[second]])
+            # the best end, the best one that is another, and so on
+            chosen, level = [batches[0]], ends.f[order[0]]
+            for _ in range(_BASES - 1):
+                is_other = ends.f > level + 1e-6 * (1.0 + jnp.abs(level))
+                next_best = jnp.argmin(jnp.where(is_other, ends.f, jnp.inf))
+                chosen.append(ends.z[next_best])
+                level = ends.f[next_best]
+            bases = jnp.stack(chosen)
             place = jnp.eye(q, dtype=bool)[None, :, None, :, None]
-            tried = jnp.where(place, pool[None, None, :, None, :], two[:, None, None])
-            found = values(tried.reshape(-1, q, d)).reshape(2 * q, -1)
+            tried = jnp.where(place, pool[None, None, :, None, :], bases[:, None, None])
+            found = values(tried.reshape(-1, q, d)).reshape(_BASES * q, -1)
             # the best replacement in every place: several of one place end in one optimum
             each = jnp.argmin(found, axis=1)
-            swapped = tried.reshape(2 * q, -1, q, d)[jnp.arange(2 * q), each]
+            swapped = tried.reshape(_BASES * q, -1, q, d)[jnp.arange(_BASES * q), each]
             ranked = swapped[jnp.argsort(jnp.min(found, axis=1))]
-            chosen = jnp.concatenate([two[:1], ranked[:2], shaken(), ranked[2:]])
-            return (*filled(chosen), jnp.asarray(found.size))
+            starts = jnp.concatenate([bases[:1], ranked[:2], shaken(), ranked[2:]])
+            return (*filled(starts), jnp.asarray(found.size))
 
         if n_exchanges:
             starts, n_starts, n_new = jax.lax.cond(exchanges, exchange, finish)
