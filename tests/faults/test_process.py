@@ -41,7 +41,7 @@ def wait_for(process: subprocess.Popen, word: str) -> None:
 
 
 def end(process: subprocess.Popen) -> tuple[int, str]:
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=150)
     return process.returncode, errors
 
 

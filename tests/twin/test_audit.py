@@ -744,3 +744,16 @@ def test_a_folder_that_takes_nothing_is_refused_in_words(tmp_path, monkeypatch):
         AuditLogger(tmp_path, "r")
     monkeypatch.undo()
     AuditLogger(tmp_path, "r").close()  # and the lock is free again
+
+
+def test_a_row_of_the_copy_holds_the_seed_columns_and_all_the_record_adds(tmp_path):
+    with AuditLogger(tmp_path, "r1", clock=Clock()) as logger:
+        logger.log("A", {"x": 1}, day=3, user="ada", reason="why", old=1, new=2)
+    assert table_rows(tmp_path)[1] == [
+        "2026-01-02T03:04:06.000000Z",
+        "r1",
+        "A",
+        "3",
+        "ada",
+        '{"_new":2,"_old":1,"_reason":"why","x":1}',
+    ]
