@@ -123,8 +123,10 @@ def test_lanes_over_seeds_and_returns_equal_single_runs(run, trained):
     both = [saturation(9.0), quadratic()]
     stacked = jax.tree.map(lambda *v: jnp.stack(v), *both)
 
+    base = small()
+
     def lane(returns, key):
-        return train(small(returns), SMALL, key=key)
+        return train(Problem(base.env, base.params, returns), SMALL, key=key)
 
     grid = eqx.filter_jit(jax.vmap(jax.vmap(lane, in_axes=(None, 0)), in_axes=(0, None)))(
         stacked, keys
