@@ -839,11 +839,12 @@ def refit(
     )
     gp, report = fit(present, key=key, config=settings)
     sd = jnp.asarray(_process_sd(gp))
-    if model.embedding is not None:
-        before = np.asarray(_process_sd(present))
-        more = np.asarray(model.embedding.process_sd) ** 2 - before**2
-        model = _with_noise(model, jnp.sqrt(sd**2 + jnp.maximum(more, 0.0)))
-        sd = model.embedding.noise(model.clone)
+    family = model.embedding
+    if family is not None:
+        more = jnp.maximum(family.process_sd**2 - jnp.asarray(_process_sd(present)) ** 2, 0.0)
+        family = eqx.tree_at(lambda f: f.process_sd, family, jnp.sqrt(sd**2 + more))
+        model = eqx.tree_at(lambda m: m.embedding, model, family)
+        sd = family.noise(model.clone)
     return eqx.tree_at(lambda m: (m.gp, m.process_sd), model, (gp, sd)), report
 
 
