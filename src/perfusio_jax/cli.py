@@ -582,15 +582,21 @@ def approve(
     """Approve the set-points a running twin waits with, or refuse them."""
     from perfusio_jax.twin.commands import find_runs, send, waiting_decision
 
-    for folder in find_runs(_run_folder(place)):
-        if decision is None:
-            reactor, standing = waiting_decision(folder, reactor)
-            decision = standing.id
-        kind = "reject" if reject else "approve"
-        details = {"decision": decision}
-        send(folder, kind, actor=_me(actor), role=role, payload=details, reactor_id=reactor)
-        typer.echo(f"decision {decision}: {kind} by {_me(actor)} as {role}, for the twin to count")
-        return
+    place = _run_folder(place)
+    if decision is None:
+        folder, reactor, standing = waiting_decision(place, reactor)
+        decision = standing.id
+    else:
+        folder, *others = find_runs(place, reactor)
+        if others:
+            raise ConfigError(
+                f"{place} holds {1 + len(others)} runs, each with numbers of its own; name the "
+                "reactor with --reactor."
+            )
+    kind = "reject" if reject else "approve"
+    details = {"decision": decision}
+    send(folder, kind, actor=_me(actor), role=role, payload=details, reactor_id=reactor)
+    typer.echo(f"decision {decision}: {kind} by {_me(actor)} as {role}, for the twin to count")
 
 
 @app.command()
@@ -598,7 +604,7 @@ def stop(place: RunPlace, actor: Actor = None, reactor: Vessel = None) -> None:
     """Stop a running twin: nothing more is written from within a second on."""
     from perfusio_jax.twin.commands import find_runs, is_running, send
 
-    running = [f for f in find_runs(_run_folder(place)) if is_running(f)]
+    running = [f for f in find_runs(_run_folder(place), reactor) if is_running(f)]
     if not running:
         raise ConfigError(f"{place} is not running; there is nothing to stop.")
     for folder in running:
@@ -630,7 +636,7 @@ def tell(
         if alarm is None:
             raise ConfigError(f"{what} needs --alarm, its number as status shows it.")
         details |= {"alarm": alarm, "hours": hours}
-    for folder in find_runs(_run_folder(place)):
+    for folder in find_runs(_run_folder(place), reactor):
         for name, _ in send(folder, what, actor=_me(actor), payload=details, reactor_id=reactor):
             typer.echo(f"{name}: {what}, for the twin to carry out")
 
@@ -689,56 +695,26 @@ RlEpochs = Annotated[int | None, typer.Option(min=1, help="Most epochs; the case
 RlEpisodes = Annotated[int, typer.Option(min=2, help="Episodes per epoch.")]
 
 
-def _rl_case(case: int, out: Path, seed: int, epochs: int | None, episodes: int) -> None:
-    _writable(out, is_folder=True)
-    set_up_jax()
-    from perfusio_jax.report.tracking import run_case
+def _case(number: int, what: str) -> None:
+    def command(
+        out: RlOut = Path("runs/rl"),
+        seed: Seed = 0,
+        epochs: RlEpochs = None,
+        episodes: RlEpisodes = 500,
+    ) -> None:
+        _writable(out, is_folder=True)
+        set_up_jax()
+        from perfusio_jax.report.tracking import run_case
 
-    run_case(case, out, seed=seed, epochs=epochs, episodes=episodes, console=_console())
+        run_case(number, out, seed=seed, epochs=epochs, episodes=episodes, console=_console())
 
-
-@rl.command()
-def case1(
-    out: RlOut = Path("runs/rl"),
-    seed: Seed = 0,
-    epochs: RlEpochs = None,
-    episodes: RlEpisodes = 500,
-) -> None:
-    """Four pairs of set-points, both returns."""
-    _rl_case(1, out, seed, epochs, episodes)
+    rl.command(f"case{number}", help=what)(command)
 
 
-@rl.command()
-def case2(
-    out: RlOut = Path("runs/rl"),
-    seed: Seed = 0,
-    epochs: RlEpochs = None,
-    episodes: RlEpisodes = 500,
-) -> None:
-    """Two pairs of trajectories, both returns."""
-    _rl_case(2, out, seed, epochs, episodes)
-
-
-@rl.command()
-def case3(
-    out: RlOut = Path("runs/rl"),
-    seed: Seed = 0,
-    epochs: RlEpochs = None,
-    episodes: RlEpisodes = 500,
-) -> None:
-    """Set-points with uncertain starts and constants."""
-    _rl_case(3, out, seed, epochs, episodes)
-
-
-@rl.command()
-def case4(
-    out: RlOut = Path("runs/rl"),
-    seed: Seed = 0,
-    epochs: RlEpochs = None,
-    episodes: RlEpisodes = 500,
-) -> None:
-    """Trajectories with uncertain starts and constants."""
-    _rl_case(4, out, seed, epochs, episodes)
+_case(1, "Four pairs of set-points, both returns.")
+_case(2, "Two pairs of trajectories, both returns.")
+_case(3, "Set-points with uncertain starts and constants.")
+_case(4, "Trajectories with uncertain starts and constants.")
 
 
 @rl.command()

@@ -1,7 +1,9 @@
 """The commands of a run folder as a person meets them, on a run that was simulated."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 
@@ -70,6 +72,32 @@ def test_a_command_is_left_in_the_folder_with_name_and_reason(finished, capsys):
         (command,) = box.open("R01")
         assert (command.kind, command.actor, command.payload["reason"]) == ("disarm", "ada", "leak")
         box.mark(command.id, "for this test only")
+
+
+def test_one_reactor_of_a_rack_is_spoken_to_and_no_other(finished, tmp_path, capsys):
+    """Each reactor has a folder; the name alone must find the right one, whatever its place."""
+    for name in ("R01", "R02", "R03"):
+        shutil.copytree(finished, tmp_path / name)
+        with contextlib.closing(sqlite3.connect(tmp_path / name / JOURNAL_NAME)) as book, book:
+            for (table,) in book.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
+                columns = [row[1] for row in book.execute(f"PRAGMA table_info({table})")]
+                if "reactor_id" in columns:
+                    book.execute(f"UPDATE {table} SET reactor_id = ?", (name,))
+    words = ("tell", tmp_path, "disarm", "--reactor", "R02", "--by", "ada")
+    code, out, err = run(*words, capsys=capsys)
+    assert (code, err) == (0, "") and out.splitlines() == ["R02: disarm, for the twin to carry out"]
+    for name, n_open in (("R01", 0), ("R02", 1), ("R03", 0)):
+        with Mailbox(tmp_path / name / JOURNAL_NAME) as box:
+            assert len(box.open(name)) == n_open
+    code, _, err = run("tell", tmp_path, "arm", "--reactor", "R9", capsys=capsys)
+    assert code == 2 and "R01, R02, R03" in err
+    # numbers of decisions are each folder's own
+    code, _, err = run("approve", tmp_path, "--as", "qa", "--decision", "1", capsys=capsys)
+    assert code == 2 and "name the reactor" in err
+    words = ("approve", tmp_path, "--as", "qa", "--decision", "1", "--reactor", "R03")
+    assert run(*words, capsys=capsys)[0] == 0
+    with Mailbox(tmp_path / "R03" / JOURNAL_NAME) as box:
+        assert [c.kind for c in box.open("R03")] == ["approve"]
 
 
 def test_a_running_program_stops_when_told(tmp_path, capsys):

@@ -49,7 +49,7 @@ def says(kind, actor, role=None, **payload):
 
 def votes(kind, actor, role):
     def deed(world):
-        _, decision = waiting_decision(world.folder, None)
+        *_, decision = waiting_decision(world.folder, None)
         with Mailbox(world.folder / JOURNAL_NAME) as box:
             payload = {"decision": decision.id}
             box.send(world.reactor_id, kind, actor=actor, role=role, payload=payload)

@@ -75,8 +75,12 @@ class ReactorStatus:
         return "\n".join(lines)
 
 
-def find_runs(place: Path) -> list[Path]:
+def find_runs(place: Path, reactor_id: str | None = None) -> list[Path]:
     """Run folders at a place: itself, or those directly below it.
+
+    Args:
+        place: Folder, or a file in it.
+        reactor_id: Only those that hold this reactor.
 
     Raises:
         ConfigError: If there is none.
@@ -86,7 +90,14 @@ def find_runs(place: Path) -> list[Path]:
     runs = [f for f in found if (f / JOURNAL_NAME).is_file()]
     if not runs:
         raise ConfigError(f"{place} holds no run: there is no {JOURNAL_NAME} in it or below it.")
-    return runs
+    if reactor_id is None:
+        return runs
+    known = {f: _reactors_of(f) for f in runs}
+    holding = [f for f in runs if reactor_id in known[f]]
+    if not holding:
+        names = ", ".join(sorted(n for found in known.values() for n in found)) or "none"
+        raise ConfigError(f"{place} has no reactor {reactor_id}; it has {names}.")
+    return holding
 
 
 @contextmanager
@@ -114,6 +125,11 @@ def status(folder: Path) -> list[ReactorStatus]:
     with opened(folder) as records:
         runs = is_running(folder)
         return [_status(folder, records, name, runs) for name in reactors(records)]
+
+
+def _reactors_of(folder: Path) -> list[str]:
+    with opened(folder) as records:
+        return reactors(records)
 
 
 def reactors(records: RunRecords) -> list[str]:
@@ -156,21 +172,22 @@ def send(
         return [(n, records.send(n, kind, actor=actor, role=role, payload=payload)) for n in names]
 
 
-def waiting_decision(folder: Path, reactor_id: str | None) -> tuple[str, Decision]:
-    """The one decision of a folder that may be waiting for approval.
+def waiting_decision(place: Path, reactor_id: str | None) -> tuple[Path, str, Decision]:
+    """The one decision at a place that may be waiting for approval, its folder and reactor.
 
     Raises:
         ConfigError: If there is none, or more than one.
     """
     found = [
-        (s.reactor_id, d)
+        (folder, s.reactor_id, d)
+        for folder in find_runs(place, reactor_id)
         for s in status(folder)
         for d in s.waiting
         if reactor_id in (None, s.reactor_id)
     ]
     if len(found) != 1:
         raise ConfigError(
-            f"{folder} has {len(found)} decisions waiting; name one with --decision, or the "
+            f"{place} has {len(found)} decisions waiting; name one with --decision, or the "
             "reactor with --reactor."
         )
     return found[0]
