@@ -40,10 +40,15 @@ def make_copy(place: Path) -> None:
         place / "src" / "perfusio_jax",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    for name in MODULES:
-        shutil.copy(ROOT / "tests" / "twin" / f"test_{name}.py", place / "tests" / "twin")
+    files = [
+        file
+        for name in MODULES
+        for file in sorted((ROOT / "tests" / "twin").glob(f"test_{name}*.py"))
+    ]
+    for file in files:
+        shutil.copy(file, place / "tests" / "twin")
     sources = ", ".join(f'"src/perfusio_jax/twin/{name}.py"' for name in MODULES)
-    tests = ", ".join(f'"tests/twin/test_{name}.py"' for name in MODULES)
+    tests = ", ".join(f'"tests/twin/{file.name}"' for file in files)
     (place / "pyproject.toml").write_text(SETTINGS.format(sources=sources, tests=tests))
 
 

@@ -1,0 +1,203 @@
+"""What the audit trail writes about itself: after a crash, for a key, of a copy put right."""
+
+import csv
+import datetime as dt
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from perfusio_jax._core import AuditError
+from perfusio_jax.twin import audit as audit_module
+from perfusio_jax.twin.audit import AuditLogger, verify_audit
+from perfusio_jax.twin.chain import GENESIS, Head, records
+from perfusio_jax.twin.keys import generate_key
+
+NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=2)))
+STAMP = "2026-01-02T01:04:05.000000Z"
+
+
+def still() -> dt.datetime:
+    return NOW
+
+
+def write(folder: Path, n: int = 2, **settings) -> None:
+    with AuditLogger(folder, "r", clock=still, **settings) as logger:
+        for k in range(n):
+            logger.log("A", {"k": k})
+
+
+def read(folder: Path) -> list[dict]:
+    return list(records((folder / "audit.jsonl").read_bytes()))
+
+
+def bare(record: dict) -> dict:
+    """A record without what the chain adds."""
+    chain = ("version", "seq", "run_id", "prev_hash", "hash", "timestamp")
+    return {name: value for name, value in record.items() if name not in chain}
+
+
+def own(kind: str, payload: dict) -> dict:
+    return {"event_type": kind, "day": 0, "user": "system", "payload": payload}
+
+
+def test_a_record_without_details_is_of_day_0_by_the_system_in_utc(tmp_path):
+    write(tmp_path, 1)
+    (record,) = read(tmp_path)
+    assert bare(record) == own("A", {"k": 0})
+    assert record["timestamp"] == STAMP
+
+
+def test_what_was_torn_off_is_kept_and_named(tmp_path):
+    write(tmp_path)
+    with (tmp_path / "audit.jsonl").open("ab") as file:
+        file.write(b'{"day":0,"ev')
+    write(tmp_path, 0)
+    found = read(tmp_path)
+    digest = hashlib.sha256(b'{"day":0,"ev').hexdigest()
+    payload = {"n_bytes": 12, "sha256": digest, "moved_to": "audit.torn"}
+    assert [bare(r) for r in found[2:]] == [own("AUDIT_TORN_TAIL", payload)]
+    torn = (tmp_path / "audit.torn").read_bytes()
+    assert torn == f"# {STAMP} 12 bytes after record 2\n".encode() + b'{"day":0,"ev\n'
+    assert verify_audit(tmp_path).warnings == ()
+
+
+def test_a_head_left_behind_is_brought_up_and_named(tmp_path):
+    write(tmp_path, 1)
+    older = (tmp_path / "audit.head").read_bytes()
+    write(tmp_path, 1)
+    (tmp_path / "audit.head").write_bytes(older)
+    write(tmp_path, 0)
+    assert [bare(r) for r in read(tmp_path)[2:]] == [
+        own("AUDIT_HEAD_RECOVERED", {"head_count": 1, "records": 2})
+    ]
+    assert verify_audit(tmp_path).warnings == ()
+
+
+def test_a_head_left_behind_is_written_before_anything_else(tmp_path, monkeypatch):
+    """A second crash at once must not leave the log two records beyond its head."""
+    write(tmp_path, 1)
+    older = (tmp_path / "audit.head").read_bytes()
+    write(tmp_path, 1)
+    (tmp_path / "audit.head").write_bytes(older)
+
+    def full(path, data):
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(audit_module, "append_durably", full)
+    with pytest.raises(AuditError, match="was not written"):
+        AuditLogger(tmp_path, "r", clock=still)
+    assert Head.from_bytes((tmp_path / "audit.head").read_bytes()).count == 2
+
+
+def test_a_copy_that_said_something_else_is_named_and_one_that_lagged_is_not(tmp_path):
+    write(tmp_path)
+    copy = tmp_path / "audit_events.csv"
+    copy.write_bytes(copy.read_bytes()[:-9])
+    write(tmp_path, 0)
+    assert len(read(tmp_path)) == 2
+    copy.write_bytes(copy.read_bytes().replace(b",A,", b",B,", 1))
+    write(tmp_path, 0)
+    assert [bare(r) for r in read(tmp_path)[2:]] == [
+        own("AUDIT_COPY_REBUILT", {"file": "audit_events.csv"})
+    ]
+
+
+def test_the_notes_after_a_crash_come_in_this_order_after_the_key(tmp_path):
+    write(tmp_path, 1)
+    older = (tmp_path / "audit.head").read_bytes()
+    write(tmp_path, 1)
+    (tmp_path / "audit.head").write_bytes(older)
+    with (tmp_path / "audit.jsonl").open("ab") as file:
+        file.write(b"{")
+    (tmp_path / "audit_events.csv").write_bytes(b"nothing of ours")
+    signer = generate_key(tmp_path / "key")
+    write(tmp_path, 0, signer=signer)
+    kinds = [r["event_type"] for r in read(tmp_path)[2:]]
+    assert kinds == [
+        "AUDIT_SIGNED_BY",
+        "AUDIT_TORN_TAIL",
+        "AUDIT_HEAD_RECOVERED",
+        "AUDIT_COPY_REBUILT",
+    ]
+    assert verify_audit(tmp_path, trusted=[signer.public_key]).ok
+
+
+def test_a_key_is_announced_with_what_it_replaces(tmp_path):
+    first, second = generate_key(tmp_path / "a"), generate_key(tmp_path / "b")
+    for signer in (first, second, second):
+        write(tmp_path / "run", 0, signer=signer)
+    found = [bare(r) for r in read(tmp_path / "run")]
+    says = {"reason": "a key signs the heads from here on"}
+    wanted = [
+        own("AUDIT_SIGNED_BY", {"public_key": s.public_key, "key_id": s.key_id})
+        | {"new": s.key_id}
+        | says
+        for s in (first, second)
+    ]
+    wanted[1]["old"] = first.key_id
+    assert found == wanted
+
+
+def test_a_log_of_no_records_names_its_run_in_the_head(tmp_path):
+    AuditLogger(tmp_path, "r").close()
+    head = Head.from_bytes((tmp_path / "audit.head").read_bytes())
+    assert head == Head("r", 0, GENESIS, 0)
+    assert (tmp_path / "audit.jsonl").read_bytes() == b""
+    with (tmp_path / "audit_events.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [AuditLogger.COLUMNS]
+    assert pq.read_table(tmp_path / "audit_events.parquet").num_rows == 0
+
+
+def test_messages_of_the_logger_are_these(tmp_path):
+    write(tmp_path)
+    logger = AuditLogger(tmp_path, "r")
+    logger.close()
+    with pytest.raises(AuditError) as error:
+        logger.log("A", {})
+    assert str(error.value) == "The audit log is closed; nothing more can be recorded in it."
+    with pytest.raises(AuditError) as error:
+        AuditLogger(tmp_path, "s")
+    assert str(error.value) == (
+        f"{tmp_path / 'audit.jsonl'} belongs to run 'r', not 's'; give each run a folder of its "
+        "own."
+    )
+    signer = generate_key(tmp_path / "key")
+    write(tmp_path, 0, signer=signer)
+    with pytest.raises(AuditError) as error:
+        AuditLogger(tmp_path, "r")
+    assert str(error.value) == (
+        f"{tmp_path / 'audit.jsonl'} is signed by key {signer.key_id}; it is continued with a "
+        "signing key only."
+    )
+    log = tmp_path / "audit.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"k":1', b'"k":2'))
+    with pytest.raises(AuditError) as error:
+        AuditLogger(tmp_path, "r", signer=signer)
+    assert str(error.value) == f"{log} cannot be continued: {verify_audit(log)}"
+    assert "record 2" in str(error.value)
+
+
+def test_a_clock_without_a_zone_writes_nothing(tmp_path):
+    with (
+        pytest.raises(AuditError, match=r"^The clock of the audit log gave a time without a zone"),
+        AuditLogger(tmp_path, "r", clock=lambda: dt.datetime(2026, 1, 1)) as logger,
+    ):
+        logger.log("A", {})
+    assert (tmp_path / "audit.jsonl").read_bytes() == b""
+
+
+def test_the_parquet_copy_has_numbers_as_numbers_and_text_as_text(tmp_path):
+    write(tmp_path, 2)
+    table = pq.read_table(tmp_path / "audit_events.parquet")
+    assert [(f.name, str(f.type)) for f in table.schema] == [
+        *((n, "int64" if n == "day" else "string") for n in AuditLogger.COLUMNS),
+        ("seq", "int64"),
+        ("hash", "string"),
+    ]
+    assert [(r["seq"], r["day"], json.loads(r["payload_json"])) for r in table.to_pylist()] == [
+        (1, 0, {"k": 0}),
+        (2, 0, {"k": 1}),
+    ]
