@@ -4,12 +4,13 @@ import csv
 import datetime as dt
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from perfusio_jax._core import AuditError
+from perfusio_jax._core import AuditError, ConfigError
 from perfusio_jax.twin import audit as audit_module
 from perfusio_jax.twin.audit import AuditLogger, verify_audit
 from perfusio_jax.twin.chain import GENESIS, Head, records
@@ -17,6 +18,18 @@ from perfusio_jax.twin.keys import generate_key
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 STAMP = "2026-01-02T01:04:05.000000Z"
+
+
+COLUMN_KINDS = [
+    *((n, "int64" if n == "day" else "string") for n in AuditLogger.COLUMNS),
+    ("seq", "int64"),
+    ("hash", "string"),
+]
+
+
+def kinds_of_columns(folder: Path) -> list[tuple[str, str]]:
+    schema = pq.read_table(folder / "audit_events.parquet").schema
+    return [(field.name, str(field.type)) for field in schema]
 
 
 def still() -> dt.datetime:
@@ -83,9 +96,6 @@ def test_a_head_left_behind_is_written_before_anything_else(tmp_path, monkeypatc
     write(tmp_path, 1)
     (tmp_path / "audit.head").write_bytes(older)
 
-    def full(path, data):
-        raise OSError(28, "no space left on device")
-
     monkeypatch.setattr(audit_module, "append_durably", full)
     with pytest.raises(AuditError, match="was not written"):
         AuditLogger(tmp_path, "r", clock=still)
@@ -149,6 +159,11 @@ def test_a_log_of_no_records_names_its_run_in_the_head(tmp_path):
     with (tmp_path / "audit_events.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [AuditLogger.COLUMNS]
     assert pq.read_table(tmp_path / "audit_events.parquet").num_rows == 0
+    assert kinds_of_columns(tmp_path) == COLUMN_KINDS  # also where there is nothing to tell by
+    (tmp_path / "audit.jsonl").unlink()  # an empty file that was lost is no loss
+    assert verify_audit(tmp_path).warnings == ()
+    write(tmp_path, 1)
+    assert [bare(r) for r in read(tmp_path)] == [own("A", {"k": 0})]
 
 
 def test_messages_of_the_logger_are_these(tmp_path):
@@ -192,12 +207,92 @@ def test_a_clock_without_a_zone_writes_nothing(tmp_path):
 def test_the_parquet_copy_has_numbers_as_numbers_and_text_as_text(tmp_path):
     write(tmp_path, 2)
     table = pq.read_table(tmp_path / "audit_events.parquet")
-    assert [(f.name, str(f.type)) for f in table.schema] == [
-        *((n, "int64" if n == "day" else "string") for n in AuditLogger.COLUMNS),
-        ("seq", "int64"),
-        ("hash", "string"),
-    ]
+    assert kinds_of_columns(tmp_path) == COLUMN_KINDS
     assert [(r["seq"], r["day"], json.loads(r["payload_json"])) for r in table.to_pylist()] == [
         (1, 0, {"k": 0}),
         (2, 0, {"k": 1}),
     ]
+
+
+def full(path, data):
+    raise OSError(28, "no space left on device")
+
+
+@pytest.mark.parametrize("before", ["nothing", "no key", "another key"])
+def test_a_start_that_breaks_off_while_a_key_is_announced_leaves_a_log_that_verifies(
+    tmp_path, monkeypatch, before
+):
+    folder = tmp_path / "run"
+    earlier = {} if before == "no key" else {"signer": generate_key(tmp_path / "a")}
+    if before != "nothing":
+        write(folder, 1, **earlier)
+        older = (folder / "audit.head").read_bytes()
+        write(folder, 1, **earlier)
+        (folder / "audit.head").write_bytes(older)
+    signer = generate_key(tmp_path / "b")
+    monkeypatch.setattr(audit_module, "append_durably", full)
+    with pytest.raises(AuditError, match="was not written"):
+        AuditLogger(folder, "r", clock=still, signer=signer)
+    monkeypatch.undo()
+    found = verify_audit(folder)
+    assert found.ok, found
+    write(folder, 1, signer=signer)
+    assert verify_audit(folder, trusted=[signer.public_key]).ok
+
+
+def test_times_are_in_utc_wherever_the_host_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        write(tmp_path, 1)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert read(tmp_path)[0]["timestamp"] == STAMP
+
+
+def test_the_copy_lags_by_less_than_ten_records_unless_told_otherwise(tmp_path):
+    copy = tmp_path / "audit_events.csv"
+    with AuditLogger(tmp_path, "r", clock=still) as logger:
+        for k in range(1, 11):
+            logger.log("A", {"k": k, "text": "a\nb"})
+            assert len(records_of(copy)) == (10 if k == 10 else 0)
+    assert copy.read_bytes().count(b"\r\n") == 11  # ends of rows, and no others
+    with AuditLogger(tmp_path, "r", 1, clock=still) as logger:
+        logger.log("B", {})
+        assert len(records_of(copy)) == 11
+
+
+def records_of(copy: Path) -> list[list[str]]:
+    with copy.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def test_a_folder_is_made_with_all_above_it_and_locked_by_this_name(tmp_path):
+    with AuditLogger(tmp_path / "a" / "b", "r"):
+        assert (tmp_path / "a" / "b" / "audit.lock").exists()
+
+
+def test_what_the_disk_refuses_is_told_in_words(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError) as error:
+        AuditLogger(tmp_path, "")
+    assert str(error.value).startswith("run_id is empty")
+    write(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLogger, "_rebuild_csv", lambda self, log: full(None, None))
+        with pytest.raises(AuditError, match=f"audit log in {tmp_path} cannot be opened: .*space"):
+            AuditLogger(tmp_path, "r")
+    logger = AuditLogger(tmp_path, "r", clock=still)
+    logger.log("A", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(audit_module, "append_durably", full)
+        with pytest.raises(AuditError, match=r"^The CSV copy of the audit log was not written: .*"):
+            logger.flush()
+        patch.setattr(audit_module, "replace_durably", full)
+        patch.setattr(AuditLogger, "_flush_csv", lambda self: None)
+        with pytest.raises(AuditError, match=r"^The Parquet copy was not written: .*no space"):
+            logger.close()
+    (tmp_path / "audit.head").unlink()
+    (tmp_path / "audit.head").mkdir()
+    with pytest.raises(AuditError, match=r"audit\.head cannot be read: .*directory"):
+        verify_audit(tmp_path)
