@@ -19,7 +19,7 @@ CLI = [sys.executable, "-m", "perfusio_jax.cli"]
 @pytest.fixture(autouse=True)
 def _no_side_effects(monkeypatch):
     """Commands configure JAX for their own process; tests share one."""
-    monkeypatch.setattr(cli, "set_up_jax", lambda device=None: None)
+    monkeypatch.setattr(cli.common, "set_up_jax", lambda device=None: None)
 
 
 def run(*args: str, capsys) -> tuple[int, str, str]:
@@ -363,7 +363,7 @@ def test_forecast_reports_what_it_left_out_and_prints_whole_numbers(
     import numpy as np
 
     from perfusio_jax._core import FORECAST_SPECIES
-    from perfusio_jax.demo import forecasting
+    from perfusio_jax.service import forecast as forecasting
 
     table = np.geomspace(1e-5, 12345.0, len(FORECAST_SPECIES))[None, :].repeat(2, 0)
     outlook = SimpleNamespace(

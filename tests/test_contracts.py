@@ -16,7 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
     ("cli",),
-    ("demo", "report"),
+    ("demo", "report", "service"),
     ("viz", "connectors"),
     ("twin",),
     ("bed", "rl", "study"),
@@ -35,6 +35,7 @@ SHELL = {
     "cli",
     "demo",
     "report",
+    "service",
     "connectors",
     "twin.digital_twin",
     "twin.audit",

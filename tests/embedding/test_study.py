@@ -362,7 +362,7 @@ def test_a_test_run_needs_its_first_sample_whole(folder, tmp_path):
 def test_the_command_runs_a_folder_and_leaves_table_and_summary(
     folder, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(cli, "set_up_jax", lambda device=None: None)
+    monkeypatch.setattr(cli.common, "set_up_jax", lambda device=None: None)
     arguments = ["transfer-study", str(folder), "--out", str(tmp_path), "--counts", "2"]
     with pytest.raises(SystemExit) as stop:
         cli.main([*arguments, "--repeats", "1", "--dim", "2", "--effort", "0.1", "--no-own-noise"])

@@ -19,7 +19,7 @@ from .world import World
 
 @pytest.fixture(autouse=True)
 def _no_side_effects(monkeypatch):
-    monkeypatch.setattr(cli, "set_up_jax", lambda device=None: None)
+    monkeypatch.setattr(cli.common, "set_up_jax", lambda device=None: None)
 
 
 @pytest.fixture(scope="module")

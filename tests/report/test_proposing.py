@@ -116,7 +116,7 @@ def test_what_no_recipe_keeps_is_an_error_with_a_way_out(table, tmp_path):
 
 
 def test_one_run_or_an_empty_file_is_refused_before_any_work(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "set_up_jax", lambda device=None: None)
+    monkeypatch.setattr(cli.common, "set_up_jax", lambda device=None: None)
     one, empty = tmp_path / "one.csv", tmp_path / "empty.csv"
     write_campaign(runs[:1], one)
     empty.write_text("")
@@ -140,7 +140,7 @@ def test_one_run_or_an_empty_file_is_refused_before_any_work(runs, tmp_path, mon
     ],
 )
 def test_unusable_wishes_are_told_apart(table, tmp_path, monkeypatch, capsys, arguments, says):
-    monkeypatch.setattr(cli, "set_up_jax", lambda device=None: None)
+    monkeypatch.setattr(cli.common, "set_up_jax", lambda device=None: None)
     with pytest.raises(SystemExit) as stop:
         cli.main(["propose", str(table), "--out", str(tmp_path / "out.csv"), *arguments])
     assert stop.value.code == 2

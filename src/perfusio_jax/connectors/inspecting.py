@@ -76,7 +76,7 @@ def inspect_file(store: FilesystemStore, console: "Console") -> bool:
     console.print(text, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for label in ("column", "read as", "unit"):
-        table.add_column(label, overflow="fold")
+        table.add_column(label, overflow="fold", min_width=14 if label != "unit" else None)
     for label in ("values", "missing", "bad"):
         table.add_column(label, justify="right", no_wrap=True)
     table.add_column("from .. to", no_wrap=True)

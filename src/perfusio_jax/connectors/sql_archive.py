@@ -7,8 +7,10 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import sqlalchemy as sa
+
 from perfusio_jax._core import DataError
-from perfusio_jax.twin.chain import plain
+from perfusio_jax.twin.chain import AuditCopy, plain
 
 from . import sql_schema as schema
 from .sql_records import check_name
@@ -74,26 +76,68 @@ class SQLArchive(Rows):
             DataError: If a record is none of an audit trail.
             DatabaseError: If the database cannot be used; none is copied then.
         """
-        own = ("run_id", "hash", "seq", "day", "event_type", "user", "timestamp", "payload")
-        rows = []
-        for record in records:
-            lacking = [name for name in own if name not in record]
-            if lacking:
-                raise DataError(f"an audit record lacks {', '.join(lacking)}.")
-            rows.append(
-                {
-                    "run_id": record["run_id"],
-                    "key": record["hash"],
-                    "seq": record["seq"],
-                    "day": record["day"],
-                    "event_type": record["event_type"],
-                    "actor": record["user"],
-                    "happened_at": dt.datetime.fromisoformat(record["timestamp"]),
-                    "payload": record["payload"],
-                    "details": {n: v for n, v in record.items() if n not in own},
-                }
-            )
+        rows = [_audit_row(record) for record in records]
         return self._store_once(schema.audit_event, ("run_id", "key"), rows)
+
+    def mirrored_audit(self, run_id: str) -> tuple[int, int, str]:
+        """How far the copy of a run's audit trail is.
+
+        Args:
+            run_id: The run.
+
+        Returns:
+            Number of records copied, the number (`seq`) of the last of them, and its hash.
+
+        Raises:
+            DatabaseError: If the database cannot be used.
+        """
+        table = schema.audit_event
+
+        def work(connection: sa.Connection) -> tuple[int, int, str]:
+            columns: Any = sa.select(table.c.seq, table.c.key)
+            mine = self._of_this(columns, table).where(
+                table.c.run_id == run_id, table.c.seq.is_not(None)
+            )
+            n = connection.execute(sa.select(sa.func.count()).select_from(mine.subquery()))
+            last = connection.execute(mine.order_by(table.c.seq.desc()).limit(1)).first()
+            return (0, 0, "") if last is None else (n.scalar_one(), last.seq, last.key)
+
+        return self.database.call(work)
+
+    def compare_audit(self, run_id: str, records: Iterable[Mapping[str, Any]]) -> AuditCopy:
+        """Compare the copy of a run's audit trail with the log, row by row.
+
+        Args:
+            run_id: The run.
+            records: Records as the verified log holds them, all of them, in order.
+
+        Raises:
+            DataError: If a record is none of an audit trail.
+            DatabaseError: If the database cannot be used.
+        """
+        wanted = {row["key"]: row for row in (_audit_row(record) for record in records)}
+        table = schema.audit_event
+
+        def work(connection: sa.Connection) -> dict[str, dict[str, Any]]:
+            query = self._of_this(sa.select(table), table).where(
+                table.c.run_id == run_id, table.c.seq.is_not(None)
+            )
+            return {row["key"]: dict(row) for row in connection.execute(query).mappings()}
+
+        found = self.database.call(work)
+        missing = [row["seq"] for key, row in wanted.items() if key not in found]
+        differing = [
+            row["seq"]
+            for key, row in wanted.items()
+            if key in found and any(found[key][n] != v for n, v in row.items())
+        ]
+        return AuditCopy(
+            n_log=len(wanted),
+            n_copied=len(wanted) - len(missing) - len(differing),
+            first_missing=min(missing, default=None),
+            first_differing=min(differing, default=None),
+            n_foreign=len(set(found) - set(wanted)),
+        )
 
     def log_alarm(
         self,
@@ -216,6 +260,32 @@ class SQLArchive(Rows):
     def model_runs(self) -> list[dict[str, Any]]:
         """Models trained in this experiment, oldest first."""
         return self._rows(schema.model_run)
+
+
+_OWN = ("run_id", "hash", "seq", "day", "event_type", "user", "timestamp", "payload")
+"""Fields of an audit record with a column of their own."""
+
+
+def _audit_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of an audit trail as a row.
+
+    Raises:
+        DataError: If it is none.
+    """
+    lacking = [name for name in _OWN if name not in record]
+    if lacking:
+        raise DataError(f"an audit record lacks {', '.join(lacking)}.")
+    return {
+        "run_id": record["run_id"],
+        "key": record["hash"],
+        "seq": record["seq"],
+        "day": record["day"],
+        "event_type": record["event_type"],
+        "actor": record["user"],
+        "happened_at": dt.datetime.fromisoformat(record["timestamp"]),
+        "payload": record["payload"],
+        "details": {n: v for n, v in record.items() if n not in _OWN},
+    }
 
 
 def _digest(content: Any) -> str:

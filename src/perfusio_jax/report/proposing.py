@@ -17,7 +17,6 @@ from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.campaign import (
     CampaignSettings,
-    count_rollouts,
     explain_campaign,
     propose_runs,
     start_state,
@@ -40,8 +39,6 @@ GOALS = ("titre", "vcv", "front", "yield", "medium")
 per gram."""
 
 N_PATHS = 64
-_SECONDS_PER_ROLLOUT = 0.013
-"""64 paths x 14 days with 448 rows on one core [s]."""
 _COMPILE_SECONDS = 40.0
 _AMMONIUM = FORECAST_SPECIES.index("Amm")
 
@@ -127,7 +124,7 @@ def propose_file(
     waiting = np.zeros((0, len(names))) if pending is None else read_recipes(pending, names)
     fixed = {names.index(name): value for name, value in wishes.fixed.items()}
 
-    _announce(console, "fitting", 4.0 + 0.3 * len(trajectories))
+    _announce(console, 4.0 + 0.3 * len(trajectories))
     model, _ = fit_hybrid(
         trajectories,
         key=jax.random.key(wishes.seed),
@@ -137,9 +134,6 @@ def propose_file(
         clone = wishes.clone or trajectories[-1].clone_id
         console.print(f"planning for clone {clone}")
         model = for_clone(model, clone)
-    rows = 1 if model.gp is None else model.gp.data.inputs.shape[0]
-    work = count_rollouts(settings, wishes.n_runs, len(names)) * (N_PATHS / 64) * (days / 14)
-    _announce(console, "searching", work * _SECONDS_PER_ROLLOUT * (0.25 + 0.75 * rows / 448))
     positions = tuple(CONTROL_NAMES.index(name) for name in names)
     is_plain = positions == tuple(range(len(CONTROL_NAMES)))
     U, info = propose_runs(
@@ -157,6 +151,7 @@ def propose_file(
         template=None if is_plain else jnp.zeros(len(CONTROL_NAMES)),
         positions=() if is_plain else positions,
         fixed=fixed,
+        say=lambda line: console.print(line, soft_wrap=True),
     )
     found = explain_campaign(info, ofv, chance, names)
     if not found["is_feasible"]:
@@ -174,10 +169,10 @@ def propose_file(
     return found
 
 
-def _announce(console: Any, what: str, seconds: float) -> None:
-    """Say how long something takes."""
+def _announce(console: Any, seconds: float) -> None:
+    """Say how long fitting takes; the search says so itself."""
     console.print(
-        f"{what}: about {math.ceil(seconds / 5) * 5} s, and up to {_COMPILE_SECONDS:g} s more "
+        f"fitting: about {math.ceil(seconds / 5) * 5} s, and up to {_COMPILE_SECONDS:g} s more "
         "the first time on this machine (compiling)",
         soft_wrap=True,
     )

@@ -127,6 +127,38 @@ class AuditReport:
         return f"audit log NOT verified: {where}{self.reason}{notes}"
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuditCopy:
+    """How a copy of an audit trail stands beside the log."""
+
+    n_log: int
+    """Records of the log."""
+    n_copied: int
+    """Those the copy holds as they are."""
+    first_missing: int | None = None
+    """Number of the first record that is not there."""
+    first_differing: int | None = None
+    """Number of the first record that is there with other content."""
+    n_foreign: int = 0
+    """Rows of this run that the log does not have."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the copy says nothing but what the log says; it may lag behind."""
+        return self.first_differing is None and not self.n_foreign
+
+    def __str__(self) -> str:
+        """A sentence for a person."""
+        text = f"{self.n_copied} of {self.n_log} records are in the database"
+        if self.first_missing is not None:
+            text += f"; record {self.first_missing} is the first that is not"
+        if self.first_differing is not None:
+            text += f"; record {self.first_differing} says something else there"
+        if self.n_foreign:
+            text += f"; {self.n_foreign} rows there are not in the log"
+        return text
+
+
 def seal(record: Mapping[str, Any]) -> tuple[bytes, str]:
     """Close a record with its hash.
 

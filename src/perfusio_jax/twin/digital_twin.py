@@ -6,7 +6,6 @@ are put together from plain arguments, with the files of a run folder.
 
 import asyncio
 import datetime as dt
-import getpass
 import math
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from perfusio_jax.config import DesignSpace, RunConfig
 from perfusio_jax.hybrid import HybridStateSpaceModel, untrained_model
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
 
+from .accounts import account
 from .gate import GateLimits
 from .keys import Signer, load_key
 from .loop import CycleResult, ReactorLoop
@@ -213,7 +213,7 @@ class DigitalTwin:
         reason = "armed" if armed else "advisory: set-points are not written"
         if self.allow_write and not armed:
             reason = "disarmed in an earlier session, and not armed since"
-            self._say(f"{reason}; perfusio-jax arm {self.log_dir} arms it")
+            self._say(f"{reason}; perfusio-jax tell {self.log_dir} arm arms it")
         self.audit.log(
             "SESSION_STARTED",
             {
@@ -224,7 +224,7 @@ class DigitalTwin:
                 "design_space": self.design_space.model_dump(mode="json"),
                 "config": config.model_dump(mode="json"),
                 "recovered_from": self._files.lock.recovered_from,
-                "account": _account(),
+                "account": account(),
             },
             user=self.user,
             reason=reason,
@@ -395,11 +395,3 @@ def _as_dict(result: CycleResult) -> dict[str, Any]:
         "is_retrained": result.lesson is not None and result.lesson.is_promoted,
         "outcome": result.outcome,
     }
-
-
-def _account() -> str:
-    """Who runs this process, as the system says."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -12,6 +12,7 @@ The loop knows no model: clocks, connector, brain and files are given to it.
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ from .checks import expectations
 from .desk import AlarmDesk, event
 from .entries import JournalError, Stage
 from .gate import GateLimits, GateVerdict
+from .mirror import AuditArchive, AuditMirror
 from .notifications import AlarmEvent, AlarmNotifier
 from .reader import NotReady, SampleReader
 from .records import append_recommendation, store_forecast
@@ -82,6 +84,7 @@ class ReactorLoop:
         runtime: Clocks and threads.
         notifier: Alarms.
         say: Called with one line about what is going on.
+        archive: Database that gets a copy of the audit trail; `None`: there is no copy.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class ReactorLoop:
         runtime: Runtime,
         notifier: AlarmNotifier | None = None,
         say: Callable[[str], None] | None = None,
+        archive: AuditArchive | None = None,
     ) -> None:
         self.connector, self.brain = connector, brain
         self.folder, self.records, self.audit = folder, records, audit
@@ -143,6 +147,13 @@ class ReactorLoop:
             runtime=runtime,
             say=self._say,
         )
+        self.mirror = (
+            None
+            if archive is None
+            else AuditMirror(
+                audit, archive, self.desk, runtime=runtime, day=lambda: self.attendant.day
+            )
+        )
         self._last: tuple[Proposal, int] | None = None
         self.scheduler: DailyScheduler | None = None
         self.session.is_armed = settings.allow_write
@@ -179,12 +190,15 @@ class ReactorLoop:
         )
         self.scheduler = scheduler
         self.attendant.on_stop(scheduler.stop)
-        attending = asyncio.create_task(self.attendant.attend(self._online))
+        beside = [asyncio.create_task(self.attendant.attend(self._online))]
+        if self.mirror is not None:
+            beside.append(asyncio.create_task(self.mirror.follow()))
         try:
             await scheduler.run()
         finally:
-            attending.cancel()
-            (lost,) = await asyncio.gather(attending, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            lost = (await asyncio.gather(*beside, return_exceptions=True))[0]
             self.attendant.on_stop(None)
             self.scheduler = None
             await self._end(scheduler)
@@ -201,10 +215,19 @@ class ReactorLoop:
         try:
             await self.desk.drain(self.settings.call_timeout_s)
             await self._rt.offload(finish)
+            await self.copy_audit()
         except (AuditError, JournalError) as error:
             if scheduler.ending != "failed":
                 raise
             self._say(f"the end of the run could not be recorded: {in_short(error)}")
+
+    async def copy_audit(self) -> None:
+        """Bring the database's copy of the audit trail up to now, if it can be done in time."""
+        if self.mirror is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.call_timeout_s):
+                await self.mirror.catch_up()
 
     async def _day(self, day: int) -> None:
         """One day, tried again while only its own records fail."""

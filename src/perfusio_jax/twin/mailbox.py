@@ -5,13 +5,12 @@ and none is lost in a crash. The twin marks each as handled, with what came of i
 audit trail says who asked.
 """
 
-import getpass
-import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
 from perfusio_jax._core import ConfigError
 
+from .accounts import account_and_host
 from .entries import Command
 from .store import JournalFile, dump, load
 
@@ -61,7 +60,7 @@ class Mailbox(JournalFile):
             raise ConfigError(f"command {kind!r} is unknown; allowed are {', '.join(KINDS)}.")
         if not actor.strip():
             raise ConfigError("the name of who asks is empty; every command carries one.")
-        details = {**(payload or {}), "sent_by": _system_user()}
+        details = {**(payload or {}), "sent_by": account_and_host()}
         with self._transaction() as db:
             cursor = db.execute(
                 "INSERT INTO commands (reactor_id, sent_at, kind, actor, role, payload) "
@@ -132,12 +131,3 @@ def _command(
     sent_at: str,
 ) -> Command:
     return Command(number, reactor_id, kind, actor, role, load(payload), sent_at)
-
-
-def _system_user() -> str:
-    """Account and host a command came from, as the system says."""
-    try:
-        account = getpass.getuser()
-    except (OSError, KeyError):
-        account = "unknown"
-    return f"{account}@{socket.gethostname()}"

@@ -13,7 +13,7 @@ from perfusio_jax.twin import GateLimits, ModelBrain, RunRecords, replay
 from perfusio_jax.twin.commands import reactors
 from perfusio_jax.twin.run_files import JOURNAL_NAME
 
-from .twin_run import RunPlan, read_plan
+from .plan import RunPlan, read_plan
 
 
 def replay_run(what: Path, *, reactor_id: str | None, console: Any) -> bool:

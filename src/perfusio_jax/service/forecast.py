@@ -20,10 +20,12 @@ from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import FilesystemStore
 from perfusio_jax.connectors.report import ReadReport
-from perfusio_jax.demo.twin_run import check_setpoints, load_model, oddities
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.twin import estimate, forecast, history_from_records
 from perfusio_jax.twin.samples import as_plain
+
+from .plan import load_model, oddities
+from .settings import check_setpoints
 
 
 def read_rows(

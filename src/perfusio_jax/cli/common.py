@@ -1,0 +1,93 @@
+"""What all commands share: the application, options, checks before work starts."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perfusio_jax._core import ConfigError, DataError, UnitError
+
+
+def cache_folder() -> Path:
+    """Folder of compiled programs, kept between starts."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("perfusio-jax")) / "compiled"
+
+
+def set_up_jax(device: str | None = None) -> None:
+    """Double precision and a persistent compilation cache, for programs started here."""
+    import jax
+
+    from perfusio_jax import enable_x64
+
+    if device:
+        jax.config.update("jax_platforms", device)
+    enable_x64()
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        typer.echo(f"note: no compilation cache ({error}); every start compiles.", err=True)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def console() -> Any:
+    """A console that takes square brackets as they are."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False)
+
+
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
+
+
+def writable(path: Path, *, is_folder: bool = False) -> None:
+    """Refuse a place for results before the work rather than after it.
+
+    Raises:
+        ConfigError: If something of the other kind is there, or nothing can be written there.
+    """
+    if path.exists() and path.is_dir() != is_folder:
+        here, wanted = ("a file", "a folder") if is_folder else ("a folder", "a file")
+        raise ConfigError(f"{path} is {here}; {wanted} is to be written there. Name another.")
+    place = path if path.exists() else path.parent
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() and place != path:
+        raise ConfigError(f"{path} cannot be made: {place} is a file, not a folder.")
+    if not os.access(place, os.W_OK):
+        raise ConfigError(f"{path} cannot be written: {place} is read-only for this user.")
+
+
+@contextlib.contextmanager
+def as_data() -> Iterator[None]:
+    """A unit that does not fit in a table is trouble with data, not with the configuration."""
+    try:
+        yield
+    except UnitError as error:
+        raise DataError(str(error)) from error
+
+
+def assignments(items: list[str]) -> dict[str, float]:
+    """Set-points from `name=value`.
+
+    Raises:
+        ConfigError: If one is not of that form.
+    """
+    out: dict[str, float] = {}
+    for item in items:
+        name, sign, value = item.partition("=")
+        try:
+            out[name.strip()] = float(value)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise ConfigError(f"--set {item!r} is not of the form name=value.")
+    return out

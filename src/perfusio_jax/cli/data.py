@@ -1,0 +1,125 @@
+"""Commands for files and databases of samples."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import as_data, console, writable
+
+commands = typer.Typer(rich_markup_mode=None)
+
+ColumnMapFile = Annotated[
+    Path | None, typer.Option("--map", help="TOML with a table [columns]: your names for ours.")
+]
+IsLong = Annotated[bool, typer.Option("--long", help="Rows of day, species, value.")]
+Sheet = Annotated[str | None, typer.Option(help="Sheet of an Excel file; the first.")]
+Zone = Annotated[
+    str | None, typer.Option("--time-zone", help="Of stamps without one: Europe/Berlin.")
+]
+Began = Annotated[
+    str | None, typer.Option("--inoculated-at", help="Start of the run, if only stamps are given.")
+]
+DatabaseURL = Annotated[
+    str,
+    typer.Argument(envvar="PERFUSIO_DB_URL", help="sqlite:///file.db or postgresql://user@host/db"),
+]
+
+
+@commands.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file with samples.")],
+    column_map: ColumnMapFile = None,
+    is_long: IsLong = False,
+    sheet: Sheet = None,
+    time_zone: Zone = None,
+    inoculated_at: Began = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 3 if anything is odd.")] = False,
+) -> None:
+    """Say what is understood of a file, column by column; exit code 3 if nothing can be used."""
+    from perfusio_jax.connectors.inspecting import inspect_file, source
+
+    with as_data():
+        store = source(file, column_map, is_long, sheet, time_zone, inoculated_at)
+        is_clear = inspect_file(store, console())
+    if strict and not is_clear:
+        raise typer.Exit(3)
+
+
+db = typer.Typer(help="Databases of samples: make, bring up to date, fill, export.")
+commands.add_typer(db, name="db", no_args_is_help=True)
+
+
+@db.command("upgrade")
+def db_upgrade(
+    url: DatabaseURL, to: Annotated[str, typer.Option(help="Migration to stop at.")] = "head"
+) -> None:
+    """Make the tables, or bring those there are to this version."""
+    from perfusio_jax.connectors.sql_admin import upgrade_here
+
+    typer.echo(upgrade_here(url, to))
+
+
+@db.command("downgrade")
+def db_downgrade(
+    url: DatabaseURL,
+    to: Annotated[str, typer.Argument(help="Migration to go back to, or base.")],
+    drop_history: Annotated[
+        bool, typer.Option("--drop-history", help="Let go of what the earlier one cannot hold.")
+    ] = False,
+) -> None:
+    """Bring the tables back to an earlier version; refused where something would be lost."""
+    from perfusio_jax.connectors.sql_admin import downgrade_here
+
+    typer.echo(downgrade_here(url, to, drop_history=drop_history))
+
+
+@db.command("status")
+def db_status(url: DatabaseURL) -> None:
+    """Say at which migration a database is and what it holds."""
+    from perfusio_jax.connectors.sql_admin import show_status
+
+    show_status(url, console())
+
+
+@db.command("import")
+def db_import(
+    url: DatabaseURL,
+    file: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file with samples.")],
+    experiment: Annotated[str, typer.Option(help="Experiment the samples belong to.")],
+    reactor: Annotated[
+        str | None, typer.Option(help="Vessel; needed if the file names none.")
+    ] = None,
+    run_id: Annotated[str | None, typer.Option(help="Run, if the file has several.")] = None,
+    correct: Annotated[
+        bool, typer.Option("--correct", help="Other values replace those stored, with history.")
+    ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why they are corrected.")] = None,
+    column_map: ColumnMapFile = None,
+    is_long: IsLong = False,
+    sheet: Sheet = None,
+    time_zone: Zone = None,
+    inoculated_at: Began = None,
+) -> None:
+    """Store the samples of a file; doing it again changes nothing."""
+    from perfusio_jax.connectors.inspecting import source
+    from perfusio_jax.connectors.sql_admin import import_file
+
+    with as_data():
+        rows = source(file, column_map, is_long, sheet, time_zone, inoculated_at, run_id=run_id)
+        for line in import_file(url, rows, experiment, reactor, correct=correct, reason=reason):
+            typer.echo(line)
+
+
+@db.command("export")
+def db_export(
+    url: DatabaseURL,
+    out: Annotated[Path, typer.Argument(help="Table to write (.csv or .parquet).")],
+    experiment: Annotated[str, typer.Option(help="Experiment to export.")],
+    reactor: Annotated[list[str] | None, typer.Option(help="Vessels; all of them.")] = None,
+) -> None:
+    """Write the samples of an experiment as a table."""
+    writable(out)
+    from perfusio_jax.connectors.sql_admin import export_file
+
+    typer.echo(export_file(url, out, experiment, reactor or []))

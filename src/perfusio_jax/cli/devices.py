@@ -1,0 +1,68 @@
+"""Commands for an emulated rack and its certificates."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import common
+from .common import Seed
+
+commands = typer.Typer(rich_markup_mode=None)
+
+
+@commands.command("serve-emulator")
+def serve_emulator_command(
+    reactors: Annotated[int, typer.Option(min=1, max=24, help="Number of vessels.")] = 5,
+    accelerate: Annotated[
+        float, typer.Option(min=0.0, help="Culture time over real time; 1440: a day a minute.")
+    ] = 1440.0,
+    host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 4840,
+    certificates: Annotated[
+        Path | None,
+        typer.Option(help="Folder of certificates, made if needed; without it, no security."),
+    ] = None,
+    clone: Annotated[
+        list[str] | None, typer.Option(help="CloneX or CloneY, once per vessel or in turn.")
+    ] = None,
+    state: Annotated[Path | None, typer.Option(help="File that keeps the culture.")] = None,
+    reset_setpoints: Annotated[
+        bool, typer.Option("--reset-setpoints", help="Forget set-points on a restart.")
+    ] = False,
+    paused: Annotated[
+        bool, typer.Option("--paused", help="Stand still until the first set-point.")
+    ] = False,
+    seed: Seed = 42,
+) -> None:
+    """Serve an emulated rack over OPC UA until Ctrl-C; user and password by environment."""
+    common.set_up_jax()
+    from perfusio_jax.connectors.opcua_serve import Serving, serve_emulator
+
+    settings = Serving(
+        reactors=reactors,
+        clones=tuple(clone or ()),
+        acceleration=accelerate,
+        host=host,
+        port=port,
+        certificates=certificates,
+        state=state,
+        reset_setpoints=reset_setpoints,
+        is_paused=paused,
+        seed=seed,
+    )
+    serve_emulator(settings, say=lambda line: print(line, flush=True))
+
+
+@commands.command("opcua-certificates")
+def opcua_certificates(
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    host: Annotated[str | None, typer.Option(help="Name or address of the server.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How long they are valid [d].")] = 365,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace old ones.")] = False,
+) -> None:
+    """Make self-signed certificates for an OPC UA server and a client."""
+    from perfusio_jax.connectors import make_certificates
+
+    for name, pair in make_certificates(folder, host=host, days=days, overwrite=overwrite).items():
+        typer.echo(f"{name}: {pair.certificate}, {pair.key} (SHA-256 {pair.fingerprint})")

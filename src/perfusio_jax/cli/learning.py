@@ -1,0 +1,75 @@
+"""Commands for policies that learn to track references."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import common
+from .common import Seed, console, writable
+
+commands = typer.Typer(rich_markup_mode=None)
+
+rl = typer.Typer(
+    help="Policies that track several references, and what they are measured against.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+commands.add_typer(rl, name="rl")
+
+RlOut = Annotated[Path, typer.Option(help="Folder; trainings found in it are resumed.")]
+RlEpochs = Annotated[int | None, typer.Option(min=1, help="Most epochs; the case's own.")]
+RlEpisodes = Annotated[int, typer.Option(min=2, help="Episodes per epoch.")]
+
+
+def _case(number: int, what: str) -> None:
+    def command(
+        out: RlOut = Path("runs/rl"),
+        seed: Seed = 0,
+        epochs: RlEpochs = None,
+        episodes: RlEpisodes = 500,
+    ) -> None:
+        writable(out, is_folder=True)
+        common.set_up_jax()
+        from perfusio_jax.report.tracking import run_case
+
+        run_case(number, out, seed=seed, epochs=epochs, episodes=episodes, console=console())
+
+    rl.command(f"case{number}", help=what)(command)
+
+
+_case(1, "Four pairs of set-points, both returns.")
+_case(2, "Two pairs of trajectories, both returns.")
+_case(3, "Set-points with uncertain starts and constants.")
+_case(4, "Trajectories with uncertain starts and constants.")
+
+
+@rl.command()
+def screen(
+    out: RlOut = Path("runs/rl"),
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 500,
+    episodes: RlEpisodes = 500,
+) -> None:
+    """Thirteen learning schemes on four pairs of set-points, ranked."""
+    writable(out, is_folder=True)
+    common.set_up_jax()
+    from perfusio_jax.report.tracking import run_screening
+
+    run_screening(out, seeds=seeds, epochs=epochs, episodes=episodes, console=console())
+
+
+@rl.command()
+def compare(
+    case: Annotated[int, typer.Option(min=1, max=4, help="Control case.")] = 3,
+    out: RlOut = Path("runs/rl"),
+    seed: Seed = 0,
+    epochs: RlEpochs = None,
+    episodes: RlEpisodes = 500,
+) -> None:
+    """Policies beside PID and model-predictive control on one case."""
+    writable(out, is_folder=True)
+    common.set_up_jax()
+    from perfusio_jax.report.tracking import run_comparison
+
+    run_comparison(case, out, seed=seed, epochs=epochs, episodes=episodes, console=console())

@@ -1,0 +1,273 @@
+"""Commands from data to models and proposals."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perfusio_jax._core import ConfigError
+
+from . import common
+from .common import Seed, as_data, assignments, console, writable
+
+commands = typer.Typer(rich_markup_mode=None)
+
+
+@commands.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Number of repetitions.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="First seed.")] = 0,
+    days: Annotated[int, typer.Option(min=4, max=50, help="Days of control.")] = 14,
+    target: Annotated[float | None, typer.Option(help="Target VCV [%].")] = None,
+    oracle: Annotated[
+        bool | None, typer.Option(help="Also run a controller that knows the plant.")
+    ] = None,
+) -> None:
+    """Drive a virtual reactor through CSV files and report what came of it."""
+    writable(out, is_folder=True)
+    common.set_up_jax()
+    from perfusio_jax.demo.main import run_demo
+
+    run_demo(
+        out,
+        seeds=range(seed, seed + seeds),
+        n_days=days,
+        target=target,
+        with_oracle=seeds > 1 if oracle is None else oracle,
+        console=console(),
+    )
+
+
+@commands.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Campaign table to write (.csv or .parquet).")],
+    clone: Annotated[str, typer.Option(help="CloneX or CloneY.")] = "CloneX",
+    days: Annotated[int, typer.Option(min=1, max=365, help="Length of each run [d].")] = 28,
+    seed: Seed = 0,
+    design: Annotated[
+        str, typer.Option(help="wide: all six controls; published: the four of the paper.")
+    ] = "wide",
+    noise: Annotated[bool, typer.Option(help="Assay noise, gaps and jitter.")] = True,
+) -> None:
+    """Simulate the 24+3-run campaign of a virtual clone."""
+    if design not in ("wide", "published"):
+        raise ConfigError(f"design {design!r} is unknown; choose wide or published.")
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise ConfigError(f"{out} must end in .csv or .parquet.")
+    writable(out)
+    common.set_up_jax()
+    import jax
+    import jax.numpy as jnp
+
+    from perfusio_jax.connectors import write_campaign
+    from perfusio_jax.simulator import (
+        NoiseModel,
+        campaign_design,
+        initial_state,
+        simulate_campaign,
+        to_trajectories,
+        virtual_reactor,
+    )
+    from perfusio_jax.simulator.plant import FACTORS, PUBLISHED_FACTORS
+
+    factors = FACTORS if design == "wide" else PUBLISHED_FACTORS
+    table = jnp.asarray(campaign_design(seed=seed, factors=factors, spread=design == "wide"))
+    runs = table.shape[0]
+    screen = console()
+    with screen.status(f"simulating {runs} runs of {days} d (compiles first)"):
+        readings = simulate_campaign(
+            virtual_reactor(clone),
+            jnp.broadcast_to(initial_state(), (runs, 10)),
+            jnp.broadcast_to(table[:, None, :], (runs, days, 6)),
+            NoiseModel()
+            if noise
+            else NoiseModel(cv_by_species={}, default_cv=0.0, missing_prob=0.0, jitter_hours=0.0),
+            key=jax.random.key(seed),
+        )
+        runs_out = to_trajectories(readings, clone_ids=[clone] * runs)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_campaign(runs_out, out)
+    screen.print(f"{runs} runs of {days} d, {clone}, design {design}: {out}")
+
+
+@commands.command()
+def fit(
+    campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
+    out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
+    seed: Seed = 0,
+) -> None:
+    """Fit the hybrid model to a campaign table."""
+    writable(out, is_folder=True)
+    common.set_up_jax()
+    import jax
+
+    from perfusio_jax.connectors import read_campaign
+    from perfusio_jax.hybrid import fit_hybrid, save
+
+    screen = console()
+    with as_data():
+        table = read_campaign(campaign)
+    screen.print(str(table.report), soft_wrap=True)
+    with screen.status("fitting (the first fit on this machine compiles for a minute)"):
+        model, report = fit_hybrid(table.trajectories, key=jax.random.key(seed))
+    save(model, out)
+    screen.print(
+        f"{len(table.trajectories)} runs, {report.details['rows']} intervals; "
+        f"{report.optimiser} took {int(report.n_iterations)} iterations, "
+        f"{'converged' if report.converged else 'then stopped at its limit'}; log evidence "
+        f"{float(report.log_evidence):.1f}; condition {float(report.condition_number):.1e}"
+    )
+    if report.at_bounds:
+        screen.print("at the edge of what is sensible: " + ", ".join(report.at_bounds))
+    screen.print(f"model: {out}")
+
+
+@commands.command()
+def validate(
+    campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("validation"),
+    folds: Annotated[int, typer.Option(min=2, help="Folds; whole runs are left out.")] = 5,
+    horizon: Annotated[int, typer.Option(min=1, max=28, help="Days ahead.")] = 7,
+    seed: Seed = 0,
+) -> None:
+    """Leave runs out, forecast them, and write scores, figures and a model card."""
+    writable(out, is_folder=True)
+    common.set_up_jax()
+    from perfusio_jax.report.validation import validate_campaign
+
+    with as_data():
+        validate_campaign(
+            campaign, out, n_folds=folds, horizon=horizon, seed=seed, console=console()
+        )
+
+
+@commands.command()
+def forecast(
+    model: Annotated[Path, typer.Argument(help="Folder of a fitted model.")],
+    samples: Annotated[Path, typer.Argument(help="Samples of one run so far.")],
+    days: Annotated[int, typer.Option(min=1, max=60, help="Days ahead [d].")] = 7,
+    set_point: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value, a set-point from now on.")
+    ] = None,
+    reactor_id: Annotated[str | None, typer.Option(help="Vessel, if the file has several.")] = None,
+    run_id: Annotated[str | None, typer.Option(help="Run, if the file has several.")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="CSV to write as well.")] = None,
+) -> None:
+    """Forecast a run from its samples, with 80 % intervals."""
+    if out is not None:
+        writable(out)
+    common.set_up_jax()
+    from perfusio_jax.service.forecast import forecast_file
+
+    changes = assignments(set_point or [])
+    with as_data():
+        forecast_file(
+            model,
+            samples,
+            days=days,
+            changes=changes,
+            reactor_id=reactor_id,
+            run_id=run_id,
+            seed=seed,
+            out=out,
+            console=console(),
+        )
+
+
+@commands.command()
+def propose(
+    runs: Annotated[Path, typer.Argument(help="Campaign table of the runs so far.")],
+    out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("proposed.csv"),
+    goal: Annotated[
+        str, typer.Option(help="titre, vcv, front (titre and -ammonium), yield or medium.")
+    ] = "titre",
+    n_runs: Annotated[int, typer.Option("--runs", min=1, max=24, help="Runs to propose.")] = 8,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=60, help="Length of a run [d]; the longest so far.")
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="VCV target [%] of goal vcv.")] = None,
+    viability: Annotated[
+        float | None, typer.Option(help="Lowest viability [%]; the design space's.")
+    ] = None,
+    ammonium: Annotated[
+        float | None, typer.Option(help="Highest ammonium [mmol/L]; no limit if not given.")
+    ] = None,
+    probability: Annotated[
+        float, typer.Option(help="With which limits are kept on every day.")
+    ] = 0.8,
+    pending: Annotated[
+        Path | None, typer.Option(help="Recipes running now, as this command writes them.")
+    ] = None,
+    set_point: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value, a set-point that is given.")
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="TOML with a table [design_space]; the default one.")
+    ] = None,
+    clone: Annotated[str | None, typer.Option(help="Clone to plan for.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Propose the next runs of a campaign from the runs so far, and say why."""
+    writable(out)
+    common.set_up_jax()
+    from perfusio_jax.report.proposing import Wishes, propose_file
+
+    wishes = Wishes(
+        goal=goal,
+        n_runs=n_runs,
+        days=days,
+        target=target,
+        viability=viability,
+        ammonium=ammonium,
+        probability=probability,
+        fixed=assignments(set_point or []),
+        clone=clone,
+        seed=seed,
+    )
+    with as_data():
+        propose_file(runs, wishes=wishes, pending=pending, space=space, out=out, console=console())
+
+
+@commands.command("transfer-study")
+def transfer_study(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, see docs/transfer.md.")],
+    out: Annotated[Path | None, typer.Option(help="Where results go; the folder itself.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats with other novel runs.")] = 5,
+    counts: Annotated[str, typer.Option(help="Numbers of novel runs, e.g. 2,4,8.")] = "",
+    dim: Annotated[int, typer.Option(min=1, help="Length of the embedding vectors.")] = 3,
+    own_noise: Annotated[
+        bool, typer.Option(help="Signal and noise variance per species, not one for all.")
+    ] = True,
+    effort: Annotated[float, typer.Option(min=0.1, help="Factor on the search's length.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    write_example: Annotated[
+        bool, typer.Option("--write-example", help="Write a simulated study there instead.")
+    ] = False,
+) -> None:
+    """What earlier products are worth to a new one: embedding, one-hot coding and neither."""
+    try:
+        asked = tuple(int(part) for part in counts.split(",")) if counts.strip() else ()
+    except ValueError:
+        raise ConfigError(f"--counts {counts!r} must be whole numbers, as in 2,4,8.") from None
+    common.set_up_jax()
+    from perfusio_jax.connectors.run_study import run_study, write_example_study
+
+    if write_example:
+        screen = console()
+        with screen.status("simulating six products"):
+            write_example_study(folder, seed=seed)
+        screen.print(f"example study: {folder}")
+        return
+    run_study(
+        folder,
+        folder if out is None else out,
+        repeats=repeats,
+        counts=asked,
+        dim=dim,
+        own_noise=own_noise,
+        effort=effort,
+        seed=seed,
+        console=console(),
+    )

@@ -1,0 +1,199 @@
+"""Commands for a twin at work, and for what it leaves behind."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.twin.accounts import account
+
+from . import common
+from .common import console, writable
+
+commands = typer.Typer(rich_markup_mode=None)
+
+
+@commands.command()
+def run(
+    what: Annotated[Path, typer.Argument(help="twin.toml, a run folder, or a sample file.")],
+    days: Annotated[int | None, typer.Option(min=1, help="Days in all [d].")] = None,
+    allow_write: Annotated[
+        bool | None, typer.Option("--allow-write/--advise", help="Write set-points, or not.")
+    ] = None,
+    patience: Annotated[
+        float | None, typer.Option(min=0.0, help="How long to wait for a sample [s].")
+    ] = None,
+) -> None:
+    """Run the twin on a folder or a file; Ctrl-C ends it, and nothing more is written."""
+    common.set_up_jax()
+    from perfusio_jax.service.run import run_twin
+
+    run_twin(what, days=days, allow_write=allow_write, patience_s=patience, console=console())
+
+
+RunPlace = Annotated[Path, typer.Argument(help="Run folder, or its twin.toml.")]
+Actor = Annotated[str | None, typer.Option("--by", help="Your name; that of your account.")]
+Vessel = Annotated[str | None, typer.Option("--reactor", help="Only this vessel.")]
+
+
+@commands.command()
+def status(place: RunPlace) -> None:
+    """Say where a run stands: days, mode, open writes, what waits for approval, alarms."""
+    from perfusio_jax.twin.commands import find_runs
+    from perfusio_jax.twin.commands import status as status_of
+
+    for folder in find_runs(_run_folder(place)):
+        for line in status_of(folder):
+            typer.echo(str(line))
+
+
+@commands.command()
+def approve(
+    place: RunPlace,
+    role: Annotated[str, typer.Option("--as", help="Role in which you approve.")],
+    decision: Annotated[int | None, typer.Option(help="Its number, from status.")] = None,
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse it instead.")] = False,
+    actor: Actor = None,
+    reactor: Vessel = None,
+) -> None:
+    """Approve the set-points a running twin waits with, or refuse them."""
+    from perfusio_jax.twin.commands import find_runs, send, waiting_decision
+
+    place = _run_folder(place)
+    if decision is None:
+        folder, reactor, standing = waiting_decision(place, reactor)
+        decision = standing.id
+    else:
+        folder, *others = find_runs(place, reactor)
+        if others:
+            raise ConfigError(
+                f"{place} holds {1 + len(others)} runs, each with numbers of its own; name the "
+                "reactor with --reactor."
+            )
+    kind = "reject" if reject else "approve"
+    details = {"decision": decision}
+    send(folder, kind, actor=actor or account(), role=role, payload=details, reactor_id=reactor)
+    typer.echo(
+        f"decision {decision}: {kind} by {actor or account()} as {role}, for the twin to count"
+    )
+
+
+@commands.command()
+def stop(place: RunPlace, actor: Actor = None, reactor: Vessel = None) -> None:
+    """Stop a running twin: nothing more is written from within a second on."""
+    from perfusio_jax.twin.commands import find_runs, is_running, send
+
+    running = [f for f in find_runs(_run_folder(place), reactor) if is_running(f)]
+    if not running:
+        raise ConfigError(f"{place} is not running; there is nothing to stop.")
+    for folder in running:
+        for name, _ in send(folder, "stop", actor=actor or account(), reactor_id=reactor):
+            typer.echo(f"{name}: asked to stop")
+
+
+@commands.command()
+def tell(
+    place: RunPlace,
+    what: Annotated[
+        str,
+        typer.Argument(help="manual, automatic, arm, disarm, acknowledge or suppress."),
+    ],
+    alarm: Annotated[int | None, typer.Option(help="Number of an alarm, from status.")] = None,
+    hours: Annotated[float, typer.Option(help="How long an alarm is suppressed [h].")] = 8.0,
+    reason: Annotated[str, typer.Option(help="Why, for the audit trail.")] = "",
+    actor: Actor = None,
+    reactor: Vessel = None,
+) -> None:
+    """Tell a twin something: take a reactor over by hand, disarm it, acknowledge an alarm."""
+    from perfusio_jax.twin.commands import find_runs, send
+
+    allowed = ("manual", "automatic", "arm", "disarm", "acknowledge", "suppress")
+    if what not in allowed:
+        raise ConfigError(f"{what!r} is unknown; allowed are {', '.join(allowed)}.")
+    details: dict[str, Any] = {"reason": reason} if reason else {}
+    if what in ("acknowledge", "suppress"):
+        if alarm is None:
+            raise ConfigError(f"{what} needs --alarm, its number as status shows it.")
+        details |= {"alarm": alarm, "hours": hours}
+    for folder in find_runs(_run_folder(place), reactor):
+        for name, _ in send(
+            folder, what, actor=actor or account(), payload=details, reactor_id=reactor
+        ):
+            typer.echo(f"{name}: {what}, for the twin to carry out")
+
+
+@commands.command()
+def replay(
+    what: Annotated[Path, typer.Argument(help="twin.toml or its folder.")], reactor: Vessel = None
+) -> None:
+    """Decide a whole run again from its journal; exit code 6 if a byte comes out otherwise."""
+    common.set_up_jax()
+    from perfusio_jax.service.replay import replay_run
+
+    if not replay_run(what, reactor_id=reactor, console=console()):
+        raise typer.Exit(6)
+
+
+@commands.command()
+def report(
+    place: RunPlace,
+    out: Annotated[Path | None, typer.Option(help="Markdown file; else it is printed.")] = None,
+) -> None:
+    """Sum a run up from its journal and audit trail: days, writes, faults met, alarms."""
+    from perfusio_jax.twin.commands import find_runs
+    from perfusio_jax.twin.summary import summarise
+
+    text = "\n".join(summarise(folder) for folder in find_runs(_run_folder(place)))
+    if out is None:
+        typer.echo(text)
+        return
+    writable(out)
+    out.write_text(text, encoding="utf-8")
+    typer.echo(f"report: {out}")
+
+
+@commands.command()
+def keygen(
+    path: Annotated[Path, typer.Argument(help="File of the private key; must not be there.")],
+) -> None:
+    """Make a key that signs audit trails; the public half goes beside it, with .pub appended."""
+    from perfusio_jax.twin import generate_key
+
+    writable(path)
+    signer = generate_key(path)
+    typer.echo(f"key {signer.key_id}: {path} (private, mode 0600), {path}.pub (public)")
+
+
+@commands.command("verify-audit")
+def verify_audit_command(
+    where: Annotated[Path, typer.Argument(help="Run folder or audit.jsonl.")],
+    key: Annotated[
+        list[Path] | None, typer.Option(help="Public key that must have signed; may repeat.")
+    ] = None,
+) -> None:
+    """Check an audit trail record by record; exit code 5 if it does not verify."""
+    from perfusio_jax.twin import load_public_key, verify_audit
+
+    trusted = [load_public_key(path) for path in key] if key else None
+    report = verify_audit(where, trusted=trusted)
+    typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(5)
+
+
+def _run_folder(place: Path) -> Path:
+    """The folder with a run's records, from itself or from its configuration."""
+    if not place.exists():
+        raise ConfigError(f"{place} does not exist.")
+    if (place / "journal.sqlite").exists() or (place.is_dir() and not _toml_in(place)):
+        return place
+    from perfusio_jax.service.settings import read_settings
+
+    settings, base = read_settings(place)
+    folder = base / str(settings["twin"].get("folder", "."))
+    return folder if folder.exists() else base
+
+
+def _toml_in(folder: Path) -> bool:
+    return (folder / "twin.toml").exists() or (folder / "config.toml").exists()

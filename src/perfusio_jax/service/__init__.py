@@ -1,0 +1,1 @@
+"""What the commands `run`, `replay` and `forecast` do: configurations in, twins out."""

@@ -1,0 +1,210 @@
+"""From a configuration to the twins it asks for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from perfusio_jax._core import ConfigError, DataError, UnitError
+from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, TwinConfig
+from perfusio_jax.connectors import (
+    BioreactorConnectorBase,
+    FilesystemStore,
+    OPCUAConnector,
+    SQLStore,
+)
+from perfusio_jax.connectors.report import ReadReport
+from perfusio_jax.hybrid import HybridStateSpaceModel, load
+from perfusio_jax.twin import AlarmNotifier, DigitalTwin
+from perfusio_jax.twin.accounts import account
+
+from .settings import read_settings
+
+_OPTIONS = (
+    "approvals",
+    "approvers",
+    "on_missed",
+    "require_age",
+    "approval_seconds",
+    "online_seconds",
+    "clock_tolerance_s",
+    "call_timeout_s",
+    "compute_timeout_s",
+)
+"""Keys that are settings of the loop."""
+
+
+def load_model(folder: Path) -> HybridStateSpaceModel:
+    """A saved model.
+
+    Raises:
+        ConfigError: If it is not a folder.
+        DataError: If what it holds is not a saved model.
+    """
+    if not folder.exists():
+        raise ConfigError(f"model {folder} does not exist; perfusio-jax fit makes one.")
+    if not folder.is_dir():
+        raise ConfigError(f"model {folder} is a file; name the folder of a fitted model.")
+    return load(folder)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A configuration, read and checked: everything to build its twins from."""
+
+    what: Path
+    base: Path
+    """Folder its paths are relative to."""
+    table: Mapping[str, Any]
+    """`[twin]`."""
+    parts: TwinConfig
+    device: Any
+    model: HybridStateSpaceModel | None
+
+    @property
+    def reactors(self) -> tuple[str, ...]:
+        """Vessels, in the order of the configuration."""
+        return tuple(self.table.get("reactors") or [str(self.table.get("reactor_id", "R00"))])
+
+    @property
+    def folder(self) -> Path:
+        """Where the records go; with several vessels each has a folder in it."""
+        return self.place("folder") or self.base
+
+    def folder_of(self, reactor_id: str) -> Path:
+        """Run folder of one vessel."""
+        return self.folder / reactor_id if "reactors" in self.table else self.folder
+
+    def place(self, name: str) -> Path | None:
+        """A path of `[twin]`."""
+        value = self.table.get(name)
+        return None if value is None else self.base / str(value)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run."""
+        source = self.place("source")
+        return str(self.table.get("run_id", self.what.stem if source is None else source.stem))
+
+    def connector(self, reactor_id: str, *, allow_write: bool = False) -> BioreactorConnectorBase:
+        """The connector of one vessel.
+
+        Raises:
+            ConfigError: If a file it needs is not there.
+        """
+        table, kind = self.table, self.table.get("connector", "file")
+        if kind == "sql":
+            return SQLStore(str(table["url"]), str(table["experiment"]), reactor_id)
+        if kind == "opcua":
+            return OPCUAConnector(
+                str(table["url"]),
+                self.base / str(table["node_map"]),
+                username=table.get("username"),
+                cert_path=self.place("cert_path"),
+                private_key_path=self.place("private_key_path"),
+                server_cert_path=self.place("server_cert_path"),
+                allow_write=allow_write,
+                allow_insecure=bool(table.get("allow_insecure", False)),
+                reactor_id=reactor_id,
+                acceleration=float(table.get("acceleration", 1.0)),
+            )
+        source = self.base / str(table["source"])
+        if not source.exists():
+            raise ConfigError(f"source {source} does not exist.")
+        if source.is_dir():
+            raise ConfigError(f"source {source} is a folder; name the file with the samples.")
+        setpoints = self.place("setpoints") or source.with_name("setpoints.csv")
+        if setpoints.is_dir():
+            raise ConfigError(f"setpoints {setpoints} is a folder; name a file for the set-points.")
+        return FilesystemStore(
+            source,
+            setpoints,
+            reactor_id=reactor_id if "reactors" in table else table.get("reactor_id"),
+            run_id=table.get("run_id"),
+            column_map=self.place("column_map"),
+        )
+
+    def announce(self, console: Any) -> None:
+        """Say what is odd about a sample file before it is used."""
+        store = self.connector(self.reactors[0])
+        if not isinstance(store, FilesystemStore):
+            return
+        try:
+            report = store.inspect()
+        except UnitError as error:
+            raise DataError(str(error)) from error
+        for line in oddities(report):
+            console.print(f"{store.source_path.name}: {line}", soft_wrap=True)
+
+    def twin(
+        self,
+        reactor_id: str,
+        *,
+        allow_write: bool | None,
+        patience_s: float | None,
+        say: Callable[[str], None],
+    ) -> DigitalTwin:
+        """The twin of one vessel, holding its run folder."""
+        table = self.table
+        may_write = self.parts.run.allow_write if allow_write is None else allow_write
+        is_real = table.get("connector", "file") != "file"
+        options = {"require_age": is_real, "on_missed": "hold" if is_real else "end"}
+        options |= {n: table[n] for n in _OPTIONS if n in table}
+        options["approvals"] = tuple(options.get("approvals", ()))
+        options["approvers"] = {r: tuple(v) for r, v in options.get("approvers", {}).items()}
+        return DigitalTwin(
+            self.connector(reactor_id, allow_write=may_write),
+            self.model,
+            self.parts.design_space,
+            notifier=AlarmNotifier.from_config(self.parts.alarms),
+            log_dir=self.folder_of(reactor_id),
+            run_id=self.run_id,
+            allow_write=allow_write,
+            run_config=self.parts.run,
+            reactor_id=reactor_id,
+            volume_L=float(table.get("volume_L", 0.25)),
+            startup_days=int(table.get("startup_days", 0)),
+            initial_controls=table.get("initial_controls"),
+            poll_seconds=float(table.get("poll_seconds", 5.0)),
+            patience_seconds=table.get("patience_seconds") if patience_s is None else patience_s,
+            user=account(),
+            say=say,
+            mode=table.get("mode", "adaptive"),
+            signing_key=self.place("signing_key"),
+            options=options,
+        )
+
+
+def read_plan(what: Path) -> RunPlan:
+    """Read and check a configuration; see `read_settings`.
+
+    Raises:
+        ConfigError: If it cannot be used.
+    """
+    settings, base = read_settings(what)
+    rest = {k: v for k, v in settings.items() if k != "twin"}
+    try:
+        parts = TwinConfig(**{"design_space": DEFAULT_AMBR250_DESIGN_SPACE, **rest})
+        device = parts.run.jax_device
+    except ConfigError as error:
+        raise type(error)(f"{what}: {error}") from None
+    if parts.run.dtype != "float64":
+        raise ConfigError(f"{what}: dtype in [run] is {parts.run.dtype}; the twin needs float64.")
+    table = settings["twin"]
+    plan = RunPlan(what, base, table, parts, device, None)
+    plan.connector(plan.reactors[0])  # a source that is not there is found before the model
+    folder = plan.place("model")
+    return replace(plan, model=None if folder is None else load_model(folder))
+
+
+def oddities(report: ReadReport) -> list[str]:
+    """What was not taken from a sample file as it stood, one sentence each."""
+    lines = [note for note in report.notes if not note.endswith("as a row of units")]
+    for column in report.columns:
+        if column.role == "unknown":
+            lines.append(f"column '{column.label}' is not known and not read. {column.remark}")
+        elif column.remark == "no value in any row":
+            lines.append(f"{column.name} has no value in any row")
+        elif column.unit and column.canonical_unit and column.unit != column.canonical_unit:
+            lines.append(f"{column.name} converted from {column.unit} to {column.canonical_unit}")
+    return [line.strip() for line in lines]

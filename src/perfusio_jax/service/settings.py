@@ -1,0 +1,152 @@
+"""`twin.toml` and what may stand in it."""
+
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from perfusio_jax._core import CONTROL_NAMES, ConfigError
+from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.mechanistic import DEFAULT_CONTROLS
+from perfusio_jax.twin import refuse_secrets
+
+_NUMBER = (int, float)
+_KEYS: dict[str, tuple[tuple[type, ...], str]] = {
+    "connector": ((str,), "file, sql or opcua"),
+    "source": ((str,), "the file with the samples"),
+    "url": ((str,), "the address of the database or server, without a password"),
+    "node_map": ((str,), "a TOML file of node ids, see docs/opcua.md"),
+    "username": ((str,), "the user at the server"),
+    "cert_path": ((str,), "our certificate"),
+    "private_key_path": ((str,), "its private key"),
+    "server_cert_path": ((str,), "the server's certificate"),
+    "allow_insecure": ((bool,), "true or false"),
+    "acceleration": (_NUMBER, "culture time over real time, above 0"),
+    "experiment": ((str,), "the name of the experiment in the database"),
+    "reactors": ((list,), "names of vessels, each of them driven by itself"),
+    "mode": ((str,), "frozen or adaptive"),
+    "signing_key": ((str,), "a key file made by perfusio-jax keygen"),
+    "approvals": ((list,), "one or two roles that must approve each write"),
+    "approvers": ((dict,), "a table of names by role"),
+    "on_missed": ((str,), "end or hold"),
+    "require_age": ((bool,), "true or false"),
+    "approval_seconds": (_NUMBER, "seconds, 0 or more"),
+    "online_seconds": (_NUMBER, "seconds, 0 or more"),
+    "clock_tolerance_s": (_NUMBER, "seconds, above 0"),
+    "call_timeout_s": (_NUMBER, "seconds, above 0"),
+    "compute_timeout_s": (_NUMBER, "seconds, above 0"),
+    "setpoints": ((str,), "the file for set-points"),
+    "folder": ((str,), "the folder for the records"),
+    "model": ((str,), "the folder of a fitted model"),
+    "reactor_id": ((str,), "the vessel, in quotes"),
+    "run_id": ((str,), "the name of the run, in quotes; rows of other runs do not count"),
+    "startup_days": ((int,), "a whole number of days, 0 or more"),
+    "volume_L": (_NUMBER, "a volume in litres above 0"),
+    "column_map": ((str,), "a TOML file with a table [columns]"),
+    "poll_seconds": (_NUMBER, "seconds, 0 or more"),
+    "patience_seconds": (_NUMBER, "seconds, 0 or more"),
+    "initial_controls": ((dict,), "a table of set-points by name"),
+}
+"""Keys of `[twin]` with their types and what to write there."""
+
+_NEEDS = {"file": ("source",), "sql": ("url", "experiment"), "opcua": ("url", "node_map")}
+"""Keys each connector needs."""
+
+_TABLES = frozenset({"twin", "run", "design_space", "alarms"})
+
+
+def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
+    """Settings of a run and the folder its paths are relative to.
+
+    Args:
+        what: A TOML file, a folder with `twin.toml` or `config.toml`, or a sample file.
+
+    Returns:
+        Tables `twin`, `run`, `design_space` and `alarms`, and the folder.
+
+    Raises:
+        ConfigError: If nothing usable is there, or a key is unknown.
+    """
+    if what.is_dir():
+        found = next((what / n for n in ("twin.toml", "config.toml") if (what / n).exists()), None)
+        if found is None:
+            raise ConfigError(f"{what} holds neither twin.toml nor config.toml.")
+        what = found
+    if not what.exists():
+        raise ConfigError(f"{what} does not exist.")
+    if what.suffix.lower() != ".toml":
+        return {"twin": {"source": what.name}}, what.parent
+    try:
+        settings = tomllib.loads(what.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} is not valid TOML: {error}") from None
+    try:
+        refuse_secrets(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
+    unknown = sorted(set(settings) - _TABLES)
+    if unknown:
+        raise ConfigError(f"{what}: unknown tables {unknown}; allowed are {sorted(_TABLES)}.")
+    for name, table in settings.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{what}: {name} must be a table, [{name}].")
+    try:
+        _check_twin_table(settings.get("twin", {}))
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
+    return settings, what.parent
+
+
+def _check_twin_table(table: Mapping[str, Any]) -> None:
+    """Refuse keys nobody knows and values of the wrong kind, before anything starts."""
+    wrong = sorted(set(table) - set(_KEYS))
+    if wrong:
+        raise ConfigError(f"unknown keys {wrong} in [twin]; allowed are {sorted(_KEYS)}.")
+    kind = table.get("connector", "file")
+    if kind not in _NEEDS:
+        raise ConfigError(f"connector in [twin] is {kind!r}; allowed are {', '.join(_NEEDS)}.")
+    for name in _NEEDS[kind]:
+        if name not in table:
+            raise ConfigError(f"[twin] needs {name}, {_KEYS[name][1]}.")
+    for name, value in table.items():
+        kinds, says = _KEYS[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ConfigError(f"{name} in [twin] is {value!r}; it must be {says}.")
+        if isinstance(value, _NUMBER) and not isinstance(value, bool):
+            is_small = value <= 0 if name == "volume_L" else value < 0
+            if is_small or not math.isfinite(value):
+                raise ConfigError(f"{name} in [twin] is {value!r}; it must be {says}.")
+    controls = table.get("initial_controls", {})
+    unknown = [name for name in controls if name not in CONTROL_NAMES]
+    if unknown:
+        raise ConfigError(
+            f"initial_controls names unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}."
+        )
+    check_setpoints({**DEFAULT_CONTROLS, **controls}, "initial_controls")
+
+
+def check_setpoints(setpoints: Mapping[str, Any], where: str) -> None:
+    """Refuse set-points no reactor can have.
+
+    Args:
+        setpoints: Value per control.
+        where: What to call them in a message.
+
+    Raises:
+        ConfigError: If one is not a finite number of at least 0, or the bleed exceeds the
+            perfusion.
+    """
+    for name, value in setpoints.items():
+        is_number = isinstance(value, _NUMBER) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value < 0.0:
+            raise ConfigError(
+                f"{where}: {name} is {value!r}; a finite number of at least 0 "
+                f"{canonical_unit(name)} is needed."
+            )
+    bleed, perfusion = setpoints["bleed_rate"], setpoints["perfusion_rate"]
+    if bleed > perfusion:
+        raise ConfigError(
+            f"{where}: bleed above perfusion, {bleed:g} against {perfusion:g} vvd; what is bled "
+            "must be fed, so the bleed may not exceed the perfusion."
+        )

@@ -1,0 +1,154 @@
+"""The audit trail copied into a database, beside the loop.
+
+`audit.jsonl` stays the record that is judged. The copy is for people who look at many runs with
+SQL; it may lag, and a database that is down delays it and loses nothing.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
+
+from perfusio_jax._core import AuditError, DataError, PerfusioError
+
+from .audit import AuditLogger
+from .chain import records
+from .desk import AlarmDesk, event
+from .entries import JournalError
+from .runtime import Runtime
+from .secrets import in_short
+
+PAUSES_S: Final = (1.0, 5.0, 15.0, 60.0)
+"""Waits [s] before the next look at the log: the first while all is well, the later ones after
+failures in a row."""
+
+BATCH: Final = 200
+"""Records per transaction."""
+
+MAX_NAMED: Final = 20
+"""Refused records that are named; more are counted."""
+
+
+class AuditArchive(Protocol):
+    """A database that takes copies of audit records, such as `SQLStore`."""
+
+    def mirror_audit(self, records: Iterable[Mapping[str, Any]]) -> int:
+        """Copy records; those copied before are left alone."""
+        ...
+
+    def mirrored_audit(self, run_id: str) -> tuple[int, int, str]:
+        """How many records of a run are there, the number of the last, and its hash."""
+        ...
+
+
+class AuditMirror:
+    """Copies one audit trail into a database, again and again.
+
+    Args:
+        audit: The open log; it is read from the disk, up to the last acknowledged record.
+        archive: Where the copies go.
+        desk: Alarms: a copy that lags because the database is down is one.
+        runtime: Clocks and threads.
+        day: Culture day now, for alarms.
+    """
+
+    def __init__(
+        self,
+        audit: AuditLogger,
+        archive: AuditArchive,
+        desk: AlarmDesk,
+        *,
+        runtime: Runtime,
+        day: Callable[[], int],
+    ) -> None:
+        self._audit = audit
+        self._archive = archive
+        self._desk = desk
+        self._rt = runtime
+        self._day = day
+        self._mutex = threading.Lock()
+        self._offset: int | None = None
+        self._n_failed = 0
+        self._is_new = True
+        self._refused: list[str] = []
+        self.n_done = 0
+        """Number of the last record that was copied, or refused for good."""
+
+    async def follow(self) -> None:
+        """Copy what is new until cancelled."""
+        while True:
+            with contextlib.suppress(JournalError, AuditError):  # the cycle meets that trouble
+                await self.catch_up()
+            await self._rt.sleep(PAUSES_S[min(self._n_failed, len(PAUSES_S) - 1)])
+
+    async def catch_up(self) -> bool:
+        """Copy everything up to now; whether the copy is up to date.
+
+        Raises:
+            AuditError: If the log cannot be read or an alarm not be recorded.
+            JournalError: The same of the journal.
+        """
+        behind = event("session", "mirror", "", self._day())
+        try:
+            await self._rt.offload(self._push)
+        except (PerfusioError, OSError) as error:
+            self._n_failed += 1
+            if self._n_failed == 1:
+                note = f"the copy of the audit trail in the database lags: {in_short(error)}"
+                await self._desk.raise_one(event("session", "mirror", note, self._day()))
+            return False
+        if self._n_failed or self._is_new:  # an earlier process may have left the alarm standing
+            self._n_failed, self._is_new = 0, False
+            await self._desk.clear(behind)
+        refused, self._refused = self._refused, []
+        for text in refused:
+            await self._desk.raise_one(event("session", "mirror differs", text, self._day()))
+        return True
+
+    def _push(self) -> None:
+        with self._mutex:  # a thread that was given up may still be at it
+            self._push_new()
+
+    def _push_new(self) -> None:
+        end = self._audit.head.seq
+        if self._offset is None:
+            self._offset = self._begin()
+        if self.n_done >= end:
+            return
+        with self._audit.path.open("rb") as log:
+            log.seek(self._offset)
+            lines = log.read().splitlines(keepends=True)
+        while self.n_done < end:
+            part = lines[: min(BATCH, end - self.n_done)]
+            del lines[: len(part)]
+            found = list(records(b"".join(part)))
+            if not found:
+                raise AuditError(f"{self._audit.path} holds fewer records than were written.")
+            try:
+                self._archive.mirror_audit(found)
+            except DataError:
+                self._one_by_one(found)
+            self._offset += sum(map(len, part))
+            self.n_done += len(found)
+
+    def _begin(self) -> int:
+        """Where in the log the copy ends: there, or at its beginning if that is not sure."""
+        n, last, digest = self._archive.mirrored_audit(self._audit.run_id)
+        if n == 0 or n != last:
+            return 0
+        content = self._audit.path.read_bytes()
+        lines = content.splitlines(keepends=True)[:n]
+        if len(lines) < n or f'"hash":"{digest}"'.encode() not in lines[-1]:
+            return 0
+        self.n_done = n
+        return sum(map(len, lines))
+
+    def _one_by_one(self, found: list[dict[str, Any]]) -> None:
+        """Copy what can be; a record the database refuses is named and left out."""
+        for record in found:
+            try:
+                self._archive.mirror_audit([record])
+            except DataError as error:
+                if len(self._refused) < MAX_NAMED:
+                    text = f"audit record {record['seq']} is not copied: {in_short(error)}"
+                    self._refused.append(text)
