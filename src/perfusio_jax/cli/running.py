@@ -167,18 +167,23 @@ def keygen(
 
 @commands.command("verify-audit")
 def verify_audit_command(
-    where: Annotated[Path, typer.Argument(help="Run folder or audit.jsonl.")],
+    where: Annotated[
+        Path, typer.Argument(help="Run folder, one above several, audit.jsonl, or twin.toml.")
+    ],
     key: Annotated[
         list[Path] | None, typer.Option(help="Public key that must have signed; may repeat.")
     ] = None,
 ) -> None:
     """Check an audit trail record by record; exit code 5 if it does not verify."""
-    from perfusio_jax.twin import load_public_key, verify_audit
+    from perfusio_jax.service.audits import verify_run
+    from perfusio_jax.twin import load_public_key
 
     trusted = [load_public_key(path) for path in key] if key else None
-    report = verify_audit(where, trusted=trusted)
-    typer.echo(str(report))
-    if not report.ok:
+    found = verify_run(where, trusted=trusted)
+    for one in found:
+        name = f"{one.folder.name}: " if len(found) > 1 else ""
+        typer.echo(f"{name}{one.report}" + (f"\n{one.copy}" if one.copy else ""))
+    if not all(one.report.ok for one in found):
         raise typer.Exit(5)
 
 

@@ -18,7 +18,7 @@ from perfusio_jax.hybrid import HybridStateSpaceModel, load
 from perfusio_jax.twin import AlarmNotifier, DigitalTwin
 from perfusio_jax.twin.accounts import account
 
-from .settings import read_settings
+from .settings import archive_of, folders_of, read_settings
 
 _OPTIONS = (
     "approvals",
@@ -64,7 +64,7 @@ class RunPlan:
     @property
     def reactors(self) -> tuple[str, ...]:
         """Vessels, in the order of the configuration."""
-        return tuple(self.table.get("reactors") or [str(self.table.get("reactor_id", "R00"))])
+        return tuple(folders_of(self.table, self.base))
 
     @property
     def folder(self) -> Path:
@@ -73,7 +73,7 @@ class RunPlan:
 
     def folder_of(self, reactor_id: str) -> Path:
         """Run folder of one vessel."""
-        return self.folder / reactor_id if "reactors" in self.table else self.folder
+        return folders_of(self.table, self.base)[reactor_id]
 
     def place(self, name: str) -> Path | None:
         """A path of `[twin]`."""
@@ -124,6 +124,13 @@ class RunPlan:
             column_map=self.place("column_map"),
         )
 
+    def archive(self, reactor_id: str) -> SQLStore | None:
+        """The database for a copy of the audit trail, if one is named beside the connector."""
+        target = archive_of(self.table)
+        if target is None or self.table.get("connector") == "sql":
+            return None
+        return SQLStore(*target, reactor_id)
+
     def announce(self, console: Any) -> None:
         """Say what is odd about a sample file before it is used."""
         store = self.connector(self.reactors[0])
@@ -172,6 +179,7 @@ class RunPlan:
             mode=table.get("mode", "adaptive"),
             signing_key=self.place("signing_key"),
             options=options,
+            archive=self.archive(reactor_id),
         )
 
 

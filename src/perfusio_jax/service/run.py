@@ -75,9 +75,10 @@ async def _until_stopped(twins: Mapping[str, DigitalTwin], days: int | None, con
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(name)
         for twin in twins.values():
-            close = getattr(twin.connector, "close", None)
-            if close is not None:
-                await close()
+            for part in (twin.connector, twin.archive):
+                close = getattr(part, "close", None)
+                if close is not None:
+                    await close()
 
 
 async def _run_several(twins: Mapping[str, DigitalTwin], days: int | None, console: Any) -> None:

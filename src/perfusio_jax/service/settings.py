@@ -24,6 +24,7 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "allow_insecure": ((bool,), "true or false"),
     "acceleration": (_NUMBER, "culture time over real time, above 0"),
     "experiment": ((str,), "the name of the experiment in the database"),
+    "archive": ((str,), "the address of a database for a copy of the audit trail"),
     "reactors": ((list,), "names of vessels, each of them driven by itself"),
     "mode": ((str,), "frozen or adaptive"),
     "signing_key": ((str,), "a key file made by perfusio-jax keygen"),
@@ -53,7 +54,36 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
 _NEEDS = {"file": ("source",), "sql": ("url", "experiment"), "opcua": ("url", "node_map")}
 """Keys each connector needs."""
 
+CONFIGS = ("twin.toml", "config.toml")
+"""Names of a configuration in a folder, the first one first."""
+
 _TABLES = frozenset({"twin", "run", "design_space", "alarms"})
+
+
+def config_in(place: Path) -> Path | None:
+    """The configuration at a place: itself, or the one in a folder; `None` without one."""
+    if place.is_dir():
+        return next((place / n for n in CONFIGS if (place / n).exists()), None)
+    return place if place.suffix.lower() == ".toml" else None
+
+
+def folders_of(table: Mapping[str, Any], base: Path) -> dict[str, Path]:
+    """Run folder of each vessel of `[twin]`, in its order.
+
+    Args:
+        table: `[twin]`.
+        base: Folder its paths are relative to.
+    """
+    folder = base / str(table.get("folder", "."))
+    if table.get("reactors"):
+        return {str(name): folder / str(name) for name in table["reactors"]}
+    return {str(table.get("reactor_id", "R00")): folder}
+
+
+def archive_of(table: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Url and experiment of the database with a copy of the audit trail, if there is one."""
+    url = table.get("url") if table.get("connector") == "sql" else table.get("archive")
+    return None if url is None else (str(url), str(table.get("experiment", "")))
 
 
 def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
@@ -69,9 +99,9 @@ def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
         ConfigError: If nothing usable is there, or a key is unknown.
     """
     if what.is_dir():
-        found = next((what / n for n in ("twin.toml", "config.toml") if (what / n).exists()), None)
+        found = config_in(what)
         if found is None:
-            raise ConfigError(f"{what} holds neither twin.toml nor config.toml.")
+            raise ConfigError(f"{what} holds neither {' nor '.join(CONFIGS)}.")
         what = found
     if not what.exists():
         raise ConfigError(f"{what} does not exist.")
@@ -109,6 +139,11 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
     for name in _NEEDS[kind]:
         if name not in table:
             raise ConfigError(f"[twin] needs {name}, {_KEYS[name][1]}.")
+    if "archive" in table and (kind == "sql" or "experiment" not in table):
+        raise ConfigError(
+            "archive in [twin] needs experiment, "
+            f"{_KEYS['experiment'][1]}; with connector = 'sql' the copy is there already."
+        )
     for name, value in table.items():
         kinds, says = _KEYS[name]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):

@@ -30,6 +30,7 @@ from .accounts import account
 from .gate import GateLimits
 from .keys import Signer, load_key
 from .loop import CycleResult, ReactorLoop
+from .mirror import AuditArchive, is_archive
 from .model_brain import Mode, ModelBrain
 from .notifications import AlarmNotifier
 from .reader import NotReady as NotReady
@@ -79,6 +80,8 @@ class DigitalTwin:
             no worse.
         signing_key: Key, or its file, that signs the head of the audit trail.
         options: Further fields of `LoopSettings` by name: approvals, time-outs and others.
+        archive: Database that gets a copy of the audit trail, a `SQLStore`; by default the
+            connector, if it is one.
 
     Raises:
         ConfigError: If the design space has no controls or a setting makes no sense.
@@ -113,6 +116,7 @@ class DigitalTwin:
         mode: Mode = "adaptive",
         signing_key: Signer | Path | str | None = None,
         options: Mapping[str, Any] | None = None,
+        archive: AuditArchive | None = None,
     ) -> None:
         if design_space is None:
             raise ConfigError(
@@ -173,6 +177,7 @@ class DigitalTwin:
             mode=mode,
             say=self._say,
         )
+        self.archive = connector if archive is None and is_archive(connector) else archive
         self.timings: list[dict[str, float]] = []
         """Seconds each part of each cycle took."""
         self.log_dir = Path.cwd() if log_dir is None else Path(log_dir)
@@ -199,6 +204,7 @@ class DigitalTwin:
                 runtime=runtime,
                 notifier=notifier,
                 say=self._say,
+                archive=self.archive,
             )
             self.loop.attendant.on_beat = self._files.lock.beat
             # The operating system's lock says that no holder on this host is alive.
@@ -274,6 +280,7 @@ class DigitalTwin:
         """One day; see `step`."""
         result = await self.loop.cycle(day)
         await self.loop.desk.drain(self.settings.call_timeout_s)
+        await self.loop.copy_audit()
         if result.timings:
             self.timings.append({"day": float(day), **result.timings})
         return _as_dict(result)

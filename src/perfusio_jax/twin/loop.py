@@ -12,7 +12,6 @@ The loop knows no model: clocks, connector, brain and files are given to it.
 """
 
 import asyncio
-import contextlib
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -151,7 +150,12 @@ class ReactorLoop:
             None
             if archive is None
             else AuditMirror(
-                audit, archive, self.desk, runtime=runtime, day=lambda: self.attendant.day
+                audit,
+                archive,
+                self.desk,
+                runtime=runtime,
+                timeout_s=settings.call_timeout_s,
+                day=lambda: self.attendant.day,
             )
         )
         self._last: tuple[Proposal, int] | None = None
@@ -223,11 +227,8 @@ class ReactorLoop:
 
     async def copy_audit(self) -> None:
         """Bring the database's copy of the audit trail up to now, if it can be done in time."""
-        if self.mirror is None:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.call_timeout_s):
-                await self.mirror.catch_up()
+        if self.mirror is not None:
+            await self.mirror.catch_up()
 
     async def _day(self, day: int) -> None:
         """One day, tried again while only its own records fail."""

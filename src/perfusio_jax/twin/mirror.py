@@ -4,12 +4,13 @@
 SQL; it may lag, and a database that is down delays it and loses nothing.
 """
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard, runtime_checkable
 
-from perfusio_jax._core import AuditError, DataError, PerfusioError
+from perfusio_jax._core import AuditError, ConnectorError, DataError, PerfusioError
 
 from .audit import AuditLogger
 from .chain import records
@@ -29,6 +30,7 @@ MAX_NAMED: Final = 20
 """Refused records that are named; more are counted."""
 
 
+@runtime_checkable
 class AuditArchive(Protocol):
     """A database that takes copies of audit records, such as `SQLStore`."""
 
@@ -41,6 +43,11 @@ class AuditArchive(Protocol):
         ...
 
 
+def is_archive(connector: Any) -> TypeGuard[AuditArchive]:
+    """Whether a connector can take a copy of the audit trail as well."""
+    return isinstance(connector, AuditArchive)
+
+
 class AuditMirror:
     """Copies one audit trail into a database, again and again.
 
@@ -49,6 +56,7 @@ class AuditMirror:
         archive: Where the copies go.
         desk: Alarms: a copy that lags because the database is down is one.
         runtime: Clocks and threads.
+        timeout_s: How long one try may take [s].
         day: Culture day now, for alarms.
     """
 
@@ -59,6 +67,7 @@ class AuditMirror:
         desk: AlarmDesk,
         *,
         runtime: Runtime,
+        timeout_s: float,
         day: Callable[[], int],
     ) -> None:
         self._audit = audit
@@ -66,6 +75,7 @@ class AuditMirror:
         self._desk = desk
         self._rt = runtime
         self._day = day
+        self._timeout_s = timeout_s
         self._mutex = threading.Lock()
         self._offset: int | None = None
         self._n_failed = 0
@@ -90,8 +100,9 @@ class AuditMirror:
         """
         behind = event("session", "mirror", "", self._day())
         try:
-            await self._rt.offload(self._push)
-        except (PerfusioError, OSError) as error:
+            async with asyncio.timeout(self._timeout_s):
+                await self._rt.offload(self._push)
+        except (PerfusioError, TimeoutError, OSError) as error:
             self._n_failed += 1
             if self._n_failed == 1:
                 note = f"the copy of the audit trail in the database lags: {in_short(error)}"
@@ -106,8 +117,12 @@ class AuditMirror:
         return True
 
     def _push(self) -> None:
-        with self._mutex:  # a thread that was given up may still be at it
+        if not self._mutex.acquire(blocking=False):
+            raise ConnectorError("the database has not answered an earlier call yet.")
+        try:
             self._push_new()
+        finally:
+            self._mutex.release()
 
     def _push_new(self) -> None:
         end = self._audit.head.seq
