@@ -251,7 +251,7 @@ def test_an_error_nobody_foresaw_is_one_paragraph_too(capsys, monkeypatch):
     def fail(_, **more):
         raise KeyError("surprise")
 
-    monkeypatch.setattr("perfusio_jax.twin.verify_audit", fail)
+    monkeypatch.setattr("perfusio_jax.service.audits.verify_audit", fail)
     code, _, err = run("verify-audit", "x", capsys=capsys)
     assert code == 1
     assert "surprise" in err and "--debug" in err and "Traceback" not in err

@@ -10,9 +10,10 @@ import pytest
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.cli import EXIT_CODES, app
+from perfusio_jax.connectors import RackServer
 from perfusio_jax.connectors.opcua_security import PASSWORD_VARIABLE, USER_VARIABLE
 from perfusio_jax.connectors.opcua_serve import Serving, clones_of, security_of, serve_emulator
-from tests.connectors.opcua_rigs import connect, until
+from tests.connectors.opcua_rigs import FREE, CannedRack, connect, until
 
 
 async def test_serve_emulator_from_start_to_clean_end(tmp_path: Path):
@@ -56,7 +57,8 @@ async def test_serve_emulator_from_start_to_clean_end(tmp_path: Path):
             record = await connector.read_record(1)
             assert record.values["VCD"] is None or record.values["VCD"] > 1.0
             assert record.stream_totals["V_perfusion_L"] > 0.0
-            assert 0.0 < (await connector.read_tags())["capacitance"].value < 100.0
+            capacitance = (await connector.read_tags())["capacitance"].value
+            assert capacitance is not None and 0.0 < capacitance < 100.0
             await connector.write_setpoints({"temperature": 36.5})
         process.send_signal(signal.SIGTERM)
         rest = (await asyncio.wait_for(process.stdout.read(), 60)).decode()
@@ -67,6 +69,29 @@ async def test_serve_emulator_from_start_to_clean_end(tmp_path: Path):
         if process.returncode is None:
             process.kill()
             await process.communicate()
+
+
+async def test_while_time_waits_for_the_first_set_point_no_sample_ages():
+    """A client that needs a while to start must not meet a sample of yesterday."""
+    server = RackServer(
+        CannedRack(2), url=FREE, acceleration=8640000.0, is_paused=True, tick_s=0.05
+    )
+    async with (
+        server,
+        connect(server.url, "R02", acceleration=8640000.0, sample_slack_s=None) as connector,
+    ):
+        first = await connector.read_record(0)
+
+        async def is_later() -> bool:
+            again = await connector.read_record(0)
+            return again.source_times["VCD"] > first.source_times["VCD"]
+
+        await until(is_later)
+        await asyncio.sleep(1.0)  # a hundred days, if time passed
+        record = await connector.read_record(0)
+        assert record.values == first.values and record.age_h is not None
+        assert 0.0 <= record.age_h < 1200.0
+        assert await connector.days_available() == [0]
 
 
 def test_what_makes_no_sense_is_refused_before_anything_starts(tmp_path, monkeypatch):

@@ -33,6 +33,9 @@ def serve_emulator_command(
     paused: Annotated[
         bool, typer.Option("--paused", help="Stand still until the first set-point.")
     ] = False,
+    node_map: Annotated[
+        Path | None, typer.Option(help="File to write the node map of all vessels to.")
+    ] = None,
     seed: Seed = 42,
 ) -> None:
     """Serve an emulated rack over OPC UA until Ctrl-C; user and password by environment."""
@@ -49,6 +52,7 @@ def serve_emulator_command(
         state=state,
         reset_setpoints=reset_setpoints,
         is_paused=paused,
+        node_map=node_map,
         seed=seed,
     )
     serve_emulator(settings, say=lambda line: print(line, flush=True))

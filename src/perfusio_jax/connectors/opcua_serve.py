@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax.connectors.opcua_names import rack_node_map
 from perfusio_jax.connectors.opcua_security import (
     PASSWORD_VARIABLE,
     USER_VARIABLE,
@@ -45,6 +46,8 @@ class Serving:
     """Whether set-points fall back to the recipe on a restart."""
     is_paused: bool = False
     """Whether culture time stands still until the first set-point is written."""
+    node_map: Path | None = None
+    """File the node map of all vessels is written to, for `node_map` in `twin.toml`."""
     seed: int = 42
     """Seed of the samples' noise."""
 
@@ -73,6 +76,19 @@ def security_of(
     return ServerSecurity(pairs["server"], (pairs["client"].certificate,), users)
 
 
+def write_node_map(path: Path) -> None:
+    """Write the node map of the emulated rack, one for all its vessels.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+    lines = [f'{name} = "{node}"' for name, node in rack_node_map("{reactor_id}").items()]
+    try:
+        path.write_text("\n".join(["[nodes]", *lines, ""]), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"the node map {path} cannot be written: {error.strerror}.") from None
+
+
 def serve_emulator(settings: Serving, *, say: Say) -> None:
     """Serve an emulated rack until SIGINT or SIGTERM.
 
@@ -86,6 +102,8 @@ def serve_emulator(settings: Serving, *, say: Say) -> None:
     """
     if not 0 <= settings.port <= 65535:
         raise ConfigError(f"port {settings.port} does not exist; allowed are 0 to 65535.")
+    if settings.node_map is not None:
+        write_node_map(settings.node_map)
     clones = clones_of(settings.reactors, settings.clones)
     security = None
     if settings.certificates is not None:

@@ -372,6 +372,10 @@ class RackServer:
                 await asyncio.to_thread(self._save)
             for row in fresh:
                 await self._publish_day(row[0].day)
+            if self._starts_paused and self.rack.day >= 0:
+                # No culture time passes, so the sample at hand does not age either.
+                self._sampled_at[self.rack.day] = self._now()
+                await self._publish_day(self.rack.day, keep=False)
             await self._refresh()
 
     async def put_sample(
@@ -393,12 +397,12 @@ class RackServer:
         vessel = self._vessel[reactor_id]
         await self._publish(vessel, day, HOURS_PER_DAY * day, values, at or self._now())
 
-    async def _publish_day(self, day: int) -> None:
+    async def _publish_day(self, day: int, *, keep: bool = True) -> None:
         at = self._sampled_at[day]
         for vessel in range(len(self.rack.ids)):
             sample = self.rack.sample(vessel, day)
             values = {**sample.values, **sample.stream_totals}
-            await self._publish(vessel, day, sample.time_h, values, at)
+            await self._publish(vessel, day, sample.time_h, values, at, keep=keep)
 
     async def _publish(
         self,
@@ -407,12 +411,14 @@ class RackServer:
         time_h: float,
         values: Mapping[str, float | None],
         at: dt.datetime,
+        *,
+        keep: bool = True,
     ) -> None:
         for name in SAMPLED:
-            await self._show((vessel, name), values.get(name), at)
-        await self._store(self.space.times[vessel], data_value(time_h, at), keep=True)
+            await self._show((vessel, name), values.get(name), at, keep=keep)
+        await self._store(self.space.times[vessel], data_value(time_h, at), keep=keep)
         # Last, so that whoever sees the day sees its values.
-        await self._store(self.space.days[vessel], data_value(day, at, kind="Int32"), keep=True)
+        await self._store(self.space.days[vessel], data_value(day, at, kind="Int32"), keep=keep)
 
     async def _refresh(self) -> None:
         now = self._now()
@@ -455,7 +461,9 @@ class RackServer:
         if held.Value is None or held.Value.Value != value:
             await self._store(node, shown)
 
-    async def _show(self, key: tuple[int, str], value: float | None, at: dt.datetime) -> None:
+    async def _show(
+        self, key: tuple[int, str], value: float | None, at: dt.datetime, *, keep: bool = True
+    ) -> None:
         """Show a sensor's value, with whatever is wrong with the sensor."""
         kinds = self._faults.get(key, ())
         node = self.space.sensors[key]
@@ -468,7 +476,7 @@ class RackServer:
         if "Stuck" in kinds:
             held = self._iserver.read_attribute_value(node, ua.AttributeIds.Value)
             value = held.Value.Value if held.Value is not None else None
-        await self._store(node, data_value(value, at, kinds), keep=key[1] in SAMPLED)
+        await self._store(node, data_value(value, at, kinds), keep=keep and key[1] in SAMPLED)
 
     async def _store(self, node: ua.NodeId, value: ua.DataValue, *, keep: bool = False) -> None:
         self.n_published += 1

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 
-from perfusio_jax._core import ConnectorError
+from perfusio_jax._core import ConnectorError, PerfusioError
 from perfusio_jax.twin import DigitalTwin, Fleet
+from perfusio_jax.twin.secrets import in_short
 
 from .plan import read_plan
 
@@ -44,33 +45,49 @@ def run_twin(
                 console.print(text, soft_wrap=True)
 
         with contextlib.ExitStack() as opened:
-            twins = {}
+            twins, broken = {}, {}
             for name in plan.reactors:
-                twins[name] = plan.twin(
-                    name, allow_write=allow_write, patience_s=patience_s, say=say
-                )
-                opened.enter_context(twins[name])
+                try:
+                    twin = plan.twin(name, allow_write=allow_write, patience_s=patience_s, say=say)
+                except PerfusioError as error:
+                    broken[name] = error  # the others go on
+                    continue
+                twins[name] = opened.enter_context(twin)
+            if not twins:
+                raise next(iter(broken.values()))
+            for name, error in broken.items():
+                console.print(f"{name}: not started: {in_short(error)}", soft_wrap=True)
             if not any(twin.allow_write for twin in twins.values()):
                 console.print("advising only: set-points are not written (--allow-write writes)")
-            asyncio.run(_until_stopped(twins, days, console))
+            bad = asyncio.run(_until_stopped(twins, days, console))
+            if broken or bad:
+                n = len(plan.reactors)
+                raise ConnectorError(f"{len(broken) + bad} of {n} reactors did not get to the end.")
     console.print(f"records: {plan.folder}")
 
 
-async def _until_stopped(twins: Mapping[str, DigitalTwin], days: int | None, console: Any) -> None:
+async def _until_stopped(twins: Mapping[str, DigitalTwin], days: int | None, console: Any) -> int:
+    """Run to the end or to a signal; how many reactors of several failed."""
     loop = asyncio.get_running_loop()
+    first = next(iter(twins.values()))
+    fleet = None
+    if len(twins) > 1:
+        loops = {name: twin.loop for name, twin in twins.items()}
+        fleet = Fleet(loops, runtime=first.runtime, say=console.print)
 
     def ask() -> None:
         console.print("stopping: nothing more is written")
-        for twin in twins.values():
-            twin.stop()
+        if fleet is not None:
+            fleet.stop()
+        first.stop()
 
     for name in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(name, ask)
     try:
-        if len(twins) == 1:
-            await next(iter(twins.values())).run(days)
-        else:
-            await _run_several(twins, days, console)
+        if fleet is None:
+            await first.run(days)
+            return 0
+        return await _run_several(fleet, twins, days, console)
     finally:
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(name)
@@ -81,15 +98,12 @@ async def _until_stopped(twins: Mapping[str, DigitalTwin], days: int | None, con
                     await close()
 
 
-async def _run_several(twins: Mapping[str, DigitalTwin], days: int | None, console: Any) -> None:
-    first = next(iter(twins.values()))
-    fleet = Fleet(
-        {name: twin.loop for name, twin in twins.items()}, runtime=first.runtime, say=console.print
-    )
-    total = first.config.duration_days if days is None else days
-    fates = await fleet.run(total)
+async def _run_several(
+    fleet: Fleet, twins: Mapping[str, DigitalTwin], days: int | None, console: Any
+) -> int:
+    total = next(iter(twins.values())).config.duration_days if days is None else days
+    fates = await fleet.run(total, first_day=lambda name: twins[name].first_day())
     for name, fate in fates.items():
-        console.print(f"{name}: {fate.ending}{'; ' + fate.reason if fate.reason else ''}")
-    bad = [f for f in fates.values() if f.ending not in ("completed", "stopped")]
-    if bad:
-        raise ConnectorError(f"{len(bad)} of {len(fates)} reactors did not come to their end.")
+        reason = f"; {fate.reason}" if fate.reason else ""
+        console.print(f"{name}: {fate.ending}{reason}", soft_wrap=True)
+    return sum(fate.ending not in ("completed", "stopped") for fate in fates.values())

@@ -178,6 +178,7 @@ class DigitalTwin:
             say=self._say,
         )
         self.archive = connector if archive is None and is_archive(connector) else archive
+        self._is_running = False
         self.timings: list[dict[str, float]] = []
         """Seconds each part of each cycle took."""
         self.log_dir = Path.cwd() if log_dir is None else Path(log_dir)
@@ -255,11 +256,15 @@ class DigitalTwin:
                 that this ends the run.
         """
         total = self.config.duration_days if n_days is None else int(n_days)
-        first = await self._first_day()
-        if self.loop.days_done(first) >= total:
-            self._say(f"all {total} days, from day {first} on, are done already")
-        interval = 0.0 if interval_seconds is None else float(interval_seconds)
-        await self.loop.run(total, first_day=first, interval_seconds=interval)
+        self._is_running = True
+        try:
+            first = await self.first_day()
+            if self.loop.days_done(first) >= total:
+                self._say(f"all {total} days, from day {first} on, are done already")
+            interval = 0.0 if interval_seconds is None else float(interval_seconds)
+            await self.loop.run(total, first_day=first, interval_seconds=interval)
+        finally:
+            self._is_running = False
 
     def run_sync(self, n_days: int | None = None, interval_seconds: float = 0.0) -> None:
         """`run`, blocking."""
@@ -285,9 +290,29 @@ class DigitalTwin:
             self.timings.append({"day": float(day), **result.timings})
         return _as_dict(result)
 
+    async def first_day(self) -> int:
+        """First day of the run: that of the journal, else of the source, else inoculation."""
+        samples = self.journal.samples(self.reactor_id)
+        days = [int(s.day) for s in samples[:1]] + [
+            int(d) for d in self.journal.cycles(self.reactor_id)
+        ]
+        if days:
+            return min(days)
+        lister = getattr(self.connector, "days_available", None)
+        if lister is None:
+            return 0
+        try:
+            async with asyncio.timeout(self.settings.call_timeout_s):
+                there = await lister()
+        except DataError:
+            raise
+        except (ConnectorError, TimeoutError, OSError):
+            return 0
+        return int(min(there)) if there else 0
+
     def stop(self) -> None:
         """Ask a running `run` to end; from now on nothing is written."""
-        if self.loop.scheduler is not None:
+        if self._is_running:
             self.loop.stop()
 
     def disarm(self, reason: str, user: str = "system") -> None:
@@ -335,26 +360,6 @@ class DigitalTwin:
         return [{"day": s.day, **s.values} for s in self.journal.samples(self.reactor_id)]
 
     # ---------------------------------------------------------------- helpers
-
-    async def _first_day(self) -> int:
-        """First day of the run: that of the journal, else of the source, else inoculation."""
-        samples = self.journal.samples(self.reactor_id)
-        days = [int(s.day) for s in samples[:1]] + [
-            int(d) for d in self.journal.cycles(self.reactor_id)
-        ]
-        if days:
-            return min(days)
-        lister = getattr(self.connector, "days_available", None)
-        if lister is None:
-            return 0
-        try:
-            async with asyncio.timeout(self.settings.call_timeout_s):
-                there = await lister()
-        except DataError:
-            raise
-        except (ConnectorError, TimeoutError, OSError):
-            return 0
-        return int(min(there)) if there else 0
 
     def _default_policy(self) -> BEDPolicy:
         change = {

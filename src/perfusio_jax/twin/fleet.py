@@ -5,7 +5,7 @@ neither wait for it nor hear of it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,9 @@ from .secrets import in_short
 
 PAUSES_S: Final = (1.0, 15.0, 60.0, 300.0)
 """Waits [s] before a loop that failed is started again."""
+
+LOOK_S: Final = 0.5
+"""How often [s] a pause looks whether a stop was asked for."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,17 @@ class Fleet:
         self._is_stopping = False
 
     async def run(
-        self, n_days: int, *, first_day: int = 0, interval_seconds: float = 0.0
+        self,
+        n_days: int,
+        *,
+        first_day: int | Callable[[str], Awaitable[int]] = 0,
+        interval_seconds: float = 0.0,
     ) -> dict[str, Fate]:
         """Run all of them until each has come to an end.
 
         Args:
             n_days: Culture days in all.
-            first_day: Number of the first.
+            first_day: Number of the first; or what says it of a reactor, asked at each start.
             interval_seconds: Least real time between two cycles [s].
 
         Returns:
@@ -88,10 +95,23 @@ class Fleet:
         for loop in self.loops.values():
             loop.stop()
 
-    async def _guard(self, name: str, loop: ReactorLoop, work: tuple[int, int, float]) -> Fate:
-        n_days, first_day, interval = work
+    async def _pause(self, seconds: float) -> None:
+        end = self._rt.monotonic() + seconds
+        while not self._is_stopping and (left := end - self._rt.monotonic()) > 0.0:
+            await self._rt.sleep(min(left, LOOK_S))
+
+    async def _guard(
+        self,
+        name: str,
+        loop: ReactorLoop,
+        work: tuple[int, int | Callable[[str], Awaitable[int]], float],
+    ) -> Fate:
+        n_days, first, interval = work
         for tries in range(len(PAUSES_S) + 1):
             try:
+                first_day = await first(name) if callable(first) else first
+                if self._is_stopping:
+                    return Fate(name, "stopped", "before it began", tries)
                 await loop.run(n_days, first_day=first_day, interval_seconds=interval)
             except NotReady as error:
                 return Fate(name, "missed", in_short(error), tries)
@@ -105,7 +125,7 @@ class Fleet:
                 loop.desk.tell([event("session", "loop", note, day, severity="critical")], day)
                 if self._is_stopping or tries == len(PAUSES_S):
                     return Fate(name, "failed", trouble, tries)
-                await self._rt.sleep(PAUSES_S[tries])
+                await self._pause(PAUSES_S[tries])
             else:
                 is_stopped = self._is_stopping or loop.attendant.was_stopped
                 return Fate(name, "stopped" if is_stopped else "completed", "", tries)
