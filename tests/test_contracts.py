@@ -50,6 +50,7 @@ SHELL = {
     "twin.reader",
     "twin.runtime",
     "twin.writer",
+    "twin.mirror",
     "twin.thinker",
     "viz.dashboard",
     "simulator.cho_perfusion",

@@ -33,7 +33,7 @@ from perfusio_jax.twin.runtime import system_runtime
 from tests.connectors.opcua_rigs import connect, smooth
 from tests.faults.proxy import Proxy
 from tests.faults.thinking import LightBrain
-from tests.faults.world import LIMITS
+from tests.faults.world import LIMITS, read_log
 
 SENSOR_FAULTS = (
     "BadQuality",
@@ -59,6 +59,8 @@ class Campaign:
     n_days: int
     seconds_per_day: float
     seed: int
+    kinds: tuple[str, ...] = (*SENSOR_FAULTS, *LINE_FAULTS, *SERVER_FAULTS)
+    most_faults: int = 1000
     faults: Counter = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
@@ -115,8 +117,8 @@ class Campaign:
     async def trouble(self, proxy: Proxy) -> None:
         """One fault on each culture day, drawn at random, for ever."""
         async with asyncio.TaskGroup() as later:
-            while True:
-                kind = self.draw.choice((*SENSOR_FAULTS, *LINE_FAULTS, *SERVER_FAULTS))
+            for _ in range(self.most_faults):
+                kind = self.draw.choice(self.kinds)
                 wait = self.draw.uniform(0.1, 0.6) * self.seconds_per_day
                 length = self.draw.uniform(0.1, 0.4) * self.seconds_per_day
                 await asyncio.sleep(wait)
@@ -127,6 +129,7 @@ class Campaign:
                 self.faults[kind] += 1
                 lasts = length if kind in ("delay", "black hole", "freeze") else 0.0
                 await asyncio.sleep(self.seconds_per_day - wait - lasts)
+            await asyncio.Event().wait()
 
     async def spoil(self, kind: str) -> None:
         """A sensor is faulty for a day; a server that is down meanwhile forgets it."""
@@ -209,6 +212,7 @@ class Campaign:
                         patience_seconds=120.0 + 5.0 * self.seconds_per_day,
                         on_missed="hold",
                         beat_seconds=0.2,
+                        device_seconds=0.1 * self.seconds_per_day,
                         call_timeout_s=60.0,
                     ),
                     runtime=runtime,
@@ -223,7 +227,7 @@ class Campaign:
     def check(self, fates: dict[str, Any]) -> dict[str, Any]:
         say = self.problems.append
         written = json.loads(self.state.read_text())["rack"]["written"]
-        stored = unusable = 0
+        stored = unusable = resets = 0
         for vessel, reactor_id in enumerate(self.ids):
             if fates[reactor_id].ending != "completed":
                 say(f"{reactor_id} ended {fates[reactor_id]}")
@@ -231,6 +235,10 @@ class Campaign:
             report = verify_audit(folder)
             if not report.ok:
                 say(f"{reactor_id}: {report}")
+            kinds = Counter(r["event_type"] for r in read_log(folder))
+            resets += kinds["DEVICE_RESET"]
+            if kinds["OPERATOR_OVERRIDE"]:
+                say(f"{reactor_id}: a device that forgot is taken for an operator")
             with contextlib.closing(sqlite3.connect(folder / JOURNAL_NAME)) as db:
                 samples = db.execute("SELECT day, revision, payload FROM samples").fetchall()
                 standing = db.execute(
@@ -257,7 +265,8 @@ class Campaign:
                     elif value != true and not (name in SPOILED and value <= earlier):
                         say(f"{reactor_id}, day {day}: {name} is {value}, not {true}")
         self.check_writes(written)
-        return {"stored": stored, "writes": len(written), "unusable": unusable}
+        figures = {"stored": stored, "writes": len(written), "unusable": unusable}
+        return {**figures, "resets": resets}
 
     def check_writes(self, written: list) -> None:
         """What reached the device: inside the limits, and no step larger than allowed."""

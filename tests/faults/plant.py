@@ -6,13 +6,15 @@ import math
 import random
 from collections.abc import Callable
 
-from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConnectorError, DataError
+from perfusio_jax._core import STATE_ORDER, ConnectorError, DataError
 from perfusio_jax.connectors.base import (
     BioreactorConnectorBase,
     Reading,
     SampleNotReady,
     SampleRecord,
 )
+
+from .virtual_time import EPOCH
 
 START = {
     "perfusion_rate": 1.0,
@@ -88,10 +90,10 @@ class Plant(BioreactorConnectorBase):
         self.writes: list[tuple[float, dict[str, float]]] = []
         self.last_read: dict[str, float] | None = None
         self.reads_since_write = 1
-        self.edited: set[str] = set()
         self.delayed: list[tuple[float, dict[str, float]]] = []
         self.clock_wrong_s = 0.0
         self.served: dict[int, list[dict[str, float | None]]] = {}
+        self.started_s = 0.0
         self._truth: dict[int, dict[str, float]] = {}
         self._done: set[tuple[str, int]] = set()
 
@@ -126,6 +128,9 @@ class Plant(BioreactorConnectorBase):
 
     async def read_record(self, day: int) -> SampleRecord:
         fault, now = self.fault("sample", day), self._time()
+        self._settle_device()
+        if self._is_dark():
+            raise ConnectorError("the line is dead")
         if now < self._due(day):
             raise SampleNotReady(f"day {day} is not there")
         if fault in ("error", "hang") and ("sample", day) not in self._done:
@@ -176,21 +181,28 @@ class Plant(BioreactorConnectorBase):
         for _, setpoints in due:
             self.device.update(setpoints)
         fault = self.fault("device")
-        if fault and ("device", self.day) not in self._done:
+        hour = float(self.plan.get(("hour", self.day), "0"))
+        is_due = self._time() >= 24.0 * self.day + hour
+        if fault and is_due and ("device", self.day) not in self._done:
             self._done.add(("device", self.day))
-            if fault == "edit":
-                self.device["temperature"] = 36.3
-                self.edited.add("temperature")
-            elif fault == "restart":
+            if fault == "by_hand":
                 self.device = dict(START)
-                self.edited.update(CONTROL_NAMES)
+            elif fault == "reboot":
+                self.started_s = self._time() * 3600.0
+            elif fault == "edit":
+                self.device["temperature"] = 36.3
+            elif fault in ("restart", "power_cut", "restart_and_edit"):
+                self.device = dict(START)
+                if fault == "restart_and_edit":
+                    self.device["temperature"] = 36.3
+                self.started_s = self._time() * 3600.0
             elif fault == "clock":
                 self.clock_wrong_s = 900.0
 
     async def read_back(self) -> dict[str, Reading]:
         self._settle_device()
         fault = self.fault("read_back")
-        if fault == "error":
+        if fault == "error" or self._is_dark():
             raise ConnectorError("no read-back: opc.tcp://user:hunter2@rack:4840")
         if fault == "hang":
             await asyncio.sleep(1e6)
@@ -204,6 +216,20 @@ class Plant(BioreactorConnectorBase):
         elif fault == "gaps":
             found["agitation"] = Reading(950.0, "uncertain")
         return found
+
+    def _is_dark(self) -> bool:
+        """One failed call tells of a power cut; the device says nothing of its start then."""
+        is_cut = self.fault("device") == "power_cut" and ("device", self.day) in self._done
+        if not is_cut or ("dark", self.day) in self._done:
+            return False
+        self._done.add(("dark", self.day))
+        return True
+
+    async def read_start(self) -> dt.datetime | None:
+        if "power_cut" in self.plan.values():
+            return None
+        self._settle_device()
+        return EPOCH + dt.timedelta(seconds=self.started_s)
 
     async def read_clock(self) -> dt.datetime | None:
         if self.fault("clock") == "silent":

@@ -51,7 +51,7 @@ def test_a_crash_at_every_single_step_of_a_day_loses_and_doubles_nothing(fault):
         *(("sample", f) for f in SAMPLE_FAULTS),
         *(("write", f) for f in WRITE_FAULTS),
         *(("brain", f) for f in BRAIN_FAULTS),
-        *(("device", f) for f in ("edit", "restart", "clock")),
+        *(("device", f) for f in ("edit", "restart", "power_cut", "clock")),
         *(("jump", f) for f in ("dst", "back")),
         *(("records", f) for f in ("locked", "full")),
     ],

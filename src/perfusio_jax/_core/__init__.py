@@ -8,6 +8,7 @@ from perfusio_jax._core.errors import GateError as GateError
 from perfusio_jax._core.errors import PerfusioError as PerfusioError
 from perfusio_jax._core.errors import PrecisionError as PrecisionError
 from perfusio_jax._core.errors import RunLockedError as RunLockedError
+from perfusio_jax._core.errors import SampleNotReady as SampleNotReady
 from perfusio_jax._core.errors import SimulationError as SimulationError
 from perfusio_jax._core.errors import StopRun as StopRun
 from perfusio_jax._core.errors import UnitError as UnitError

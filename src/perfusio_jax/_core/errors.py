@@ -32,6 +32,10 @@ class ConnectorError(PerfusioError, RuntimeError):
     """The outside world did not answer, or not in the agreed form."""
 
 
+class SampleNotReady(ConnectorError):
+    """The sample asked for is not there *yet*: ask again later."""
+
+
 class RunLockedError(ConnectorError):
     """A run folder is in use by another live process."""
 

@@ -10,6 +10,7 @@ One protocol for files, databases, control systems and virtual vessels:
 | `read_history`, `days_available` | what is there |
 | `read_tags` | online tags now, between the daily samples |
 | `read_clock` | what time the source says it is |
+| `read_start` | when the device started, to tell a restart from an operator |
 | `write_setpoints` | hands set-points over; checked before anything leaves |
 | `read_setpoints`, `read_back` | set-points in force, bare or with quality and time |
 | `close`, `async with` | lets go |
@@ -21,18 +22,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, ClassVar, Final, Literal, Self, get_args
 
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConnectorError, DataError
+from perfusio_jax._core import SampleNotReady as SampleNotReady
 
 Quality = Literal["good", "uncertain", "bad", "missing"]
 """Whether a value can be used; "bad": there is one and it cannot; "missing": there is none."""
 
 QUALITIES: Final[tuple[Quality, ...]] = get_args(Quality)
-
-
-class SampleNotReady(ConnectorError):
-    """The sample asked for is not there *yet*: ask again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +155,9 @@ class BioreactorConnectorBase(ABC):
     `is_alive` is False or the next call opens anew; closing twice does nothing.
     """
 
+    keeps_setpoints: ClassVar[bool] = False
+    """Whether set-points outlive everything and only people change them, as in a database."""
+
     @abstractmethod
     async def is_alive(self) -> bool:
         """Whether the source of samples can be reached now. Never raises."""
@@ -240,6 +241,16 @@ class BioreactorConnectorBase(ABC):
 
     async def read_clock(self) -> dt.datetime | None:
         """What time it is for the source, with a zone; `None` where it has no clock.
+
+        Raises:
+            ConnectorError: If the source cannot be reached.
+        """
+        return None
+
+    async def read_start(self) -> dt.datetime | None:
+        """When the device started last, with a zone; `None` where it does not say.
+
+        A device that restarts may come back with set-points of its own.
 
         Raises:
             ConnectorError: If the source cannot be reached.

@@ -74,6 +74,8 @@ class FilesystemStore(BioreactorConnectorBase):
         >>> store = FilesystemStore(Path("data/run01.csv"))
     """
 
+    keeps_setpoints = True
+
     def __init__(
         self,
         source_path: Path | str,

@@ -47,6 +47,7 @@ from perfusio_jax.connectors.opcua_values import (
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
 
 _STATE: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State)
+_START: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_StartTime)
 
 
 class OPCUAConnector(BioreactorConnectorBase):
@@ -316,6 +317,22 @@ class OPCUAConnector(BioreactorConnectorBase):
             if not isinstance(now, dt.datetime):
                 raise ConnectorError(f"{self.url} does not say what time it is.")
             return aware(now)
+
+        return await self._link.run(look)
+
+    async def read_start(self) -> dt.datetime | None:
+        """When the server started.
+
+        Raises:
+            ConnectorError: If it cannot be reached.
+        """
+        if self._replay is not None:
+            return None
+
+        async def look(session: Session) -> dt.datetime | None:
+            (value,) = await session.read([_START])
+            found = plain(value)
+            return aware(found) if isinstance(found, dt.datetime) else None
 
         return await self._link.run(look)
 

@@ -60,6 +60,8 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         'duplicate'
     """
 
+    keeps_setpoints = True
+
     def __init__(
         self,
         db_url: str,

@@ -10,12 +10,13 @@ from .attendant import Attendant
 from .audit import AuditLogger
 from .brain import Proposal, Situation
 from .desk import AlarmDesk, event
+from .device_watch import DeviceWatch
 from .gate import GateVerdict
 from .records_file import RunRecords
 from .runtime import Runtime
 from .session import Session
 from .settings import LoopSettings
-from .writer import Basis, ReadBack, SetpointWriter
+from .writer import Basis, SetpointWriter
 
 
 class Actor:
@@ -23,6 +24,7 @@ class Actor:
 
     Args:
         writer: The way to the device.
+        watch: Sees what others moved.
         attendant: Commands, approvals, clocks.
         desk: Alarms.
         records: Journal.
@@ -36,6 +38,7 @@ class Actor:
     def __init__(
         self,
         writer: SetpointWriter,
+        watch: DeviceWatch,
         attendant: Attendant,
         desk: AlarmDesk,
         records: RunRecords,
@@ -46,7 +49,8 @@ class Actor:
         runtime: Runtime,
         say: Callable[[str], None],
     ) -> None:
-        self.writer, self.attendant, self.desk = writer, attendant, desk
+        self.writer, self.watch = writer, watch
+        self.attendant, self.desk = attendant, desk
         self.records, self.audit, self.session = records, audit, session
         self.settings = settings
         self._rt = runtime
@@ -76,7 +80,7 @@ class Actor:
             if not is_settled:
                 is_settled = await self.writer.settle(day)
             read_back = await self.writer.read_back(day)
-            await self.note_edits(day, read_back)
+            await self.watch.note_edits(day, read_back)
             verdict = self.writer.judge(
                 proposal.setpoints, basis, read_back, is_approved=is_approved
             )
@@ -165,29 +169,6 @@ class Actor:
         is_given = await self.attendant.approval(number, basis.day)
         self.attendant.enter("writing")
         return is_given
-
-    async def note_edits(self, day: int, read_back: ReadBack) -> None:
-        """Write down what an operator has moved; it is left alone until the session is armed."""
-        edited = self.session.edits(read_back) - self.session.overridden
-        if not edited:
-            return
-        names = sorted(edited)
-        reactor = self.settings.reactor_id
-        await self._log(
-            "OPERATOR_OVERRIDE",
-            {"controls": names},
-            day=day,
-            user="operator",
-            old={n: self.session.plan.get(n) for n in names},
-            new={n: read_back[n] for n in names},
-            reason="the device holds what this program did not write",
-        )
-        await self._rt.offload(
-            lambda: self.records.keep(
-                reactor, "override", actor="operator", payload={"controls": names}
-            )
-        )
-        self.session.overridden |= edited
 
     async def _log(self, kind: str, payload: Mapping[str, Any], **more: Any) -> None:
         await self._rt.offload(lambda: self.audit.log(kind, payload, **more))

@@ -32,6 +32,7 @@ from .audit import AuditLogger
 from .brain import Brain, Lesson, Proposal, Situation
 from .checks import expectations
 from .desk import AlarmDesk, event
+from .device_watch import DeviceWatch
 from .entries import JournalError, Stage
 from .gate import GateLimits, GateVerdict
 from .mirror import AuditArchive, AuditMirror
@@ -135,8 +136,19 @@ class ReactorLoop:
         self.thinker = Thinker(
             brain, audit, self.desk, runtime=runtime, timeout_s=settings.compute_timeout_s
         )
+        self.watch = DeviceWatch(
+            self.writer,
+            self.attendant,
+            self.desk,
+            records,
+            audit,
+            self.session,
+            settings,
+            runtime,
+        )
         self.actor = Actor(
             self.writer,
+            self.watch,
             self.attendant,
             self.desk,
             records,
@@ -348,7 +360,7 @@ class ReactorLoop:
         self._say(f"day {day}: waiting for the sample")
         self.attendant.enter("waiting")
         try:
-            record = await self.reader.wait(day)
+            record = await self.reader.wait(day, lambda: self._look_at_device(day))
         except NotReady:
             if self.settings.on_missed == "end":
                 raise
@@ -357,7 +369,7 @@ class ReactorLoop:
             return CycleResult(day, "stopped")
         self.attendant.enter("reading")
         read_back = await self.writer.read_back(day)
-        await self.actor.note_edits(day, read_back)
+        await self.watch.note_edits(day, read_back)
         late = await self.reader.look_back(day)
         if late:
             self._say(f"day {day}: samples of days {late} came late or were corrected")
@@ -385,6 +397,8 @@ class ReactorLoop:
             day, float(record["time_h"]), age, record["quality"], tuple(record["implausible"])
         )
         verdict, outcome = await self.actor.act(basis, proposal, trouble, is_settled, situation)
+        if self.session.reset and outcome in ("written", "fallback", "hold"):
+            await self.watch.restore(basis)
         mark("write")
         if outcome == "stopped":
             return CycleResult(day, outcome, record, proposal, verdict)
@@ -394,6 +408,14 @@ class ReactorLoop:
         self._say(f"day {day}: {_in_words(proposal.setpoints, verdict)}")
         self.attendant.enter("idle")
         return CycleResult(day, outcome, record, proposal, verdict, tuple(alarms), lesson, marks)
+
+    async def _look_at_device(self, day: int) -> None:
+        """While a sample is waited for: whether the device forgot what it was told."""
+        samples = await self._rt.offload(lambda: self.records.samples(self.settings.reactor_id))
+        last = samples[-1].values if samples else None
+        self.attendant.enter("reading")
+        await self.watch.look(day, last, self.reader.culture_hours(self._rt.now()))
+        self.attendant.enter("waiting")
 
     def _is_over(self, day: int) -> bool:
         """Whether a day is closed; one whose write is done and nothing else left is closed now."""
@@ -408,7 +430,7 @@ class ReactorLoop:
     async def _blind(self, day: int, is_settled: bool) -> CycleResult:
         """A day without a sample: hold, and after a time the fallback recipe, or disarm."""
         read_back = await self.writer.read_back(day)
-        await self.actor.note_edits(day, read_back)
+        await self.watch.note_edits(day, read_back)
         note = f"day {day} has no sample"
         await self.desk.raise_one(event("quality", "sample", note, day))
         basis = Basis(day, HOURS_PER_DAY * day, None, "missing", (note,))

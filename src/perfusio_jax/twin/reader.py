@@ -11,6 +11,7 @@ from perfusio_jax._core import (
     ConnectorError,
     DataError,
     PerfusioError,
+    SampleNotReady,
 )
 
 from .audit import AuditLogger
@@ -69,8 +70,14 @@ class SampleReader:
         self._pause = pause
         self._origin: dt.datetime | None = None  # wall clock at culture time 0
 
-    async def wait(self, day: int) -> dict[str, Any] | None:
+    async def wait(
+        self, day: int, beside: Callable[[], Awaitable[None]] | None = None
+    ) -> dict[str, Any] | None:
         """The sample of a day as plain data, polled for until it is there.
+
+        Args:
+            day: Culture day [d].
+            beside: Done after each look at a source that answers and has no sample yet.
 
         Returns:
             The sample; `None` if a stop was asked for meanwhile.
@@ -89,7 +96,12 @@ class SampleReader:
                 if self._settings.on_missed == "end":
                     raise
                 found = in_short(error)
+            except SampleNotReady as error:
+                found = in_short(error)
+                if beside is not None:
+                    await beside()
             except (PerfusioError, TimeoutError, OSError) as error:
+                self._session.was_away = True
                 found = in_short(error)
             if found != trouble:
                 trouble = found

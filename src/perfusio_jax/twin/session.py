@@ -32,6 +32,16 @@ class Session:
     strays: dict[str, list[float]] = field(default_factory=dict)
     """Values sent without known effect: one that turns up later is ours, not an operator's."""
 
+    reset: dict[str, float] = field(default_factory=dict)
+    """What the device was left with by a restart, by control, until it holds the plan again."""
+    defaults: list[Mapping[str, float | None]] = field(default_factory=list)
+    """Set-points the device is known to start with: those before the first write, those after
+    each restart."""
+    started: str | None = None
+    """When the device started, as it said last."""
+    was_away: bool = True
+    """Whether the device could not be reached since it was last looked at, or nobody looked."""
+
     before: dict[str, float | None] = field(default_factory=dict)
     """Read-back before the write that is open: what it is compared with."""
 
@@ -70,10 +80,21 @@ class Session:
             names = payload.get("controls")
             if isinstance(names, (list, tuple)):
                 self.overridden |= {str(name) for name in names}
+                for name in names:
+                    self.reset.pop(str(name), None)
+        elif kind == "device_reset":
+            values, everything = payload.get("values"), payload.get("all")
+            if isinstance(values, Mapping) and isinstance(everything, Mapping):
+                self.reset.update({str(n): float(v) for n, v in values.items()})
+                self.defaults.append(dict(everything))
+        elif kind == "device_start":
+            self.started = str(payload["at"])
 
     def sampled(self, record: Mapping[str, object]) -> None:
         """Note a sample, as the journal holds it."""
-        time_h = record.get("time_h")
+        time_h, found = record.get("time_h"), record.get("read_back")
+        if not self.defaults and not self.plan and isinstance(found, Mapping):
+            self.defaults.append(dict(found))
         if record.get("quality") == "good" and not record.get("implausible"):
             if isinstance(time_h, (int, float)):
                 self.last_good_h = max(float(time_h), self.last_good_h or 0.0)
@@ -84,6 +105,7 @@ class Session:
         self.last_write_day = intent.day
         for name in intent.setpoints:
             self.strays.pop(name, None)
+            self.reset.pop(name, None)
 
     def settled(
         self, intent: Intent, verdict: Settlement, read_back: Mapping[str, float | None]
@@ -98,6 +120,7 @@ class Session:
                 self.strays.setdefault(name, []).append(value)
                 continue
             self.plan[name] = value
+            self.reset.pop(name, None)
             was = self.before.get(name)
             if was is None or operator_edits({name: was}, read_back, self.resolution):
                 self.last_write_day = intent.day  # it moved: a part of the write arrived

@@ -58,6 +58,9 @@ class LoopSettings:
     """How long the lease on the reactor holds without being renewed [s]."""
     max_writes: int = 3
     """How often a day's set-points may be sent, each time only after a read-back."""
+    device_seconds: float = 60.0
+    """Least time between two looks at whether the device restarted, while a sample is waited
+    for [s]."""
     online_seconds: float = 0.0
     """Time between two looks at online tags [s]; 0: they are not read."""
 
@@ -68,6 +71,7 @@ class LoopSettings:
             "patience_seconds",
             "look_back_days",
             "approval_seconds",
+            "device_seconds",
             "online_seconds",
         ):
             value = getattr(self, name)

@@ -81,6 +81,8 @@ class SetpointWriter:
         self._rt = runtime
         self._is_stopping = is_stopping
         self._trouble: str | None = None
+        self.keeps_setpoints = bool(getattr(connector, "keeps_setpoints", False))
+        """Whether only people change set-points, as in a file or a database."""
         self.lease: int | None = None
         """Number of the lease under which is written."""
 
@@ -114,10 +116,23 @@ class SetpointWriter:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 found = await getattr(self._connector, reader)()
         except (PerfusioError, TimeoutError, OSError) as error:
+            self._session.was_away = True
             await self._say_trouble(in_short(error), day)
             return None
         self._trouble = None
         return {n: _usable(v) for n, v in found.items()}
+
+    async def device_start(self) -> str | None:
+        """When the device started, as it says; `None` where it does not say."""
+        if not has_own(self._connector, "read_start"):
+            return None
+        try:
+            async with asyncio.timeout(self._settings.call_timeout_s):
+                found = await self._connector.read_start()
+        except (PerfusioError, TimeoutError, OSError):
+            self._session.was_away = True
+            return None
+        return None if found is None else found.isoformat()
 
     async def _say_trouble(self, trouble: str, day: int) -> None:
         if trouble != self._trouble:
@@ -172,8 +187,18 @@ class SetpointWriter:
         read_back: ReadBack,
         *,
         is_approved: bool,
+        is_restoring: bool = False,
     ) -> GateVerdict:
-        """What the gate says of set-points now."""
+        """What the gate says of set-points now.
+
+        Args:
+            setpoints: What is asked for.
+            basis: What it rests on.
+            read_back: Values in force.
+            is_approved: Whether those who must agree do.
+            is_restoring: Whether a device is given back what it forgot: its jump away from what
+                was written last is no reason to keep it there, so a whole day's step is open.
+        """
         session, settings = self._session, self._settings
         last = session.last_write_day
         age = basis.age_h
@@ -195,7 +220,9 @@ class SetpointWriter:
             armed=session.is_armed,
             operator_override=session.overridden,
             hours_since_write=(
-                HOURS_PER_DAY if last is None else HOURS_PER_DAY * max(basis.day - last, 0.0)
+                HOURS_PER_DAY
+                if last is None or is_restoring
+                else HOURS_PER_DAY * max(basis.day - last, 0.0)
             ),
             vetoes=tuple(vetoes),
             approved=is_approved,
