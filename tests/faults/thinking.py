@@ -88,6 +88,9 @@ class LightBrain:
         }
         return Proposal(setpoints, digest, forecast, STATE_ORDER)
 
+    def abandon(self) -> None:
+        return None
+
     def outlook(self, situation: Situation) -> Proposal | None:
         return None
 

@@ -1,5 +1,7 @@
 """The brain of the real twin: frozen, adaptive, and the same after a restart."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -85,45 +87,124 @@ def test_frozen_never_learns_and_gives_the_same_bytes(model, trained):
     assert 0 <= inside <= total == 4 * len(STATE_ORDER)
 
 
-def test_adaptive_promotes_what_is_no_worse_and_keeps_the_champion_otherwise(
-    model, trained, monkeypatch
-):
+def test_a_challenger_is_judged_by_what_comes_after_it_was_made(model, trained, monkeypatch):
     scores = {}
-    monkeypatch.setattr(ModelBrain, "_score", lambda self, run, m: scores.get(digest(m), 0.0))
+    monkeypatch.setattr(ModelBrain, "_score", lambda self, run, m, cut: scores.get(digest(m), 0.0))
     adaptive = brain(model, mode="adaptive", retrain_every=2)
     assert adaptive.learn(situation(2)) is None
     lesson = adaptive.learn(situation(3))
+    assert lesson is not None and lesson.is_trial and not lesson.is_promoted
+    assert adaptive.model is model and "judged by the next 3" in lesson.reason
+    assert adaptive.learn(situation(4)) is None and adaptive.learn(situation(5)) is None
+    assert adaptive.model is model and list(trained) == [3], "one on trial at a time"
+    lesson = adaptive.learn(situation(6))
     assert lesson is not None and lesson.is_promoted and adaptive.model is trained[3]
     assert (lesson.old, lesson.new) == (digest(model), digest(trained[3]))
-    assert adaptive.learn(situation(4)) is None, "every second sample"
-    worse = HybridStateSpaceModel(CHOPerfusionModel(volume_L=0.25 + 5 / 1e6), None)
-    for score in (-0.6, float("nan")):
-        scores[digest(worse)] = score
-        adaptive._learnt_rows = 4
-        lesson = adaptive.learn(situation(5))
-        assert lesson is not None and not lesson.is_promoted and "worse" in lesson.reason
-        assert adaptive.model is trained[3]
-    scores[digest(worse)] = -0.4  # within the tolerance
-    adaptive._learnt_rows = 4
-    assert adaptive.learn(situation(5)).is_promoted and adaptive.model is trained[5]
+    assert lesson.details["rows"] == 3 and lesson.details["judged_by"] == 3
+    lesson = adaptive.learn(situation(7))
+    assert lesson is not None and lesson.is_trial and lesson.new == digest(trained[7])
+
+
+@pytest.mark.parametrize(
+    ("score", "is_promoted"), [(-0.6, False), (float("nan"), False), (-0.4, True), (9.0, True)]
+)
+def test_it_is_promoted_if_it_is_no_worse(model, trained, monkeypatch, score, is_promoted):
+    worse = HybridStateSpaceModel(CHOPerfusionModel(volume_L=0.25 + 3 / 1e6), None)
+    scores = {digest(worse): score}
+    monkeypatch.setattr(ModelBrain, "_score", lambda self, run, m, cut: scores.get(digest(m), 0.0))
+    adaptive = brain(model, mode="adaptive", retrain_every=2)
+    adaptive.learn(situation(5))
+    lesson = adaptive.learn(situation(6))
+    assert lesson is not None and lesson.is_promoted is is_promoted
+    assert (adaptive.model is trained[3]) is is_promoted
+    assert ("no worse" in lesson.reason) is is_promoted
+
+
+def test_a_challenger_that_learnt_the_run_by_heart_is_not_promoted(model, trained, monkeypatch):
+    """It explains what it was made of better than anything, and what comes after not at all."""
+    by_heart = {}
+
+    def estimate(run, m, *, seed):
+        fitted = by_heart.get(digest(m), 0)
+        days = np.arange(run.n_days)
+        level = np.where(days < fitted, 50.0, -5.0) if fitted else np.zeros(run.n_days)
+        info = SimpleNamespace(log_likelihood=np.concatenate([level, [99.0]]))  # and padding
+        return None, SimpleNamespace(info=info)
+
+    monkeypatch.setattr(model_brain, "estimate", estimate)
+    adaptive = brain(model, mode="adaptive", retrain_every=1)
+    adaptive.learn(situation(3))
+    by_heart[digest(trained[3])] = 3
+    lesson = adaptive.learn(situation(6))
+    assert lesson is not None and not lesson.is_promoted and adaptive.model is model
+    assert lesson.details["challenger"] == -5.0 and lesson.details["champion"] == 0.0
+    # over all samples, those it was made of among them, it would have won
+    assert np.mean([50.0] * 3 + [-5.0] * 3) > 0.0
+    # the next one, made of six samples, has to wait for three more
+    assert [adaptive.learn(situation(n)) for n in (7, 8)] == [None, None]
+    assert adaptive.learn(situation(9)).is_promoted and adaptive.model is trained[6]
 
 
 def test_after_a_restart_it_comes_to_the_model_it_had(model, trained, monkeypatch):
     monkeypatch.setattr(
-        ModelBrain, "_score", lambda self, run, m: -float(run.n_days == 5 and m is trained.get(5))
+        ModelBrain, "_score", lambda self, run, m, cut: -float(cut == 7 and m is trained.get(7))
     )
     steady = brain(model, retrain_every=2)
-    for n in range(1, 7):
+    for n in range(1, 12):
         steady.learn(situation(n))
     restarted = brain(model, retrain_every=2)
-    restarted.learn(situation(6))
-    assert steady.model is restarted.model is trained[3]  # the one of five rows was refused
+    restarted.learn(situation(11))
+    assert steady.model is restarted.model is trained[3]  # the one of seven rows was refused
 
 
-def test_a_score_is_finite_and_prefers_the_model_that_fits(model):
+def test_a_fit_that_fails_is_not_tried_again_on_the_same_samples(model, trained, monkeypatch):
+    asked = []
+
+    def train(self, run):
+        asked.append(run.n_days)
+        if run.n_days == 4:
+            raise MemoryError("no room for the kernel")
+        return HybridStateSpaceModel(CHOPerfusionModel(volume_L=0.26), None)
+
+    monkeypatch.setattr(ModelBrain, "_trained", train)
+    monkeypatch.setattr(ModelBrain, "_score", lambda self, run, m, cut: 0.0)
+    monkeypatch.setattr(model_brain, "MIN_ROWS_FOR_GP", 4)
+    one = brain(model, retrain_every=1)
+    with pytest.raises(MemoryError):
+        one.learn(situation(4))
+    assert one.learn(situation(5)).is_trial and asked == [4, 5]
+    later = brain(model, retrain_every=1)
+    assert later.learn(situation(5)).is_trial  # made up for, its failure included
+    assert later.learn(situation(8)).is_promoted and later.model is not model
+
+
+def test_a_fit_nobody_waits_for_any_more_changes_nothing(model, trained, monkeypatch):
+    one = brain(model, retrain_every=1)
+    quick = ModelBrain._trained
+
+    def slow(self, run):
+        self.abandon()  # as the shell does when its patience ends
+        return quick(self, run)
+
+    monkeypatch.setattr(ModelBrain, "_trained", slow)
+    assert one.learn(situation(3)) is None and one.model is model
+    monkeypatch.setattr(ModelBrain, "_trained", quick)
+    assert one.learn(situation(4)).is_trial
+
+    def score(self, run, m, cut):
+        self.abandon()
+        return 0.0
+
+    monkeypatch.setattr(ModelBrain, "_score", score)
+    one.learn(situation(7))
+    assert one.model is model, "a verdict that came too late"
+
+
+def test_a_score_is_finite_and_of_the_samples_since_the_cut_off(model):
     one = brain(model)
     run = one.history(situation(6).rows)
-    assert np.isfinite(one._score(run, model))
+    scores = [one._score(run, model, cut) for cut in (0, 3, 5)]
+    assert np.all(np.isfinite(scores)) and len(set(scores)) == 3
 
 
 def test_drift_is_said_when_too_few_readings_lie_in_their_bands():

@@ -58,6 +58,8 @@ class Lesson:
     """Why it was promoted or not."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Scores, number of rows."""
+    is_trial: bool = False
+    """Whether the new model is still to be judged."""
 
 
 class Brain(Protocol):
@@ -69,6 +71,10 @@ class Brain(Protocol):
 
     def propose(self, situation: Situation) -> Proposal:
         """Recommend set-points. The same situation and model give the same bytes."""
+        ...
+
+    def abandon(self) -> None:
+        """Nobody waits for the call under way any more: it may no longer change anything."""
         ...
 
     def outlook(self, situation: Situation) -> Proposal | None:

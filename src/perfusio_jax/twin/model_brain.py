@@ -1,12 +1,14 @@
 """The brain of the real twin: a hybrid model that learns, and a policy that decides.
 
 `frozen`: the model never changes; the same history gives the same bytes. `adaptive`: every
-`retrain_every` days a challenger is trained on the run so far and replaces the champion only
-if it explains the run's last samples no worse. Both are functions of the samples alone, so
-that a restart, or a replay, comes to the same model.
+`retrain_every` days a challenger is trained on the run so far. It replaces the champion only if
+it explains the samples that come after no worse: neither model was fitted on those, so one that
+has learnt the run by heart gains nothing by it. Both are functions of the samples alone, so that
+a restart, or a replay, comes to the same model.
 """
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import jax
@@ -25,7 +27,7 @@ from perfusio_jax.hybrid import (
 )
 from perfusio_jax.states import Trajectory
 
-from .brain import Lesson, Proposal, Situation
+from .brain import Lesson, Proposal, Row, Situation
 from .step import Decision, decide, digest, estimate, forecast, history_from_records
 
 Mode = Literal["frozen", "adaptive"]
@@ -33,8 +35,8 @@ Mode = Literal["frozen", "adaptive"]
 MIN_ROWS_FOR_GP: Final = 8
 """Samples of one run before a residual process is fitted to it alone."""
 
-TRIAL_SAMPLES: Final = 5
-"""Last samples a challenger is judged by."""
+TRIAL_SAMPLES: Final = 3
+"""Samples after a challenger was made that it is judged by."""
 
 TOLERANCE: Final = 0.5
 """How much worse [nats per sample] a challenger may explain them."""
@@ -55,7 +57,7 @@ class ModelBrain:
         seed: Of all random numbers.
         volume_L: Working volume [L].
         run_id: Name of the run.
-        retrain_every: Samples between two updates.
+        retrain_every: Samples between two challengers, at least; one is on trial at a time.
         n_paths: Paths of a forecast.
         mode: "frozen" or "adaptive".
         say: Called with a line about what is going on.
@@ -80,25 +82,37 @@ class ModelBrain:
         self.retrain_every, self.n_paths, self.mode = retrain_every, n_paths, mode
         self._say = say or (lambda _: None)
         self._learnt_rows = 0
+        self._trial: tuple[HybridStateSpaceModel, int] | None = None
+        self._mutex, self._turn = threading.Lock(), 0
 
     def history(self, rows: Any) -> Trajectory:
         """The run so far as arrays."""
         return history_from_records(rows, volume_L=self.volume_L, run_id=self.run_id)
 
     def learn(self, situation: Situation) -> Lesson | None:
-        """Train a challenger, if it is time, and promote it if it is no worse.
+        """Judge the challenger if enough samples came since it was made; make one if it is time.
 
-        After a restart the updates that were due before are made up for first.
+        After a restart the steps that were taken before are made up for first.
+
+        Raises:
+            Exception: Whatever a fit can think of, if it failed at the last sample.
         """
-        n = len(situation.rows)
-        due = [k for k in range(self._learnt_rows + 1, n + 1) if self._is_due(k)]
+        n, turn = len(situation.rows), self._turn
         lesson = None
-        for k in due:
-            # An update replaces the one before it; of missed ones only the promotion chain
-            # matters, and that needs each of them.
-            lesson = self._update(situation.rows[:k])
-        self._learnt_rows = n
-        return lesson if due and due[-1] == n else None
+        while self._learnt_rows < n and turn == self._turn:
+            self._learnt_rows += 1  # a step that fails is not taken again
+            try:
+                lesson = self._step(situation.rows[: self._learnt_rows], turn)
+            except Exception:
+                if self._learnt_rows == n:
+                    raise
+                lesson = None
+        return lesson
+
+    def abandon(self) -> None:
+        """Let nothing that is still being computed change the model."""
+        with self._mutex:
+            self._turn += 1
 
     def propose(self, situation: Situation) -> Proposal:
         """Recommend set-points; see `step.decide`."""
@@ -164,31 +178,56 @@ class ModelBrain:
             return False
         return self.base_model.gp is not None or n_rows >= MIN_ROWS_FOR_GP
 
-    def _update(self, rows: Any) -> Lesson:
-        run = self.history(rows)
-        self._say(f"day {rows[-1]['day']}: updating the model")
-        champion, challenger = self.model, self._trained(run)
-        old, new = digest(champion), digest(challenger)
-        scores = {
-            "champion": self._score(run, champion),
-            "challenger": self._score(run, challenger),
-        }
-        details = {"rows": len(rows), **scores}
-        is_worse = scores["challenger"] < scores["champion"] - TOLERANCE
-        if not np.isfinite(scores["challenger"]) or is_worse:
-            why = (
-                f"the challenger explains the last {TRIAL_SAMPLES} samples worse: "
-                f"{scores['challenger']:.2f} against {scores['champion']:.2f} nats per sample"
-            )
-            return Lesson(False, old, new, why, details)
-        self.model = challenger
-        return Lesson(True, old, new, f"every {self.retrain_every} d, and no worse", details)
+    def _step(self, rows: Sequence[Row], turn: int) -> Lesson | None:
+        """What is due at one sample: a verdict, a new challenger, both or nothing."""
+        verdict = None
+        if self._trial is not None and len(rows) - self._trial[1] >= TRIAL_SAMPLES:
+            verdict = self._judge(rows, turn)
+        if self._trial is not None or not self._is_due(len(rows)):
+            return verdict
+        self._say(f"day {rows[-1]['day']}: a new model is fitted")
+        challenger = self._trained(self.history(rows))
+        with self._mutex:
+            if turn != self._turn:
+                return verdict
+            self._trial = (challenger, len(rows))
+        if verdict is not None:
+            return verdict
+        why = f"made of {len(rows)} samples; judged by the next {TRIAL_SAMPLES}"
+        old, new = digest(self.model), digest(challenger)
+        return Lesson(False, old, new, why, {"rows": len(rows)}, is_trial=True)
 
-    def _score(self, run: Trajectory, model: HybridStateSpaceModel) -> float:
-        """Mean log density [nats] of each of the last samples given those before it."""
+    def _judge(self, rows: Sequence[Row], turn: int) -> Lesson | None:
+        """Promote the challenger or drop it, by samples that came after it was made."""
+        if self._trial is None:
+            return None
+        challenger, cut_off = self._trial
+        run, champion = self.history(rows), self.model
+        scores = {
+            "champion": self._score(run, champion, cut_off),
+            "challenger": self._score(run, challenger, cut_off),
+        }
+        n_new = len(rows) - cut_off
+        details = {"rows": cut_off, "judged_by": n_new, **scores}
+        is_better = np.isfinite(scores["challenger"]) and not (
+            scores["challenger"] < scores["champion"] - TOLERANCE
+        )
+        with self._mutex:
+            if turn != self._turn:
+                return None
+            self._trial = None
+            if is_better:
+                self.model = challenger
+        says = f"{scores['challenger']:.2f} against {scores['champion']:.2f} nats per sample"
+        how = "no worse" if is_better else "worse"
+        why = f"the challenger explains {n_new} samples neither model was fitted on {how}: {says}"
+        return Lesson(bool(is_better), digest(champion), digest(challenger), why, details)
+
+    def _score(self, run: Trajectory, model: HybridStateSpaceModel, cut_off: int) -> float:
+        """Mean log density [nats] of each sample since a cut-off given those before it."""
         _, beliefs = estimate(run, model, seed=self.seed)
         info = np.asarray(beliefs.info.log_likelihood)[: run.n_days]
-        return float(np.mean(info[-TRIAL_SAMPLES:]))
+        return float(np.mean(info[cut_off:]))
 
     def _trained(self, run: Trajectory) -> HybridStateSpaceModel:
         """The model with this run's rows; without a campaign, one fitted to this run alone.

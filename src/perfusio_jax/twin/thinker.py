@@ -47,6 +47,7 @@ class Thinker:
         self._computing = asyncio.ensure_future(_as_coroutine(self._rt.offload(work)))
         done, _ = await asyncio.wait({self._computing}, timeout=self._timeout_s)
         if not done:
+            self.brain.abandon()
             self._computing.add_done_callback(_forget)
             raise TimeoutError(f"no result within {self._timeout_s:g} s")
         return self._computing.result()
@@ -65,8 +66,9 @@ class Thinker:
         if lesson is None:
             return None
         await self._desk.clear(event("drift", "update", "", day))
+        kept = "MODEL_TRIAL" if lesson.is_trial else "MODEL_KEPT"
         await self._log(
-            "MODEL_RETRAIN" if lesson.is_promoted else "MODEL_KEPT",
+            "MODEL_RETRAIN" if lesson.is_promoted else kept,
             dict(lesson.details),
             day=day,
             old=lesson.old,
