@@ -15,7 +15,6 @@ that after a kill at any instruction the journal says how far the cycle had come
 """
 
 import datetime as dt
-import json
 import math
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -32,7 +31,7 @@ from .entries import Settlement as Settlement
 from .entries import Stage as Stage
 from .entries import Stored as Stored
 from .entries import settled_as_written as settled_as_written
-from .store import JournalFile, dump, stamp
+from .store import JournalFile, dump, load, stamp
 
 
 class Journal(JournalFile):
@@ -72,7 +71,7 @@ class Journal(JournalFile):
             if row is not None and row[1] == payload:
                 return Stored.DUPLICATE
             if row is not None and not is_correction:
-                differing = ", ".join(_differences(json.loads(row[1]), json.loads(payload)))
+                differing = ", ".join(_differences(load(row[1]), load(payload)))
                 raise DataError(
                     f"Day {day:g} of reactor {reactor_id!r} is in the journal with other values "
                     f"({differing}); a later value must be declared a correction."
@@ -99,7 +98,7 @@ class Journal(JournalFile):
             "AS t WHERE t.reactor_id = s.reactor_id AND t.day = s.day AND t.id <= ?) ORDER BY day",
             (reactor_id, last, last),
         )
-        return [Sample(r[0], r[1], json.loads(r[2]), r[3], r[4]) for r in rows]
+        return [Sample(r[0], r[1], load(r[2]), r[3], r[4]) for r in rows]
 
     def last_sample(self, reactor_id: str) -> int:
         """Number of the sample stored last, corrections included; 0 before the first."""
@@ -191,7 +190,7 @@ class Journal(JournalFile):
         if not rows:
             return None
         number, reactor, on_day, payload, decided_at = rows[0]
-        return Decision(number, reactor, on_day, json.loads(payload), decided_at)
+        return Decision(number, reactor, on_day, load(payload), decided_at)
 
     def decisions(self, reactor_id: str) -> list[Decision]:
         """Standing decisions of a reactor, by day."""
@@ -200,7 +199,7 @@ class Journal(JournalFile):
             "WHERE reactor_id = ? AND superseded_by_reason IS NULL ORDER BY day",
             (reactor_id,),
         )
-        return [Decision(r[0], r[1], r[2], json.loads(r[3]), r[4]) for r in rows]
+        return [Decision(r[0], r[1], r[2], load(r[3]), r[4]) for r in rows]
 
     def supersede(self, decision_id: int, reason: str) -> None:
         """Let a decision no longer stand.
@@ -482,8 +481,8 @@ def _intent(
         decision_id=decision_id,
         reactor_id=reactor_id,
         day=day,
-        setpoints=json.loads(setpoints),
+        setpoints=load(setpoints),
         opened_at=opened_at,
         outcome=outcome,
-        result=None if result is None else json.loads(result),
+        result=None if result is None else load(result),
     )

@@ -232,8 +232,15 @@ def dump(values: Mapping[str, Any]) -> str:
 
 
 def load(text: str) -> Any:
-    """A payload as it was stored."""
-    return json.loads(text)
+    """A payload as it was stored.
+
+    Raises:
+        JournalError: If it is not what was stored: the file is damaged.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise JournalError(f"The journal holds an entry that cannot be read: {error}") from None
 
 
 def _run(db: sqlite3.Connection, script: str) -> None:
