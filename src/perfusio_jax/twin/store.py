@@ -16,6 +16,9 @@ from .entries import JournalError
 
 SCHEMA_VERSION = 2
 
+_DAMAGE = (sqlite3.Error, UnicodeDecodeError)
+"""What a file raises that is locked, full, gone or damaged."""
+
 _VERSION_1 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE samples (
@@ -175,7 +178,7 @@ class JournalFile:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             names = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             raise JournalError(f"{self.path} cannot be used as a journal: {error}") from error
         if names and "meta" not in names:
             raise JournalError(f"{self.path} is a database, but not a journal of this program.")
@@ -207,14 +210,14 @@ class JournalFile:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                     raise
-            except sqlite3.Error as error:
+            except _DAMAGE as error:
                 raise JournalError(f"The journal {self.path} failed: {error}") from error
 
     def _query(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._mutex:
             try:
                 return self._db.execute(sql, values).fetchall()
-            except sqlite3.Error as error:
+            except _DAMAGE as error:
                 raise JournalError(f"The journal {self.path} failed: {error}") from error
 
     def _now(self) -> str:
