@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from scipy import stats
 
-from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES
+from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, SimulationError
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.hybrid import (
     HybridConfig,
@@ -115,7 +115,11 @@ class ModelBrain:
             self._turn += 1
 
     def propose(self, situation: Situation) -> Proposal:
-        """Recommend set-points; see `step.decide`."""
+        """Recommend set-points; see `step.decide`.
+
+        Raises:
+            SimulationError: If what was computed is not finite: nothing follows from it.
+        """
         decision = decide(
             self.history(situation.rows),
             self.model,
@@ -125,6 +129,9 @@ class ModelBrain:
             fixed=dict(situation.fixed),
             n_paths=self.n_paths,
         )
+        trouble = not_finite(decision)
+        if trouble:
+            raise SimulationError(trouble)
         return as_proposal(decision)
 
     def outlook(self, situation: Situation) -> Proposal | None:
@@ -252,6 +259,30 @@ class ModelBrain:
         )
         self._say(f"fitted {report.details['rows']} rows of this run")
         return model
+
+
+def not_finite(decision: Decision) -> str:
+    """Why nothing follows from a decision: a sentence, empty if all of it is finite.
+
+    A model that has come to NaN lets every search end where it began, which looks like a
+    recommendation and is none.
+    """
+    for what, table in (("state", decision.state_mean), ("spread", decision.state_sd)):
+        lost = [name for name, value in table.items() if not np.isfinite(value)]
+        if lost:
+            return f"the {what} of {', '.join(lost)} is not a finite number"
+    ahead = decision.outlook.as_dict()
+    lost = [
+        name
+        for column, name in enumerate(FORECAST_SPECIES)
+        if not all(np.all(np.isfinite(ahead[k][:, column])) for k in ("mean", "q10", "q50", "q90"))
+    ]
+    if lost:
+        return f"the forecast of {', '.join(lost)} is not finite: the model cannot be solved here"
+    value = decision.policy.acqf_value
+    if not np.isfinite(value):
+        return f"no set-points with a finite value of {decision.policy.acqf_name} were found"
+    return ""
 
 
 def as_proposal(decision: Decision) -> Proposal:
