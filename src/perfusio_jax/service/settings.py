@@ -1,6 +1,6 @@
 """`twin.toml` and what may stand in it."""
 
-import math
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +54,12 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
 
 _NEEDS = {"file": ("source",), "sql": ("url", "experiment"), "opcua": ("url", "node_map")}
 """Keys each connector needs."""
+
+_ABOVE_ZERO = frozenset(
+    {"volume_L", "acceleration", "clock_tolerance_s", "call_timeout_s", "compute_timeout_s"}
+)
+_LARGEST = 1e15
+"""No number anybody means is larger; what is would not fit where numbers go."""
 
 CONFIGS = ("twin.toml", "config.toml")
 """Names of a configuration in a folder, the first one first."""
@@ -134,9 +140,14 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
     wrong = sorted(set(table) - set(_KEYS))
     if wrong:
         raise ConfigError(f"unknown keys {wrong} in [twin]; allowed are {sorted(_KEYS)}.")
+    for name, value in table.items():
+        if not _is_of_kind(name, value):
+            raise ConfigError(f"{name} in [twin] is {_shown(value)}; it must be {_KEYS[name][1]}.")
     kind = table.get("connector", "file")
     if kind not in _NEEDS:
-        raise ConfigError(f"connector in [twin] is {kind!r}; allowed are {', '.join(_NEEDS)}.")
+        raise ConfigError(
+            f"connector in [twin] is {_shown(kind)}; allowed are {', '.join(_NEEDS)}."
+        )
     for name in _NEEDS[kind]:
         if name not in table:
             raise ConfigError(f"[twin] needs {name}, {_KEYS[name][1]}.")
@@ -145,14 +156,7 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
             "archive in [twin] needs experiment, "
             f"{_KEYS['experiment'][1]}; with connector = 'sql' the copy is there already."
         )
-    for name, value in table.items():
-        kinds, says = _KEYS[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ConfigError(f"{name} in [twin] is {value!r}; it must be {says}.")
-        if isinstance(value, _NUMBER) and not isinstance(value, bool):
-            is_small = value <= 0 if name == "volume_L" else value < 0
-            if is_small or not math.isfinite(value):
-                raise ConfigError(f"{name} in [twin] is {value!r}; it must be {says}.")
+    _check_names(table)
     controls = table.get("initial_controls", {})
     unknown = [name for name in controls if name not in CONTROL_NAMES]
     if unknown:
@@ -160,6 +164,47 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
             f"initial_controls names unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}."
         )
     check_setpoints({**DEFAULT_CONTROLS, **controls}, "initial_controls")
+
+
+def _is_of_kind(name: str, value: Any) -> bool:
+    kinds, _ = _KEYS[name]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        return False
+    if isinstance(value, str):
+        return bool(value.strip()) and value.isprintable()
+    if isinstance(value, _NUMBER) and not isinstance(value, bool):
+        return (value > 0 if name in _ABOVE_ZERO else value >= 0) and value <= _LARGEST
+    return True
+
+
+def _check_names(table: Mapping[str, Any]) -> None:
+    """Names of vessels and people: text, each once, and fit to name a folder."""
+    names = table.get("reactors")
+    for name in names or ():
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]{0,63}", name):
+            raise ConfigError(
+                f"{_shown(name)} in [twin] names no vessel: its records lie in a folder of that "
+                "name, so letters, digits, '_', '-' and '.' are allowed, up to 64."
+            )
+    if names is not None and (not names or len({n.lower() for n in names}) != len(names)):
+        raise ConfigError(
+            f"reactors in [twin] is {_shown(names)}; it must name vessels, each once."
+        )
+    if not all(isinstance(role, str) and role.strip() for role in table.get("approvals", [])):
+        raise ConfigError(f"approvals in [twin] must be {_KEYS['approvals'][1]}, in quotes.")
+    for role, people in table.get("approvers", {}).items():
+        is_list = isinstance(people, list) and people
+        if not is_list or not all(isinstance(name, str) and name.strip() for name in people):
+            raise ConfigError(
+                f"approvers in [twin] has {_shown(people)} for {_shown(role)}; a list of names in "
+                "quotes is needed."
+            )
+
+
+def _shown(value: Any) -> str:
+    """A value as it was given, not longer than a line."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_setpoints(setpoints: Mapping[str, Any], where: str) -> None:
@@ -175,9 +220,9 @@ def check_setpoints(setpoints: Mapping[str, Any], where: str) -> None:
     """
     for name, value in setpoints.items():
         is_number = isinstance(value, _NUMBER) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value < 0.0:
+        if not is_number or not 0.0 <= value <= _LARGEST:
             raise ConfigError(
-                f"{where}: {name} is {value!r}; a finite number of at least 0 "
+                f"{where}: {name} is {_shown(value)}; a finite number of at least 0 "
                 f"{canonical_unit(name)} is needed."
             )
     bleed, perfusion = setpoints["bleed_rate"], setpoints["perfusion_rate"]

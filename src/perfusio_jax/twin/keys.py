@@ -132,15 +132,17 @@ def load_key(path: Path | str) -> Signer:
     path = Path(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name no file can have is a ValueError
+        why = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
-            f"The signing key {path} cannot be opened ({error.strerror}); perfusio-jax keygen "
+            f"The signing key {path} cannot be opened ({why}); perfusio-jax keygen "
             "makes one, and a link is not followed."
         ) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise ConfigError(f"The signing key {path} is not a file.")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"The signing key {path} is not a file.")
         if os.name == "posix" and status.st_mode & 0o077:
             raise ConfigError(
                 f"The signing key {path} has mode {stat.S_IMODE(status.st_mode):04o}; others may "
