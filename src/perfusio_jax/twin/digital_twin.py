@@ -5,6 +5,7 @@ are put together from plain arguments, with the files of a run folder.
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 import math
 import socket
@@ -20,6 +21,7 @@ from perfusio_jax._core import (
     ConfigError,
     ConnectorError,
     DataError,
+    PerfusioError,
 )
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace, RunConfig
@@ -35,7 +37,7 @@ from .model_brain import Mode, ModelBrain
 from .notifications import AlarmNotifier
 from .reader import NotReady as NotReady
 from .run_files import open_run
-from .runtime import system_runtime
+from .runtime import LoopThread, system_runtime
 from .settings import LoopSettings
 from .step import digest
 
@@ -179,6 +181,7 @@ class DigitalTwin:
         )
         self.archive = connector if archive is None and is_archive(connector) else archive
         self._is_running = False
+        self._blocking = LoopThread()
         self.timings: list[dict[str, float]] = []
         """Seconds each part of each cycle took."""
         self.log_dir = Path.cwd() if log_dir is None else Path(log_dir)
@@ -268,10 +271,10 @@ class DigitalTwin:
 
     def run_sync(self, n_days: int | None = None, interval_seconds: float = 0.0) -> None:
         """`run`, blocking."""
-        asyncio.run(self.run(n_days, interval_seconds))
+        self._blocking.run(self.run(n_days, interval_seconds))
 
     def step(self, day: int) -> dict[str, Any]:
-        """One day, blocking.
+        """One day, blocking; connections are kept from one call to the next.
 
         Args:
             day: Culture day [d].
@@ -279,7 +282,7 @@ class DigitalTwin:
         Returns:
             `sample`, `forecast`, `decision` and the gate's `verdict`.
         """
-        return asyncio.run(self.step_async(day))
+        return self._blocking.run(self.step_async(day))
 
     async def step_async(self, day: int) -> dict[str, Any]:
         """One day; see `step`."""
@@ -334,12 +337,24 @@ class DigitalTwin:
         self.audit.log("SESSION_ARMED", {}, user=user)
 
     def close(self) -> None:
-        """Flush the records and let go of the folder; closing twice does nothing."""
+        """Flush the records and let go of the folder; closing twice does nothing.
+
+        A connector that blocking calls (`step`, `run_sync`) have opened is closed.
+        """
         try:
+            self._blocking.close(self._let_go)
             if self._files.lock.is_held:
                 self.loop.release_lease()
         finally:
             self._files.close()
+
+    async def _let_go(self) -> None:
+        """Close what was opened by blocking calls, on the loop they ran on."""
+        close = getattr(self.connector, "close", None)
+        if close is not None:
+            with contextlib.suppress(PerfusioError, TimeoutError, OSError):
+                async with asyncio.timeout(self.settings.call_timeout_s):
+                    await close()
 
     def __enter__(self) -> "DigitalTwin":
         """Use as a context manager; closes at the end."""

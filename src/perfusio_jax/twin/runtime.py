@@ -5,7 +5,7 @@ import contextlib
 import datetime as dt
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -68,6 +68,59 @@ async def in_thread(work: Callable[[], _T]) -> _T:
 
     threading.Thread(target=run, daemon=True, name="perfusio-work").start()
     return await outcome
+
+
+class LoopThread:
+    """An event loop in a thread of its own that lives on between blocking calls.
+
+    What was opened in one call, such as a connection, is there in the next, and is kept alive in
+    between, which a loop made anew for each call would not do. Nothing is started before the
+    first call.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine on the loop and wait for its result; an interrupt cancels it."""
+        if self._loop is None:
+            self._loop = loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=loop.run_forever, daemon=True, name="perfusio-loop"
+            )
+            self._thread.start()
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """End what still runs, and the loop; closing twice, or unused, does nothing.
+
+        Args:
+            last: What is done on the loop before it ends.
+        """
+        loop, thread = self._loop, self._thread
+        self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(_end_all(last), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _end_all(last: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do the last thing, then cancel every other task of the running loop and wait for it."""
+    await last()
+    rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 def system_runtime(now: Callable[[], dt.datetime] | None = None) -> Runtime:
