@@ -46,6 +46,7 @@ def main(folder: Path) -> None:
         sampling_interval_hours=24.0,
         retrain_every=3,
         acquisition="LogEI",
+        n_mc_samples=64,
         allow_write=True,
         seed=0,
     )

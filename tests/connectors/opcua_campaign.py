@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
 import signal
 import socket
@@ -21,12 +22,13 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from asyncua import Client, ua
 
+from perfusio_jax.connectors import OPCUAConnector
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
-from perfusio_jax.twin import LoopSettings, ReactorLoop, verify_audit
+from perfusio_jax.twin import Brain, GateLimits, LoopSettings, ReactorLoop, verify_audit
 from perfusio_jax.twin.fleet import Fleet
 from perfusio_jax.twin.run_files import JOURNAL_NAME, open_run
 from perfusio_jax.twin.runtime import system_runtime
@@ -64,6 +66,10 @@ class Campaign:
     faults: Counter = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
+    rack: ClassVar[str] = "--smooth"
+    """Option of the server for its kind of rack."""
+    limits: ClassVar[GateLimits] = LIMITS
+
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
         with socket.socket() as probe:
@@ -93,13 +99,58 @@ class Campaign:
 
     # ---------------------------------------------------------------- server
 
+    @property
+    def acceleration(self) -> float:
+        """Culture time over real time."""
+        return 86400.0 / self.seconds_per_day
+
+    def environment(self) -> dict[str, str]:
+        """Of the server: one that simulates a plant compiles once, not at every start."""
+        return {
+            "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "perfusio-test-xla"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+            **os.environ,
+        }
+
+    def secured(self) -> tuple[str, ...]:
+        """Options of the server for its security."""
+        return ()
+
+    def connector(self, port: int, reactor_id: str) -> OPCUAConnector:
+        """The way to one vessel."""
+        return connect(
+            f"opc.tcp://127.0.0.1:{port}/perfusio", reactor_id, **self.patience(), **self.security()
+        )
+
+    def patience(self) -> dict[str, Any]:
+        return {
+            "acceleration": self.acceleration,
+            "sample_slack_s": None,
+            "timeout_s": max(0.25 * self.seconds_per_day, 1.0),
+            "patience_s": max(0.5 * self.seconds_per_day, 3.0),
+            "retry_delay_s": 0.1,
+        }
+
+    def security(self) -> dict[str, Any]:
+        """Arguments of a connector for its security."""
+        return {}
+
+    def brain(self, reactor_id: str) -> Brain:
+        """What decides for one vessel."""
+        return LightBrain(lambda day: "")
+
+    def true(self, vessel: int, day: int) -> dict[str, float | None]:
+        """What a vessel read on a day."""
+        return dict(smooth(vessel, day))
+
     async def start(self, *arguments: str) -> None:
         script = Path(__file__).with_name("opcua_process.py")
-        acceleration = 86400.0 / self.seconds_per_day
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(script), str(self.port), str(self.state)),
-            *("--smooth", str(self.n_reactors), "--accelerate", str(acceleration), *arguments),
+            *(sys.executable, str(script), str(self.port), str(self.state), self.rack),
+            *(str(self.n_reactors), "--accelerate", str(self.acceleration)),
+            *(*self.secured(), *arguments),
             stdout=asyncio.subprocess.PIPE,
+            env=self.environment(),
         )
         assert self.process.stdout is not None
         line = await asyncio.wait_for(self.process.stdout.readline(), 120)
@@ -165,10 +216,15 @@ class Campaign:
             await self.start(*arguments.get(kind, []))
 
     async def switch(self, vessel: str, kind: str, names: str) -> None:
-        async with Client(f"opc.tcp://127.0.0.1:{self.port}/perfusio", timeout=2) as client:
+        client = Client(f"opc.tcp://127.0.0.1:{self.port}/perfusio", timeout=2)
+        await self.admit(client)
+        async with client:
             index = await client.get_namespace_index("urn:perfusio-jax:rack")
             node = client.get_node(ua.NodeId(f"{vessel}.Faults.{kind}", index))
             await node.write_value(names)
+
+    async def admit(self, client: Client) -> None:
+        """Give a client that makes faults what the server asks for."""
 
     # ---------------------------------------------------------------- loops
 
@@ -177,15 +233,7 @@ class Campaign:
         async with contextlib.AsyncExitStack() as last:
             loops = {}
             for reactor_id in self.ids:
-                connector = connect(
-                    f"opc.tcp://127.0.0.1:{port}/perfusio",
-                    reactor_id,
-                    acceleration=86400.0 / self.seconds_per_day,
-                    sample_slack_s=None,
-                    timeout_s=max(0.25 * self.seconds_per_day, 1.0),
-                    patience_s=max(0.5 * self.seconds_per_day, 3.0),
-                    retry_delay_s=0.1,
-                )
+                connector = self.connector(port, reactor_id)
                 last.push_async_callback(connector.close)
                 files = open_run(
                     self.folder / reactor_id,
@@ -198,11 +246,11 @@ class Campaign:
                 last.callback(files.close)
                 loop = ReactorLoop(
                     connector,
-                    LightBrain(lambda day: ""),
+                    self.brain(reactor_id),
                     folder=None,
                     records=files.records,
                     audit=files.audit,
-                    limits=LIMITS,
+                    limits=self.limits,
                     settings=LoopSettings(
                         reactor_id=reactor_id,
                         run_id="campaign",
@@ -256,13 +304,13 @@ class Campaign:
             for day, _, payload in samples:
                 stored += 1
                 for name, value in json.loads(payload)["values"].items():
-                    true = smooth(vessel, int(day))[name]
-                    earlier = smooth(vessel, max(int(day) - 1, 0))[name]
-                    if value is None:
+                    true = self.true(vessel, int(day))[name]
+                    earlier = self.true(vessel, max(int(day) - 1, 0))[name]
+                    if value is None and true is not None:
                         unusable += 1
                         if name not in SPOILED:
                             say(f"{reactor_id}, day {day}: {name} is missing")
-                    elif value != true and not (name in SPOILED and value <= earlier):
+                    elif value != true and not (name in SPOILED and value == earlier):
                         say(f"{reactor_id}, day {day}: {name} is {value}, not {true}")
         self.check_writes(written)
         figures = {"stored": stored, "writes": len(written), "unusable": unusable}
@@ -278,9 +326,9 @@ class Campaign:
                 force[vessel][name] = value
                 if is_reset:
                     continue
-                if not LIMITS.lower[name] <= value <= LIMITS.upper[name]:
+                if not self.limits.lower[name] <= value <= self.limits.upper[name]:
                     self.problems.append(f"{name} {value} of vessel {vessel} is beyond its limits")
-                step = LIMITS.max_rate.get(name)
+                step = self.limits.max_rate.get(name)
                 if step is not None and abs(value - before) > step + 1e-9:
                     self.problems.append(f"{name} of vessel {vessel} went {before} to {value}")
             if force[vessel]["bleed_rate"] > force[vessel]["perfusion_rate"]:
