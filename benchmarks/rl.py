@@ -47,12 +47,14 @@ BAR = 1e-4
 N_EPISODES = 500
 
 
-def checked_episodes(plant: Any, initial: np.ndarray, n: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def checked_episodes(
+    plant: Any, initial: np.ndarray, low: np.ndarray, high: np.ndarray, n: int = 16
+) -> tuple[np.ndarray, np.ndarray]:
     """Random courses of light and their states by Radau: (n, 18, 2) and (n, 19, 5)."""
     rng = np.random.default_rng(5)
     share = 1.0 / (1.0 + np.exp(-rng.normal(1.0, 2.0, (n, 18, 2))))
     share[:2] = 0.999
-    lights = 0.01 * 1000.0**share
+    lights = low * (high / low) ** share
     field = jax.jit(lambda x, u: balances(plant, x, u))
     states = np.zeros((n, 19, 5))
     for i in range(n):
@@ -100,15 +102,15 @@ def main() -> None:
     problem = Problem(env, params, saturation(27.0))
     settings = TrainSettings(n_episodes=N_EPISODES, n_epochs=10_000)
     with console.status("running: reference episodes with Radau at 1e-10"):
-        lights, truth = checked_episodes(params.plant, np.asarray(params.initial))
+        low, high = np.asarray(params.bounds.low), np.asarray(params.bounds.high)
+        lights, truth = checked_episodes(params.plant, np.asarray(params.initial), low, high)
     gone = (truth[:, 1:, 0] < 0.01).any(axis=1).mean()
-    course = jax.jit(
-        jax.vmap(
-            lambda u: jax.lax.scan(
-                lambda x, v: (advance(params.plant, x, v),) * 2, params.initial, u
-            )[1]
-        )
-    )
+
+    def hour(x: jax.Array, light: jax.Array) -> tuple[jax.Array, jax.Array]:
+        after = advance(params.plant, x, light)
+        return after, after
+
+    course = jax.jit(jax.vmap(lambda u: jax.lax.scan(hour, params.initial, u)[1]))
     ours_error = largest(np.asarray(course(jnp.asarray(lights))), truth[:, 1:])
 
     run = eqx.filter_jit(lambda s, until: continue_training(problem, settings, s, until))
@@ -132,13 +134,19 @@ def main() -> None:
     row(f"perfusio-jax, {len(GRID)} substeps per hour", ours_error, first, ours)
     keys = {"epochs_per_s": f"{1 / ours:.2f}"}
     if not options.no_peer:
-        keys = peer(console, row, params, lights, truth, ours) | keys
+        keys = peer(console, row, problem, settings, lights, truth, ours) | keys
     console.print(table)
     print("rl: " + " ".join(f"{k}={v}" for k, v in keys.items()))
 
 
 def peer(
-    console: Console, row: Any, params: Any, lights: np.ndarray, truth: np.ndarray, ours: float
+    console: Console,
+    row: Any,
+    problem: Problem,
+    settings: TrainSettings,
+    lights: np.ndarray,
+    truth: np.ndarray,
+    ours: float,
 ) -> dict[str, str]:
     """PyTorch and CasADi at the loosest tolerance that meets the bar."""
     try:
@@ -146,6 +154,8 @@ def peer(
     except ImportError as error:
         console.print(f"{error}: pip install 'perfusio-jax[bench]'")
         return {}
+    params = problem.params
+    low, high = np.asarray(params.bounds.low), np.asarray(params.bounds.high)
     constants = {n: np.asarray(getattr(params.plant, n)).tolist() for n in PARAMETERS}
     n = lights.shape[0]
     for exponent in range(8, 21):
@@ -164,7 +174,8 @@ def peer(
         np.asarray(params.reference),
         rl_peer.make_step(N_EPISODES, constants, rtol),
         N_EPISODES,
-        0.01,
+        (low, high),
+        float(settings.learning_rate),
     )
     training.epoch()
     first = time.perf_counter() - begun

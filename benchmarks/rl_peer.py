@@ -54,35 +54,43 @@ class Policy(nn.Module):
     def forward(self, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and spread."""
         hidden = self.body(seen)
-        return self.mean(hidden), nn.functional.softplus(self.spread(hidden)) + 0.01
+        return self.mean(hidden), nn.functional.softplus(self.spread(hidden)) + 0.1
 
 
 class Training:
     """REINFORCE with normalised returns, the saturation return with all weights one."""
 
     def __init__(
-        self, initial: np.ndarray, reference: np.ndarray, step: Any, n: int, learning_rate: float
+        self,
+        initial: np.ndarray,
+        reference: np.ndarray,
+        step: Any,
+        n: int,
+        bounds: tuple[np.ndarray, np.ndarray],
+        learning_rate: float,
     ) -> None:
         self.policy = Policy()
         self.adam = torch.optim.Adam(self.policy.parameters(), lr=learning_rate)
         self.initial, self.reference, self.step, self.n = initial, reference, step, n
+        self.low, self.ratio = bounds[0], bounds[1] / bounds[0]
 
     def epoch(self) -> tuple[float, float]:
         """Draw, judge, ascend; mean return and mean error."""
         steps = self.reference.shape[0] - 1
         x = np.repeat(self.initial[:, None], self.n, axis=1)
         before, shares = np.zeros((self.n, 5)), np.zeros((self.n, 4))
-        seen, draws, worth, error = [], [], 0.0, 0.0
+        seen, draws, worth, error = [], [], np.zeros(self.n), 0.0
         for k in range(steps):
-            now = np.concatenate([x[:1] / 100.0, x[1:3] / 4.0, np.log1p(x[3:]) / 5.0]).T
-            time = np.full((self.n, 1), k / steps)
+            amino = np.log10(x[3:] / np.array([[1.7], [0.182]]) + 0.01)
+            now = np.concatenate([x[:1] / 100.0, x[1:3] / 2.0, amino]).T
+            time = np.full((self.n, 1), 2.0 * k / steps - 1.0)
             row = np.concatenate([now, shares[:, :2], before, shares[:, 2:], time], axis=1)
             observed = torch.as_tensor(row, dtype=torch.float32)
             with torch.no_grad():
                 mean, spread = self.policy(observed)
                 z = mean + spread * torch.randn_like(mean)
-            share = torch.sigmoid(z).numpy().astype(float)
-            x = np.maximum(self.step(x, (0.01 * 1000.0**share).T), 0.0)
+            share = 0.5 + 0.5 * np.sin(0.5 * z.numpy().astype(float))
+            x = np.maximum(self.step(x, (self.low * self.ratio**share).T), 0.0)
             before, shares = now, np.concatenate([share, shares[:, :2]], axis=1)
             seen.append(observed)
             draws.append(z)

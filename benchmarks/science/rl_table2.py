@@ -124,6 +124,7 @@ def main() -> None:
     """Fill the file until nothing is missing or the time is up."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop beginning after this")
     parser.add_argument("--out", type=Path, default=Path("runs/science_rl_table2.csv"))
@@ -135,8 +136,9 @@ def main() -> None:
     begun, rows = time.perf_counter(), done(options.out)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     is_new = not options.out.exists()
-    jobs = [(s, "optimum", 0) for s in SCENARIOS]
-    jobs += [(s, n, seed) for seed in range(options.seeds) for s in SCENARIOS for n in RETURNS]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    jobs = [(s, "optimum", 0) for s in SCENARIOS if 0 in seeds]
+    jobs += [(s, n, seed) for seed in seeds for s in SCENARIOS for n in RETURNS]
     with open(options.out, "a", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         if is_new:

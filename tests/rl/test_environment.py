@@ -51,10 +51,10 @@ def test_an_observation_holds_two_pairs_and_time():
     seen = ENV.observe(state)
     assert seen.shape == (ENV.n_observed,) == (15,)
     np.testing.assert_array_equal(seen[:5], ENV.features(PARAMS.initial))
-    assert np.all(seen[5:] == 0.0)
+    assert np.all(seen[5:14] == 0.0) and seen[14] == -1.0
     first, second = jnp.array([0.25, 0.5]), jnp.array([0.1, 0.9])
     after, info = ENV.step(KEY, state, first, PARAMS)
-    light = jnp.array([0.01 * 1000.0**0.25, 0.01 * 1000.0**0.5])
+    light = jnp.array([0.005 * 600.0**0.25, 0.15 * 20.0**0.5])
     np.testing.assert_allclose(info.inputs, light)
     np.testing.assert_allclose(
         after.x, advance(PARAMS.plant, PARAMS.initial, light, 1.0, grid=GRID)
@@ -64,7 +64,7 @@ def test_an_observation_holds_two_pairs_and_time():
     np.testing.assert_allclose(seen[5:7], second)
     np.testing.assert_allclose(seen[7:12], ENV.features(after.x))
     np.testing.assert_allclose(seen[12:14], first)
-    assert np.isclose(seen[14], 2 / 6)
+    assert np.isclose(seen[14], 2 * 2 / 6 - 1)
 
 
 def test_episodes_differ_only_by_what_is_uncertain():
@@ -162,7 +162,7 @@ def test_scores_by_hand():
     out = score(PARAMS, episodes._replace(tracked=tracked, inputs=inputs))
     np.testing.assert_allclose(out.error, [0.3 / 6])
     np.testing.assert_allclose(out.last, [0.05])
-    np.testing.assert_allclose(out.effort, [5.0 / 9.99])
+    np.testing.assert_allclose(out.effort, [0.5 * (5.0 / 2.995 + 5.0 / 2.85)])
     np.testing.assert_allclose(out.violations, [1 / 6])
 
 

@@ -9,10 +9,8 @@ import pytest
 from perfusio_jax._core import ConfigError
 from perfusio_jax.rl import Bounds, GaussianPolicy, log_probability, make_policy
 from perfusio_jax.rl.environment import Episode
-from perfusio_jax.rl.policy import Dense, check_bounds
+from perfusio_jax.rl.policy import Dense, check_bounds, fold
 from perfusio_jax.rl.reinforce import advantages, score_gradient
-
-UNIT = Bounds(jnp.zeros(1), jnp.ones(1))
 
 
 class Direct(eqx.Module):
@@ -28,7 +26,7 @@ class Direct(eqx.Module):
 def estimate(policy, observed, z, returns, kind):
     empty = jnp.zeros(())
     episodes = Episode(observed, z, empty, empty, empty)
-    return score_gradient(policy, episodes, advantages(returns, kind), UNIT).gain
+    return score_gradient(policy, episodes, advantages(returns, kind)).gain
 
 
 def check(groups, truth, kind):
@@ -102,17 +100,31 @@ def test_advantages_by_hand():
     assert np.all(advantages(jnp.ones(4), "normalised") == 0.0)
 
 
-@pytest.mark.parametrize("bounds", [Bounds([0.0], [10.0]), Bounds([0.01], [10.0], True)])
-def test_log_probability_is_a_density_of_the_inputs(bounds):
-    policy = make_policy(3, 1, key=jax.random.key(0))
+def test_log_probability_is_a_density_of_the_draws():
+    policy = make_policy(3, 2, key=jax.random.key(0))
     seen = jnp.array([0.2, -0.4, 0.9])
-    share = jnp.linspace(1e-5, 1.0 - 1e-5, 200_001)[:, None]
-    light = jax.vmap(bounds.inputs)(share)
-    z = jax.vmap(bounds.unbounded)(light)
+    axis = jnp.linspace(-8.0, 8.0, 401)
+    z = jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
+    density = jnp.exp(log_probability(policy, jnp.broadcast_to(seen, (401, 401, 3)), z))
+    total = np.trapezoid(np.trapezoid(np.asarray(density), axis), axis)
+    assert abs(total - 1.0) < 1e-9
+
+
+def test_draws_fold_into_the_bounds_and_come_back():
+    z = jnp.linspace(-20.0, 20.0, 2001)
+    share = fold(z)
+    assert float(share.min()) >= 0.0 and float(share.max()) <= 1.0
+    slope = jax.vmap(jax.grad(fold))(z)
+    assert np.isclose(jax.grad(fold)(0.0), jax.grad(jax.nn.sigmoid)(0.0))
+    # a logistic curve is flat beyond |z| = 10 (slope 5e-5); the fold is steep again at 2 pi
+    assert np.isclose(abs(jax.grad(fold)(2.0 * np.pi)), 0.25) and np.mean(np.abs(slope)) > 0.15
+
+
+@pytest.mark.parametrize("bounds", [Bounds([0.0], [10.0]), Bounds([0.01], [10.0], True)])
+def test_every_input_inside_the_bounds_has_a_point_of_the_line(bounds):
+    share = jnp.linspace(1e-5, 1.0 - 1e-5, 1001)[:, None]
+    z = jax.vmap(bounds.unbounded)(jax.vmap(bounds.inputs)(share))
     np.testing.assert_allclose(bounds.share(z), share, rtol=1e-9)
-    density = jnp.exp(log_probability(policy, jnp.broadcast_to(seen, (200_001, 3)), z, bounds))
-    total = np.trapezoid(np.asarray(density), np.asarray(light[:, 0]))
-    assert abs(total - 1.0) < 1e-3
 
 
 def test_the_middle_of_a_logarithmic_scale_is_the_geometric_mean():

@@ -180,7 +180,7 @@ def test_references_out_of_reach_are_refused_with_the_reachable_set():
     with pytest.raises(ConfigError, match=r"Reachable: 10\.18 b1"):
         given((10.0, 12.0))
     with pytest.raises(ConfigError, match="Widen the bounds"):
-        given((3.0, 3.0), max_light=0.02)
+        given((3.0, 3.0), max_light=(0.01, 0.2))
     with pytest.raises(ConfigError, match="finite and positive"):
         given((float("nan"), 3.0))
     with pytest.raises(ConfigError, match="lower one below"):

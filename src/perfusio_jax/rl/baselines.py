@@ -50,7 +50,7 @@ class Optimum(NamedTuple):
 
 
 def light_then_hold(
-    n_steps: int, hours: tuple[float, ...], hold: tuple[float, float] = (-1.56, 0.0)
+    n_steps: int, hours: tuple[float, ...], hold: tuple[float, float] = (-1.3, -1.9)
 ) -> Float[Array, "starts N 2"]:
     """Starts of the search: full light for some steps, then about what holds a strain."""
     starts = []

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from perfusio_jax._core import Key
 from perfusio_jax.rl.environment import EnvParams, EnvState, Episode, TrackingEnv
+from perfusio_jax.rl.policy import fold
 
 REACH: Final = 9.0
 """Controllers move between -REACH and REACH before the bijection: 1e-4 of the range."""
@@ -48,7 +49,7 @@ class PolicyController(Controller):
     ) -> tuple[Array, Any]:
         """Mean of the policy."""
         mean, _ = self.policy(env.observe(state))
-        return params.bounds.share(mean), memory
+        return fold(mean), memory
 
 
 class PID(Controller):

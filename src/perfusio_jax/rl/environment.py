@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from perfusio_jax._core import Key
-from perfusio_jax.rl.policy import Bounds
+from perfusio_jax.rl.policy import Bounds, fold
 
 
 class EnvParams(eqx.Module):
@@ -105,11 +105,11 @@ class TrackingEnv(eqx.Module):
         return EnvState(plant, x, seen, shares, jnp.zeros((), int))
 
     def observe(self, state: EnvState) -> Float[Array, " n_obs"]:
-        """Two past pairs of state and input, and time from 0 to 1.
+        """Two past pairs of state and input, and time from -1 to 1.
 
         The pairs are (x_k, u_{k-1}) and (x_{k-1}, u_{k-2}); what has not been is zero.
         """
-        time = jnp.asarray(state.step / self.n_steps, state.x.dtype)
+        time = jnp.asarray(2.0 * state.step / self.n_steps - 1.0, state.x.dtype)
         parts = [self.features(state.x), state.shares[0], state.before, state.shares[1], time[None]]
         return jnp.concatenate(parts)
 
@@ -141,7 +141,7 @@ class Episode(NamedTuple):
     observed: Float[Array, "N n_obs"]
     """What the policy saw before each step."""
     z: Float[Array, "N n_u"]
-    """Its draws before the bijection."""
+    """Its draws, before `fold`."""
     inputs: Float[Array, "N n_u"]
     """Inputs in their unit."""
     states: Float[Array, "T n_x"]
@@ -150,21 +150,25 @@ class Episode(NamedTuple):
     """Tracked quantities at k = 0 ... N."""
 
 
-def run_episode(env: TrackingEnv, params: EnvParams, policy: Any, *, key: Key) -> Episode:
+def run_episode(
+    env: TrackingEnv, params: EnvParams, policy: Any, *, key: Key, sign: ArrayLike = 1.0
+) -> Episode:
     """Let a policy act for one episode.
 
     Args:
         env: Environment.
         params: Its parameters.
-        policy: Maps an observation to mean and spread of the Gaussian before the bijection.
+        policy: Maps an observation to mean and spread of the Gaussian before `fold`.
         key: Random key of the plant, the disturbances and the policy's draws.
+        sign: Factor on the policy's draws; -1 gives the mirrored episode of the same plant.
 
     Returns:
         The episode.
     """
     plant_key, noise_key, draw_key = jax.random.split(key, 3)
     begun = env.reset(plant_key, params)
-    noise = jax.random.normal(draw_key, (env.n_steps, env.n_inputs), begun.x.dtype)
+    unit = jax.random.normal(draw_key, (env.n_steps, env.n_inputs), begun.x.dtype)
+    noise = unit * jnp.asarray(sign, begun.x.dtype)
     keys = jax.random.split(noise_key, env.n_steps)
 
     def act(state: EnvState, given: tuple[Array, Array]) -> tuple[EnvState, tuple]:
@@ -172,7 +176,7 @@ def run_episode(env: TrackingEnv, params: EnvParams, policy: Any, *, key: Key) -
         observed = env.observe(state)
         mean, spread = policy(observed)
         z = mean + spread * unit
-        after, info = env.step(step_key, state, params.bounds.share(z), params)
+        after, info = env.step(step_key, state, fold(z), params)
         return after, (observed, z, info.inputs, after.x, info.tracked)
 
     _, (observed, z, inputs, x, tracked) = jax.lax.scan(act, begun, (noise, keys))

@@ -16,10 +16,10 @@ from perfusio_jax.rl.environment import EnvParams, TrackingEnv
 from perfusio_jax.rl.policy import Bounds, check_bounds
 from perfusio_jax.simulator import initial_state, observe, sample_clones, virtual_reactor
 
-MIN_LIGHT: Final = 0.01
-"""Lower bound of both lights [W/m^2], chosen: as good as dark, a tenth of what holds a strain."""
-MAX_LIGHT: Final = 10.0
-"""Upper bound of both lights [W/m^2], chosen: about full induction."""
+MIN_LIGHT: Final = (0.005, 0.15)
+"""Lower bounds of the lights [W/m^2], chosen: as good as dark, 2e-5 of full induction each."""
+MAX_LIGHT: Final = 3.0
+"""Upper bound of both lights [W/m^2], chosen: growth within 2 % of what any light gives."""
 
 
 class ConsortiumEnv(TrackingEnv):
@@ -51,8 +51,14 @@ class ConsortiumEnv(TrackingEnv):
         )
 
     def features(self, x: Array) -> Array:
-        """Glucose and biomass by fixed units, amino acids by their logarithm."""
-        return jnp.concatenate([x[:1] / 100.0, x[1:3] / 4.0, jnp.log1p(x[3:]) / 5.0])
+        """Glucose and biomass by fixed units, amino acids by their logarithm.
+
+        Amino acids are counted in the nominal half-saturations: growth is held at a fifth of
+        one and begins at two hundred, and a policy has to tell both from none.
+        """
+        scale = jnp.asarray(consortium.PARAMETERS["amino_half_saturation"].value, x.dtype)
+        amino = jnp.log10(x[3:] / scale + 0.01)
+        return jnp.concatenate([x[:1] / 100.0, x[1:3] / 2.0, amino])
 
     def tracked(self, plant: Any, x: Array) -> Array:
         """The biomasses [g/L]."""

@@ -18,12 +18,13 @@ from typing import Any, Final, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import ConfigError, Key, Result
 from perfusio_jax.rl.environment import EnvParams, Episode, TrackingEnv, run_episode
-from perfusio_jax.rl.policy import Bounds, GaussianPolicy, log_probability, make_policy
+from perfusio_jax.rl.policy import GaussianPolicy, log_probability, make_policy
 from perfusio_jax.rl.returns import TrackingReturn
 
 ADVANTAGES: Final = ("normalised", "centred", "leave_one_out", "plain")
@@ -45,7 +46,7 @@ class TrainSettings(eqx.Module):
 
     n_episodes: int = eqx.field(static=True, default=500)
     """Episodes per epoch; the publication's number is not to be had."""
-    n_epochs: int = eqx.field(static=True, default=500)
+    n_epochs: int = eqx.field(static=True, default=800)
     """Most epochs."""
     patience: int = eqx.field(static=True, default=100)
     """Epochs without improvement after which a training ends."""
@@ -59,10 +60,16 @@ class TrainSettings(eqx.Module):
     """Nodes per hidden layer."""
     depth: int = eqx.field(static=True, default=4)
     """Hidden layers."""
-    learning_rate: Float[Array, ""] = _number(0.004)
-    """Of Adam [-]."""
-    floor: Float[Array, ""] = _number(0.01)
-    """Smallest spread of the policy [-]."""
+    is_mirrored: bool = eqx.field(static=True, default=True)
+    """Whether every second episode has the draws of the one before with the other sign: the
+    estimate keeps its mean and loses what the curvature of the return adds to its variance."""
+    learning_rate: Float[Array, ""] = _number(0.005)
+    """Of Adam, at first [-]."""
+    floor: Float[Array, ""] = _number(0.1)
+    """Smallest spread of the policy, at first [-]."""
+    decay: Float[Array, ""] = _number(0.1)
+    """Share of both left at the last epoch; they fall exponentially, and together, so that an
+    ascent moves a draw by a steady share of its spread [-]."""
     clip: Float[Array, ""] = _number(0.2)
     """How far "ppo" lets a probability move from one, as a ratio [-]."""
 
@@ -141,25 +148,23 @@ def advantages(returns: Float[Array, " E"], kind: str) -> Float[Array, " E"]:
 
 
 def score_gradient(
-    policy: GaussianPolicy, episodes: Episode, weights: Float[Array, " E"], bounds: Bounds
+    policy: GaussianPolicy, episodes: Episode, weights: Float[Array, " E"]
 ) -> GaussianPolicy:
     """Estimate of the gradient of the expected return, as a policy-shaped tree."""
 
     def objective(p: GaussianPolicy) -> Array:
-        return jnp.mean(
-            weights * jnp.sum(log_probability(p, episodes.observed, episodes.z, bounds), -1)
-        )
+        return jnp.mean(weights * jnp.sum(log_probability(p, episodes.observed, episodes.z), -1))
 
     return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
 
 
 def pathwise_gradient(
-    problem: Problem, policy: GaussianPolicy, *, n: int, key: Key
+    problem: Problem, policy: GaussianPolicy, *, n: int, key: Key, is_mirrored: bool = False
 ) -> GaussianPolicy:
     """Derivative of the mean return through policy and plant, with the draws held."""
 
     def objective(p: GaussianPolicy) -> Array:
-        return jnp.mean(draw_epoch(problem, p, n=n, key=key)[1])
+        return jnp.mean(draw_epoch(problem, p, n=n, key=key, is_mirrored=is_mirrored)[1])
 
     return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
 
@@ -178,16 +183,20 @@ def clipped_gradient(
     before: Float[Array, "E N"],
     weights: Float[Array, "E N"],
     settings: TrainSettings,
-    bounds: Bounds,
 ) -> GaussianPolicy:
     """Gradient of the clipped surrogate of Schulman et al. (2017)."""
 
     def objective(p: GaussianPolicy) -> Array:
-        ratio = jnp.exp(log_probability(p, episodes.observed, episodes.z, bounds) - before)
+        ratio = jnp.exp(log_probability(p, episodes.observed, episodes.z) - before)
         held = jnp.clip(ratio, 1.0 - settings.clip, 1.0 + settings.clip)
         return jnp.mean(jnp.sum(jnp.minimum(ratio * weights, held * weights), axis=-1))
 
     return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
+
+
+def share_left(settings: TrainSettings, epoch: Array) -> Array:
+    """Share of the first learning rate and floor that an epoch has."""
+    return settings.decay ** (epoch / settings.n_epochs)
 
 
 def ascend(
@@ -195,20 +204,20 @@ def ascend(
 ) -> tuple[GaussianPolicy, Any, Array]:
     """Policy, Adam's state and the (first) gradient's norm after an epoch's ascent."""
     adam: Any = optax.scale_by_adam()
-    bounds = problem.params.bounds
+    rate = settings.learning_rate * share_left(settings, state.epoch)
 
     def move(policy: GaussianPolicy, moments: Any, gradient: GaussianPolicy) -> tuple:
         rise, moments = adam.update(gradient, moments)
-        moved = jax.tree.map(lambda p, r: p + settings.learning_rate * r, policy, rise)
+        moved = jax.tree.map(lambda p, r: p + rate * r, policy, rise)
         return eqx.tree_at(lambda p: p.floor, moved, policy.floor), moments
 
     if settings.method == "ppo":
-        before = log_probability(state.policy, episodes.observed, episodes.z, bounds)
+        before = log_probability(state.policy, episodes.observed, episodes.z)
         weights = to_come(problem, episodes.tracked)
 
         def once(carry: tuple, _: None) -> tuple[tuple, Array]:
             policy, moments = carry
-            gradient = clipped_gradient(policy, episodes, before, weights, settings, bounds)
+            gradient = clipped_gradient(policy, episodes, before, weights, settings)
             return move(policy, moments, gradient), optax.tree.norm(gradient)
 
         first = (state.policy, state.moments)
@@ -216,20 +225,32 @@ def ascend(
         return policy, moments, norms[0]
     if settings.method == "pathwise":
         key = epoch_key(state.key, state.epoch)
-        gradient = pathwise_gradient(problem, state.policy, n=settings.n_episodes, key=key)
+        gradient = pathwise_gradient(
+            problem,
+            state.policy,
+            n=settings.n_episodes,
+            key=key,
+            is_mirrored=settings.is_mirrored,
+        )
     else:
         weights = advantages(worth, settings.advantage)
-        gradient = score_gradient(state.policy, episodes, weights, bounds)
+        gradient = score_gradient(state.policy, episodes, weights)
     policy, moments = move(state.policy, state.moments, gradient)
     return policy, moments, optax.tree.norm(gradient)
 
 
 def draw_epoch(
-    problem: Problem, policy: GaussianPolicy, *, n: int, key: Key
+    problem: Problem, policy: GaussianPolicy, *, n: int, key: Key, is_mirrored: bool = False
 ) -> tuple[Episode, Array]:
-    """Episodes of one epoch and their returns."""
-    keys = jax.random.split(key, n)
-    episodes = jax.vmap(lambda k: run_episode(problem.env, problem.params, policy, key=k))(keys)
+    """Episodes of one epoch and their returns; mirrored ones come in pairs on one plant."""
+    count = np.arange(n)
+    sign = jnp.asarray(1.0 - 2.0 * (count % 2) if is_mirrored else np.ones(n))
+    keys = jax.random.split(key, n)[count // 2 if is_mirrored else count]
+
+    def one(k: Key, s: Array) -> Episode:
+        return run_episode(problem.env, problem.params, policy, key=k, sign=s)
+
+    episodes = jax.vmap(one)(keys, sign)
     worth = jax.vmap(lambda x: problem.returns(x, problem.params.reference))(episodes.tracked)
     return episodes, worth
 
@@ -274,9 +295,15 @@ def epoch_key(key: Key, epoch: Array) -> Key:
 def one_epoch(problem: Problem, settings: TrainSettings, state: TrainState) -> TrainState:
     """Draw, judge, keep the best, ascend."""
     episodes, worth = draw_epoch(
-        problem, state.policy, n=settings.n_episodes, key=epoch_key(state.key, state.epoch)
+        problem,
+        state.policy,
+        n=settings.n_episodes,
+        key=epoch_key(state.key, state.epoch),
+        is_mirrored=settings.is_mirrored,
     )
     moved, moments, norm = ascend(problem, settings, state, episodes, worth)
+    floor = settings.floor * share_left(settings, state.epoch + 1)
+    moved = eqx.tree_at(lambda p: p.floor, moved, floor)
     mean = jnp.mean(worth)
     is_fine = jnp.isfinite(mean) & jnp.isfinite(norm)
     is_better = is_fine & (mean > state.best_return)
@@ -346,9 +373,11 @@ class Evaluation(NamedTuple):
     """k = 0 ... N."""
 
 
-def evaluate(problem: Problem, policy: Any, *, n: int, key: Key) -> Evaluation:
+def evaluate(
+    problem: Problem, policy: Any, *, n: int, key: Key, is_mirrored: bool = False
+) -> Evaluation:
     """Run a policy: its best epoch again (the same key gives the same episodes), or afresh."""
-    episodes, worth = draw_epoch(problem, policy, n=n, key=key)
+    episodes, worth = draw_epoch(problem, policy, n=n, key=key, is_mirrored=is_mirrored)
     reference = problem.params.reference[None]
     whole = jnp.mean(jnp.abs(episodes.tracked - reference) / reference, axis=(1, 2))
     return Evaluation(episodes, worth, errors(problem, episodes.tracked), whole)
@@ -357,7 +386,9 @@ def evaluate(problem: Problem, policy: Any, *, n: int, key: Key) -> Evaluation:
 def best_epoch_again(problem: Problem, settings: TrainSettings, state: TrainState) -> Evaluation:
     """The episodes of the best epoch, drawn once more with its own key."""
     key = epoch_key(state.key, state.best_epoch)
-    return evaluate(problem, state.best, n=settings.n_episodes, key=key)
+    return evaluate(
+        problem, state.best, n=settings.n_episodes, key=key, is_mirrored=settings.is_mirrored
+    )
 
 
 class MeanPolicy(eqx.Module):
