@@ -31,6 +31,7 @@ from .attendant import Attendant
 from .audit import AuditLogger
 from .brain import Brain, Lesson, Proposal, Situation
 from .checks import expectations
+from .daily_alarms import raise_alarms
 from .desk import AlarmDesk, event
 from .device_watch import DeviceWatch
 from .entries import JournalError, Stage
@@ -391,7 +392,9 @@ class ReactorLoop:
         proposal, trouble = await self.thinker.propose(situation)
         mark("decide")
         self.attendant.enter("alarms")
-        alarms = await self._alarm(day, record, proposal, trouble)
+        alarms = await raise_alarms(
+            self.desk, self.notifier, day, record=record, proposal=proposal, trouble=trouble
+        )
         self.attendant.enter("writing")
         basis = Basis(
             day, float(record["time_h"]), age, record["quality"], tuple(record["implausible"])
@@ -458,38 +461,6 @@ class ReactorLoop:
         fixed = {n: u_now[n] for n in sorted(self.session.overridden)}
         return Situation(day, rows, u_now, fixed, readings)
 
-    # ------------------------------------------------------------------ alarms
-
-    async def _alarm(
-        self, day: int, record: Mapping[str, Any], proposal: Proposal, trouble: str
-    ) -> list[AlarmEvent]:
-        quality = [
-            event("quality", f"sample {n}", text, day)
-            for n, text in enumerate([*record["implausible"], *_doubts(record)])
-        ]
-        await self.desk.update("quality", quality, day)
-        found: list[AlarmEvent] = []
-        if self.notifier is not None:
-            now = self.notifier.check_sample(record["values"], day)
-            await self.desk.update("sample", now, day)
-            ahead: list[AlarmEvent] = []
-            if proposal.forecast is not None:
-                ahead = self.notifier.check_forecast(proposal.forecast, proposal.species, day)
-                await self.desk.update("forecast", ahead, day)
-            found = [*now, *ahead]
-        decision = event("session", "decision", trouble, day)
-        if trouble:
-            await self.desk.raise_one(decision)
-        else:
-            await self.desk.clear(decision)
-        drift = proposal.explanation.get("drift")
-        warning = event("drift", "model", str(drift or ""), day)
-        if drift:
-            await self.desk.raise_one(warning)
-        elif proposal.forecast is not None:
-            await self.desk.clear(warning)
-        return [*quality, *found]
-
     async def _copies(self, day: int, proposal: Proposal, verdict: GateVerdict) -> None:
         """Recommendations and forecasts for people; a full disk here stops nothing."""
         folder, reactor = self.folder, self.settings.reactor_id
@@ -514,11 +485,6 @@ class ReactorLoop:
 def _known(read_back: ReadBack, initial: Mapping[str, float]) -> dict[str, float]:
     values = {n: read_back.get(n) for n in CONTROL_NAMES}
     return {n: float(initial[n] if v is None else v) for n, v in values.items()}
-
-
-def _doubts(record: Mapping[str, Any]) -> list[str]:
-    quality = record["quality"]
-    return [] if quality == "good" else [f'the quality of the sample is "{quality}"']
 
 
 def _in_words(wanted: Mapping[str, float], verdict: GateVerdict) -> str:

@@ -1,0 +1,63 @@
+"""The alarms of one day: what a sample, a forecast and a decision give reason for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .brain import Proposal
+from .desk import AlarmDesk, event
+from .notifications import AlarmEvent, AlarmNotifier
+
+
+async def raise_alarms(
+    desk: AlarmDesk,
+    notifier: AlarmNotifier | None,
+    day: int,
+    *,
+    record: Mapping[str, Any],
+    proposal: Proposal,
+    trouble: str,
+) -> list[AlarmEvent]:
+    """Bring the alarms about quality, limits, decision and drift up to date.
+
+    Args:
+        desk: Keeps their state and tells people.
+        notifier: Knows the limits; `None`: nothing is compared with any.
+        day: Culture day [d].
+        record: The sample, as the journal holds it.
+        proposal: What was decided, with its forecast.
+        trouble: Why nothing was decided; empty if something was.
+
+    Returns:
+        What there is reason for, of quality and limits.
+    """
+    quality = [
+        event("quality", f"sample {n}", text, day)
+        for n, text in enumerate([*record["implausible"], *_doubts(record)])
+    ]
+    await desk.update("quality", quality, day)
+    found: list[AlarmEvent] = []
+    if notifier is not None:
+        now = notifier.check_sample(record["values"], day)
+        await desk.update("sample", now, day)
+        ahead: list[AlarmEvent] = []
+        if proposal.forecast is not None:
+            ahead = notifier.check_forecast(proposal.forecast, proposal.species, day)
+            await desk.update("forecast", ahead, day)
+        found = [*now, *ahead]
+    decision = event("session", "decision", trouble, day)
+    if trouble:
+        await desk.raise_one(decision)
+    else:
+        await desk.clear(decision)
+    drift = proposal.explanation.get("drift")
+    warning = event("drift", "model", str(drift or ""), day)
+    if drift:
+        await desk.raise_one(warning)
+    elif proposal.forecast is not None:
+        await desk.clear(warning)
+    return [*quality, *found]
+
+
+def _doubts(record: Mapping[str, Any]) -> list[str]:
+    quality = record["quality"]
+    return [] if quality == "good" else [f'the quality of the sample is "{quality}"']
