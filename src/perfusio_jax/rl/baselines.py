@@ -156,10 +156,25 @@ def make_mpc(
 
 @eqx.filter_jit
 def closed_loops(
-    env: TrackingEnv, params: EnvParams, controller: Controller, keys: Array
+    env: TrackingEnv,
+    params: EnvParams,
+    controller: Controller,
+    keys: Array,
+    truth: EnvParams | None = None,
 ) -> Episode:
-    """Episodes of a controller; the same keys give every controller the same plants."""
-    return jax.vmap(lambda k: run_closed_loop(env, params, controller, key=k))(keys)
+    """Episodes of a controller; the same keys give every controller the same plants.
+
+    Args:
+        env: Environment.
+        params: What the controller knows.
+        controller: The controller.
+        keys: One per episode.
+        truth: Parameters the plants obey, where they are not the known ones.
+
+    Returns:
+        The episodes, batched.
+    """
+    return jax.vmap(lambda k: run_closed_loop(env, params, controller, key=k, truth=truth))(keys)
 
 
 class LoopScore(NamedTuple):

@@ -89,14 +89,28 @@ class PID(Controller):
 
 
 def run_closed_loop(
-    env: TrackingEnv, params: EnvParams, controller: Controller, *, key: Key
+    env: TrackingEnv,
+    params: EnvParams,
+    controller: Controller,
+    *,
+    key: Key,
+    truth: EnvParams | None = None,
 ) -> Episode:
     """One episode under a controller.
 
-    The same key gives the same plant and disturbances as `run_episode`.
+    Args:
+        env: Environment.
+        params: What the controller knows.
+        controller: The controller.
+        key: The same one gives the same plant and disturbances as `run_episode`.
+        truth: Parameters the plant obeys, where they are not the known ones.
+
+    Returns:
+        The episode.
     """
     plant_key, noise_key, draw_key = jax.random.split(key, 3)
-    begun = env.reset(plant_key, params)
+    actual = params if truth is None else truth
+    begun = env.reset(plant_key, actual)
     keys = jax.random.split(noise_key, env.n_steps)
     own = jax.random.split(draw_key, env.n_steps)
 
@@ -105,7 +119,7 @@ def run_closed_loop(
         step_key, act_key = given
         observed = env.observe(state)
         action, memory = controller.act(env, params, memory, state, key=act_key)
-        after, info = env.step(step_key, state, action, params)
+        after, info = env.step(step_key, state, action, actual)
         return (after, memory), (observed, action, info.inputs, after.x, info.tracked)
 
     first = (begun, controller.begin(env, params))

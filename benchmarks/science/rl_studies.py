@@ -1,0 +1,248 @@
+"""What learned policies are worth: `python -m benchmarks.science.rl_studies compare`.
+
+compare      Policies (both returns, PPO, gradient through the plant), PID and model-predictive
+             control on one scenario of each case: on the plant of the case, with 1, 3 and 7 % of
+             uncertainty, and on a plant nobody was trained on or told of (lights must be
+             half as strong again, amino acids decay twice as fast).
+sensitivity  The saturation return on the set-points (3.5, 3.5) with other values of what the
+             publication does not print: decay, half-saturation of glucose, bounds of the lights
+             and length of a step; beside each the optimum of that plant.
+
+One line per result goes to `runs/science_rl_<study>.csv`; started again, it goes on with what is
+missing. `--report` prints the table.
+"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import csv
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import perfusio_jax
+
+perfusio_jax.enable_x64()
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from perfusio_jax.rl import (
+    SCENARIOS,
+    Consortium,
+    Problem,
+    Scenario,
+    TrainSettings,
+    best_epoch_again,
+    build,
+    quadratic,
+    saturation,
+    train,
+)
+from perfusio_jax.rl.baselines import (
+    closed_loops,
+    find_optimum,
+    light_then_hold,
+    make_mpc,
+    score,
+    tune_pid,
+)
+from perfusio_jax.rl.controllers import PolicyController
+
+COMPARED = (3, 4, 6, 7)
+"""One scenario per case."""
+LEVELS = (0.0, 0.01, 0.03, 0.07)
+N_EPISODES = 32
+TEST_KEY = 4711
+TRAINED = {
+    "RL, saturation": (saturation(27.0), TrainSettings()),
+    "RL, quadratic": (quadratic(), TrainSettings()),
+    "PPO, saturation": (saturation(27.0), TrainSettings(method="ppo", n_episodes=100)),
+    "pathwise, saturation": (saturation(27.0), TrainSettings(method="pathwise", n_episodes=32)),
+}
+"""Return and settings; the trainings take about the same time per epoch."""
+HEADS = {
+    "compare": (
+        "scenario", "controller", "seed", "condition", "naae", "naae_sd", "last", "effort",
+        "above", "ms_per_decision", "training_s",
+    ),
+    "sensitivity": ("changed", "value", "seed", "naae", "last", "optimum", "epochs", "seconds"),
+}  # fmt: skip
+
+learn = eqx.filter_jit(train)
+
+
+def trained(scenario: Scenario, name: str, seed: int) -> tuple[PolicyController, float]:
+    """A policy for a scenario, and how long its training took [s]."""
+    begun = time.perf_counter()
+    returns, settings = TRAINED[name]
+    settings = replace(settings, n_epochs=scenario.epochs)
+    env, params = build(scenario)
+    state = learn(Problem(env, params, returns), settings, key=jax.random.key(seed))
+    policy = jax.block_until_ready(state.best)
+    return PolicyController(policy), time.perf_counter() - begun
+
+
+def conditions(scenario: Scenario) -> Iterator[tuple[str, Any]]:
+    """Names of the test conditions, and the parameters that then hold."""
+    for level in LEVELS:
+        yield f"{100 * level:g} %", build(scenario, uncertainty=level)[1]
+    plant = Consortium()
+    plant = eqx.tree_at(
+        lambda p: (p.light_half_saturation, p.degradation),
+        plant,
+        (1.5 * plant.light_half_saturation, 2.0 * plant.degradation),
+    )
+    known = build(scenario, uncertainty=0.0)[1]
+    yield "changed plant", eqx.tree_at(lambda p: p.plant, known, plant)
+
+
+def controllers(scenario: Scenario, seed: int) -> Iterator[tuple[str, Any, float]]:
+    """Name, controller, and time of training or tuning [s]."""
+    for name in TRAINED:
+        yield (name, *trained(scenario, name, seed))
+    if seed:
+        return  # the others have no luck of their own
+    env, params = build(scenario)
+    begun = time.perf_counter()
+    pid, _ = jax.block_until_ready(tune_pid(env, params, key=jax.random.key(1)))
+    yield "PID", pid, time.perf_counter() - begun
+    begun = time.perf_counter()
+    best = jax.block_until_ready(find_optimum(env, params, starts(scenario, env.n_steps)))
+    spent = time.perf_counter() - begun
+    yield "MPC", make_mpc(env, best.z), spent
+    yield "MPC, 8 scenarios", make_mpc(env, best.z, n_scenarios=8), spent
+
+
+def starts(scenario: Scenario, n_steps: int) -> Any:
+    """Where the search for an optimum begins."""
+    return light_then_hold(
+        n_steps, (0.0, 2.0, 3.0, 4.0) if scenario.start == "setpoint" else (0.0,)
+    )
+
+
+def compare(seed: int, done: set[tuple[str, ...]]) -> Iterator[list[Any]]:
+    """Every controller under every condition."""
+    for scenario in (SCENARIOS[i] for i in COMPARED):
+        env, params = build(scenario)
+        names = [*TRAINED, *(() if seed else ("PID", "MPC", "MPC, 8 scenarios"))]
+        if all((scenario.name, n, str(seed), "changed plant") in done for n in names):
+            continue
+        told = build(scenario, uncertainty=max(scenario.uncertainty, 0.07))[1]
+        for name, controller, spent in controllers(scenario, seed):
+            known = told if name == "MPC, 8 scenarios" else params
+            for condition, truth in conditions(scenario):
+                if (scenario.name, name, str(seed), condition) in done:
+                    continue
+                is_spread = bool(truth.uncertainty.initial > 0.0)
+                keys = jax.random.split(jax.random.key(TEST_KEY), N_EPISODES if is_spread else 1)
+                jax.block_until_ready(closed_loops(env, known, controller, keys, truth))
+                begun = time.perf_counter()
+                run = jax.block_until_ready(closed_loops(env, known, controller, keys, truth))
+                each = 1e3 * (time.perf_counter() - begun) / (len(keys) * env.n_steps)
+                out = score(known, run)
+                yield [
+                    scenario.name, name, seed, condition, f"{float(out.error.mean()):.4f}",
+                    f"{float(out.error.std()):.4f}", f"{float(out.last.mean()):.4f}",
+                    f"{float(out.effort.mean()):.4f}", f"{float(out.violations.mean()):.4f}",
+                    f"{each:.3f}", f"{spent:.1f}",
+                ]  # fmt: skip
+
+
+def changes() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """What is changed, to what, and how a problem is built with it."""
+    yield "nothing", "", {}
+    for value in (0.0, 0.1, 0.5, 1.0):
+        plant = eqx.tree_at(lambda p: p.degradation, Consortium(), jnp.full(2, value))
+        yield "decay [1/h]", f"{value:g}", {"plant": plant}
+    for value in (2.9e-5, 2.9e-3, 2.9e-2):
+        plant = eqx.tree_at(lambda p: p.half_saturation, Consortium(), jnp.asarray(value))
+        yield "k_s [mmol/L]", f"{value:g}", {"plant": plant}
+    for value in (1.5, 6.0, 10.0):
+        yield "most light [W/m2]", f"{value:g}", {"max_light": value}
+    for value in (0.75, 1.25):
+        yield "step [h]", f"{value:g}", {"step_h": value}
+
+
+def sensitivity(seed: int, done: set[tuple[str, ...]]) -> Iterator[list[Any]]:
+    """One training and one optimum per changed value."""
+    scenario = SCENARIOS[3]
+    for what, value, change in changes():
+        if (what, value, str(seed)) in done:
+            continue
+        begun = time.perf_counter()
+        env, params = build(scenario, **change)
+        problem = Problem(env, params, saturation(27.0))
+        settings = TrainSettings(n_epochs=scenario.epochs)
+        state = learn(problem, settings, key=jax.random.key(seed))
+        seen = best_epoch_again(problem, settings, state)
+        best = find_optimum(env, params, starts(scenario, env.n_steps))
+        reference = np.asarray(params.reference)[None]
+        gap = np.abs(np.asarray(seen.episodes.tracked) - reference) / reference
+        yield [
+            what, value, seed, f"{float(seen.error.mean()):.4f}", f"{gap[:, -6:].mean():.4f}",
+            f"{float(best.error):.4f}", int(state.epoch), f"{time.perf_counter() - begun:.1f}",
+        ]  # fmt: skip
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Lines of a file of results."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def report(study: str, rows: list[dict[str, str]]) -> None:
+    """Print the medians over seeds as Markdown."""
+    heads = HEADS[study]
+    n_keys = heads.index("seed")
+    keys = heads[:n_keys] + (("condition",) if study == "compare" else ())
+    values = [h for h in heads if h not in (*keys, "seed")]
+    print("| " + " | ".join((*keys, "seeds", *values)) + " |")
+    print("|" + "---|" * (len(keys) + 1 + len(values)))
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[k] for k in keys), []).append(row)
+    for key, members in groups.items():
+        medians = [np.median([float(m[v]) for m in members]) for v in values]
+        print("| " + " | ".join((*key, str(len(members)), *(f"{m:.4g}" for m in medians))) + " |")
+
+
+def main() -> None:
+    """Fill the file until nothing is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", choices=tuple(HEADS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    path = options.out or Path(f"runs/science_rl_{options.study}.csv")
+    heads = HEADS[options.study]
+    rows = read(path)
+    if options.report:
+        report(options.study, rows)
+        return
+    n_named = heads.index("naae")
+    done = {tuple(row[h] for h in heads[:n_named]) for row in rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle)
+        if not rows:
+            writer.writerow(heads)
+        for seed in range(options.seeds):
+            for line in (compare if options.study == "compare" else sensitivity)(seed, done):
+                writer.writerow(line)
+                handle.flush()
+                print(*line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
