@@ -282,14 +282,16 @@ class Database:
         cutter = cutter or _Call()
         with self.engine.connect() as plain:
             connection = plain.execution_options(perfusio_write=is_write)
-            cutter.begin(connection.connection.driver_connection)
             try:
+                cutter.begin(connection.connection.driver_connection)
                 with connection.begin():
                     if not self.is_sqlite:
                         _ping(connection)
                     yield connection
             finally:
                 cutter.end()
+                if cutter.is_cut:  # nobody waits, and the pool may have been closed meanwhile
+                    plain.invalidate()
 
     def _late(self) -> str:
         return f"The database {self.where} did not answer within {self.timeout_s:g} s."
