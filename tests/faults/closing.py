@@ -78,7 +78,10 @@ class Closing(Campaign):
         self.brain("warm").propose(Situation(0, rows, dict(DEFAULT_CONTROLS)))
 
     def secured(self) -> tuple[str, ...]:
-        return ("--certificates", str(self.folder / "certificates"), "--paused")
+        # time waits for the first set-point, but not again after a restart
+        is_first = not self.state.exists()
+        paused = ("--paused",) if is_first else ()
+        return ("--certificates", str(self.folder / "certificates"), *paused)
 
     def security(self) -> dict[str, Any]:
         return {
@@ -147,7 +150,7 @@ def main() -> None:
     lost = sum("lost" in p or "twice" in p for p in one.problems)
     print(
         f"closing: reactors={given.reactors} days={given.days} faults={figures['faults']} "
-        f"samples={figures['stored']} wanted={wanted} lost_or_doubled={lost} "
+        f"samples={wanted} stored_with_corrections={figures['stored']} lost_or_doubled={lost} "
         f"writes={figures['writes']} limit_violations={beyond} resets={figures['resets']} "
         f"problems={len(one.problems)} audit={'verified' if not one.problems else 'see above'} "
         f"seconds={time.perf_counter() - started:.0f}"
