@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from perfusio_jax import cli
-from perfusio_jax.twin import AuditLogger, Mailbox, generate_key
+from perfusio_jax.twin import AuditLogger, Mailbox, RunRecords, generate_key
+from perfusio_jax.twin.commands import reactors
 from perfusio_jax.twin.run_files import JOURNAL_NAME
 
 from .test_process import end, start, wait_for
@@ -95,9 +96,38 @@ def test_one_reactor_of_a_rack_is_spoken_to_and_no_other(finished, tmp_path, cap
     code, _, err = run("approve", tmp_path, "--as", "qa", "--decision", "1", capsys=capsys)
     assert code == 2 and "name the reactor" in err
     words = ("approve", tmp_path, "--as", "qa", "--decision", "1", "--reactor", "R03")
-    assert run(*words, capsys=capsys)[0] == 0
+    code, _, err = run(*words, capsys=capsys)  # its day is closed: nothing to approve
+    assert code == 2 and "R03 has no decision 1 that stands; it has none." in err
+    run("tell", tmp_path, "manual", "--reactor", "R03", "--by", "ada", capsys=capsys)
     with Mailbox(tmp_path / "R03" / JOURNAL_NAME) as box:
-        assert [c.kind for c in box.open("R03")] == ["approve"]
+        assert [c.kind for c in box.open("R03")] == ["manual"]
+    out = run("status", tmp_path, capsys=capsys)[1]
+    assert "not carried out yet: disarm, asked for by ada" in out and out.count("not carried") == 2
+
+
+def test_what_no_twin_could_carry_out_is_refused_at_once(finished, tmp_path, capsys):
+    finished = shutil.copytree(finished, tmp_path / "run")
+    tell = ("tell", finished, "--by", "ada")
+    code, _, err = run(*tell, "acknowledge", "--alarm", "999", capsys=capsys)
+    assert code == 2 and "no alarm 999 that stands" in err
+    code, _, err = run("approve", finished, "--as", "qa", "--decision", "-1", capsys=capsys)
+    assert code == 2 and "no decision -1 that stands" in err
+    with RunRecords(finished / JOURNAL_NAME) as records:
+        name = reactors(records)[0]
+        alarm, _ = records.note_alarm(name, "line", "warning", "the line is down")
+        n_open = len(records.open(name))
+    for hours in ("-5", "nan", "0", "1e9"):
+        words = (*tell, "suppress", "--alarm", str(alarm.id), "--hours", hours)
+        code, _, err = run(*words, capsys=capsys)
+        assert code == 2 and "up to 168 h" in err
+    with RunRecords(finished / JOURNAL_NAME) as records:
+        assert len(records.open(name)) == n_open
+
+
+def test_a_file_that_is_no_journal_is_trouble_with_files(tmp_path, capsys):
+    (tmp_path / JOURNAL_NAME).write_bytes(b"garbage")
+    code, _, err = run("status", tmp_path, capsys=capsys)
+    assert code == 4 and "cannot be used as a journal" in err and "nobody foresaw" not in err
 
 
 def test_a_running_program_stops_when_told(tmp_path, capsys):

@@ -202,7 +202,7 @@ def test_a_second_twin_is_kept_out_by_folder_and_by_device(tmp_path):
             place, run_id="a", runtime=made.runtime, connector=Device(), may_write=True
         )
         first = open_it(tmp_path / "a")
-        with pytest.raises(RunLockedError, match="in use"):
+        with pytest.raises(RunLockedError, match="set-points of .* are in use by another process"):
             open_it(tmp_path / "b")
         first.close()
         open_it(tmp_path / "b").close()

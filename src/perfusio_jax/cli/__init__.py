@@ -22,6 +22,7 @@ from perfusio_jax._core import (
     PrecisionError,
     SimulationError,
 )
+from perfusio_jax.twin.entries import JournalError
 
 from . import common, data, devices, doctor, learning, modelling, running
 
@@ -44,6 +45,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
     DataError: 3,
     SimulationError: 6,
     ConnectorError: 4,
+    JournalError: 4,
     AuditError: 5,
     OSError: 4,
 }

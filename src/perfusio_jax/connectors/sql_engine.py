@@ -70,10 +70,12 @@ def read_url(url: str) -> URL:
             "postgresql://user@host:5432/database."
         ) from None
     if parsed.password is not None:
-        raise ConfigError(f"the database URL holds a password: {PASSWORD_HELP}.")
+        raise ConfigError(f"the database URL holds a password, which it may not; {PASSWORD_HELP}.")
     secret = [name for name in parsed.query if _SECRET.search(name) and name != "passfile"]
     if secret:
-        raise ConfigError(f"the database URL holds {', '.join(secret)}: {PASSWORD_HELP}.")
+        raise ConfigError(
+            f"the database URL holds {', '.join(secret)}, which it may not; {PASSWORD_HELP}."
+        )
     backend = parsed.drivername.partition("+")[0]
     if backend in _POSTGRES:
         if not parsed.database:

@@ -103,8 +103,11 @@ def _locked(database: Database, work: Callable[[sa.Connection], None]) -> None:
 def _make_file(database: Database) -> None:
     if database.file is None or database.file.exists():
         return
+    if not database.file.absolute().parent.is_dir():
+        raise ConnectorError(
+            f"{database.file} cannot be made: there is no folder {database.file.parent}."
+        )
     try:
-        database.file.parent.mkdir(parents=True, exist_ok=True)
         open_sqlite(database.file.absolute(), database.timeout_s).close()
     except sqlite3.Error as error:
         raise named(error, database.where) from None

@@ -12,6 +12,7 @@ from .audit import AuditLogger
 from .checks import clock_jump
 from .desk import AlarmDesk, event
 from .entries import Command, JournalError
+from .mailbox import MOST_HOURS
 from .records_file import RunRecords
 from .runtime import Runtime
 from .secrets import in_short
@@ -193,8 +194,10 @@ class Attendant:
             await self._rt.offload(lambda: self._records.acknowledge_alarm(number, command.actor))
         elif kind == "suppress":
             number, hours = int(payload["alarm"]), float(payload["hours"])
-            if not 0.0 < hours <= 168.0:
-                raise ConfigError(f"an alarm is suppressed for up to 168 h; given {hours:g}.")
+            if not 0.0 < hours <= MOST_HOURS:
+                raise ConfigError(
+                    f"an alarm is suppressed for up to {MOST_HOURS:g} h; given {hours:g}."
+                )
             until = self._rt.now() + dt.timedelta(hours=hours)
             await self._rt.offload(lambda: self._records.suppress_alarm(number, until))
 

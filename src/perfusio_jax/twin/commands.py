@@ -15,8 +15,9 @@ from perfusio_jax._core import ConfigError, RunLockedError
 from .alarm_book import Alarm
 from .brain import Brain, Situation
 from .chain import plain
-from .entries import Decision
+from .entries import Command, Decision
 from .lock import LOCK_NAME, FileLock
+from .mailbox import MOST_HOURS
 from .reader import rows_of
 from .records_file import RunRecords
 from .run_files import JOURNAL_NAME
@@ -47,6 +48,8 @@ class ReactorStatus:
     """Controls an operator holds by hand."""
     n_open_writes: int
     """Writes whose outcome is unknown."""
+    commands: tuple[Command, ...]
+    """Commands nobody has carried out yet."""
     waiting: tuple[Decision, ...]
     """Standing decisions of a day that is not closed: an approval may be waited for."""
     alarms: tuple[Alarm, ...]
@@ -67,6 +70,9 @@ class ReactorStatus:
             lines.append(f"  by hand: {', '.join(self.overridden)}")
         if self.n_open_writes:
             lines.append(f"  {self.n_open_writes} write of unknown outcome, to be read back")
+        for command in self.commands:
+            asked = f"{command.kind}, asked for by {command.actor} at {command.sent_at[:19]}"
+            lines.append(f"  not carried out yet: {asked}")
         for decision in self.waiting:
             wanted = ", ".join(f"{n} {v}" for n, v in decision.payload["recommended"].items())
             lines.append(f"  decision {decision.id} for day {decision.day:g}: {wanted}")
@@ -161,7 +167,8 @@ def send(
         Reactor and number of each command.
 
     Raises:
-        ConfigError: If the folder has no such reactor, or nobody runs that could stop.
+        ConfigError: If the folder has no such reactor, nobody runs that could stop, the decision
+            does not wait, the alarm does not stand, or the hours make no sense.
     """
     if kind == "stop" and not is_running(folder):
         raise ConfigError(f"{folder} is not running; there is nothing to stop.")
@@ -169,7 +176,30 @@ def send(
         names = [n for n in reactors(records) if reactor_id in (None, n)]
         if not names:
             raise ConfigError(f"{folder} has no reactor {reactor_id or ''}.".replace(" .", "."))
+        for name in names:
+            _check(_status(folder, records, name, False), kind, payload or {})
         return [(n, records.send(n, kind, actor=actor, role=role, payload=payload)) for n in names]
+
+
+def _check(stands: ReactorStatus, kind: str, payload: Mapping[str, Any]) -> None:
+    """Refuse what no twin could carry out, while the person who asks is still there."""
+    if kind in ("approve", "reject"):
+        _among("decision", payload.get("decision"), [d.id for d in stands.waiting], stands)
+    if kind in ("acknowledge", "suppress"):
+        _among("alarm", payload.get("alarm"), [a.id for a in stands.alarms], stands)
+    hours = payload.get("hours", 1.0)
+    if kind == "suppress" and not 0.0 < float(hours) <= MOST_HOURS:
+        raise ConfigError(
+            f"an alarm is suppressed for more than 0 and up to {MOST_HOURS:g} h; given {hours}."
+        )
+
+
+def _among(what: str, number: Any, known: list[int], stands: ReactorStatus) -> None:
+    if number not in known:
+        raise ConfigError(
+            f"{stands.reactor_id} has no {what} {number} that stands; "
+            + (f"it has {', '.join(map(str, known))}." if known else "it has none.")
+        )
 
 
 def waiting_decision(place: Path, reactor_id: str | None) -> tuple[Path, str, Decision]:
@@ -272,6 +302,7 @@ def _status(folder: Path, records: RunRecords, name: str, runs: bool) -> Reactor
         mode=session.mode,
         overridden=tuple(sorted(session.overridden)),
         n_open_writes=len(records.pending(name)),
+        commands=tuple(records.open(name)),
         waiting=tuple(d for d in records.decisions(name) if d.day not in cycles),
         alarms=tuple(records.standing_alarms(name)),
         holder="" if lease is None or not runs else lease[1],

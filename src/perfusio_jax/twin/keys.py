@@ -170,6 +170,8 @@ def load_public_key(path: Path | str) -> str:
     Raises:
         ConfigError: If it is not there or is none.
     """
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no key file {path}.")
     try:
         text = Path(path).read_text(encoding="ascii").strip()
         raw = bytes.fromhex(text)

@@ -133,6 +133,7 @@ class ReactorLoop:
             settings=settings,
             runtime=runtime,
             pause=self.attendant.pause,
+            say=self._say,
         )
         self.thinker = Thinker(
             brain, audit, self.desk, runtime=runtime, timeout_s=settings.compute_timeout_s

@@ -27,6 +27,9 @@ KINDS: Final = (
 )
 """What may be asked."""
 
+MOST_HOURS: Final = 168.0
+"""How long an alarm may be suppressed [h]."""
+
 
 class Mailbox(JournalFile):
     """The commands in a journal file; see `JournalFile`."""

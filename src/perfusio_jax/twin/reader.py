@@ -48,6 +48,7 @@ class SampleReader:
         settings: Of the loop.
         runtime: Clocks and threads.
         pause: Waits [s], or less if a stop is asked for; says whether it is.
+        say: Called with one line when the source cannot be read, and when it can again.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class SampleReader:
         settings: LoopSettings,
         runtime: Runtime,
         pause: Callable[[float], Awaitable[bool]],
+        say: Callable[[str], None],
     ) -> None:
         self._connector = connector
         self._records = records
@@ -68,6 +70,7 @@ class SampleReader:
         self._settings = settings
         self._rt = runtime
         self._pause = pause
+        self._say = say
         self._origin: dt.datetime | None = None  # wall clock at culture time 0
 
     async def wait(
@@ -88,7 +91,7 @@ class SampleReader:
                 with that.
         """
         deadline = self._rt.monotonic() + self._settings.patience_seconds
-        trouble = ""
+        trouble, is_cut = "", False
         while True:
             try:
                 return await self._read(day)
@@ -98,11 +101,16 @@ class SampleReader:
                 found = in_short(error)
             except SampleNotReady as error:
                 found = in_short(error)
+                if is_cut:
+                    self._say(f"day {day}: the source answers again")
+                is_cut = False
                 if beside is not None:
                     await beside()
             except (PerfusioError, TimeoutError, OSError) as error:
-                self._session.was_away = True
+                self._session.was_away = is_cut = True
                 found = in_short(error)
+                if found != trouble:
+                    self._say(f"day {day}: the source cannot be read: {found}")
             if found != trouble:
                 trouble = found
                 await self._log("SAMPLE_AWAITED", {}, day=day, reason=trouble)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perfusio_jax._core import RunLockedError
+
 from .audit import AuditLogger
 from .keys import Signer
 from .lock import FileLock, RunLock
@@ -71,7 +73,14 @@ def open_run(
         undo.callback(lock.release)
         device = writer_lock(connector, reactor_id) if may_write else None
         if device is not None:
-            device.acquire()
+            try:
+                device.acquire()
+            except RunLockedError as error:
+                raise RunLockedError(
+                    f"the set-points of {reactor_id} are in use by another process on this host, "
+                    "with a run folder of its own. Stop that one first, or run this one with "
+                    f"--advise (lock: {device.path})."
+                ) from error
             undo.callback(device.release)
         audit = AuditLogger(folder, run_id, clock=runtime.now, signer=signer)
         undo.callback(audit.close)
