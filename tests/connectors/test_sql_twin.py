@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,19 @@ async def test_a_restart_goes_on_where_the_copy_ended(url, tmp_path, quick):
     await drive(tmp_path / "run", device, store, 4)
     log = log_of(tmp_path / "run")
     assert store.compare_audit("run", log).n_copied == len(log) and store.sent == len(log)
+    store.database.close()
+
+
+async def test_the_end_of_a_run_waits_for_the_copy_under_way(url, tmp_path, quick):
+    class Slow(SQLStore):
+        def mirror_audit(self, records):
+            time.sleep(0.3)  # long enough that the end finds a call under way
+            return super().mirror_audit(records)
+
+    store = Slow(url, "Exp1", "R1")
+    await drive(tmp_path / "run", FileDevice(tmp_path / "device.jsonl"), store, 2)
+    log = log_of(tmp_path / "run")
+    assert store.compare_audit("run", log).n_copied == len(log)
     store.database.close()
 
 

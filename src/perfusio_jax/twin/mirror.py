@@ -91,8 +91,12 @@ class AuditMirror:
                 await self.catch_up()
             await self._rt.sleep(PAUSES_S[min(self._n_failed, len(PAUSES_S) - 1)])
 
-    async def catch_up(self) -> bool:
+    async def catch_up(self, *, is_last: bool = False) -> bool:
         """Copy everything up to now; whether the copy is up to date.
+
+        Args:
+            is_last: Nobody will look again, so wait for a call that is still under way: the
+                task that made it may be gone, its thread is not.
 
         Raises:
             AuditError: If the log cannot be read or an alarm not be recorded.
@@ -101,7 +105,7 @@ class AuditMirror:
         behind = event("session", "mirror", "", self._day())
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._rt.offload(self._push)
+                await self._rt.offload(lambda: self._push(self._timeout_s if is_last else -1.0))
         except (PerfusioError, TimeoutError, OSError) as error:
             self._n_failed += 1
             if self._n_failed == 1:
@@ -116,8 +120,9 @@ class AuditMirror:
             await self._desk.raise_one(event("session", "mirror differs", text, self._day()))
         return True
 
-    def _push(self) -> None:
-        if not self._mutex.acquire(blocking=False):
+    def _push(self, wait_s: float) -> None:
+        is_free = self._mutex.acquire(blocking=wait_s > 0.0, timeout=wait_s)
+        if not is_free:
             raise ConnectorError("the database has not answered an earlier call yet.")
         try:
             self._push_new()
