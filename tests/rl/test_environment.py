@@ -92,6 +92,15 @@ def test_controllers_meet_the_same_plants_as_policies():
     np.testing.assert_allclose(loop.states, episode.states, rtol=1e-12)
 
 
+def test_a_plant_may_differ_from_what_the_controller_knows():
+    pid = PID(*(jnp.full(2, v) for v in (-3.0, 2.0, 0.5, 0.25)))  # knows no constants
+    truth = eqx.tree_at(lambda p: p.plant.degradation, PARAMS, jnp.array([0.5, 0.6]))
+    told = run_closed_loop(ENV, truth, pid, key=KEY)
+    blind = run_closed_loop(ENV, PARAMS, pid, key=KEY, truth=truth)
+    np.testing.assert_array_equal(blind.states, told.states)
+    assert not np.allclose(blind.states, run_closed_loop(ENV, PARAMS, pid, key=KEY).states)
+
+
 def test_pid_by_hand_and_without_wind_up():
     pid = PID(*(jnp.full(2, v) for v in (-3.0, 2.0, 0.5, 0.25)))
     state = ENV.reset(KEY, PARAMS)

@@ -11,6 +11,7 @@ from perfusio_jax.rl import (
     ConsortiumEnv,
     Problem,
     TrainSettings,
+    Uncertainty,
     best_epoch_again,
     build,
     consortium_params,
@@ -22,7 +23,7 @@ from perfusio_jax.rl import (
     train,
 )
 from perfusio_jax.rl.plants import check_reference
-from perfusio_jax.rl.reinforce import RUNNING, begin, continue_training
+from perfusio_jax.rl.reinforce import RUNNING, begin, continue_training, draw_epoch, share_left
 from perfusio_jax.rl.scenarios import SCENARIOS, trajectory_reference
 
 SMALL = TrainSettings(n_episodes=24, n_epochs=12, patience=5, learning_rate=0.03)
@@ -72,6 +73,28 @@ def test_it_learns_and_keeps_the_best(trained):
     assert float(trained.best_return) == np.nanmax(curve) == curve[int(trained.best_epoch)]
     assert curve[int(trained.best_epoch)] > curve[0]
     assert int(trained.status) == Result.SUCCESS
+
+
+def test_rate_and_floor_fall_together(trained):
+    left = [float(share_left(SMALL, jnp.asarray(k))) for k in (0, 6, 12)]
+    np.testing.assert_allclose(left, [1.0, 0.1**0.5, 0.1])
+    ran = int(trained.epoch)
+    np.testing.assert_allclose(trained.policy.floor, 0.1 * 0.1 ** (ran / 12))
+    np.testing.assert_allclose(trained.best.floor, 0.1 * 0.1 ** (int(trained.best_epoch) / 12))
+
+
+@pytest.mark.parametrize("is_mirrored", [True, False])
+def test_mirrored_episodes_share_a_plant_and_have_opposite_draws(is_mirrored):
+    problem = small(uncertainty=Uncertainty(initial=0.07, synthesis=0.07))
+    policy = begin(problem, SMALL, key=KEY).policy
+    episodes, _ = draw_epoch(problem, policy, n=5, key=KEY, is_mirrored=is_mirrored)
+    mean, spread = policy(episodes.observed)
+    unit = np.asarray((episodes.z - mean) / spread)
+    start = np.asarray(episodes.states[:, 0])
+    for first in (0, 2):
+        assert np.allclose(unit[first], -unit[first + 1]) == is_mirrored
+        assert np.array_equal(start[first], start[first + 1]) == is_mirrored
+    assert len({tuple(s) for s in start[::2]}) == 3
 
 
 def test_the_best_epoch_can_be_seen_again(trained):

@@ -19,7 +19,7 @@ from perfusio_jax.simulator import initial_state, observe, sample_clones, virtua
 MIN_LIGHT: Final = (0.005, 0.15)
 """Lower bounds of the lights [W/m^2], chosen: as good as dark, 2e-5 of full induction each."""
 MAX_LIGHT: Final = 3.0
-"""Upper bound of both lights [W/m^2], chosen: growth within 2 % of what any light gives."""
+"""Upper bound of both lights [W/m^2], chosen: growth within 0.1 % of what any light gives."""
 
 
 class ConsortiumEnv(TrackingEnv):

@@ -54,6 +54,12 @@ class DeviceWatch:
         if any(v is not None for v in read_back.values()):
             await self._looked()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look at the device between two samples."""
+        can_forget = not self.writer.keeps_setpoints and bool(self.session.plan)
+        return can_forget and self.runtime.monotonic() >= self._next_look_s
+
     async def look(self, day: int, sample: Mapping[str, Any] | None, now_h: float | None) -> None:
         """Look at the device between two samples, from time to time or if it was away.
 
@@ -62,9 +68,7 @@ class DeviceWatch:
             sample: The last one, as the journal holds it; `None` before the first.
             now_h: Culture time now [h]; `None` if nobody can say.
         """
-        if self.writer.keeps_setpoints or not self.session.plan or sample is None:
-            return
-        if self.runtime.monotonic() < self._next_look_s:
+        if not self.is_due or sample is None:
             return
         self._next_look_s = self.runtime.monotonic() + self.settings.device_seconds
         evidence = await self._evidence()

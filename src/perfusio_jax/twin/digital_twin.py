@@ -223,7 +223,7 @@ class DigitalTwin:
         reason = "armed" if armed else "advisory: set-points are not written"
         if self.allow_write and not armed:
             reason = "disarmed in an earlier session, and not armed since"
-            self._say(f"{reason}; perfusio-jax tell {self.log_dir} arm arms it")
+            self._say(f"{reason}; to arm it: perfusio-jax tell {self.log_dir} arm")
         self.audit.log(
             "SESSION_STARTED",
             {

@@ -415,6 +415,8 @@ class ReactorLoop:
 
     async def _look_at_device(self, day: int) -> None:
         """While a sample is waited for: whether the device forgot what it was told."""
+        if not self.watch.is_due:
+            return
         samples = await self._rt.offload(lambda: self.records.samples(self.settings.reactor_id))
         last = samples[-1].values if samples else None
         self.attendant.enter("reading")

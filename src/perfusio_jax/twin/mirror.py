@@ -27,7 +27,7 @@ BATCH: Final = 200
 """Records per transaction."""
 
 MAX_NAMED: Final = 20
-"""Refused records that are named; more are counted."""
+"""Refused records of one try that are named; those beyond are counted."""
 
 
 @runtime_checkable
@@ -81,6 +81,7 @@ class AuditMirror:
         self._n_failed = 0
         self._is_new = True
         self._refused: list[str] = []
+        self._n_unnamed = 0
         self.n_done = 0
         """Number of the last record that was copied, or refused for good."""
 
@@ -116,6 +117,9 @@ class AuditMirror:
             self._n_failed, self._is_new = 0, False
             await self._desk.clear(behind)
         refused, self._refused = self._refused, []
+        if self._n_unnamed:
+            refused.append(f"{self._n_unnamed} more audit records are not copied")
+            self._n_unnamed = 0
         for text in refused:
             await self._desk.raise_one(event("session", "mirror differs", text, self._day()))
         return True
@@ -169,6 +173,8 @@ class AuditMirror:
             try:
                 self._archive.mirror_audit([record])
             except DataError as error:
-                if len(self._refused) < MAX_NAMED:
-                    text = f"audit record {record['seq']} is not copied: {in_short(error)}"
-                    self._refused.append(text)
+                if len(self._refused) >= MAX_NAMED:
+                    self._n_unnamed += 1
+                    continue
+                text = f"audit record {record['seq']} is not copied: {in_short(error)}"
+                self._refused.append(text)
