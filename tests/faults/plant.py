@@ -69,7 +69,8 @@ class Plant(BioreactorConnectorBase):
         seed: Of the culture's noise.
         time: Culture time now [h].
         clock: Our wall clock.
-        plan: Fault names by (kind, day): kinds "sample", "write", "read_back", "device".
+        plan: Fault names by (kind, day): kinds "sample", "write", "read_back", "device",
+            "line" (hours without an answer).
         on_write: Called with the set-points at the moment a write begins.
     """
 
@@ -218,7 +219,10 @@ class Plant(BioreactorConnectorBase):
         return found
 
     def _is_dark(self) -> bool:
-        """One failed call tells of a power cut; the device says nothing of its start then."""
+        """Hours of no answer from 10 h on; or one failed call, which tells of a power cut (the
+        device says nothing of its start then)."""
+        if 0.0 <= self._time() % 24.0 - 10.0 < float(self.fault("line") or 0.0):
+            return True
         is_cut = self.fault("device") == "power_cut" and ("device", self.day) in self._done
         if not is_cut or ("dark", self.day) in self._done:
             return False

@@ -357,8 +357,9 @@ class World:
 
     def _damage_tail(self) -> None:
         """A crash of the machine may leave rubbish where the next record would have begun."""
-        if self.draw.random() < 0.3:
-            with (self.folder / "audit.jsonl").open("ab") as file:
+        log = self.folder / "audit.jsonl"
+        if self.draw.random() < 0.3 and log.exists():  # the head is there before the log
+            with log.open("ab") as file:
                 file.write(bytes(self.draw.randrange(256) for _ in range(20)).replace(b"\n", b" "))
 
     # ------------------------------------------------------------------ promises
@@ -473,8 +474,9 @@ def make_plan(draw: random.Random, n_days: int, rate: float) -> dict[tuple[str, 
         "person": ("manual", "automatic", "disarm", "arm"),
         "records": ("locked", "full"),
         "clock": ("silent",),
+        "line": ("0.5", "3", "14"),
     }
-    scale = {"device": 0.4, "jump": 0.4, "person": 0.5, "clock": 2.0}
+    scale = {"device": 0.4, "jump": 0.4, "person": 0.5, "clock": 2.0, "line": 0.4}
     return {
         (kind, day): draw.choice(names)
         for kind, names in menu.items()

@@ -27,6 +27,7 @@ _OPTIONS = (
     "require_age",
     "approval_seconds",
     "online_seconds",
+    "line_seconds",
     "device_seconds",
     "clock_tolerance_s",
     "call_timeout_s",

@@ -34,6 +34,7 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "require_age": ((bool,), "true or false"),
     "approval_seconds": (_NUMBER, "seconds, 0 or more"),
     "online_seconds": (_NUMBER, "seconds, 0 or more"),
+    "line_seconds": (_NUMBER, "seconds, 0 or more"),
     "device_seconds": (_NUMBER, "seconds, 0 or more"),
     "clock_tolerance_s": (_NUMBER, "seconds, above 0"),
     "call_timeout_s": (_NUMBER, "seconds, above 0"),

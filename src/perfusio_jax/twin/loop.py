@@ -36,6 +36,7 @@ from .desk import AlarmDesk, event
 from .device_watch import DeviceWatch
 from .entries import JournalError, Stage
 from .gate import GateLimits, GateVerdict
+from .line import SourceLine
 from .mirror import AuditArchive, AuditMirror
 from .notifications import AlarmEvent, AlarmNotifier
 from .reader import NotReady, SampleReader
@@ -133,7 +134,7 @@ class ReactorLoop:
             settings=settings,
             runtime=runtime,
             pause=self.attendant.pause,
-            say=self._say,
+            line=SourceLine(self.desk, runtime, patience_s=settings.line_seconds, say=self._say),
         )
         self.thinker = Thinker(
             brain, audit, self.desk, runtime=runtime, timeout_s=settings.compute_timeout_s

@@ -18,6 +18,7 @@ from .audit import AuditLogger
 from .brain import Row
 from .checks import Expectation, implausible, is_about
 from .entries import OnlineReading, Stored
+from .line import SourceLine
 from .records_file import RunRecords
 from .runtime import Runtime
 from .samples import as_plain
@@ -48,7 +49,7 @@ class SampleReader:
         settings: Of the loop.
         runtime: Clocks and threads.
         pause: Waits [s], or less if a stop is asked for; says whether it is.
-        say: Called with one line when the source cannot be read, and when it can again.
+        line: Told whether the source can be read.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class SampleReader:
         settings: LoopSettings,
         runtime: Runtime,
         pause: Callable[[float], Awaitable[bool]],
-        say: Callable[[str], None],
+        line: SourceLine,
     ) -> None:
         self._connector = connector
         self._records = records
@@ -70,7 +71,7 @@ class SampleReader:
         self._settings = settings
         self._rt = runtime
         self._pause = pause
-        self._say = say
+        self._line = line
         self._origin: dt.datetime | None = None  # wall clock at culture time 0
 
     async def wait(
@@ -91,26 +92,27 @@ class SampleReader:
                 with that.
         """
         deadline = self._rt.monotonic() + self._settings.patience_seconds
-        trouble, is_cut = "", False
+        trouble = ""
         while True:
             try:
-                return await self._read(day)
+                record = await self._read(day)
             except DataError as error:
                 if self._settings.on_missed == "end":
                     raise
                 found = in_short(error)
+                await self._line.lost(day, found)
             except SampleNotReady as error:
                 found = in_short(error)
-                if is_cut:
-                    self._say(f"day {day}: the source answers again")
-                is_cut = False
+                await self._line.back(day)
                 if beside is not None:
                     await beside()
             except (PerfusioError, TimeoutError, OSError) as error:
-                self._session.was_away = is_cut = True
+                self._session.was_away = True
                 found = in_short(error)
-                if found != trouble:
-                    self._say(f"day {day}: the source cannot be read: {found}")
+                await self._line.lost(day, found)
+            else:
+                await self._line.back(day)
+                return record
             if found != trouble:
                 trouble = found
                 await self._log("SAMPLE_AWAITED", {}, day=day, reason=trouble)

@@ -34,6 +34,8 @@ class LoopSettings:
     """Time between two looks for a sample [s]."""
     patience_seconds: float = 86400.0
     """How long a sample is waited for before its day counts as missed [s]."""
+    line_seconds: float = 300.0
+    """How long the source may be out of reach before it is an alarm [s]."""
     on_missed: OnMissed = "end"
     """What a missed sample does: end the run, or hold (later: fallback, disarm) and go on."""
     look_back_days: int = 3
@@ -71,6 +73,7 @@ class LoopSettings:
             "patience_seconds",
             "look_back_days",
             "approval_seconds",
+            "line_seconds",
             "device_seconds",
             "online_seconds",
         ):
