@@ -221,6 +221,12 @@ async def test_certificates_are_made_once_and_private_keys_are_private(tmp_path)
     for days in (0, 100_000):
         with pytest.raises(ConfigError, match="days"):
             make_certificates(tmp_path / "x", days=days)
+    for host in ("", "rack 1", "opc.tcp://rack:4840", "rack:4840", "-rack", "ra\nck", "a" * 64):
+        with pytest.raises(ConfigError, match="without port or protocol"):
+            make_certificates(tmp_path / "x", host=host)
+    assert not (tmp_path / "x").exists()
+    for k, host in enumerate(("10.0.0.7", "::1", "rack-1", "rack-1.example.org")):
+        make_certificates(tmp_path / f"host{k}", host=host)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         make_certificates(tmp_path / "file")

@@ -34,15 +34,17 @@ def inspect(
     sheet: Sheet = None,
     time_zone: Zone = None,
     inoculated_at: Began = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 3 if anything is odd.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 3 if anything is odd, too.")
+    ] = False,
 ) -> None:
-    """Say what is understood of a file, column by column; exit code 3 if nothing can be used."""
+    """Say what is understood of a file, column by column; exit code 3 if it holds no sample."""
     from perfusio_jax.connectors.inspecting import inspect_file, source
 
     with as_data():
         store = source(file, column_map, is_long, sheet, time_zone, inoculated_at)
-        is_clear = inspect_file(store, console())
-    if strict and not is_clear:
+        found = inspect_file(store, console())
+    if not found.has_samples or (strict and not found.is_clear):
         raise typer.Exit(3)
 
 

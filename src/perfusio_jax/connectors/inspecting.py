@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 
@@ -12,6 +12,14 @@ from .report import ColumnReport
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+class Findings(NamedTuple):
+    """What a file is good for."""
+
+    has_samples: bool
+    is_clear: bool
+    """Whether besides everything was understood and nothing is odd enough to look at."""
 
 
 def source(
@@ -51,7 +59,7 @@ def source(
     )
 
 
-def inspect_file(store: FilesystemStore, console: "Console") -> bool:
+def inspect_file(store: FilesystemStore, console: "Console") -> Findings:
     """Read a file and print what each of its columns was taken for.
 
     Args:
@@ -59,7 +67,7 @@ def inspect_file(store: FilesystemStore, console: "Console") -> bool:
         console: Where to print.
 
     Returns:
-        Whether everything in it was understood and nothing is odd enough to look at.
+        What it is good for.
 
     Raises:
         ConnectorError: If the file is not there.
@@ -97,7 +105,8 @@ def inspect_file(store: FilesystemStore, console: "Console") -> bool:
         console.print(line, soft_wrap=True)
     if odd:
         console.print(f"look at: {', '.join(odd)}", soft_wrap=True)
-    return not odd and not report.n_conflicts and report.n_rows > 0
+    has_samples = bool(store.runs())
+    return Findings(has_samples, has_samples and not odd and not report.n_conflicts)
 
 
 def _cells(column: ColumnReport) -> list[str]:

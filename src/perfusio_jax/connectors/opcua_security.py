@@ -6,6 +6,7 @@
 import hmac
 import logging
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,11 +93,16 @@ def make_certificates(
         Pairs under "server" and "client".
 
     Raises:
-        ConfigError: If the lifetime makes no sense, the folder cannot be written, or only one
+        ConfigError: If lifetime or host make no sense, the folder cannot be written, or only one
             half of a pair is there.
     """
     if not 1 <= days <= 3650:
         raise ConfigError(f"days is {days}; a certificate lasts 1 to 3650 days.")
+    if host is not None and not _is_host(host):
+        raise ConfigError(
+            f"host is {host!r}; a name such as rack-1.example.org or an address such as 10.0.0.7 "
+            "is needed, without port or protocol."
+        )
     folder = Path(folder)
     pairs = {n: CertificatePair(folder / f"{n}.der", folder / f"{n}.pem") for n in _NAMES}
     try:
@@ -114,6 +120,16 @@ def make_certificates(
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror}.") from error
     return pairs
+
+
+def _is_host(text: str) -> bool:
+    """Whether a text is an IP address or a DNS name."""
+    try:
+        ip_address(text)
+    except ValueError:
+        label = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+        return len(text) <= 253 and re.fullmatch(rf"{label}(\.{label})*", text) is not None
+    return True
 
 
 def _write_pair(pair: CertificatePair, uri: str, host: str | None, days: int) -> None:
