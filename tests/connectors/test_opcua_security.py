@@ -13,9 +13,9 @@ import pytest_asyncio
 from asyncua import Client, ua
 from pydantic import SecretStr
 
-from perfusio_jax._core import ConfigError, ConnectorError
+from perfusio_jax._core import AccessRefused, ConfigError, ConnectorError
 from perfusio_jax.connectors import RackServer, make_certificates
-from perfusio_jax.connectors.opcua_link import ClientSecurity, Refused
+from perfusio_jax.connectors.opcua_link import ClientSecurity
 from perfusio_jax.connectors.opcua_security import (
     PASSWORD_VARIABLE,
     CertificatePair,
@@ -98,13 +98,13 @@ async def test_a_wrong_user_or_password_is_refused_at_once(server, pairs, user, 
     settings = keys(pairs["client"], pairs["server"].certificate, username=name, password=password)
     settings["max_retries"] = 5
     async with refused(server.url, **settings) as error:
-        assert isinstance(error, Refused) and "BadUserAccessDenied" in str(error)
+        assert isinstance(error, AccessRefused) and "BadUserAccessDenied" in str(error)
 
 
 async def test_nobody_gets_in_without_a_user(server, pairs):
     settings = keys(pairs["client"], pairs["server"].certificate)
     async with refused(server.url, **settings) as error:
-        assert isinstance(error, Refused)
+        assert isinstance(error, AccessRefused)
 
 
 async def test_a_stranger_s_certificate_is_refused(server, pairs, others):
@@ -153,8 +153,8 @@ async def test_no_falling_back_to_an_open_connection(server, pairs):
 
 async def test_a_server_that_shows_another_certificate_is_not_believed(server, pairs, others):
     settings = keys(pairs["client"], others["server"].certificate, username="twin", password=SECRET)
-    async with refused(server.url, **settings):
-        pass
+    async with refused(server.url, **settings) as error:
+        assert isinstance(error, AccessRefused) and "shows another certificate" in str(error)
 
 
 async def test_without_a_named_certificate_the_first_one_seen_is_kept_to(pairs, others):

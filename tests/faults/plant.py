@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
-from perfusio_jax._core import STATE_ORDER, ConnectorError, DataError
+from perfusio_jax._core import STATE_ORDER, AccessRefused, ConnectorError, DataError
 from perfusio_jax.connectors.base import (
     BioreactorConnectorBase,
     Reading,
@@ -132,6 +132,8 @@ class Plant(BioreactorConnectorBase):
         self._settle_device()
         if self._is_dark():
             raise ConnectorError("the line is dead")
+        if self.fault("access") == "refused":
+            raise AccessRefused("the rack does not let us in")
         if now < self._due(day):
             raise SampleNotReady(f"day {day} is not there")
         if fault in ("error", "hang") and ("sample", day) not in self._done:

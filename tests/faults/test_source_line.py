@@ -2,6 +2,8 @@
 
 import pytest
 
+from perfusio_jax._core import AccessRefused
+
 from .world import World, read_log
 
 POLL_S = 1800.0
@@ -60,3 +62,20 @@ def test_an_alarm_left_by_a_run_that_died_is_cleared_by_the_next():
         assert len(raised) == len(cleared) <= 2, at
         n_cleared += len(cleared)
     assert n_cleared > 0
+
+
+def test_access_refused_ends_a_session_that_never_had_it():
+    """A wrong password is wrong for hours, too."""
+    one = World(5, n_days=2, plan={("access", 0): "refused"}, crash_after=[None])
+    with pytest.raises(AccessRefused, match="does not let us in"):
+        one.run()
+    assert one.plant.writes == []
+
+
+def test_access_lost_on_the_way_is_waited_for():
+    plan = {("access", 1): "refused"}
+    with World(5, n_days=4, plan=plan, crash_after=[None]).living() as one:
+        assert one.problems == []
+        log = read_log(one.folder)
+    assert len(alarms(log, "ALARM_RAISED")) == len(alarms(log, "ALARM_CLEARED")) == 1
+    assert len(one.plant.writes) >= 3

@@ -1,5 +1,6 @@
 """Foundations: names, errors, result codes, precision, constrained parameters, units."""
 
+from perfusio_jax._core.errors import AccessRefused as AccessRefused
 from perfusio_jax._core.errors import AuditError as AuditError
 from perfusio_jax._core.errors import ConfigError as ConfigError
 from perfusio_jax._core.errors import ConnectorError as ConnectorError

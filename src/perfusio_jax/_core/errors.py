@@ -36,6 +36,10 @@ class SampleNotReady(ConnectorError):
     """The sample asked for is not there *yet*: ask again later."""
 
 
+class AccessRefused(ConnectorError):
+    """The other side does not let us in: asking again changes nothing."""
+
+
 class RunLockedError(ConnectorError):
     """A run folder is in use by another live process."""
 

@@ -15,9 +15,10 @@ from asyncua.client.ua_client import UaClientState
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 from pydantic import SecretStr
 
-from perfusio_jax._core import ConfigError, ConnectorError, PerfusioError
+from perfusio_jax._core import AccessRefused, ConfigError, ConnectorError, PerfusioError
 from perfusio_jax.connectors.opcua_names import NAMESPACES
 from perfusio_jax.connectors.opcua_nodes import NodeRef
+from perfusio_jax.connectors.opcua_refusals import check_named, hint, in_words, is_refusal
 from perfusio_jax.connectors.opcua_security import (
     CLIENT_URI,
     check_key_file,
@@ -36,30 +37,7 @@ MAX_NODES: Final = 500
 LONGEST_PAUSE_S: Final = 60.0
 """Longest pause between two attempts [s]."""
 
-_REFUSED: Final = frozenset(
-    code
-    for name in (
-        "BadUserAccessDenied",
-        "BadIdentityTokenInvalid",
-        "BadIdentityTokenRejected",
-        "BadUserSignatureInvalid",
-        "BadCertificateUntrusted",
-        "BadCertificateInvalid",
-        "BadCertificateTimeInvalid",
-        "BadCertificateUriInvalid",
-        "BadCertificateUseNotAllowed",
-        "BadCertificateRevoked",
-        "BadSecurityChecksFailed",
-        "BadSecurityPolicyRejected",
-        "BadSecurityModeRejected",
-    )
-    if (code := getattr(ua.StatusCodes, name, None)) is not None
-)
 _log = logging.getLogger(__name__)
-
-
-class Refused(ConnectorError):
-    """The server does not let us in: trying again changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -330,12 +308,10 @@ class Link:
                 left = max(deadline - time.monotonic(), 0.05)
                 session = await _within(left, self._connected(deadline))
                 result = await self._step(work(session), deadline)
-            except Refused:
-                raise
             except PerfusioError:
                 raise
             except Exception as error:  # whatever the library below makes of a broken line
-                trouble = _in_words(error)
+                trouble = in_words(error)
                 await self._drop(session)
                 if failures == self._n_failures:  # calls that fail together count once
                     self._n_failures += 1
@@ -399,6 +375,8 @@ class Link:
             client.set_password(security.password.get_secret_value())
         try:
             if security.certificate is not None and security.key is not None:
+                if self._pinned is not None and self.n_connections == 0:
+                    await self._step(check_named(self.url, self._pinned, self.timeout_s), deadline)
                 await self._step(
                     client.set_security(
                         SecurityPolicyBasic256Sha256,
@@ -414,8 +392,10 @@ class Link:
             uris = await self._step(client.get_namespace_array(), deadline)
         except BaseException as error:
             await _end(client, grace_s=0.0)
-            if _is_refusal(error):
-                raise Refused(f"{self.url} does not let us in: {_in_words(error)}.") from error
+            if is_refusal(error):
+                raise AccessRefused(
+                    f"{self.url} does not let us in: {in_words(error)}{hint(error)}."
+                ) from error
             raise
         namespaces = {uri: index for index, uri in enumerate(uris)}
         namespaces.setdefault(NAMESPACES["ua"], 0)
@@ -427,7 +407,7 @@ class Link:
         if self._seen is None:
             self._seen = shown
         elif shown != self._seen:
-            raise Refused(
+            raise AccessRefused(
                 f"{self.url} shows another certificate than before; if that is meant, restart "
                 "this program or name it with server_cert_path."
             )
@@ -478,24 +458,3 @@ async def _end(client: Client, *, grace_s: float) -> None:
     if transport is not None:
         transport.abort()
     await asyncio.sleep(0)
-
-
-def _is_refusal(error: BaseException) -> bool:
-    if isinstance(error, ua.UaStatusCodeError):
-        return error.code in _REFUSED
-    text = str(error)
-    return isinstance(error, ua.UaError) and (
-        "No matching endpoints" in text or "certificate mismatch" in text
-    )
-
-
-def _in_words(error: BaseException) -> str:
-    """A library's error as a phrase, without anything that was sent."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ua.UaStatusCodeError):
-        return ua.StatusCode(error.code).name
-    if isinstance(error, OSError):
-        return error.strerror or str(error) or type(error).__name__
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from perfusio_jax._core import ConfigError, RunLockedError
+from perfusio_jax._core import AccessRefused, ConfigError, RunLockedError
 
 from .desk import event
 from .loop import ReactorLoop
@@ -30,7 +30,7 @@ class Fate:
 
     reactor_id: str
     ending: str
-    """"completed", "stopped", "missed", "locked" or "failed"."""
+    """"completed", "stopped", "missed", "refused", "locked" or "failed"."""
     reason: str = ""
     n_restarts: int = 0
 
@@ -115,6 +115,8 @@ class Fleet:
                 await loop.run(n_days, first_day=first_day, interval_seconds=interval)
             except NotReady as error:
                 return Fate(name, "missed", in_short(error), tries)
+            except AccessRefused as error:
+                return Fate(name, "refused", in_short(error), tries)
             except RunLockedError as error:
                 return Fate(name, "locked", in_short(error), tries)
             except Exception as error:  # one reactor's trouble stays with that reactor

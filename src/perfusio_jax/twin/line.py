@@ -27,6 +27,8 @@ class SourceLine:
         self._why = ""
         self._may_stand = True  # an alarm of an earlier session may still stand
         self._is_raised = False
+        self.has_answered = False
+        """Whether it answered in this session."""
 
     async def lost(self, day: int, why: str) -> None:
         """It cannot be read, or what it holds cannot be understood."""
@@ -47,6 +49,7 @@ class SourceLine:
         if self._since is not None:
             self._say(f"day {day}: the source answers again")
         self._since, self._why, self._is_raised = None, "", False
+        self.has_answered = True
         if self._may_stand:
             await self._desk.clear(event("session", "source", "", day))
             self._may_stand = False

@@ -8,6 +8,7 @@ from typing import Any
 from perfusio_jax._core import (
     CONTROL_NAMES,
     HOURS_PER_DAY,
+    AccessRefused,
     ConnectorError,
     DataError,
     PerfusioError,
@@ -90,6 +91,7 @@ class SampleReader:
             NotReady: If it does not come within the patience given.
             DataError: If what the source holds cannot be understood, and the run is to end
                 with that.
+            AccessRefused: If it never let us in; once it has, it is waited for.
         """
         deadline = self._rt.monotonic() + self._settings.patience_seconds
         trouble = ""
@@ -107,6 +109,8 @@ class SampleReader:
                 if beside is not None:
                     await beside()
             except (PerfusioError, TimeoutError, OSError) as error:
+                if isinstance(error, AccessRefused) and not self._line.has_answered:
+                    raise
                 self._session.was_away = True
                 found = in_short(error)
                 await self._line.lost(day, found)
