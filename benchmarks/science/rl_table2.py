@@ -59,7 +59,7 @@ def one(scenario: Scenario, name: str, seed: int, settings: TrainSettings) -> li
     problem = Problem(env, params, RETURNS[name])
     state = begin(problem, settings, key=jax.random.key(seed))
     while int(state.status) == RUNNING:
-        state = go_on(problem, settings, state, state.epoch + 50)
+        state = go_on(problem, settings, state, state.epoch + 200)
     seen = best_epoch_again(problem, settings, state)
     reference = np.asarray(params.reference)[None]
     gap = np.abs(np.asarray(seen.episodes.tracked) - reference) / reference
@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--episodes", type=int, default=500)
+    parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop beginning after this")
     parser.add_argument("--out", type=Path, default=Path("runs/science_rl_table2.csv"))
     parser.add_argument("--report", action="store_true")

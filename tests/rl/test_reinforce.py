@@ -130,12 +130,18 @@ def test_resumed_from_disk_it_ends_the_same(chunk, trained, tmp_path):
     same(chunk(problem, back, jnp.asarray(12)), trained)
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+def test_a_checkpoint_of_another_network_or_training_is_refused(tmp_path):
     problem = small()
     save_training(tmp_path, problem, SMALL, begin(problem, SMALL, key=KEY))
     wider = TrainSettings(n_episodes=24, n_epochs=12, patience=5, width=30)
     with pytest.raises(DataError, match="width 20 instead of 30"):
         load_training(tmp_path, problem, wider)
+    faster = TrainSettings(n_episodes=24, n_epochs=12, patience=5, learning_rate=0.04)
+    with pytest.raises(DataError, match=r"learning_rate 0.03 instead of 0.04"):
+        load_training(tmp_path, problem, faster)
+    other = eqx.tree_at(lambda p: p.params.reference, problem, problem.params.reference + 0.1)
+    with pytest.raises(DataError, match="problem .* instead of"):
+        load_training(tmp_path, other, SMALL)
     (tmp_path / "header.json").unlink()
     with pytest.raises(DataError, match="not a checkpoint"):
         load_training(tmp_path, problem, SMALL)

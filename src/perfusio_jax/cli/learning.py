@@ -27,7 +27,7 @@ def _case(number: int, what: str) -> None:
         out: RlOut = Path("runs/rl"),
         seed: Seed = 0,
         epochs: RlEpochs = None,
-        episodes: RlEpisodes = 500,
+        episodes: RlEpisodes = 100,
     ) -> None:
         writable(out, is_folder=True)
         common.set_up_jax()
@@ -48,8 +48,8 @@ _case(4, "Trajectories with uncertain starts and constants.")
 def screen(
     out: RlOut = Path("runs/rl"),
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds.")] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 500,
-    episodes: RlEpisodes = 500,
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 2400,
+    episodes: RlEpisodes = 100,
 ) -> None:
     """Thirteen learning schemes on four pairs of set-points, ranked."""
     writable(out, is_folder=True)
@@ -65,7 +65,7 @@ def compare(
     out: RlOut = Path("runs/rl"),
     seed: Seed = 0,
     epochs: RlEpochs = None,
-    episodes: RlEpisodes = 500,
+    episodes: RlEpisodes = 100,
 ) -> None:
     """Policies beside PID and model-predictive control on one case."""
     writable(out, is_folder=True)

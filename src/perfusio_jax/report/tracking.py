@@ -41,7 +41,7 @@ from perfusio_jax.rl.reinforce import RUNNING, Evaluation, begin, continue_train
 from perfusio_jax.viz.theme import save_figure
 from perfusio_jax.viz.tracking import Course, case_figure, comparison_figure, ranking_figure
 
-CHUNK = 25
+CHUNK = 100
 """Epochs between two signs of progress."""
 
 HOLD_STARTS = (0.0, 2.0, 3.0, 4.0)

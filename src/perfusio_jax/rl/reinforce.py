@@ -44,12 +44,14 @@ def _number(default: float) -> Any:
 class TrainSettings(eqx.Module):
     """Settings of a training."""
 
-    n_episodes: int = eqx.field(static=True, default=500)
-    """Episodes per epoch; the publication's number is not to be had."""
-    n_epochs: int = eqx.field(static=True, default=800)
+    n_episodes: int = eqx.field(static=True, default=100)
+    """Episodes per epoch; the publication's number is not to be had. Many small epochs came
+    nearer to the optimum than few large ones of as many episodes in all."""
+    n_epochs: int = eqx.field(static=True, default=4800)
     """Most epochs."""
-    patience: int = eqx.field(static=True, default=100)
-    """Epochs without improvement after which a training ends."""
+    patience: int = eqx.field(static=True, default=2400)
+    """Epochs without improvement after which a training ends; the publication's are 100, of an
+    unknown number of episodes."""
     advantage: str = eqx.field(static=True, default="normalised")
     """One of `ADVANTAGES`."""
     method: str = eqx.field(static=True, default="reinforce")
@@ -63,7 +65,7 @@ class TrainSettings(eqx.Module):
     is_mirrored: bool = eqx.field(static=True, default=True)
     """Whether every second episode has the draws of the one before with the other sign: the
     estimate keeps its mean and loses what the curvature of the return adds to its variance."""
-    learning_rate: Float[Array, ""] = _number(0.005)
+    learning_rate: Float[Array, ""] = _number(0.003)
     """Of Adam, at first [-]."""
     floor: Float[Array, ""] = _number(0.1)
     """Smallest spread of the policy, at first [-]."""

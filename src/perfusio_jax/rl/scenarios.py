@@ -18,8 +18,8 @@ UNCERTAIN: Final = 0.07
 """Relative deviation of initial states and synthesis rates in cases 3 and 4; given."""
 N_STEPS: Final = 18
 """Actions; given."""
-EPOCHS: Final = {1: 800, 2: 1100, 3: 800, 4: 1100}
-"""Most epochs per case: 300 more for trajectories is given, 800 chosen."""
+EPOCHS: Final = {1: 4800, 2: 5100, 3: 4800, 4: 5100}
+"""Most epochs per case: 300 more for trajectories is given, 4800 chosen."""
 
 
 class Scenario(NamedTuple):

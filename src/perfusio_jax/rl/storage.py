@@ -1,30 +1,43 @@
 """Trainings on disk: stopped, resumed, and refused where they do not fit."""
 
+import hashlib
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from perfusio_jax._core import DataError
 from perfusio_jax._core.checkpoint import fill, named_arrays, read_checkpoint, write_checkpoint
 from perfusio_jax.rl.reinforce import Problem, TrainSettings, TrainState, begin
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 KIND: Final = "policy training"
 
 
 def _architecture(problem: Problem, settings: TrainSettings) -> dict[str, Any]:
+    """Everything that decides what an epoch does, so that a training is resumed as itself."""
+    given = {f.name: getattr(settings, f.name) for f in fields(settings)}
     return {
         "environment": type(problem.env).__name__,
         "observed": problem.env.n_observed,
         "inputs": problem.env.n_inputs,
-        "width": settings.width,
-        "depth": settings.depth,
-        "epochs": settings.n_epochs,
+        **{n: np.asarray(v).tolist() if eqx.is_array(v) else v for n, v in given.items()},
+        "problem": _digest(problem),
     }
+
+
+def _digest(problem: Problem) -> str:
+    """Of the numbers of plant, references, bounds and return."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(problem):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).astype(float).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _plain(state: TrainState) -> TrainState:
@@ -60,7 +73,7 @@ def load_training(
     """Read a training of the same problem and settings, to go on with or to use.
 
     Raises:
-        DataError: If it is damaged, or belongs to another environment or network.
+        DataError: If it is damaged, or was begun with another problem, network or settings.
     """
     architecture, arrays = read_checkpoint(folder, kind=KIND, schema_version=SCHEMA_VERSION)
     wanted = _architecture(problem, settings)
