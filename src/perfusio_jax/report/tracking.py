@@ -26,6 +26,7 @@ from perfusio_jax.rl import (
     save_training,
     scenarios_of,
     screening,
+    train,
 )
 from perfusio_jax.rl.baselines import (
     closed_loops,
@@ -206,50 +207,86 @@ def run_screening(out: Path, *, seeds: int, epochs: int, episodes: int, console:
     """The thirteen learning schemes on the four pairs of set-points: 52 trainings per seed.
 
     Args:
-        out: Folder for tables and figures.
+        out: Folder for tables and figures; trainings of the same size noted in it are not repeated.
         seeds: Seeds.
         epochs: Most epochs.
         episodes: Episodes per epoch.
         console: A rich console.
     """
     table = screening()
-    names = list(table)
-    stacked = jax.tree.map(lambda *v: jnp.stack(v), *table.values())
-    settings = TrainSettings(n_episodes=episodes, n_epochs=epochs)
-    rows = []
+    settings = TrainSettings(n_episodes=episodes, n_epochs=epochs, patience=max(epochs // 2, 1))
+    notes = out / "screening_trainings.csv"
+    known = _noted(notes, epochs, episodes)
+    jobs = [
+        (scenario, seed, name)
+        for scenario in scenarios_of(1)
+        for seed in range(seeds)
+        for name in table
+        if (scenario.name, seed, name) not in known
+    ]
+    with console.status("") as status:
+        for number, (scenario, seed, name) in enumerate(jobs):
+            doing = "running" if number else "compiling"
+            status.update(
+                f"{doing}: {scenario.name}, seed {seed}, {name} ({number + 1} of {len(jobs)})"
+            )
+            env, params = build(scenario)
+            problem = Problem(env, params, table[name])
+            state = _whole(problem, settings, key=jax.random.key(seed))
+            error = float(state.history.error[int(state.best_epoch)])
+            area = float(jnp.nan_to_num(nauc(state.history.mean_return)))
+            known[scenario.name, seed, name] = (error, area)
+            _note(notes, [scenario.name, seed, name, epochs, episodes, error, area])
+    rows, every = [], []
     for scenario in scenarios_of(1):
-        env, params = build(scenario)
-
-        @eqx.filter_jit
-        def lanes(key: Any, env: Any = env, params: Any = params) -> TrainState:
-            def one(returns: TrackingReturn) -> TrainState:
-                problem = Problem(env, params, returns)
-                state = begin(problem, settings, key=key)
-                return continue_training(problem, settings, state, epochs)
-
-            return jax.lax.map(one, stacked)
-
         ranks = []
         for seed in range(seeds):
-            with console.status(f"{scenario.name}, seed {seed}: {len(names)} schemes"):
-                states = lanes(jax.random.key(seed))
-            best = np.asarray(states.best_epoch)
-            errors = np.asarray(states.history.error)[np.arange(len(names)), best]
-            areas = np.asarray(jax.vmap(nauc)(states.history.mean_return))
-            ranks.append(
-                np.asarray(rank_sum(jnp.asarray(errors), jnp.nan_to_num(jnp.asarray(areas))))
-            )
-            for name, error, area, rank in zip(names, errors, areas, ranks[-1], strict=True):
-                rows.append([scenario.name, seed, name, float(error), float(area), float(rank)])
+            scores = np.array([known[scenario.name, seed, name] for name in table])
+            ranks.append(np.asarray(rank_sum(jnp.asarray(scores[:, 0]), jnp.asarray(scores[:, 1]))))
+            for name, (error, area), rank in zip(table, scores, ranks[-1], strict=True):
+                rows.append([scenario.name, seed, name, error, area, float(rank)])
+        every += ranks
         title = f"Screening, {scenario.name}"
         save_figure(
-            ranking_figure(names, np.stack(ranks, axis=1), title=title),
+            ranking_figure(list(table), np.stack(ranks, axis=1), title=title),
             out / f"screening_{_slug(scenario.name)}.png",
         )
         order = np.argsort(np.mean(ranks, axis=0))
+        names = list(table)
         console.print(f"{scenario.name}: best {names[order[0]]}, then {names[order[1]]}")
+    title = "Screening, all set-points"
+    save_figure(
+        ranking_figure(list(table), np.stack(every, axis=1), title=title),
+        out / "screening_all.png",
+    )
     heads = ["scenario", "seed", "scheme", "NAAE", "NAUC", "rank sum"]
     write_table(out / "screening", heads, rows, title="Screening of 13 schemes")
+    console.print(f"tables and figures: {out}")
+
+
+_NOTED = ("scenario", "seed", "scheme", "epochs", "episodes", "NAAE", "NAUC")
+_whole = eqx.filter_jit(train)
+
+
+def _noted(path: Path, epochs: int, episodes: int) -> dict[tuple[str, int, str], tuple]:
+    """Scores of trainings of a size that were noted before."""
+    if not path.exists():
+        return {}
+    with open(path, newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    return {
+        (r["scenario"], int(r["seed"]), r["scheme"]): (float(r["NAAE"]), float(r["NAUC"]))
+        for r in rows
+        if (int(r["epochs"]), int(r["episodes"])) == (epochs, episodes)
+    }
+
+
+def _note(path: Path, row: Sequence[Any]) -> None:
+    """Add the scores of a training."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([_NOTED, row] if is_new else [row])
 
 
 def run_comparison(

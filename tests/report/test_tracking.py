@@ -1,0 +1,47 @@
+"""The `rl` commands on trainings of a few epochs: tables, figures, going on after a stop."""
+
+import csv
+
+import pytest
+
+from perfusio_jax.cli import main
+
+SMALL = ("--epochs", "3", "--episodes", "6")
+
+
+def table(path):
+    with open(path, newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def rl(*words) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["rl", *(str(w) for w in words)])
+    assert ended.value.code in (0, None)
+
+
+def test_a_case_gives_a_table_and_a_figure_and_is_not_trained_twice(tmp_path, capsys):
+    rl("case4", "--out", tmp_path, *SMALL)
+    rows = table(tmp_path / "case4.csv")
+    assert [r["return"] for r in rows] == ["saturation", "quadratic"]
+    assert all(float(r["NAAE"]) > 0.0 and r["epochs"] == "3" for r in rows)
+    assert (tmp_path / "case4_trajectory_1_uncertain.png").stat().st_size > 20_000
+    first = (tmp_path / "case4.csv").read_bytes()
+    rl("case4", "--out", tmp_path, *SMALL)
+    assert (tmp_path / "case4.csv").read_bytes() == first
+    assert "published" in capsys.readouterr().out
+
+
+def test_the_screening_ranks_thirteen_schemes_and_goes_on_with_what_is_missing(tmp_path):
+    rl("screen", "--out", tmp_path, *SMALL)
+    rows = table(tmp_path / "screening.csv")
+    assert len(rows) == 52 and len({r["scheme"] for r in rows}) == 13
+    for scenario in {r["scenario"] for r in rows}:
+        ranks = sum(float(r["rank sum"]) for r in rows if r["scenario"] == scenario)
+        assert ranks == 13 * 14  # twice the sum of the places
+    notes = tmp_path / "screening_trainings.csv"
+    lines = notes.read_text().splitlines()
+    notes.write_text("\n".join(lines[:-2]) + "\n")  # as if it had been stopped
+    rl("screen", "--out", tmp_path, *SMALL)
+    assert notes.read_text().splitlines() == lines
+    assert table(tmp_path / "screening.csv") == rows
