@@ -21,7 +21,6 @@ import argparse
 import csv
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +63,16 @@ TEST_KEY = 4711
 TRAINED = {
     "RL, saturation": (saturation(27.0), TrainSettings()),
     "RL, quadratic": (quadratic(), TrainSettings()),
-    "PPO, saturation": (saturation(27.0), TrainSettings(method="ppo", n_episodes=100)),
-    "pathwise, saturation": (saturation(27.0), TrainSettings(method="pathwise", n_episodes=32)),
+    "PPO, saturation": (
+        saturation(27.0),
+        TrainSettings(method="ppo", n_epochs=1600, patience=800),
+    ),
+    "pathwise, saturation": (
+        saturation(27.0),
+        TrainSettings(method="pathwise", n_episodes=32, n_epochs=1300, patience=650),
+    ),
 }
-"""Return and settings; the trainings take about the same time per epoch."""
+"""Return and settings; the trainings take about the same time."""
 HEADS = {
     "compare": (
         "scenario", "controller", "seed", "condition", "naae", "naae_sd", "last", "effort",
@@ -83,7 +88,6 @@ def trained(scenario: Scenario, name: str, seed: int) -> tuple[PolicyController,
     """A policy for a scenario, and how long its training took [s]."""
     begun = time.perf_counter()
     returns, settings = TRAINED[name]
-    settings = replace(settings, n_epochs=scenario.epochs)
     env, params = build(scenario)
     state = learn(Problem(env, params, returns), settings, key=jax.random.key(seed))
     policy = jax.block_until_ready(state.best)
