@@ -230,6 +230,7 @@ def test_a_rack_behind_a_secured_server_runs_to_its_end_though_one_vessel_is_not
         config = write_toml(tmp_path, **table, **one)
         code, out, err = command("run", config, "--days", 1)
         assert "not-the-password" not in out + err
+        assert code == 4 and "PERFUSIO_OPCUA_PASSWORD, is wrong" in out + err
         reasons = " ".join(str(e.get("reason")) for e in events(tmp_path / "refused" / "R02"))
         assert "does not let us in" in reasons
         assert "written" not in outcomes(tmp_path / "refused" / "R02").values()

@@ -18,6 +18,7 @@ from perfusio_jax.connectors.sql_schema import HEAD, VERSION_TABLE
 from perfusio_jax.connectors.sql_store import SQLStore
 from perfusio_jax.twin import LoopSettings, ReactorLoop, RunRecords, mirror, verify_audit
 from perfusio_jax.twin.chain import records
+from perfusio_jax.twin.desk import event
 from perfusio_jax.twin.run_files import JOURNAL_NAME, RunFiles, open_run
 from perfusio_jax.twin.runtime import system_runtime
 from tests.connectors.opcua_rigs import until
@@ -276,3 +277,50 @@ async def test_a_row_that_says_something_else_is_named_and_the_others_are_copied
     hands.mirror_audit([{**log[0], "hash": "f" * 64}])
     state = hands.compare_audit("run", log)
     assert state.n_foreign == 1 and "1 rows there are not in the log" in str(state)
+
+
+async def test_what_only_the_last_copy_finds_is_copied_too(make, tmp_path, quick, monkeypatch):
+    """Its alarm is a record of its own, made while the run ends."""
+    store, hands = make(), make()
+    device, folder = FileDevice(tmp_path / "device.jsonl"), tmp_path / "run"
+    await drive(folder, device, store, 1)
+    with store.database.engine.begin() as connection:
+        table = schema.audit_event
+        connection.execute(sa.update(table).where(table.c.seq == 2).values(payload={}))
+        connection.execute(sa.delete(table).where(table.c.seq == 3))
+
+    async def idle(self) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(mirror.AuditMirror, "follow", idle)
+    await drive(folder, device, store, 2)
+    log = log_of(folder)
+    assert "ALARM_RAISED" in {r["event_type"] for r in log[-2:]}
+    assert hands.compare_audit("run", log).n_copied == len(log) - 1
+
+
+async def test_an_alarm_half_cleared_when_the_run_ends_is_cleared_whole(
+    make, tmp_path, quick, monkeypatch
+):
+    """In the journal and in the trail."""
+    folder, device = tmp_path / "run", FileDevice(tmp_path / "device.jsonl")
+    with opened(folder, device, make()) as (loop, _):
+        assert loop.mirror is not None
+        await loop.desk.raise_one(event("session", "mirror", "it is away", 0))
+        begun = asyncio.Event()
+        clear = loop.records.clear_alarm
+
+        def slow(*args: Any) -> bool:
+            here.call_soon_threadsafe(begun.set)
+            time.sleep(0.2)
+            return clear(*args)
+
+        here = asyncio.get_running_loop()
+        monkeypatch.setattr(loop.records, "clear_alarm", slow)
+        task = asyncio.create_task(loop.mirror.follow())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    kinds = [r["event_type"] for r in log_of(folder)]
+    assert kinds[-1] == "ALARM_CLEARED" and MIRROR_ALARM not in alarms(folder)

@@ -1,5 +1,7 @@
 """A server that does not let us in: how it shows, and how to say it."""
 
+# pyright: reportPrivateImportUsage=false
+
 from pathlib import Path
 from typing import Final
 

@@ -242,8 +242,8 @@ class ReactorLoop:
 
     async def copy_audit(self) -> None:
         """Bring the database's copy of the audit trail up to now, if it can be done in time."""
-        if self.mirror is not None:
-            await self.mirror.catch_up(is_last=True)
+        if self.mirror is not None and await self.mirror.catch_up(is_last=True):
+            await self.mirror.catch_up(is_last=True)  # alarms of the first one are records, too
 
     async def _day(self, day: int) -> None:
         """One day, tried again while only its own records fail."""

@@ -86,10 +86,16 @@ class AuditMirror:
         """Number of the last record that was copied, or refused for good."""
 
     async def follow(self) -> None:
-        """Copy what is new until cancelled."""
+        """Copy what is new until cancelled; a try at hand is finished, with its alarms."""
         while True:
+            at_hand = asyncio.ensure_future(self.catch_up())
             with contextlib.suppress(JournalError, AuditError):  # the cycle meets that trouble
-                await self.catch_up()
+                try:
+                    await asyncio.shield(at_hand)
+                except asyncio.CancelledError:
+                    with contextlib.suppress(JournalError, AuditError):
+                        await at_hand
+                    raise
             await self._rt.sleep(PAUSES_S[min(self._n_failed, len(PAUSES_S) - 1)])
 
     async def catch_up(self, *, is_last: bool = False) -> bool:

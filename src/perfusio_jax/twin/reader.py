@@ -110,6 +110,7 @@ class SampleReader:
                     await beside()
             except (PerfusioError, TimeoutError, OSError) as error:
                 if isinstance(error, AccessRefused) and not self._line.has_answered:
+                    await self._log("SAMPLE_MISSED", {}, day=day, reason=in_short(error))
                     raise
                 self._session.was_away = True
                 found = in_short(error)
