@@ -68,8 +68,8 @@ from perfusio_jax.rl import (
     saturation,
     train,
 )
-from perfusio_jax.rl.baselines import closed_loops, make_mpc
-from perfusio_jax.rl.controllers import PolicyController
+from perfusio_jax.rl.baselines import make_mpc
+from perfusio_jax.rl.controllers import PolicyController, run_closed_loop
 from perfusio_jax.simulator import initial_state, sample_clones, to_trajectories, virtual_reactor
 
 DAYS, FIRST, LEARN_EVERY, JUDGED_FROM = 14, 4, 4, 7
@@ -110,15 +110,15 @@ def vessel(clones: Any, v: int) -> Any:
 
 
 def inputs_of(
-    task: Problem, controller: Any, clones: Any, known: Callable[[int], EnvParams]
+    task: Problem, controller: Any, clones: Any, known: Callable[[Any], EnvParams]
 ) -> np.ndarray:
-    """Set-points (vessels, days, 6) a controller chooses, told `known(v)` of vessel v."""
-    keys = jax.random.split(jax.random.key(7), 1)
-    out = []
-    for v in range(N_CLONES):
-        run = closed_loops(task.env, known(v), controller, keys, own(task, vessel(clones, v)))
-        out.append(np.asarray(run.inputs[0]))
-    return np.stack(out)
+    """Set-points (vessels, days, 6) a controller chooses, told `known(clone)` of each vessel."""
+
+    def one(clone: Any) -> Any:
+        key, truth = jax.random.key(7), own(task, clone)
+        return run_closed_loop(ENV, known(clone), controller, key=key, truth=truth).inputs
+
+    return np.asarray(eqx.filter_jit(jax.vmap(one))(clones))
 
 
 def twin(model: Any, goal: Any, reactor: Any, *, seed: int) -> np.ndarray:
@@ -220,16 +220,16 @@ def studies(
     yield from timed("fixed", 0, lambda: np.tile(CENTRE, (N_CLONES, DAYS, 1)))
     yield from timed("P", 0, lambda: bleed(goal, clones))
     for name, controller, known in (
-        ("MPC, clone X", make_mpc(ENV, start, n_iterations=60), lambda _: nominal(task)),
+        ("MPC, clone X", make_mpc(ENV, start, n_iterations=30), lambda _: nominal(task)),
         (
             "MPC, 8 clones",
-            make_mpc(ENV, start, n_scenarios=8, n_iterations=60),
+            make_mpc(ENV, start, n_scenarios=8, n_iterations=30),
             lambda _: task.params,
         ),
         (
             "MPC, own clone",
-            make_mpc(ENV, start, n_iterations=60),
-            lambda v: own(task, vessel(clones, v)),
+            make_mpc(ENV, start, n_iterations=30),
+            lambda clone: own(task, clone),
         ),
     ):
         yield from timed(name, 0, lambda c=controller, k=known: inputs_of(task, c, clones, k))
