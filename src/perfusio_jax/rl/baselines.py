@@ -21,6 +21,7 @@ from perfusio_jax.rl.controllers import (
     smooth_error,
 )
 from perfusio_jax.rl.environment import EnvParams, Episode, TrackingEnv
+from perfusio_jax.rl.returns import TrackingReturn
 
 
 def ideal_growth(
@@ -67,6 +68,7 @@ def find_optimum(
     params: EnvParams,
     starts: Float[Array, "S N n_u"],
     n_iterations: int = 400,
+    returns: TrackingReturn | None = None,
 ) -> Optimum:
     """Best inputs by gradient through the nominal plant, from many starts.
 
@@ -75,26 +77,34 @@ def find_optimum(
         params: Its parameters; the uncertainty is not used.
         starts: Inputs before the bijection.
         n_iterations: Steps of Adam per start.
+        returns: What is made as large as possible; if not given, the error as small.
 
     Returns:
-        The best of them. A local search: an upper bound of the least error, in practice close.
+        The best of them, by error or return. A local search: an upper bound of the least error,
+        in practice close.
     """
 
     def course(z: Array) -> Array:
         return run_inputs(env, params, params.plant, params.initial, params.bounds.share(z))
 
-    def one(z: Array) -> tuple[Array, Array]:
-        def loss(p: Array) -> Array:
-            return jnp.mean(smooth_error(course(p), params.reference[1:]))
+    first = env.tracked(params.plant, params.initial)[None]
 
-        best, _ = descend(loss, z, n_iterations=n_iterations, learning_rate=0.15)
-        gap = jnp.abs(course(best) - params.reference[1:]) / params.reference[1:]
-        return best, jnp.mean(gap)
+    def cost(seen: Array) -> Array:
+        if returns is None:
+            return jnp.mean(smooth_error(seen, params.reference[1:]))
+        return -returns(jnp.concatenate([first, seen]), params.reference)
 
-    points, reached = jax.vmap(one)(starts)
-    index = jnp.argmin(jnp.where(jnp.isfinite(reached), reached, jnp.inf))
-    first = env.tracked(params.plant, params.initial)
-    tracked = jnp.concatenate([first[None], course(points[index])])
+    def one(z: Array) -> tuple[Array, Array, Array]:
+        best, _ = descend(
+            lambda p: cost(course(p)), z, n_iterations=n_iterations, learning_rate=0.15
+        )
+        seen = course(best)
+        error = jnp.mean(jnp.abs(seen - params.reference[1:]) / params.reference[1:])
+        return best, error, error if returns is None else cost(seen)
+
+    points, reached, costs = jax.vmap(one)(starts)
+    index = jnp.argmin(jnp.where(jnp.isfinite(costs), costs, jnp.inf))
+    tracked = jnp.concatenate([first, course(points[index])])
     return Optimum(points[index], reached[index], tracked, reached)
 
 
