@@ -212,8 +212,9 @@ def test_perfusion_follows_the_same_interface():
 
 
 def test_gymnasium_accepts_it():
-    gymnasium = pytest.importorskip("gymnasium")
-    checker = pytest.importorskip("gymnasium.utils.env_checker")
+    import gymnasium
+    from gymnasium.utils import env_checker as checker
+
     from perfusio_jax.rl.gym import GymTracking
 
     problem = Problem(ENV, PARAMS, saturation(9.0))
