@@ -16,6 +16,7 @@ is fixed, so thousands of lanes run in step, and reverse mode passes through a p
 lengths are held constant in derivatives: a derivative is that of the scheme on its own grid.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import jax
@@ -41,9 +42,24 @@ def _logmean(a: Array, b: Array) -> Array:
     return jnp.where(is_close, series, jnp.log(1.0 + safe) / safe) / a
 
 
-def _both(v: Array) -> Array:
-    """Sum over the two strains; slices fuse with what is around them, a reduction does not."""
+Pair = tuple[Array, Array]
+"""One number per strain. Two lanes of numbers, not one of pairs: those cannot be vectorised."""
+
+
+def _both(v: Pair) -> Array:
+    """Sum over the strains."""
     return v[0] + v[1]
+
+
+def _pair(v: Array) -> Pair:
+    """Both strains' numbers from an array of two."""
+    return v[0], v[1]
+
+
+def _each(function: Callable[..., Array], *pairs: Pair) -> Pair:
+    """A function of each strain's numbers."""
+    first, second = (function(*numbers) for numbers in zip(*pairs, strict=True))
+    return first, second
 
 
 def _strain(
@@ -109,8 +125,12 @@ def advance(
         plant.dilution,
         plant.feed,
     )
-    k_a, decay, cost = plant.amino_half_saturation, plant.degradation, plant.uptake_per_biomass
-    made = plant.conversion * plant.synthesis * induction(plant, light) / k_a
+    k_a, decay, cost = (
+        plant.amino_half_saturation,
+        _pair(plant.degradation),
+        plant.uptake_per_biomass,
+    )
+    made = _pair(plant.conversion * plant.synthesis * induction(plant, light) / k_a)
     supply_top = dilution * feed
     dt = jnp.asarray(dt_h, x.dtype)
     tiny = jnp.asarray(1e-30, x.dtype)
@@ -120,16 +140,20 @@ def advance(
         s, b, a, left = carry
         part, last = inputs
         h = part * left
-        f = a / (1.0 + a)
-        demand = mu_max * _both(f * b)
+        f = _each(lambda a: a / (1.0 + a), a)
+        demand = mu_max * _both(_each(lambda f, b: f * b, f, b))
         supply = dilution * (feed - s)
         ratio = supply / jnp.maximum(demand, tiny)
         is_rich = s > SCARCE * k_s
         is_starved = ~is_rich & (supply < demand)
         # the time at which the regime changes, by the first two derivatives
         m = mu_max * jnp.where(is_starved, ratio, 1.0)
-        turn = (made - (decay + m * f) * a) / (1.0 + a) ** 2 + f * (m * f - dilution)
-        rise = mu_max * _both(b * turn)
+
+        def turn(a: Array, b: Array, f: Array, made: Array, decay: Array) -> Array:
+            rest = 1.0 - f
+            return b * ((made - (decay + m * f) * a) * rest * rest + f * (m * f - dilution))
+
+        rise = mu_max * _both(_each(turn, a, b, f, made, decay))
         gap = demand - supply
         below = gap * gap + 2.0 * rise * s
         reach = gap + jnp.sqrt(jnp.maximum(below, 0.0))
@@ -150,10 +174,14 @@ def advance(
         for is_final in (False, True):
             middle, half = mu_max * theta, 0.5 * mu_max * tilt
             rates = (middle - half, middle, middle + half)
-            amino, exponent = _strain(a, made, decay, rates, h, is_final=is_final)
-            per_theta = exponent / theta
-            bound = b * (fade * jnp.exp(exponent))
-            slope = jnp.maximum(_both(per_theta * bound), tiny)
+            first, second = (
+                _strain(*strain, rates, h, is_final=is_final)
+                for strain in zip(a, made, decay, strict=True)
+            )
+            amino, exponent = zip(first, second, strict=True)
+            per_theta = exponent[0] / theta, exponent[1] / theta
+            bound = _each(lambda b, e: b * (fade * jnp.exp(e)), b, exponent)
+            slope = jnp.maximum(_both(_each(lambda p, b: p * b, per_theta, bound)), tiny)
             rest = total - _both(bound)
             # rich: theta = 1 - k_s x mean of 1/(s + k_s); what is left if it were one
             plain = rest - slope * (1.0 - theta)
@@ -166,7 +194,7 @@ def advance(
             fine = rough - (rough - plain - lack * mean) / (1.0 - lack * bend)
             rich = jnp.where(falls, fine, rough)
             # starved: supply meets demand
-            wanted = mu_max * _both(amino / (1.0 + amino) * bound)
+            wanted = mu_max * _both(_each(lambda a, b: a / (1.0 + a) * b, amino, bound))
             scarce = jnp.where(
                 wanted > supply_top,
                 k_s * supply_top / jnp.maximum(wanted - supply_top, 1e-6 * supply_top),
@@ -179,12 +207,19 @@ def advance(
             tilt = jnp.where(
                 is_starved & ends_scarce, supply_top / jnp.maximum(wanted, tiny) - ratio, 0.0
             )
-            bound = bound * jnp.exp(per_theta * (better - theta))
+            if is_final:
+                change = better - theta
+                bound = (
+                    bound[0] * jnp.exp(per_theta[0] * change),
+                    bound[1] * jnp.exp(per_theta[1] * change),
+                )
             theta = jnp.maximum(better, 1e-6)
         after = jnp.where(ends_scarce, after, jnp.maximum(total - _both(bound), 0.0))
         exact = (total - after) / jnp.maximum(_both(bound), tiny)
-        return (after, bound * exact, amino, left - h), None
+        return (after, _each(lambda b: b * exact, bound), amino, left - h), None
 
-    first = (x[0], x[1:3] * cost, x[3:] / k_a, dt)
-    (s, b, a, _), _ = jax.lax.scan(substep, first, (share, is_last))
-    return jnp.concatenate([s[None], b / cost, a * k_a])
+    begun = (x[0], _pair(x[1:3] * cost), _pair(x[3:] / k_a), dt)
+    # reverse mode keeps what is between substeps and does each again: a third of the time
+    again = jax.checkpoint(substep, prevent_cse=False)
+    (s, b, a, _), _ = jax.lax.scan(again, begun, (share, is_last))
+    return jnp.concatenate([s[None], jnp.stack(b) / cost, jnp.stack(a) * k_a])
