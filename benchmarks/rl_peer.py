@@ -42,8 +42,9 @@ def make_step(n: int, constants: dict[str, Any], rtol: float) -> Any:
 class Policy(nn.Module):
     """Four hidden layers of 20, leaky rectifier 0.1, heads for mean and spread."""
 
-    def __init__(self, n_observed: int = 15) -> None:
+    def __init__(self, floor: float, n_observed: int = 15) -> None:
         super().__init__()
+        self.floor = floor
         sizes = [n_observed, 20, 20, 20, 20]
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(sizes):
@@ -54,11 +55,15 @@ class Policy(nn.Module):
     def forward(self, seen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and spread."""
         hidden = self.body(seen)
-        return self.mean(hidden), nn.functional.softplus(self.spread(hidden)) + 0.1
+        return self.mean(hidden), nn.functional.softplus(self.spread(hidden)) + self.floor
 
 
 class Training:
-    """REINFORCE with normalised returns, the saturation return with all weights one."""
+    """REINFORCE as ours.
+
+    Normalised returns, mirrored pairs of episodes, rate and floor that fall together, and the
+    saturation return with all weights one.
+    """
 
     def __init__(
         self,
@@ -67,16 +72,21 @@ class Training:
         step: Any,
         n: int,
         bounds: tuple[np.ndarray, np.ndarray],
-        learning_rate: float,
+        settings: Any,
     ) -> None:
-        self.policy = Policy()
-        self.adam = torch.optim.Adam(self.policy.parameters(), lr=learning_rate)
+        self.policy = Policy(float(settings.floor))
+        self.adam = torch.optim.Adam(self.policy.parameters(), lr=float(settings.learning_rate))
+        self.settings, self.epochs = settings, 0
         self.initial, self.reference, self.step, self.n = initial, reference, step, n
         self.low, self.ratio = bounds[0], bounds[1] / bounds[0]
 
     def epoch(self) -> tuple[float, float]:
         """Draw, judge, ascend; mean return and mean error."""
         steps = self.reference.shape[0] - 1
+        left = float(self.settings.decay) ** (self.epochs / self.settings.n_epochs)
+        self.epochs += 1
+        self.adam.param_groups[0]["lr"] = left * float(self.settings.learning_rate)
+        self.policy.floor = left * float(self.settings.floor)
         x = np.repeat(self.initial[:, None], self.n, axis=1)
         before, shares = np.zeros((self.n, 5)), np.zeros((self.n, 4))
         seen, draws, worth, error = [], [], np.zeros(self.n), 0.0
@@ -88,7 +98,8 @@ class Training:
             observed = torch.as_tensor(row, dtype=torch.float32)
             with torch.no_grad():
                 mean, spread = self.policy(observed)
-                z = mean + spread * torch.randn_like(mean)
+                unit = torch.randn(self.n // 2, 2)
+                z = mean + spread * torch.cat([unit, -unit])
             share = 0.5 + 0.5 * np.sin(0.5 * z.numpy().astype(float))
             x = np.maximum(self.step(x, (self.low * self.ratio**share).T), 0.0)
             before, shares = now, np.concatenate([share, shares[:, :2]], axis=1)

@@ -18,14 +18,19 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("perfusio-jax")) / "compiled"
 
 
-def set_up_jax(device: str | None = None) -> None:
-    """Double precision and a persistent compilation cache, for programs started here."""
+def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> None:
+    """Double precision and a persistent compilation cache, for programs started here.
+
+    With more than one device, as many cores count as devices of their own.
+    """
     import jax
 
     from perfusio_jax import enable_x64
 
     if device:
         jax.config.update("jax_platforms", device)
+    if n_devices > 1:
+        jax.config.update("jax_num_cpu_devices", n_devices)
     enable_x64()
     folder = cache_folder()
     try:

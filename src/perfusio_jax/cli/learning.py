@@ -20,6 +20,9 @@ commands.add_typer(rl, name="rl")
 RlOut = Annotated[Path, typer.Option(help="Folder; trainings found in it are resumed.")]
 RlEpochs = Annotated[int | None, typer.Option(min=1, help="Most epochs; the case's own.")]
 RlEpisodes = Annotated[int, typer.Option(min=2, help="Episodes per epoch.")]
+RlDevices = Annotated[
+    int, typer.Option(min=1, help="Cores, or GPUs, that share the episodes of an epoch.")
+]
 
 
 def _case(number: int, what: str) -> None:
@@ -28,12 +31,21 @@ def _case(number: int, what: str) -> None:
         seed: Seed = 0,
         epochs: RlEpochs = None,
         episodes: RlEpisodes = 100,
+        devices: RlDevices = 1,
     ) -> None:
         writable(out, is_folder=True)
-        common.set_up_jax()
+        common.set_up_jax(n_devices=devices)
         from perfusio_jax.report.tracking import run_case
 
-        run_case(number, out, seed=seed, epochs=epochs, episodes=episodes, console=console())
+        run_case(
+            number,
+            out,
+            seed=seed,
+            epochs=epochs,
+            episodes=episodes,
+            devices=devices,
+            console=console(),
+        )
 
     rl.command(f"case{number}", help=what)(command)
 
@@ -50,13 +62,16 @@ def screen(
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 2400,
     episodes: RlEpisodes = 100,
+    devices: RlDevices = 1,
 ) -> None:
     """Thirteen learning schemes on four pairs of set-points, ranked."""
     writable(out, is_folder=True)
-    common.set_up_jax()
+    common.set_up_jax(n_devices=devices)
     from perfusio_jax.report.tracking import run_screening
 
-    run_screening(out, seeds=seeds, epochs=epochs, episodes=episodes, console=console())
+    run_screening(
+        out, seeds=seeds, epochs=epochs, episodes=episodes, devices=devices, console=console()
+    )
 
 
 @rl.command()
@@ -66,10 +81,13 @@ def compare(
     seed: Seed = 0,
     epochs: RlEpochs = None,
     episodes: RlEpisodes = 100,
+    devices: RlDevices = 1,
 ) -> None:
     """Policies beside PID and model-predictive control on one case."""
     writable(out, is_folder=True)
-    common.set_up_jax()
+    common.set_up_jax(n_devices=devices)
     from perfusio_jax.report.tracking import run_comparison
 
-    run_comparison(case, out, seed=seed, epochs=epochs, episodes=episodes, console=console())
+    run_comparison(
+        case, out, seed=seed, epochs=epochs, episodes=episodes, devices=devices, console=console()
+    )

@@ -148,6 +148,7 @@ def run_case(
     epochs: int | None,
     episodes: int,
     console: Any,
+    devices: int = 1,
 ) -> None:
     """Train both returns on every scenario of a case; write tables and figures.
 
@@ -158,6 +159,7 @@ def run_case(
         epochs: Most epochs; the case's own by default.
         episodes: Episodes per epoch.
         console: A rich console.
+        devices: Cores, or GPUs, that share the episodes.
     """
     rows = []
     for scenario in scenarios_of(case):
@@ -166,7 +168,9 @@ def run_case(
         for name, returns in returns_by_name().items():
             begun = time.perf_counter()
             problem = Problem(env, params, returns)
-            settings = TrainSettings(n_episodes=episodes, n_epochs=epochs or scenario.epochs)
+            settings = TrainSettings(
+                n_episodes=episodes, n_epochs=epochs or scenario.epochs, n_devices=devices
+            )
             label = f"{scenario.name}, {name}"
             folder = out / "trainings" / f"{_slug(label)}_seed{seed}"
             state = train_with_progress(
@@ -203,7 +207,9 @@ def run_case(
     console.print(f"tables and figures: {out}")
 
 
-def run_screening(out: Path, *, seeds: int, epochs: int, episodes: int, console: Any) -> None:
+def run_screening(
+    out: Path, *, seeds: int, epochs: int, episodes: int, console: Any, devices: int = 1
+) -> None:
     """The thirteen learning schemes on the four pairs of set-points: 52 trainings per seed.
 
     Args:
@@ -212,9 +218,12 @@ def run_screening(out: Path, *, seeds: int, epochs: int, episodes: int, console:
         epochs: Most epochs.
         episodes: Episodes per epoch.
         console: A rich console.
+        devices: Cores, or GPUs, that share the episodes.
     """
     table = screening()
-    settings = TrainSettings(n_episodes=episodes, n_epochs=epochs, patience=max(epochs // 2, 1))
+    settings = TrainSettings(
+        n_episodes=episodes, n_epochs=epochs, patience=max(epochs // 2, 1), n_devices=devices
+    )
     notes = out / "screening_trainings.csv"
     known = _noted(notes, epochs, episodes)
     jobs = [
@@ -290,7 +299,14 @@ def _note(path: Path, row: Sequence[Any]) -> None:
 
 
 def run_comparison(
-    case: int, out: Path, *, seed: int, epochs: int | None, episodes: int, console: Any
+    case: int,
+    out: Path,
+    *,
+    seed: int,
+    epochs: int | None,
+    episodes: int,
+    console: Any,
+    devices: int = 1,
 ) -> None:
     """Policies beside PID and model-predictive control on the first scenario of a case.
 
@@ -301,6 +317,7 @@ def run_comparison(
         epochs: Most epochs.
         episodes: Episodes per epoch of training.
         console: A rich console.
+        devices: Cores, or GPUs, that share the episodes.
     """
     scenario = scenarios_of(case)[-1]
     env, params = build(scenario)
@@ -312,7 +329,9 @@ def run_comparison(
     for name, returns in returns_by_name().items():
         begun = time.perf_counter()
         problem = Problem(env, params, returns)
-        settings = TrainSettings(n_episodes=episodes, n_epochs=epochs or scenario.epochs)
+        settings = TrainSettings(
+            n_episodes=episodes, n_epochs=epochs or scenario.epochs, n_devices=devices
+        )
         folder = out / "trainings" / f"{_slug(scenario.name + ' ' + name)}_seed{seed}"
         state = train_with_progress(
             problem, settings, seed=seed, console=console, name=f"RL, {name}", folder=folder

@@ -65,6 +65,9 @@ class TrainSettings(eqx.Module):
     is_mirrored: bool = eqx.field(static=True, default=True)
     """Whether every second episode has the draws of the one before with the other sign: the
     estimate keeps its mean and loses what the curvature of the return adds to its variance."""
+    n_devices: int = eqx.field(static=True, default=1)
+    """Devices that share the episodes of an epoch: cores made devices by `jax_num_cpu_devices`,
+    or GPUs. Sums are taken in another order, so bytes are the same for the same number."""
     learning_rate: Float[Array, ""] = _number(0.003)
     """Of Adam, at first [-]."""
     floor: Float[Array, ""] = _number(0.1)
@@ -86,6 +89,11 @@ class TrainSettings(eqx.Module):
             raise ConfigError(
                 f"{self.n_episodes} episodes, {self.n_epochs} epochs, patience {self.patience}: "
                 "at least 2, 1 and 1 are needed."
+            )
+        if self.n_devices < 1 or self.n_episodes % self.n_devices:
+            raise ConfigError(
+                f"{self.n_episodes} episodes cannot be shared by {self.n_devices} devices; "
+                "the number must divide."
             )
 
 
@@ -161,12 +169,21 @@ def score_gradient(
 
 
 def pathwise_gradient(
-    problem: Problem, policy: GaussianPolicy, *, n: int, key: Key, is_mirrored: bool = False
+    problem: Problem,
+    policy: GaussianPolicy,
+    *,
+    n: int,
+    key: Key,
+    is_mirrored: bool = False,
+    n_devices: int = 1,
 ) -> GaussianPolicy:
     """Derivative of the mean return through policy and plant, with the draws held."""
 
     def objective(p: GaussianPolicy) -> Array:
-        return jnp.mean(draw_epoch(problem, p, n=n, key=key, is_mirrored=is_mirrored)[1])
+        _, worth = draw_epoch(
+            problem, p, n=n, key=key, is_mirrored=is_mirrored, n_devices=n_devices
+        )
+        return jnp.mean(worth)
 
     return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
 
@@ -233,6 +250,7 @@ def ascend(
             n=settings.n_episodes,
             key=key,
             is_mirrored=settings.is_mirrored,
+            n_devices=settings.n_devices,
         )
     else:
         weights = advantages(worth, settings.advantage)
@@ -241,13 +259,39 @@ def ascend(
     return policy, moments, optax.tree.norm(gradient)
 
 
+def share_out(n_devices: int, *batches: Array) -> tuple[Array, ...]:
+    """Split batches over the first devices, along their first axis.
+
+    Raises:
+        ConfigError: If there are not as many devices.
+    """
+    if n_devices == 1:
+        return batches
+    if n_devices > jax.device_count():
+        raise ConfigError(
+            f"{n_devices} devices are wanted and there are {jax.device_count()}. For cores, call "
+            f'jax.config.update("jax_num_cpu_devices", {n_devices}) before anything is computed.'
+        )
+    kind = jax.sharding.AxisType.Auto
+    mesh = jax.make_mesh((n_devices,), ("episodes",), (kind,), devices=jax.devices()[:n_devices])
+    spread = jax.NamedSharding(mesh, jax.P("episodes"))
+    return tuple(jax.lax.with_sharding_constraint(batch, spread) for batch in batches)
+
+
 def draw_epoch(
-    problem: Problem, policy: GaussianPolicy, *, n: int, key: Key, is_mirrored: bool = False
+    problem: Problem,
+    policy: GaussianPolicy,
+    *,
+    n: int,
+    key: Key,
+    is_mirrored: bool = False,
+    n_devices: int = 1,
 ) -> tuple[Episode, Array]:
     """Episodes of one epoch and their returns; mirrored ones come in pairs on one plant."""
     count = np.arange(n)
     sign = jnp.asarray(1.0 - 2.0 * (count % 2) if is_mirrored else np.ones(n))
     keys = jax.random.split(key, n)[count // 2 if is_mirrored else count]
+    keys, sign = share_out(n_devices, keys, sign)
 
     def one(k: Key, s: Array) -> Episode:
         return run_episode(problem.env, problem.params, policy, key=k, sign=s)
@@ -302,6 +346,7 @@ def one_epoch(problem: Problem, settings: TrainSettings, state: TrainState) -> T
         n=settings.n_episodes,
         key=epoch_key(state.key, state.epoch),
         is_mirrored=settings.is_mirrored,
+        n_devices=settings.n_devices,
     )
     moved, moments, norm = ascend(problem, settings, state, episodes, worth)
     floor = settings.floor * share_left(settings, state.epoch + 1)

@@ -21,7 +21,7 @@ KIND: Final = "policy training"
 
 def _architecture(problem: Problem, settings: TrainSettings) -> dict[str, Any]:
     """Everything that decides what an epoch does, so that a training is resumed as itself."""
-    given = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    given = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "n_devices"}
     return {
         "environment": type(problem.env).__name__,
         "observed": problem.env.n_observed,
