@@ -233,7 +233,9 @@ def studies(
         ),
     ):
         yield from timed(name, 0, lambda c=controller, k=known: inputs_of(task, c, clones, k))
-    settings = TrainSettings(n_episodes=options.episodes, n_epochs=options.epochs)
+    settings = TrainSettings(
+        n_episodes=options.episodes, n_epochs=options.epochs, patience=options.epochs
+    )
     fit = eqx.filter_jit(train)
     for seed in range(options.seeds):
 
@@ -283,7 +285,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings")
     parser.add_argument("--twins", type=int, default=1, help="twins, each with its own campaign")
     parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--epochs", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, default=6000)
     parser.add_argument("--out", type=Path, default=Path("runs/science_rl_cho.csv"))
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()

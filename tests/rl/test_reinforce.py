@@ -1,5 +1,10 @@
 """Training: it learns, it is reproducible, it stops, it resumes, it survives bad numbers."""
 
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -128,6 +133,44 @@ def test_resumed_from_disk_it_ends_the_same(chunk, trained, tmp_path):
     back = load_training(tmp_path / "run", problem, SMALL)
     same(back, half)
     same(chunk(problem, back, jnp.asarray(12)), trained)
+
+
+# a process has as many devices as it starts with
+ON_TWO_DEVICES = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_enable_x64", True)
+sys.path.insert(0, sys.argv[1])
+import dataclasses
+import equinox as eqx
+from test_reinforce import KEY, SMALL, small
+from perfusio_jax.rl import save_training, train
+settings = dataclasses.replace(SMALL, n_devices=2)
+run = eqx.filter_jit(lambda problem, key: train(problem, settings, key=key))
+assert "all-reduce" in run.lower(small(), KEY).compile().compiled.as_text()
+save_training(sys.argv[2], small(), settings, run(small(), KEY))
+"""
+
+
+def test_episodes_shared_by_two_devices_teach_the_same(trained, tmp_path):
+    here, out = str(Path(__file__).parent), str(tmp_path / "run")
+    subprocess.run([sys.executable, "-c", ON_TWO_DEVICES, here, out], check=True, timeout=300)
+    both = load_training(out, small(), SMALL)
+    np.testing.assert_allclose(
+        both.history.mean_return, trained.history.mean_return, rtol=1e-9, equal_nan=True
+    )
+    assert int(both.best_epoch) == int(trained.best_epoch)
+
+
+def test_more_devices_than_there_are_are_refused():
+    many = dataclasses.replace(SMALL, n_devices=3)
+    if jax.device_count() >= 3:
+        pytest.skip("there are three devices")
+    with pytest.raises(ConfigError, match="3 devices are wanted and there"):
+        train(small(), many, key=KEY)
+    with pytest.raises(ConfigError, match="24 episodes cannot be shared by 5"):
+        dataclasses.replace(SMALL, n_devices=5)
 
 
 def test_a_checkpoint_of_another_network_or_training_is_refused(tmp_path):
