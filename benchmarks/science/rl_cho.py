@@ -4,8 +4,8 @@ Cell volume and titre are to reach set-points of clone X and stay there for two 
 viability up; the cultures are of clones drawn from the family, which no controller was tuned on.
 All see the state without noise, once a day; only the twin has to estimate what it is not shown.
 
-  RL        policies trained on clones drawn anew in every episode, one per training seed; two
-            days of states and set-points tell them what clone they have
+  RL        policies trained on clones drawn anew in every epoch, four episodes on each, one per
+            training seed; two days of states and set-points tell them what clone they have
   twin      hybrid model of clone X, fitted to 27 runs of it, updated every four days with what
             each vessel has shown; decisions by `BEDPolicy`
   MPC       gradient through the plant, with the constants of clone X; with eight clones drawn
@@ -234,15 +234,18 @@ def studies(
     ):
         yield from timed(name, 0, lambda c=controller, k=known: inputs_of(task, c, clones, k))
     settings = TrainSettings(
-        n_episodes=options.episodes, n_epochs=options.epochs, patience=options.epochs
+        n_episodes=options.episodes,
+        n_epochs=options.epochs,
+        patience=options.epochs,
+        n_per_plant=options.per_plant,
     )
     fit = eqx.filter_jit(train)
     for seed in range(options.seeds):
 
         def trained(seed: int = seed) -> np.ndarray:
             state = fit(task, settings, key=jax.random.key(seed))
-            print(f"best epoch {int(state.best_epoch)}, return {float(state.best_return):.3f}")
-            return inputs_of(task, PolicyController(state.best), clones, lambda _: nominal(task))
+            # the last policy: the best epoch is also the one with the luckiest clones
+            return inputs_of(task, PolicyController(state.policy), clones, lambda _: nominal(task))
 
         yield from timed("RL", seed, trained)
     for seed in range(options.twins):
@@ -286,6 +289,7 @@ def main() -> None:
     parser.add_argument("--twins", type=int, default=1, help="twins, each with its own campaign")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=6000)
+    parser.add_argument("--per-plant", type=int, default=4, help="episodes on one clone")
     parser.add_argument("--out", type=Path, default=Path("runs/science_rl_cho.csv"))
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()

@@ -10,7 +10,7 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.rl import Bounds, GaussianPolicy, log_probability, make_policy
 from perfusio_jax.rl.environment import Episode
 from perfusio_jax.rl.policy import Dense, check_bounds, fold
-from perfusio_jax.rl.reinforce import advantages, score_gradient
+from perfusio_jax.rl.reinforce import advantages, among_alike, score_gradient
 
 
 class Direct(eqx.Module):
@@ -87,6 +87,45 @@ def test_linear_gaussian_system(kind):
         return total
 
     check(groups, float(jax.grad(expected)(gain)), kind)
+
+
+@pytest.mark.parametrize("is_mirrored", [True, False])
+def test_episodes_on_one_plant_are_judged_against_each_other(is_mirrored):
+    # the bandit again, on plants that add 0 or 50 to whatever the arm is worth
+    gain = 0.3
+    policy = Direct(jnp.asarray(gain), jnp.zeros(()))
+    observed, empty = jnp.ones((20, 1, 1)), jnp.zeros(())
+    sign = jnp.where(jnp.arange(20) % 2, -1.0, 1.0)[:, None, None] if is_mirrored else 1.0
+
+    def one(key):
+        draw, luck = jax.random.split(key)
+        unit = jax.random.normal(draw, (20, 1, 1))
+        if is_mirrored:
+            unit = jnp.repeat(unit[::2], 2, axis=0) * sign
+        z = gain + 0.5 * unit
+        plant = 50.0 * jnp.repeat(jax.random.bernoulli(luck, 0.5, (5,)), 4)
+        worth = plant + jnp.where(z[:, 0, 0] > 0.0, 3.0, 1.0)
+        episodes = Episode(observed, z, empty, empty, empty)
+        alike = among_alike(worth, 4, is_mirrored=is_mirrored)
+        apart = advantages(worth, "leave_one_out")
+        return tuple(score_gradient(policy, episodes, w).gain for w in (alike, apart))
+
+    keys = jax.random.split(jax.random.key(3), 4000)
+    alike, apart = (np.asarray(v) for v in jax.jit(jax.vmap(one))(keys))
+    check(alike, 4.0 * np.exp(-0.5 * (2 * gain) ** 2) / np.sqrt(2 * np.pi), "leave_one_out")
+    if not is_mirrored:  # a mirrored pair takes the plant's luck out of the mean by itself
+        assert np.std(apart) > 10.0 * np.std(alike)
+
+
+def test_among_alike_by_hand():
+    worth = jnp.array([1.0, 2.0, 6.0, 8.0, 100.0, 101.0, 104.0, 104.0])
+    np.testing.assert_allclose(
+        among_alike(worth, 4, is_mirrored=True), [-6.0, -5.0, 4.5, 6.5, -4.0, -3.0, 3.5, 3.5]
+    )
+    np.testing.assert_allclose(
+        among_alike(worth[:4], 4, is_mirrored=False),
+        [1 - 16 / 3, 2 - 15 / 3, 6 - 11 / 3, 8 - 9 / 3],
+    )
 
 
 def test_advantages_by_hand():

@@ -102,6 +102,29 @@ def test_mirrored_episodes_share_a_plant_and_have_opposite_draws(is_mirrored):
     assert len({tuple(s) for s in start[::2]}) == 3
 
 
+def test_episodes_can_share_plants_and_a_training_on_them_learns():
+    problem = small(uncertainty=Uncertainty(initial=0.07, synthesis=0.07))
+    settings = dataclasses.replace(SMALL, n_per_plant=4)
+    policy = begin(problem, settings, key=KEY).policy
+    episodes, _ = draw_epoch(problem, policy, n=8, key=KEY, is_mirrored=True, n_per_plant=4)
+    start = np.asarray(episodes.states[:, 0])
+    assert np.all(start[:4] == start[0]) and np.all(start[4:] == start[4])
+    assert not np.any(start[0] == start[4])
+    assert len(np.unique(np.asarray(episodes.z[:, 0, 0]))) == 8
+    after = eqx.filter_jit(train)(problem, settings, key=KEY)
+    assert float(after.best_return) > float(after.history.mean_return[0])
+    again = best_epoch_again(problem, settings, after)
+    np.testing.assert_allclose(jnp.mean(again.returns), after.best_return, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n_per_plant": 2}, {"n_per_plant": 5}, {"n_per_plant": 4, "method": "ppo"}]
+)
+def test_plants_that_cannot_be_shared_are_refused(changes):
+    with pytest.raises(ConfigError, match="plant"):
+        dataclasses.replace(SMALL, **changes)
+
+
 def test_the_best_epoch_can_be_seen_again(trained):
     again = best_epoch_again(small(), SMALL, trained)
     assert np.isclose(jnp.mean(again.returns), trained.best_return, rtol=1e-12)

@@ -151,7 +151,13 @@ class Episode(NamedTuple):
 
 
 def run_episode(
-    env: TrackingEnv, params: EnvParams, policy: Any, *, key: Key, sign: ArrayLike = 1.0
+    env: TrackingEnv,
+    params: EnvParams,
+    policy: Any,
+    *,
+    key: Key,
+    sign: ArrayLike = 1.0,
+    plant_of: Key | None = None,
 ) -> Episode:
     """Let a policy act for one episode.
 
@@ -161,11 +167,14 @@ def run_episode(
         policy: Maps an observation to mean and spread of the Gaussian before `fold`.
         key: Random key of the plant, the disturbances and the policy's draws.
         sign: Factor on the policy's draws; -1 gives the mirrored episode of the same plant.
+        plant_of: Key of an episode whose plant and start this one has too; its own by default.
 
     Returns:
         The episode.
     """
     plant_key, noise_key, draw_key = jax.random.split(key, 3)
+    if plant_of is not None:
+        plant_key = jax.random.split(plant_of, 3)[0]
     begun = env.reset(plant_key, params)
     unit = jax.random.normal(draw_key, (env.n_steps, env.n_inputs), begun.x.dtype)
     noise = unit * jnp.asarray(sign, begun.x.dtype)

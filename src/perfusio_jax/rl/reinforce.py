@@ -65,6 +65,10 @@ class TrainSettings(eqx.Module):
     is_mirrored: bool = eqx.field(static=True, default=True)
     """Whether every second episode has the draws of the one before with the other sign: the
     estimate keeps its mean and loses what the curvature of the return adds to its variance."""
+    n_per_plant: int = eqx.field(static=True, default=0)
+    """Episodes on one plant and start, of "reinforce": each is judged against the others on its
+    plant, not against the whole epoch, so that luck with the plant does not count as skill.
+    0: pairs (or single episodes) have plants of their own and are judged against all."""
     n_devices: int = eqx.field(static=True, default=1)
     """Devices that share the episodes of an epoch: cores made devices by `jax_num_cpu_devices`,
     or GPUs. Sums are taken in another order, so bytes are the same for the same number."""
@@ -90,10 +94,23 @@ class TrainSettings(eqx.Module):
                 f"{self.n_episodes} episodes, {self.n_epochs} epochs, patience {self.patience}: "
                 "at least 2, 1 and 1 are needed."
             )
+        self._check_plants()
         if self.n_devices < 1 or self.n_episodes % self.n_devices:
             raise ConfigError(
                 f"{self.n_episodes} episodes cannot be shared by {self.n_devices} devices; "
                 "the number must divide."
+            )
+
+    def _check_plants(self) -> None:
+        least = 4 if self.is_mirrored else 2
+        if self.n_per_plant == 0:
+            return
+        if self.method != "reinforce" or self.advantage == "plain":
+            raise ConfigError("episodes share plants only where a baseline judges them.")
+        if self.n_per_plant < least or self.n_episodes % self.n_per_plant or self.n_per_plant % 2:
+            raise ConfigError(
+                f"{self.n_per_plant} episodes per plant, {self.n_episodes} in all: an even number "
+                f"from {least} on that divides them is needed, or 0."
             )
 
 
@@ -155,6 +172,22 @@ def advantages(returns: Float[Array, " E"], kind: str) -> Float[Array, " E"]:
         return centred * (n / (n - 1))
     eps = jnp.finfo(returns.dtype).eps
     return centred / (jnp.std(returns) + eps)
+
+
+def among_alike(
+    returns: Float[Array, " E"], n_per_plant: int, *, is_mirrored: bool
+) -> Float[Array, " E"]:
+    """Returns less the mean of the other episodes on the same plant: unbiased weights.
+
+    A mirrored partner is not among the others: its draws are not independent.
+    """
+    groups = returns.reshape(-1, n_per_plant)
+    own = groups
+    if is_mirrored:
+        own = jnp.repeat(groups.reshape(len(groups), -1, 2).sum(axis=2), 2, axis=1)
+    n_own = 2 if is_mirrored else 1
+    others = (jnp.sum(groups, axis=1, keepdims=True) - own) / (n_per_plant - n_own)
+    return (groups - others).reshape(-1)
 
 
 def score_gradient(
@@ -253,6 +286,8 @@ def ascend(
             n_devices=settings.n_devices,
         )
     else:
+        if settings.n_per_plant:
+            worth = among_alike(worth, settings.n_per_plant, is_mirrored=settings.is_mirrored)
         weights = advantages(worth, settings.advantage)
         gradient = score_gradient(state.policy, episodes, weights)
     policy, moments = move(state.policy, state.moments, gradient)
@@ -285,18 +320,21 @@ def draw_epoch(
     n: int,
     key: Key,
     is_mirrored: bool = False,
+    n_per_plant: int = 0,
     n_devices: int = 1,
 ) -> tuple[Episode, Array]:
     """Episodes of one epoch and their returns; mirrored ones come in pairs on one plant."""
     count = np.arange(n)
     sign = jnp.asarray(1.0 - 2.0 * (count % 2) if is_mirrored else np.ones(n))
     keys = jax.random.split(key, n)[count // 2 if is_mirrored else count]
-    keys, sign = share_out(n_devices, keys, sign)
+    plants = keys[count // n_per_plant * n_per_plant] if n_per_plant else keys
+    keys, sign, plants = share_out(n_devices, keys, sign, plants)
 
-    def one(k: Key, s: Array) -> Episode:
-        return run_episode(problem.env, problem.params, policy, key=k, sign=s)
+    def one(k: Key, s: Array, p: Key) -> Episode:
+        own = p if n_per_plant else None
+        return run_episode(problem.env, problem.params, policy, key=k, sign=s, plant_of=own)
 
-    episodes = jax.vmap(one)(keys, sign)
+    episodes = jax.vmap(one)(keys, sign, plants)
     worth = jax.vmap(lambda x: problem.returns(x, problem.params.reference))(episodes.tracked)
     return episodes, worth
 
@@ -346,6 +384,7 @@ def one_epoch(problem: Problem, settings: TrainSettings, state: TrainState) -> T
         n=settings.n_episodes,
         key=epoch_key(state.key, state.epoch),
         is_mirrored=settings.is_mirrored,
+        n_per_plant=settings.n_per_plant,
         n_devices=settings.n_devices,
     )
     moved, moments, norm = ascend(problem, settings, state, episodes, worth)
@@ -421,10 +460,18 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    problem: Problem, policy: Any, *, n: int, key: Key, is_mirrored: bool = False
+    problem: Problem,
+    policy: Any,
+    *,
+    n: int,
+    key: Key,
+    is_mirrored: bool = False,
+    n_per_plant: int = 0,
 ) -> Evaluation:
     """Run a policy: its best epoch again (the same key gives the same episodes), or afresh."""
-    episodes, worth = draw_epoch(problem, policy, n=n, key=key, is_mirrored=is_mirrored)
+    episodes, worth = draw_epoch(
+        problem, policy, n=n, key=key, is_mirrored=is_mirrored, n_per_plant=n_per_plant
+    )
     reference = problem.params.reference[None]
     whole = jnp.mean(jnp.abs(episodes.tracked - reference) / reference, axis=(1, 2))
     return Evaluation(episodes, worth, errors(problem, episodes.tracked), whole)
@@ -434,7 +481,12 @@ def best_epoch_again(problem: Problem, settings: TrainSettings, state: TrainStat
     """The episodes of the best epoch, drawn once more with its own key."""
     key = epoch_key(state.key, state.best_epoch)
     return evaluate(
-        problem, state.best, n=settings.n_episodes, key=key, is_mirrored=settings.is_mirrored
+        problem,
+        state.best,
+        n=settings.n_episodes,
+        key=key,
+        is_mirrored=settings.is_mirrored,
+        n_per_plant=settings.n_per_plant,
     )
 
 
