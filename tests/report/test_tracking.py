@@ -4,7 +4,9 @@ import csv
 
 import pytest
 
+from perfusio_jax._core import DataError
 from perfusio_jax.cli import main
+from perfusio_jax.twin.lock import RunLock
 
 SMALL = ("--epochs", "3", "--episodes", "6")
 
@@ -45,3 +47,36 @@ def test_the_screening_ranks_thirteen_schemes_and_goes_on_with_what_is_missing(t
     rl("screen", "--out", tmp_path, *SMALL)
     assert notes.read_text().splitlines() == lines
     assert table(tmp_path / "screening.csv") == rows
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[:-4], r"line 3: it is cut off"),
+        (lambda t: t.replace("0.5", "nan", 1), r"line 2: .* cannot be"),
+        (lambda t: t.replace("0.5", "-5", 1), r"line 2: .* cannot be"),
+        (lambda t: t.replace("0.5,", "", 1), r"line 2: .* are not the values"),
+        (lambda t: t.split("\n", 1)[1], r"line 1: the headings are"),
+        (lambda t: "\udcff" + t, "not a CSV file"),
+    ],
+)
+def test_damaged_notes_of_a_screening_are_named(tmp_path, change, message):
+    from perfusio_jax.report.tracking import _noted
+
+    path = tmp_path / "screening_trainings.csv"
+    text = (
+        "scenario,seed,scheme,epochs,episodes,NAAE,NAUC\n"
+        '"setpoint 1, 6",0,tr__3,3,6,0.5,0.9\n"setpoint 1, 6",0,tr__9,3,6,0.5,0.123456\n'
+    )
+    path.write_text(text, encoding="utf-8")
+    assert len(_noted(path, 3, 6)) == 2 and _noted(path, 4, 6) == {}
+    path.write_text(change(text), encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(DataError, match=message):
+        _noted(path, 3, 6)
+
+
+def test_a_second_start_on_the_same_folder_is_refused(tmp_path, capsys):
+    with RunLock(tmp_path), pytest.raises(SystemExit) as ended:
+        main(["rl", "case4", "--out", str(tmp_path), *SMALL])
+    assert ended.value.code not in (0, None)
+    assert "already in use" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Training: it learns, it is reproducible, it stops, it resumes, it survives bad numbers."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from perfusio_jax._core import ConfigError, DataError, Result
 from perfusio_jax.rl import (
+    Consortium,
     ConsortiumEnv,
     Problem,
     TrainSettings,
@@ -20,13 +22,16 @@ from perfusio_jax.rl import (
     best_epoch_again,
     build,
     consortium_params,
+    evaluate,
     load_training,
+    make_policy,
     quadratic,
     saturation,
     save_training,
     scenarios_of,
     train,
 )
+from perfusio_jax.rl.baselines import find_optimum, light_then_hold, make_mpc
 from perfusio_jax.rl.plants import check_reference
 from perfusio_jax.rl.reinforce import RUNNING, begin, continue_training, draw_epoch, share_left
 from perfusio_jax.rl.scenarios import SCENARIOS, trajectory_reference
@@ -196,6 +201,34 @@ def test_more_devices_than_there_are_are_refused():
         dataclasses.replace(SMALL, n_devices=5)
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("moves", [0, 1])
+def test_a_save_cut_at_any_move_leaves_the_old_or_the_new_training(
+    is_first, moves, trained, tmp_path, monkeypatch
+):
+    problem, begun = small(), begin(small(), SMALL, key=KEY)
+    if not is_first:
+        save_training(tmp_path, problem, SMALL, begun)
+    left = [os.replace] * moves
+
+    def replace(*paths):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()(*paths)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("perfusio_jax._core.checkpoint.os.replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            save_training(tmp_path, problem, SMALL, trained)
+    if is_first and not moves:
+        with pytest.raises(DataError, match="not complete"):
+            load_training(tmp_path, problem, SMALL)
+        return
+    same(load_training(tmp_path, problem, SMALL), trained if moves else begun)
+    save_training(tmp_path, problem, SMALL, trained)
+    same(load_training(tmp_path, problem, SMALL), trained)
+
+
 def test_a_checkpoint_of_another_network_or_training_is_refused(tmp_path):
     problem = small()
     save_training(tmp_path, problem, SMALL, begin(problem, SMALL, key=KEY))
@@ -287,6 +320,64 @@ def test_references_out_of_reach_are_refused_with_the_reachable_set():
     params = given((3.0, 3.0))
     with pytest.raises(ConfigError, match="shape"):
         check_reference(np.ones(4), params.plant, params.bounds)
+
+
+def test_what_does_not_fit_together_is_refused():
+    good = small()
+    for steps in (1, 4, 17):
+        with pytest.raises(ConfigError, match=rf"shape \(6, 2\); {steps} steps"):
+            Problem(ConsortiumEnv(n_steps=steps), good.params, saturation(9.0))
+    with pytest.raises(ConfigError, match="an episode of 0 steps"):
+        ConsortiumEnv(n_steps=0)
+    with pytest.raises(ConfigError, match=r"return is of \(3,\) quantities; 2 are tracked"):
+        Problem(good.env, good.params, saturation([1.0, 2.0, 3.0]))
+    for n_observed, n_inputs, message in ((15, 1, "gives 1 inputs"), (7, 2, "takes 7 observed")):
+        policy = make_policy(n_observed, n_inputs, key=KEY)
+        with pytest.raises(ConfigError, match=message):
+            evaluate(good, policy, n=2, key=KEY)
+    with pytest.raises(ConfigError, match="references .6, 2."):
+        saturation(9.0)(jnp.ones((19, 2)), good.params.reference)
+    for shape in ((1, 1, 2), (1, 5, 1), (5, 2), (0, 5, 2)):
+        with pytest.raises(ConfigError, match="starts have shape"):
+            find_optimum(good.env, good.params, jnp.zeros(shape))
+    with pytest.raises(ConfigError, match="finite"):
+        find_optimum(good.env, good.params, jnp.full((1, 5, 2), jnp.nan))
+    with pytest.raises(ConfigError, match="no hours"):
+        light_then_hold(5, ())
+    with pytest.raises(ConfigError, match=r"first inputs of shape \(3, 2\)"):
+        make_mpc(good.env, jnp.zeros((3, 2)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"floor": v} for v in (-1.0, 0.0, float("nan"))),
+        *({"learning_rate": v} for v in (-1.0, float("nan"), [0.1, 0.1])),
+        *({"decay": v} for v in (-1.0, 0.0, 5.0)),
+        *({"clip": v} for v in (-1.0, 2.0)),
+        *({"n_epochs": v} for v in (0, 3.5)),
+        *({"width": v} for v in (0, 2.5)),
+        {"depth": 0},
+        {"n_episodes": 2.5},
+    ],
+)
+def test_numbers_that_cannot_train_are_refused_by_name(changes):
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        TrainSettings(**changes)
+
+
+def test_deviations_and_constants_are_checked_where_they_are_made():
+    for level in (-0.1, 0.34, float("nan")):
+        for name in ("initial", "synthesis", "disturbance"):
+            with pytest.raises(ConfigError, match=f"{name}.* not possible"):
+                Uncertainty(**{name: level})
+    with pytest.raises(ConfigError, match=r"dilution has shape \(2,\)"):
+        Consortium(dilution=[0.1, 0.2])
+    with pytest.raises(ConfigError, match=r"synthesis has shape \(3, 2\)"):
+        Consortium(synthesis=np.ones((3, 2)))
+    for bad in ([], np.ones((2, 2))):
+        with pytest.raises(ConfigError, match="K has shape"):
+            saturation(bad)
 
 
 def test_settings_are_checked():

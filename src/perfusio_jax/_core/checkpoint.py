@@ -21,7 +21,7 @@ import numpy as np
 
 from perfusio_jax._core.errors import DataError
 
-HEADER, ARRAYS = "header.json", "arrays.npz"
+HEADER, ARRAYS, PART = "header.json", "arrays.npz", ".part"
 
 Tree = TypeVar("Tree")
 
@@ -77,14 +77,14 @@ def write_checkpoint(
         "sha256": digest(arrays),
     }
     header["header_sha256"] = _header_digest(header)
-    # arrays first, header last: a torn save has no header and is refused
-    (target / HEADER).unlink(missing_ok=True)
-    with open(target / (ARRAYS + ".part"), "wb") as handle:
+    # both are whole on disk before either takes its place; cut between the two moves, the new
+    # arrays are read with the new header, which still has its other name
+    with open(target / (ARRAYS + PART), "wb") as handle:
         np.savez(handle, **dict(arrays))  # pyright: ignore[reportArgumentType]
-    os.replace(target / (ARRAYS + ".part"), target / ARRAYS)
     text = json.dumps(header, indent=1, sort_keys=True)
-    (target / (HEADER + ".part")).write_text(text, encoding="utf-8")
-    os.replace(target / (HEADER + ".part"), target / HEADER)
+    (target / (HEADER + PART)).write_text(text, encoding="utf-8")
+    os.replace(target / (ARRAYS + PART), target / ARRAYS)
+    os.replace(target / (HEADER + PART), target / HEADER)
     return target
 
 
@@ -119,6 +119,8 @@ def read_checkpoint(
             "Restore the folder from a good copy."
         )
     arrays = _read_arrays(source)
+    if digest(arrays) != header.get("sha256"):
+        header = _waiting_header(source, digest(arrays)) or header
     if digest(arrays) != header.get("sha256"):
         raise DataError(
             f"the arrays in {source} do not match the hash in {HEADER}: a file was changed or "
@@ -167,15 +169,26 @@ def _is_place(leaf: Any) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _read_header(source: Path) -> dict[str, Any]:
+def _waiting_header(source: Path, wanted: str) -> dict[str, Any] | None:
+    """The header of a save that was cut after its arrays had moved, if that is what happened."""
+    if not (source / (HEADER + PART)).exists():
+        return None
+    header = _read_header(source, HEADER + PART)
+    is_whole = header.get("header_sha256") == _header_digest(header)
+    return header if is_whole and header.get("sha256") == wanted else None
+
+
+def _read_header(source: Path, name: str = HEADER) -> dict[str, Any]:
+    if name == HEADER and not (source / name).exists() and (source / (name + PART)).exists():
+        name += PART  # the first save, cut before its header had moved
     try:
-        header = json.loads((source / HEADER).read_text(encoding="utf-8"))
+        header = json.loads((source / name).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{source} holds no {HEADER}: not a checkpoint.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{source / HEADER} is not readable JSON: {error}.") from None
+        raise DataError(f"{source / name} is not readable JSON: {error}.") from None
     if not isinstance(header, dict):
-        raise DataError(f"{source / HEADER} holds no table of values: not a checkpoint.")
+        raise DataError(f"{source / name} holds no table of values: not a checkpoint.")
     return header
 
 

@@ -17,8 +17,15 @@ rl = typer.Typer(
 )
 commands.add_typer(rl, name="rl")
 
-RlOut = Annotated[Path, typer.Option(help="Folder; trainings found in it are resumed.")]
-RlEpochs = Annotated[int | None, typer.Option(min=1, help="Most epochs; the case's own.")]
+RlOut = Annotated[
+    Path, typer.Option(help="Folder; trainings of the same sizes found in it are gone on with.")
+]
+RlEpochs = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Epochs, over which rate and spread fall; 4800, or 5100 for trajectories."
+    ),
+]
 RlEpisodes = Annotated[int, typer.Option(min=2, help="Episodes per epoch.")]
 RlDevices = Annotated[
     int, typer.Option(min=1, help="Cores, or GPUs, that share the episodes of an epoch.")
@@ -36,16 +43,18 @@ def _case(number: int, what: str) -> None:
         writable(out, is_folder=True)
         common.set_up_jax(n_devices=devices)
         from perfusio_jax.report.tracking import run_case
+        from perfusio_jax.twin.lock import RunLock
 
-        run_case(
-            number,
-            out,
-            seed=seed,
-            epochs=epochs,
-            episodes=episodes,
-            devices=devices,
-            console=console(),
-        )
+        with RunLock(out):
+            run_case(
+                number,
+                out,
+                seed=seed,
+                epochs=epochs,
+                episodes=episodes,
+                devices=devices,
+                console=console(),
+            )
 
     rl.command(f"case{number}", help=what)(command)
 
@@ -68,10 +77,12 @@ def screen(
     writable(out, is_folder=True)
     common.set_up_jax(n_devices=devices)
     from perfusio_jax.report.tracking import run_screening
+    from perfusio_jax.twin.lock import RunLock
 
-    run_screening(
-        out, seeds=seeds, epochs=epochs, episodes=episodes, devices=devices, console=console()
-    )
+    with RunLock(out):
+        run_screening(
+            out, seeds=seeds, epochs=epochs, episodes=episodes, devices=devices, console=console()
+        )
 
 
 @rl.command()
@@ -83,11 +94,19 @@ def compare(
     episodes: RlEpisodes = 100,
     devices: RlDevices = 1,
 ) -> None:
-    """Policies beside PID and model-predictive control on one case."""
+    """Policies beside PID and model-predictive control, on the last scenario of a case."""
     writable(out, is_folder=True)
     common.set_up_jax(n_devices=devices)
     from perfusio_jax.report.tracking import run_comparison
+    from perfusio_jax.twin.lock import RunLock
 
-    run_comparison(
-        case, out, seed=seed, epochs=epochs, episodes=episodes, devices=devices, console=console()
-    )
+    with RunLock(out):
+        run_comparison(
+            case,
+            out,
+            seed=seed,
+            epochs=epochs,
+            episodes=episodes,
+            devices=devices,
+            console=console(),
+        )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import Result, describe
+from perfusio_jax._core import DataError, Result, describe
 from perfusio_jax.metrics import nauc, rank_sum
 from perfusio_jax.rl import (
     Problem,
@@ -78,7 +78,7 @@ def train_with_progress(
     Returns:
         The finished training, the same bytes however often it was interrupted.
     """
-    if folder is not None and (folder / "header.json").exists():
+    if folder is not None and folder.is_dir() and any(folder.iterdir()):
         state = load_training(folder, problem, settings)
     else:
         state = begin(problem, settings, key=jax.random.key(seed))
@@ -203,7 +203,8 @@ def run_case(
         "epochs",
         "published NAAE",
     ]
-    write_table(out / f"case{case}", heads, rows, title=f"Control case {case}")
+    title = f"Control case {case}: relative errors over the episodes of the best epoch"
+    write_table(out / f"case{case}", heads, rows, title=title)
     console.print(f"tables and figures: {out}")
 
 
@@ -278,22 +279,48 @@ _whole = eqx.filter_jit(train)
 
 
 def _noted(path: Path, epochs: int, episodes: int) -> dict[tuple[str, int, str], tuple]:
-    """Scores of trainings of a size that were noted before."""
-    if not path.exists():
+    """Scores of trainings of a size that were noted before.
+
+    Raises:
+        DataError: Naming the line that cannot be used; none is skipped in silence.
+    """
+    if not path.exists() or not path.stat().st_size:
         return {}
-    with open(path, newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    return {
-        (r["scenario"], int(r["seed"]), r["scheme"]): (float(r["NAAE"]), float(r["NAUC"]))
-        for r in rows
-        if (int(r["epochs"]), int(r["episodes"])) == (epochs, episodes)
-    }
+
+    def refuse(line: int, why: str) -> DataError:
+        return DataError(
+            f"{path}, line {line}: {why}. Take the line out (its training is run again), or "
+            "choose another folder."
+        )
+
+    known = {}
+    raw = path.read_bytes()
+    try:
+        rows = list(csv.reader(raw.decode("utf-8").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV file: {error}.") from None
+    if tuple(rows[0]) != _NOTED:
+        raise refuse(1, f"the headings are {rows[0]}, not {list(_NOTED)}")
+    if not raw.endswith(b"\n"):
+        raise refuse(len(rows), "it is cut off")
+    for line, row in enumerate(rows[1:], start=2):
+        try:
+            name, seed, scheme, n_epochs, n_episodes, error, area = row
+            scores = float(error), float(area)
+            is_same = (int(n_epochs), int(n_episodes)) == (epochs, episodes)
+        except ValueError:
+            raise refuse(line, f"{row} are not the values of {list(_NOTED)}") from None
+        if not (np.all(np.isfinite(scores)) and scores[0] > 0.0 and seed.isdigit()):
+            raise refuse(line, f"{row} hold scores or a seed that cannot be")
+        if is_same:
+            known[name, int(seed), scheme] = scores
+    return known
 
 
 def _note(path: Path, row: Sequence[Any]) -> None:
     """Add the scores of a training."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
+    is_new = not path.exists() or not path.stat().st_size
     with open(path, "a", newline="", encoding="utf-8") as handle:
         csv.writer(handle).writerows([_NOTED, row] if is_new else [row])
 
@@ -308,7 +335,7 @@ def run_comparison(
     console: Any,
     devices: int = 1,
 ) -> None:
-    """Policies beside PID and model-predictive control on the first scenario of a case.
+    """Policies beside PID and model-predictive control on the last scenario of a case.
 
     Args:
         case: 1 to 4.

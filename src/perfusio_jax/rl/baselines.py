@@ -6,9 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import Key
+from perfusio_jax._core import ConfigError, Key
 from perfusio_jax.rl.consortium import Consortium
 from perfusio_jax.rl.controllers import (
     MPC,
@@ -20,7 +21,7 @@ from perfusio_jax.rl.controllers import (
     run_inputs,
     smooth_error,
 )
-from perfusio_jax.rl.environment import EnvParams, Episode, TrackingEnv
+from perfusio_jax.rl.environment import EnvParams, Episode, TrackingEnv, check_fit
 from perfusio_jax.rl.returns import TrackingReturn
 
 
@@ -54,6 +55,8 @@ def light_then_hold(
     n_steps: int, hours: tuple[float, ...], hold: tuple[float, float] = (-1.3, -1.9)
 ) -> Float[Array, "starts N 2"]:
     """Starts of the search: full light for some steps, then about what holds a strain."""
+    if not hours:
+        raise ConfigError("no hours to start from; give one or more.")
     starts = []
     for first in hours:
         for second in hours:
@@ -62,7 +65,6 @@ def light_then_hold(
     return jnp.asarray(np.stack(starts))
 
 
-@eqx.filter_jit
 def find_optimum(
     env: TrackingEnv,
     params: EnvParams,
@@ -82,7 +84,28 @@ def find_optimum(
     Returns:
         The best of them, by error or return. A local search: an upper bound of the least error,
         in practice close.
+
+    Raises:
+        ConfigError: If starts have another shape than (starts, steps, inputs), or are not finite.
     """
+    wanted = (env.n_steps, env.n_inputs)
+    starts = jnp.asarray(starts, float)
+    if starts.ndim != 3 or starts.shape[1:] != wanted or not starts.shape[0]:
+        raise ConfigError(f"starts have shape {starts.shape}; (starts, *{wanted}) is needed.")
+    if not isinstance(starts, Tracer) and not bool(jnp.all(jnp.isfinite(starts))):
+        raise ConfigError("starts of the search must be finite.")
+    check_fit(env, params)
+    return _find_optimum(env, params, starts, n_iterations, returns)
+
+
+@eqx.filter_jit
+def _find_optimum(
+    env: TrackingEnv,
+    params: EnvParams,
+    starts: Array,
+    n_iterations: int,
+    returns: TrackingReturn | None,
+) -> Optimum:
 
     def course(z: Array) -> Array:
         return run_inputs(env, params, params.plant, params.initial, params.bounds.share(z))
@@ -160,7 +183,17 @@ def tune_pid(
 def make_mpc(
     env: TrackingEnv, first: Array, *, n_scenarios: int = 1, n_iterations: int = 40
 ) -> MPC:
-    """Model-predictive control over the whole rest of an episode, begun at given inputs."""
+    """Model-predictive control over the whole rest of an episode, begun at given inputs.
+
+    Raises:
+        ConfigError: If the inputs are not one row per step, or a number is below one.
+    """
+    wanted = (env.n_steps, env.n_inputs)
+    if jnp.shape(first) != wanted or min(n_scenarios, n_iterations) < 1:
+        raise ConfigError(
+            f"first inputs of shape {jnp.shape(first)}, {n_scenarios} scenarios, {n_iterations} "
+            f"iterations; {wanted}, and at least one of each, are needed."
+        )
     return MPC(jnp.clip(first, -REACH, REACH), env.n_steps, n_scenarios, n_iterations)
 
 

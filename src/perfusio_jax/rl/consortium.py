@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import ConfigError, Key
@@ -119,8 +120,11 @@ class Consortium(eqx.Module):
         for name in PARAMETERS:
             shape = jnp.shape(getattr(self, name))
             wanted: tuple[int, ...] = (2,) if name in pairs else ()
-            if wanted and shape[-1:] != wanted:
-                raise ConfigError(f"{name} has shape {shape}; {wanted} is needed, one per strain.")
+            if shape != wanted:
+                raise ConfigError(
+                    f"{name} has shape {shape}; {wanted} is needed, "
+                    f"{'one per strain' if wanted else 'one number'}."
+                )
 
 
 def check_consortium(plant: Consortium) -> None:
@@ -216,6 +220,10 @@ def start_trajectory(plant: Consortium) -> Float[Array, " 5"]:
     return jnp.concatenate([first, amino_at_growth(plant, plant.dilution, first[0])])
 
 
+CUT: Final = 3.0
+"""Standard deviations at which draws are cut."""
+
+
 class Uncertainty(eqx.Module):
     """What differs from episode to episode, as relative standard deviations.
 
@@ -233,12 +241,14 @@ class Uncertainty(eqx.Module):
 
     def __check_init__(self) -> None:
         for name in ("initial", "synthesis", "disturbance"):
-            if jnp.shape(getattr(self, name)) != ():
+            value, most = getattr(self, name), 1.0 / CUT
+            if jnp.shape(value) != ():
                 raise ConfigError(f"{name} must be one number.")
-
-
-CUT: Final = 3.0
-"""Standard deviations at which draws are cut."""
+            if not isinstance(value, Tracer) and not 0.0 <= float(value) < most:
+                raise ConfigError(
+                    f"a relative deviation of {value} ({name}) is not possible: draws are cut at "
+                    f"{CUT:g} deviations and stay positive from 0 to {most:.2f}."
+                )
 
 
 def factors(key: Key, shape: tuple[int, ...], deviation: Float[Array, ""]) -> Array:

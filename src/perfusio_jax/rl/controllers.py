@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import Key
-from perfusio_jax.rl.environment import EnvParams, EnvState, Episode, TrackingEnv
+from perfusio_jax.rl.environment import EnvParams, EnvState, Episode, TrackingEnv, check_fit
 from perfusio_jax.rl.policy import fold
 
 REACH: Final = 9.0
@@ -108,6 +108,7 @@ def run_closed_loop(
     Returns:
         The episode.
     """
+    check_fit(env, params)
     plant_key, noise_key, draw_key = jax.random.split(key, 3)
     actual = params if truth is None else truth
     begun = env.reset(plant_key, actual)

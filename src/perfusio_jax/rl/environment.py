@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from perfusio_jax._core import Key
+from perfusio_jax._core import ConfigError, Key
 from perfusio_jax.rl.policy import Bounds, fold
 
 
@@ -66,6 +66,10 @@ class TrackingEnv(eqx.Module):
     state_names: eqx.AbstractVar[tuple[str, ...]]
     input_names: eqx.AbstractVar[tuple[str, ...]]
     tracked_names: eqx.AbstractVar[tuple[str, ...]]
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.n_steps, int) or self.n_steps < 1:
+            raise ConfigError(f"an episode of {self.n_steps} steps; one or more is needed.")
 
     @abc.abstractmethod
     def draw(self, key: Key, params: EnvParams) -> tuple[Any, Array]:
@@ -135,6 +139,39 @@ class TrackingEnv(eqx.Module):
         return after, StepInfo(self.tracked(state.plant, x), inputs)
 
 
+def check_fit(env: TrackingEnv, params: EnvParams) -> None:
+    """Refuse parameters of an episode of another length, or of another plant.
+
+    Raises:
+        ConfigError: With the shape of the references and the one that is needed.
+    """
+    wanted = (env.n_steps + 1, len(env.tracked_names))
+    if params.reference.shape != wanted:
+        raise ConfigError(
+            f"references have shape {params.reference.shape}; {env.n_steps} steps of "
+            f"{', '.join(env.tracked_names)} need {wanted}: k = 0 ... {env.n_steps}."
+        )
+    if params.bounds.low.shape != (env.n_inputs,) or params.step_h.shape != ():
+        raise ConfigError(
+            f"bounds for {params.bounds.low.shape} inputs and a step of shape "
+            f"{params.step_h.shape}; {(env.n_inputs,)} and one number are needed."
+        )
+
+
+def _check_act(env: TrackingEnv, observed: Array, policy: Any) -> None:
+    n_observed = getattr(policy, "n_observed", env.n_observed)
+    if observed.shape != (n_observed,):
+        raise ConfigError(
+            f"the policy takes {n_observed} observed values and this plant shows {env.n_observed}."
+        )
+    n_inputs = getattr(policy, "n_inputs", env.n_inputs)
+    if n_inputs != env.n_inputs:
+        raise ConfigError(
+            f"the policy gives {n_inputs} inputs and this plant has {env.n_inputs}: "
+            f"{', '.join(env.input_names)}."
+        )
+
+
 class Episode(NamedTuple):
     """A finished episode."""
 
@@ -171,7 +208,11 @@ def run_episode(
 
     Returns:
         The episode.
+
+    Raises:
+        ConfigError: If environment, parameters and policy do not fit each other.
     """
+    check_fit(env, params)
     plant_key, noise_key, draw_key = jax.random.split(key, 3)
     if plant_of is not None:
         plant_key = jax.random.split(plant_of, 3)[0]
@@ -183,6 +224,7 @@ def run_episode(
     def act(state: EnvState, given: tuple[Array, Array]) -> tuple[EnvState, tuple]:
         unit, step_key = given
         observed = env.observe(state)
+        _check_act(env, observed, policy)
         mean, spread = policy(observed)
         z = mean + spread * unit
         after, info = env.step(step_key, state, fold(z), params)

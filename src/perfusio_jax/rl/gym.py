@@ -35,6 +35,8 @@ class GymTracking(_Base):
     def __init__(self, problem: Problem) -> None:
         if gymnasium is None:
             raise ConfigError("Gymnasium is not installed: pip install 'perfusio-jax[gym]'.")
+        if not isinstance(problem, Problem):
+            raise ConfigError(f"a Problem is needed, not a {type(problem).__name__}.")
         env = problem.env
         self._problem = problem
         self._state: Any = None

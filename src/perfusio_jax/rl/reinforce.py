@@ -20,10 +20,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import ConfigError, Key, Result
-from perfusio_jax.rl.environment import EnvParams, Episode, TrackingEnv, run_episode
+from perfusio_jax.rl.environment import (
+    EnvParams,
+    Episode,
+    TrackingEnv,
+    check_fit,
+    run_episode,
+)
 from perfusio_jax.rl.policy import GaussianPolicy, log_probability, make_policy
 from perfusio_jax.rl.returns import TrackingReturn
 
@@ -39,6 +46,9 @@ RUNNING: Final = -1
 
 def _number(default: float) -> Any:
     return eqx.field(converter=lambda v: jnp.asarray(v, float), default=default)
+
+
+_MOST: Final = {"learning_rate": 1.0, "floor": 10.0, "decay": 1.0, "clip": 1.0}
 
 
 class TrainSettings(eqx.Module):
@@ -87,8 +97,15 @@ class TrainSettings(eqx.Module):
             raise ConfigError(f"advantage {self.advantage!r} is unknown; choose from {ADVANTAGES}.")
         if self.method not in METHODS:
             raise ConfigError(f"method {self.method!r} is unknown; choose from {METHODS}.")
-        if self.n_passes < 1:
-            raise ConfigError(f"{self.n_passes} passes per epoch; at least one is needed.")
+        for name in ("n_episodes", "n_epochs", "patience", "n_passes", "width", "depth"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; a whole number from 1 on.")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if isinstance(value, Tracer):
+                continue
+            if value.shape != () or not 0.0 < float(value) <= most:
+                raise ConfigError(f"{name} is {value}; above 0, and at most {most:g}, is allowed.")
         if self.n_episodes < 2 or self.n_epochs < 1 or self.patience < 1:
             raise ConfigError(
                 f"{self.n_episodes} episodes, {self.n_epochs} epochs, patience {self.patience}: "
@@ -152,6 +169,15 @@ class Problem(eqx.Module):
     env: TrackingEnv
     params: EnvParams
     returns: TrackingReturn
+
+    def __check_init__(self) -> None:
+        check_fit(self.env, self.params)
+        n = len(self.env.tracked_names)
+        if self.returns.half_saturation.shape[-1:] != (n,):
+            raise ConfigError(
+                f"the return is of {self.returns.half_saturation.shape[-1:]} quantities; "
+                f"{n} are tracked: {', '.join(self.env.tracked_names)}."
+            )
 
 
 def advantages(returns: Float[Array, " E"], kind: str) -> Float[Array, " E"]:

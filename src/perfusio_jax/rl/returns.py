@@ -85,6 +85,11 @@ class TrackingReturn(eqx.Module):
         self, tracked: Float[Array, "T n"], reference: Float[Array, "T n"]
     ) -> Float[Array, " N"]:
         """Reward of each action: of the sampling times k = 1 ... N."""
+        if tracked.shape != reference.shape:
+            raise ConfigError(
+                f"tracked quantities have shape {tracked.shape}, references {reference.shape}; "
+                "both need a row for each k = 0 ... N."
+            )
         stages = [self.stage(tracked[k], reference[k]) for k in range(1, tracked.shape[0] - 1)]
         return jnp.stack([*stages, self.terminal(tracked[-1], reference[-1])])
 
@@ -135,6 +140,11 @@ def saturation(
     """
     k = np.atleast_1d(np.asarray(half_saturation, float))
     k = np.repeat(k, n) if k.size == 1 else k
+    if k.ndim != 1 or k.size < 1:
+        raise ConfigError(
+            f"K has shape {np.shape(half_saturation)}, for {n} quantities; one number, or one "
+            "per tracked quantity, is needed."
+        )
     if not (np.all(np.isfinite(k)) and np.all(k > 0.0)):
         raise ConfigError(
             f"K is {half_saturation}; it must be positive: at zero no error is small."
@@ -163,6 +173,8 @@ def screening(*, n: int = 2) -> dict[str, TrackingReturn]:
 
 def _matrix(what: str, value: ArrayLike, n: int) -> np.ndarray:
     given = np.asarray(value, float)
+    if given.size == 0 or n < 1:
+        raise ConfigError(f"{what} has shape {given.shape}, for {n} quantities; one or more.")
     if given.ndim == 0:
         given = np.full(n, float(given))
     if given.ndim == 1:

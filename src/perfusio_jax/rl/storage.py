@@ -82,7 +82,7 @@ def load_training(
         raise DataError(
             f"the training in {folder} is another one: "
             + ", ".join(f"{k} {architecture.get(k)} instead of {wanted[k]}" for k in different)
-            + ". Give the settings it was begun with, or begin afresh."
+            + ". Give the settings it was begun with, or choose another folder to begin afresh."
         )
     key = jax.random.key(0)
     empty = _plain(begin(problem, settings, key=key))

@@ -33,11 +33,13 @@ class Course(NamedTuple):
 
 
 _STRAINS = ("Strain 1 (blue)", "Strain 2 (red)")
+_REFERENCES = ((0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 
 
 def _spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    mean, deviation = values.mean(axis=0), values.std(axis=0)
-    return mean, mean - deviation, mean + deviation
+    """Median and the middle 80 % of the episodes: a band that no bound is beyond."""
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
+    return middle, low, high
 
 
 def _pair(axes: "Axes", hours: np.ndarray, values: np.ndarray, *, step: bool = False) -> None:
@@ -45,6 +47,7 @@ def _pair(axes: "Axes", hours: np.ndarray, values: np.ndarray, *, step: bool = F
         mean, low, high = _spread(values[..., i])
         style = {"color": SERIES[i], "ls": DASHES[i], "zorder": 3}
         if step:
+            axes.stairs(high, hours, baseline=low, fill=True, color=SERIES[i], alpha=0.22, lw=0)
             axes.stairs(mean, hours, baseline=None, lw=1.6, **style)
             continue
         if np.max(high - low) > 1e-9:
@@ -84,18 +87,19 @@ def case_figure(
         row[0].set_ylabel(name)
         for i in range(2):
             row[0].plot(
-                course.hours, course.reference[:, i], color=PALETTE["ink"], lw=1.0, ls=DASHES[2],
-                zorder=4, label="Reference" if i == 0 else None,
+                course.hours, course.reference[:, i], color=PALETTE["ink"], lw=1.0,
+                ls=_REFERENCES[i], zorder=4, label=f"Reference {i + 1}",
             )  # fmt: skip
         _pair(row[0], course.hours, course.tracked)
         _pair(row[1], course.hours, course.growth)
-        row[1].axhline(dilution, color=PALETTE["ink"], lw=1.0, ls=DASHES[2], label="Dilution")
+        row[1].axhline(dilution, color=PALETTE["ink"], lw=1.0, ls=DASHES[3], label="Dilution")
         _pair(row[2], course.hours, course.inputs, step=True)
-        row[2].set_yscale("symlog", linthresh=0.01)
-        row[2].set_ylim(bottom=0.0)
+        row[2].set_yscale("log")
         ran = np.flatnonzero(np.isfinite(course.curve))
-        row[3].plot(ran, course.curve[ran], color=PALETTE["twin"], lw=1.2)
+        dot = "o" if ran.size == 1 else None
+        row[3].plot(ran + 1, course.curve[ran], color=PALETTE["twin"], lw=1.2, marker=dot)
         row[3].set_ylim(min(-0.05, float(np.nanmin(course.curve))), 1.05)
+        row[3].locator_params(axis="x", nbins=4, integer=True)
         for axes in row[:3]:
             axes.set_xlabel("Time [h]")
         row[3].set_xlabel("Epoch")
@@ -108,7 +112,7 @@ def case_figure(
     more, others = grid[0, 1].get_legend_handles_labels()
     keep = others.index("Dilution")
     figure.legend(
-        [*handles, more[keep]], [*names, "Dilution rate"], loc="outside lower left", ncols=4
+        [*handles, more[keep]], [*names, "Dilution rate"], loc="outside lower left", ncols=5
     )
     return describe(figure, f"{title}. " + "; ".join(said) + ".", is_printed=print_description)
 
