@@ -16,7 +16,7 @@ from torch import nn
 
 def make_step(n: int, constants: dict[str, Any], rtol: float) -> Any:
     """One hour of `n` chemostats: (5, n) states and (2, n) lights to (5, n) states."""
-    x, light = ca.MX.sym("x", 5), ca.MX.sym("u", 2)
+    x, light = ca.SX.sym("x", 5), ca.SX.sym("u", 2)
     c = constants
     share = [x[3 + i] / (x[3 + i] + c["amino_half_saturation"][i]) for i in range(2)]
     rate = c["max_growth"] * x[0] / (x[0] + c["half_saturation"])

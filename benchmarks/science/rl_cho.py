@@ -13,6 +13,11 @@ All see the state without noise, once a day; only the twin has to estimate what 
   P         bleed control on the cell volume, its gain tuned on clone X
   fixed     the centre recipe
 
+They want different things: the return of RL and the error that MPC makes small count cell volume,
+titre and viability on every day, the twin aims at cell volume and titre, P at cell volume. RL, MPC
+and P act from the first day, the twin from the fifth: errors of cell volume and titre are therefore
+means from day 7 on, while NAAE, from day 1 on, is not like for like for the twin.
+
 Set-points of all are judged on the accurate plant. One line per vessel goes to
 `runs/science_rl_cho.csv`; started again, it goes on with what is missing.
 """

@@ -72,7 +72,7 @@ TRAINED = {
         TrainSettings(method="pathwise", n_episodes=32, n_epochs=1300, patience=650),
     ),
 }
-"""Return and settings; the trainings take about the same time."""
+"""Return and settings; without compiling, the trainings take 28, 28, 23 and 19 s of one core."""
 HEADS = {
     "compare": (
         "scenario", "controller", "seed", "condition", "naae", "naae_sd", "last", "effort",

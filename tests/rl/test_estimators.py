@@ -117,6 +117,24 @@ def test_episodes_on_one_plant_are_judged_against_each_other(is_mirrored):
         assert np.std(apart) > 10.0 * np.std(alike)
 
 
+@pytest.mark.parametrize("kind", ["plain", "leave_one_out"])
+def test_mirrored_draws_leave_mean_and_spread_unbiased(kind):
+    # z = m + d e, J = 2 z + 0.8 z^2: dE/dm = 2 + 1.6 m, dE/d log d = 1.6 d^2
+    m, d = 0.4, 0.5
+
+    def one(key):
+        unit = jax.random.normal(key, (3,))
+        unit = jnp.stack([unit, -unit], axis=1).reshape(6)
+        z = m + d * unit
+        weights = advantages(2.0 * z + 0.8 * z * z, kind, is_mirrored=True)
+        return jnp.mean(weights * unit / d), jnp.mean(weights * (unit * unit - 1.0))
+
+    keys = jax.random.split(jax.random.key(8), 20_000)
+    of_mean, of_spread = jax.jit(jax.vmap(one))(keys)
+    check(np.asarray(of_mean), 2.0 + 1.6 * m, kind)
+    check(np.asarray(of_spread), 1.6 * d * d, kind)
+
+
 def test_among_alike_by_hand():
     worth = jnp.array([1.0, 2.0, 6.0, 8.0, 100.0, 101.0, 104.0, 104.0])
     np.testing.assert_allclose(

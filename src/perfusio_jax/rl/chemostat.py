@@ -215,7 +215,9 @@ def advance(
                 )
             theta = jnp.maximum(better, 1e-6)
         after = jnp.where(ends_scarce, after, jnp.maximum(total - _both(bound), 0.0))
-        exact = (total - after) / jnp.maximum(_both(bound), tiny)
+        # where glucose was set, biomass takes up the rest; elsewhere it has by construction
+        is_set = ends_scarce | (after == 0.0)
+        exact = jnp.where(is_set, (total - after) / jnp.maximum(_both(bound), tiny), 1.0)
         return (after, _each(lambda b: b * exact, bound), amino, left - h), None
 
     begun = (x[0], _pair(x[1:3] * cost), _pair(x[3:] / k_a), dt)

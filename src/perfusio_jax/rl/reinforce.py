@@ -111,6 +111,12 @@ class TrainSettings(eqx.Module):
                 f"{self.n_episodes} episodes, {self.n_epochs} epochs, patience {self.patience}: "
                 "at least 2, 1 and 1 are needed."
             )
+        is_paired = self.is_mirrored and self.advantage == "leave_one_out"
+        if is_paired and (self.n_episodes % 2 or self.n_episodes < 4):
+            raise ConfigError(
+                f"{self.n_episodes} mirrored episodes; pairs are judged against other pairs, so an "
+                "even number from 4 on is needed."
+            )
         self._check_plants()
         if self.n_devices < 1 or self.n_episodes % self.n_devices:
             raise ConfigError(
@@ -180,22 +186,26 @@ class Problem(eqx.Module):
             )
 
 
-def advantages(returns: Float[Array, " E"], kind: str) -> Float[Array, " E"]:
+def advantages(
+    returns: Float[Array, " E"], kind: str, *, is_mirrored: bool = False
+) -> Float[Array, " E"]:
     """Weights of the episodes' score functions.
 
     Args:
         returns: Returns of an epoch.
         kind: "plain" (unbiased), "leave_one_out" (unbiased: the mean of the others is the
-            baseline), "centred" (shrunk by 1 - 1/E), or "normalised" (right in direction).
+            baseline), "centred" (shrunk: by 1 - 1/E, and with mirrored draws what moves the
+            spread by 1 - 2/E), or "normalised" (right in direction).
+        is_mirrored: Whether episodes come in pairs of opposite draws. A partner is not one of
+            the others: its draws are not independent.
     """
-    centred = returns - jnp.mean(returns)
-    n = returns.shape[0]
     if kind == "plain":
         return returns
+    if kind == "leave_one_out":
+        return among_alike(returns, returns.shape[0], is_mirrored=is_mirrored)
+    centred = returns - jnp.mean(returns)
     if kind == "centred":
         return centred
-    if kind == "leave_one_out":
-        return centred * (n / (n - 1))
     eps = jnp.finfo(returns.dtype).eps
     return centred / (jnp.std(returns) + eps)
 
@@ -312,9 +322,11 @@ def ascend(
             n_devices=settings.n_devices,
         )
     else:
+        kind = settings.advantage
         if settings.n_per_plant:
             worth = among_alike(worth, settings.n_per_plant, is_mirrored=settings.is_mirrored)
-        weights = advantages(worth, settings.advantage)
+            kind = kind if kind == "normalised" else "plain"  # the baseline is taken off already
+        weights = advantages(worth, kind, is_mirrored=settings.is_mirrored)
         gradient = score_gradient(state.policy, episodes, weights)
     policy, moments = move(state.policy, state.moments, gradient)
     return policy, moments, optax.tree.norm(gradient)
