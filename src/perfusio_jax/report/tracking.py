@@ -128,7 +128,13 @@ def write_table(
 ) -> None:
     """Write a table as CSV and, beside it, as Markdown."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cells = [[f"{v:.4f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+
+    def cell(value: Any) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return "" if np.isnan(value) else f"{value:.4f}"  # no area under one epoch
+
+    cells = [[cell(v) for v in row] for row in rows]
     with open(path.with_suffix(".csv"), "w", newline="", encoding="utf-8") as handle:
         csv.writer(handle).writerows([heads, *cells])
     lines = [f"# {title}", "", "| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
@@ -187,7 +193,8 @@ def run_case(
             )  # fmt: skip
             console.print(
                 f"{label}: NAAE {error:.3f} (published {published:.3f}), "
-                f"{int(state.epoch)} epochs, {time.perf_counter() - begun:.0f} s"
+                f"{int(state.epoch)} epochs, {time.perf_counter() - begun:.0f} s",
+                soft_wrap=True,
             )
         figure = case_figure(
             courses, title=f"Case {case}: {scenario.name}", dilution=float(params.plant.dilution)

@@ -92,9 +92,11 @@ def case_figure(
             )  # fmt: skip
         _pair(row[0], course.hours, course.tracked)
         _pair(row[1], course.hours, course.growth)
-        row[1].axhline(dilution, color=PALETTE["ink"], lw=1.0, ls=DASHES[3], label="Dilution")
+        row[1].axhline(dilution, color=PALETTE["ink"], lw=1.0, ls=DASHES[0], label="Dilution")
         _pair(row[2], course.hours, course.inputs, step=True)
         row[2].set_yscale("log")
+        decades = np.log10([course.inputs.min(), course.inputs.max()])
+        row[2].set_ylim(10.0 ** np.floor(decades[0]), 10.0 ** np.ceil(decades[1]))
         ran = np.flatnonzero(np.isfinite(course.curve))
         dot = "o" if ran.size == 1 else None
         row[3].plot(ran + 1, course.curve[ran], color=PALETTE["twin"], lw=1.2, marker=dot)
