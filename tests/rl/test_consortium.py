@@ -1,5 +1,7 @@
 """The two-strain chemostat: right when glucose runs out, conserving, differentiable."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -153,8 +155,18 @@ def test_gradients_agree_with_differences(starts, lights):
     change = value(lights[rows] + step * way, starts[rows])
     change = (change - value(lights[rows] - step * way, starts[rows])) / (2 * step)
     predicted = jnp.sum(slope * way, axis=(1, 2))
-    # lengths of substeps are held in the derivative, so it is exact up to the scheme's error
-    np.testing.assert_allclose(predicted, change, rtol=2e-2, atol=2e-4)
+    np.testing.assert_allclose(predicted, change, rtol=1e-5, atol=1e-6)
+
+
+def test_derivatives_are_finite_and_of_sound_size_at_every_edge():
+    values = ((0.0, 1e-300, 1e-9, 2.9e-4, 3e-3, 1.0, 250.0), (0.0, 1e-12, 3.0), (0.0, 4.0),
+              (0.0, 0.3, 300.0), (0.0, 30.0))  # fmt: skip
+    lights = ((0.0, 0.0), (0.005, 0.15), (3.0, 3.0), (0.02, 3.0))
+    cases = [(x, u) for x in itertools.product(*values) for u in lights]
+    x, u = (jnp.asarray(v) for v in zip(*cases, strict=True))
+    slopes = jax.jit(jax.vmap(jax.jacrev(lambda x, u: advance(PLANT, x, u), argnums=(0, 1))))(x, u)
+    for slope in slopes:
+        assert np.all(np.isfinite(slope)) and np.abs(slope).max() < 1e4
 
 
 def test_no_cells_and_no_amino_acids_are_no_trouble():

@@ -33,7 +33,17 @@ from perfusio_jax.rl import (
 )
 from perfusio_jax.rl.baselines import find_optimum, light_then_hold, make_mpc
 from perfusio_jax.rl.plants import check_reference
-from perfusio_jax.rl.reinforce import RUNNING, begin, continue_training, draw_epoch, share_left
+from perfusio_jax.rl.policy import log_probability
+from perfusio_jax.rl.reinforce import (
+    RUNNING,
+    begin,
+    clipped_gradient,
+    continue_training,
+    draw_epoch,
+    pathwise_gradient,
+    share_left,
+    to_come,
+)
 from perfusio_jax.rl.scenarios import SCENARIOS, trajectory_reference
 
 SMALL = TrainSettings(n_episodes=24, n_epochs=12, patience=5, learning_rate=0.03)
@@ -128,6 +138,60 @@ def test_episodes_can_share_plants_and_a_training_on_them_learns():
 def test_plants_that_cannot_be_shared_are_refused(changes):
     with pytest.raises(ConfigError, match="plant"):
         dataclasses.replace(SMALL, **changes)
+
+
+def test_derivative_through_the_plant_is_that_of_the_mean_return():
+    problem = small(uncertainty=Uncertainty(initial=0.07, synthesis=0.07))
+    policy = begin(problem, SMALL, key=KEY).policy
+
+    @eqx.filter_jit
+    def draw(p):
+        return draw_epoch(problem, p, n=4, key=KEY, is_mirrored=True)
+
+    gradient, (_, worth) = pathwise_gradient(draw, policy)
+    np.testing.assert_allclose(worth, draw(policy)[1], rtol=1e-12)
+    assert float(gradient.floor) == 0.0
+    places = (lambda p: p.mean_head.bias, lambda p: p.hidden[0].bias, lambda p: p.spread_head.bias)
+    for place in places:
+        slope = np.asarray(place(gradient))
+        k = int(np.argmax(np.abs(slope)))
+        moved = [eqx.tree_at(place, policy, place(policy).at[k].add(h)) for h in (1e-5, -1e-5)]
+        up, down = (float(jnp.mean(draw(p)[1])) for p in moved)
+        np.testing.assert_allclose(slope[k], (up - down) / 2e-5, rtol=1e-6)
+
+
+def test_clipped_surrogate_begins_as_the_score_gradient_and_ends_where_it_is_clipped():
+    problem = small()
+    policy = begin(problem, SMALL, key=KEY).policy
+    episodes, _ = draw_epoch(problem, policy, n=8, key=KEY)
+    weights = to_come(problem, episodes.tracked)
+    rewards = np.stack(
+        [problem.returns.rewards(x, problem.params.reference) for x in episodes.tracked]
+    )
+    rest = np.cumsum(rewards[:, ::-1], axis=1)[:, ::-1]
+    centred = rest - rest.mean(axis=0)
+    np.testing.assert_allclose(weights, centred / centred.std(), rtol=1e-9)
+    before = log_probability(policy, episodes.observed, episodes.z)
+
+    def plain(p):
+        ratio = log_probability(p, episodes.observed, episodes.z)
+        return jnp.mean(jnp.sum(weights * ratio, axis=1))
+
+    begun = clipped_gradient(policy, episodes, before, weights, SMALL)
+    wanted = jax.grad(plain)(policy)
+    np.testing.assert_allclose(begun.mean_head.weight, wanted.mean_head.weight, rtol=1e-9)
+    # every draw twice as probable as before, and worth more than the mean: nothing more to gain
+    over = clipped_gradient(policy, episodes, before - np.log(2.0), jnp.abs(weights), SMALL)
+    assert all(np.all(np.asarray(leaf) == 0.0) for leaf in jax.tree.leaves(over))
+
+
+@pytest.mark.parametrize("method", ["ppo", "pathwise"])
+def test_the_other_methods_learn(method):
+    settings = dataclasses.replace(SMALL, method=method, n_passes=3)
+    after = eqx.filter_jit(train)(small(), settings, key=KEY)
+    curve = np.asarray(after.history.mean_return)[: int(after.epoch)]
+    assert int(after.status) == Result.SUCCESS and np.all(np.isfinite(curve))
+    assert float(after.best_return) > curve[0] + 0.1 * abs(curve[0])
 
 
 def test_the_best_epoch_can_be_seen_again(trained):

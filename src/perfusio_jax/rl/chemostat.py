@@ -13,7 +13,7 @@ A substep guesses theta, carries each strain over it by a Runge-Kutta step of or
 corrects theta by the balance of S, and does so once more. Each lane shortens a substep that
 would cross from one regime to the other, so that crossings fall between substeps; their number
 is fixed, so thousands of lanes run in step, and reverse mode passes through a plain scan. The
-lengths are held constant in derivatives: a derivative is that of the scheme on its own grid.
+lengths are differentiated too, so a derivative is that of the scheme, ends of glucose included.
 """
 
 from collections.abc import Callable
@@ -156,13 +156,16 @@ def advance(
         rise = mu_max * _both(_each(turn, a, b, f, made, decay))
         gap = demand - supply
         below = gap * gap + 2.0 * rise * s
-        reach = gap + jnp.sqrt(jnp.maximum(below, 0.0))
-        out = jnp.where((below >= 0.0) & (reach > 0.0), 2.0 * s / jnp.maximum(reach, tiny), jnp.inf)
-        back = jnp.where(rise < 0.0, gap / jnp.maximum(-rise, tiny), jnp.inf)
-        event = jnp.where(is_rich, out, jnp.where(is_starved, back, jnp.inf))
-        event = jnp.maximum(event, 1e-6 * dt)
-        h = jax.lax.stop_gradient(jnp.where(last, h, jnp.minimum(h, event)))
-        until = jax.lax.stop_gradient(jnp.where(is_rich, jnp.minimum(event / h, 1.0), 0.0))
+        # roots and quotients are of safe numbers where they do not count: derivatives pass here
+        reach = gap + jnp.sqrt(jnp.where(below > 0.0, below, 1.0))
+        is_out = is_rich & (below > 0.0) & (reach > 0.0)
+        out = 2.0 * s / jnp.where(is_out, reach, 1.0)
+        is_back = is_starved & (rise < 0.0)
+        back = gap / jnp.where(is_back, -rise, 1.0)
+        event = jnp.where(is_out, out, jnp.where(is_back, back, 2.0 * dt))
+        event = jnp.clip(event, 1e-6 * dt, 2.0 * dt)
+        h = jnp.where(last, h, jnp.minimum(h, event))
+        until = jnp.where(is_rich, jnp.minimum(event / jnp.maximum(h, tiny), 1.0), 0.0)
         theta = until + (1.0 - until) * jnp.where(
             is_rich | is_starved, jnp.minimum(ratio, 1.0), 1.0
         )
@@ -181,7 +184,8 @@ def advance(
             amino, exponent = zip(first, second, strict=True)
             per_theta = exponent[0] / theta, exponent[1] / theta
             bound = _each(lambda b, e: b * (fade * jnp.exp(e)), b, exponent)
-            slope = jnp.maximum(_both(_each(lambda p, b: p * b, per_theta, bound)), tiny)
+            # less biomass than this needs no correction, and would blow up its derivative
+            slope = jnp.maximum(_both(_each(lambda p, b: p * b, per_theta, bound)), 1e-9 * feed)
             rest = total - _both(bound)
             # rich: theta = 1 - k_s x mean of 1/(s + k_s); what is left if it were one
             plain = rest - slope * (1.0 - theta)

@@ -13,6 +13,7 @@ Reference:
     Williams (1992); Petsagkourakis et al. (2020); Espinel-Rios et al. (2025), equation (12).
 """
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import equinox as eqx
@@ -238,23 +239,24 @@ def score_gradient(
 
 
 def pathwise_gradient(
-    problem: Problem,
-    policy: GaussianPolicy,
-    *,
-    n: int,
-    key: Key,
-    is_mirrored: bool = False,
-    n_devices: int = 1,
-) -> GaussianPolicy:
-    """Derivative of the mean return through policy and plant, with the draws held."""
+    draw: Callable[[GaussianPolicy], tuple[Episode, Array]], policy: GaussianPolicy
+) -> tuple[GaussianPolicy, tuple[Episode, Array]]:
+    """Derivative of the mean return through policy and plant, with the draws held.
 
-    def objective(p: GaussianPolicy) -> Array:
-        _, worth = draw_epoch(
-            problem, p, n=n, key=key, is_mirrored=is_mirrored, n_devices=n_devices
-        )
-        return jnp.mean(worth)
+    Args:
+        draw: Episodes and returns of a policy, the same draws in every call.
+        policy: The policy.
 
-    return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
+    Returns:
+        The gradient, and what was drawn.
+    """
+
+    def objective(p: GaussianPolicy) -> tuple[Array, tuple[Episode, Array]]:
+        drawn = draw(p)
+        return jnp.mean(drawn[1]), drawn
+
+    gradient, drawn = jax.grad(objective, has_aux=True)(policy)
+    return eqx.tree_at(lambda g: g.floor, gradient, jnp.zeros_like(policy.floor)), drawn
 
 
 def to_come(problem: Problem, tracked: Float[Array, "E T n"]) -> Float[Array, "E N"]:
@@ -288,9 +290,17 @@ def share_left(settings: TrainSettings, epoch: Array) -> Array:
 
 
 def ascend(
-    problem: Problem, settings: TrainSettings, state: TrainState, episodes: Episode, worth: Array
+    problem: Problem,
+    settings: TrainSettings,
+    state: TrainState,
+    drawn: tuple[Episode, Array],
+    gradient: GaussianPolicy | None,
 ) -> tuple[GaussianPolicy, Any, Array]:
-    """Policy, Adam's state and the (first) gradient's norm after an epoch's ascent."""
+    """Policy, Adam's state and the (first) gradient's norm after an epoch's ascent.
+
+    The gradient is estimated from what was drawn if it is not given.
+    """
+    episodes, worth = drawn
     adam: Any = optax.scale_by_adam()
     rate = settings.learning_rate * share_left(settings, state.epoch)
 
@@ -311,17 +321,7 @@ def ascend(
         first = (state.policy, state.moments)
         (policy, moments), norms = jax.lax.scan(once, first, None, length=settings.n_passes)
         return policy, moments, norms[0]
-    if settings.method == "pathwise":
-        key = epoch_key(state.key, state.epoch)
-        gradient = pathwise_gradient(
-            problem,
-            state.policy,
-            n=settings.n_episodes,
-            key=key,
-            is_mirrored=settings.is_mirrored,
-            n_devices=settings.n_devices,
-        )
-    else:
+    if gradient is None:
         kind = settings.advantage
         if settings.n_per_plant:
             worth = among_alike(worth, settings.n_per_plant, is_mirrored=settings.is_mirrored)
@@ -416,16 +416,25 @@ def epoch_key(key: Key, epoch: Array) -> Key:
 
 def one_epoch(problem: Problem, settings: TrainSettings, state: TrainState) -> TrainState:
     """Draw, judge, keep the best, ascend."""
-    episodes, worth = draw_epoch(
-        problem,
-        state.policy,
-        n=settings.n_episodes,
-        key=epoch_key(state.key, state.epoch),
-        is_mirrored=settings.is_mirrored,
-        n_per_plant=settings.n_per_plant,
-        n_devices=settings.n_devices,
-    )
-    moved, moments, norm = ascend(problem, settings, state, episodes, worth)
+
+    def draw(policy: GaussianPolicy) -> tuple[Episode, Array]:
+        return draw_epoch(
+            problem,
+            policy,
+            n=settings.n_episodes,
+            key=epoch_key(state.key, state.epoch),
+            is_mirrored=settings.is_mirrored,
+            n_per_plant=settings.n_per_plant,
+            n_devices=settings.n_devices,
+        )
+
+    gradient = None
+    if settings.method == "pathwise":
+        gradient, drawn = pathwise_gradient(draw, state.policy)
+    else:
+        drawn = draw(state.policy)
+    episodes, worth = drawn
+    moved, moments, norm = ascend(problem, settings, state, drawn, gradient)
     floor = settings.floor * share_left(settings, state.epoch + 1)
     moved = eqx.tree_at(lambda p: p.floor, moved, floor)
     mean = jnp.mean(worth)
