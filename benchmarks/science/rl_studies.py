@@ -208,21 +208,34 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def report(study: str, rows: list[dict[str, str]]) -> None:
     """Print the medians over seeds as Markdown."""
-    heads = HEADS[study]
-    n_keys = heads.index("seed")
-    keys = heads[:n_keys] + (("condition",) if study == "compare" else ())
-    values = [h for h in heads if h not in (*keys, "seed")]
-    print("| " + " | ".join((*keys, "seeds", *values)) + " |")
-    print("|" + "---|" * (len(keys) + 1 + len(values)))
-    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[k] for k in keys), []).append(row)
-    for key, members in groups.items():
-        cells = []
-        for value in values:
-            given = [float(m[value]) for m in members if m[value]]
-            cells.append(f"{np.median(given):.4g}" if given else "")
-        print("| " + " | ".join((*key, str(len(members)), *cells)) + " |")
+
+    def median(members: list[dict[str, str]], name: str) -> str:
+        given = [float(m[name]) for m in members if m[name]]
+        return f"{np.median(given):.3g}" if given else ""
+
+    if study == "sensitivity":
+        heads = HEADS[study]
+        values = heads[3:]
+        print("| " + " | ".join((*heads[:2], "seeds", *values)) + " |")
+        print("|" + "---|" * (3 + len(values)))
+        for key in dict.fromkeys((r["changed"], r["value"]) for r in rows):
+            mine = [r for r in rows if (r["changed"], r["value"]) == key]
+            cells = (*key, str(len(mine)), *(median(mine, v) for v in values))
+            print("| " + " | ".join(cells) + " |")
+        return
+    tests = list(dict.fromkeys(r["condition"] for r in rows))
+    heads = ("scenario", "controller", *tests, "effort", "above at 7 %", "ms", "training s")
+    print("| " + " | ".join(heads) + " |")
+    print("|---|---|" + "---:|" * (len(tests) + 4))
+    for key in dict.fromkeys((r["scenario"], r["controller"]) for r in rows):
+        mine = [r for r in rows if (r["scenario"], r["controller"]) == key]
+        by_test = [[r for r in mine if r["condition"] == t] for t in tests]
+        cells = [f"{median(m, 'naae')} / {median(m, 'last')}" for m in by_test]
+        known = [r for r in mine if r["condition"] == "0 %"]
+        worst = [r for r in mine if r["condition"] == "7 %"]
+        cells += [median(known, "effort"), median(worst, "above")]
+        cells += [median(known, "ms_per_decision"), median(mine, "training_s")]
+        print("| " + " | ".join((*key, *cells)) + " |")
 
 
 def main() -> None:
