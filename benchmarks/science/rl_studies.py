@@ -211,7 +211,7 @@ def report(study: str, rows: list[dict[str, str]]) -> None:
 
     def median(members: list[dict[str, str]], name: str) -> str:
         given = [float(m[name]) for m in members if m[name]]
-        return f"{np.median(given):.3g}" if given else ""
+        return f"{np.median(given):.4g}" if given else ""
 
     if study == "sensitivity":
         heads = HEADS[study]

@@ -25,7 +25,11 @@ def test_a_case_has_a_row_per_return_and_says_its_error(course):
     panels = figure.get_axes()
     assert len(panels) == 8
     line = next(v for v in panels[0].lines if v.get_label() == "Strain 1 (blue)")
-    np.testing.assert_allclose(line.get_ydata(), course.tracked[..., 0].mean(axis=0))
+    np.testing.assert_allclose(line.get_ydata(), np.median(course.tracked[..., 0], axis=0))
+    low, high = np.quantile(course.tracked[..., 0], [0.1, 0.9], axis=0)
+    edge = panels[0].collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([edge.min(), edge.max()], [low.min(), high.max()])
+    assert panels[2].get_yscale() == "log" and panels[2].get_ylim() == (0.01, 10.0)
     gap = np.abs(course.tracked - course.reference[None])[:, 1:] / course.reference[None, 1:]
     assert f"{gap.mean():.3f} after 80 epochs" in figure.get_label()
     assert len(panels[3].lines[0].get_xdata()) == 80
