@@ -1,7 +1,9 @@
 """Commands for policies that learn to track references."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +34,18 @@ RlDevices = Annotated[
 ]
 
 
+@contextmanager
+def _alone_in(out: Path, devices: int) -> Iterator[Any]:
+    """What trains and reports, for one process at a time in a folder."""
+    writable(out, is_folder=True)
+    common.set_up_jax(n_devices=devices)
+    from perfusio_jax.report import tracking
+    from perfusio_jax.twin.lock import RunLock
+
+    with RunLock(out):
+        yield tracking
+
+
 def _case(number: int, what: str) -> None:
     def command(
         out: RlOut = Path("runs/rl"),
@@ -40,21 +54,9 @@ def _case(number: int, what: str) -> None:
         episodes: RlEpisodes = 100,
         devices: RlDevices = 1,
     ) -> None:
-        writable(out, is_folder=True)
-        common.set_up_jax(n_devices=devices)
-        from perfusio_jax.report.tracking import run_case
-        from perfusio_jax.twin.lock import RunLock
-
-        with RunLock(out):
-            run_case(
-                number,
-                out,
-                seed=seed,
-                epochs=epochs,
-                episodes=episodes,
-                devices=devices,
-                console=console(),
-            )
+        sizes = {"seed": seed, "epochs": epochs, "episodes": episodes, "devices": devices}
+        with _alone_in(out, devices) as tracking:
+            tracking.run_case(number, out, console=console(), **sizes)
 
     rl.command(f"case{number}", help=what)(command)
 
@@ -69,20 +71,14 @@ _case(4, "Trajectories with uncertain starts and constants.")
 def screen(
     out: RlOut = Path("runs/rl"),
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds.")] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="Most epochs.")] = 2400,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 2400,
     episodes: RlEpisodes = 100,
     devices: RlDevices = 1,
 ) -> None:
     """Thirteen learning schemes on four pairs of set-points, ranked."""
-    writable(out, is_folder=True)
-    common.set_up_jax(n_devices=devices)
-    from perfusio_jax.report.tracking import run_screening
-    from perfusio_jax.twin.lock import RunLock
-
-    with RunLock(out):
-        run_screening(
-            out, seeds=seeds, epochs=epochs, episodes=episodes, devices=devices, console=console()
-        )
+    sizes = {"seeds": seeds, "epochs": epochs, "episodes": episodes, "devices": devices}
+    with _alone_in(out, devices) as tracking:
+        tracking.run_screening(out, console=console(), **sizes)
 
 
 @rl.command()
@@ -95,18 +91,6 @@ def compare(
     devices: RlDevices = 1,
 ) -> None:
     """Policies beside PID and model-predictive control, on the last scenario of a case."""
-    writable(out, is_folder=True)
-    common.set_up_jax(n_devices=devices)
-    from perfusio_jax.report.tracking import run_comparison
-    from perfusio_jax.twin.lock import RunLock
-
-    with RunLock(out):
-        run_comparison(
-            case,
-            out,
-            seed=seed,
-            epochs=epochs,
-            episodes=episodes,
-            devices=devices,
-            console=console(),
-        )
+    sizes = {"seed": seed, "epochs": epochs, "episodes": episodes, "devices": devices}
+    with _alone_in(out, devices) as tracking:
+        tracking.run_comparison(case, out, console=console(), **sizes)
