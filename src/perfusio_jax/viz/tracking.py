@@ -151,7 +151,7 @@ def ranking_figure(
     axes.set_yticks(range(len(names)), [str(names[i]) for i in order])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("Rank by error plus rank by area (mean, and each seed)")
+    axes.set_xlabel("Rank by error plus rank by area (mean, and each training)")
     best = names[order[0]]
     return describe(figure, f"{title}. Best: {best}.", is_printed=print_description)
 
