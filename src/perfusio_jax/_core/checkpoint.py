@@ -105,23 +105,13 @@ def read_checkpoint(
         DataError: If a file is missing, truncated or changed, or kind or schema is another.
     """
     source = Path(folder)
-    header = _read_header(source)
-    given = header.get("schema_version")
-    if given != schema_version:
-        raise DataError(
-            f"{source / HEADER} has schema version {given}; this version reads {schema_version}."
-        )
-    if header.get("kind") != kind:
-        raise DataError(f"{source} holds a {header.get('kind')}, not a {kind}.")
-    if header.get("header_sha256") != _header_digest(header):
-        raise DataError(
-            f"{source / HEADER} does not match its own hash: it was changed after the save. "
-            "Restore the folder from a good copy."
-        )
+    header = _checked_header(source, HEADER, kind, schema_version)
     arrays = _read_arrays(source)
-    if digest(arrays) != header.get("sha256"):
-        header = _waiting_header(source, digest(arrays)) or header
-    if digest(arrays) != header.get("sha256"):
+    total = digest(arrays)
+    if total != header.get("sha256") and (source / (HEADER + PART)).exists():
+        # a save cut after its arrays had moved: its header still has its other name
+        header = _checked_header(source, HEADER + PART, kind, schema_version)
+    if total != header.get("sha256"):
         raise DataError(
             f"the arrays in {source} do not match the hash in {HEADER}: a file was changed or "
             "belongs to another save. Restore the folder from a good copy."
@@ -169,16 +159,25 @@ def _is_place(leaf: Any) -> bool:
     return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
 
 
-def _waiting_header(source: Path, wanted: str) -> dict[str, Any] | None:
-    """The header of a save that was cut after its arrays had moved, if that is what happened."""
-    if not (source / (HEADER + PART)).exists():
-        return None
-    header = _read_header(source, HEADER + PART)
-    is_whole = header.get("header_sha256") == _header_digest(header)
-    return header if is_whole and header.get("sha256") == wanted else None
+def _checked_header(source: Path, name: str, kind: str, schema_version: int) -> dict[str, Any]:
+    """A header of the kind and layout that are expected, as it was written."""
+    header = _read_header(source, name)
+    given = header.get("schema_version")
+    if given != schema_version:
+        raise DataError(
+            f"{source / name} has schema version {given}; this version reads {schema_version}."
+        )
+    if header.get("kind") != kind:
+        raise DataError(f"{source} holds a {header.get('kind')}, not a {kind}.")
+    if header.get("header_sha256") != _header_digest(header):
+        raise DataError(
+            f"{source / name} does not match its own hash: it was changed after the save. "
+            "Restore the folder from a good copy."
+        )
+    return header
 
 
-def _read_header(source: Path, name: str = HEADER) -> dict[str, Any]:
+def _read_header(source: Path, name: str) -> dict[str, Any]:
     if name == HEADER and not (source / name).exists() and (source / (name + PART)).exists():
         name += PART  # the first save, cut before its header had moved
     try:

@@ -4,7 +4,7 @@ import csv
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from perfusio_jax._core import DataError, Result, describe
 from perfusio_jax.metrics import nauc, rank_sum
 from perfusio_jax.rl import (
     Problem,
+    Scenario,
     TrackingReturn,
     TrainSettings,
     TrainState,
@@ -146,6 +147,34 @@ def _slug(text: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in text).strip("_").replace("__", "_")
 
 
+class Sizes(NamedTuple):
+    """How large a training is."""
+
+    seed: int
+    epochs: int | None
+    """The case's own if not given."""
+    episodes: int
+    devices: int
+
+
+def _trained(
+    scenario: Scenario, name: str, returns: TrackingReturn, out: Path, sizes: Sizes, console: Any
+) -> tuple[Problem, TrainSettings, TrainState]:
+    """A training of a scenario in its own folder, gone on with if it is there."""
+    problem = Problem(*build(scenario), returns)
+    settings = TrainSettings(
+        n_episodes=sizes.episodes,
+        n_epochs=sizes.epochs or scenario.epochs,
+        n_devices=sizes.devices,
+    )
+    label = f"{scenario.name}, {name}"
+    folder = out / "trainings" / f"{_slug(label)}_seed{sizes.seed}"
+    state = train_with_progress(
+        problem, settings, seed=sizes.seed, console=console, name=label, folder=folder
+    )
+    return problem, settings, state
+
+
 def run_case(
     case: int,
     out: Path,
@@ -167,21 +196,14 @@ def run_case(
         console: A rich console.
         devices: Cores, or GPUs, that share the episodes.
     """
-    rows = []
+    rows, sizes = [], Sizes(seed, epochs, episodes, devices)
     for scenario in scenarios_of(case):
-        env, params = build(scenario)
+        _, params = build(scenario)
         courses = {}
         for name, returns in returns_by_name().items():
             begun = time.perf_counter()
-            problem = Problem(env, params, returns)
-            settings = TrainSettings(
-                n_episodes=episodes, n_epochs=epochs or scenario.epochs, n_devices=devices
-            )
             label = f"{scenario.name}, {name}"
-            folder = out / "trainings" / f"{_slug(label)}_seed{seed}"
-            state = train_with_progress(
-                problem, settings, seed=seed, console=console, name=label, folder=folder
-            )
+            problem, settings, state = _trained(scenario, name, returns, out, sizes, console)
             seen = best_epoch_again(problem, settings, state)
             courses[name] = _course(problem, state, seen)
             error, whole = float(jnp.mean(seen.error)), float(jnp.mean(seen.error_from_start))
@@ -353,7 +375,7 @@ def run_comparison(
         console: A rich console.
         devices: Cores, or GPUs, that share the episodes.
     """
-    scenario = scenarios_of(case)[-1]
+    scenario, sizes = scenarios_of(case)[-1], Sizes(seed, epochs, episodes, devices)
     env, params = build(scenario)
     tune_key, test_key = jax.random.split(jax.random.key(seed + 1))
     is_uncertain = scenario.uncertainty > 0.0
@@ -362,14 +384,7 @@ def run_comparison(
     costs: dict[str, float] = {}
     for name, returns in returns_by_name().items():
         begun = time.perf_counter()
-        problem = Problem(env, params, returns)
-        settings = TrainSettings(
-            n_episodes=episodes, n_epochs=epochs or scenario.epochs, n_devices=devices
-        )
-        folder = out / "trainings" / f"{_slug(scenario.name + ' ' + name)}_seed{seed}"
-        state = train_with_progress(
-            problem, settings, seed=seed, console=console, name=f"RL, {name}", folder=folder
-        )
+        _, _, state = _trained(scenario, name, returns, out, sizes, console)
         controllers[f"RL, {name}"] = PolicyController(state.best)
         costs[f"RL, {name}"] = time.perf_counter() - begun
     begun = time.perf_counter()
@@ -377,9 +392,9 @@ def run_comparison(
         pid, _ = tune_pid(env, params, key=tune_key)
     controllers["PID"], costs["PID"] = pid, time.perf_counter() - begun
     begun = time.perf_counter()
-    hours = HOLD_STARTS if scenario.start == "setpoint" else HOLD_STARTS[:1]
+    held = HOLD_STARTS if scenario.start == "setpoint" else HOLD_STARTS[:1]
     with console.status("optimum by gradient through the plant"):
-        optimum = find_optimum(env, params, light_then_hold(env.n_steps, hours))
+        optimum = find_optimum(env, params, light_then_hold(env.n_steps, held))
     spent = time.perf_counter() - begun
     controllers["MPC"], costs["MPC"] = make_mpc(env, optimum.z), spent
     if is_uncertain:

@@ -58,7 +58,11 @@ class Optimum(NamedTuple):
 def light_then_hold(
     n_steps: int, hours: tuple[float, ...], hold: tuple[float, float] = (-1.3, -1.9)
 ) -> Float[Array, "starts N 2"]:
-    """Starts of the search: full light for some steps, then about what holds a strain."""
+    """Starts of the search: full light for some steps, then about what holds a strain.
+
+    Raises:
+        ConfigError: If no hours are given.
+    """
     if not hours:
         raise ConfigError("no hours to start from; give one or more.")
     starts = []
@@ -110,7 +114,6 @@ def _find_optimum(
     n_iterations: int,
     returns: TrackingReturn | None,
 ) -> Optimum:
-
     def course(z: Array) -> Array:
         return run_inputs(env, params, params.plant, params.initial, params.bounds.share(z))
 

@@ -50,6 +50,12 @@ def _number(default: float) -> Any:
 
 
 _MOST: Final = {"learning_rate": 1.0, "floor": 10.0, "decay": 1.0, "clip": 1.0}
+"""Largest value of each traced setting; all are above zero."""
+_LEAST: Final = {
+    "n_episodes": 2, "n_epochs": 1, "patience": 1, "n_passes": 1, "width": 1, "depth": 1,
+    "n_devices": 1, "n_per_plant": 0,
+}  # fmt: skip
+"""Smallest value of each whole number."""
 
 
 class TrainSettings(eqx.Module):
@@ -98,20 +104,18 @@ class TrainSettings(eqx.Module):
             raise ConfigError(f"advantage {self.advantage!r} is unknown; choose from {ADVANTAGES}.")
         if self.method not in METHODS:
             raise ConfigError(f"method {self.method!r} is unknown; choose from {METHODS}.")
-        for name in ("n_episodes", "n_epochs", "patience", "n_passes", "width", "depth"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; a whole number from 1 on.")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(
+                    f"{name} is {value}; a whole number, at least {least}, is needed."
+                )
         for name, most in _MOST.items():
             value = getattr(self, name)
             if isinstance(value, Tracer):
                 continue
             if value.shape != () or not 0.0 < float(value) <= most:
                 raise ConfigError(f"{name} is {value}; above 0, and at most {most:g}, is allowed.")
-        if self.n_episodes < 2 or self.n_epochs < 1 or self.patience < 1:
-            raise ConfigError(
-                f"{self.n_episodes} episodes, {self.n_epochs} epochs, patience {self.patience}: "
-                "at least 2, 1 and 1 are needed."
-            )
         is_paired = self.is_mirrored and self.advantage == "leave_one_out"
         if is_paired and (self.n_episodes % 2 or self.n_episodes < 4):
             raise ConfigError(
@@ -119,7 +123,7 @@ class TrainSettings(eqx.Module):
                 "even number from 4 on is needed."
             )
         self._check_plants()
-        if self.n_devices < 1 or self.n_episodes % self.n_devices:
+        if self.n_episodes % self.n_devices:
             raise ConfigError(
                 f"{self.n_episodes} episodes cannot be shared by {self.n_devices} devices; "
                 "the number must divide."
@@ -361,7 +365,20 @@ def draw_epoch(
     n_per_plant: int = 0,
     n_devices: int = 1,
 ) -> tuple[Episode, Array]:
-    """Episodes of one epoch and their returns; mirrored ones come in pairs on one plant."""
+    """Episodes of one epoch and their returns; mirrored ones come in pairs on one plant.
+
+    Args:
+        problem: Environment, parameters and return.
+        policy: Policy.
+        n: Episodes.
+        key: Random key of the epoch.
+        is_mirrored: Whether every second episode has the draws of the one before, negated.
+        n_per_plant: Consecutive episodes on one plant and start; 0 for a pair, or one.
+        n_devices: Devices that share the episodes; it divides their number.
+
+    Returns:
+        The episodes, batched, and their returns (n,).
+    """
     count = np.arange(n)
     sign = jnp.asarray(1.0 - 2.0 * (count % 2) if is_mirrored else np.ones(n))
     keys = jax.random.split(key, n)[count // 2 if is_mirrored else count]
