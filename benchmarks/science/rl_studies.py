@@ -7,6 +7,8 @@ compare      Policies (both returns, PPO, gradient through the plant), PID and m
 sensitivity  The saturation return on the set-points (3.5, 3.5) with other values of what the
              publication does not print: decay, half-saturation of glucose, bounds of the lights
              and length of a step; beside each the optimum of that plant.
+tune         The budget of tuning that either return gets: twelve pairs of rate and floor on three
+             scenarios, on seeds that no table uses.
 
 One line per result goes to `runs/science_rl_<study>.csv`; started again, it goes on with what is
 missing. `--report` prints the table.
@@ -19,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import csv
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +82,7 @@ HEADS = {
         "above", "ms_per_decision", "training_s",
     ),
     "sensitivity": ("changed", "value", "seed", "naae", "last", "optimum", "epochs", "seconds"),
+    "tune": ("scenario", "return", "rate", "floor", "seed", "naae", "last", "epochs", "seconds"),
 }  # fmt: skip
 
 learn = eqx.filter_jit(train)
@@ -198,6 +202,37 @@ def sensitivity(seed: int, done: set[tuple[str, ...]]) -> Iterator[list[Any]]:
         ]  # fmt: skip
 
 
+TUNED_ON = (0, 3, 5)
+"""Scenarios: the widest and the closest set-points, and the faster trajectory."""
+FIRST_TUNING_SEED = 1000
+RATES, FLOORS = (0.0005, 0.001, 0.003, 0.006), (0.03, 0.1, 0.3)
+RETURNS = {"saturation": saturation(27.0), "quadratic": quadratic()}
+
+
+def tune(seed: int, done: set[tuple[str, ...]]) -> Iterator[list[Any]]:
+    """Every pair of rate and floor, for both returns alike."""
+    seed += FIRST_TUNING_SEED
+    for scenario, name, rate, floor in itertools.product(
+        (SCENARIOS[i] for i in TUNED_ON), RETURNS, RATES, FLOORS
+    ):
+        if (scenario.name, name, str(rate), str(floor), str(seed)) in done:
+            continue
+        begun = time.perf_counter()
+        problem = Problem(*build(scenario), RETURNS[name])
+        settings = TrainSettings(learning_rate=rate, floor=floor, is_single=True)
+        state = learn(problem, settings, key=jax.random.key(seed))
+        seen = best_epoch_again(problem, settings, state)
+        reference = np.asarray(problem.params.reference)[None]
+        gap = np.abs(np.asarray(seen.episodes.tracked) - reference) / reference
+        yield [
+            scenario.name, name, rate, floor, seed, f"{float(seen.error.mean()):.4f}",
+            f"{gap[:, -6:].mean():.4f}", int(state.epoch), f"{time.perf_counter() - begun:.1f}",
+        ]  # fmt: skip
+
+
+STUDIES = {"compare": compare, "sensitivity": sensitivity, "tune": tune}
+
+
 def read(path: Path) -> list[dict[str, str]]:
     """Lines of a file of results."""
     if not path.exists():
@@ -213,13 +248,13 @@ def report(study: str, rows: list[dict[str, str]]) -> None:
         given = [float(m[name]) for m in members if m[name]]
         return f"{np.median(given):.4g}" if given else ""
 
-    if study == "sensitivity":
-        heads = HEADS[study]
-        values = heads[3:]
-        print("| " + " | ".join((*heads[:2], "seeds", *values)) + " |")
-        print("|" + "---|" * (3 + len(values)))
-        for key in dict.fromkeys((r["changed"], r["value"]) for r in rows):
-            mine = [r for r in rows if (r["changed"], r["value"]) == key]
+    if study != "compare":
+        n_named = HEADS[study].index("seed")
+        names, values = HEADS[study][:n_named], HEADS[study][n_named + 1 :]
+        print("| " + " | ".join((*names, "seeds", *values)) + " |")
+        print("|" + "---|" * (n_named + 1 + len(values)))
+        for key in dict.fromkeys(tuple(r[n] for n in names) for r in rows):
+            mine = [r for r in rows if tuple(r[n] for n in names) == key]
             cells = (*key, str(len(mine)), *(median(mine, v) for v in values))
             print("| " + " | ".join(cells) + " |")
         return
@@ -243,6 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", choices=tuple(HEADS))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
@@ -259,8 +295,8 @@ def main() -> None:
         writer = csv.writer(handle)
         if not rows:
             writer.writerow(heads)
-        for seed in range(options.seeds):
-            for line in (compare if options.study == "compare" else sensitivity)(seed, done):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
+            for line in STUDIES[options.study](seed, done):
                 writer.writerow(line)
                 handle.flush()
                 print(*line, flush=True)

@@ -47,6 +47,7 @@ def test_the_screening_ranks_thirteen_schemes_and_goes_on_with_what_is_missing(t
     rl("screen", "--out", tmp_path, *SMALL)
     assert notes.read_text().splitlines() == lines
     assert table(tmp_path / "screening.csv") == rows
+    assert len({line.split(",")[4] for line in lines[1:]}) == 2  # rate and floor of either return
 
 
 @pytest.mark.parametrize(
@@ -61,18 +62,18 @@ def test_the_screening_ranks_thirteen_schemes_and_goes_on_with_what_is_missing(t
     ],
 )
 def test_damaged_notes_of_a_screening_are_named(tmp_path, change, message):
-    from perfusio_jax.report.tracking import _noted
+    from perfusio_jax.report.screening import _noted
 
     path = tmp_path / "screening_trainings.csv"
     text = (
-        "scenario,seed,scheme,epochs,episodes,NAAE,NAUC\n"
-        '"setpoint 1, 6",0,tr__3,3,6,0.5,0.9\n"setpoint 1, 6",0,tr__9,3,6,0.5,0.123456\n'
+        "scenario,seed,scheme,settings,NAAE,NAUC\n"
+        '"setpoint 1, 6",0,tr__3,3 x 6,0.5,0.9\n"setpoint 1, 6",0,tr__9,3 x 6,0.5,0.123456\n'
     )
     path.write_text(text, encoding="utf-8")
-    assert len(_noted(path, 3, 6)) == 2 and _noted(path, 4, 6) == {}
+    assert _noted(path)["setpoint 1, 6", 0, "tr__9", "3 x 6"] == (0.5, 0.123456)
     path.write_text(change(text), encoding="utf-8", errors="surrogateescape")
     with pytest.raises(DataError, match=message):
-        _noted(path, 3, 6)
+        _noted(path)
 
 
 def test_a_second_start_on_the_same_folder_is_refused(tmp_path, capsys):

@@ -99,6 +99,19 @@ def test_agrees_with_radau_where_glucose_runs_out(starts, lights):
     assert np.all(mine >= 0.0)
 
 
+def test_single_precision_errs_no_more(starts, lights):
+    plant, x, u = jax.tree.map(lambda v: v.astype(jnp.float32), (PLANT, starts, lights))
+
+    def one(x, course):
+        return jax.lax.scan(lambda c, u: (advance(plant, c, u),) * 2, x, course)[1]
+
+    mine = jax.jit(jax.vmap(one))(x, u)
+    assert mine.dtype == jnp.float32
+    truth = np.asarray(courses(starts, lights))
+    error = np.abs(np.asarray(mine) - truth) / np.maximum(np.abs(truth), FLOOR)
+    assert error.max() < 1e-4, error.max(axis=(0, 1))
+
+
 def test_substrate_is_conserved(starts, lights):
     mine = courses(starts, lights)
     begun = np.asarray(substrate_equivalents(PLANT, starts))[:, None]

@@ -16,6 +16,7 @@ from perfusio_jax._core import ConfigError, DataError, Result
 from perfusio_jax.rl import (
     Consortium,
     ConsortiumEnv,
+    PerfusionEnv,
     Problem,
     TrainSettings,
     Uncertainty,
@@ -25,6 +26,7 @@ from perfusio_jax.rl import (
     evaluate,
     load_training,
     make_policy,
+    perfusion_params,
     quadratic,
     saturation,
     save_training,
@@ -308,6 +310,33 @@ def test_a_checkpoint_of_another_network_or_training_is_refused(tmp_path):
     (tmp_path / "header.json").unlink()
     with pytest.raises(DataError, match="not a checkpoint"):
         load_training(tmp_path, problem, SMALL)
+
+
+@pytest.mark.parametrize("method", ["reinforce", "pathwise"])
+def test_single_precision_is_single_throughout_and_resumes_as_itself(method, tmp_path):
+    settings, problem = dataclasses.replace(SMALL, is_single=True, method=method), small()
+    go = eqx.filter_jit(lambda state, until: continue_training(problem, settings, state, until))
+    half = go(begin(problem, settings, key=KEY), jnp.asarray(2))
+    save_training(tmp_path / "run", problem, settings, half)
+    with pytest.raises(DataError, match="is_single True instead of False"):
+        load_training(tmp_path / "run", problem, dataclasses.replace(settings, is_single=False))
+    done = go(load_training(tmp_path / "run", problem, settings), jnp.asarray(4))
+    same(done, go(half, jnp.asarray(4)))
+    for part in (done.policy, done.best, done.moments[:2]):
+        floats = [v for v in jax.tree.leaves(part) if eqx.is_inexact_array(v)]
+        assert floats and all(v.dtype == jnp.float32 for v in floats)
+    again = best_epoch_again(problem, settings, done)
+    assert again.returns.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.mean(again.returns), done.best_return, rtol=1e-6)
+
+
+def test_plants_of_another_kind_learn_in_single_precision():
+    reference = np.tile([12.0, 600.0, 98.0], (15, 1))
+    params = perfusion_params(reference, spread=1.0)
+    problem = Problem(PerfusionEnv(), params, saturation((9.0, 1e4, 9.0)))
+    settings = TrainSettings(n_episodes=4, n_epochs=2, is_single=True)
+    done = eqx.filter_jit(train)(problem, settings, key=KEY)
+    assert int(done.status) == Result.SUCCESS and done.best.floor.dtype == jnp.float32
 
 
 def test_lanes_over_seeds_and_returns_equal_single_runs(run, trained):

@@ -32,6 +32,12 @@ RlEpisodes = Annotated[int, typer.Option(min=2, help="Episodes per epoch.")]
 RlDevices = Annotated[
     int, typer.Option(min=1, help="Cores, or GPUs, that share the episodes of an epoch.")
 ]
+RlSingle = Annotated[
+    bool,
+    typer.Option(
+        "--single/--double", help="Train in single precision (half the time) or in double."
+    ),
+]
 
 
 @contextmanager
@@ -53,10 +59,11 @@ def _case(number: int, what: str) -> None:
         epochs: RlEpochs = None,
         episodes: RlEpisodes = 100,
         devices: RlDevices = 1,
+        single: RlSingle = True,
     ) -> None:
-        sizes = {"seed": seed, "epochs": epochs, "episodes": episodes, "devices": devices}
         with _alone_in(out, devices) as tracking:
-            tracking.run_case(number, out, console=console(), **sizes)
+            sizes = tracking.Sizes(seed, epochs, episodes, devices, single)
+            tracking.run_case(number, out, sizes, console=console())
 
     rl.command(f"case{number}", help=what)(command)
 
@@ -74,11 +81,14 @@ def screen(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 2400,
     episodes: RlEpisodes = 100,
     devices: RlDevices = 1,
+    single: RlSingle = True,
 ) -> None:
     """Thirteen learning schemes on four pairs of set-points, ranked."""
-    sizes = {"seeds": seeds, "epochs": epochs, "episodes": episodes, "devices": devices}
     with _alone_in(out, devices) as tracking:
-        tracking.run_screening(out, console=console(), **sizes)
+        from perfusio_jax.report.screening import run_screening
+
+        sizes = tracking.Sizes(0, epochs, episodes, devices, single)
+        run_screening(out, sizes, seeds=seeds, console=console())
 
 
 @rl.command()
@@ -89,8 +99,9 @@ def compare(
     epochs: RlEpochs = None,
     episodes: RlEpisodes = 100,
     devices: RlDevices = 1,
+    single: RlSingle = True,
 ) -> None:
     """Policies beside PID and model-predictive control, on the last scenario of a case."""
-    sizes = {"seed": seed, "epochs": epochs, "episodes": episodes, "devices": devices}
     with _alone_in(out, devices) as tracking:
-        tracking.run_comparison(case, out, console=console(), **sizes)
+        sizes = tracking.Sizes(seed, epochs, episodes, devices, single)
+        tracking.run_comparison(case, out, sizes, console=console())

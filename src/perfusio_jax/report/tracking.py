@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import DataError, Result, describe
-from perfusio_jax.metrics import nauc, rank_sum
+from perfusio_jax._core import Result, describe
+from perfusio_jax.metrics import nauc
 from perfusio_jax.rl import (
     Problem,
     Scenario,
@@ -26,8 +26,7 @@ from perfusio_jax.rl import (
     saturation,
     save_training,
     scenarios_of,
-    screening,
-    train,
+    train_settings,
 )
 from perfusio_jax.rl.baselines import (
     closed_loops,
@@ -41,7 +40,7 @@ from perfusio_jax.rl.consortium import growth
 from perfusio_jax.rl.controllers import PolicyController
 from perfusio_jax.rl.reinforce import RUNNING, Evaluation, begin, continue_training
 from perfusio_jax.viz.theme import save_figure
-from perfusio_jax.viz.tracking import Course, case_figure, comparison_figure, ranking_figure
+from perfusio_jax.viz.tracking import Course, case_figure, comparison_figure
 
 CHUNK = 100
 """Epochs between two signs of progress."""
@@ -143,18 +142,33 @@ def write_table(
     path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """Name of a file from a text."""
     return "".join(c if c.isalnum() else "_" for c in text).strip("_").replace("__", "_")
 
 
 class Sizes(NamedTuple):
     """How large a training is."""
 
-    seed: int
-    epochs: int | None
+    seed: int = 0
+    epochs: int | None = None
     """The case's own if not given."""
-    episodes: int
-    devices: int
+    episodes: int = 100
+    devices: int = 1
+    """Cores, or GPUs, that share the episodes."""
+    is_single: bool = True
+    """Whether in single precision."""
+
+    def settings(self, scenario: Scenario, name: str) -> TrainSettings:
+        """Of a training with a return."""
+        return train_settings(
+            scenario,
+            name,
+            n_episodes=self.episodes,
+            n_epochs=self.epochs or scenario.epochs,
+            n_devices=self.devices,
+            is_single=self.is_single,
+        )
 
 
 def _trained(
@@ -162,41 +176,25 @@ def _trained(
 ) -> tuple[Problem, TrainSettings, TrainState]:
     """A training of a scenario in its own folder, gone on with if it is there."""
     problem = Problem(*build(scenario), returns)
-    settings = TrainSettings(
-        n_episodes=sizes.episodes,
-        n_epochs=sizes.epochs or scenario.epochs,
-        n_devices=sizes.devices,
-    )
+    settings = sizes.settings(scenario, name)
     label = f"{scenario.name}, {name}"
-    folder = out / "trainings" / f"{_slug(label)}_seed{sizes.seed}"
+    folder = out / "trainings" / f"{slug(label)}_seed{sizes.seed}"
     state = train_with_progress(
         problem, settings, seed=sizes.seed, console=console, name=label, folder=folder
     )
     return problem, settings, state
 
 
-def run_case(
-    case: int,
-    out: Path,
-    *,
-    seed: int,
-    epochs: int | None,
-    episodes: int,
-    console: Any,
-    devices: int = 1,
-) -> None:
+def run_case(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     """Train both returns on every scenario of a case; write tables and figures.
 
     Args:
         case: 1 to 4.
         out: Folder; trainings in it are resumed.
-        seed: Seed.
-        epochs: Most epochs; the case's own by default.
-        episodes: Episodes per epoch.
+        sizes: Of the trainings.
         console: A rich console.
-        devices: Cores, or GPUs, that share the episodes.
     """
-    rows, sizes = [], Sizes(seed, epochs, episodes, devices)
+    rows = []
     for scenario in scenarios_of(case):
         _, params = build(scenario)
         courses = {}
@@ -221,7 +219,7 @@ def run_case(
         figure = case_figure(
             courses, title=f"Case {case}: {scenario.name}", dilution=float(params.plant.dilution)
         )
-        save_figure(figure, out / f"case{case}_{_slug(scenario.name)}.png")
+        save_figure(figure, out / f"case{case}_{slug(scenario.name)}.png")
     heads = [
         "scenario",
         "return",
@@ -237,147 +235,18 @@ def run_case(
     console.print(f"tables and figures: {out}")
 
 
-def run_screening(
-    out: Path, *, seeds: int, epochs: int, episodes: int, console: Any, devices: int = 1
-) -> None:
-    """The thirteen learning schemes on the four pairs of set-points: 52 trainings per seed.
-
-    Args:
-        out: Folder for tables and figures; trainings of the same size noted in it are not repeated.
-        seeds: Seeds.
-        epochs: Most epochs.
-        episodes: Episodes per epoch.
-        console: A rich console.
-        devices: Cores, or GPUs, that share the episodes.
-    """
-    table = screening()
-    settings = TrainSettings(
-        n_episodes=episodes, n_epochs=epochs, patience=max(epochs // 2, 1), n_devices=devices
-    )
-    notes = out / "screening_trainings.csv"
-    known = _noted(notes, epochs, episodes)
-    jobs = [
-        (scenario, seed, name)
-        for scenario in scenarios_of(1)
-        for seed in range(seeds)
-        for name in table
-        if (scenario.name, seed, name) not in known
-    ]
-    with console.status("") as status:
-        for number, (scenario, seed, name) in enumerate(jobs):
-            doing = "running" if number else "compiling"
-            status.update(
-                f"{doing}: {scenario.name}, seed {seed}, {name} ({number + 1} of {len(jobs)})"
-            )
-            env, params = build(scenario)
-            problem = Problem(env, params, table[name])
-            state = _whole(problem, settings, key=jax.random.key(seed))
-            error = float(state.history.error[int(state.best_epoch)])
-            area = float(jnp.nan_to_num(nauc(state.history.mean_return)))
-            known[scenario.name, seed, name] = (error, area)
-            _note(notes, [scenario.name, seed, name, epochs, episodes, error, area])
-    rows, every = [], []
-    for scenario in scenarios_of(1):
-        ranks = []
-        for seed in range(seeds):
-            scores = np.array([known[scenario.name, seed, name] for name in table])
-            ranks.append(np.asarray(rank_sum(jnp.asarray(scores[:, 0]), jnp.asarray(scores[:, 1]))))
-            for name, (error, area), rank in zip(table, scores, ranks[-1], strict=True):
-                rows.append([scenario.name, seed, name, error, area, float(rank)])
-        every += ranks
-        title = f"Screening, {scenario.name}"
-        save_figure(
-            ranking_figure(list(table), np.stack(ranks, axis=1), title=title),
-            out / f"screening_{_slug(scenario.name)}.png",
-        )
-        order = np.argsort(np.mean(ranks, axis=0))
-        names = list(table)
-        console.print(f"{scenario.name}: best {names[order[0]]}, then {names[order[1]]}")
-    title = "Screening, all set-points"
-    save_figure(
-        ranking_figure(list(table), np.stack(every, axis=1), title=title),
-        out / "screening_all.png",
-    )
-    heads = ["scenario", "seed", "scheme", "NAAE", "NAUC", "rank sum"]
-    write_table(out / "screening", heads, rows, title="Screening of 13 schemes")
-    console.print(f"tables and figures: {out}")
-
-
-_NOTED = ("scenario", "seed", "scheme", "epochs", "episodes", "NAAE", "NAUC")
-_whole = eqx.filter_jit(train)
-
-
-def _noted(path: Path, epochs: int, episodes: int) -> dict[tuple[str, int, str], tuple]:
-    """Scores of trainings of a size that were noted before.
-
-    Raises:
-        DataError: Naming the line that cannot be used; none is skipped in silence.
-    """
-    if not path.exists() or not path.stat().st_size:
-        return {}
-
-    def refuse(line: int, why: str) -> DataError:
-        return DataError(
-            f"{path}, line {line}: {why}. Take the line out (its training is run again), or "
-            "choose another folder."
-        )
-
-    known = {}
-    raw = path.read_bytes()
-    try:
-        rows = list(csv.reader(raw.decode("utf-8").splitlines()))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file: {error}.") from None
-    if tuple(rows[0]) != _NOTED:
-        raise refuse(1, f"the headings are {rows[0]}, not {list(_NOTED)}")
-    if not raw.endswith(b"\n"):
-        raise refuse(len(rows), "it is cut off")
-    for line, row in enumerate(rows[1:], start=2):
-        try:
-            name, seed, scheme, n_epochs, n_episodes, error, area = row
-            scores = float(error), float(area)
-            is_same = (int(n_epochs), int(n_episodes)) == (epochs, episodes)
-        except ValueError:
-            raise refuse(line, f"{row} are not the values of {list(_NOTED)}") from None
-        if not (np.all(np.isfinite(scores)) and scores[0] > 0.0 and seed.isdigit()):
-            raise refuse(line, f"{row} hold scores or a seed that cannot be")
-        if is_same:
-            known[name, int(seed), scheme] = scores
-    return known
-
-
-def _note(path: Path, row: Sequence[Any]) -> None:
-    """Add the scores of a training."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists() or not path.stat().st_size
-    with open(path, "a", newline="", encoding="utf-8") as handle:
-        csv.writer(handle).writerows([_NOTED, row] if is_new else [row])
-
-
-def run_comparison(
-    case: int,
-    out: Path,
-    *,
-    seed: int,
-    epochs: int | None,
-    episodes: int,
-    console: Any,
-    devices: int = 1,
-) -> None:
+def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     """Policies beside PID and model-predictive control on the last scenario of a case.
 
     Args:
         case: 1 to 4.
         out: Folder; trainings in it are resumed.
-        seed: Seed.
-        epochs: Most epochs.
-        episodes: Episodes per epoch of training.
+        sizes: Of the trainings.
         console: A rich console.
-        devices: Cores, or GPUs, that share the episodes.
     """
-    scenario, sizes = scenarios_of(case)[-1], Sizes(seed, epochs, episodes, devices)
+    scenario = scenarios_of(case)[-1]
     env, params = build(scenario)
-    tune_key, test_key = jax.random.split(jax.random.key(seed + 1))
+    tune_key, test_key = jax.random.split(jax.random.key(sizes.seed + 1))
     is_uncertain = scenario.uncertainty > 0.0
     keys = jax.random.split(test_key, 32 if is_uncertain else 1)
     controllers: dict[str, Any] = {}

@@ -43,5 +43,6 @@ from .scenarios import SCENARIOS as SCENARIOS
 from .scenarios import Scenario as Scenario
 from .scenarios import build as build
 from .scenarios import scenarios_of as scenarios_of
+from .scenarios import train_settings as train_settings
 from .storage import load_training as load_training
 from .storage import save_training as save_training

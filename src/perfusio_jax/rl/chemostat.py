@@ -212,7 +212,12 @@ def advance(
                 is_starved & ends_scarce, supply_top / jnp.maximum(wanted, tiny) - ratio, 0.0
             )
             if is_final:
-                change = better - theta
+                # where glucose lasts, not a small difference of large numbers: single precision
+                is_lasting = (jnp.minimum(s, after) ** 2 > lack) & (2.0 * after > s)
+                is_plenty = ~ends_scarce & is_lasting
+                inverse = 1.0 / jnp.where(is_plenty, s * after, 1.0)
+                straight = 1.0 - (0.5 * k_s) * (s + after) * inverse
+                change = jnp.where(is_plenty, straight, better) - theta
                 bound = (
                     bound[0] * jnp.exp(per_theta[0] * change),
                     bound[1] * jnp.exp(per_theta[1] * change),

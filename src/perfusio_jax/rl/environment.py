@@ -104,6 +104,7 @@ class TrackingEnv(eqx.Module):
     def reset(self, key: Key, params: EnvParams) -> EnvState:
         """Begin an episode."""
         plant, x = self.draw(key, params)
+        plant = jax.tree.map(lambda v: v.astype(x.dtype) if eqx.is_inexact_array(v) else v, plant)
         seen = jnp.zeros((len(self.state_names),), x.dtype)
         shares = jnp.zeros((2, self.n_inputs), x.dtype)
         return EnvState(plant, x, seen, shares, jnp.zeros((), int))

@@ -1,6 +1,6 @@
 """The four control cases: references, starts, uncertainty, and what a training is given."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.rl.consortium import Consortium, Uncertainty
 from perfusio_jax.rl.environment import EnvParams
 from perfusio_jax.rl.plants import MAX_LIGHT, ConsortiumEnv, consortium_params
+from perfusio_jax.rl.reinforce import TrainSettings
 
 SETPOINTS: Final = ((1.0, 6.0), (2.0, 5.0), (3.0, 4.0), (3.5, 3.5))
 """Biomasses [g/L] of case 1; given."""
@@ -50,6 +51,14 @@ def trajectory_reference(cycles: float, n_steps: int = N_STEPS) -> np.ndarray:
     """
     wave = np.cos(2.0 * np.pi * cycles * np.arange(n_steps + 1) / n_steps)
     return np.stack([3.5 - 0.5 * wave, 3.5 + 0.5 * wave], axis=1)
+
+
+TUNED: Final = {
+    "saturation": {"learning_rate": 0.003, "floor": 0.1},
+    "quadratic": {"learning_rate": 0.003, "floor": 0.1},
+}
+"""Rate and floor of the spread that either return learns best with: the best of twelve pairs on
+three scenarios and two seeds each (`python -m benchmarks.science.rl_studies tune`)."""
 
 
 def _name(pair: tuple[float, float]) -> str:
@@ -101,6 +110,28 @@ def scenarios_of(case: int) -> tuple[Scenario, ...]:
     if not chosen:
         raise ConfigError(f"control case {case} is unknown; there are 1, 2, 3 and 4.")
     return chosen
+
+
+def train_settings(scenario: Scenario, returns: str, **changes: Any) -> TrainSettings:
+    """Settings of a training of a scenario.
+
+    Args:
+        scenario: The scenario.
+        returns: "saturation" or "quadratic": each has a rate and a floor of its own.
+        **changes: Fields of `TrainSettings` that are to be others; patience is half the epochs
+            if not given.
+
+    Returns:
+        The settings, in single precision.
+
+    Raises:
+        ConfigError: If the return is unknown, or a setting cannot be used.
+    """
+    if returns not in TUNED:
+        raise ConfigError(f"return {returns!r} is unknown; choose from {', '.join(TUNED)}.")
+    given: dict[str, Any] = {"n_epochs": scenario.epochs, "is_single": True, **TUNED[returns]}
+    given |= changes
+    return TrainSettings(**{"patience": max(given["n_epochs"] // 2, 1), **given})
 
 
 def build(
