@@ -33,8 +33,8 @@ from perfusio_jax.rl import (
     TrainSettings,
     best_epoch_again,
     build,
-    quadratic,
-    saturation,
+    returns_of,
+    train_settings,
 )
 from perfusio_jax.rl.baselines import find_optimum, ideal_growth, light_then_hold
 from perfusio_jax.rl.reinforce import RUNNING, begin, continue_training
@@ -43,7 +43,7 @@ HEADS = (
     "scenario", "return", "seed", "naae", "naae_sd", "naae_from_0", "last_6h", "nauc", "epochs",
     "seconds",
 )  # fmt: skip
-RETURNS = {"saturation": saturation(27.0), "quadratic": quadratic()}
+RETURNS = ("saturation", "quadratic")
 
 
 @eqx.filter_jit
@@ -56,7 +56,7 @@ def one(scenario: Scenario, name: str, seed: int, settings: TrainSettings) -> li
     """Train once and judge the best epoch."""
     begun = time.perf_counter()
     env, params = build(scenario)
-    problem = Problem(env, params, RETURNS[name])
+    problem = Problem(env, params, returns_of(scenario)[name])
     state = begin(problem, settings, key=jax.random.key(seed))
     while int(state.status) == RUNNING:
         state = go_on(problem, settings, state, state.epoch + 200)
@@ -74,7 +74,7 @@ def one(scenario: Scenario, name: str, seed: int, settings: TrainSettings) -> li
     return [*row, f"{time.perf_counter() - begun:.1f}"]
 
 
-OPTIMA = {"optimum": None, "optimum of saturation": RETURNS["saturation"]}
+OPTIMA = ("optimum", "optimum of saturation")
 """Of the nominal plant: the least error found, and the error at the largest return found."""
 
 
@@ -84,13 +84,14 @@ def optima(scenario: Scenario) -> list[list[Any]]:
     env, params = build(scenario)
     hours = (0.0, 2.0, 3.0, 4.0, 5.0) if scenario.start == "setpoint" else (0.0, 1.0)
     starts = light_then_hold(env.n_steps, hours)
-    found = [find_optimum(env, params, starts, 500, goal).z for goal in OPTIMA.values()]
+    goals = (None, returns_of(scenario)["saturation"])
+    found = [find_optimum(env, params, starts, 500, goal).z for goal in goals]
     reference = np.asarray(params.reference)
     ideal = ideal_growth(params.plant, params, reference)
     bound = np.abs(ideal - reference)[1:] / reference[1:]
     print(f"{scenario.name}: no light does better than {bound.mean():.4f}")
     lines = []
-    for name, goal in OPTIMA.items():
+    for name, goal in zip(OPTIMA, goals, strict=True):
         best = find_optimum(env, params, jnp.stack(found), 500, goal)
         gap = np.abs(np.asarray(best.tracked) - reference) / reference
         lines.append([
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--only", choices=("optima", "trainings"))
     parser.add_argument("--minutes", type=float, default=1e9, help="stop beginning after this")
     parser.add_argument("--out", type=Path, default=Path("runs/science_rl_table2.csv"))
     parser.add_argument("--report", action="store_true")
@@ -147,8 +149,11 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     is_new = not options.out.exists()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    jobs = [(s, "optimum", 0) for s in SCENARIOS if 0 in seeds and not s.uncertainty]
-    jobs += [(s, n, seed) for seed in seeds for s in SCENARIOS for n in RETURNS]
+    jobs = []
+    if options.only != "trainings":
+        jobs += [(s, "optimum", 0) for s in SCENARIOS if 0 in seeds and not s.uncertainty]
+    if options.only != "optima":
+        jobs += [(s, n, seed) for seed in seeds for s in SCENARIOS for n in RETURNS]
     with open(options.out, "a", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         if is_new:
@@ -161,7 +166,7 @@ def main() -> None:
             if name == "optimum":
                 lines = optima(scenario)
             else:
-                settings = TrainSettings(n_episodes=options.episodes, n_epochs=scenario.epochs)
+                settings = train_settings(scenario, name, n_episodes=options.episodes)
                 lines = [one(scenario, name, seed, settings)]
             writer.writerows(lines)
             handle.flush()

@@ -47,8 +47,7 @@ def run_screening(out: Path, sizes: Sizes, *, seeds: int, console: Any) -> None:
     known = _noted(notes)
     numbers = range(sizes.seed, sizes.seed + seeds)
     how = {
-        n: sizes.settings(SCENARIOS[0], "quadratic" if n == "quadratic" else "saturation")
-        for n in table
+        n: sizes.settings(SCENARIOS[0], "quadratic" if n == "qc" else "saturation") for n in table
     }
     said = {n: _describe(s) for n, s in how.items()}
     jobs = [

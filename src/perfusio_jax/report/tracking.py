@@ -22,8 +22,7 @@ from perfusio_jax.rl import (
     best_epoch_again,
     build,
     load_training,
-    quadratic,
-    saturation,
+    returns_of,
     save_training,
     scenarios_of,
     train_settings,
@@ -100,11 +99,6 @@ def train_with_progress(
             soft_wrap=True,
         )
     return state
-
-
-def returns_by_name() -> dict[str, TrackingReturn]:
-    """The two returns that every case compares."""
-    return {"saturation": saturation(27.0), "quadratic": quadratic()}
 
 
 def _course(problem: Problem, state: TrainState, seen: Evaluation) -> Course:
@@ -198,7 +192,7 @@ def run_case(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     for scenario in scenarios_of(case):
         _, params = build(scenario)
         courses = {}
-        for name, returns in returns_by_name().items():
+        for name, returns in returns_of(scenario).items():
             begun = time.perf_counter()
             label = f"{scenario.name}, {name}"
             problem, settings, state = _trained(scenario, name, returns, out, sizes, console)
@@ -251,7 +245,7 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     keys = jax.random.split(test_key, 32 if is_uncertain else 1)
     controllers: dict[str, Any] = {}
     costs: dict[str, float] = {}
-    for name, returns in returns_by_name().items():
+    for name, returns in returns_of(scenario).items():
         begun = time.perf_counter()
         _, _, state = _trained(scenario, name, returns, out, sizes, console)
         controllers[f"RL, {name}"] = PolicyController(state.best)

@@ -42,6 +42,7 @@ from .returns import screening as screening
 from .scenarios import SCENARIOS as SCENARIOS
 from .scenarios import Scenario as Scenario
 from .scenarios import build as build
+from .scenarios import returns_of as returns_of
 from .scenarios import scenarios_of as scenarios_of
 from .scenarios import train_settings as train_settings
 from .storage import load_training as load_training

@@ -10,6 +10,7 @@ from perfusio_jax.rl.consortium import Consortium, Uncertainty
 from perfusio_jax.rl.environment import EnvParams
 from perfusio_jax.rl.plants import MAX_LIGHT, ConsortiumEnv, consortium_params
 from perfusio_jax.rl.reinforce import TrainSettings
+from perfusio_jax.rl.returns import TrackingReturn, quadratic, screening
 
 SETPOINTS: Final = ((1.0, 6.0), (2.0, 5.0), (3.0, 4.0), (3.5, 3.5))
 """Biomasses [g/L] of case 1; given."""
@@ -19,8 +20,8 @@ UNCERTAIN: Final = 0.07
 """Relative deviation of initial states and synthesis rates in cases 3 and 4; given."""
 N_STEPS: Final = 18
 """Actions; given."""
-EPOCHS: Final = {1: 4800, 2: 5100, 3: 4800, 4: 5100}
-"""Most epochs per case: 300 more for trajectories is given, 4800 chosen."""
+EPOCHS: Final = {1: 9600, 2: 9900, 3: 9600, 4: 9900}
+"""Most epochs per case: 300 more for trajectories is given, 9600 chosen."""
 
 
 class Scenario(NamedTuple):
@@ -36,6 +37,8 @@ class Scenario(NamedTuple):
     published: tuple[float, float]
     """Total NAAE with the saturation and with the quadratic return."""
     epochs: int
+    scheme: str
+    """Weights and K of the saturation return, by the screening's name; given for each."""
 
 
 def setpoint_reference(pair: tuple[float, float], n_steps: int = N_STEPS) -> np.ndarray:
@@ -55,10 +58,10 @@ def trajectory_reference(cycles: float, n_steps: int = N_STEPS) -> np.ndarray:
 
 TUNED: Final = {
     "saturation": {"learning_rate": 0.003, "floor": 0.1},
-    "quadratic": {"learning_rate": 0.003, "floor": 0.1},
+    "quadratic": {"learning_rate": 0.006, "floor": 0.03},
 }
 """Rate and floor of the spread that either return learns best with: the best of twelve pairs on
-three scenarios and two seeds each (`python -m benchmarks.science.rl_studies tune`)."""
+three scenarios (`python -m benchmarks.science.rl_studies tune`)."""
 
 
 def _name(pair: tuple[float, float]) -> str:
@@ -66,16 +69,19 @@ def _name(pair: tuple[float, float]) -> str:
 
 
 _PUBLISHED: Final = ((0.394, 0.450), (0.393, 0.444), (0.391, 0.468), (0.394, 0.446))
+_SCHEMES: Final = ("1_sr_3_tr__9", "1_sr_2_tr__27", "1_sr_1_tr__27", "1_sr_1_tr__27")
+EQUAL: Final = "1_sr_1_tr__27"
+"""Scheme of all cases but the first: stages and end weigh the same, K = 27."""
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     *(
-        Scenario(_name(p), 1, "setpoint", setpoint_reference(p), 0.0, table, EPOCHS[1])
-        for p, table in zip(SETPOINTS, _PUBLISHED, strict=True)
+        Scenario(_name(p), 1, "setpoint", setpoint_reference(p), 0.0, table, EPOCHS[1], scheme)
+        for p, table, scheme in zip(SETPOINTS, _PUBLISHED, _SCHEMES, strict=True)
     ),
     *(
-        Scenario(
-            f"trajectory {c:g}", 2, "trajectory", trajectory_reference(c), 0.0, table, EPOCHS[2]
+        Scenario(name, 2, "trajectory", trajectory_reference(c), 0.0, table, EPOCHS[2], EQUAL)
+        for name, c, table in zip(
+            ("trajectory 1", "trajectory 2"), CYCLES, ((0.007, 1.467), (0.009, 1.465)), strict=True
         )
-        for c, table in zip(CYCLES, ((0.007, 1.467), (0.009, 1.465)), strict=True)
     ),
     Scenario(
         "setpoint 3.5, 3.5 uncertain",
@@ -85,6 +91,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         UNCERTAIN,
         (0.430, 0.506),
         EPOCHS[3],
+        EQUAL,
     ),
     Scenario(
         "trajectory 1 uncertain",
@@ -94,6 +101,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         UNCERTAIN,
         (0.032, 1.465),
         EPOCHS[4],
+        EQUAL,
     ),
 )
 """The eight lines of the publication's table 2, in its order. Which set-points and which
@@ -110,6 +118,11 @@ def scenarios_of(case: int) -> tuple[Scenario, ...]:
     if not chosen:
         raise ConfigError(f"control case {case} is unknown; there are 1, 2, 3 and 4.")
     return chosen
+
+
+def returns_of(scenario: Scenario) -> dict[str, TrackingReturn]:
+    """The two returns that every case compares: the publication's best scheme, and the square."""
+    return {"saturation": screening()[scenario.scheme], "quadratic": quadratic()}
 
 
 def train_settings(scenario: Scenario, returns: str, **changes: Any) -> TrainSettings:
