@@ -31,6 +31,9 @@ GRID: Final[tuple[float, ...]] = (0.005, 0.013, 0.03) + (0.94 / 12,) * 12 + (0.0
 the end, where there is no later substep to leave the other regime to."""
 SCARCE: Final = 10.0
 """Glucose below this many half-saturations counts as gone."""
+SLOW: Final = 300.0
+"""Glucose that rises from below this many half-saturations follows supply and demand: its
+saturation, not itself, rises linearly."""
 
 
 def _logmean(a: Array, b: Array) -> Array:
@@ -154,7 +157,7 @@ def advance(
             return b * ((made - (decay + m * f) * a) * rest * rest + f * (m * f - dilution))
 
         rise = mu_max * _both(_each(turn, a, b, f, made, decay))
-        gap = demand - supply
+        gap = demand * jnp.where(is_rich, s / (s + k_s), 1.0) - supply
         below = gap * gap + 2.0 * rise * s
         # roots and quotients are of safe numbers where they do not count: derivatives pass here
         reach = gap + jnp.sqrt(jnp.where(below > 0.0, below, 1.0))
@@ -191,12 +194,17 @@ def advance(
             plain = rest - slope * (1.0 - theta)
             lack = slope * k_s
             rough = 0.5 * ((plain - k_s) + jnp.sqrt((plain + k_s) ** 2 + 4.0 * lack))
-            falls = s > rough * (1.0 + 1e-6) + 1e-6 * k_s
-            top = jnp.where(falls, s, rough + k_s)
-            mean = _logmean(rough + k_s, top + k_s)
-            bend = (mean - 1.0 / (rough + k_s)) / (top - rough)
+            margin = 1e-6 * (rough + k_s)
+            rises = is_rich & (rough > s + margin)
+            is_wide = (s > rough + margin) | rises
+            top, low = jnp.where(is_wide, s, rough + k_s) + k_s, rough + k_s
+            mean = _logmean(low, top)
+            bend = (mean - 1.0 / low) / (top - low)
+            is_slow = rises & (s < SLOW * k_s)
+            mean = jnp.where(is_slow, 0.5 / low + 0.5 / top, mean)
+            bend = jnp.where(is_slow, -0.5 / (low * low), bend)
             fine = rough - (rough - plain - lack * mean) / (1.0 - lack * bend)
-            rich = jnp.where(falls, fine, rough)
+            rich = jnp.where(is_wide, fine, rough)
             # starved: supply meets demand
             wanted = mu_max * _both(_each(lambda a, b: a / (1.0 + a) * b, amino, bound))
             scarce = jnp.where(
@@ -213,10 +221,10 @@ def advance(
             )
             if is_final:
                 # where glucose lasts, not a small difference of large numbers: single precision
-                is_lasting = (jnp.minimum(s, after) ** 2 > lack) & (2.0 * after > s)
+                is_lasting = jnp.minimum(s, after) ** 2 > lack
                 is_plenty = ~ends_scarce & is_lasting
-                inverse = 1.0 / jnp.where(is_plenty, s * after, 1.0)
-                straight = 1.0 - (0.5 * k_s) * (s + after) * inverse
+                ends = s + k_s, jnp.where(is_plenty, after, s) + k_s
+                straight = 1.0 - k_s * _logmean(*ends)
                 change = jnp.where(is_plenty, straight, better) - theta
                 bound = (
                     bound[0] * jnp.exp(per_theta[0] * change),

@@ -53,7 +53,7 @@ class PolicyController(Controller):
 
 
 class PID(Controller):
-    """One PID loop per input on the relative error of its quantity.
+    """One PID loop per input on its quantity's relative distance to the next reference.
 
     It acts before the bijection, on a logarithmic scale at small inputs. While an output is at
     its limit its integral is drawn back by what was cut off (back-calculation).
@@ -78,7 +78,7 @@ class PID(Controller):
     ) -> tuple[Array, Any]:
         """PID law."""
         total, last, is_known = memory
-        target = params.reference[state.step]
+        target = params.reference[jnp.minimum(state.step + 1, env.n_steps)]
         error = ((target - env.tracked(state.plant, state.x)) / target)[: env.n_inputs]
         change = jnp.where(is_known, error - last, 0.0)
         total = total + self.integral * error

@@ -4,7 +4,7 @@ The Gaussian lives on the whole line. `fold` takes its draws into the bounds of 
 counts as a part of the plant: what is scored is the density of the draw.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import equinox as eqx
 import jax
@@ -30,14 +30,19 @@ class Dense(eqx.Module):
         return y + jnp.reshape(self.bias, (1,) * (y.ndim - 1) + self.bias.shape)
 
 
-def _dense(key: Key, n_in: int, n_out: int) -> Dense:
+def _dense(key: Key, n_in: int, n_out: int, dtype: Any) -> Dense:
     """Uniform within 1/sqrt(n_in), PyTorch's default, which the publication will have used."""
     first, second = jax.random.split(key)
     bound = 1.0 / n_in**0.5
     return Dense(
-        jax.random.uniform(first, (n_in, n_out), minval=-bound, maxval=bound),
-        jax.random.uniform(second, (n_out,), minval=-bound, maxval=bound),
+        jax.random.uniform(first, (n_in, n_out), dtype, -bound, bound),
+        jax.random.uniform(second, (n_out,), dtype, -bound, bound),
     )
+
+
+def _floating(value: ArrayLike) -> Array:
+    given = jnp.asarray(value)
+    return given if jnp.issubdtype(given.dtype, jnp.floating) else given.astype(float)
 
 
 class GaussianPolicy(eqx.Module):
@@ -46,7 +51,7 @@ class GaussianPolicy(eqx.Module):
     hidden: tuple[Dense, ...]
     mean_head: Dense
     spread_head: Dense
-    floor: Float[Array, ""] = eqx.field(converter=lambda v: jnp.asarray(v, float))
+    floor: Float[Array, ""] = eqx.field(converter=_floating)
     """Smallest spread [-]; not trained, but lowered as a training goes on."""
 
     @property
@@ -75,6 +80,7 @@ def make_policy(
     width: int = 20,
     depth: int = 4,
     floor: ArrayLike = 0.01,
+    dtype: Any = None,
 ) -> GaussianPolicy:
     """Untrained policy.
 
@@ -85,6 +91,7 @@ def make_policy(
         width: Nodes per hidden layer.
         depth: Hidden layers.
         floor: Smallest spread [-].
+        dtype: Of the weights; JAX's default if not given.
 
     Raises:
         ConfigError: If a size is below one.
@@ -96,10 +103,13 @@ def make_policy(
         )
     keys = jax.random.split(key, depth + 2)
     sizes = [n_observed] + [width] * depth
-    hidden = tuple(_dense(k, a, b) for k, a, b in zip(keys[2:], sizes[:-1], sizes[1:], strict=True))
-    return GaussianPolicy(
-        hidden, _dense(keys[0], width, n_inputs), _dense(keys[1], width, n_inputs), floor
-    )
+
+    def dense(k: Key, a: int, b: int) -> Dense:
+        return _dense(k, a, b, jnp.result_type(float) if dtype is None else dtype)
+
+    hidden = tuple(dense(k, a, b) for k, a, b in zip(keys[2:], sizes[:-1], sizes[1:], strict=True))
+    mean_head, spread_head = dense(keys[0], width, n_inputs), dense(keys[1], width, n_inputs)
+    return GaussianPolicy(hidden, mean_head, spread_head, jnp.asarray(floor, dtype))
 
 
 def fold(z: ArrayLike) -> Array:

@@ -15,7 +15,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.checkpoint import fill, named_arrays, read_checkpoint, write_checkpoint
 from perfusio_jax.rl.reinforce import Problem, TrainSettings, TrainState, begin
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 KIND: Final = "policy training"
 
 
