@@ -1,6 +1,10 @@
 """The `rl` commands on trainings of a few epochs: tables, figures, going on after a stop."""
 
 import csv
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -43,7 +47,7 @@ def test_the_screening_ranks_thirteen_schemes_and_goes_on_with_what_is_missing(t
         assert ranks == 13 * 14  # twice the sum of the places
     notes = tmp_path / "screening_trainings.csv"
     lines = notes.read_text().splitlines()
-    notes.write_text("\n".join(lines[:-2]) + "\n")  # as if it had been stopped
+    notes.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:-9])  # stopped within a line
     rl("screen", "--out", tmp_path, *SMALL)
     assert notes.read_text().splitlines() == lines
     assert table(tmp_path / "screening.csv") == rows
@@ -53,7 +57,7 @@ def test_the_screening_ranks_thirteen_schemes_and_goes_on_with_what_is_missing(t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t[:-4], r"line 3: it is cut off"),
+        (lambda t: t + t.splitlines()[1].replace("0.9", "0.8") + "\n", r"line 4: .* earlier line"),
         (lambda t: t.replace("0.5", "nan", 1), r"line 2: .* cannot be"),
         (lambda t: t.replace("0.5", "-5", 1), r"line 2: .* cannot be"),
         (lambda t: t.replace("0.5,", "", 1), r"line 2: .* are not the values"),
@@ -74,6 +78,40 @@ def test_damaged_notes_of_a_screening_are_named(tmp_path, change, message):
     path.write_text(change(text), encoding="utf-8", errors="surrogateescape")
     with pytest.raises(DataError, match=message):
         _noted(path)
+
+
+def test_a_first_save_that_was_cut_is_begun_afresh(tmp_path):
+    folder = tmp_path / "trainings" / "trajectory_1_uncertain_saturation_seed0"
+    folder.mkdir(parents=True)
+    (folder / "arrays.npz.part").write_bytes(b"cut")
+    rl("case4", "--out", tmp_path, *SMALL)
+    assert (folder / "header.json").exists()
+    rows = table(tmp_path / "case4.csv")
+    assert all((r["epochs"], r["seed"], r["precision"]) == ("3", "0", "single") for r in rows)
+
+
+def test_a_file_in_the_way_is_found_before_the_work(tmp_path, capsys):
+    (tmp_path / "trainings").write_text("no folder")
+    with pytest.raises(SystemExit) as ended:
+        main(["rl", "case4", "--out", str(tmp_path), *SMALL])
+    assert ended.value.code == 2
+    assert "trainings is a file; a folder is needed" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path):
+    command = [sys.executable, "-m", "perfusio_jax.cli", "rl", "case4", "--epochs", "100000"]
+    with subprocess.Popen(
+        [*command, "--episodes", "10", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as run:  # fmt: skip
+        ends = time.monotonic() + 240.0
+        while not list(tmp_path.glob("trainings/*/header.json")):
+            assert run.poll() is None and time.monotonic() < ends
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert "the same command goes on" in said and said.endswith("stopped.\n")
 
 
 def test_a_second_start_on_the_same_folder_is_refused(tmp_path, capsys):

@@ -106,7 +106,8 @@ def test_pid_by_hand_and_without_wind_up():
     state = ENV.reset(KEY, PARAMS)
     low = eqx.tree_at(lambda s: s.x, state, state.x.at[1:3].set(jnp.array([1.5, 3.0])))
     action, memory = pid.act(ENV, PARAMS, pid.begin(ENV, PARAMS), low, key=KEY)
-    error = (np.array([3.0, 4.0]) - np.array([1.5, 3.0])) / np.array([3.0, 4.0])
+    target = REFERENCE[1]  # where the quantity is to be after the step
+    error = (target - np.array([1.5, 3.0])) / target
     np.testing.assert_allclose(action, jax.nn.sigmoid(jnp.asarray(-3.0 + 2.5 * error)), rtol=1e-12)
     # far below the reference for long: the integral must not run away
     strong = PID(*(jnp.full(2, v) for v in (0.0, 100.0, 5.0, 0.0)))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perfusio_jax._core import ConfigError, DataError, Result
+from perfusio_jax._core import ConfigError, DataError, PrecisionError, Result
 from perfusio_jax.rl import (
     Consortium,
     ConsortiumEnv,
@@ -38,6 +38,7 @@ from perfusio_jax.rl.plants import check_reference
 from perfusio_jax.rl.policy import log_probability
 from perfusio_jax.rl.reinforce import (
     RUNNING,
+    advantages,
     begin,
     clipped_gradient,
     continue_training,
@@ -312,9 +313,8 @@ def test_a_checkpoint_of_another_network_or_training_is_refused(tmp_path):
         load_training(tmp_path, problem, SMALL)
 
 
-@pytest.mark.parametrize("method", ["reinforce", "pathwise"])
-def test_single_precision_is_single_throughout_and_resumes_as_itself(method, tmp_path):
-    settings, problem = dataclasses.replace(SMALL, is_single=True, method=method), small()
+def test_single_precision_is_single_throughout_and_resumes_as_itself(tmp_path):
+    settings, problem = dataclasses.replace(SMALL, is_single=True), small()
     go = eqx.filter_jit(lambda state, until: continue_training(problem, settings, state, until))
     half = go(begin(problem, settings, key=KEY), jnp.asarray(2))
     save_training(tmp_path / "run", problem, settings, half)
@@ -330,13 +330,14 @@ def test_single_precision_is_single_throughout_and_resumes_as_itself(method, tmp
     np.testing.assert_allclose(jnp.mean(again.returns), done.best_return, rtol=1e-6)
 
 
-def test_plants_of_another_kind_learn_in_single_precision():
+@pytest.mark.parametrize("method", ["ppo", "pathwise"])
+def test_other_updates_and_plants_are_single_throughout(method):
     reference = np.tile([12.0, 600.0, 98.0], (15, 1))
     params = perfusion_params(reference, spread=1.0)
     problem = Problem(PerfusionEnv(), params, saturation((9.0, 1e4, 9.0)))
-    settings = TrainSettings(n_episodes=4, n_epochs=2, is_single=True)
-    done = eqx.filter_jit(train)(problem, settings, key=KEY)
-    assert int(done.status) == Result.SUCCESS and done.best.floor.dtype == jnp.float32
+    settings = TrainSettings(n_episodes=4, n_epochs=2, is_single=True, method=method)
+    done = eqx.filter_eval_shape(lambda: train(problem, settings, key=KEY))
+    assert {v.dtype for v in jax.tree.leaves((done.policy, done.best))} == {np.dtype("float32")}
 
 
 def test_lanes_over_seeds_and_returns_equal_single_runs(run, trained):
@@ -471,6 +472,67 @@ def test_deviations_and_constants_are_checked_where_they_are_made():
     for bad in ([], np.ones((2, 2))):
         with pytest.raises(ConfigError, match="K has shape"):
             saturation(bad)
+
+
+def test_a_checkpoint_of_another_environment_or_state_is_refused(trained, tmp_path):
+    problem = small()
+    save_training(tmp_path / "run", problem, SMALL, trained)
+    coarse = Problem(ConsortiumEnv(n_steps=5, grid=(0.5, 0.5)), problem.params, problem.returns)
+    with pytest.raises(DataError, match="environment's grid"):
+        load_training(tmp_path / "run", coarse, SMALL)
+    with pytest.raises(DataError, match="another architecture"):
+        save_training(tmp_path / "no", problem, dataclasses.replace(SMALL, width=8), trained)
+    assert not (tmp_path / "no").exists()
+
+
+def test_plants_that_cannot_be_are_refused():
+    for grid in ((), (0.5, 0.6), (1.5, -0.5)):
+        with pytest.raises(ConfigError, match="parts of a step"):
+            ConsortiumEnv(grid=grid)
+    with pytest.raises(ConfigError, match="volume of 0"):
+        PerfusionEnv(volume_L=0.0)
+    reference = trajectory_reference(1.0, 5)
+    for step in (0.0, -1.0, 50.0, np.nan):
+        with pytest.raises(ConfigError, match="above 0 to 5 h"):
+            consortium_params(reference, step_h=step)
+    level = consortium_params(reference, uncertainty=0.07).uncertainty
+    assert level.initial == level.synthesis == 0.07
+    target = np.tile([12.0, 600.0, 98.0], (6, 1))
+    for changes in ({"step_h": 0.0}, {"step_h": 72.0}, {"spread": 1e6}):
+        with pytest.raises(ConfigError, match="spread|step"):
+            perfusion_params(target, **changes)
+    with pytest.raises(ConfigError, match="viability of 500 %"):
+        perfusion_params(target * np.array([1.0, 1.0, 500 / 98]))
+    with pytest.raises(ConfigError, match="shape"):
+        perfusion_params(target[:1])
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (lambda p: p.params.initial, jnp.full(5, jnp.nan), "initial state"),
+        (lambda p: p.params.initial, jnp.ones(4), "initial state has shape"),
+        (lambda p: p.params.reference, jnp.zeros((6, 2)), "positive"),
+        (lambda p: p.params.bounds.low, jnp.full(2, 9.0), "lower one below"),
+        (lambda p: p.returns.half_saturation, -jnp.ones(2), "K is"),
+    ],
+)
+def test_a_problem_of_impossible_numbers_is_refused(where, value, message):
+    broken = eqx.tree_at(where, small(), value)
+    with pytest.raises(ConfigError, match=message):
+        Problem(broken.env, broken.params, broken.returns)
+
+
+def test_equal_returns_weigh_nothing():
+    for dtype in (jnp.float32, jnp.float64):
+        assert np.abs(advantages(jnp.full(100, 17.3, dtype), "normalised")).max() < 0.01
+    weights = advantages(jnp.arange(100.0), "normalised")
+    np.testing.assert_allclose(np.std(weights), 1.0, rtol=1e-9)
+
+
+def test_double_precision_that_is_switched_off_is_refused():
+    with jax.enable_x64(False), pytest.raises(PrecisionError, match="is_single=True"):
+        begin(small(), SMALL, key=KEY)
 
 
 def test_settings_are_checked():

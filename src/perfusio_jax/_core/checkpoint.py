@@ -88,6 +88,11 @@ def write_checkpoint(
     return target
 
 
+def holds_checkpoint(folder: str | os.PathLike[str]) -> bool:
+    """Whether a save was ever completed here; what a first one left when it was cut is nothing."""
+    return any((Path(folder) / name).exists() for name in (HEADER, ARRAYS))
+
+
 def read_checkpoint(
     folder: str | os.PathLike[str], *, kind: str, schema_version: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -184,8 +189,13 @@ def _read_header(source: Path, name: str) -> dict[str, Any]:
         header = json.loads((source / name).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{source} holds no {HEADER}: not a checkpoint.") from None
+    except IsADirectoryError:
+        raise DataError(f"{source / name} is a folder: not a checkpoint.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{source / name} is not readable JSON: {error}.") from None
+        raise DataError(
+            f"{source / name} is not readable JSON: {error}. Restore the folder from a good copy, "
+            "or take it away to begin afresh."
+        ) from None
     if not isinstance(header, dict):
         raise DataError(f"{source / name} holds no table of values: not a checkpoint.")
     return header
@@ -200,7 +210,10 @@ def _read_arrays(source: Path) -> dict[str, np.ndarray]:
         ):
             return {name: stored[name] for name in stored.files}
     except FileNotFoundError:
-        raise DataError(f"{source} holds no {ARRAYS}: the save is not complete.") from None
+        raise DataError(
+            f"{source} holds no {ARRAYS}: the save is not complete. Restore the folder from a good "
+            "copy, or take it away to begin afresh."
+        ) from None
     # a damaged archive fails in many ways, an unsupported compression among them
     except (
         OSError,
@@ -211,4 +224,9 @@ def _read_arrays(source: Path) -> dict[str, np.ndarray]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise DataError(f"{source / ARRAYS} cannot be read: {error}.") from error
+        # NumPy takes what is no archive for a pickle and says how to load it unsafely
+        why = "it is no archive of arrays" if isinstance(error, ValueError) else str(error)
+        raise DataError(
+            f"{source / ARRAYS} cannot be read: {why.rstrip('.')}. Restore the folder from a good "
+            "copy, or take it away to begin afresh."
+        ) from error

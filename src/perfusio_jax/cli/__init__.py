@@ -78,6 +78,10 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         typer.echo("stopped.", err=True)
         raise SystemExit(130) from None
+    except SystemExit as end:  # what Typer makes of Ctrl-C says nothing
+        if end.code == 130:
+            typer.echo("stopped.", err=True)
+        raise
     except Exception as error:
         from perfusio_jax.twin import redact
 

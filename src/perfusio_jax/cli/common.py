@@ -32,6 +32,8 @@ def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> None:
     if n_devices > 1:
         jax.config.update("jax_num_cpu_devices", n_devices)
     enable_x64()
+    # Ctrl-C ends a program after what it computes; one that ends before would crash
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,11 @@ def _alone_in(out: Path, devices: int) -> Iterator[Any]:
     from perfusio_jax.twin.lock import RunLock
 
     with RunLock(out):
-        yield tracking
+        try:
+            yield tracking
+        except KeyboardInterrupt:
+            typer.echo(f"what is finished is kept in {out}; the same command goes on.", err=True)
+            raise
 
 
 def _case(number: int, what: str) -> None:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import DataError
+from perfusio_jax._core import DataError, Result, SimulationError, describe
 from perfusio_jax.metrics import nauc, rank_sum
-from perfusio_jax.report.tracking import Sizes, slug, write_table
+from perfusio_jax.report.tracking import Sizes, go_on, make_folder, slug, write_table
 from perfusio_jax.rl import (
     SCENARIOS,
     Problem,
@@ -20,15 +19,14 @@ from perfusio_jax.rl import (
     build,
     scenarios_of,
     screening,
-    train,
 )
+from perfusio_jax.rl.reinforce import RUNNING, begin
 from perfusio_jax.viz.theme import save_figure
 from perfusio_jax.viz.tracking import ranking_figure
 
 EPOCHS: Final = 2400
 """Of each training, if not given."""
 _NOTED: Final = ("scenario", "seed", "scheme", "settings", "NAAE", "NAUC")
-_whole = eqx.filter_jit(train)
 
 
 def run_screening(out: Path, sizes: Sizes, *, seeds: int, console: Any) -> None:
@@ -44,6 +42,9 @@ def run_screening(out: Path, sizes: Sizes, *, seeds: int, console: Any) -> None:
     table = screening()
     notes = out / "screening_trainings.csv"
     sizes = sizes._replace(epochs=sizes.epochs or EPOCHS)
+    make_folder(out)
+    if _cut_off(notes):
+        console.print(f"{notes}: the last line was cut off in a stop; its training is run again.")
     known = _noted(notes)
     numbers = range(sizes.seed, sizes.seed + seeds)
     how = {
@@ -64,7 +65,14 @@ def run_screening(out: Path, sizes: Sizes, *, seeds: int, console: Any) -> None:
                 f"{doing}: {scenario.name}, seed {seed}, {name} ({number + 1} of {len(jobs)})"
             )
             problem = Problem(*build(scenario), table[name])
-            state = _whole(problem, how[name], key=jax.random.key(seed))
+            state = begin(problem, how[name], key=jax.random.key(seed))
+            while int(state.status) == RUNNING:
+                state = go_on(problem, how[name], state)
+            if int(state.status) != Result.SUCCESS:
+                raise SimulationError(
+                    f"{scenario.name}, seed {seed}, {name}: stopped in epoch {int(state.epoch)}: "
+                    f"{describe(int(state.status))}"
+                )
             error = float(state.history.error[int(state.best_epoch)])
             area = float(jnp.nan_to_num(nauc(state.history.mean_return)))
             known[scenario.name, seed, name, said[name]] = (error, area)
@@ -105,6 +113,15 @@ def _describe(settings: TrainSettings) -> str:
     )
 
 
+def _cut_off(path: Path) -> bool:
+    """Take away a last line that a stop left without its end."""
+    raw = path.read_bytes() if path.exists() else b""
+    if not raw or raw.endswith(b"\n") or b"\n" not in raw:
+        return False
+    path.write_bytes(raw[: raw.rfind(b"\n") + 1])
+    return True
+
+
 def _noted(path: Path) -> dict[tuple[str, int, str, str], tuple[float, float]]:
     """Scores of trainings that were noted before.
 
@@ -138,7 +155,8 @@ def _noted(path: Path) -> dict[tuple[str, int, str, str], tuple[float, float]]:
             raise refuse(line, f"{row} are not the values of {list(_NOTED)}") from None
         if not (np.all(np.isfinite(scores)) and scores[0] > 0.0 and seed.isdigit()):
             raise refuse(line, f"{row} hold scores or a seed that cannot be")
-        known[name, int(seed), scheme, how] = scores
+        if known.setdefault((name, int(seed), scheme, how), scores) != scores:
+            raise refuse(line, f"{row[:4]} stands in an earlier line with other scores")
     return known
 
 

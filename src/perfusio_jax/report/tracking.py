@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import Result, describe
+from perfusio_jax._core import ConfigError, Result, describe
+from perfusio_jax._core.checkpoint import holds_checkpoint
 from perfusio_jax.metrics import nauc
 from perfusio_jax.rl import (
     Problem,
@@ -55,6 +56,28 @@ def _go_on(
     return continue_training(problem, settings, state, until)
 
 
+def go_on(problem: Problem, settings: TrainSettings, state: TrainState) -> TrainState:
+    """A chunk of epochs, to its end even if Ctrl-C comes: a process must not end under it."""
+    after = _go_on(problem, settings, state, state.epoch + CHUNK)
+    try:
+        return jax.block_until_ready(after)
+    except KeyboardInterrupt:
+        jax.block_until_ready(after)
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder before the work that ends in it.
+
+    Raises:
+        ConfigError: If a file is in its place.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ConfigError(f"{place} is a file; a folder is needed there. Choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def train_with_progress(
     problem: Problem,
     settings: TrainSettings,
@@ -77,13 +100,15 @@ def train_with_progress(
     Returns:
         The finished training, the same bytes however often it was interrupted.
     """
-    if folder is not None and folder.is_dir() and any(folder.iterdir()):
+    if folder is not None and holds_checkpoint(folder):
         state = load_training(folder, problem, settings)
     else:
         state = begin(problem, settings, key=jax.random.key(seed))
+    if folder is not None:
+        make_folder(folder)
     with console.status(f"{name}: compiling") as status:
         while int(state.status) == RUNNING:
-            state = _go_on(problem, settings, state, state.epoch + CHUNK)
+            state = go_on(problem, settings, state)
             k = int(state.epoch)
             error = float(state.history.error[int(state.best_epoch)])
             text = (
@@ -164,19 +189,34 @@ class Sizes(NamedTuple):
             is_single=self.is_single,
         )
 
+    @property
+    def suffix(self) -> str:
+        """What names of tables and figures end with, so that seeds lie side by side."""
+        return f"_seed{self.seed}" if self.seed else ""
+
+    @property
+    def said(self) -> list[Any]:
+        """Seed, episodes and precision, for a table."""
+        return [self.seed, self.episodes, "single" if self.is_single else "double"]
+
 
 def _trained(
     scenario: Scenario, name: str, returns: TrackingReturn, out: Path, sizes: Sizes, console: Any
-) -> tuple[Problem, TrainSettings, TrainState]:
-    """A training of a scenario in its own folder, gone on with if it is there."""
+) -> tuple[Problem, TrainSettings, TrainState, float]:
+    """A training of a scenario in its own folder, gone on with if it is there.
+
+    Returns:
+        Problem, settings, the finished training, and its seconds: NaN if not all of it is new.
+    """
     problem = Problem(*build(scenario), returns)
     settings = sizes.settings(scenario, name)
     label = f"{scenario.name}, {name}"
     folder = out / "trainings" / f"{slug(label)}_seed{sizes.seed}"
+    is_new, begun = not holds_checkpoint(folder), time.perf_counter()
     state = train_with_progress(
         problem, settings, seed=sizes.seed, console=console, name=label, folder=folder
     )
-    return problem, settings, state
+    return problem, settings, state, time.perf_counter() - begun if is_new else np.nan
 
 
 def run_case(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
@@ -189,13 +229,13 @@ def run_case(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
         console: A rich console.
     """
     rows = []
+    make_folder(out)
     for scenario in scenarios_of(case):
         _, params = build(scenario)
         courses = {}
         for name, returns in returns_of(scenario).items():
-            begun = time.perf_counter()
             label = f"{scenario.name}, {name}"
-            problem, settings, state = _trained(scenario, name, returns, out, sizes, console)
+            problem, settings, state, spent = _trained(scenario, name, returns, out, sizes, console)
             seen = best_epoch_again(problem, settings, state)
             courses[name] = _course(problem, state, seen)
             error, whole = float(jnp.mean(seen.error)), float(jnp.mean(seen.error_from_start))
@@ -203,17 +243,18 @@ def run_case(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
             published = scenario.published[0 if name == "saturation" else 1]
             rows.append(
                 [scenario.name, name, error, float(jnp.std(seen.error)), whole, area,
-                 int(state.epoch), published]
+                 int(state.epoch), *sizes.said, published]
             )  # fmt: skip
             console.print(
                 f"{label}: NAAE {error:.3f} (published {published:.3f}), "
-                f"{int(state.epoch)} epochs, {time.perf_counter() - begun:.0f} s",
+                f"{int(state.epoch)} epochs, "
+                + ("found in the folder" if np.isnan(spent) else f"{spent:.0f} s"),
                 soft_wrap=True,
             )
         figure = case_figure(
             courses, title=f"Case {case}: {scenario.name}", dilution=float(params.plant.dilution)
         )
-        save_figure(figure, out / f"case{case}_{slug(scenario.name)}.png")
+        save_figure(figure, out / f"case{case}_{slug(scenario.name)}{sizes.suffix}.png")
     heads = [
         "scenario",
         "return",
@@ -222,10 +263,13 @@ def run_case(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
         "NAAE with k=0",
         "NAUC",
         "epochs",
+        "seed",
+        "episodes",
+        "precision",
         "published NAAE",
     ]
     title = f"Control case {case}: relative errors over the episodes of the best epoch"
-    write_table(out / f"case{case}", heads, rows, title=title)
+    write_table(out / f"case{case}{sizes.suffix}", heads, rows, title=title)
     console.print(f"tables and figures: {out}")
 
 
@@ -239,6 +283,7 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
         console: A rich console.
     """
     scenario = scenarios_of(case)[-1]
+    make_folder(out)
     env, params = build(scenario)
     tune_key, test_key = jax.random.split(jax.random.key(sizes.seed + 1))
     is_uncertain = scenario.uncertainty > 0.0
@@ -246,10 +291,8 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     controllers: dict[str, Any] = {}
     costs: dict[str, float] = {}
     for name, returns in returns_of(scenario).items():
-        begun = time.perf_counter()
-        _, _, state = _trained(scenario, name, returns, out, sizes, console)
+        _, _, state, costs[f"RL, {name}"] = _trained(scenario, name, returns, out, sizes, console)
         controllers[f"RL, {name}"] = PolicyController(state.best)
-        costs[f"RL, {name}"] = time.perf_counter() - begun
     begun = time.perf_counter()
     with console.status("PID: tuning"):
         pid, _ = tune_pid(env, params, key=tune_key)
@@ -263,7 +306,10 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     if is_uncertain:
         controllers["MPC, 8 scenarios"] = make_mpc(env, optimum.z, n_scenarios=8)
         costs["MPC, 8 scenarios"] = spent
-    rows, courses = [], {}
+    rows, courses = [["optimum, nominal plant", float(optimum.error), *[""] * 6]], {}
+    heads = ["controller", "NAAE", "sd", "error, last third", "effort", "above +10 %",
+             "ms per decision", "training or tuning [s]"]  # fmt: skip
+    title = f"Controllers, case {case}: {scenario.name}"
     for name, controller in controllers.items():
         with console.status(f"{name}: closed loop"):
             episodes_run = jax.block_until_ready(closed_loops(env, params, controller, keys))
@@ -277,16 +323,13 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
         rows.append(
             [name, float(out_score.error.mean()), float(out_score.error.std()),
              float(out_score.last.mean()), float(out_score.effort.mean()),
-             float(out_score.violations.mean()), f"{1e3 * each:.3g}", f"{costs[name]:.0f}"]
+             float(out_score.violations.mean()), f"{1e3 * each:.3g}",
+             "" if np.isnan(costs[name]) else f"{costs[name]:.0f}"]
         )  # fmt: skip
+        write_table(out / f"compare_case{case}{sizes.suffix}", heads, rows, title=title)
         console.print(f"{name}: NAAE {rows[-1][1]:.3f}, {1e3 * each:.3g} ms per decision")
-    rows.append(["optimum, nominal plant", float(optimum.error), *[""] * 6])
-    heads = ["controller", "NAAE", "sd", "error, last third", "effort", "above +10 %",
-             "ms per decision", "training or tuning [s]"]  # fmt: skip
-    title = f"Controllers, case {case}: {scenario.name}"
-    write_table(out / f"compare_case{case}", heads, rows, title=title)
     hours = float(params.step_h) * np.arange(env.n_steps + 1)
     figure = comparison_figure(courses, hours, np.asarray(params.reference), title=title)
-    save_figure(figure, out / f"compare_case{case}.png")
+    save_figure(figure, out / f"compare_case{case}{sizes.suffix}.png")
     console.print(f"optimum, nominal plant: NAAE {float(optimum.error):.3f}")
     console.print(f"table and figure: {out}")

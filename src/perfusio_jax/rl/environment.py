@@ -69,7 +69,9 @@ class TrackingEnv(eqx.Module):
 
     def __check_init__(self) -> None:
         if not isinstance(self.n_steps, int) or self.n_steps < 1:
-            raise ConfigError(f"an episode of {self.n_steps} steps; one or more is needed.")
+            raise ConfigError(
+                f"an episode of {self.n_steps!r} steps; a whole number (int) from 1 on is needed."
+            )
 
     @abc.abstractmethod
     def draw(self, key: Key, params: EnvParams) -> tuple[Any, Array]:

@@ -32,6 +32,14 @@ class ConsortiumEnv(TrackingEnv):
     input_names: tuple[str, ...] = eqx.field(static=True, default=consortium.LIGHT_NAMES)
     tracked_names: tuple[str, ...] = eqx.field(static=True, default=("biomass_1", "biomass_2"))
 
+    def __check_init__(self) -> None:
+        parts = np.asarray(self.grid, float)
+        is_whole = parts.size > 0 and abs(parts.sum() - 1.0) < 1e-9
+        if parts.ndim != 1 or not is_whole or not np.all(parts > 0.0):
+            raise ConfigError(
+                f"the substeps are {self.grid}; they are parts of a step, positive, and sum to one."
+            )
+
     def draw(self, key: Key, params: EnvParams) -> tuple[Any, Array]:
         """Synthesis rates and initial state, drawn around the nominal ones."""
         first, second = jax.random.split(key)
@@ -65,12 +73,30 @@ class ConsortiumEnv(TrackingEnv):
         return x[1:3]
 
 
+MAX_STEP_H: Final = 5.0
+"""Longest step of the consortium [h]; its substeps are parts of a step, made for about an hour."""
+MAX_STEP_DAYS: Final = 2.0
+"""Longest step of the perfusion culture [days], which is integrated in one piece."""
+MAX_SPREAD: Final = 3.0
+"""Widest family of clones, as a factor on the log-deviations [-]."""
+
+
+def check_step(step_h: float, most: float) -> None:
+    """Refuse a step that is not positive, or longer than a plant is integrated right.
+
+    Raises:
+        ConfigError: With what was given and what is allowed.
+    """
+    if not (np.ndim(step_h) == 0 and np.isfinite(step_h) and 0.0 < step_h <= most):
+        raise ConfigError(f"a step of {step_h} h is not possible; above 0 to {most:g} h is.")
+
+
 def consortium_params(
     reference: Float[np.ndarray, "T 2"],
     *,
     start: str = "setpoint",
     plant: consortium.Consortium | None = None,
-    uncertainty: consortium.Uncertainty | None = None,
+    uncertainty: consortium.Uncertainty | float | None = None,
     min_light: float | tuple[float, float] = MIN_LIGHT,
     max_light: float | tuple[float, float] = MAX_LIGHT,
     step_h: float = 1.0,
@@ -81,10 +107,12 @@ def consortium_params(
         reference: Biomasses to follow at k = 0 ... N [g/L].
         start: "setpoint" (fresh inoculum) or "trajectory" (an earlier run's end).
         plant: Constants.
-        uncertainty: How episodes differ; not at all by default.
+        uncertainty: How episodes differ; not at all by default. One number is the relative
+            deviation of initial states and synthesis rates.
         min_light: Lower bound of the lights [W/m^2].
         max_light: Upper bound of the lights [W/m^2].
-        step_h: Length of a step [h].
+        step_h: Length of a step [h], up to 5. The default substeps err by 1e-4 up to about 1.25 h
+            and by 2e-3 at 5 h; give `ConsortiumEnv` a finer `grid` there.
 
     Raises:
         ConfigError: If constants, bounds, references or the start cannot be used; a reference
@@ -97,8 +125,7 @@ def consortium_params(
     check_bounds(bounds)
     reference = np.asarray(reference, float)
     check_reference(reference, plant, bounds)
-    if not (np.isfinite(step_h) and step_h > 0.0):
-        raise ConfigError(f"a step of {step_h} h is not possible; it must be positive.")
+    check_step(step_h, MAX_STEP_H)
     if start not in ("setpoint", "trajectory"):
         raise ConfigError(f"start {start!r} is unknown; choose setpoint or trajectory.")
     initial = (
@@ -106,7 +133,10 @@ def consortium_params(
         if start == "setpoint"
         else consortium.start_trajectory(plant)
     )
-    spread = consortium.Uncertainty() if uncertainty is None else uncertainty
+    spread = uncertainty
+    if not isinstance(spread, consortium.Uncertainty):
+        level = 0.0 if spread is None else spread
+        spread = consortium.Uncertainty(initial=level, synthesis=level)
     return EnvParams(plant, spread, initial, jnp.asarray(reference), bounds, step_h)
 
 
@@ -163,6 +193,10 @@ class PerfusionEnv(TrackingEnv):
     input_names: tuple[str, ...] = eqx.field(static=True, default=tuple(CONTROL_NAMES))
     tracked_names: tuple[str, ...] = eqx.field(static=True, default=CHO_TRACKED)
 
+    def __check_init__(self) -> None:
+        if not (np.isfinite(self.volume_L) and self.volume_L > 0.0):
+            raise ConfigError(f"a volume of {self.volume_L} L is not possible; it is positive.")
+
     def draw(self, key: Key, params: EnvParams) -> tuple[Any, Array]:
         """A clone of the family: the nominal one where the spread is zero."""
         family = sample_clones(key, 1, spread=params.uncertainty)
@@ -206,15 +240,23 @@ def perfusion_params(
         step_h: Length of a step [h].
 
     Raises:
-        ConfigError: If the references are not finite and positive, or the spread is negative.
+        ConfigError: If the references are not finite, positive and possible, or the spread or the
+            step is out of range.
     """
     reference = np.asarray(reference, float)
-    if reference.ndim != 2 or reference.shape[1] != 3:
+    if reference.ndim != 2 or reference.shape[1] != 3 or reference.shape[0] < 2:
         raise ConfigError(f"references have shape {reference.shape}; (steps + 1, 3) is needed.")
     if not np.all(np.isfinite(reference)) or np.any(reference <= 0.0):
         raise ConfigError("references must be finite and positive at every step.")
-    if not (np.isfinite(spread) and spread >= 0.0):
-        raise ConfigError(f"the spread between clones is {spread}; it must not be negative.")
+    for column, name, most in ((0, "cell volume", 100.0), (2, "viability", 100.0)):
+        highest = float(reference[:, column].max())
+        if highest > most:
+            raise ConfigError(f"a {name} of {highest:g} % cannot be reached; at most {most:g} %.")
+    if not (np.isfinite(spread) and 0.0 <= spread <= MAX_SPREAD):
+        raise ConfigError(
+            f"the spread between clones is {spread}; it is a factor from 0 to {MAX_SPREAD:g}."
+        )
+    check_step(step_h, 24.0 * MAX_STEP_DAYS)
     low, high = DEFAULT_AMBR250_DESIGN_SPACE.bounds_array
     return EnvParams(
         virtual_reactor(clone),

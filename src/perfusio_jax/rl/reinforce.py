@@ -32,7 +32,7 @@ from perfusio_jax.rl.environment import (
     check_fit,
     run_episode,
 )
-from perfusio_jax.rl.policy import GaussianPolicy, log_probability, make_policy
+from perfusio_jax.rl.policy import GaussianPolicy, check_bounds, log_probability, make_policy
 from perfusio_jax.rl.returns import TrackingReturn
 
 ADVANTAGES: Final = ("normalised", "centred", "leave_one_out", "plain")
@@ -109,10 +109,13 @@ class TrainSettings(eqx.Module):
             raise ConfigError(f"method {self.method!r} is unknown; choose from {METHODS}.")
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(
-                    f"{name} is {value}; a whole number, at least {least}, is needed."
+                    f"{name} is {value!r}; a whole number (int), at least {least}, is needed."
                 )
+        for name in ("is_mirrored", "is_single"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; True or False is needed.")
         for name, most in _MOST.items():
             value = getattr(self, name)
             if isinstance(value, Tracer):
@@ -192,6 +195,21 @@ class Problem(eqx.Module):
                 f"the return is of {self.returns.half_saturation.shape[-1:]} quantities; "
                 f"{n} are tracked: {', '.join(self.env.tracked_names)}."
             )
+        params, k = self.params, self.returns.half_saturation
+        wanted = (len(self.env.state_names),)
+        if jnp.shape(params.initial) != wanted:
+            raise ConfigError(f"the initial state has shape {params.initial.shape}, not {wanted}.")
+        if any(isinstance(v, Tracer) for v in jax.tree.leaves((params, self.returns))):
+            return  # numbers of a lane are not known yet
+        check_bounds(params.bounds)
+        if not bool(jnp.all(jnp.isfinite(params.initial))):
+            raise ConfigError(f"the initial state {params.initial} must be finite.")
+        if not bool(jnp.all(jnp.isfinite(params.reference) & (params.reference > 0.0))):
+            raise ConfigError(
+                "references must be finite and positive: errors are relative to them."
+            )
+        if not bool(jnp.all(jnp.isfinite(k) & (k > 0.0))):
+            raise ConfigError(f"K is {k}; it must be finite and positive.")
 
 
 def advantages(
@@ -553,6 +571,11 @@ def evaluate(
     n_per_plant: int = 0,
 ) -> Evaluation:
     """Run a policy: its best epoch again (the same key gives the same episodes), or afresh."""
+    if n < 1 or n % max(n_per_plant, 2 if is_mirrored else 1):
+        raise ConfigError(
+            f"{n} episodes, mirrored: {is_mirrored}, {n_per_plant} per plant; one or more are "
+            "needed, and whole pairs and plants."
+        )
     episodes, worth = draw_epoch(
         problem, policy, n=n, key=key, is_mirrored=is_mirrored, n_per_plant=n_per_plant
     )

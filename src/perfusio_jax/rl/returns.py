@@ -55,6 +55,13 @@ class TrackingReturn(eqx.Module):
     is_quadratic: Bool[Array, ""] = eqx.field(converter=lambda v: jnp.asarray(v, bool))
     """Which of the two."""
 
+    def __check_init__(self) -> None:
+        n = jnp.shape(self.half_saturation)[-1:]
+        for name in ("stage_matrix", "terminal_matrix"):
+            shape = jnp.shape(getattr(self, name))
+            if not n or shape[-2:] != (*n, *n):
+                raise ConfigError(f"{name} has shape {shape}; {(*n, *n)} is needed, as K has {n}.")
+
     def stage(self, tracked: Float[Array, " n"], reference: Float[Array, " n"]) -> Array:
         """Reward of one sampling time before the last."""
         return self._reward(tracked, reference, self.stage_matrix, self.stage_weight)

@@ -132,7 +132,7 @@ def train_settings(scenario: Scenario, returns: str, **changes: Any) -> TrainSet
         scenario: The scenario.
         returns: "saturation" or "quadratic": each has a rate and a floor of its own.
         **changes: Fields of `TrainSettings` that are to be others; patience is half the epochs
-            if not given.
+            and at least 100 if not given.
 
     Returns:
         The settings, in single precision.
@@ -144,7 +144,7 @@ def train_settings(scenario: Scenario, returns: str, **changes: Any) -> TrainSet
         raise ConfigError(f"return {returns!r} is unknown; choose from {', '.join(TUNED)}.")
     given: dict[str, Any] = {"n_epochs": scenario.epochs, "is_single": True, **TUNED[returns]}
     given |= changes
-    return TrainSettings(**{"patience": max(given["n_epochs"] // 2, 1), **given})
+    return TrainSettings(**{"patience": max(given["n_epochs"] // 2, 100), **given})
 
 
 def build(

@@ -22,13 +22,20 @@ KIND: Final = "policy training"
 def _architecture(problem: Problem, settings: TrainSettings) -> dict[str, Any]:
     """Everything that decides what an epoch does, so that a training is resumed as itself."""
     given = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "n_devices"}
+    static = [f.name for f in fields(problem.env) if f.metadata.get("static")]
     return {
         "environment": type(problem.env).__name__,
+        **{f"environment's {n}": _plain_value(getattr(problem.env, n)) for n in static},
         "observed": problem.env.n_observed,
         "inputs": problem.env.n_inputs,
         **{n: np.asarray(v).tolist() if eqx.is_array(v) else v for n, v in given.items()},
         "problem": _digest(problem),
     }
+
+
+def _plain_value(value: Any) -> Any:
+    """A static value as JSON gives it back."""
+    return [_plain_value(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _digest(problem: Problem) -> str:
@@ -44,6 +51,11 @@ def _plain(state: TrainState) -> TrainState:
     return eqx.tree_at(lambda s: s.key, state, jax.random.key_data(state.key))
 
 
+def _empty(problem: Problem, settings: TrainSettings) -> Any:
+    """Shapes of a training's state."""
+    return eqx.filter_eval_shape(lambda: _plain(begin(problem, settings, key=jax.random.key(0))))
+
+
 def save_training(
     folder: str | os.PathLike[str], problem: Problem, settings: TrainSettings, state: TrainState
 ) -> Path:
@@ -57,10 +69,15 @@ def save_training(
 
     Returns:
         The folder.
+
+    Raises:
+        DataError: If the state is not one of this problem and these settings.
     """
+    arrays = named_arrays(_plain(state))
+    fill(_empty(problem, settings), arrays, where="the training that is to be saved")
     return write_checkpoint(
         folder,
-        named_arrays(_plain(state)),
+        arrays,
         kind=KIND,
         schema_version=SCHEMA_VERSION,
         architecture=_architecture(problem, settings),
@@ -84,7 +101,5 @@ def load_training(
             + ", ".join(f"{k} {architecture.get(k)} instead of {wanted[k]}" for k in different)
             + ". Give the settings it was begun with, or choose another folder to begin afresh."
         )
-    key = jax.random.key(0)
-    empty = _plain(begin(problem, settings, key=key))
-    state = fill(empty, arrays, where=str(folder))
+    state = fill(_empty(problem, settings), arrays, where=str(folder))
     return eqx.tree_at(lambda s: s.key, state, jax.random.wrap_key_data(jnp.asarray(state.key)))

@@ -32,7 +32,7 @@ class Course(NamedTuple):
     """Mean return per epoch, scaled; NaN where none was run."""
 
 
-_STRAINS = ("Strain 1 (blue)", "Strain 2 (red)")
+_STRAINS = ("Strain 1 (blue light)", "Strain 2 (red light)")
 _REFERENCES = ((0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
 
 
@@ -100,7 +100,7 @@ def case_figure(
         ran = np.flatnonzero(np.isfinite(course.curve))
         dot = "o" if ran.size == 1 else None
         row[3].plot(ran + 1, course.curve[ran], color=PALETTE["twin"], lw=1.2, marker=dot)
-        row[3].set_ylim(min(-0.05, float(np.nanmin(course.curve))), 1.05)
+        row[3].set_ylim(min(0.0, float(np.nanmin(course.curve))) - 0.05, 1.05)
         row[3].locator_params(axis="x", nbins=4, integer=True)
         for axes in row[:3]:
             axes.set_xlabel("Time [h]")
@@ -114,7 +114,11 @@ def case_figure(
     more, others = grid[0, 1].get_legend_handles_labels()
     keep = others.index("Dilution")
     figure.legend(
-        [*handles, more[keep]], [*names, "Dilution rate"], loc="outside lower left", ncols=5
+        [*handles, more[keep]],
+        [*names, "Dilution rate"],
+        title="Median of the episodes; bands hold the middle 80 % of them",
+        loc="outside lower left",
+        ncols=5,
     )
     return describe(figure, f"{title}. " + "; ".join(said) + ".", is_printed=print_description)
 
