@@ -24,7 +24,7 @@ def test_a_case_has_a_row_per_return_and_says_its_error(course):
     figure = case_figure({"saturation": course, "quadratic": course}, title="Case 2", dilution=0.15)
     panels = figure.get_axes()
     assert len(panels) == 8
-    line = next(v for v in panels[0].lines if v.get_label() == "Strain 1 (blue)")
+    line = next(v for v in panels[0].lines if v.get_label() == "Strain 1 (blue light)")
     np.testing.assert_allclose(line.get_ydata(), np.median(course.tracked[..., 0], axis=0))
     low, high = np.quantile(course.tracked[..., 0], [0.1, 0.9], axis=0)
     edge = panels[0].collections[0].get_paths()[0].vertices[:, 1]
