@@ -46,9 +46,10 @@ def _alone_in(out: Path, devices: int) -> Iterator[Any]:
     writable(out, is_folder=True)
     common.set_up_jax(n_devices=devices)
     from perfusio_jax.report import tracking
+    from perfusio_jax.report.stopping import between_chunks
     from perfusio_jax.twin.lock import RunLock
 
-    with RunLock(out):
+    with RunLock(out), between_chunks():
         try:
             yield tracking
         except KeyboardInterrupt:

@@ -11,6 +11,7 @@ import numpy as np
 
 from perfusio_jax._core import DataError, Result, SimulationError, describe
 from perfusio_jax.metrics import nauc, rank_sum
+from perfusio_jax.report.stopping import end_if_asked
 from perfusio_jax.report.tracking import Sizes, go_on, make_folder, slug, write_table
 from perfusio_jax.rl import (
     SCENARIOS,
@@ -68,6 +69,7 @@ def run_screening(out: Path, sizes: Sizes, *, seeds: int, console: Any) -> None:
             state = begin(problem, how[name], key=jax.random.key(seed))
             while int(state.status) == RUNNING:
                 state = go_on(problem, how[name], state)
+                end_if_asked()
             if int(state.status) != Result.SUCCESS:
                 raise SimulationError(
                     f"{scenario.name}, seed {seed}, {name}: stopped in epoch {int(state.epoch)}: "

@@ -14,6 +14,7 @@ import numpy as np
 from perfusio_jax._core import ConfigError, Result, describe
 from perfusio_jax._core.checkpoint import holds_checkpoint
 from perfusio_jax.metrics import nauc
+from perfusio_jax.report.stopping import end_if_asked
 from perfusio_jax.rl import (
     Problem,
     Scenario,
@@ -57,13 +58,8 @@ def _go_on(
 
 
 def go_on(problem: Problem, settings: TrainSettings, state: TrainState) -> TrainState:
-    """A chunk of epochs, to its end even if Ctrl-C comes: a process must not end under it."""
-    after = _go_on(problem, settings, state, state.epoch + CHUNK)
-    try:
-        return jax.block_until_ready(after)
-    except KeyboardInterrupt:
-        jax.block_until_ready(after)
-        raise
+    """A chunk of epochs, to its end."""
+    return jax.block_until_ready(_go_on(problem, settings, state, state.epoch + CHUNK))
 
 
 def make_folder(folder: Path) -> None:
@@ -117,6 +113,7 @@ def train_with_progress(
             status.update(text)
             if folder is not None:
                 save_training(folder, problem, settings, state)
+            end_if_asked()
     if int(state.status) != Result.SUCCESS:
         console.print(
             f"{name}: stopped in epoch {int(state.epoch)}: {describe(int(state.status))} "
@@ -296,6 +293,7 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     begun = time.perf_counter()
     with console.status("PID: tuning"):
         pid, _ = tune_pid(env, params, key=tune_key)
+    end_if_asked()
     controllers["PID"], costs["PID"] = pid, time.perf_counter() - begun
     begun = time.perf_counter()
     held = HOLD_STARTS if scenario.start == "setpoint" else HOLD_STARTS[:1]
@@ -327,6 +325,7 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
              "" if np.isnan(costs[name]) else f"{costs[name]:.0f}"]
         )  # fmt: skip
         write_table(out / f"compare_case{case}{sizes.suffix}", heads, rows, title=title)
+        end_if_asked()
         console.print(f"{name}: NAAE {rows[-1][1]:.3f}, {1e3 * each:.3g} ms per decision")
     hours = float(params.step_h) * np.arange(env.n_steps + 1)
     figure = comparison_figure(courses, hours, np.asarray(params.reference), title=title)
