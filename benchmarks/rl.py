@@ -238,7 +238,7 @@ def to_target(
             epochs.append(hits[0] + 1 if hits.size else np.inf)
             ours.append(spent * epochs[-1] / curve.size)
     console.print(
-        f"error {target:.4f}: ours in epoch {sorted(epochs)}, after "
+        f"error {target:.4f}: ours in epoch {', '.join(str(e) for e in sorted(epochs))}, after "
         f"{', '.join(f'{s:.1f}' for s in sorted(ours))} s"
     )
     keys = {"target_s": f"{np.median(ours):.1f}"}
