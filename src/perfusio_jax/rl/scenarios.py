@@ -61,7 +61,8 @@ TUNED: Final = {
     "quadratic": {"learning_rate": 0.006, "floor": 0.03},
 }
 """Rate and floor of the spread for either return: the best of twelve pairs on three scenarios, by
-two seeds for the saturation return, by the first of them for the quadratic one (`python -m benchmarks.science.rl_studies tune`)."""
+two seeds for the saturation return, by the first of them for the quadratic one
+(`python -m benchmarks.science.rl_studies tune`)."""
 
 
 def _name(pair: tuple[float, float]) -> str:
