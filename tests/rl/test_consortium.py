@@ -98,8 +98,8 @@ def test_agrees_with_radau_where_glucose_runs_out(starts, lights):
     truth = np.stack(
         [radau(np.asarray(x), np.asarray(u)) for x, u in zip(starts, lights, strict=True)]
     )
-    is_gone = truth[..., 0] < 0.01
-    assert is_gone.any(axis=1).mean() > 0.6 and is_gone.mean() > 0.2
+    is_gone = truth[:20, :, 0] < 0.01  # in the held courses it comes back
+    assert is_gone.any(axis=1).mean() > 0.8 and is_gone.mean() > 0.3
     error = np.abs(mine - truth) / np.maximum(np.abs(truth), FLOOR)
     assert error.max() < 1e-4, error.max(axis=(0, 1))
     assert np.all(mine >= 0.0)

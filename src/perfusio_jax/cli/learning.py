@@ -25,7 +25,7 @@ RlOut = Annotated[
 RlEpochs = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Epochs, over which rate and spread fall; 4800, or 5100 for trajectories."
+        min=1, help="Epochs, over which rate and spread fall; 9600, or 9900 for trajectories."
     ),
 ]
 RlEpisodes = Annotated[int, typer.Option(min=2, help="Episodes per epoch.")]
@@ -83,7 +83,9 @@ _case(4, "Trajectories with uncertain starts and constants.")
 def screen(
     out: RlOut = Path("runs/rl"),
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds.")] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 2400,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each training; 2400 if not given.")
+    ] = None,
     episodes: RlEpisodes = 100,
     devices: RlDevices = 1,
     single: RlSingle = True,

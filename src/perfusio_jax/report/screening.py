@@ -12,7 +12,7 @@ import numpy as np
 from perfusio_jax._core import DataError, Result, SimulationError, describe
 from perfusio_jax.metrics import nauc, rank_sum
 from perfusio_jax.report.stopping import end_if_asked
-from perfusio_jax.report.tracking import Sizes, go_on, make_folder, slug, write_table
+from perfusio_jax.report.tracking import Sizes, go_on, slug, write_table
 from perfusio_jax.rl import (
     SCENARIOS,
     Problem,
@@ -43,7 +43,6 @@ def run_screening(out: Path, sizes: Sizes, *, seeds: int, console: Any) -> None:
     table = screening()
     notes = out / "screening_trainings.csv"
     sizes = sizes._replace(epochs=sizes.epochs or EPOCHS)
-    make_folder(out)
     if _cut_off(notes):
         console.print(f"{notes}: the last line was cut off in a stop; its training is run again.")
     known = _noted(notes)

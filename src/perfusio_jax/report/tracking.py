@@ -226,7 +226,6 @@ def run_case(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
         console: A rich console.
     """
     rows = []
-    make_folder(out)
     for scenario in scenarios_of(case):
         _, params = build(scenario)
         courses = {}
@@ -280,7 +279,6 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
         console: A rich console.
     """
     scenario = scenarios_of(case)[-1]
-    make_folder(out)
     env, params = build(scenario)
     tune_key, test_key = jax.random.split(jax.random.key(sizes.seed + 1))
     is_uncertain = scenario.uncertainty > 0.0
@@ -300,6 +298,7 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     with console.status("optimum by gradient through the plant"):
         optimum = find_optimum(env, params, light_then_hold(env.n_steps, held))
     spent = time.perf_counter() - begun
+    end_if_asked()
     controllers["MPC"], costs["MPC"] = make_mpc(env, optimum.z), spent
     if is_uncertain:
         controllers["MPC, 8 scenarios"] = make_mpc(env, optimum.z, n_scenarios=8)
