@@ -9,6 +9,7 @@ sensitivity  The saturation return on the set-points (3.5, 3.5) with other value
              and length of a step; beside each the optimum of that plant.
 tune         The budget of tuning that either return gets: twelve pairs of rate and floor on three
              scenarios, on seeds that no table uses.
+epochs       With the pair that won: half as many epochs, or all, on the same scenarios.
 
 One line per result goes to `runs/science_rl_<study>.csv`; started again, it goes on with what is
 missing. `--report` prints the table.
@@ -81,9 +82,23 @@ HEADS = {
     ),
     "sensitivity": ("changed", "value", "seed", "naae", "last", "optimum", "epochs", "seconds"),
     "tune": ("scenario", "return", "rate", "floor", "seed", "naae", "last", "epochs", "seconds"),
+    "epochs": ("scenario", "return", "most", "seed", "naae", "last", "epochs", "seconds"),
 }  # fmt: skip
 
 learn = eqx.filter_jit(train)
+
+
+def judged(problem: Problem, settings: TrainSettings, seed: int) -> list[Any]:
+    """Train once: error of the best epoch, that of the last 6 steps, epochs, seconds."""
+    begun = time.perf_counter()
+    state = learn(problem, settings, key=jax.random.key(seed))
+    seen = best_epoch_again(problem, settings, state)
+    reference = np.asarray(problem.params.reference)[None]
+    gap = np.abs(np.asarray(seen.episodes.tracked) - reference) / reference
+    return [
+        f"{float(seen.error.mean()):.4f}", f"{gap[:, -6:].mean():.4f}", int(state.epoch),
+        f"{time.perf_counter() - begun:.1f}",
+    ]  # fmt: skip
 
 
 def trained(scenario: Scenario, name: str, seed: int) -> tuple[PolicyController, float]:
@@ -111,21 +126,31 @@ def conditions(scenario: Scenario) -> Iterator[tuple[str, Any]]:
     yield "changed plant", eqx.tree_at(lambda p: p.plant, known, plant)
 
 
-def controllers(scenario: Scenario, seed: int) -> Iterator[tuple[str, Any, float]]:
+CLASSICAL = ("PID", "MPC", "MPC, 8 scenarios")
+"""These have no luck of their own: one seed is enough."""
+
+
+def controllers(
+    scenario: Scenario, seed: int, wanted: set[str]
+) -> Iterator[tuple[str, Any, float]]:
     """Name, controller, and time of training or tuning [s]."""
     for name in TRAINED:
-        yield (name, *trained(scenario, name, seed))
-    if seed:
-        return  # the others have no luck of their own
+        if name in wanted:
+            yield (name, *trained(scenario, name, seed))
     env, params = build(scenario)
     begun = time.perf_counter()
-    pid, _ = jax.block_until_ready(tune_pid(env, params, key=jax.random.key(1)))
-    yield "PID", pid, time.perf_counter() - begun
+    if "PID" in wanted:
+        pid, _ = jax.block_until_ready(tune_pid(env, params, key=jax.random.key(1)))
+        yield "PID", pid, time.perf_counter() - begun
+    if not wanted & {"MPC", "MPC, 8 scenarios"}:
+        return
     begun = time.perf_counter()
     best = jax.block_until_ready(find_optimum(env, params, starts(scenario, env.n_steps)))
     spent = time.perf_counter() - begun
-    yield "MPC", make_mpc(env, best.z), spent
-    yield "MPC, 8 scenarios", make_mpc(env, best.z, n_scenarios=8), spent
+    if "MPC" in wanted:
+        yield "MPC", make_mpc(env, best.z), spent
+    if "MPC, 8 scenarios" in wanted:
+        yield "MPC, 8 scenarios", make_mpc(env, best.z, n_scenarios=8), spent
 
 
 def starts(scenario: Scenario, n_steps: int) -> Any:
@@ -139,11 +164,11 @@ def compare(seed: int, done: set[tuple[str, ...]]) -> Iterator[list[Any]]:
     """Every controller under every condition."""
     for scenario in (SCENARIOS[i] for i in COMPARED):
         env, params = build(scenario)
-        names = [*TRAINED, *(() if seed else ("PID", "MPC", "MPC, 8 scenarios"))]
-        if all((scenario.name, n, str(seed), "changed plant") in done for n in names):
-            continue
+        names = (*TRAINED, *(() if seed else CLASSICAL))
+        last = "changed plant"
+        wanted = {n for n in names if (scenario.name, n, str(seed), last) not in done}
         told = build(scenario, uncertainty=max(scenario.uncertainty, 0.07))[1]
-        for name, controller, spent in controllers(scenario, seed):
+        for name, controller, spent in controllers(scenario, seed, wanted):
             known = told if name == "MPC, 8 scenarios" else params
             for condition, truth in conditions(scenario):
                 if (scenario.name, name, str(seed), condition) in done:
@@ -186,19 +211,11 @@ def sensitivity(seed: int, done: set[tuple[str, ...]]) -> Iterator[list[Any]]:
     for what, value, change in changes():
         if (what, value, str(seed)) in done:
             continue
-        begun = time.perf_counter()
         env, params = build(scenario, **change)
         problem = Problem(env, params, returns_of(scenario)["saturation"])
-        settings = train_settings(scenario, "saturation")
-        state = learn(problem, settings, key=jax.random.key(seed))
-        seen = best_epoch_again(problem, settings, state)
+        error, last, *rest = judged(problem, train_settings(scenario, "saturation"), seed)
         best = find_optimum(env, params, starts(scenario, env.n_steps))
-        reference = np.asarray(params.reference)[None]
-        gap = np.abs(np.asarray(seen.episodes.tracked) - reference) / reference
-        yield [
-            what, value, seed, f"{float(seen.error.mean()):.4f}", f"{gap[:, -6:].mean():.4f}",
-            f"{float(best.error):.4f}", int(state.epoch), f"{time.perf_counter() - begun:.1f}",
-        ]  # fmt: skip
+        yield [what, value, seed, error, last, f"{float(best.error):.4f}", *rest]
 
 
 TUNED_ON = (0, 3, 5)
@@ -215,20 +232,28 @@ def tune(seed: int, done: set[tuple[str, ...]]) -> Iterator[list[Any]]:
     ):
         if (scenario.name, name, str(rate), str(floor), str(seed)) in done:
             continue
-        begun = time.perf_counter()
         problem = Problem(*build(scenario), returns_of(scenario)[name])
         settings = TrainSettings(learning_rate=rate, floor=floor, is_single=True)
-        state = learn(problem, settings, key=jax.random.key(seed))
-        seen = best_epoch_again(problem, settings, state)
-        reference = np.asarray(problem.params.reference)[None]
-        gap = np.abs(np.asarray(seen.episodes.tracked) - reference) / reference
-        yield [
-            scenario.name, name, rate, floor, seed, f"{float(seen.error.mean()):.4f}",
-            f"{gap[:, -6:].mean():.4f}", int(state.epoch), f"{time.perf_counter() - begun:.1f}",
-        ]  # fmt: skip
+        yield [scenario.name, name, rate, floor, seed, *judged(problem, settings, seed)]
 
 
-STUDIES = {"compare": compare, "sensitivity": sensitivity, "tune": tune}
+MOST_EPOCHS = (4800, 9600)
+
+
+def epochs(seed: int, done: set[tuple[str, ...]]) -> Iterator[list[Any]]:
+    """Fewer or more epochs, for both returns alike; rate and spread fall over all of them."""
+    seed += FIRST_TUNING_SEED
+    for scenario, name, most in itertools.product(
+        (SCENARIOS[i] for i in TUNED_ON), RETURNS, MOST_EPOCHS
+    ):
+        if (scenario.name, name, str(most), str(seed)) in done:
+            continue
+        problem = Problem(*build(scenario), returns_of(scenario)[name])
+        settings = train_settings(scenario, name, n_epochs=most)
+        yield [scenario.name, name, most, seed, *judged(problem, settings, seed)]
+
+
+STUDIES = {"compare": compare, "sensitivity": sensitivity, "tune": tune, "epochs": epochs}
 
 
 def read(path: Path) -> list[dict[str, str]]:
