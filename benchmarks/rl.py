@@ -18,7 +18,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import itertools
 import platform
 import time
 from dataclasses import replace
@@ -52,7 +51,8 @@ from perfusio_jax.rl import (
     saturation,
     train_settings,
 )
-from perfusio_jax.rl.reinforce import begin, continue_training, in_precision, train
+from perfusio_jax.rl.reinforce import begin, continue_training, train
+from perfusio_jax.rl.settings import in_precision
 
 FLOOR = np.array([10.0, 0.02, 0.02, 0.5, 0.05])
 """Scale below which an error is absolute: 5 % of the feed for glucose."""
@@ -144,15 +144,15 @@ def main() -> None:
 
     # a GPU is one device; cores are as many, as far as they divide the episodes
     cores = CORES if jax.devices()[0].platform == "cpu" else 1
-    for is_single, count in itertools.product(
-        (False, True), sorted({1, shared_by(N_EPISODES, cores)})
-    ):
-        settings = TrainSettings(
-            n_episodes=N_EPISODES, n_epochs=10_000, n_devices=count, is_single=is_single
-        )
-        first, ours = epoch_time(console, problem, settings, options.epochs)
-        name = f"perfusio-jax, {'single' if is_single else 'double'}, devices: {count}"
-        row(name, error_of(settings), first, ours)
+    counts = sorted({1, shared_by(N_EPISODES, cores)})
+    sizes = {"n_episodes": N_EPISODES, "n_epochs": 10_000}
+    for is_single in (False, True):
+        error = error_of(TrainSettings(is_single=is_single))
+        for count in counts:
+            settings = TrainSettings(n_devices=count, is_single=is_single, **sizes)
+            first, ours = epoch_time(console, problem, settings, options.epochs)
+            name = f"perfusio-jax, {'single' if is_single else 'double'}, devices: {count}"
+            row(name, error, first, ours)
     keys = {"epochs_per_s": f"{1 / ours:.2f}"}
     step = None
     if not options.no_peer:

@@ -142,7 +142,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--only", choices=("optima", "trainings"))
+    parser.add_argument("--epochs", type=int, help="other than the scenario's; give another --out")
+    parser.add_argument("--only", choices=("optima", "trainings", *RETURNS))
     parser.add_argument("--minutes", type=float, default=1e9, help="stop beginning after this")
     parser.add_argument("--out", type=Path, default=Path("runs/science_rl_table2.csv"))
     parser.add_argument("--report", action="store_true")
@@ -155,10 +156,10 @@ def main() -> None:
     is_new = not options.out.exists()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     jobs = []
-    if options.only != "trainings":
+    if options.only in (None, "optima"):
         jobs += [(s, "optimum", 0) for s in SCENARIOS if 0 in seeds and not s.uncertainty]
-    if options.only != "optima":
-        jobs += [(s, n, seed) for seed in seeds for s in SCENARIOS for n in RETURNS]
+    names = [n for n in RETURNS if options.only in (None, "trainings", n)]
+    jobs += [(s, n, seed) for seed in seeds for s in SCENARIOS for n in names]
     with open(options.out, "a", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
         if is_new:
@@ -171,7 +172,10 @@ def main() -> None:
             if name == "optimum":
                 lines = optima(scenario)
             else:
-                settings = train_settings(scenario, name, n_episodes=options.episodes)
+                sizes = {"n_episodes": options.episodes}
+                if options.epochs:
+                    sizes["n_epochs"] = options.epochs
+                settings = train_settings(scenario, name, **sizes)
                 lines = [one(scenario, name, seed, settings)]
             writer.writerows(lines)
             handle.flush()

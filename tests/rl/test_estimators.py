@@ -9,8 +9,8 @@ import pytest
 from perfusio_jax._core import ConfigError
 from perfusio_jax.rl import Bounds, GaussianPolicy, log_probability, make_policy
 from perfusio_jax.rl.environment import Episode
+from perfusio_jax.rl.gradients import advantages, among_alike, score_gradient
 from perfusio_jax.rl.policy import Dense, check_bounds, fold
-from perfusio_jax.rl.reinforce import advantages, among_alike, score_gradient
 
 
 class Direct(eqx.Module):

@@ -34,20 +34,12 @@ from perfusio_jax.rl import (
     train,
 )
 from perfusio_jax.rl.baselines import find_optimum, light_then_hold, make_mpc
+from perfusio_jax.rl.gradients import advantages, clipped_gradient, pathwise_gradient, to_come
 from perfusio_jax.rl.plants import check_reference
 from perfusio_jax.rl.policy import log_probability
-from perfusio_jax.rl.reinforce import (
-    RUNNING,
-    advantages,
-    begin,
-    clipped_gradient,
-    continue_training,
-    draw_epoch,
-    pathwise_gradient,
-    share_left,
-    to_come,
-)
+from perfusio_jax.rl.reinforce import RUNNING, begin, continue_training, draw_epoch
 from perfusio_jax.rl.scenarios import SCENARIOS, trajectory_reference
+from perfusio_jax.rl.settings import share_left
 
 SMALL = TrainSettings(n_episodes=24, n_epochs=12, patience=5, learning_rate=0.03)
 KEY = jax.random.key(4)
@@ -167,7 +159,7 @@ def test_clipped_surrogate_begins_as_the_score_gradient_and_ends_where_it_is_cli
     problem = small()
     policy = begin(problem, SMALL, key=KEY).policy
     episodes, _ = draw_epoch(problem, policy, n=8, key=KEY)
-    weights = to_come(problem, episodes.tracked)
+    weights = to_come(problem.returns, problem.params.reference, episodes.tracked)
     rewards = np.stack(
         [problem.returns.rewards(x, problem.params.reference) for x in episodes.tracked]
     )
@@ -180,11 +172,11 @@ def test_clipped_surrogate_begins_as_the_score_gradient_and_ends_where_it_is_cli
         ratio = log_probability(p, episodes.observed, episodes.z)
         return jnp.mean(jnp.sum(weights * ratio, axis=1))
 
-    begun = clipped_gradient(policy, episodes, before, weights, SMALL)
+    begun = clipped_gradient(policy, episodes, before, weights, SMALL.clip)
     wanted = jax.grad(plain)(policy)
     np.testing.assert_allclose(begun.mean_head.weight, wanted.mean_head.weight, rtol=1e-9)
     # every draw twice as probable as before, and worth more than the mean: nothing more to gain
-    over = clipped_gradient(policy, episodes, before - np.log(2.0), jnp.abs(weights), SMALL)
+    over = clipped_gradient(policy, episodes, before - np.log(2.0), jnp.abs(weights), SMALL.clip)
     assert all(np.all(np.asarray(leaf) == 0.0) for leaf in jax.tree.leaves(over))
 
 

@@ -30,7 +30,6 @@ from .policy import log_probability as log_probability
 from .policy import make_policy as make_policy
 from .reinforce import MeanPolicy as MeanPolicy
 from .reinforce import Problem as Problem
-from .reinforce import TrainSettings as TrainSettings
 from .reinforce import TrainState as TrainState
 from .reinforce import best_epoch_again as best_epoch_again
 from .reinforce import evaluate as evaluate
@@ -45,5 +44,6 @@ from .scenarios import build as build
 from .scenarios import returns_of as returns_of
 from .scenarios import scenarios_of as scenarios_of
 from .scenarios import train_settings as train_settings
+from .settings import TrainSettings as TrainSettings
 from .storage import load_training as load_training
 from .storage import save_training as save_training

@@ -13,7 +13,6 @@ Reference:
     Williams (1992); Petsagkourakis et al. (2020); Espinel-Rios et al. (2025), equation (12).
 """
 
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import equinox as eqx
@@ -32,120 +31,20 @@ from perfusio_jax.rl.environment import (
     check_fit,
     run_episode,
 )
+from perfusio_jax.rl.gradients import (
+    advantages,
+    among_alike,
+    clipped_gradient,
+    pathwise_gradient,
+    score_gradient,
+    to_come,
+)
 from perfusio_jax.rl.policy import GaussianPolicy, check_bounds, log_probability, make_policy
 from perfusio_jax.rl.returns import TrackingReturn
+from perfusio_jax.rl.settings import TrainSettings, in_precision, share_left
 
-ADVANTAGES: Final = ("normalised", "centred", "leave_one_out", "plain")
-"""How returns become weights of the gradient."""
-METHODS: Final = ("reinforce", "ppo", "pathwise")
-"""How a policy is improved: the score function of whole episodes; the clipped surrogate on the
-same episodes several times, with rewards still to come against their mean at that time; or the
-derivative of the return through the plant, which needs a model that has one."""
 RUNNING: Final = -1
 """Status of a training that may go on."""
-
-
-def _number(default: float) -> Any:
-    return eqx.field(converter=lambda v: jnp.asarray(v, float), default=default)
-
-
-_MOST: Final = {"learning_rate": 1.0, "floor": 10.0, "decay": 1.0, "clip": 1.0}
-"""Largest value of each traced setting; all are above zero."""
-_LEAST: Final = {
-    "n_episodes": 2, "n_epochs": 1, "patience": 1, "n_passes": 1, "width": 1, "depth": 1,
-    "n_devices": 1, "n_per_plant": 0,
-}  # fmt: skip
-"""Smallest value of each whole number."""
-
-
-class TrainSettings(eqx.Module):
-    """Settings of a training."""
-
-    n_episodes: int = eqx.field(static=True, default=100)
-    """Episodes per epoch; the publication's number is not to be had. Many small epochs came
-    nearer to the optimum than few large ones of as many episodes in all."""
-    n_epochs: int = eqx.field(static=True, default=4800)
-    """Most epochs."""
-    patience: int = eqx.field(static=True, default=2400)
-    """Epochs without improvement after which a training ends; the publication's are 100, of an
-    unknown number of episodes."""
-    advantage: str = eqx.field(static=True, default="normalised")
-    """One of `ADVANTAGES`."""
-    method: str = eqx.field(static=True, default="reinforce")
-    """One of `METHODS`."""
-    n_passes: int = eqx.field(static=True, default=8)
-    """Ascents per epoch of "ppo"."""
-    width: int = eqx.field(static=True, default=20)
-    """Nodes per hidden layer."""
-    depth: int = eqx.field(static=True, default=4)
-    """Hidden layers."""
-    is_mirrored: bool = eqx.field(static=True, default=True)
-    """Whether every second episode has the draws of the one before with the other sign: the
-    estimate keeps its mean and loses what the curvature of the return adds to its variance."""
-    n_per_plant: int = eqx.field(static=True, default=0)
-    """Episodes on one plant and start, of "reinforce": each is judged against the others on its
-    plant, not against the whole epoch, so that luck with the plant does not count as skill.
-    0: pairs (or single episodes) have plants of their own and are judged against all."""
-    n_devices: int = eqx.field(static=True, default=1)
-    """Devices that share the episodes of an epoch: cores made devices by `jax_num_cpu_devices`,
-    or GPUs. Sums are taken in another order, so bytes are the same for the same number."""
-    is_single: bool = eqx.field(static=True, default=False)
-    """Whether plant, policy and update are computed in single precision: half the time. The
-    consortium's integrator keeps errors of 1e-4 there, 3e-4 in glucose."""
-    learning_rate: Float[Array, ""] = _number(0.003)
-    """Of Adam, at first [-]."""
-    floor: Float[Array, ""] = _number(0.1)
-    """Smallest spread of the policy, at first [-]."""
-    decay: Float[Array, ""] = _number(0.1)
-    """Share of both left at the last epoch; they fall exponentially, and together, so that an
-    ascent moves a draw by a steady share of its spread [-]."""
-    clip: Float[Array, ""] = _number(0.2)
-    """How far "ppo" lets a probability move from one, as a ratio [-]."""
-
-    def __check_init__(self) -> None:
-        if self.advantage not in ADVANTAGES:
-            raise ConfigError(f"advantage {self.advantage!r} is unknown; choose from {ADVANTAGES}.")
-        if self.method not in METHODS:
-            raise ConfigError(f"method {self.method!r} is unknown; choose from {METHODS}.")
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(
-                    f"{name} is {value!r}; a whole number (int), at least {least}, is needed."
-                )
-        for name in ("is_mirrored", "is_single"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; True or False is needed.")
-        for name, most in _MOST.items():
-            value = getattr(self, name)
-            if isinstance(value, Tracer):
-                continue
-            if value.shape != () or not 0.0 < float(value) <= most:
-                raise ConfigError(f"{name} is {value}; above 0, and at most {most:g}, is allowed.")
-        is_paired = self.is_mirrored and self.advantage == "leave_one_out"
-        if is_paired and (self.n_episodes % 2 or self.n_episodes < 4):
-            raise ConfigError(
-                f"{self.n_episodes} mirrored episodes; pairs are judged against other pairs, so an "
-                "even number from 4 on is needed."
-            )
-        self._check_plants()
-        if self.n_episodes % self.n_devices:
-            raise ConfigError(
-                f"{self.n_episodes} episodes cannot be shared by {self.n_devices} devices; "
-                "the number must divide."
-            )
-
-    def _check_plants(self) -> None:
-        least = 4 if self.is_mirrored else 2
-        if self.n_per_plant == 0:
-            return
-        if self.method != "reinforce" or self.advantage == "plain":
-            raise ConfigError("episodes share plants only where a baseline judges them.")
-        if self.n_per_plant < least or self.n_episodes % self.n_per_plant or self.n_per_plant % 2:
-            raise ConfigError(
-                f"{self.n_per_plant} episodes per plant, {self.n_episodes} in all: an even number "
-                f"from {least} on that divides them is needed, or 0."
-            )
 
 
 class History(NamedTuple):
@@ -212,117 +111,6 @@ class Problem(eqx.Module):
             raise ConfigError(f"K is {k}; it must be finite and positive.")
 
 
-def advantages(
-    returns: Float[Array, " E"], kind: str, *, is_mirrored: bool = False
-) -> Float[Array, " E"]:
-    """Weights of the episodes' score functions.
-
-    Args:
-        returns: Returns of an epoch.
-        kind: "plain" (unbiased), "leave_one_out" (unbiased: the mean of the others is the
-            baseline), "centred" (shrunk: by 1 - 1/E, and with mirrored draws what moves the
-            spread by 1 - 2/E), or "normalised" (right in direction).
-        is_mirrored: Whether episodes come in pairs of opposite draws. A partner is not one of
-            the others: its draws are not independent.
-    """
-    if kind == "plain":
-        return returns
-    if kind == "leave_one_out":
-        return among_alike(returns, returns.shape[0], is_mirrored=is_mirrored)
-    centred = returns - jnp.mean(returns)
-    if kind == "centred":
-        return centred
-    # equal returns weigh nothing: what is left of them are roundings of their mean
-    eps = jnp.finfo(returns.dtype).eps * (1.0 + returns.shape[0] * jnp.abs(jnp.mean(returns)))
-    return centred / (jnp.std(returns) + eps)
-
-
-def among_alike(
-    returns: Float[Array, " E"], n_per_plant: int, *, is_mirrored: bool
-) -> Float[Array, " E"]:
-    """Returns less the mean of the other episodes on the same plant: unbiased weights.
-
-    A mirrored partner is not among the others: its draws are not independent.
-    """
-    groups = returns.reshape(-1, n_per_plant)
-    own = groups
-    if is_mirrored:
-        own = jnp.repeat(groups.reshape(len(groups), -1, 2).sum(axis=2), 2, axis=1)
-    n_own = 2 if is_mirrored else 1
-    others = (jnp.sum(groups, axis=1, keepdims=True) - own) / (n_per_plant - n_own)
-    return (groups - others).reshape(-1)
-
-
-def score_gradient(
-    policy: GaussianPolicy, episodes: Episode, weights: Float[Array, " E"]
-) -> GaussianPolicy:
-    """Estimate of the gradient of the expected return, as a policy-shaped tree."""
-
-    def objective(p: GaussianPolicy) -> Array:
-        return jnp.mean(weights * jnp.sum(log_probability(p, episodes.observed, episodes.z), -1))
-
-    return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
-
-
-def pathwise_gradient(
-    draw: Callable[[GaussianPolicy], tuple[Episode, Array]], policy: GaussianPolicy
-) -> tuple[GaussianPolicy, tuple[Episode, Array]]:
-    """Derivative of the mean return through policy and plant, with the draws held.
-
-    Args:
-        draw: Episodes and returns of a policy, the same draws in every call.
-        policy: The policy.
-
-    Returns:
-        The gradient, and what was drawn.
-    """
-
-    def objective(p: GaussianPolicy) -> tuple[Array, tuple[Episode, Array]]:
-        drawn = draw(p)
-        return jnp.mean(drawn[1]), drawn
-
-    gradient, drawn = jax.grad(objective, has_aux=True)(policy)
-    return eqx.tree_at(lambda g: g.floor, gradient, jnp.zeros_like(policy.floor)), drawn
-
-
-def to_come(problem: Problem, tracked: Float[Array, "E T n"]) -> Float[Array, "E N"]:
-    """Rewards still to come at each step, against their mean over the epoch, scaled."""
-    rewards = jax.vmap(lambda x: problem.returns.rewards(x, problem.params.reference))(tracked)
-    rest = jnp.cumsum(rewards[:, ::-1], axis=1)[:, ::-1]
-    centred = rest - jnp.mean(rest, axis=0, keepdims=True)
-    return centred / (jnp.std(centred) + jnp.finfo(centred.dtype).eps)
-
-
-def clipped_gradient(
-    policy: GaussianPolicy,
-    episodes: Episode,
-    before: Float[Array, "E N"],
-    weights: Float[Array, "E N"],
-    settings: TrainSettings,
-) -> GaussianPolicy:
-    """Gradient of the clipped surrogate of Schulman et al. (2017)."""
-
-    def objective(p: GaussianPolicy) -> Array:
-        ratio = jnp.exp(log_probability(p, episodes.observed, episodes.z) - before)
-        held = jnp.clip(ratio, 1.0 - settings.clip, 1.0 + settings.clip)
-        return jnp.mean(jnp.sum(jnp.minimum(ratio * weights, held * weights), axis=-1))
-
-    return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
-
-
-def share_left(settings: TrainSettings, epoch: Array) -> Array:
-    """Share of the first learning rate and floor that an epoch has."""
-    done = jnp.asarray(epoch / settings.n_epochs, settings.decay.dtype)
-    return settings.decay**done
-
-
-def in_precision(tree: Any, settings: TrainSettings) -> Any:
-    """The same with every floating number in the precision of a training."""
-    if not settings.is_single:
-        return tree
-    return jax.tree.map(lambda v: v.astype(jnp.float32) if eqx.is_inexact_array(v) else v, tree)
-
-
 def ascend(
     problem: Problem,
     settings: TrainSettings,
@@ -345,11 +133,11 @@ def ascend(
 
     if settings.method == "ppo":
         before = log_probability(state.policy, episodes.observed, episodes.z)
-        weights = to_come(problem, episodes.tracked)
+        weights = to_come(problem.returns, problem.params.reference, episodes.tracked)
 
         def once(carry: tuple, _: None) -> tuple[tuple, Array]:
             policy, moments = carry
-            gradient = clipped_gradient(policy, episodes, before, weights, settings)
+            gradient = clipped_gradient(policy, episodes, before, weights, settings.clip)
             return move(policy, moments, gradient), optax.tree.norm(gradient)
 
         first = (state.policy, state.moments)

@@ -9,8 +9,8 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.rl.consortium import Consortium, Uncertainty
 from perfusio_jax.rl.environment import EnvParams
 from perfusio_jax.rl.plants import MAX_LIGHT, ConsortiumEnv, consortium_params
-from perfusio_jax.rl.reinforce import TrainSettings
 from perfusio_jax.rl.returns import TrackingReturn, quadratic, screening
+from perfusio_jax.rl.settings import TrainSettings
 
 SETPOINTS: Final = ((1.0, 6.0), (2.0, 5.0), (3.0, 4.0), (3.5, 3.5))
 """Biomasses [g/L] of case 1; given."""

@@ -13,7 +13,8 @@ import numpy as np
 
 from perfusio_jax._core import DataError
 from perfusio_jax._core.checkpoint import fill, named_arrays, read_checkpoint, write_checkpoint
-from perfusio_jax.rl.reinforce import Problem, TrainSettings, TrainState, begin
+from perfusio_jax.rl.reinforce import Problem, TrainState, begin
+from perfusio_jax.rl.settings import TrainSettings
 
 SCHEMA_VERSION: Final = 3
 KIND: Final = "policy training"
