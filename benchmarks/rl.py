@@ -145,11 +145,12 @@ def main() -> None:
     # a GPU is one device; cores are as many, as far as they divide the episodes
     cores = CORES if jax.devices()[0].platform == "cpu" else 1
     counts = sorted({1, shared_by(N_EPISODES, cores)})
-    sizes = {"n_episodes": N_EPISODES, "n_epochs": 10_000}
     for is_single in (False, True):
         error = error_of(TrainSettings(is_single=is_single))
         for count in counts:
-            settings = TrainSettings(n_devices=count, is_single=is_single, **sizes)
+            settings = TrainSettings(
+                n_episodes=N_EPISODES, n_epochs=10_000, n_devices=count, is_single=is_single
+            )
             first, ours = epoch_time(console, problem, settings, options.epochs)
             name = f"perfusio-jax, {'single' if is_single else 'double'}, devices: {count}"
             row(name, error, first, ours)
