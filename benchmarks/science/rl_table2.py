@@ -1,8 +1,9 @@
 """The publication's table 2: `python -m benchmarks.science.rl_table2`.
 
 Every scenario, both returns, ten seeds. One line per finished training goes to
-`runs/science_rl_table2.csv`; started again, it goes on with what is missing. The optimum by
-gradient through the plant stands beside each scenario. `--report` prints the table.
+`runs/science_rl_table2.csv`, or a file that says its sizes; started again, it goes on with what
+is missing. The optimum by gradient through the plant stands beside each scenario. `--report`
+prints the table.
 """
 
 import os
@@ -142,12 +143,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--epochs", type=int, help="other than the scenario's; give another --out")
+    parser.add_argument("--epochs", type=int, help="instead of the scenario's")
     parser.add_argument("--only", choices=("optima", "trainings", *RETURNS))
     parser.add_argument("--minutes", type=float, default=1e9, help="stop beginning after this")
-    parser.add_argument("--out", type=Path, default=Path("runs/science_rl_table2.csv"))
+    parser.add_argument("--out", type=Path, help="other sizes have a file of their own")
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
+    sizes: dict[str, Any] = {"n_episodes": options.episodes}
+    stem = "science_rl_table2"
+    if options.epochs is not None:
+        sizes["n_epochs"] = options.epochs
+    if options.epochs is not None or options.episodes != parser.get_default("episodes"):
+        stem += f"_{options.epochs or 'most'}x{options.episodes}"
+    options.out = options.out or Path(f"runs/{stem}.csv")
     if options.report:
         report(options.out)
         return
@@ -172,9 +180,6 @@ def main() -> None:
             if name == "optimum":
                 lines = optima(scenario)
             else:
-                sizes = {"n_episodes": options.episodes}
-                if options.epochs:
-                    sizes["n_epochs"] = options.epochs
                 settings = train_settings(scenario, name, **sizes)
                 lines = [one(scenario, name, seed, settings)]
             writer.writerows(lines)
