@@ -67,6 +67,17 @@ def traces() -> TraceCounter:
     return TraceCounter()
 
 
+_LONG = (
+    "demo/test_demo.py", "tests/test_examples.py", "faults/test_soak.py", "faults/test_closing.py",
+    "report/test_proposing.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files of few tests and many seconds: no worker is left with one at the end."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(_LONG))
+
+
 _MOST_MAPS = 20_000
 
 
