@@ -51,6 +51,7 @@ def test_the_screening_ranks_thirteen_schemes_and_goes_on_with_what_is_missing(t
     rl("screen", "--out", tmp_path, *SMALL)
     assert notes.read_text().splitlines() == lines
     assert table(tmp_path / "screening.csv") == rows
+    assert {r["settings"].split(";")[0] for r in rows} == {"3 x 6"}
     assert len({line.split(",")[4] for line in lines[1:]}) == 2  # rate and floor of either return
 
 
@@ -96,6 +97,24 @@ def test_a_file_in_the_way_is_found_before_the_work(tmp_path, capsys):
         main(["rl", "case4", "--out", str(tmp_path), *SMALL])
     assert ended.value.code == 2
     assert "trainings is a file; a folder is needed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["case4", "screen", "compare"])
+def test_odd_numbers_of_episodes_are_refused_before_the_work(tmp_path, capsys, name):
+    with pytest.raises(SystemExit) as ended:
+        main(["rl", name, "--out", str(tmp_path / "odd"), "--episodes", "5", "--epochs", "3"])
+    assert ended.value.code == 2 and "5 is odd" in capsys.readouterr().err
+    assert not (tmp_path / "odd" / "trainings").exists()
+
+
+def test_a_training_of_another_seed_is_refused(tmp_path, capsys):
+    rl("case4", "--out", tmp_path, *SMALL)
+    for name in ("saturation", "quadratic"):
+        first = tmp_path / "trainings" / f"trajectory_1_uncertain_{name}_seed0"
+        first.rename(first.with_name(first.name.replace("seed0", "seed1")))
+    with pytest.raises(SystemExit) as ended:
+        main(["rl", "case4", "--out", str(tmp_path), "--seed", "1", *SMALL])
+    assert ended.value.code == 3 and "another seed than 1" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path):

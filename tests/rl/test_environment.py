@@ -247,3 +247,24 @@ def test_without_gymnasium_making_one_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(gym, "gymnasium", None)
     with pytest.raises(ConfigError, match=r"perfusio-jax\[gym\]"):
         gym.GymTracking(Problem(ENV, PARAMS, saturation(9.0)))
+
+
+def test_searches_of_nothing_are_refused():
+    starts = light_then_hold(6, (0.0,))
+    for n in (0, -1, 1.5, True):
+        with pytest.raises(ConfigError, match="n_iterations is"):
+            find_optimum(ENV, PARAMS, starts, n)
+        with pytest.raises(ConfigError, match="n_scenarios is"):
+            make_mpc(ENV, starts[0], n_scenarios=n)
+    for name in ("n_starts", "n_episodes", "n_iterations"):
+        with pytest.raises(ConfigError, match=f"{name} is 0"):
+            tune_pid(ENV, PARAMS, key=KEY, **{name: 0})
+    with pytest.raises(ConfigError, match="must be finite"):
+        make_mpc(ENV, starts[0] * jnp.nan)
+    broken = eqx.tree_at(lambda p: p.plant.feed, PARAMS, jnp.asarray(jnp.nan))
+    for search in (
+        lambda: find_optimum(ENV, broken, starts, 3),
+        lambda: tune_pid(ENV, broken, key=KEY, n_iterations=3),
+    ):
+        with pytest.raises(ConfigError, match=r"plant\.feed is nan"):
+            search()

@@ -502,7 +502,7 @@ def test_plants_that_cannot_be_are_refused():
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        (lambda p: p.params.initial, jnp.full(5, jnp.nan), "initial state"),
+        (lambda p: p.params.initial, jnp.full(5, jnp.nan), r"params\.initial is"),
         (lambda p: p.params.initial, jnp.ones(4), "initial state has shape"),
         (lambda p: p.params.reference, jnp.zeros((6, 2)), "positive"),
         (lambda p: p.params.bounds.low, jnp.full(2, 9.0), "lower one below"),
@@ -527,7 +527,45 @@ def test_double_precision_that_is_switched_off_is_refused():
         begin(small(), SMALL, key=KEY)
 
 
+def test_precisions_are_not_mixed(tmp_path):
+    problem = small()
+    single = dataclasses.replace(SMALL, is_single=True)
+    state = begin(problem, SMALL, key=KEY)
+    with pytest.raises(ConfigError, match=r"begun in float64 .* are in float32"):
+        continue_training(problem, single, state, 1)
+    with pytest.raises(DataError, match="another precision"):
+        save_training(tmp_path / "mixed", problem, single, state)
+    save_training(tmp_path / "run", problem, single, begin(problem, single, key=KEY))
+    with jax.enable_x64(False), pytest.raises(DataError, match="64-bit mode on; switch it"):
+        plain = TrainSettings(
+            n_episodes=24, n_epochs=12, patience=5, learning_rate=0.03, is_single=True
+        )
+        load_training(tmp_path / "run", small(), plain)
+    with pytest.raises(ConfigError, match="zero in single precision"):
+        begin(dataclasses.replace(problem, returns=saturation(1e-300)), single, key=KEY)
+
+
+@pytest.mark.parametrize("name", ["plant.synthesis", "plant.feed", "uncertainty.initial"])
+def test_constants_that_are_not_finite_are_named(name):
+    first, second = name.split(".")
+    good = small()
+    params = eqx.tree_at(
+        lambda p: getattr(getattr(p, first), second), good.params, replace_fn=lambda v: v * jnp.nan
+    )
+    with pytest.raises(ConfigError, match=rf"params\.{name} is .*nan"):
+        Problem(good.env, params, good.returns)
+
+
+def test_washing_out_is_called_so():
+    with pytest.raises(ConfigError, match=r"dilution 2 1/h washes out .* 0\.982"):
+        consortium_params(trajectory_reference(1.0, 4), plant=Consortium(dilution=2.0))
+
+
 def test_settings_are_checked():
+    for advantage, n in (("normalised", 5), ("leave_one_out", 5), ("leave_one_out", 2)):
+        with pytest.raises(ConfigError, match=rf"{n} episodes per epoch; they come in pairs"):
+            TrainSettings(n_episodes=n, advantage=advantage)
+    TrainSettings(n_episodes=5, is_mirrored=False)
     with pytest.raises(ConfigError, match="advantage 'best'"):
         TrainSettings(advantage="best")
     with pytest.raises(ConfigError, match="at least 2"):

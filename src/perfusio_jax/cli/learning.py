@@ -22,13 +22,26 @@ commands.add_typer(rl, name="rl")
 RlOut = Annotated[
     Path, typer.Option(help="Folder; trainings of the same sizes found in it are gone on with.")
 ]
+
+
+def _even(value: int) -> int:
+    if value % 2:
+        raise typer.BadParameter(f"{value} is odd; episodes come in pairs of opposite draws.")
+    return value
+
+
 RlEpochs = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Epochs, over which rate and spread fall; 9600, or 9900 for trajectories."
+        min=1,
+        max=10_000_000,
+        help="Epochs, over which rate and spread fall; 9600, or 9900 for trajectories.",
     ),
 ]
-RlEpisodes = Annotated[int, typer.Option(min=2, help="Episodes per epoch.")]
+RlEpisodes = Annotated[
+    int,
+    typer.Option(min=2, max=100_000, callback=_even, help="Episodes per epoch, an even number."),
+]
 RlDevices = Annotated[
     int, typer.Option(min=1, help="Cores, or GPUs, that share the episodes of an epoch.")
 ]
@@ -84,7 +97,8 @@ def screen(
     out: RlOut = Path("runs/rl"),
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Seeds.")] = 1,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of each training; 2400 if not given.")
+        int | None,
+        typer.Option(min=2, max=10_000_000, help="Epochs of each training; 2400 if not given."),
     ] = None,
     episodes: RlEpisodes = 100,
     devices: RlDevices = 1,
@@ -108,7 +122,11 @@ def compare(
     devices: RlDevices = 1,
     single: RlSingle = True,
 ) -> None:
-    """Policies beside PID and model-predictive control, on the last scenario of a case."""
+    """Policies beside PID and model-predictive control, on the last scenario of a case.
+
+    Minutes beside the trainings, whatever their sizes: model-predictive control optimises anew at
+    every step of every test episode.
+    """
     with _alone_in(out, devices) as tracking:
         sizes = tracking.Sizes(seed, epochs, episodes, devices, single)
         tracking.run_comparison(case, out, sizes, console=console())

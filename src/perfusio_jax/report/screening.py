@@ -85,7 +85,7 @@ def run_screening(out: Path, sizes: Sizes, *, seeds: int, console: Any) -> None:
             scores = np.array([known[scenario.name, seed, name, said[name]] for name in table])
             ranks.append(np.asarray(rank_sum(jnp.asarray(scores[:, 0]), jnp.asarray(scores[:, 1]))))
             for name, (error, area), rank in zip(table, scores, ranks[-1], strict=True):
-                rows.append([scenario.name, seed, name, error, area, float(rank)])
+                rows.append([scenario.name, seed, name, error, area, float(rank), said[name]])
         every += ranks
         title = f"Screening, {scenario.name}"
         save_figure(
@@ -100,7 +100,7 @@ def run_screening(out: Path, sizes: Sizes, *, seeds: int, console: Any) -> None:
         ranking_figure(list(table), np.stack(every, axis=1), title=title),
         out / "screening_all.png",
     )
-    heads = ["scenario", "seed", "scheme", "NAAE", "NAUC", "rank sum"]
+    heads = ["scenario", "seed", "scheme", "NAAE", "NAUC", "rank sum", "settings"]
     write_table(out / "screening", heads, rows, title="Screening of 13 schemes")
     console.print(f"tables and figures: {out}")
 
@@ -143,9 +143,15 @@ def _noted(path: Path) -> dict[tuple[str, int, str, str], tuple[float, float]]:
     try:
         rows = list(csv.reader(raw.decode("utf-8").splitlines()))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file: {error}.") from None
+        raise DataError(
+            f"{path} is not a CSV file: {error}. Take it away (its trainings are run again), or "
+            "choose another folder."
+        ) from None
     if tuple(rows[0]) != _NOTED:
-        raise refuse(1, f"the headings are {rows[0]}, not {list(_NOTED)}")
+        raise DataError(
+            f"{path}, line 1: the headings are {rows[0]}, not {list(_NOTED)}. Put them right, or "
+            "choose another folder."
+        )
     if not raw.endswith(b"\n"):
         raise refuse(len(rows), "it is cut off")
     for line, row in enumerate(rows[1:], start=2):

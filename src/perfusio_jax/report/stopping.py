@@ -1,7 +1,8 @@
 """Ctrl-C between two chunks of work, where everything is saved.
 
 Python raises KeyboardInterrupt wherever it is, in a destructor as well, where it is lost. Here the
-first Ctrl-C is noted and ends the work at the next safe place; a second one is not held back.
+first Ctrl-C is noted and ends the work at the next safe place; a second one is not held back, but
+no signal is seen before a compiled call returns: what calls it keeps the calls short.
 """
 
 import signal

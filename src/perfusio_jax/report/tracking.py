@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import ConfigError, Result, describe
+from perfusio_jax._core import ConfigError, DataError, Result, describe
 from perfusio_jax._core.checkpoint import holds_checkpoint
 from perfusio_jax.metrics import nauc
 from perfusio_jax.report.stopping import end_if_asked
@@ -46,6 +46,8 @@ from perfusio_jax.viz.tracking import Course, case_figure, comparison_figure
 CHUNK = 100
 """Epochs between two signs of progress."""
 
+BATCH = 4
+"""Closed-loop episodes between two looks for Ctrl-C."""
 HOLD_STARTS = (0.0, 2.0, 3.0, 4.0)
 """Hours of full light from which the search for the optimum starts."""
 
@@ -95,11 +97,20 @@ def train_with_progress(
 
     Returns:
         The finished training, the same bytes however often it was interrupted.
+
+    Raises:
+        DataError: If what is in the folder is another training.
     """
+    key = jax.random.key(seed)
     if folder is not None and holds_checkpoint(folder):
         state = load_training(folder, problem, settings)
+        if not bool(jnp.all(jax.random.key_data(state.key) == jax.random.key_data(key))):
+            raise DataError(
+                f"the training in {folder} was begun with another seed than {seed}; choose another "
+                "folder."
+            )
     else:
-        state = begin(problem, settings, key=jax.random.key(seed))
+        state = begin(problem, settings, key=key)
     if folder is not None:
         make_folder(folder)
     with console.status(f"{name}: compiling") as status:
@@ -285,9 +296,12 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     keys = jax.random.split(test_key, 32 if is_uncertain else 1)
     controllers: dict[str, Any] = {}
     costs: dict[str, float] = {}
+    trained: dict[str, list[Any]] = {}
     for name, returns in returns_of(scenario).items():
-        _, _, state, costs[f"RL, {name}"] = _trained(scenario, name, returns, out, sizes, console)
-        controllers[f"RL, {name}"] = PolicyController(state.best)
+        label = f"RL, {name}"
+        _, _, state, costs[label] = _trained(scenario, name, returns, out, sizes, console)
+        controllers[label] = PolicyController(state.best)
+        trained[label] = [int(state.epoch), *sizes.said]
     begun = time.perf_counter()
     with console.status("PID: tuning"):
         pid, _ = tune_pid(env, params, key=tune_key)
@@ -303,13 +317,20 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     if is_uncertain:
         controllers["MPC, 8 scenarios"] = make_mpc(env, optimum.z, n_scenarios=8)
         costs["MPC, 8 scenarios"] = spent
-    rows, courses = [["optimum, nominal plant", float(optimum.error), *[""] * 6]], {}
+    rows, courses = [["optimum, nominal plant", float(optimum.error), *[""] * 11]], {}
     heads = ["controller", "NAAE", "sd", "error, last third", "effort", "above +10 %",
-             "ms per decision", "training or tuning [s]"]  # fmt: skip
+             "ms per decision", "training or tuning [s]", "test episodes", "epochs", "seed",
+             "episodes per epoch", "precision"]  # fmt: skip
     title = f"Controllers, case {case}: {scenario.name}"
     for name, controller in controllers.items():
-        with console.status(f"{name}: closed loop"):
-            episodes_run = jax.block_until_ready(closed_loops(env, params, controller, keys))
+        with console.status(f"{name}: compiling") as status:
+            parts = []
+            for first in range(0, len(keys), BATCH):  # model-predictive control takes its time
+                some = keys[first : first + BATCH]
+                parts.append(jax.block_until_ready(closed_loops(env, params, controller, some)))
+                status.update(f"{name}: closed loop, {first + len(some)} of {len(keys)} episodes")
+                end_if_asked()
+            episodes_run = jax.tree.map(lambda *v: jnp.concatenate(v), *parts)
             # a decision is timed on one episode, as a reactor would ask for it
             jax.block_until_ready(closed_loops(env, params, controller, keys[:1]))
             begun = time.perf_counter()
@@ -321,7 +342,8 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
             [name, float(out_score.error.mean()), float(out_score.error.std()),
              float(out_score.last.mean()), float(out_score.effort.mean()),
              float(out_score.violations.mean()), f"{1e3 * each:.3g}",
-             "" if np.isnan(costs[name]) else f"{costs[name]:.0f}"]
+             "" if np.isnan(costs[name]) else f"{costs[name]:.0f}", len(keys),
+             *trained.get(name, [""] * 4)]
         )  # fmt: skip
         write_table(out / f"compare_case{case}{sizes.suffix}", heads, rows, title=title)
         end_if_asked()

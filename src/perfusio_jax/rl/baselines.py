@@ -94,15 +94,17 @@ def find_optimum(
         in practice close.
 
     Raises:
-        ConfigError: If starts have another shape than (starts, steps, inputs), or are not finite.
+        ConfigError: If starts have another shape than (starts, steps, inputs), or are not finite,
+            or there are no iterations.
     """
     wanted = (env.n_steps, env.n_inputs)
     starts = jnp.asarray(starts, float)
     if starts.ndim != 3 or starts.shape[1:] != wanted or not starts.shape[0]:
         raise ConfigError(f"starts have shape {starts.shape}; (starts, *{wanted}) is needed.")
-    if not isinstance(starts, Tracer) and not bool(jnp.all(jnp.isfinite(starts))):
+    if not isinstance(starts, Tracer) and not np.all(np.isfinite(starts)):
         raise ConfigError("starts of the search must be finite.")
     check_fit(env, params)
+    _check_counts(n_iterations=n_iterations)
     return _find_optimum(env, params, starts, n_iterations, returns)
 
 
@@ -143,7 +145,12 @@ def _find_optimum(
     return Optimum(points[index], reached[index], tracked, reached)
 
 
-@eqx.filter_jit
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name} is {value!r}; a whole number (int), at least 1, is needed.")
+
+
 def tune_pid(
     env: TrackingEnv,
     params: EnvParams,
@@ -165,7 +172,19 @@ def tune_pid(
 
     Returns:
         The loop with the least mean error, and that error on the episodes of tuning.
+
+    Raises:
+        ConfigError: If parameters do not fit, or a number is below one.
     """
+    check_fit(env, params)
+    _check_counts(n_starts=n_starts, n_episodes=n_episodes, n_iterations=n_iterations)
+    return _tune_pid(env, params, key, n_starts, n_episodes, n_iterations)
+
+
+@eqx.filter_jit
+def _tune_pid(
+    env: TrackingEnv, params: EnvParams, key: Key, n_starts: int, n_episodes: int, n_iterations: int
+) -> tuple[PID, Array]:
     start_key, episode_key = jax.random.split(key)
     n = env.n_inputs
     keys = jax.random.split(episode_key, n_episodes)
@@ -198,14 +217,15 @@ def make_mpc(
     """Model-predictive control over the whole rest of an episode, begun at given inputs.
 
     Raises:
-        ConfigError: If the inputs are not one row per step, or a number is below one.
+        ConfigError: If the inputs are not one row per step, or not finite, or a number is below
+            one.
     """
     wanted = (env.n_steps, env.n_inputs)
-    if jnp.shape(first) != wanted or min(n_scenarios, n_iterations) < 1:
-        raise ConfigError(
-            f"first inputs of shape {jnp.shape(first)}, {n_scenarios} scenarios, {n_iterations} "
-            f"iterations; {wanted}, and at least one of each, are needed."
-        )
+    _check_counts(n_scenarios=n_scenarios, n_iterations=n_iterations)
+    if jnp.shape(first) != wanted:
+        raise ConfigError(f"first inputs of shape {jnp.shape(first)}; {wanted} is needed.")
+    if not isinstance(first, Tracer) and not np.all(np.isfinite(first)):
+        raise ConfigError("first inputs must be finite.")
     return MPC(jnp.clip(first, -REACH, REACH), env.n_steps, n_scenarios, n_iterations)
 
 

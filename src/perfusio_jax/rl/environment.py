@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from perfusio_jax._core import ConfigError, Key
@@ -143,10 +145,11 @@ class TrackingEnv(eqx.Module):
 
 
 def check_fit(env: TrackingEnv, params: EnvParams) -> None:
-    """Refuse parameters of an episode of another length, or of another plant.
+    """Refuse parameters of an episode of another length, of another plant, or not finite.
 
     Raises:
-        ConfigError: With the shape of the references and the one that is needed.
+        ConfigError: With the shape of the references and the one that is needed, or the name of
+            what is not finite.
     """
     wanted = (env.n_steps + 1, len(env.tracked_names))
     if params.reference.shape != wanted:
@@ -159,6 +162,16 @@ def check_fit(env: TrackingEnv, params: EnvParams) -> None:
             f"bounds for {params.bounds.low.shape} inputs and a step of shape "
             f"{params.step_h.shape}; {(env.n_inputs,)} and one number are needed."
         )
+    known = [
+        (jax.tree_util.keystr(path), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if eqx.is_inexact_array(leaf) and not isinstance(leaf, Tracer)
+    ]
+    for name, leaf in known:
+        if not np.all(np.isfinite(leaf)):  # NumPy: constants are not to become tracers
+            raise ConfigError(f"params{name} is {leaf}; it must be finite.")
+    if not isinstance(params.step_h, Tracer) and float(params.step_h) <= 0.0:
+        raise ConfigError(f"a step of {float(params.step_h)} h is not possible; it is positive.")
 
 
 def _check_act(env: TrackingEnv, observed: Array, policy: Any) -> None:

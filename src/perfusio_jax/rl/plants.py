@@ -164,6 +164,11 @@ def check_reference(
             f"{needed[k]:.1f} mmol/L of glucose and the feed has {feed:g}. Reachable: "
             f"{cost[0]:g} b1 + {cost[1]:g} b2 < {feed:g}."
         )
+    if float(plant.dilution) >= float(plant.max_growth):
+        raise ConfigError(
+            f"dilution {float(plant.dilution):g} 1/h washes out what grows at most at "
+            f"{float(plant.max_growth):g} 1/h: no biomass can be held."
+        )
     amino = consortium.amino_at_growth(plant, plant.dilution, feed - float(needed.max()))
     lost = (plant.dilution + plant.degradation) * amino
     share = np.asarray(lost / (plant.conversion * plant.synthesis))

@@ -101,13 +101,10 @@ class Problem(eqx.Module):
         if any(isinstance(v, Tracer) for v in jax.tree.leaves((params, self.returns))):
             return  # numbers of a lane are not known yet
         check_bounds(params.bounds)
-        if not bool(jnp.all(jnp.isfinite(params.initial))):
-            raise ConfigError(f"the initial state {params.initial} must be finite.")
-        if not bool(jnp.all(jnp.isfinite(params.reference) & (params.reference > 0.0))):
-            raise ConfigError(
-                "references must be finite and positive: errors are relative to them."
-            )
-        if not bool(jnp.all(jnp.isfinite(k) & (k > 0.0))):
+        reference, k = np.asarray(params.reference), np.asarray(k)
+        if not np.all(reference > 0.0):
+            raise ConfigError("references must be positive: errors are relative to them.")
+        if not np.all(np.isfinite(k) & (k > 0.0)):
             raise ConfigError(f"K is {k}; it must be finite and positive.")
 
 
@@ -223,9 +220,11 @@ def begin(problem: Problem, settings: TrainSettings, *, key: Key) -> TrainState:
 
     Raises:
         PrecisionError: If double precision is asked for and JAX has it switched off.
+        ConfigError: If K is nothing in single precision.
     """
     if not settings.is_single:
         require_x64("a training in double precision (or give is_single=True)")
+    _check_underflow(problem, settings)
     env = problem.env
     adam: Any = optax.scale_by_adam()
     policy = make_policy(
@@ -249,6 +248,14 @@ def begin(problem: Problem, settings: TrainSettings, *, key: Key) -> TrainState:
         status=jnp.asarray(RUNNING, int),
         history=History(*(empty for _ in History._fields)),
     )
+
+
+def _check_underflow(problem: Problem, settings: TrainSettings) -> None:
+    k = problem.returns.half_saturation
+    if isinstance(k, Tracer) or not settings.is_single:
+        return
+    if not np.all(np.asarray(k, np.float32) > 0.0):
+        raise ConfigError(f"K is {k}, which is zero in single precision; give a larger one.")
 
 
 def epoch_key(key: Key, epoch: Array) -> Key:
@@ -311,8 +318,18 @@ def one_epoch(problem: Problem, settings: TrainSettings, state: TrainState) -> T
 def continue_training(
     problem: Problem, settings: TrainSettings, state: TrainState, until: Int[Array, ""] | int
 ) -> TrainState:
-    """Run epochs until a number of them, or until the training is over."""
+    """Run epochs until a number of them, or until the training is over.
+
+    Raises:
+        ConfigError: If the training was begun in the other precision.
+    """
     problem, settings = in_precision((problem, settings), settings)
+    begun = jax.tree.leaves(state.policy)[0].dtype
+    if begun != settings.learning_rate.dtype:
+        raise ConfigError(
+            f"the training was begun in {begun} and its settings are in "
+            f"{settings.learning_rate.dtype}; go on with the precision it was begun in."
+        )
     return jax.lax.while_loop(
         lambda s: (s.status == RUNNING) & (s.epoch < until),
         lambda s: one_epoch(problem, settings, s),

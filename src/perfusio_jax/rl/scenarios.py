@@ -116,7 +116,7 @@ def scenarios_of(case: int) -> tuple[Scenario, ...]:
     """
     chosen = tuple(s for s in SCENARIOS if s.case == case)
     if not chosen:
-        raise ConfigError(f"control case {case} is unknown; there are 1, 2, 3 and 4.")
+        raise ConfigError(f"control case {case!r} is unknown; there are 1, 2, 3 and 4.")
     return chosen
 
 

@@ -95,11 +95,11 @@ class TrainSettings(eqx.Module):
                 continue
             if value.shape != () or not 0.0 < float(value) <= most:
                 raise ConfigError(f"{name} is {value}; above 0, and at most {most:g}, is allowed.")
-        is_paired = self.is_mirrored and self.advantage == "leave_one_out"
-        if is_paired and (self.n_episodes % 2 or self.n_episodes < 4):
+        least = 4 if self.advantage == "leave_one_out" else 2  # pairs against other pairs
+        if self.is_mirrored and (self.n_episodes % 2 or self.n_episodes < least):
             raise ConfigError(
-                f"{self.n_episodes} mirrored episodes; pairs are judged against other pairs, so an "
-                "even number from 4 on is needed."
+                f"{self.n_episodes} episodes per epoch; they come in pairs of opposite draws, so "
+                f"an even number from {least} on is needed (or is_mirrored=False)."
             )
         self._check_plants()
         if self.n_episodes % self.n_devices:

@@ -48,6 +48,21 @@ def _digest(problem: Problem) -> str:
     return digest.hexdigest()[:16]
 
 
+def _is_rounding(a: Any, b: Any) -> bool:
+    """Whether two settings are one number in either precision."""
+    return isinstance(a, float) and isinstance(b, float) and abs(a - b) <= 1e-6 * abs(b)
+
+
+def _check_precision(wanted: TrainState, arrays: dict[str, np.ndarray], where: str) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
+        name = jax.tree_util.keystr(path)
+        if name in arrays and arrays[name].dtype != leaf.dtype:
+            raise DataError(
+                f"{where} has {name} in {arrays[name].dtype}; these settings keep {leaf.dtype}: "
+                "it was begun in another precision."
+            )
+
+
 def _plain(state: TrainState) -> TrainState:
     return eqx.tree_at(lambda s: s.key, state, jax.random.key_data(state.key))
 
@@ -75,7 +90,9 @@ def save_training(
         DataError: If the state is not one of this problem and these settings.
     """
     arrays = named_arrays(_plain(state))
-    fill(_empty(problem, settings), arrays, where="the training that is to be saved")
+    wanted = _empty(problem, settings)
+    fill(wanted, arrays, where="the training that is to be saved")
+    _check_precision(wanted, arrays, "the training that is to be saved")
     return write_checkpoint(
         folder,
         arrays,
@@ -97,10 +114,19 @@ def load_training(
     wanted = _architecture(problem, settings)
     different = [k for k in wanted if architecture.get(k) != wanted[k]]
     if different:
+        pairs = [(architecture.get(k), wanted[k]) for k in different if k != "problem"]
+        if pairs and all(_is_rounding(*pair) for pair in pairs):
+            raise DataError(
+                f"the training in {folder} was begun with JAX's 64-bit mode "
+                f"{'off' if jax.config.read('jax_enable_x64') else 'on'}; switch it so again "
+                "(perfusio_jax.enable_x64), or choose another folder to begin afresh."
+            )
         raise DataError(
             f"the training in {folder} is another one: "
             + ", ".join(f"{k} {architecture.get(k)} instead of {wanted[k]}" for k in different)
             + ". Give the settings it was begun with, or choose another folder to begin afresh."
         )
-    state = fill(_empty(problem, settings), arrays, where=str(folder))
+    empty = _empty(problem, settings)
+    state = fill(empty, arrays, where=str(folder))
+    _check_precision(empty, arrays, str(folder))
     return eqx.tree_at(lambda s: s.key, state, jax.random.wrap_key_data(jnp.asarray(state.key)))

@@ -190,13 +190,15 @@ def comparison_figure(
     panels = figure.subplots(1, 2)
     for i, axes in enumerate(panels):
         axes.set_title(f"{_STRAINS[i]} [g/L]")
-        axes.plot(hours, reference[:, i], color=PALETTE["ink"], lw=1.2, ls=DASHES[2], zorder=5)
+        axes.plot(hours, reference[:, i], color=PALETTE["ink"], lw=1.0, zorder=5, label="reference")
         for n, (name, values) in enumerate(tracked.items()):
             mean, low, high = _spread(values[..., i])
             color = SERIES[n % len(SERIES)]
-            if n == 0:
+            has_band = n == 0 and len(values) > 1
+            if has_band:
                 band(axes, hours, low, high)
-            axes.plot(hours, mean, color=color, ls=DASHES[n % len(DASHES)], lw=1.4, label=name)
+            label = f"{name} (band: its episodes)" if has_band else name
+            axes.plot(hours, mean, color=color, ls=DASHES[n % len(DASHES)], lw=1.4, label=label)
         axes.set_xlabel("Time [h]")
         axes.set_ylim(bottom=0.0)
     handles, names = panels[0].get_legend_handles_labels()
