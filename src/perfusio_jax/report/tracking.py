@@ -45,7 +45,6 @@ from perfusio_jax.viz.tracking import Course, case_figure, comparison_figure
 
 CHUNK = 100
 """Epochs between two signs of progress."""
-
 BATCH = 4
 """Closed-loop episodes between two looks for Ctrl-C."""
 HOLD_STARTS = (0.0, 2.0, 3.0, 4.0)

@@ -23,6 +23,7 @@ from perfusio_jax.rl.controllers import (
 )
 from perfusio_jax.rl.environment import EnvParams, Episode, TrackingEnv, check_fit
 from perfusio_jax.rl.returns import TrackingReturn
+from perfusio_jax.rl.settings import check_count
 
 
 def ideal_growth(
@@ -104,7 +105,7 @@ def find_optimum(
     if not isinstance(starts, Tracer) and not np.all(np.isfinite(starts)):
         raise ConfigError("starts of the search must be finite.")
     check_fit(env, params)
-    _check_counts(n_iterations=n_iterations)
+    check_count("n_iterations", n_iterations)
     return _find_optimum(env, params, starts, n_iterations, returns)
 
 
@@ -145,12 +146,6 @@ def _find_optimum(
     return Optimum(points[index], reached[index], tracked, reached)
 
 
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} is {value!r}; a whole number (int), at least 1, is needed.")
-
-
 def tune_pid(
     env: TrackingEnv,
     params: EnvParams,
@@ -177,7 +172,9 @@ def tune_pid(
         ConfigError: If parameters do not fit, or a number is below one.
     """
     check_fit(env, params)
-    _check_counts(n_starts=n_starts, n_episodes=n_episodes, n_iterations=n_iterations)
+    check_count("n_starts", n_starts)
+    check_count("n_episodes", n_episodes)
+    check_count("n_iterations", n_iterations)
     return _tune_pid(env, params, key, n_starts, n_episodes, n_iterations)
 
 
@@ -221,7 +218,8 @@ def make_mpc(
             one.
     """
     wanted = (env.n_steps, env.n_inputs)
-    _check_counts(n_scenarios=n_scenarios, n_iterations=n_iterations)
+    check_count("n_scenarios", n_scenarios)
+    check_count("n_iterations", n_iterations)
     if jnp.shape(first) != wanted:
         raise ConfigError(f"first inputs of shape {jnp.shape(first)}; {wanted} is needed.")
     if not isinstance(first, Tracer) and not np.all(np.isfinite(first)):

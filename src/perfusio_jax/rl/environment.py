@@ -148,8 +148,8 @@ def check_fit(env: TrackingEnv, params: EnvParams) -> None:
     """Refuse parameters of an episode of another length, of another plant, or not finite.
 
     Raises:
-        ConfigError: With the shape of the references and the one that is needed, or the name of
-            what is not finite.
+        ConfigError: With the shape of the references and the one that is needed, the name of
+            what is not finite, or a step that is not positive.
     """
     wanted = (env.n_steps + 1, len(env.tracked_names))
     if params.reference.shape != wanted:
@@ -162,14 +162,11 @@ def check_fit(env: TrackingEnv, params: EnvParams) -> None:
             f"bounds for {params.bounds.low.shape} inputs and a step of shape "
             f"{params.step_h.shape}; {(env.n_inputs,)} and one number are needed."
         )
-    known = [
-        (jax.tree_util.keystr(path), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if eqx.is_inexact_array(leaf) and not isinstance(leaf, Tracer)
-    ]
-    for name, leaf in known:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if isinstance(leaf, Tracer) or not eqx.is_inexact_array(leaf):
+            continue
         if not np.all(np.isfinite(leaf)):  # NumPy: constants are not to become tracers
-            raise ConfigError(f"params{name} is {leaf}; it must be finite.")
+            raise ConfigError(f"params{jax.tree_util.keystr(path)} is {leaf}; it must be finite.")
     if not isinstance(params.step_h, Tracer) and float(params.step_h) <= 0.0:
         raise ConfigError(f"a step of {float(params.step_h)} h is not possible; it is positive.")
 

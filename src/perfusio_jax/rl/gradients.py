@@ -53,6 +53,11 @@ def among_alike(
     return (groups - others).reshape(-1)
 
 
+def _but_the_floor(gradient: GaussianPolicy) -> GaussianPolicy:
+    """The floor of the spread is set, not learned."""
+    return eqx.tree_at(lambda g: g.floor, gradient, replace_fn=jnp.zeros_like)
+
+
 def score_gradient(
     policy: GaussianPolicy, episodes: Episode, weights: Float[Array, " E"]
 ) -> GaussianPolicy:
@@ -61,7 +66,7 @@ def score_gradient(
     def objective(p: GaussianPolicy) -> Array:
         return jnp.mean(weights * jnp.sum(log_probability(p, episodes.observed, episodes.z), -1))
 
-    return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
+    return _but_the_floor(jax.grad(objective)(policy))
 
 
 def pathwise_gradient(
@@ -82,7 +87,7 @@ def pathwise_gradient(
         return jnp.mean(drawn[1]), drawn
 
     gradient, drawn = jax.grad(objective, has_aux=True)(policy)
-    return eqx.tree_at(lambda g: g.floor, gradient, jnp.zeros_like(policy.floor)), drawn
+    return _but_the_floor(gradient), drawn
 
 
 def to_come(
@@ -109,4 +114,4 @@ def clipped_gradient(
         held = jnp.clip(ratio, 1.0 - clip, 1.0 + clip)
         return jnp.mean(jnp.sum(jnp.minimum(ratio * weights, held * weights), axis=-1))
 
-    return eqx.tree_at(lambda g: g.floor, jax.grad(objective)(policy), jnp.zeros_like(policy.floor))
+    return _but_the_floor(jax.grad(objective)(policy))

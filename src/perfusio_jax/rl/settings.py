@@ -31,6 +31,18 @@ _LEAST: Final = {
 """Smallest value of each whole number."""
 
 
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is not an int (one is part of what is compiled for), or too small.
+
+    Raises:
+        ConfigError: With the name, what was given and the least that is allowed.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(
+            f"{name} is {value!r}; a whole number (int), at least {least}, is needed."
+        )
+
+
 class TrainSettings(eqx.Module):
     """Settings of a training."""
 
@@ -81,11 +93,7 @@ class TrainSettings(eqx.Module):
         if self.method not in METHODS:
             raise ConfigError(f"method {self.method!r} is unknown; choose from {METHODS}.")
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(
-                    f"{name} is {value!r}; a whole number (int), at least {least}, is needed."
-                )
+            check_count(name, getattr(self, name), least)
         for name in ("is_mirrored", "is_single"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; True or False is needed.")
