@@ -10,6 +10,7 @@ import pytest
 
 from perfusio_jax._core import DataError
 from perfusio_jax.cli import main
+from perfusio_jax.report import tracking
 from perfusio_jax.twin.lock import RunLock
 
 SMALL = ("--epochs", "3", "--episodes", "6")
@@ -138,3 +139,23 @@ def test_a_second_start_on_the_same_folder_is_refused(tmp_path, capsys):
         main(["rl", "case4", "--out", str(tmp_path), *SMALL])
     assert ended.value.code not in (0, None)
     assert "already in use" in capsys.readouterr().err
+
+
+def test_a_comparison_has_a_row_per_controller_and_says_its_sizes(tmp_path, monkeypatch):
+    tune, search, control = tracking.tune_pid, tracking.find_optimum, tracking.make_mpc
+    few = {"n_iterations": 1}  # what the searches find has tests of its own
+    monkeypatch.setattr(
+        tracking, "tune_pid", lambda *a, **k: tune(*a, **k, n_starts=1, n_episodes=1, **few)
+    )
+    monkeypatch.setattr(tracking, "find_optimum", lambda *a: search(*a, **few))
+    monkeypatch.setattr(tracking, "make_mpc", lambda *a, **k: control(*a, **k, **few))
+    rl("compare", "--case", "2", "--out", tmp_path, *SMALL)
+    rows = {r["controller"]: r for r in table(tmp_path / "compare_case2.csv")}
+    assert list(rows) == [
+        "optimum, nominal plant", "RL, saturation", "RL, quadratic", "PID", "MPC",
+    ]  # fmt: skip
+    assert all(float(r["NAAE"]) > 0.0 for r in rows.values())
+    sizes = ("epochs", "seed", "episodes per epoch", "precision")
+    assert [rows["RL, quadratic"][n] for n in sizes] == ["3", "0", "6", "single"]
+    assert [rows["MPC"][n] for n in sizes] == [""] * 4 and rows["MPC"]["test episodes"] == "1"
+    assert (tmp_path / "compare_case2.png").stat().st_size > 20_000
