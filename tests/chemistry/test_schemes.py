@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.chemistry import Flows, balance_rates, balance_step, cell_specific_rates
+from perfusio_jax.chemistry import (
+    Flows,
+    Medium,
+    balance_rates,
+    balance_step,
+    cell_specific_rates,
+    perfusion_flows,
+)
 from perfusio_jax.chemistry.schemes import relative_decay, relative_log1p
 
 SCHEMES = ("euler", "exponential")
@@ -214,6 +221,16 @@ def test_dtypes(strict_dtypes):
     out = balance_step(single[0], single[1], 0.25, 0.25, single[2], 24.0)
     assert out.dtype == jnp.float32
     assert jnp.allclose(out, balance_step(C0, R, 0.25, 0.25, make_flows(), 24.0).astype("float32"))
+
+
+def test_other_widths_are_refused_and_never_broadcast():
+    for c0, c1 in ((C0[:1], C0), (C0, C0[:3]), (jnp.asarray(1.0), C0)):
+        with pytest.raises(ConfigError, match="the flows are of 4 species"):
+            balance_rates(c0, c1, 0.25, 0.25, make_flows(), 24.0)
+        with pytest.raises(ConfigError, match="the flows are of 4 species"):
+            balance_step(c0, c1, 0.25, 0.25, make_flows(), 24.0)
+    with pytest.raises(ConfigError, match=r"u has shape \(5,\); expected"):
+        perfusion_flows(jnp.ones(5), 0.25, 0.0, Medium(), 24.0)
 
 
 def test_unknown_scheme_is_refused():

@@ -13,6 +13,7 @@ from perfusio_jax.chemistry import from_balanced
 from perfusio_jax.hybrid import (
     HybridStateSpaceModel,
     draw_paths,
+    fit_hybrid,
     forecast_run,
     initial_belief,
     load,
@@ -22,6 +23,7 @@ from perfusio_jax.hybrid import (
     save,
 )
 from perfusio_jax.hybrid.storage import SCHEMA_VERSION
+from perfusio_jax.mechanistic import CHOPerfusionModel, Reactor
 from tests.hybrid.cases import START, ToyMechanism
 
 CONTROLS = jnp.array([1.0, 0.1, 5.0, 37.0, 850.0, 1.0])
@@ -141,6 +143,24 @@ def test_bad_requests_are_refused(hybrid, paths, plan):
         HybridStateSpaceModel(ToyMechanism(), None, use_mechanism=False)
     with pytest.raises(ConfigError, match="species_names"):
         HybridStateSpaceModel(ToyMechanism(), None, species_names=["VCD"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [
+        ({"mode": "chemostat"}, "mode 'chemostat'"),
+        ({"mode": "fed_batch"}, "mode 'fed_batch'"),
+        ({"perfusion_mode": "cspr"}, "perfusion_mode 'cspr'"),
+        ({"fouling_rate": 0.002}, "filter fouls .*0.002"),
+    ],
+)
+def test_a_mechanism_of_another_process_is_refused(kind, match):
+    """Its rates would be taken from the data by the balance of perfusion at constant volume."""
+    mech = eqx.tree_at(lambda m: m.reactor, CHOPerfusionModel(), Reactor(**kind))
+    with pytest.raises(ConfigError, match=match):
+        HybridStateSpaceModel(mech, None)
+    with pytest.raises(ConfigError, match=match):
+        fit_hybrid([], key=jax.random.key(0), mech_model=mech)
 
 
 def test_saved_model_comes_back_bit_for_bit(hybrid, prior, tmp_path):

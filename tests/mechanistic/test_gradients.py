@@ -110,10 +110,11 @@ def test_gradients_are_finite_where_nothing_is_left(backward, cells):
     assert gradient[NAMES.index("start 0")] != 0
 
 
-def test_a_failed_run_has_no_derivative_and_no_nan(backward):
+def test_the_derivative_of_a_failed_run_is_no_number(backward):
+    """Where the value is NaN a slope of zero would be believed."""
     kinetics, controls, initial, volume = POINT
     flat, _ = ravel_pytree((kinetics, controls, initial.at[3].set(-5.0), volume))
-    assert np.all(np.asarray(backward(flat, 3e-4)) == 0.0)
+    assert not np.any(np.isfinite(backward(flat, 3e-4)))
 
 
 def test_a_failed_lane_leaves_the_derivatives_of_others_alone(forward):

@@ -1,5 +1,6 @@
 """The model behind the seed's names: runs, rates, batches, and what it refuses."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from perfusio_jax.mechanistic import (
     balanced_to_plant,
     clone_x,
     clone_y,
+    controls_from_dict,
     integrate_run,
     plant_to_balanced,
 )
@@ -94,6 +96,39 @@ def test_a_batch_is_a_loop(model):
     assert model.predict_rates_batch(faces, np.zeros((5, 0)), []).shape == (5, 9)
 
 
+def test_the_documented_path_goes_through_jit_vmap_and_grad(model):
+    """A day after day by `advance`, the set-points given by name."""
+
+    def titer(bleed):
+        u = controls_from_dict({**CONTROLS, "bleed_rate": bleed})
+        start = to_balanced(jnp.asarray(list(Y0.values())))
+        state, _ = jax.lax.scan(lambda c, _: (model.advance(c, u)[0], None), start, length=7)
+        return state[-1]
+
+    bleeds = jnp.array([0.1, 0.2])
+    slopes = np.asarray(jax.jit(jax.vmap(jax.grad(titer)))(bleeds))
+    values = jax.jit(jax.vmap(titer))
+    difference = (np.asarray(values(bleeds + 1e-4)) - np.asarray(values(bleeds - 1e-4))) / 2e-4
+    np.testing.assert_allclose(slopes, difference, rtol=1e-6)
+
+
+def test_whole_runs_trace_and_give_the_same_numbers(model):
+    def run(perfusion, glucose):
+        controls = {**CONTROLS, "perfusion_rate": perfusion, "volume_L": 0.25}
+        return model.simulate({**Y0, "Glc": glucose}, controls, n_days=2)
+
+    traced = jax.jit(jax.vmap(run))(jnp.array([1.0, 1.2, 0.1]), jnp.full(3, 5.0))
+    wanted = run(1.0, 5.0)
+    assert isinstance(wanted, np.ndarray)
+    np.testing.assert_allclose(traced[0], wanted, rtol=1e-9)
+    assert not np.allclose(traced[1], wanted) and np.all(np.isfinite(traced[1]))
+    assert np.all(np.isnan(traced[2, 1:]))  # a bleed beyond the perfusion: no number, no error
+    shape = jax.eval_shape(
+        lambda y, dt: integrate_run(model.kinetics, y, CONTROLS, 2, dt), wanted[0], 24.0
+    )
+    assert shape.shape == wanted.shape
+
+
 def test_layouts_are_inverses():
     balanced = jnp.arange(1.0, 10.0)
     np.testing.assert_array_equal(plant_to_balanced(balanced_to_plant(balanced)), balanced)
@@ -122,6 +157,14 @@ def test_layouts_are_inverses():
         ),
         (lambda m: integrate_run(clone_x(), [1.0] * 8, CONTROLS, 2), r"shape \(8,\)"),
         (lambda m: integrate_run(clone_x(), [1.0] * 9, CONTROLS, 0), "n_days is 0"),
+        (lambda m: m.simulate({**Y0, "Glc": [1.0, 2.0]}, CONTROLS, 2), "one number"),
+        (
+            lambda m: m.advance(np.ones(9), np.ones(5)),
+            r"controls has shape \(5,\); expected \(6,\)",
+        ),
+        (lambda m: m.advance(np.ones(6), np.ones(9)), r"c has shape \(6,\); expected \(9,\): Xv"),
+        (lambda m: m.predict_rates(FACE, np.ones(7)), r"controls has shape \(7,\)"),
+        (lambda m: m.predict_rates(FACE[:8], {}), r"c has shape \(8,\); expected \(9,\): VCD"),
     ],
 )
 def test_input_that_means_nothing_is_refused(model, call, match):

@@ -1,5 +1,8 @@
 """The interface to plants, Gymnasium's own check, and the controllers beside policies."""
 
+import copy
+import pickle
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -239,6 +242,40 @@ def test_gymnasium_accepts_it():
     env.reset(seed=3)
     with pytest.raises(ConfigError, match="finite numbers"):
         env.step(np.array([np.nan, 0.0]))
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copy", "pickle"]
+)
+def test_a_copy_goes_on_as_the_original_does(copied):
+    from perfusio_jax.rl.gym import GymTracking
+
+    env = GymTracking(Problem(ENV, PARAMS, saturation(9.0)))
+    env.reset(seed=5)
+    env.step(np.array([0.1, -0.2]))
+    other = copied(env)
+    for _ in range(2):
+        (seen, reward, *_), (same, likewise, *_) = (
+            e.step(np.array([-0.5, 0.3])) for e in (env, other)
+        )
+        np.testing.assert_array_equal(seen, same)
+        assert reward == likewise
+    np.testing.assert_array_equal(other.reset(seed=2)[0], env.reset(seed=2)[0])
+
+
+def test_a_fork_is_refused_instead_of_waiting_for_ever(monkeypatch):
+    from perfusio_jax.rl import gym
+
+    env = gym.GymTracking(Problem(ENV, PARAMS, saturation(9.0)))
+    env.reset(seed=0)
+    monkeypatch.setattr(gym, "_HOME", -1)
+    for call in (
+        lambda: env.step(np.zeros(2)),
+        lambda: env.reset(seed=0),
+        lambda: gym.GymTracking(Problem(ENV, PARAMS, saturation(9.0))),
+    ):
+        with pytest.raises(ConfigError, match="context='spawn'"):
+            call()
 
 
 def test_without_gymnasium_making_one_says_how_to_get_it(monkeypatch):

@@ -28,6 +28,8 @@ from perfusio_jax._core.results import fraction_failed as fraction_failed
 from perfusio_jax._core.results import is_success as is_success
 from perfusio_jax._core.results import summarise as summarise
 from perfusio_jax._core.results import worst as worst
+from perfusio_jax._core.shapes import expect_last as expect_last
+from perfusio_jax._core.shapes import float_array as float_array
 from perfusio_jax._core.types import AUXILIARY_TAGS as AUXILIARY_TAGS
 from perfusio_jax._core.types import BALANCED as BALANCED
 from perfusio_jax._core.types import CONTROL_NAMES as CONTROL_NAMES

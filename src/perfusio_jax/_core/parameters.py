@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -84,7 +85,7 @@ def positive(value: ArrayLike) -> Positive:
         2.5
     """
     array = _floating(value)
-    if _is_concrete(array) and not bool(jnp.all(jnp.isfinite(array) & (array > 0))):
+    if _is_concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) > 0)):
         raise ConfigError(f"a positive parameter was given {value}; it must be finite and > 0.")
     # inverse softplus, exact at both ends: log(expm1(v)) = v + log(-expm1(-v))
     return Positive(raw=array + jnp.log(-jnp.expm1(-array)))
@@ -107,9 +108,10 @@ def bounded(value: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> Bounded:
     array = _floating(value)
     low = jnp.broadcast_to(_floating(lower).astype(array.dtype), array.shape)
     high = jnp.broadcast_to(_floating(upper).astype(array.dtype), array.shape)
-    if _is_concrete(low, high) and not bool(jnp.all(low < high)):
+    if _is_concrete(low, high) and not np.all(np.asarray(low) < np.asarray(high)):
         raise ConfigError(f"bounds are inverted: lower {lower} must be below upper {upper}.")
-    if _is_concrete(array, low, high) and not bool(jnp.all((low < array) & (array < high))):
+    between = [np.asarray(v) for v in (low, array, high)] if _is_concrete(low, array, high) else []
+    if between and not np.all((between[0] < between[1]) & (between[1] < between[2])):
         raise ConfigError(
             f"a bounded parameter was given {value}; it must lie strictly between {lower} and "
             f"{upper}."

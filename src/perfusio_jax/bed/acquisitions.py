@@ -270,7 +270,7 @@ def _from_baseline(
     if name == "qKG":
         return _knowledge(common, given.best_f, options)
     ref = None if given.ref_point is None else jnp.asarray(given.ref_point, float)
-    is_usable = ref is None or isinstance(ref, Tracer) or bool(jnp.all(jnp.isfinite(ref)))
+    is_usable = ref is None or isinstance(ref, Tracer) or bool(np.all(np.isfinite(ref)))
     if ref is not None and not (ref.ndim == 1 and is_usable):
         raise ConfigError(
             f"ref_point={given.ref_point} was given; it must be one finite number per objective."
@@ -390,7 +390,7 @@ def _points(name: str, values: ArrayLike | None) -> Array | None:
     if values is None:
         return None
     points = jnp.atleast_2d(jnp.asarray(values, float))
-    is_usable = isinstance(points, Tracer) or bool(jnp.all(jnp.isfinite(points)))
+    is_usable = isinstance(points, Tracer) or bool(np.all(np.isfinite(points)))
     if points.shape[0] == 0 or not is_usable:
         raise ConfigError(
             f"{name} of shape {points.shape} was given, with "
@@ -419,7 +419,7 @@ def _known_objectives(Y_baseline: Any, ref: Array) -> Array:
             "given; they must agree."
         )
     is_complete = ~jnp.any(jnp.isnan(known), axis=1, keepdims=True)
-    if not isinstance(known, Tracer) and not bool(jnp.any(is_complete)):
+    if not isinstance(is_complete, Tracer) and not bool(jnp.any(is_complete)):
         raise ConfigError(
             f"every one of the {known.shape[0]} rows of Y_baseline holds a NaN: there is no known "
             "result to improve on. Leave qEHVI for later, or give the results."

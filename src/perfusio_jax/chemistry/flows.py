@@ -15,6 +15,7 @@ from perfusio_jax._core import (
     STREAM_TOTALS,
     ConfigError,
     DataError,
+    expect_last,
 )
 
 from .media import Medium, glucose_feed_concentrations, inflow_concentrations
@@ -87,15 +88,16 @@ def perfusion_flows(
         sieving: Coefficients in `BALANCED` order [-]; cells 0, the rest 1 if None.
 
     Raises:
-        ConfigError: If known numbers make the bleed exceed the inflow.
+        ConfigError: If `u` has another width, or known numbers make the bleed exceed the inflow.
     """
     u = as_float(u)
+    expect_last(u, CONTROL_NAMES, "u")
     volume = as_float(V)
     perfusion = u[..., CONTROL_NAMES.index("perfusion_rate")] * volume / HOURS_PER_DAY
     bleed = u[..., CONTROL_NAMES.index("bleed_rate")] * volume / HOURS_PER_DAY
     glucose = as_float(glucose_L) / as_float(dt_h)
     inflow = perfusion + glucose
-    if is_concrete(bleed, inflow) and np.any(np.asarray(bleed > inflow)):
+    if is_concrete(bleed, inflow) and np.any(np.asarray(bleed) > np.asarray(inflow)):
         raise ConfigError(
             f"the bleed ({bleed} L/h) exceeds the inflow ({inflow} L/h); at constant volume "
             "bleed_rate can be at most perfusion_rate."
@@ -195,7 +197,7 @@ def interval_flows(
         perfusion, glucose, bleed = jnp.where(is_absent, fallback, recorded)
     harvest = perfusion + glucose - bleed - (V1 - V0) / dt_h
     slack = 1e-6 * V0 / HOURS_PER_DAY
-    if is_concrete(harvest) and np.any(np.asarray(harvest < -slack)):
+    if is_concrete(harvest) and np.any(np.asarray(harvest) < -slack):
         worst = int(np.nanargmin(np.asarray(harvest)))
         raise DataError(
             f"streams and volumes disagree in interval {worst} (from sample {worst}): the harvest "

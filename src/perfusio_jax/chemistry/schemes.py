@@ -75,6 +75,17 @@ def _coefficients(
     )
 
 
+def _expect_width(flows: Flows, **arrays: Array) -> None:
+    """Refuse arrays whose species are not those of the flows; a single one would broadcast."""
+    width = flows.supply.shape[-1]
+    wrong = {name: jnp.shape(v) for name, v in arrays.items() if jnp.shape(v)[-1:] != (width,)}
+    if wrong:
+        raise ConfigError(
+            f"the flows are of {width} species; given were arrays of shape {wrong}, whose last "
+            f"axis has to be {width} too."
+        )
+
+
 def balance_rates(
     c0: Float[Array, "*b K"],
     c1: Float[Array, "*b K"],
@@ -98,7 +109,11 @@ def balance_rates(
 
     Returns:
         Rates; NaN where an input is missing, and there only.
+
+    Raises:
+        ConfigError: If widths differ or the scheme is unknown.
     """
+    _expect_width(flows, c0=c0, c1=c1)
     keep, supplied, per_rate = _coefficients(jnp.ndim(c0), (V0, V1, dt_h), flows, scheme)
     return (c1 - keep * c0 - supplied) / per_rate
 
@@ -114,6 +129,7 @@ def balance_step(
     scheme: Scheme = "exponential",
 ) -> Float[Array, "*b K"]:
     """Concentrations after `dt_h`: the inverse of `balance_rates`, same arguments."""
+    _expect_width(flows, c0=c0, R=R)
     keep, supplied, per_rate = _coefficients(jnp.ndim(c0), (V0, V1, dt_h), flows, scheme)
     return keep * c0 + supplied + per_rate * R
 

@@ -229,7 +229,7 @@ class EntityEmbedding(eqx.Module):
         table = jnp.asarray(weight, float)
         if table.shape != shape:
             raise ConfigError(f"weight has shape {table.shape}; expected {shape}.")
-        if not isinstance(table, Tracer) and not bool(jnp.all(jnp.isfinite(table))):
+        if not isinstance(table, Tracer) and not np.all(np.isfinite(table)):
             raise ConfigError("the start of an embedding holds numbers that are not finite.")
         self.weight = table
         self.spread = jnp.asarray(spread, float)

@@ -22,6 +22,7 @@ from perfusio_jax.gp import N_FREQUENCIES, GPPaths, MultiTaskRateGP, StepwiseGP,
 from perfusio_jax.hybrid.calibrate import shifted
 from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, forecast_report
+from perfusio_jax.hybrid.prior import check_mechanism
 from perfusio_jax.hybrid.transition import (
     Limits,
     ResidualBasis,
@@ -135,8 +136,10 @@ class HybridStateSpaceModel(eqx.Module):
             use_mechanism: False drops the mechanistic rates.
 
         Raises:
-            ConfigError: If names differ from the layout, or there is nothing to predict with.
+            ConfigError: If names differ from the layout, there is nothing to predict with, or
+                the mechanism is of a process the balance does not know.
         """
+        check_mechanism(mech_model)
         for given, wanted, what in (
             (species_names, STATE_ORDER, "species_names"),
             (control_names, CONTROL_NAMES, "control_names"),

@@ -52,6 +52,7 @@ from perfusio_jax.hybrid.calibrate import N_CONSTANTS, CalibrationInfo, Interval
 from perfusio_jax.hybrid.family import CloneFamily, calibrate_family
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, InitialState, at_clone
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap
+from perfusio_jax.hybrid.prior import check_mechanism
 from perfusio_jax.hybrid.transition import Limits, Prior, ResidualBasis, flat_prior, prior_step
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.states import Trajectory
@@ -454,12 +455,14 @@ def fit_hybrid(
         normalised innovation per pass and the number of rows.
 
     Raises:
+        ConfigError: If the mechanism is of a process the balance does not know.
         DataError: If the campaign cannot train a model.
         PrecisionError: In 32-bit mode.
     """
     require_x64("Fitting a hybrid model")
     config = HybridConfig() if config is None else config
     mech = CHOPerfusionModel() if mech_model is None else mech_model
+    check_mechanism(mech)
     check_campaign(trajectories)
     is_movable = config.calibrate and config.use_mechanism and isinstance(mech, CHOPerfusionModel)
     registry = _registry(trajectories, config)

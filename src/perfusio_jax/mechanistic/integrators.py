@@ -13,10 +13,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import ConfigError, Result, SimulationError, summarise
+from perfusio_jax._core import (
+    STATE_ORDER,
+    ConfigError,
+    Result,
+    SimulationError,
+    expect_last,
+    summarise,
+)
 from perfusio_jax.chemistry import from_balanced, to_balanced
 from perfusio_jax.mechanistic.kinetics import CHOKinetics
 from perfusio_jax.mechanistic.plan import (
@@ -257,8 +265,9 @@ def simulate(
 
     On CPU a large batch is cut into chunks of `CHUNK` runs, so that there is one compile for
     all large batches, and the chunks are spread over the cores. A failed run is tried again
-    with diffrax's Kvaerno5, unless its input is not legal. This is the outermost call: it looks
-    at the numbers, so it does not trace; inside `jit` use `integrate`.
+    with diffrax's Kvaerno5, unless its input is not legal. This is the outermost call, which
+    looks at the numbers. Where it is traced there are none to look at: it is `integrate` then,
+    without a fallback, and a run that fails is NaN with its code instead of an error.
 
     Args:
         reactor: Cells and vessel.
@@ -275,6 +284,8 @@ def simulate(
     """
     check_kinetics(reactor.kinetics, plan.initial.shape[1])
     tolerances = Tolerances() if tolerances is None else tolerances
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((reactor, plan, tolerances))):
+        return integrate(reactor, plan, tolerances, method)
     out = _on_all_cores(reactor, plan, tolerances, method)
     codes = np.asarray(out.result)
     again = np.flatnonzero((codes != 0) & (codes != Result.BAD_INPUT.value))
@@ -338,8 +349,8 @@ def integrate_run(
     controls: Mapping[str, float],
     n_days: int,
     dt_hours: float = 24.0,
-) -> Float[np.ndarray, "samples 9"]:
-    """Integrate one run under constant set-points.
+) -> Float[np.ndarray | Array, "samples 9"]:
+    """Integrate one run under constant set-points; numbers may be traced, as in `simulate`.
 
     Args:
         kinetics: Constants of the clone.
@@ -359,8 +370,7 @@ def integrate_run(
         SimulationError: If no solver reaches the end.
     """
     face = jnp.asarray(y0, float)
-    if face.shape != (9,):
-        raise ConfigError(f"y0 has shape {face.shape}; expected nine values (STATE_ORDER).")
+    expect_last(face, STATE_ORDER, "y0", rank=1)
     if n_days < 1:
         raise ConfigError(f"n_days is {n_days}; it must be at least 1.")
     reactor = Reactor(kinetics=kinetics, medium=medium_from_dict(controls))
@@ -368,8 +378,13 @@ def integrate_run(
         reactor,
         balanced_to_plant(to_balanced(face))[None],
         controls_from_dict(controls)[None],
-        jnp.full(n_days, float(dt_hours)),
+        jnp.full(n_days, jnp.asarray(dt_hours, float)),
         volume_L=controls.get("volume_L", 0.25),
     )
-    out = simulate(reactor, plan)
-    return np.asarray(from_balanced(plant_to_balanced(out.concentrations[0])))
+    return measured_face(simulate(reactor, plan))
+
+
+def measured_face(out: RunSolution) -> Float[np.ndarray | Array, "samples 9"]:
+    """Measured face of the only run; an array of NumPy unless traced."""
+    face = from_balanced(plant_to_balanced(out.concentrations[0]))
+    return face if isinstance(face, Tracer) else np.asarray(face)

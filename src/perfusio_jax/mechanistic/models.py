@@ -10,12 +10,20 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError
+from perfusio_jax._core import (
+    BALANCED,
+    CONTROL_NAMES,
+    STATE_ORDER,
+    ConfigError,
+    expect_last,
+    float_array,
+)
 from perfusio_jax.chemistry import Medium, from_balanced, to_balanced
 from perfusio_jax.mechanistic.daily import advance_interval
 from perfusio_jax.mechanistic.integrators import (
     balanced_to_plant,
     make_plan,
+    measured_face,
     plant_to_balanced,
     simulate,
 )
@@ -76,7 +84,7 @@ class CHOPerfusionModel(eqx.Module):
         self.volume_L = jnp.asarray(volume_L, float)
         self.dt_hours = jnp.asarray(dt_hours, float)
         for name, value in (("volume_L", self.volume_L), ("dt_hours", self.dt_hours)):
-            if not isinstance(value, Tracer) and not bool(value > 0):
+            if not isinstance(value, Tracer) and not np.all(np.asarray(value) > 0):
                 raise ConfigError(f"{name} is {value}; it must be above zero.")
 
     @property
@@ -108,6 +116,8 @@ class CHOPerfusionModel(eqx.Module):
         c: Float[Array, " 9"],
         u: Float[Array, " 6"],
         dt_h: ArrayLike = 24.0,
+        *,
+        start_h: ArrayLike | None = None,
     ) -> tuple[Float[Array, " 9"], Array]:
         """One interval ahead on a fixed grid; pure, and differentiable to any order.
 
@@ -115,16 +125,24 @@ class CHOPerfusionModel(eqx.Module):
             c: State in `BALANCED` order.
             u: Set-points in `CONTROL_NAMES` order.
             dt_h: Length of the interval [h].
+            start_h: Hours since inoculation at its start [h]; needed if the filter fouls.
 
         Returns:
             State after the interval, and the concentrated glucose fed in it [L].
+
+        Raises:
+            ConfigError: If shapes do not fit, or the reactor is of a kind that the fixed grid
+                does not serve; see `advance_interval`.
         """
+        c = float_array(c)
+        expect_last(c, BALANCED, "c", rank=1)
         state, glucose_L = advance_interval(
             self.reactor,
-            balanced_to_plant(jnp.asarray(c)),
-            jnp.asarray(u),
+            balanced_to_plant(c),
+            u,
             dt_h,
             volume_L=self.volume_L,
+            start_h=start_h,
         )
         return plant_to_balanced(state), glucose_L
 
@@ -140,9 +158,14 @@ class CHOPerfusionModel(eqx.Module):
         Returns:
             Rates per hour in the units of the face. The entry of viability is the change of
             viability the reactions alone would cause.
+
+        Raises:
+            ConfigError: If shapes do not fit.
         """
         face = jnp.asarray(c, float)
-        u = controls_from_dict(controls) if isinstance(controls, Mapping) else jnp.asarray(controls)
+        expect_last(face, STATE_ORDER, "c", rank=1)
+        u = controls_from_dict(controls) if isinstance(controls, Mapping) else float_array(controls)
+        expect_last(u, CONTROL_NAMES, "controls", rank=1)
         balanced = to_balanced(face)
         state = balanced_to_plant(balanced)
         volume = self.volume_L
@@ -197,8 +220,11 @@ class CHOPerfusionModel(eqx.Module):
         controls: Mapping[str, float],
         n_days: int,
         seed: int | None = None,
-    ) -> Float[np.ndarray, "samples 9"]:
-        """Simulate a run under constant set-points.
+    ) -> Float[np.ndarray | Array, "samples 9"]:
+        """Simulate a run under constant set-points; numbers may be traced.
+
+        Traced, a run that fails is NaN: nothing can be raised there. A gradient through many
+        days compiles in seconds through `advance`, in minutes through this.
 
         Args:
             y0: Value per species of `STATE_SPECIES`.
@@ -222,7 +248,10 @@ class CHOPerfusionModel(eqx.Module):
             raise ConfigError(
                 f"y0 must name {list(STATE_ORDER)}; missing {missing}, unknown {unknown}."
             )
-        face = jnp.asarray([float(y0[s]) for s in STATE_ORDER])
+        several = {s: jnp.shape(y0[s]) for s in STATE_ORDER if jnp.shape(y0[s])}
+        if several:
+            raise ConfigError(f"each entry of y0 is one number; given were shapes {several}.")
+        face = jnp.asarray([y0[s] for s in STATE_ORDER], float)
         if n_days < 1:
             raise ConfigError(f"n_days is {n_days}; it must be at least 1.")
         medium = medium_from_dict(controls, self.medium)
@@ -234,5 +263,4 @@ class CHOPerfusionModel(eqx.Module):
             jnp.broadcast_to(self.dt_hours, (n_days,)),
             volume_L=controls.get("volume_L", self.volume_L),
         )
-        out = simulate(reactor, plan)
-        return np.asarray(from_balanced(plant_to_balanced(out.concentrations[0])))
+        return measured_face(simulate(reactor, plan))

@@ -10,13 +10,14 @@ zeros of its Jacobian cost nothing.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import CONTROL_NAMES, ConfigError
+from perfusio_jax._core import CONTROL_NAMES, ConfigError, expect_last, float_array
 from perfusio_jax.chemistry import GlucosePump as GlucosePump
 from perfusio_jax.chemistry import Medium
 from perfusio_jax.mechanistic.kinetics import CHOKinetics
@@ -139,8 +140,12 @@ def day_inputs(
 
     Returns:
         Constants with the shape of `controls` without its last axis.
+
+    Raises:
+        ConfigError: If the last axis of `controls` is not as long as there are controls.
     """
-    controls = jnp.asarray(controls)
+    controls = float_array(controls)
+    expect_last(controls, CONTROL_NAMES, "controls")
     perfusion, bleed, setpoint, temperature, agitation, pyruvate = (
         controls[..., i] for i in range(len(CONTROL_NAMES))
     )
@@ -330,6 +335,9 @@ def controls_from_dict(
 ) -> Float[Array, " 6"]:
     """Set-point vector from names.
 
+    Values may be traced; a bleed beyond the perfusion is then found by the integrator, which
+    gives NaN and a code.
+
     Args:
         controls: Values by control name, in canonical units.
         base: What to use for controls that are not given; the centre recipe by default.
@@ -340,20 +348,21 @@ def controls_from_dict(
     Raises:
         ConfigError: If a name is unknown, or bleed exceeds perfusion.
     """
-    values = dict(DEFAULT_CONTROLS if base is None else base)
+    values: dict[str, Any] = dict(DEFAULT_CONTROLS if base is None else base)
     for name, value in controls.items():
         target = _ALIASES.get(name, name)
         if target and target not in CONTROL_NAMES:
             allowed = ", ".join((*CONTROL_NAMES, *_ALIASES))
             raise ConfigError(f"unknown control {name!r}; allowed are {allowed}.")
         if target:
-            values[target] = float(value)
-    if values["bleed_rate"] > values["perfusion_rate"]:
+            values[target] = value if isinstance(value, Tracer) else float(value)
+    flows = values["bleed_rate"], values["perfusion_rate"]
+    if not any(isinstance(v, Tracer) for v in flows) and flows[0] > flows[1]:
         raise ConfigError(
             f"bleed_rate {values['bleed_rate']} vvd exceeds perfusion_rate "
             f"{values['perfusion_rate']} vvd; the reactor would run dry."
         )
-    return jnp.asarray([values[name] for name in CONTROL_NAMES])
+    return jnp.asarray([values[name] for name in CONTROL_NAMES], float)
 
 
 def medium_from_dict(controls: Mapping[str, float], base: Medium | None = None) -> Medium:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from perfusio_jax._core import ConfigError
+from perfusio_jax._core import ConfigError, expect_last, float_array
 from perfusio_jax.mechanistic.kinetics import CHOKinetics
 from perfusio_jax.mechanistic.lanes import integrate_lanes
 from perfusio_jax.mechanistic.plan import (
@@ -19,7 +19,7 @@ from perfusio_jax.mechanistic.plan import (
     Plan,
     Tolerances,
 )
-from perfusio_jax.mechanistic.reactor import N_PLANT, Reactor, day_inputs
+from perfusio_jax.mechanistic.reactor import N_PLANT, PLANT_SPECIES, Reactor, day_inputs
 
 CHUNK: Final[int] = 256
 """Lanes advanced together: enough to amortise a loop pass, few enough to stay in cache."""
@@ -80,11 +80,12 @@ def make_plan(
     Raises:
         ConfigError: If shapes do not fit.
     """
-    initial, controls = jnp.asarray(initial), jnp.asarray(controls)
+    initial, controls = float_array(initial), float_array(controls)
     lengths_h = jnp.asarray(lengths_h, initial.dtype)
+    expect_last(initial, PLANT_SPECIES, "initial", rank=2)
+    if lengths_h.ndim not in (1, 2):
+        raise ConfigError(f"lengths_h has shape {lengths_h.shape}; expected (n,) or (runs, n).")
     runs, n = initial.shape[0], lengths_h.shape[-1]
-    if initial.shape != (runs, N_PLANT):
-        raise ConfigError(f"initial has shape {initial.shape}; expected (runs, {N_PLANT}).")
     if controls.shape not in ((runs, 6), (runs, n, 6)):
         raise ConfigError(
             f"controls has shape {controls.shape}; expected ({runs}, 6) or ({runs}, {n}, 6)."
@@ -120,8 +121,9 @@ def make_plan(
 
 
 def _never_fouls(reactor: Reactor) -> bool:
+    # NumPy's comparison: JAX's would be traced within `jit`, constant or not.
     rate = reactor.fouling_rate
-    return not isinstance(rate, Tracer) and not bool(jnp.any(rate != 0))
+    return not isinstance(rate, Tracer) and not np.any(np.asarray(rate) != 0)
 
 
 def take_runs(reactor: Reactor, plan: Plan, index: Array | np.ndarray) -> tuple[Reactor, Plan]:

@@ -68,6 +68,19 @@ def _neutral(ok: Array, tree: Any) -> Any:
     return jax.tree.map(lambda v: jnp.where(ok, v, 1.0) if v.shape[-1:] == ok.shape else v, tree)
 
 
+def _unknown(ok: Array, d_reactor: Reactor, d_plan: Plan) -> Float[Array, " lanes"]:
+    """Zero where a lane is well; else what it depends on, made infinite unless it is zero.
+
+    The division is linear, and its transpose is itself: a cotangent of zero stays zero, any
+    other becomes infinite. Twice, because one division by the smallest number is not enough.
+    """
+    by_lane = [v.reshape(-1, ok.size).sum(axis=0) for v in jax.tree.leaves(d_plan)]
+    constants = [v if v.shape == ok.shape else v.sum() for v in jax.tree.leaves(d_reactor)]
+    moved = sum([*by_lane, *constants], jnp.zeros(ok.shape, by_lane[0].dtype))
+    tiny = jnp.where(ok, 1.0, jnp.finfo(moved.dtype).tiny).astype(moved.dtype)
+    return jnp.where(ok, 0.0, moved) / tiny / tiny
+
+
 def tangents(
     primals: tuple[Reactor, Plan],
     directions: tuple[Reactor, Plan],
@@ -85,7 +98,9 @@ def tangents(
         method: Static choices.
 
     Returns:
-        Tangents of states and totals at the samples; zero for failed lanes.
+        Tangents of states and totals at the samples. Those of a failed lane are infinite where
+        the numbers are NaN, so that nobody takes zero for a slope; in reverse only if something
+        was made of the lane's numbers, so that a lane that is masked touches no other.
     """
     ok = solution.result == Result.SUCCESS.value
     n, lanes = primals[1].lengths.shape
@@ -167,6 +182,8 @@ def tangents(
     d_volume = d_amounts[:, N_PLANT:]
     d_c = (d_amounts[:, :N_PLANT] - c * d_volume) / volume
     d_states = jnp.concatenate([d_c, d_volume], axis=1)
+    broken = _unknown(ok, d_reactor, d_plan)
+    d_states, d_totals = d_states + broken, d_totals + broken
     first = jnp.zeros((1, d_totals.shape[1], lanes), d_totals.dtype)
     return (
         jnp.concatenate([d_plan.initial[None], d_states]),

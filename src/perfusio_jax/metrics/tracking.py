@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -67,7 +68,7 @@ def naae(
         raise DataError(f"values {values.shape} and reference {reference.shape} do not fit.")
     if not 0 <= start < reference.shape[0]:
         raise DataError(f"start={start} must leave part of {reference.shape[0]} sampling times.")
-    if not isinstance(reference, Tracer) and bool(jnp.any(reference == 0.0)):
+    if not isinstance(reference, Tracer) and np.any(np.asarray(reference) == 0.0):
         raise DataError("a reference is zero: the error cannot be taken relative to it.")
     target = jnp.broadcast_to(reference, values.shape)
     return jnp.mean((jnp.abs(values - target) / jnp.abs(target))[..., start:, :], axis=-2)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from perfusio_jax._core import DataError
+from perfusio_jax._core import DataError, float_array
 from perfusio_jax._core.devices import Device, resolve_device
-from perfusio_jax.states.checks import REACTOR, UNKNOWN, expect_shape, float_array, unique_names
+from perfusio_jax.states.checks import REACTOR, UNKNOWN, expect_shape, unique_names
 from perfusio_jax.states.state import State
 
 

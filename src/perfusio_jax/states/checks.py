@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
@@ -16,12 +15,6 @@ UNKNOWN = "unknown"
 
 REACTOR = "R00"
 """Vessel nobody named."""
-
-
-def float_array(value: Any) -> Array:
-    """Floating array: JAX floats keep their width, everything else takes the default."""
-    keeps = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
-    return jnp.asarray(value, value.dtype if keeps else float)
 
 
 def is_concrete(*arrays: Any) -> bool:

@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError
+from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError, float_array
 from perfusio_jax._core.devices import Device, resolve_device
 from perfusio_jax._core.frozen import FrozenStrings
 from perfusio_jax.states.checks import (
     REACTOR,
     UNKNOWN,
     expect_shape,
-    float_array,
     is_concrete,
     position,
     take_rows,
