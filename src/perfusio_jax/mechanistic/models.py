@@ -248,7 +248,7 @@ class CHOPerfusionModel(eqx.Module):
             raise ConfigError(
                 f"y0 must name {list(STATE_ORDER)}; missing {missing}, unknown {unknown}."
             )
-        several = {s: jnp.shape(y0[s]) for s in STATE_ORDER if jnp.shape(y0[s])}
+        several = {s: np.shape(y0[s]) for s in STATE_ORDER if np.shape(y0[s])}
         if several:
             raise ConfigError(f"each entry of y0 is one number; given were shapes {several}.")
         face = jnp.asarray([y0[s] for s in STATE_ORDER], float)
