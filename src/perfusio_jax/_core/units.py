@@ -1,21 +1,24 @@
 """Units at the border: every column has one canonical unit, everything else is converted.
 
-Inside the library numbers are in canonical units and carry no unit object. `pint` is
-imported on the first conversion that needs it; a unit that is already spelled the canonical
-way never loads it.
+Inside the library numbers are in canonical units and carry no unit object. What a text means
+stands in `unit_text`; here stands which of it a column may have. A control may only have the
+conversions of one table, `CONTROL_UNITS`, whichever way the number goes: what is not in it can
+neither be sent to a device nor be read from one.
 """
 
 import difflib
-import re
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from perfusio_jax._core.errors import UnitError
+from perfusio_jax._core.unit_text import Dimensions, Unit, parse_unit
 
 _CELLS: Final = "1e6 cells/mL"
 
@@ -65,42 +68,143 @@ CANONICAL_UNITS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The one unit each column has inside the library."""
 
-MOLAR_MASS: Final[Mapping[str, float]] = MappingProxyType(
+MOLAR_MASS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Glc": 180.156,
-        "glucose_setpoint": 180.156,
-        "Gln": 146.14,
-        "Glu": 147.13,
-        "Lac": 90.08,
-        "Pyr": 88.06,
-        "pyruvate_feed": 88.06,
+        "Glc": "180.156",
+        "glucose_setpoint": "180.156",
+        "Gln": "146.14",
+        "Glu": "147.13",
+        "Lac": "90.08",
+        "Pyr": "88.06",
     }
 )
-"""[g/mol] of the free molecule (the acid for Lac and Pyr); ammonium is left out on purpose,
-because analysers mean NH3, NH4+ or nitrogen by it, and the three differ by up to 22 %."""
+"""[g/mol] of the free molecule (the acid for Lac and Pyr), as decimals. Left out on purpose:
+ammonium, because analysers mean NH3, NH4+ or nitrogen by it, and the three differ by up to 22 %;
+the pyruvate that is fed, because it is weighed in as its sodium salt (110.04) or as the acid."""
 
-_SUPERSCRIPTS: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
-_NO_UNIT: Final = frozenset({"", "-", "–", "1", "none", "dimensionless"})
-_FRACTION: Final = frozenset({"fraction", "frac"})
-_PH_SPELLINGS: Final = _NO_UNIT | {"ph", "ph unit", "ph units"}
-_DEFINITIONS: Final = (
-    "cell_count = [cell_count] = cell = cells",
-    "vessel_volume = [vessel_volume]",
-    "vvd = vessel_volume / day",
-    "stirrer_turn = [stirrer_turn]",
-    "rpm = stirrer_turn / minute",
-    "osmole = [osmole] = Osm = osm = osmol = Osmol",
+
+class Conversion(NamedTuple):
+    """A straight line from one unit to another, exact."""
+
+    slope: Fraction
+    offset: Fraction = Fraction(0)
+
+    def __call__(self, values: ArrayLike) -> np.ndarray:
+        """Numbers in the other unit, 64-bit; NaN stays NaN."""
+        numbers = np.asarray(values, np.float64)
+        if self.slope != 1:
+            is_part = self.slope.numerator == 1  # a thousandth is exact as a division only
+            numbers = numbers / self.slope.denominator if is_part else numbers * float(self.slope)
+        return numbers + float(self.offset) if self.offset else numbers
+
+    @property
+    def inverse(self) -> "Conversion":
+        """The way back."""
+        return Conversion(1 / self.slope, -self.offset / self.slope)
+
+    def then(self, other: "Conversion") -> "Conversion":
+        """This one and another after it."""
+        return Conversion(self.slope * other.slope, self.offset * other.slope + other.offset)
+
+
+_SAME: Final = Conversion(Fraction(1))
+
+
+def _line(slope: str | int | Fraction, offset: str | Fraction = "0") -> Conversion:
+    return Conversion(Fraction(slope), Fraction(offset))
+
+
+_DILUTION: Final = {"vvd": _SAME, "1/d": _SAME, "1/h": _line(24)}
+_MOLAR: Final = {"mmol/L": _SAME, "mol/L": _line(1000), "umol/L": _line("0.001")}
+_TURN: Final = Fraction(1 / (2 * math.pi))
+
+CONTROL_UNITS: Final[Mapping[str, Mapping[str, Conversion]]] = MappingProxyType(
+    {
+        "perfusion_rate": _DILUTION,
+        "bleed_rate": _DILUTION,
+        "glucose_setpoint": {
+            "g/L": _SAME,
+            "mg/mL": _SAME,
+            "mg/L": _line("0.001"),
+            "mg/dL": _line("0.01"),
+            "mmol/L": _line("0.180156"),
+            "mol/L": _line("180.156"),
+            "umol/L": _line("0.000180156"),
+        },
+        "temperature": {
+            "degC": _SAME,
+            "K": _line(1, "-273.15"),
+            "degF": _line(Fraction(5, 9), Fraction(-160, 9)),
+        },
+        "agitation": {
+            "rpm": _SAME,
+            "1/min": _SAME,
+            "rps": _line(60),
+            "1/s": _line(60),
+            "rad/s": _line(60 * _TURN),
+            "deg/s": _line(Fraction(1, 6)),
+        },
+        "pyruvate_feed": _MOLAR,
+    }
 )
+"""What one of each unit is in the canonical one, written by hand. A unit of a control, however
+spelled, must come to one of these lines."""
 
+_EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        _CELLS: "1e6 cells/mL, cells/mL, 1e9 cells/L, 1e6/mL",
+        "%": "%, fraction",
+        "um": "um, nm, mm",
+        "g/L": "g/L, mg/mL, mg/L, mg/dL, mmol/L",
+        "mg/L": "mg/L, ug/mL, g/L",
+        "mmol/L": "mmol/L, mM, umol/L, mol/L",
+        "L": "L, mL, uL",
+        "mOsm/kg": "mOsm/kg, Osm/kg",
+        "pF/cm": "pF/cm, nF/m",
+        "mmHg": "mmHg, kPa, mbar, Torr",
+        "mbar": "mbar, kPa, Pa, bar, psi, mmHg",
+        "h": "h, min, d, s",
+        "d": "d, h",
+    }
+)
+"""What to write, by canonical unit."""
 
-@lru_cache(maxsize=1)
-def _registry() -> Any:
-    import pint
+_WHY: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "DO": "The share of air saturation follows from an amount of oxygen (ppm, mg/L, % O2) only "
+        "with temperature, salt and pressure, which are not known here.",
+        "Amm": "A mass of ammonium may be that of NH3, NH4+ or nitrogen.",
+        "pyruvate_feed": "A mass of pyruvate may be that of the sodium salt or of the acid.",
+        "perfusion_rate": "A flow (L/d, mL/min) or a pump's speed is no dilution rate: divide it "
+        "by the working volume.",
+        "bleed_rate": "A flow (L/d, mL/min) or a pump's speed is no dilution rate: divide it by "
+        "the working volume.",
+    }
+)
+"""What stands between units people ask for and the canonical one, by column."""
 
-    registry = pint.UnitRegistry(autoconvert_offset_to_baseunit=True, on_redefinition="ignore")
-    for definition in _DEFINITIONS:
-        registry.define(definition)
-    return registry
+_NO_UNIT: Final = frozenset({"", "-", "–", "1", "none", "dimensionless"})
+_PH_SPELLINGS: Final = _NO_UNIT | {"ph", "phunit", "phunits"}
+_SAYS_VESSELS: Final = ("vv/d", "v/v/d", "vol/vol/d", "rv/d", "vv/day", "v/v/day", "vol/vol/day")
+_ALIASES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "%": {"%": "%"},
+        "VCV": {
+            **dict.fromkeys(("%v/v", "%(v/v)", "v/v%", "vol%", "vol.%", "vol-%", "%vol"), "%"),
+            **dict.fromkeys(("v/v", "ml/ml", "l/l"), "fraction"),
+        },
+        "DO": dict.fromkeys(
+            ("%airsat", "%airsaturation", "%a.s", "%sat", "%saturation", "%do", "%po2"), "%"
+        ),
+        "vvd": {**dict.fromkeys((*_SAYS_VESSELS, "rv/day"), "vvd")},
+        "rpm": {"r/min": "rpm", "u/min": "rpm", "upm": "rpm", "r/s": "rps"},
+        "mOsm/kg": dict.fromkeys(
+            ("mosm/kgh2o", "mosmol/kgh2o", "mosm/kgwater", "mosmol/kgwater"), "mOsm/kg"
+        ),
+        "mbar": dict.fromkeys(("lbf/in²", "lbf/in2", "lbf/in^2"), "psi"),
+    }
+)
+"""Spellings of one column, or of all with one canonical unit: lower case, no blanks."""
 
 
 def canonical_unit(name: str) -> str:
@@ -129,104 +233,109 @@ def canonical_unit(name: str) -> str:
     return CANONICAL_UNITS[name]
 
 
-def normalise(text: str) -> str:
-    """Rewrite a unit as people write it into one that can be parsed.
+def conversion(unit: str, name: str) -> Conversion:
+    """From a unit of a column to the canonical one.
+
+    Mass and molar concentrations are exchanged for species whose molar mass is unambiguous;
+    `1/d` is accepted for dilution rates, `1/min` for stirring and `1/mL` for cell densities.
 
     Args:
-        text: For example `"10⁶ cells mL⁻¹"`, `"x10^6 cells/mL"`, `"°C"` or `"µm"`.
+        unit: In any spelling.
+        name: Canonical name of the column.
 
     Returns:
-        An expression in `pint` syntax, for example `"1e6 * cells * mL**-1"`.
+        The exact line.
 
     Raises:
-        UnitError: If the text is ambiguous (`10E6` is 1e7 to a computer and 1e6 to many people).
+        UnitError: If the column is unknown, the unit cannot be read or does not fit the column;
+            the message says which do.
+
+    Example:
+        >>> float(conversion("revolutions per minute", "agitation").slope)
+        1.0
     """
-    clean = text.strip().strip("[]").strip()
-    clean = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda m: "^" + m.group().translate(_SUPERSCRIPTS), clean)
-    clean = clean.replace("−", "-").replace("µ", "u").replace("μ", "u")
-    clean = re.sub(r"(?:°|deg\.?\s*|º)C\b", "degC", clean).replace("celsius", "degC")
-    clean = clean.replace("%", " percent ").replace("·", "*").replace("×", "x")
-    if re.search(r"(?<![\d.])10[eE]\+?\d", clean):
+    wanted = canonical_unit(name)
+    return _SAME if unit.strip() == wanted else _conversion(unit, name)
+
+
+@lru_cache(maxsize=512)
+def _conversion(unit: str, name: str) -> Conversion:
+    wanted = canonical_unit(name)
+    compact = "".join(unit.split()).casefold().rstrip(".")
+    if name == "pH":
+        if compact in _PH_SPELLINGS:
+            return _SAME
+        raise UnitError(f"column 'pH' has unit '{unit}'; it is a number without unit ('pH').")
+    if wanted == "%" and compact in _NO_UNIT:
         raise UnitError(
-            f"unit '{text}' is ambiguous: '10E6' reads as 1e7 here and is often meant as 1e6. "
-            "Write '1e6' or '10^6'."
+            f"column '{name}' has unit '{unit}', which is ambiguous beside '%': write '%' or "
+            "'fraction'."
         )
-    clean = re.sub(r"\bmillion\b|\bMio\.?(?=\s)", "1e6", clean)
-    clean = re.sub(r"^[xX*]?\s*10\s*(?:\^|\*\*)\s*\(?([+-]?\d+)\)?", r"1e\1 ", clean)
-    clean = re.sub(r"^[xX]?\s*[eE](?=\d)", "1e", clean)
-    clean = re.sub(r"(?<=[A-Za-z])\^?(-\d+)", r"**\1", clean)  # mL-1 and mL^-1
-    clean = clean.replace("^", "**")
-    clean = re.sub(r"\bper\b(?!cent)", "/", clean)
-    clean = re.sub(r"\s*/\s*", "/", clean.strip())
-    clean = re.sub(r"\s*(\*\*|\*)\s*", r" \1 ", clean)
-    clean = re.sub(r"(?<![*\s])\s+(?![*\s])", " * ", clean)
-    return re.sub(r"\s*\*\*\s*", "**", clean).strip()
+    alias = {**_ALIASES.get(wanted, {}), **_ALIASES.get(name, {})}.get(compact)
+    try:
+        given = parse_unit(unit if alias is None else alias)
+    except UnitError as error:
+        raise _refused(unit, name, str(error).rstrip(".")) from None
+    found = _bridged(given, parse_unit(wanted), name)
+    if found is None:
+        why = f"they measure different things ({given} and {parse_unit(wanted)})"
+        raise _refused(unit, name, why)
+    if name not in CONTROL_UNITS:
+        return found
+    for known in CONTROL_UNITS[name].values():
+        if found == known:
+            return known
+    raise _refused(unit, name, "nobody has vouched for the factor between them")
 
 
-@lru_cache(maxsize=256)
-def parse_unit(text: str) -> Any:
-    """Read a unit, with its numerical factor, into a `pint` quantity.
+_MASS: Final[Dimensions] = (("length", -3), ("mass", 1))
+_AMOUNT: Final[Dimensions] = (("amount", 1), ("length", -3))
+_WITHOUT: Final[Mapping[str, Dimensions]] = MappingProxyType(
+    {_CELLS: (("length", -3),), "rpm": (("time", -1),)}
+)
+"""What remains of a canonical unit if nobody says what is counted."""
 
-    Args:
-        text: Any of the spellings `normalise` understands; empty or `"-"` is dimensionless.
 
-    Returns:
-        A quantity whose magnitude is the factor in the text (1e6 for `"1e6 cells/mL"`).
+def _bridged(given: Unit, wanted: Unit, name: str) -> Conversion | None:
+    """The line between two units that are the same thing for this column, if they are."""
+    slope = given.factor / wanted.factor
+    if given.dimensions == wanted.dimensions:
+        return Conversion(slope, (given.zero - wanted.zero) / wanted.factor)
+    if given.dimensions == _WITHOUT.get(CANONICAL_UNITS[name]):
+        return Conversion(slope)
+    if name in MOLAR_MASS:
+        mass = Fraction(MOLAR_MASS[name])
+        if (given.dimensions, wanted.dimensions) == (_AMOUNT, _MASS):
+            return Conversion(slope * mass)
+        if (given.dimensions, wanted.dimensions) == (_MASS, _AMOUNT):
+            return Conversion(slope / mass)
+    return None
+
+
+def _refused(unit: str, name: str, why: str) -> UnitError:
+    shown = unit if len(unit) <= 80 else unit[:80] + "..."
+    text = (
+        f"column '{name}' has unit '{shown}', which cannot be converted to "
+        f"'{canonical_unit(name)}': {why}. Allowed are {allowed_units(name)}."
+    )
+    return UnitError(f"{text} {_WHY[name]}" if name in _WHY else text)
+
+
+def allowed_units(name: str) -> str:
+    """Units a column may have, for a message: all of a control, the usual ones of others.
 
     Raises:
-        UnitError: If the text is not a unit.
+        UnitError: If the column is unknown.
     """
-    registry = _registry()
-    if text.strip().lower() in _NO_UNIT | _FRACTION:
-        return registry.Quantity(1.0, "dimensionless")
-    expression = normalise(text)
-    factor, unit = 1.0, expression
-    leading = re.match(r"^(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(\*(?!\*)|/|$)\s*(.*)$", expression)
-    if leading:
-        factor = float(leading.group(1))
-        rest = leading.group(3) or "dimensionless"
-        unit = f"1/{rest}" if leading.group(2) == "/" else rest
-    try:
-        if "//" in unit:
-            raise ValueError("two slashes in a row")
-        if unit.startswith("1/"):
-            parsed = 1 / registry.Quantity(1.0, registry.parse_units(unit[2:]))
-        else:
-            parsed = registry.Quantity(1.0, registry.parse_units(unit))
-    except Exception as error:  # the tokenizer fails in many ways, all of them about the text
-        reason = str(error) or type(error).__name__
-        raise UnitError(f"cannot read '{text}' as a unit ({reason}).") from error
-    return registry.Quantity(factor, parsed.units)
-
-
-def _bridged(given: Any, wanted: Any, name: str) -> float | None:
-    """Factor between two dimensions that are the same thing for this column, if they are."""
-    registry = _registry()
-    bridges = []
-    if name in MOLAR_MASS:
-        mass = registry.Quantity(MOLAR_MASS[name], "g/mol")
-        bridges += [mass, 1 / mass]
-    canonical = CANONICAL_UNITS.get(name)
-    if canonical == "vvd":
-        vessel = registry.Quantity(1.0, "vessel_volume")
-        bridges += [vessel, 1 / vessel]
-    if canonical == "rpm":
-        turn = registry.Quantity(1.0, "stirrer_turn")
-        bridges += [turn, 1 / turn]
-    if canonical == _CELLS:
-        cell = registry.Quantity(1.0, "cell_count")
-        bridges += [cell, 1 / cell]
-    for bridge in bridges:
-        if (given * bridge).dimensionality == wanted.dimensionality:
-            return float((given * bridge / wanted).to("dimensionless").magnitude)
-    return None
+    wanted = canonical_unit(name)
+    if name in CONTROL_UNITS:
+        return ", ".join(CONTROL_UNITS[name])
+    usual = _EXAMPLES.get(wanted, wanted)
+    return f"{usual}, g/L, mg/L" if wanted == "mmol/L" and name in MOLAR_MASS else usual
 
 
 def convert(values: ArrayLike, from_unit: str, to_unit: str, name: str) -> np.ndarray:
     """Convert the values of one column from one unit to another.
-
-    Mass and molar concentrations are exchanged for species whose molar mass is unambiguous;
-    `1/d` is accepted for dilution rates, `1/min` for stirring and `1/mL` for cell densities.
 
     Args:
         values: Numbers in `from_unit`; NaN stays NaN.
@@ -238,43 +347,13 @@ def convert(values: ArrayLike, from_unit: str, to_unit: str, name: str) -> np.nd
         Numbers in `to_unit`, 64-bit, same shape.
 
     Raises:
-        UnitError: If a unit cannot be read or the two measure different things.
+        UnitError: If the column is unknown, a unit cannot be read or does not fit the column.
 
     Example:
         >>> convert([5.0], "mmol/L", "mol/L", "Lac").tolist()
         [0.005]
     """
-    numbers = np.asarray(values, np.float64)
-    if from_unit.strip() == to_unit.strip():
-        return numbers
-    if name == "pH":
-        if from_unit.strip().lower() in _PH_SPELLINGS and to_unit.strip().lower() in _PH_SPELLINGS:
-            return numbers
-        raise UnitError(f"column 'pH' has unit '{from_unit}'; it is a number without unit ('pH').")
-    for text, other in ((from_unit, to_unit), (to_unit, from_unit)):
-        if text.strip().lower() in _NO_UNIT and other.strip() == "%":
-            raise UnitError(
-                f"column '{name}' has unit '{text}', which is ambiguous beside '%': write '%' or "
-                "'fraction'."
-            )
-    try:
-        given, wanted = parse_unit(from_unit), parse_unit(to_unit)
-    except UnitError as error:
-        raise UnitError(f"column '{name}': {error}") from None
-    if given.dimensionality != wanted.dimensionality:
-        factor = _bridged(given, wanted, name)
-        if factor is None:
-            raise UnitError(
-                f"column '{name}' has unit '{from_unit}', which cannot be converted to "
-                f"'{to_unit}': they measure different things "
-                f"({given.dimensionality} and {wanted.dimensionality})."
-            )
-        return numbers * factor
-    if given.units == wanted.units:
-        return numbers * (given.magnitude / wanted.magnitude)
-    registry = _registry()
-    scaled = registry.Quantity(numbers * given.magnitude, given.units).to(wanted.units)
-    return np.asarray(scaled.magnitude, np.float64) / wanted.magnitude
+    return conversion(from_unit, name).then(conversion(to_unit, name).inverse)(values)
 
 
 def to_canonical(values: ArrayLike, unit: str, name: str) -> np.ndarray:
@@ -291,7 +370,34 @@ def to_canonical(values: ArrayLike, unit: str, name: str) -> np.ndarray:
     Raises:
         UnitError: If the column is unknown or the unit does not fit it.
     """
-    return convert(values, unit, canonical_unit(name), name)
+    return conversion(unit, name)(values)
+
+
+def to_device(value: float, unit: str, name: str) -> float:
+    """A set-point in the unit of the device it is sent to.
+
+    Args:
+        value: In the canonical unit.
+        unit: The device's, in any spelling of one in `CONTROL_UNITS`.
+        name: Control.
+
+    Returns:
+        The number to send.
+
+    Raises:
+        UnitError: If this is no control, or the conversion is not in the table; the message
+            says which are.
+
+    Example:
+        >>> to_device(850.0, "revolutions/minute", "agitation")
+        850.0
+    """
+    if name not in CONTROL_UNITS:
+        raise UnitError(
+            f"'{name}' is no control, so no unit of a device is known for it; controls are "
+            f"{', '.join(CONTROL_UNITS)}."
+        )
+    return float(conversion(unit, name).inverse(value))
 
 
 def is_canonical(unit: str, name: str) -> bool:
@@ -307,5 +413,4 @@ def is_canonical(unit: str, name: str) -> bool:
     Raises:
         UnitError: If the column is unknown or the unit does not fit it.
     """
-    probe = np.array([0.0, 1.0])
-    return bool(np.allclose(to_canonical(probe, unit, name), probe, rtol=1e-12, atol=1e-12))
+    return conversion(unit, name) == _SAME

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from asyncua import ua
 
-from perfusio_jax._core import ConnectorError, UnitError
-from perfusio_jax._core.units import CANONICAL_UNITS, convert, is_canonical
+from perfusio_jax._core import ConnectorError, DataError, UnitError
+from perfusio_jax._core.units import CANONICAL_UNITS, is_canonical, to_canonical, to_device
 from perfusio_jax.connectors.base import Quality, Reading
 from perfusio_jax.connectors.opcua_names import SPECIAL
 
@@ -77,7 +77,7 @@ def reading_of(
     if not math.isfinite(number):
         return Reading(None, "bad", when, at, f"not finite: {number}")
     if unit is not None:
-        number = float(convert([number], unit, CANONICAL_UNITS[name], name)[0])
+        number = float(to_canonical(number, unit, name))
     return Reading(number, "good" if status.is_good() else "uncertain", when, at, status.name)
 
 
@@ -131,8 +131,15 @@ def foreign_unit(name: str, unit: str | None) -> str | None:
 
 
 def to_node_unit(name: str, value: float, unit: str) -> float:
-    """A set-point in the unit of its node."""
-    return float(convert([value], CANONICAL_UNITS[name], unit, name)[0])
+    """A set-point in the unit of its node.
+
+    Raises:
+        DataError: If the conversion is not one of the control's own; nothing is to be sent.
+    """
+    try:
+        return to_device(value, unit, name)
+    except UnitError as error:
+        raise DataError(f"nothing was sent: {error}") from None
 
 
 def has_arrived(wanted: float, shown: float, sent: ua.Variant, node: Node) -> bool:

@@ -21,7 +21,7 @@ from perfusio_jax._core import (
     HOURS_PER_DAY,
     DataError,
 )
-from perfusio_jax._core.units import canonical_unit, convert
+from perfusio_jax._core.units import canonical_unit, conversion
 
 from .columns import (
     FOLDED,
@@ -284,16 +284,12 @@ class _Body:
         return value, "good", ""
 
     def _converter(self, name: str, unit: str) -> Callable[[float], float]:
-        """Affine conversion to the canonical unit, worked out once per column and unit."""
+        """Conversion to the canonical unit, worked out once per column and unit."""
         key = (name, unit)
         if key not in self.converters:
-            wanted = canonical_unit(name)
-            if not unit or unit == wanted:
-                self.converters[key] = lambda number: number
-            else:
-                zero, one = (float(v) for v in convert([0.0, 1.0], unit, wanted, name))
-                slope = one - zero
-                self.converters[key] = lambda number: zero + slope * number
+            line = conversion(unit or canonical_unit(name), name)
+            is_same = line.slope == 1 and not line.offset
+            self.converters[key] = float if is_same else lambda number: float(line(number))
         return self.converters[key]
 
     def _qualify(self, row: Row, name: str, cells: list[Any]) -> None:
