@@ -257,6 +257,17 @@ class BioreactorConnectorBase(ABC):
         """
         return None
 
+    async def read_grids(self) -> dict[str, tuple[float, float]]:
+        """What set-points the device can hold, by control, as far as it says: step and origin.
+
+        Returns:
+            Distance of neighbouring values, and one of them, in canonical units.
+
+        Raises:
+            ConnectorError: If the source cannot be reached.
+        """
+        return {}
+
     async def read_setpoints(self) -> dict[str, float]:
         """Set-points in force, by control name: the read-back. What is unknown is left out.
 

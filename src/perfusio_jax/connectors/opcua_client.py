@@ -38,6 +38,8 @@ from perfusio_jax.connectors.opcua_samples import CLOCK, Sampling
 from perfusio_jax.connectors.opcua_values import (
     Node,
     aware,
+    fitted,
+    grid_of,
     has_arrived,
     plain,
     to_node_unit,
@@ -357,6 +359,19 @@ class OPCUAConnector(BioreactorConnectorBase):
 
     # ---------------------------------------------------------------- set-points
 
+    async def read_grids(self) -> dict[str, tuple[float, float]]:
+        """Step and origin of each control whose node says them: whole numbers, `ValuePrecision`.
+
+        Raises:
+            ConnectorError: If the server cannot be reached.
+        """
+        if self._replay is not None:
+            return {}
+        nodes = await self._link.run(self._directory.resolved)
+        here = {n: nodes.found[n] for n in self.node_map.controls if n in nodes.found}
+        grids = {name: grid_of(name, node) for name, node in here.items()}
+        return {name: grid for name, grid in grids.items() if grid is not None}
+
     async def read_setpoints(self) -> dict[str, float]:
         """Set-points in force; what the server does not vouch for is left out.
 
@@ -415,6 +430,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             for name, value in wanted.items():
                 node = nodes.found[name]
                 local = value if node.unit is None else to_node_unit(name, value, node.unit)
+                local = fitted(local, node)
                 if node.limits is not None and not node.limits[0] <= local <= node.limits[1]:
                     raise DataError(
                         f"{self._vessel}: {name} {local:g} is outside what its device takes, "
@@ -441,10 +457,11 @@ class OPCUAConnector(BioreactorConnectorBase):
             raise ConnectorError(f"{self._vessel} refused {', '.join(refused)}.")
         for name, node, variant, _ in sent:
             shown = back[name].value
-            if shown is None or not has_arrived(wanted[name], shown, variant, node):
+            if shown is None or not has_arrived(name, wanted[name], shown, variant, node):
                 raise ConnectorError(
-                    f"{self._vessel}: {name} was set to {wanted[name]:g} and reads back as "
-                    f"{shown if shown is not None else back[name].status or 'nothing'}."
+                    f"{self._vessel}: {name} was set to {wanted[name]:.12g} and reads back as "
+                    f"{shown if shown is not None else back[name].status or 'nothing'}. If the "
+                    "device rounds, its step belongs under resolution in [twin]."
                 )
 
     # ---------------------------------------------------------------- subscription

@@ -6,15 +6,17 @@ from typing import Final, NamedTuple
 
 from asyncua import ua
 
-from perfusio_jax._core import ConnectorError
+from perfusio_jax._core import CONTROL_NAMES, ConnectorError
 from perfusio_jax.connectors.base import Reading
 from perfusio_jax.connectors.opcua_link import Session
 from perfusio_jax.connectors.opcua_nodes import NodeMap
 from perfusio_jax.connectors.opcua_values import (
     Node,
     foreign_unit,
+    plain,
     range_of,
     reading_of,
+    step_of,
     unit_text,
     variant_type,
 )
@@ -64,6 +66,9 @@ class Directory:
         values = await session.read(ids)
         units = await session.properties(ids, "EngineeringUnits")
         ranges = await session.properties(ids, "EURange")
+        controls = [name for name in names if name in CONTROL_NAMES]
+        says = await session.properties([found[n] for n in controls], "ValuePrecision")
+        precisions = dict(zip(controls, says, strict=True))
         nodes: dict[str, Node] = {}
         for name, node, kind, value, unit, limits in zip(
             names, ids, types, values, units, ranges, strict=True
@@ -72,9 +77,9 @@ class Directory:
                 absent[name] = f"nothing is there ({kind.StatusCode.name})"
                 continue
             own = self.node_map[name].unit or unit_text(unit)
-            nodes[name] = Node(
-                node, variant_type(kind, value), foreign_unit(name, own), range_of(limits)
-            )
+            held_as = variant_type(kind, value)
+            step = step_of(precisions[name], held_as, plain(value)) if name in precisions else None
+            nodes[name] = Node(node, held_as, foreign_unit(name, own), range_of(limits), step)
         if not nodes:
             raise ConnectorError(
                 f"{self.url} has none of the nodes of the node map; {next(iter(absent))}: "

@@ -160,7 +160,7 @@ def _filled(given: Any, reactor_id: str | None, path: Path | str) -> Any:
     return given.replace("{reactor_id}", reactor_id)
 
 
-_INTEGERS: Final = {
+INTEGERS: Final = {
     ua.VariantType.SByte: (-(2**7), 2**7 - 1),
     ua.VariantType.Byte: (0, 2**8 - 1),
     ua.VariantType.Int16: (-(2**15), 2**15 - 1),
@@ -170,6 +170,7 @@ _INTEGERS: Final = {
     ua.VariantType.Int64: (-(2**63), 2**63 - 1),
     ua.VariantType.UInt64: (0, 2**64 - 1),
 }
+"""Whole numbers a node may hold, by type."""
 
 
 def typed(name: str, value: float, kind: ua.VariantType) -> ua.Variant:
@@ -187,9 +188,9 @@ def typed(name: str, value: float, kind: ua.VariantType) -> ua.Variant:
         if kind is ua.VariantType.Float and abs(value) > 3.4e38:
             raise DataError(f"{name}: {value!r} does not fit a 32-bit number.")
         return ua.Variant(float(value), kind)
-    if kind not in _INTEGERS:
+    if kind not in INTEGERS:
         raise DataError(f"{name}: its node holds {kind.name}, not a number.")
-    low, high = _INTEGERS[kind]
+    low, high = INTEGERS[kind]
     if value != round(value) or not low <= value <= high:
         raise DataError(
             f"{name}: its node holds whole numbers from {low} to {high}; {value!r} is none."

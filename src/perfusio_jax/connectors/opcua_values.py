@@ -3,15 +3,24 @@
 import datetime as dt
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from numbers import Real
 from typing import Any, Final
 
+import numpy as np
 from asyncua import ua
 
 from perfusio_jax._core import ConnectorError, DataError, UnitError
-from perfusio_jax._core.units import CANONICAL_UNITS, is_canonical, to_canonical, to_device
+from perfusio_jax._core.units import (
+    CANONICAL_UNITS,
+    conversion,
+    is_canonical,
+    to_canonical,
+    to_device,
+)
 from perfusio_jax.connectors.base import Quality, Reading
 from perfusio_jax.connectors.opcua_names import SPECIAL
+from perfusio_jax.connectors.opcua_nodes import INTEGERS
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
@@ -36,6 +45,8 @@ class Node:
     """Unit its values come in; None: the canonical one."""
     limits: tuple[float, float] | None = None
     """Lowest and highest value it takes, in that unit, if it says."""
+    step: float | None = None
+    """Distance of the values it can hold, multiples of it in that unit; None: it does not say."""
 
 
 def unit_text(content: Any) -> str | None:
@@ -142,8 +153,73 @@ def to_node_unit(name: str, value: float, unit: str) -> float:
         raise DataError(f"nothing was sent: {error}") from None
 
 
-def has_arrived(wanted: float, shown: float, sent: ua.Variant, node: Node) -> bool:
-    """Whether what is read back is what was sent, as well as the node's type can hold it."""
+def step_of(precision: Any, kind: ua.VariantType, held: Any) -> float | None:
+    """Step of the values a node can hold, from its `ValuePrecision` and its type.
+
+    Args:
+        precision: Digits after the decimal point; negative: insignificant ones before it.
+        kind: Type of the node; a whole number has steps of at least 1.
+        held: Its value now, which a step that is meant must be able to give.
+
+    Returns:
+        The step in the node's unit; None if it says nothing, or nothing that fits its value.
+    """
+    whole = 1.0 if kind in INTEGERS else None
+    if not _is_number(precision) or precision != round(precision) or not -6 <= precision <= 9:
+        return whole
+    step = max(float(f"1e{-round(precision)}"), whole or 0.0)
+    if _is_number(held) and abs(held / step - round(held / step)) > 1e-6 * max(1.0, held / step):
+        return whole
+    return step
+
+
+def grid_of(name: str, node: Node) -> tuple[float, float] | None:
+    """Step and one value of what a control's node can hold, in the canonical unit."""
+    if node.step is None:
+        return None
+    if node.unit is None:
+        return node.step, 0.0
+    line = conversion(node.unit, name)
+    return float(Fraction(repr(node.step)) * line.slope), float(line.offset)
+
+
+def fitted(value: float, node: Node) -> float:
+    """A number as its node takes it: what rounding did to it on the way here is undone.
+
+    A value of the node's grid, or at an end of its range, is that value again after a change of
+    unit, and one of 32 bits does not leave the range by its rounding.
+
+    Args:
+        value: In the node's unit.
+        node: Where it goes.
+    """
+    if node.step is not None:
+        near = float(round(value / node.step) * Fraction(repr(node.step)))
+        if math.isclose(value, near, rel_tol=1e-9, abs_tol=1e-9 * node.step):
+            value = near
+    low, high = node.limits or (-math.inf, math.inf)
+    for end in (low, high):
+        if math.isfinite(end) and math.isclose(value, end, rel_tol=1e-9):
+            value = end
+    if node.kind is ua.VariantType.Float and abs(value) < 3.4e38 and low <= value <= high:
+        held = np.float32(value)
+        if float(held) > high:
+            held = np.nextafter(held, np.float32(-math.inf))
+        elif float(held) < low:
+            held = np.nextafter(held, np.float32(math.inf))
+        value = float(held)
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def has_arrived(name: str, wanted: float, shown: float, sent: ua.Variant, node: Node) -> bool:
+    """Whether what is read back is what was sent, as well as the node can hold it."""
+    grid = grid_of(name, node)
+    if grid is not None and abs(wanted - shown) <= 0.5 * grid[0] * (1.0 + 1e-9):
+        return True
     relative = 1e-6 if sent.VariantType is ua.VariantType.Float else 1e-12
     if node.unit is not None:
         relative = max(relative, 1e-9)

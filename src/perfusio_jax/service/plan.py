@@ -15,7 +15,7 @@ from perfusio_jax.connectors import (
 )
 from perfusio_jax.connectors.report import ReadReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, load
-from perfusio_jax.twin import AlarmNotifier, DigitalTwin
+from perfusio_jax.twin import AlarmNotifier, DigitalTwin, GateLimits
 from perfusio_jax.twin.accounts import account
 
 from .settings import archive_of, folders_of, read_settings
@@ -87,6 +87,11 @@ class RunPlan:
         """Name of the run."""
         source = self.place("source")
         return str(self.table.get("run_id", self.what.stem if source is None else source.stem))
+
+    @property
+    def device_steps(self) -> dict[str, float]:
+        """Steps of the device's set-points, as far as a person tells them."""
+        return {n: float(step) for n, step in self.table.get("resolution", {}).items()}
 
     def connector(self, reactor_id: str, *, allow_write: bool = False) -> BioreactorConnectorBase:
         """The connector of one vessel.
@@ -182,6 +187,7 @@ class RunPlan:
             signing_key=self.place("signing_key"),
             options=options,
             archive=self.archive(reactor_id),
+            device_steps=self.device_steps,
         )
 
 
@@ -202,6 +208,10 @@ def read_plan(what: Path) -> RunPlan:
         raise ConfigError(f"{what}: dtype in [run] is {parts.run.dtype}; the twin needs float64.")
     table = settings["twin"]
     plan = RunPlan(what, base, table, parts, device, None)
+    try:
+        GateLimits.from_design_space(parts.design_space, device_steps=plan.device_steps)
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
     plan.connector(plan.reactors[0])  # a source that is not there is found before the model
     folder = plan.place("model")
     return replace(plan, model=None if folder is None else load_model(folder))

@@ -50,6 +50,7 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "poll_seconds": (_NUMBER, "seconds, 0 or more"),
     "patience_seconds": (_NUMBER, "seconds, 0 or more"),
     "initial_controls": ((dict,), "a table of set-points by name"),
+    "resolution": ((dict,), "a table of the device's steps by control"),
 }
 """Keys of `[twin]` with their types and what to write there."""
 
@@ -158,6 +159,7 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
             f"{_KEYS['experiment'][1]}; with connector = 'sql' the copy is there already."
         )
     _check_names(table)
+    _check_steps(table.get("resolution", {}))
     controls = table.get("initial_controls", {})
     unknown = [name for name in controls if name not in CONTROL_NAMES]
     if unknown:
@@ -199,6 +201,21 @@ def _check_names(table: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"approvers in [twin] has {_shown(people)} for {_shown(role)}; a list of names in "
                 "quotes is needed."
+            )
+
+
+def _check_steps(steps: Mapping[str, Any]) -> None:
+    """Steps of a device: of controls, each above zero."""
+    for name, step in steps.items():
+        if name not in CONTROL_NAMES:
+            raise ConfigError(
+                f"resolution in [twin] names {_shown(name)}; allowed are {list(CONTROL_NAMES)}."
+            )
+        is_number = isinstance(step, _NUMBER) and not isinstance(step, bool)
+        if not is_number or not 0.0 < step <= _LARGEST:
+            raise ConfigError(
+                f"resolution in [twin] has {_shown(step)} for {name}; a step above 0 "
+                f"{canonical_unit(name)} is needed."
             )
 
 

@@ -16,7 +16,7 @@ from .records_file import RunRecords
 from .runtime import Runtime
 from .session import Session
 from .settings import LoopSettings
-from .writer import Basis, SetpointWriter
+from .writer import Basis, ReadBack, SetpointWriter
 
 
 class Actor:
@@ -70,9 +70,12 @@ class Actor:
         intents = await self._rt.offload(lambda: self.records.intents(reactor))
         n_sent = sum(i.day == day and i.outcome != "failed" for i in intents)
         verdict = GateVerdict("hold", {})
+        read_back: ReadBack = situation.u_now
+        outdated = ""
         for _ in range(n_sent, self.settings.max_writes):
-            number = await self._record_decision(basis, proposal, situation)
-            is_approved = await self._approval(number, basis, proposal)
+            asked = self._asked(basis, proposal, read_back)
+            number = await self._record_decision(basis, proposal, situation, asked)
+            is_approved = await self._approval(number, basis, asked)
             await self.attendant.look(day)
             clock = await self.attendant.check_clocks(day)
             if clock:
@@ -84,6 +87,17 @@ class Actor:
             verdict = self.writer.judge(
                 proposal.setpoints, basis, read_back, is_approved=is_approved
             )
+            outdated = self._outdated(verdict, asked) if is_approved else ""
+            if outdated:
+                await self._log(
+                    "APPROVAL_OUTDATED",
+                    {"decision": number},
+                    day=day,
+                    old=asked,
+                    new=dict(verdict.setpoints),
+                    reason=outdated,
+                )
+                continue
             if not is_settled and verdict.is_write:
                 why = "an earlier write is not settled yet: the device could not be read back"
                 verdict = GateVerdict("hold", {}, (*verdict.reasons, why))
@@ -123,20 +137,50 @@ class Actor:
                 note = "the outcome of a write is unknown; nothing is sent until it is settled"
                 await self.desk.raise_one(event("session", "write", note, day, severity="critical"))
                 return verdict, "unsettled"
+        if outdated:
+            return GateVerdict("hold", {}, (*verdict.reasons, outdated)), "hold"
         await self.desk.raise_one(lost)
-        why = f"the device did not take the set-points in {self.settings.max_writes} tries"
+        why = (
+            f"the device did not take the set-points in {self.settings.max_writes} tries; one "
+            "that rounds to coarser steps is told so by resolution in [twin]"
+        )
         held = GateVerdict("hold", {}, (*verdict.reasons, why))
         await self._log(
             "WRITE_GIVEN_UP", {"setpoints": dict(verdict.setpoints)}, day=day, reason=why
         )
         return held, "hold"
 
-    async def _record_decision(self, basis: Basis, proposal: Proposal, situation: Situation) -> int:
+    def _asked(self, basis: Basis, proposal: Proposal, read_back: ReadBack) -> dict[str, Any]:
+        """What would be sent now if it were approved; what is recommended where nothing would."""
+        would = self.writer.judge(proposal.setpoints, basis, read_back, is_approved=True)
+        return dict(would.setpoints) if would.action == "write" else printable(proposal.setpoints)
+
+    def _outdated(self, verdict: GateVerdict, asked: Mapping[str, Any]) -> str:
+        """Why an approval does not cover what would be sent; empty if it does."""
+        if not self.settings.approvals or verdict.action != "write":
+            return ""
+        other = [n for n, v in verdict.setpoints.items() if asked.get(n) != v]
+        if not other:
+            return ""
+        text = ", ".join(
+            f"{n} {verdict.setpoints[n]:.12g} instead of {asked.get(n, 'nothing')}" for n in other
+        )
+        return f"what could be sent is no longer what was approved: {text}"
+
+    async def _record_decision(
+        self,
+        basis: Basis,
+        proposal: Proposal,
+        situation: Situation,
+        asked: Mapping[str, Any],
+    ) -> int:
         reactor = self.settings.reactor_id
 
         def record() -> int:
             payload = {
                 "recommended": printable(proposal.setpoints),
+                "setpoints": dict(asked),
+                "grids": {n: list(grid) for n, grid in situation.grids.items()},
                 "digest": proposal.digest,
                 "u_now": dict(situation.u_now),
                 "fixed": dict(situation.fixed),
@@ -151,12 +195,12 @@ class Actor:
 
         return await self._rt.offload(record)
 
-    async def _approval(self, number: int, basis: Basis, proposal: Proposal) -> bool:
+    async def _approval(self, number: int, basis: Basis, asked: Mapping[str, Any]) -> bool:
         """Whether those who must agree do; waits for them as long as the settings say."""
         settings = self.settings
         may_write = self.session.is_armed and not self.session.is_manual
         asks = settings.approvals and settings.allow_write and basis.day >= settings.startup_days
-        if not asks or not may_write or not proposal.setpoints:
+        if not asks or not may_write or not asked:
             return not settings.approvals
         self.attendant.enter("waiting")
         self._say(f"day {basis.day}: decision {number} waits for {', '.join(settings.approvals)}")
@@ -164,7 +208,7 @@ class Actor:
             "APPROVAL_ASKED",
             {"decision": number, "roles": list(settings.approvals)},
             day=basis.day,
-            new=printable(proposal.setpoints),
+            new=dict(asked),
         )
         is_given = await self.attendant.approval(number, basis.day)
         self.attendant.enter("writing")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .entries import OnlineReading
+from .grid import Grid
 
 Row = Mapping[str, Any]
 """One sample: `day`, `time_h`, `values`, `controls` in force after it, `stream_totals`."""
@@ -24,6 +25,8 @@ class Situation:
     """Set-points an operator holds by hand."""
     readings: Sequence[OnlineReading] = ()
     """Online readings so far, in order of time."""
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    """What the device can hold, by control; one without a grid holds any number."""
 
 
 @dataclass(frozen=True)

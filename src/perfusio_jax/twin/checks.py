@@ -16,6 +16,9 @@ JUMP_SD: Final = 6.0
 JUMP_FLOOR: Final = 0.1
 """Share of the forecast that always counts as one standard deviation: assay and model."""
 
+FLOAT32: Final = 1e-6
+"""Relative difference that is a device's way of keeping numbers."""
+
 CONFIRMS: Final = 0.3
 """A second sample within this share of a jump confirms it: the culture did change."""
 
@@ -86,7 +89,8 @@ def implausible(
         wrong.append("no measurement at all")
     for name, value in seen.items():
         low, high = bounds.get(name, (-math.inf, math.inf))
-        if not math.isfinite(value) or not low <= value <= high:
+        slack = FLOAT32 * abs(value)  # a limit that a 32-bit sensor reports is not beyond it
+        if not math.isfinite(value) or not low - slack <= value <= high + slack:
             wrong.append(f"{name}={value:g} outside {low:g} to {high:g}")
         elif _is_stuck(name, value, earlier):
             wrong.append(f"{name}={value:g} stuck: the same {STUCK_AFTER} times in a row")

@@ -16,6 +16,7 @@ from .alarm_book import Alarm
 from .brain import Brain, Situation
 from .chain import plain
 from .entries import Command, Decision
+from .grid import Grid
 from .lock import LOCK_NAME, FileLock
 from .mailbox import MOST_HOURS
 from .reader import rows_of
@@ -74,11 +75,16 @@ class ReactorStatus:
             asked = f"{command.kind}, asked for by {command.actor} at {command.sent_at[:19]}"
             lines.append(f"  not carried out yet: {asked}")
         for decision in self.waiting:
-            wanted = ", ".join(f"{n} {v}" for n, v in decision.payload["recommended"].items())
+            wanted = ", ".join(f"{n} {v}" for n, v in to_be_written(decision.payload).items())
             lines.append(f"  decision {decision.id} for day {decision.day:g}: {wanted}")
         for alarm in self.alarms:
             lines.append(f"  alarm {alarm.id} since {alarm.raised_at[:19]}: {alarm.message}")
         return "\n".join(lines)
+
+
+def to_be_written(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Set-points of a decision as they would be sent, in the journal's own numbers."""
+    return payload.get("setpoints") or payload["recommended"]
 
 
 def find_runs(place: Path, reactor_id: str | None = None) -> list[Path]:
@@ -273,7 +279,10 @@ def replay(
         ]
         rows = rows_of(samples, initial)
         readings = records.readings(reactor_id, until_h=float(rows[-1]["time_h"]))
-        situation = Situation(int(decision.day), rows, kept["u_now"], kept["fixed"], readings)
+        grids = {n: Grid(*pair) for n, pair in kept.get("grids", {}).items()}
+        situation = Situation(
+            int(decision.day), rows, kept["u_now"], kept["fixed"], readings, grids
+        )
         brain.learn(situation)
         made = brain.propose(situation)
         n += 1

@@ -84,6 +84,8 @@ class DigitalTwin:
         options: Further fields of `LoopSettings` by name: approvals, time-outs and others.
         archive: Database that gets a copy of the audit trail, a `SQLStore`; by default the
             connector, if it is one.
+        device_steps: Steps of the device's set-points by control, in canonical units, where they
+            are not the default ones; they go into the limits made from the design space.
 
     Raises:
         ConfigError: If the design space has no controls or a setting makes no sense.
@@ -119,6 +121,7 @@ class DigitalTwin:
         signing_key: Signer | Path | str | None = None,
         options: Mapping[str, Any] | None = None,
         archive: AuditArchive | None = None,
+        device_steps: Mapping[str, float] | None = None,
     ) -> None:
         if design_space is None:
             raise ConfigError(
@@ -161,7 +164,13 @@ class DigitalTwin:
         self.startup_days, self.user = settings.startup_days, user
         self._say: Say = say or (lambda _: None)
         signer = load_key(signing_key) if isinstance(signing_key, (str, Path)) else signing_key
-        self.limits = gate_limits or GateLimits.from_design_space(design_space)
+        if gate_limits is not None and device_steps:
+            raise ConfigError(
+                "device_steps were given beside gate_limits; give the steps as its resolution."
+            )
+        self.limits = gate_limits or GateLimits.from_design_space(
+            design_space, device_steps=device_steps
+        )
         self.base_model = (
             hybrid
             if hybrid is not None

@@ -11,13 +11,14 @@ that "one step of 0.1 from 1.2" is 1.3 and neither refused nor exceeded by round
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from numbers import Real
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeGuard
+from typing import Any, Final, Literal
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+
+from .grid import Grid, as_held, exact, is_number, nearest, no_finer, rounded
 
 Action = Literal["write", "hold", "fallback", "disarm"]
 
@@ -31,7 +32,8 @@ DEFAULT_RESOLUTION: Final[Mapping[str, float]] = MappingProxyType(
         "pyruvate_feed": 0.1,
     }
 )
-"""Smallest step a bench-top device takes [vvd, vvd, g/L, degC, rpm, mmol/L]; a choice of ours."""
+"""Smallest step a bench-top device takes [vvd, vvd, g/L, degC, rpm, mmol/L]; a choice of ours,
+where neither a person nor the device says another."""
 
 CLOCK_SLACK_H: Final[float] = 0.05
 """How far [h] a sample may seem to come from the future before the clocks are not believed."""
@@ -54,7 +56,11 @@ class GateLimits:
     max_rate: Mapping[str, float] = field(default_factory=dict)
     """Largest change per day [unit/d], measured from the read-back; absent: not limited."""
     resolution: Mapping[str, float] = field(default_factory=dict)
-    """Step of the device's set-point grid, which passes through zero; absent: continuous."""
+    """Step of the device's set-point grid; absent: continuous."""
+    origin: Mapping[str, float] = field(default_factory=dict)
+    """A value of that grid; 0 where absent. Whole kelvins are no whole degrees Celsius."""
+    assumed: frozenset[str] = frozenset()
+    """Controls whose resolution nobody has told us: what the device says of it counts."""
     max_data_age_h: float = 30.0
     """Oldest sample [h] a decision may rest on."""
     fallback_after_h: float = 48.0
@@ -67,7 +73,7 @@ class GateLimits:
     """(outflow, inflow): the first may never exceed the second; `None` switches it off."""
 
     def __post_init__(self) -> None:
-        for name in ("lower", "upper", "max_rate", "resolution", "fallback_recipe"):
+        for name in ("lower", "upper", "max_rate", "resolution", "origin", "fallback_recipe"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         _check_limits(self)
 
@@ -76,12 +82,59 @@ class GateLimits:
         """Names of the controls the gate knows."""
         return tuple(self.lower)
 
+    @property
+    def grids(self) -> dict[str, Grid]:
+        """Grid of each control that has one."""
+        return {n: Grid(step, self.origin.get(n, 0.0)) for n, step in self.resolution.items()}
+
+    def on_device(self, setpoints: Mapping[str, Any]) -> dict[str, Any]:
+        """Set-points on the device's grid, before the gate judges them; see `grid.rounded`."""
+        bounds = {n: (self.lower[n], self.upper[n]) for n in self.lower}
+        return rounded(setpoints, self.grids, bounds, self.balance)
+
+    def with_device(self, found: Mapping[str, Grid]) -> tuple["GateLimits", list[str]]:
+        """These limits on the grid a device says it has.
+
+        Where a person told the step, it stays. Where it was assumed, it becomes the smallest
+        multiple of the device's that is no finer.
+
+        Args:
+            found: Grid by control, as far as the device says.
+
+        Returns:
+            The limits, and a sentence for whatever cannot be as the device says.
+        """
+        limits, notes = self, []
+        for name, grid in found.items():
+            if name not in self.lower:
+                continue
+            step = self.resolution.get(name)
+            if step is not None and name not in self.assumed:
+                shift = exact(self.origin.get(name, 0.0)) - exact(grid.origin)
+                if any(v % exact(grid.step) for v in (exact(step), shift)):
+                    notes.append(
+                        f"{name} is told to have steps of {step:g}; the device says "
+                        f"{grid.step:g} from {grid.origin:g}"
+                    )
+                continue
+            fine = grid if step is None else no_finer(grid, step)
+            try:
+                limits = replace(
+                    limits,
+                    resolution={**limits.resolution, name: fine.step},
+                    origin={**limits.origin, name: fine.origin},
+                )
+            except ConfigError as error:
+                notes.append(f"the device says steps of {grid.step:g} for {name}: {error}")
+        return limits, notes
+
     @classmethod
     def from_design_space(
         cls,
         design_space: Any,
         *,
         max_change_fraction: float = 0.5,
+        device_steps: Mapping[str, float] | None = None,
         **overrides: Any,
     ) -> "GateLimits":
         """Limits from a design space's control bounds.
@@ -90,6 +143,8 @@ class GateLimits:
             design_space: Anything with `control_bounds`, a mapping of name to an object
                 with `lo` and `hi`.
             max_change_fraction: Largest change per day as a fraction of each range.
+            device_steps: Resolution of controls as a person tells it, in canonical units; the
+                others have the default ones, as long as the device says nothing else.
             **overrides: Any field of this class; replaces what would be derived.
 
         Returns:
@@ -109,8 +164,14 @@ class GateLimits:
                 for name, b in bounds.items()
                 if b.hi > b.lo
             },
-            "resolution": {n: r for n, r in DEFAULT_RESOLUTION.items() if n in bounds},
+            "resolution": {
+                **{n: r for n, r in DEFAULT_RESOLUTION.items() if n in bounds},
+                **dict(device_steps or {}),
+            },
         }
+        if "resolution" not in overrides:
+            told = set(device_steps or {})
+            fields["assumed"] = frozenset(n for n in DEFAULT_RESOLUTION if n in bounds) - told
         return cls(**(fields | overrides))
 
 
@@ -263,7 +324,7 @@ def _request(request: GateRequest, limits: GateLimits) -> list[str]:
         if name not in limits.lower:
             known = ", ".join(limits.controls)
             refusals.append(f"{name} is not a control of this reactor (known: {known})")
-        elif not _is_number(value):
+        elif not is_number(value):
             refusals.append(f"{name} was asked to be {value!r}, which is not a finite number")
     if not refusals and limits.balance is not None:
         out, into = (request.setpoints.get(name) for name in limits.balance)
@@ -282,6 +343,7 @@ def _limited(
     clamped: list[str] = []
     allowed: dict[str, float] = {}
     windows: dict[str, tuple[Fraction, Fraction]] = {}
+    grids = limits.grids
     for name, value in wanted.items():
         if name in request.operator_override:
             reasons.append(f"{name} is under manual control and stays as it is")
@@ -289,12 +351,12 @@ def _limited(
         window = _window(name, request, limits)
         if isinstance(window, str):
             return _hold([window])
-        chosen = _on_grid(_exact(value), window, limits.resolution.get(name))
+        chosen = nearest(exact(value), window, grids.get(name))
         if chosen is None:
             reasons.append(f"{name} stays as it is: no device step lies within its rate limit")
             continue
-        step = _exact(limits.resolution.get(name, 0.0))
-        if abs(_exact(chosen) - _exact(value)) > step / 2:
+        step = exact(limits.resolution.get(name, 0.0))
+        if abs(exact(chosen) - exact(value)) > step / 2:
             clamped.append(name)
             reasons.append(_why_clamped(name, float(value), chosen, limits))
         allowed[name], windows[name] = chosen, window
@@ -308,19 +370,19 @@ def _limited(
 
 def _window(name: str, request: GateRequest, limits: GateLimits) -> tuple[Fraction, Fraction] | str:
     """Reachable interval of one control, or the sentence that says why there is none."""
-    low, high = _exact(limits.lower[name]), _exact(limits.upper[name])
+    low, high = exact(limits.lower[name]), exact(limits.upper[name])
     actual = request.read_back.get(name)
-    if not _is_number(actual):
+    if not is_number(actual):
         return f"{name} could not be read back ({actual!r}), so its rate limit cannot be judged"
     rate = limits.max_rate.get(name)
     if rate is None:
         return low, high
     elapsed = request.hours_since_write
-    if not _is_number(elapsed) or elapsed < 0.0:
+    if not is_number(elapsed) or elapsed < 0.0:
         return f"the time since the last write ({elapsed!r} h) cannot be used for rate limits"
-    days = _exact(min(float(elapsed), HOURS_PER_DAY)) / Fraction(int(HOURS_PER_DAY))
-    reach = _exact(rate) * days
-    centre = _exact(actual)
+    days = exact(min(float(elapsed), HOURS_PER_DAY)) / Fraction(int(HOURS_PER_DAY))
+    reach = exact(rate) * days
+    centre = as_held(actual, (low, high), limits.grids.get(name))
     low, high = max(low, centre - reach), min(high, centre + reach)
     if low > high:
         return (
@@ -345,49 +407,40 @@ def _balance(
     out_name, in_name = limits.balance
     if out_name not in allowed and in_name not in allowed:
         return None
-    out = allowed.get(out_name, request.read_back.get(out_name))
-    into = allowed.get(in_name, request.read_back.get(in_name))
-    if not _is_number(out) or not _is_number(into):
+    out, into = (_in_force(n, allowed, request, limits) for n in limits.balance)
+    if out is None or into is None:
         return f"{out_name} or {in_name} is unknown, so the volume balance cannot be judged"
     if out <= into:
         return None
-    failure = f"{out_name} {out:g} would exceed {in_name} {into:g}"
+    failure = f"{out_name} {float(out):g} would exceed {in_name} {float(into):g}"
     if out_name not in allowed:
         return failure
     low, high = windows[out_name]
-    if _exact(into) < low:
+    if into < low:
         return failure
-    lowered = _on_grid(
-        _exact(into), (low, min(high, _exact(into))), limits.resolution.get(out_name)
-    )
+    lowered = nearest(into, (low, min(high, into)), limits.grids.get(out_name))
     if lowered is None:
         return failure
     allowed[out_name] = lowered
     if out_name not in clamped:
         clamped.append(out_name)
-    reasons.append(f"{out_name} {out:g} lowered to {lowered:g}: it may not exceed {in_name}")
+    reasons.append(f"{out_name} {float(out):g} lowered to {lowered:g}: it may not exceed {in_name}")
     return None
 
 
-def _on_grid(
-    value: Fraction, window: tuple[Fraction, Fraction], step: float | None
-) -> float | None:
-    """Nearest value inside the window, on the grid if there is one; `None` if none exists."""
-    low, high = window
-    value = min(max(value, low), high)
-    if step is not None:
-        pitch = _exact(step)
-        count = round(value / pitch)
-        count = min(max(count, math.ceil(low / pitch)), math.floor(high / pitch))
-        value = count * pitch
-        if not low <= value <= high:
-            return None
-    result = float(value)
-    if _exact(result) > high:
-        result = math.nextafter(result, -math.inf)
-    elif _exact(result) < low:
-        result = math.nextafter(result, math.inf)
-    return result if low <= _exact(result) <= high else None
+def _in_force(
+    name: str, allowed: Mapping[str, float], request: GateRequest, limits: GateLimits
+) -> Fraction | None:
+    """What a control would be after the write; `None` if nobody can say."""
+    if name in allowed:
+        return exact(allowed[name])
+    actual = request.read_back.get(name)
+    if not is_number(actual):
+        return None
+    if name not in limits.lower:
+        return exact(actual)
+    bounds = (exact(limits.lower[name]), exact(limits.upper[name]))
+    return as_held(actual, bounds, limits.grids.get(name))
 
 
 def _why_clamped(name: str, asked: float, given: float, limits: GateLimits) -> str:
@@ -402,18 +455,7 @@ def _hold(reasons: Iterable[str]) -> GateVerdict:
 
 def _hours(value: float) -> float:
     """A duration that errs towards caution: what is not a number counts as for ever."""
-    return float(value) if _is_number(value) else math.inf
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return False
-    return math.isfinite(value)
-
-
-def _exact(value: float) -> Fraction:
-    """The decimal number a person reads when the float is printed, exactly."""
-    return Fraction(repr(float(value)))
+    return float(value) if is_number(value) else math.inf
 
 
 def _check_limits(limits: GateLimits) -> None:
@@ -424,7 +466,7 @@ def _check_limits(limits: GateLimits) -> None:
         raise ConfigError(f"Each control needs a lower and an upper limit; check {odd}.")
     for name in limits.lower:
         low, high = limits.lower[name], limits.upper[name]
-        if not _is_number(low) or not _is_number(high) or low > high:
+        if not is_number(low) or not is_number(high) or low > high:
             raise ConfigError(
                 f"Limits of {name} are {low!r} to {high!r}; two finite numbers, the lower first, "
                 "are needed."
@@ -433,16 +475,22 @@ def _check_limits(limits: GateLimits) -> None:
         for name, value in table.items():
             if name not in limits.lower:
                 raise ConfigError(f"{label} names {name}, which has no limits.")
-            if not _is_number(value) or value <= 0.0:
+            if not is_number(value) or value <= 0.0:
                 raise ConfigError(f"{label} of {name} is {value!r}; it must be above zero.")
+    for name, value in limits.origin.items():
+        if name not in limits.resolution or not is_number(value):
+            raise ConfigError(
+                f"origin of {name} is {value!r}; a finite number, of a control with a resolution, "
+                "is needed."
+            )
     for name, step in limits.resolution.items():
-        window = (_exact(limits.lower[name]), _exact(limits.upper[name]))
-        if _on_grid(window[0], window, step) is None:
+        window = (exact(limits.lower[name]), exact(limits.upper[name]))
+        if nearest(window[0], window, limits.grids[name]) is None:
             raise ConfigError(
                 f"No multiple of the resolution {step:g} of {name} lies within its limits."
             )
     ages = (limits.max_data_age_h, limits.fallback_after_h, limits.disarm_after_h)
-    if not all(_is_number(age) and age > 0.0 for age in ages) or list(ages) != sorted(ages):
+    if not all(is_number(age) and age > 0.0 for age in ages) or list(ages) != sorted(ages):
         raise ConfigError(
             "0 < max_data_age_h <= fallback_after_h <= disarm_after_h is needed [h]; given "
             + ", ".join(repr(age) for age in ages)
@@ -456,7 +504,7 @@ def _check_recipe(limits: GateLimits) -> None:
         if name not in limits.lower:
             raise ConfigError(f"The fallback recipe names {name}, which has no limits.")
         low, high = limits.lower[name], limits.upper[name]
-        if not _is_number(value) or not low <= value <= high:
+        if not is_number(value) or not low <= value <= high:
             raise ConfigError(
                 f"The fallback recipe sets {name} to {value!r}; allowed is {low:g} to {high:g}."
             )

@@ -385,6 +385,7 @@ class ReactorLoop:
         )
         record = await self.reader.store(day, record, read_back=read_back, expected=expected)
         mark("read")
+        await self.writer.learn_grid(day)
         situation = await self._situation(day, read_back)
         self.attendant.enter("learning")
         lesson = await self.thinker.learn(situation)
@@ -392,6 +393,8 @@ class ReactorLoop:
         self._say(f"day {day}: deciding")
         self.attendant.enter("deciding")
         proposal, trouble = await self.thinker.propose(situation)
+        # From here on one number is asked for, shown, journalled, approved and sent.
+        proposal = replace(proposal, setpoints=self.writer.limits.on_device(proposal.setpoints))
         mark("decide")
         self.attendant.enter("alarms")
         alarms = await raise_alarms(
@@ -463,7 +466,7 @@ class ReactorLoop:
         )
         u_now = _known(read_back, self.settings.initial_controls)
         fixed = {n: u_now[n] for n in sorted(self.session.overridden)}
-        return Situation(day, rows, u_now, fixed, readings)
+        return Situation(day, rows, u_now, fixed, readings, self.writer.limits.grids)
 
     async def _copies(self, day: int, proposal: Proposal, verdict: GateVerdict) -> None:
         """Recommendations and forecasts for people; a full disk here stops nothing."""
@@ -494,7 +497,7 @@ def _known(read_back: ReadBack, initial: Mapping[str, float]) -> dict[str, float
 def _in_words(wanted: Mapping[str, float], verdict: GateVerdict) -> str:
     """One line: what is recommended and what became of it."""
     shown = {
-        n: f"{v:.4g}" if isinstance(v, float) else repr(v) for n, v in printable(wanted).items()
+        n: f"{v:.12g}" if isinstance(v, float) else repr(v) for n, v in printable(wanted).items()
     }
     text = "recommends " + ", ".join(f"{name} {value}" for name, value in shown.items())
     if verdict.is_write:

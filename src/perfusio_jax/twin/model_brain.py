@@ -127,6 +127,7 @@ class ModelBrain:
             seed=self.seed,
             u_now=dict(situation.u_now),
             fixed=dict(situation.fixed),
+            grids=situation.grids,
             n_paths=self.n_paths,
         )
         trouble = not_finite(decision)

@@ -54,7 +54,7 @@ def append_recommendation(
         at.astimezone(dt.UTC).isoformat(timespec="seconds"),
         reactor_id,
         str(day),
-        *(f"{wanted[n]:.6g}" if n in wanted else "" for n in CONTROL_NAMES),
+        *(f"{wanted[n]:.12g}" if n in wanted else "" for n in CONTROL_NAMES),
         verdict.action,
         f"{why['ofv']:.6g}" if "ofv" in why else "",
         f"{why['viability_probability']:.4g}" if "viability_probability" in why else "",

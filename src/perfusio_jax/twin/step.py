@@ -6,7 +6,7 @@ file or a network; the shell passes the time stamp and the read-back in.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -33,6 +33,8 @@ from perfusio_jax.hybrid import (
     rollout,
 )
 from perfusio_jax.states import Trajectory
+
+from .grid import Grid, rounded
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -80,7 +82,7 @@ class Decision:
     day: int
     """Culture day [d]."""
     setpoints: dict[str, float]
-    """Recommended set-points by control name."""
+    """Recommended set-points by control name, on the device's grid."""
     outlook: Outlook
     """Forecast if they are held over the horizon."""
     unchanged: Outlook
@@ -228,6 +230,7 @@ def decide(
     seed: int,
     u_now: Mapping[str, float],
     fixed: Mapping[str, float] | None = None,
+    grids: Mapping[str, Grid] | None = None,
     timestamp: "datetime | None" = None,
     n_particles: int = 128,
     n_paths: int = 256,
@@ -241,6 +244,8 @@ def decide(
         seed: Seed of the run; the day is folded in, so that a restart draws the same.
         u_now: Set-points read back from the device, by name.
         fixed: Set-points an operator holds, by name.
+        grids: What the device can hold, by control: the recommendation, and the forecast under
+            it, are for that; without one, for any number.
         timestamp: When, for the record.
         n_particles: Size of the state ensemble.
         n_paths: Paths of the reported forecasts.
@@ -259,15 +264,19 @@ def decide(
         timestamp=timestamp,
         fixed=dict(fixed or {}),
     )
+    bounds = {n: (b.lo, b.hi) for n, b in policy.design_space.control_bounds.items()}
+    balance = ("bleed_rate", "perfusion_rate")
+    setpoints = rounded(made.recommended_controls, grids or {}, bounds, balance)
+    made = replace(made, recommended_controls=setpoints)
     day_seed = seed + 1009 * day
-    recommended = {**u_now, **made.recommended_controls}
+    recommended = {**u_now, **setpoints}
     horizon = policy.ofv.horizon
     outlook = forecast(model, belief, recommended, horizon=horizon, seed=day_seed, n_paths=n_paths)
     unchanged = forecast(model, belief, u_now, horizon=horizon, seed=day_seed, n_paths=n_paths)
     state = np.asarray(_report(model, belief.particles))
     return Decision(
         day=day,
-        setpoints=made.recommended_controls,
+        setpoints=setpoints,
         outlook=outlook,
         unchanged=unchanged,
         state_mean=dict(zip(FORECAST_SPECIES, state.mean(axis=0).tolist(), strict=True)),

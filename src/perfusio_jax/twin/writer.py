@@ -20,6 +20,7 @@ from perfusio_jax._core import (
 from .audit import AuditLogger
 from .entries import Intent, Settlement, settled_as_written
 from .gate import GateLimits, GateRequest, GateVerdict, gate
+from .grid import Grid
 from .records_file import RunRecords
 from .runtime import Runtime
 from .secrets import in_short
@@ -76,11 +77,13 @@ class SetpointWriter:
         self._records = records
         self._audit = audit
         self._session = session
-        self._limits = limits
+        self._told = self.limits = limits
+        """As a person told them; and on the grid the device says it has."""
         self._settings = settings
         self._rt = runtime
         self._is_stopping = is_stopping
         self._trouble: str | None = None
+        self._grid_notes: list[str] = []
         self.keeps_setpoints = bool(getattr(connector, "keeps_setpoints", False))
         """Whether only people change set-points, as in a file or a database."""
         self.lease: int | None = None
@@ -139,6 +142,28 @@ class SetpointWriter:
             self._trouble = trouble
             await self._log("READ_BACK_UNAVAILABLE", {}, day=day, reason=trouble)
 
+    async def learn_grid(self, day: int) -> None:
+        """Put the limits on the grid that the device says it has, if it says anything."""
+        if not has_own(self._connector, "read_grids"):
+            return
+        try:
+            async with asyncio.timeout(self._settings.call_timeout_s):
+                found = await self._connector.read_grids()
+        except (PerfusioError, TimeoutError, OSError) as error:
+            await self._say_trouble(in_short(error), day)  # what was known before stays
+            return
+        limits, notes = self._told.with_device({n: Grid(*pair) for n, pair in found.items()})
+        if limits == self.limits and notes == self._grid_notes:
+            return
+        self.limits, self._grid_notes = limits, notes
+        self._session.resolution = limits.resolution
+        await self._log(
+            "DEVICE_GRID",
+            {n: list(grid) for n, grid in limits.grids.items()},
+            day=day,
+            reason="; ".join(notes) or "as the device says",
+        )
+
     # ------------------------------------------------------------------ settlement
 
     async def settle(self, day: int) -> bool:
@@ -146,7 +171,7 @@ class SetpointWriter:
 
         That a write arrived is believed at once; that it did not, only at the last look.
         """
-        tolerance = {n: 0.5 * r for n, r in self._limits.resolution.items()}
+        tolerance = {n: 0.5 * r for n, r in self.limits.resolution.items()}
         for look, pause_s in enumerate(SETTLE_PAUSES_S, start=1):
             pending = await self._rt.offload(
                 lambda: self._records.pending(self._settings.reactor_id)
@@ -165,7 +190,7 @@ class SetpointWriter:
         return not await self._rt.offload(lambda: self._records.pending(self._settings.reactor_id))
 
     async def _settle_one(self, intent: Intent, device: ReadBack, day: int) -> None:
-        tolerance = {n: 0.5 * r for n, r in self._limits.resolution.items()}
+        tolerance = {n: 0.5 * r for n, r in self.limits.resolution.items()}
         verdict = await self._rt.offload(
             lambda: self._records.settle(intent.id, device, current_day=day, tolerance=tolerance)
         )
@@ -227,7 +252,7 @@ class SetpointWriter:
             vetoes=tuple(vetoes),
             approved=is_approved,
         )
-        return gate(request, self._limits)
+        return gate(request, self.limits)
 
     async def write(
         self,
@@ -296,7 +321,7 @@ class SetpointWriter:
         """Whether the device says anything but what was sent; what it cannot say counts too."""
         if any(v is None for v in after.values()):
             return True
-        probe = Session(self._limits.resolution, plan=dict(setpoints))
+        probe = Session(self.limits.resolution, plan=dict(setpoints))
         return bool(probe.edits(after))
 
     async def _confirm(
