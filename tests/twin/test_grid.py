@@ -1,0 +1,187 @@
+"""The grid of a device: what is asked for, what is held, and what a read-back means."""
+
+import math
+import struct
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
+from perfusio_jax.twin.checks import implausible
+from perfusio_jax.twin.gate import GateLimits, GateRequest, GateVerdict, gate
+from perfusio_jax.twin.grid import Grid, as_held, exact, is_number, nearest, no_finer, rounded
+
+SPACE = DEFAULT_AMBR250_DESIGN_SPACE
+LIMITS = GateLimits.from_design_space(SPACE)
+
+
+def float32(value: float) -> float:
+    return struct.unpack("f", struct.pack("f", value))[0]
+
+
+def judge(setpoints: dict, read_back: dict, limits: GateLimits = LIMITS, hours=24.0) -> GateVerdict:
+    return gate(
+        GateRequest(
+            setpoints=setpoints,
+            read_back={**SPACE.centre, **read_back},
+            data_age_h=1.0,
+            hours_without_good_data=0.0,
+            allow_write=True,
+            armed=True,
+            hours_since_write=hours,
+        ),
+        limits,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "step", "held"),
+    [("agitation", 905.0, 10.0, 910.0), ("perfusion_rate", 1.23, 0.05, 1.25)],
+)
+def test_a_coarser_device_is_told_and_gets_what_it_can_hold(name, asked, step, held):
+    limits = GateLimits.from_design_space(SPACE, device_steps={name: step})
+    assert limits.on_device({name: asked}) == {name: held}
+    verdict = judge({name: asked}, {name: asked}, limits)
+    assert dict(verdict.setpoints) == {name: held}
+    assert limits.resolution["temperature"] == 0.1  # the others keep what is assumed
+    assert name not in limits.assumed and "temperature" in limits.assumed
+
+
+@pytest.mark.parametrize("name", list(SPACE.control_bounds))
+def test_a_32_bit_device_at_a_limit_is_at_the_limit(name):
+    bounds = SPACE.control_bounds[name]
+    for edge in (bounds.lo, bounds.hi):
+        verdict = judge({name: edge}, {name: float32(edge)}, hours=0.0)
+        assert verdict.action == "write" and dict(verdict.setpoints) == {name: edge}, verdict
+
+
+def test_one_step_of_a_32_bit_device_is_one_step():
+    limits = GateLimits(
+        lower={"temperature": 35.0},
+        upper={"temperature": 37.5},
+        max_rate={"temperature": 0.1},
+        resolution={"temperature": 0.1},
+    )
+    for k in range(351, 374):
+        now = {"temperature": float32(k / 10)}
+        assert judge({"temperature": 37.5}, now, limits).setpoints["temperature"] == (k + 1) / 10
+
+
+def test_a_value_outside_stays_outside():
+    verdict = judge({"bleed_rate": 0.3}, {"bleed_rate": 0.301}, hours=0.0)
+    assert verdict.action == "hold" and "an operator must act" in verdict.reasons[0]
+
+
+def test_the_balance_is_not_broken_by_32_bits():
+    held = {"bleed_rate": float32(0.3), "perfusion_rate": 0.5}
+    limits = GateLimits(
+        lower={"perfusion_rate": 0.3, "bleed_rate": 0.05},
+        upper={"perfusion_rate": 2.0, "bleed_rate": 0.3},
+    )
+    verdict = judge({"perfusion_rate": 0.3}, held, limits)
+    assert held["bleed_rate"] > 0.3 and dict(verdict.setpoints) == {"perfusion_rate": 0.3}
+
+
+def test_a_reading_at_a_limit_is_not_implausible():
+    bounds = {"Glc": (0.0, 0.3), "Via": (0.0, 100.0)}
+    assert implausible({"Glc": float32(0.3), "Via": 100.00000763}, bounds=bounds) == []
+    assert implausible({"Glc": 0.3001}, bounds=bounds) == ["Glc=0.3001 outside 0 to 0.3"]
+
+
+# ---------------------------------------------------------------- what a device says
+
+
+@pytest.mark.parametrize(
+    ("device", "default", "step"),
+    [(10.0, 5.0, 10.0), (1.0, 5.0, 5.0), (2.0, 5.0, 6.0), (0.05, 0.01, 0.05), (0.003, 0.01, 0.012)],
+)
+def test_the_default_step_becomes_one_the_device_can_hold(device, default, step):
+    assert no_finer(Grid(device), default) == Grid(step)
+
+
+def test_whole_kelvins_are_no_whole_degrees():
+    limits, notes = LIMITS.with_device({"temperature": Grid(1.0, -273.15)})
+    assert not notes and limits.on_device({"temperature": 36.2}) == {"temperature": 35.85}
+    verdict = judge({"temperature": 37.2}, {"temperature": 36.85}, limits)
+    assert dict(verdict.setpoints) == {"temperature": 36.85}
+    assert LIMITS.with_device({})[0] is LIMITS
+
+
+def test_what_a_person_told_stays_and_a_device_that_disagrees_is_named():
+    limits = GateLimits.from_design_space(SPACE, device_steps={"agitation": 5.0})
+    same, notes = limits.with_device({"agitation": Grid(2.0), "light": Grid(1.0)})
+    assert same is limits and notes == [
+        "agitation is told to have steps of 5; the device says 2 from 0"
+    ]
+    assert limits.with_device({"agitation": Grid(1.0)}) == (limits, [])
+
+
+def test_a_step_that_no_value_within_the_limits_has_is_not_taken():
+    limits, notes = LIMITS.with_device({"bleed_rate": Grid(1.0)})
+    assert limits is LIMITS and "No multiple of the resolution 1 of bleed_rate" in notes[0]
+    with pytest.raises(ConfigError, match="No multiple of the resolution 1 of bleed_rate"):
+        GateLimits.from_design_space(SPACE, device_steps={"bleed_rate": 1.0})
+    with pytest.raises(ConfigError, match="origin of agitation is nan"):
+        GateLimits.from_design_space(SPACE, origin={"agitation": math.nan})
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+@given(
+    wanted=st.fixed_dictionaries(
+        {n: st.floats(b.lo, b.hi) for n, b in SPACE.control_bounds.items()}
+    ),
+    steps=st.fixed_dictionaries(
+        {},
+        optional={
+            "agitation": st.sampled_from([1.0, 7.0, 10.0, 25.0]),
+            "perfusion_rate": st.sampled_from([0.05, 0.1, 1 / 3]),
+            "temperature": st.sampled_from([0.25, 0.5]),
+        },
+    ),
+)
+def test_what_is_asked_for_is_what_is_written(wanted, steps):
+    """One number: asked, shown, and let through by the gate where no limit stands in the way."""
+    limits = GateLimits.from_design_space(SPACE, device_steps=steps, max_rate={})
+    asked = limits.on_device(wanted)
+    assert limits.on_device(asked) == asked
+    assert (
+        asked["bleed_rate"] <= asked["perfusion_rate"]
+        or wanted["bleed_rate"] > (wanted["perfusion_rate"])
+    )
+    for name, value in asked.items():
+        assert abs(value - wanted[name]) <= limits.resolution[name] * (1 + 1e-9)
+        assert limits.lower[name] <= value <= limits.upper[name]
+    verdict = judge(asked, {}, limits)
+    if asked["bleed_rate"] <= asked["perfusion_rate"]:
+        assert verdict.action == "write" and dict(verdict.setpoints) == asked
+        assert verdict.clamped == () and verdict.reasons == ()
+
+
+def test_rounding_lets_no_more_out_than_in():
+    grids = {"bleed_rate": Grid(0.005), "perfusion_rate": Grid(0.01)}
+    bounds = {"bleed_rate": (0.05, 0.6), "perfusion_rate": (0.2, 2.0)}
+    pair = ("bleed_rate", "perfusion_rate")
+    even = {"bleed_rate": 0.304, "perfusion_rate": 0.304}
+    assert rounded(even, grids, bounds) == {"bleed_rate": 0.305, "perfusion_rate": 0.3}
+    assert rounded(even, grids, bounds, pair) == {"bleed_rate": 0.3, "perfusion_rate": 0.3}
+
+
+def test_what_is_no_number_is_left_to_the_gate():
+    odd = {"agitation": math.nan, "temperature": "36", "light": 3.3, "bleed_rate": True}
+    assert LIMITS.on_device({**odd, "perfusion_rate": 99.996}) == {**odd, "perfusion_rate": 100.0}
+    assert not is_number(10**400) and not is_number(True) and is_number(10**300)
+
+
+@given(st.floats(-2e3, 2e3), st.sampled_from([0.1, 0.005, 5.0, 1 / 3]))
+def test_a_read_back_is_itself_unless_it_is_a_rounding(value, step):
+    bounds = (exact(-3e3), exact(3e3))
+    held = as_held(value, bounds, Grid(step))
+    assert abs(held - exact(value)) <= Fraction(1, 10**6) * max(abs(held), abs(exact(value)))
+    on_grid = nearest(exact(value), bounds, Grid(step))
+    assert on_grid is not None
+    assert as_held(float32(on_grid), bounds, Grid(step)) == pytest.approx(on_grid, rel=1e-12)
