@@ -235,3 +235,51 @@ def records_of_model(records, reactor_id):
         (reactor_id,),
     ).fetchall()
     return [type("Row", (), {"id": row[0]}) for row in rows]
+
+
+def test_what_is_shown_for_approval_is_what_is_written():
+    shown = []
+
+    def look(world):
+        (found,) = status(world.folder)
+        shown.append(str(found))
+
+    deeds = [
+        (0.5, look),
+        (1.0, votes("approve", "ada", "operator")),
+        (2.0, votes("approve", "eve", "qa")),
+    ]
+    with peopled(deeds, n_days=1, **TWO) as world:
+        log = read_log(world.folder)
+        with RunRecords(world.folder / JOURNAL_NAME) as records:
+            (decision,) = records.decisions(world.reactor_id)
+            (intent,) = records.intents(world.reactor_id)
+    (written,) = [w for _, w in world.plant.writes]
+    asked = next(r["new"] for r in log if r["event_type"] == "APPROVAL_ASKED")
+    changed = next(r["new"] for r in log if r["event_type"] == "SETPOINT_CHANGE")
+    assert world.problems == []
+    assert written == asked == changed == decision.payload["setpoints"] == intent.setpoints
+    assert written != decision.payload["recommended"]  # this brain knows no grid; the gate does
+    for name, value in written.items():
+        assert f"{name} {value:.17g}" in shown[0] or f"{name} {value}" in shown[0]
+
+
+def test_an_approval_is_for_the_numbers_that_were_shown():
+    """The device moves while people think: what the rate limit lets through now is asked anew."""
+
+    def move(world):
+        world.plant.device["agitation"] = 1050.0
+
+    deeds = [
+        (1.0, votes("approve", "ada", "operator")),
+        (1.5, move),
+        (2.0, votes("approve", "eve", "qa")),
+    ]
+    with peopled(deeds, n_days=1, **TWO) as world:
+        log = read_log(world.folder)
+    assert world.problems == []
+    asked = [r["new"] for r in log if r["event_type"] == "APPROVAL_ASKED"]
+    stale = [r for r in log if r["event_type"] == "APPROVAL_OUTDATED"]
+    assert len(asked) == 2 and len(stale) == 1 and stale[0]["old"] == asked[0]
+    assert "no longer what was approved: agitation" in stale[0]["reason"]
+    assert stale[0]["new"] == asked[1] and world.plant.writes == []

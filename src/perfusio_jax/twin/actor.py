@@ -180,7 +180,7 @@ class Actor:
             payload = {
                 "recommended": printable(proposal.setpoints),
                 "setpoints": dict(asked),
-                "grids": {n: list(grid) for n, grid in situation.grids.items()},
+                "grids": [[n, *grid] for n, grid in situation.grids.items()],
                 "digest": proposal.digest,
                 "u_now": dict(situation.u_now),
                 "fixed": dict(situation.fixed),

@@ -279,7 +279,7 @@ def replay(
         ]
         rows = rows_of(samples, initial)
         readings = records.readings(reactor_id, until_h=float(rows[-1]["time_h"]))
-        grids = {n: Grid(*pair) for n, pair in kept.get("grids", {}).items()}
+        grids = {n: Grid(step, origin) for n, step, origin in kept.get("grids", ())}
         situation = Situation(
             int(decision.day), rows, kept["u_now"], kept["fixed"], readings, grids
         )

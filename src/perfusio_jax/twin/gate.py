@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 
-from .grid import Grid, as_held, exact, is_number, nearest, no_finer, rounded
+from .grid import Grid, as_held, exact, is_number, nearest, no_finer
 
 Action = Literal["write", "hold", "fallback", "disarm"]
 
@@ -86,11 +86,6 @@ class GateLimits:
     def grids(self) -> dict[str, Grid]:
         """Grid of each control that has one."""
         return {n: Grid(step, self.origin.get(n, 0.0)) for n, step in self.resolution.items()}
-
-    def on_device(self, setpoints: Mapping[str, Any]) -> dict[str, Any]:
-        """Set-points on the device's grid, before the gate judges them; see `grid.rounded`."""
-        bounds = {n: (self.lower[n], self.upper[n]) for n in self.lower}
-        return rounded(setpoints, self.grids, bounds, self.balance)
 
     def with_device(self, found: Mapping[str, Grid]) -> tuple["GateLimits", list[str]]:
         """These limits on the grid a device says it has.

@@ -393,8 +393,6 @@ class ReactorLoop:
         self._say(f"day {day}: deciding")
         self.attendant.enter("deciding")
         proposal, trouble = await self.thinker.propose(situation)
-        # From here on one number is asked for, shown, journalled, approved and sent.
-        proposal = replace(proposal, setpoints=self.writer.limits.on_device(proposal.setpoints))
         mark("decide")
         self.attendant.enter("alarms")
         alarms = await raise_alarms(
