@@ -7,6 +7,8 @@ temperatures have pairs instead.
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perfusio_jax._core import AUXILIARY_TAGS, CONTROL_NAMES, REGISTRY, STREAM_TOTALS, UnitError
 from perfusio_jax._core.units import (
@@ -131,9 +133,9 @@ def test_what_is_read_and_sent(name: str):
 
 
 def test_temperatures_both_ways():
-    for unit, given, celsius in TEMPERATURES:
-        assert float(to_canonical(given, unit, "temperature")) == pytest.approx(celsius, abs=1e-12)
-        assert to_device(celsius, unit, "temperature") == pytest.approx(given, abs=1e-12)
+    for unit, there, celsius in TEMPERATURES:
+        assert float(to_canonical(there, unit, "temperature")) == pytest.approx(celsius, abs=1e-12)
+        assert to_device(celsius, unit, "temperature") == pytest.approx(there, abs=1e-12)
 
 
 REFUSED = {
@@ -210,6 +212,25 @@ def test_a_text_of_a_megabyte_is_no_unit_and_costs_nothing():
         with pytest.raises(UnitError) as caught:
             to_canonical(1.0, text, "Glc")
         assert len(str(caught.value)) < 500
+
+
+PIECES = (
+    *"/*^()-+.%°µ⁻¹⁶ ", "10", "1e6", "10^6", "e99", "1e-99", "x", "per", "cells", "mL", "L", "g",
+    "mmol", "min", "rpm", "rad", "degC", "K", "vvd", "Mio", "H2O", "9", "é", "\x00",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join), st.sampled_from(list(READ)))
+def test_any_text_is_a_conversion_or_a_refusal(unit: str, name: str):
+    """A conversion is a line that goes up, finite, and one that comes back."""
+    try:
+        line = conversion(unit, name)
+    except UnitError as error:
+        assert len(str(error)) < 600
+        return
+    assert line.slope > 0
+    there = line([1.0, 5.0])
+    assert there[1] > there[0] and line.inverse(there).tolist() == pytest.approx([1.0, 5.0])
 
 
 @pytest.mark.parametrize("unit", list(CONTROL_UNITS["agitation"]))

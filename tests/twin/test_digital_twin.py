@@ -104,6 +104,12 @@ def test_three_days_are_read_decided_written_and_recorded(tmp_path, model):
     assert kinds.count("SETPOINT_CHANGE") == 3
     lines = (tmp_path / "recommendations.csv").read_text().splitlines()
     assert len(lines) == 4 and lines[0].startswith("decided_at,reactor_id,day,perfusion_rate")
+    # One number from the recommendation to the device: 36.25 degC is no value of its grid.
+    made = [r for r in records(tmp_path) if r["event_type"] == "DECISION_MADE"]
+    sent = [r["new"] for r in records(tmp_path) if r["event_type"] == "SETPOINT_CHANGE"]
+    assert CENTRE["temperature"] == 36.25 and sent[0]["temperature"] == 36.3
+    assert [r["payload"]["recommended"] for r in made] == sent == rack.written
+    assert lines[1].split(",")[3:9] == [f"{rack.written[0][n]:.12g}" for n in CONTROL_NAMES]
     import pyarrow.parquet as pq
 
     table = pq.read_table(tmp_path / "forecasts.parquet").to_pandas()

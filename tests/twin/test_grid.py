@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfusio_jax._core import ConfigError
+from perfusio_jax._core import ConfigError, ConnectorError
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.twin.checks import implausible
 from perfusio_jax.twin.gate import GateLimits, GateRequest, GateVerdict, gate
 from perfusio_jax.twin.grid import Grid, as_held, exact, is_number, nearest, no_finer, rounded
+from perfusio_jax.twin.session import Session
+from perfusio_jax.twin.settings import LoopSettings
+from perfusio_jax.twin.writer import SetpointWriter
 
 SPACE = DEFAULT_AMBR250_DESIGN_SPACE
 LIMITS = GateLimits.from_design_space(SPACE)
@@ -190,3 +193,61 @@ def test_a_read_back_is_itself_unless_it_is_a_rounding(value, step):
     on_grid = nearest(exact(value), bounds, Grid(step))
     assert on_grid is not None
     assert as_held(float32(on_grid), bounds, Grid(step)) == pytest.approx(on_grid, rel=1e-12)
+
+
+# ---------------------------------------------------------------- the writer learns it
+
+
+class Coarse:
+    """A connector to a device that says its grid, as long as it can be reached."""
+
+    def __init__(self) -> None:
+        self.grids: dict[str, tuple[float, float]] | None = {"agitation": (10.0, 0.0)}
+
+    async def read_grids(self):
+        if self.grids is None:
+            raise ConnectorError("the line broke")
+        return self.grids
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.kept: list[tuple] = []
+
+    def log(self, kind, payload, **more):
+        self.kept.append((kind, payload, more.get("reason")))
+
+
+class Here:
+    async def offload(self, work):
+        return work()
+
+
+async def test_the_writer_keeps_to_the_grid_the_device_says():
+    device, notes, session = Coarse(), Notes(), Session(LIMITS.resolution)
+    writer = SetpointWriter(
+        device, None, notes, session,  # pyright: ignore[reportArgumentType]
+        limits=LIMITS, settings=LoopSettings(), runtime=Here(), is_stopping=lambda: False,  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+    await writer.learn_grid(0)
+    await writer.learn_grid(1)  # nothing new: nothing is written down
+    assert writer.limits.resolution["agitation"] == session.resolution["agitation"] == 10.0
+    assert [kind for kind, *_ in notes.kept] == ["DEVICE_GRID"]
+    assert notes.kept[0][1]["agitation"] == [10.0, 0.0]
+    device.grids = None
+    await writer.learn_grid(2)  # out of reach: what was known stays
+    assert writer.limits.resolution["agitation"] == 10.0
+    device.grids = {"bleed_rate": (1.0, 0.0)}
+    await writer.learn_grid(3)
+    assert writer.limits == LIMITS and session.resolution == LIMITS.resolution
+    assert "No multiple of the resolution 1 of bleed_rate" in notes.kept[-1][2]
+
+
+async def test_a_connector_that_says_nothing_is_not_asked():
+    notes = Notes()
+    writer = SetpointWriter(
+        object(), None, notes, Session({}),  # pyright: ignore[reportArgumentType]
+        limits=LIMITS, settings=LoopSettings(), runtime=Here(), is_stopping=lambda: False,  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+    await writer.learn_grid(0)
+    assert writer.limits is LIMITS and not notes.kept

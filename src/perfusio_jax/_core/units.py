@@ -94,7 +94,8 @@ class Conversion(NamedTuple):
         numbers = np.asarray(values, np.float64)
         if self.slope != 1:
             is_part = self.slope.numerator == 1  # a thousandth is exact as a division only
-            numbers = numbers / self.slope.denominator if is_part else numbers * float(self.slope)
+            factor = float(self.slope.denominator if is_part else self.slope)
+            numbers = numbers / factor if is_part else numbers * factor
         return numbers + float(self.offset) if self.offset else numbers
 
     @property
