@@ -177,6 +177,8 @@ def test_rounding_lets_no_more_out_than_in():
     even = {"bleed_rate": 0.304, "perfusion_rate": 0.304}
     assert rounded(even, grids, bounds) == {"bleed_rate": 0.305, "perfusion_rate": 0.3}
     assert rounded(even, grids, bounds, pair) == {"bleed_rate": 0.3, "perfusion_rate": 0.3}
+    held = frozenset({"bleed_rate"})  # by an operator: it is not ours to move
+    assert rounded(even, grids, bounds, pair, fixed=held) == {**even, "perfusion_rate": 0.3}
 
 
 def test_what_is_no_number_is_left_to_the_gate():

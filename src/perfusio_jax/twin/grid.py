@@ -92,6 +92,8 @@ def rounded(
     grids: Mapping[str, Grid],
     bounds: Mapping[str, tuple[float, float]],
     balance: tuple[str, str] | None = None,
+    *,
+    fixed: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Set-points as a device can hold them, so that what is asked for is what can be written.
 
@@ -103,17 +105,19 @@ def rounded(
         grids: Grid by control; a control without one keeps its value.
         bounds: Hard limits by control.
         balance: (outflow, inflow); `None`: nothing is balanced.
+        fixed: Controls somebody holds; they stay as they are.
 
     Returns:
         The same controls.
     """
     found = dict(setpoints)
     for name, value in setpoints.items():
-        if is_number(value):
+        if is_number(value) and name not in fixed:
             found[name] = _on(value, grids.get(name), bounds.get(name))
     if balance is not None:
         out, into = balance
         is_known = is_number(setpoints.get(out)) and is_number(setpoints.get(into))
+        is_known = is_known and out not in fixed
         if is_known and setpoints[out] <= setpoints[into] and found[out] > found[into]:
             low = exact(bounds[out][0]) if out in bounds else exact(found[into]) - 1
             lowered = nearest(exact(found[into]), (low, exact(found[into])), grids.get(out))

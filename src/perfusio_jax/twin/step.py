@@ -266,7 +266,8 @@ def decide(
     )
     bounds = {n: (b.lo, b.hi) for n, b in policy.design_space.control_bounds.items()}
     balance = ("bleed_rate", "perfusion_rate")
-    setpoints = rounded(made.recommended_controls, grids or {}, bounds, balance)
+    wanted = made.recommended_controls
+    setpoints = rounded(wanted, grids or {}, bounds, balance, fixed=frozenset(fixed or ()))
     made = replace(made, recommended_controls=setpoints)
     day_seed = seed + 1009 * day
     recommended = {**u_now, **setpoints}
