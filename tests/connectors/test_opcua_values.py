@@ -1,6 +1,7 @@
 """Values of the wire without a server: units both ways, as people spell them."""
 
 import datetime as dt
+import math
 
 import pytest
 from asyncua import ua
@@ -108,6 +109,8 @@ def test_a_value_at_the_end_of_a_range_does_not_leave_it():
     narrow = _node(FLOAT, limits=(0.05, 0.3))
     assert 0.05 <= fitted(0.05, narrow) < 0.0500001 and 0.2999999 < fitted(0.3, narrow) <= 0.3
     assert fitted(0.31, narrow) > 0.3  # what is outside stays so, and is refused
+    beyond = math.nextafter(37.5, 99.0)
+    assert fitted(beyond, _node(limits=(35.0, 37.5))) == beyond  # nothing rounded it on the way
 
 
 def test_what_arrives_is_compared_on_the_grid():

@@ -186,8 +186,8 @@ def grid_of(name: str, node: Node) -> tuple[float, float] | None:
 def fitted(value: float, node: Node) -> float:
     """A number as its node takes it: what rounding did to it on the way here is undone.
 
-    A value of the node's grid, or at an end of its range, is that value again after a change of
-    unit, and one of 32 bits does not leave the range by its rounding.
+    A value of the node's grid is that value again, one at an end of its range is so after a
+    change of unit, and one of 32 bits does not leave the range by its rounding.
 
     Args:
         value: In the node's unit.
@@ -198,7 +198,7 @@ def fitted(value: float, node: Node) -> float:
         if math.isclose(value, near, rel_tol=1e-9, abs_tol=1e-9 * node.step):
             value = near
     low, high = node.limits or (-math.inf, math.inf)
-    for end in (low, high):
+    for end in (low, high) if node.unit is not None else ():
         if math.isfinite(end) and math.isclose(value, end, rel_tol=1e-9):
             value = end
     if node.kind is ua.VariantType.Float and abs(value) < 3.4e38 and low <= value <= high:
