@@ -26,15 +26,14 @@ from perfusio_jax.connectors.base import (
     SampleRecord,
     check_setpoints,
 )
-from perfusio_jax.connectors.opcua_directory import Directory
+from perfusio_jax.connectors.opcua_directory import CLOCK, Directory
 from perfusio_jax.connectors.opcua_link import ClientSecurity, Link, Session
 from perfusio_jax.connectors.opcua_names import (
     HEARTBEAT,
-    SAMPLE_DAY,
 )
 from perfusio_jax.connectors.opcua_nodes import NodeMap, typed
 from perfusio_jax.connectors.opcua_records import Recorder, ReplayConnector, line_of
-from perfusio_jax.connectors.opcua_samples import CLOCK, Sampling
+from perfusio_jax.connectors.opcua_samples import Sampling
 from perfusio_jax.connectors.opcua_values import (
     Node,
     aware,
@@ -80,6 +79,9 @@ class OPCUAConnector(BioreactorConnectorBase):
         acceleration: Culture time over real time at the source; 1 for real reactors.
         sample_slack_s: How far [s] a value's source time may lie from that of `sample_day` and
             still belong to that sample; half a culture day by default.
+        stamp_means: What a source time says: when the value was "measured", when it last
+            "changed" (an older one is then an unchanged value, not a stale one), or when it was
+            "read" from the device (it then says nothing about the sample).
         heartbeat_timeout_s: How long [s] a heartbeat may stand still before the device counts
             as dead.
         timeout_s: How long one step may take [s].
@@ -117,6 +119,7 @@ class OPCUAConnector(BioreactorConnectorBase):
         reactor_id: str | None = None,
         acceleration: float = 1.0,
         sample_slack_s: float | None = None,
+        stamp_means: str = "measured",
         heartbeat_timeout_s: float = 10.0,
         timeout_s: float = 5.0,
         patience_s: float = 20.0,
@@ -166,6 +169,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             reactor_id=reactor_id,
             acceleration=self.acceleration,
             slack_s=slack_s,
+            stamp_means=stamp_means,
             now=self._now,
         )
         self._recorder = None if record_to is None else Recorder(record_to)
@@ -276,19 +280,12 @@ class OPCUAConnector(BioreactorConnectorBase):
 
         Raises:
             ConnectorError: If the server cannot be reached, or nothing maps `sample_day`.
+            DataError: If what that shows is no day.
         """
         if self._replay is not None:
             return await self._replay.days_available()
 
-        async def look(session: Session) -> list[int]:
-            try:
-                return [day for day, _ in await self._sampling.days(session)]
-            except DataError:
-                values, _ = await self._directory.read(session, [SAMPLE_DAY])
-                day = plain(values[SAMPLE_DAY]) if SAMPLE_DAY in values else None
-                return [day] if isinstance(day, int) and day >= 0 else []
-
-        return await self._link.run(look)
+        return await self._link.run(self._sampling.days_available)
 
     # ---------------------------------------------------------------- tags and clock
 
@@ -342,12 +339,10 @@ class OPCUAConnector(BioreactorConnectorBase):
         wanted = list(names)
         if not wanted:
             return {}
-        values, _ = await self._link.run(lambda session: self._directory.read(session, wanted))
+        seen = await self._link.run(lambda session: self._directory.read(session, wanted))
         at = self._now()
         return {
-            n: self._directory.reading(n, values[n], at)
-            if n in values
-            else Reading(None, "missing", None, at)
+            n: seen.reading(n, at) if n in seen.values else Reading(None, "missing", None, at)
             for n in wanted
         }
 
@@ -420,7 +415,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             return
 
         async def send(session: Session) -> list[tuple[str, Node, ua.Variant, ua.StatusCode]]:
-            nodes = await self._directory.resolved(session)
+            nodes = await self._directory.resolved(session, is_anew=True)
             gone = [name for name in wanted if name not in nodes.found]
             if gone:
                 raise ConnectorError(
@@ -429,6 +424,11 @@ class OPCUAConnector(BioreactorConnectorBase):
             prepared = []
             for name, value in wanted.items():
                 node = nodes.found[name]
+                if node.doubt is not None or node.is_array:
+                    raise DataError(
+                        f"{self._vessel}: {name}: {node.doubt or 'its node holds an array'}; "
+                        "nothing was sent."
+                    )
                 local = value if node.unit is None else to_node_unit(name, value, node.unit)
                 local = fitted(local, node)
                 if node.limits is not None and not node.limits[0] <= local <= node.limits[1]:

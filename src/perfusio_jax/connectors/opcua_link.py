@@ -37,6 +37,16 @@ MAX_NODES: Final = 500
 LONGEST_PAUSE_S: Final = 60.0
 """Longest pause between two attempts [s]."""
 
+_NO_PROPERTY: Final = frozenset(
+    (
+        ua.StatusCodes.BadNoMatch,
+        ua.StatusCodes.BadNotFound,
+        ua.StatusCodes.BadNodeIdUnknown,
+        ua.StatusCodes.BadNodeIdInvalid,
+    )
+)
+"""Answers that mean that a node, or its property, is not there."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -93,6 +103,11 @@ class ClientSecurity:
         return self.certificate is not None
 
 
+def numbered(uris: Sequence[str] | None) -> dict[str, int]:
+    """Index of each namespace by URI; the standard's own is always there."""
+    return {NAMESPACES["ua"]: 0} | {uri: index for index, uri in enumerate(uris or ())}
+
+
 class Session:
     """A live connection with the namespaces of its server.
 
@@ -103,7 +118,14 @@ class Session:
 
     def __init__(self, client: Client, namespaces: Mapping[str, int]) -> None:
         self.client = client
-        self.namespaces = namespaces
+        self.namespaces: Mapping[str, int] = namespaces
+        self.finding = asyncio.Lock()
+        """Held while nodes are looked for."""
+
+    async def look_at_namespaces(self) -> None:
+        """Ask for the namespaces again: a server may number them anew behind a line that stands."""
+        (value,) = await self.read([ua.NodeId(ua.ObjectIds.Server_NamespaceArray)])
+        self.namespaces = numbered(value.Value.Value if value.Value is not None else None)
 
     async def read(
         self, nodes: Sequence[ua.NodeId], attribute: int = ua.AttributeIds.Value
@@ -198,28 +220,40 @@ class Session:
                 )
         return found
 
-    async def properties(self, nodes: Sequence[ua.NodeId], name: str) -> list[Any]:
-        """A standard property of each node, such as its unit or range; None where it has none."""
-        path = ua.RelativePath(
-            Elements=[
-                ua.RelativePathElement(
-                    ReferenceTypeId=ua.NodeId(ua.ObjectIds.HasProperty),
-                    IsInverse=False,
-                    IncludeSubtypes=True,
-                    TargetName=ua.QualifiedName(name, 0),
-                )
-            ]
-        )
-        asked = [ua.BrowsePath(StartingNode=n, RelativePath=path) for n in nodes]
+    async def properties(
+        self, nodes: Sequence[ua.NodeId], *names: str
+    ) -> list[list[ua.NodeId | ua.StatusCode | None]]:
+        """Where each node has standard properties, such as its unit and range, by property.
+
+        None where it has none, and the status where the server does not tell.
+        """
+        paths = [
+            ua.RelativePath(
+                Elements=[
+                    ua.RelativePathElement(
+                        ReferenceTypeId=ua.NodeId(ua.ObjectIds.HasProperty),
+                        IsInverse=False,
+                        IncludeSubtypes=True,
+                        TargetName=ua.QualifiedName(name, 0),
+                    )
+                ]
+            )
+            for name in names
+        ]
+        asked = [ua.BrowsePath(StartingNode=n, RelativePath=path) for path in paths for n in nodes]
         results: list[ua.BrowsePathResult] = []
         for start in range(0, len(asked), MAX_NODES):
             part = asked[start : start + MAX_NODES]
             results += await self.client.uaclient.translate_browsepaths_to_nodeids(part)
-        there = [(i, r.Targets[0].TargetId) for i, r in enumerate(results) if r.Targets]
-        found: list[Any] = [None] * len(nodes)
-        for (i, _), value in zip(there, await self.read([n for _, n in there]), strict=True):
-            found[i] = value.Value.Value if value.Value is not None else None
-        return found
+        found = [
+            r.Targets[0].TargetId
+            if r.Targets
+            else None
+            if r.StatusCode.is_good() or r.StatusCode.value in _NO_PROPERTY
+            else r.StatusCode
+            for r in results
+        ]
+        return [found[k * len(nodes) : (k + 1) * len(nodes)] for k in range(len(names))]
 
 
 class Link:
@@ -397,9 +431,7 @@ class Link:
                     f"{self.url} does not let us in: {in_words(error)}{hint(error)}."
                 ) from error
             raise
-        namespaces = {uri: index for index, uri in enumerate(uris)}
-        namespaces.setdefault(NAMESPACES["ua"], 0)
-        return Session(client, namespaces)
+        return Session(client, numbered(uris))
 
     def _check_seen(self, client: Client) -> None:
         """Without a certificate to expect, the first one seen is the only one from then on."""

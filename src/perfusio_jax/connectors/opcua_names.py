@@ -112,7 +112,9 @@ SAMPLE_TIME: Final = "sample_time_h"
 """Key of the node that says how long after inoculation [h] they were taken."""
 HEARTBEAT: Final = "heartbeat"
 """Key of the node that counts while the device lives."""
-SPECIAL: Final = (SAMPLE_DAY, SAMPLE_TIME, HEARTBEAT)
+CONFIGURATION: Final = "configuration_version"
+"""Key of the node whose value changes with the configuration of the device."""
+SPECIAL: Final = (SAMPLE_DAY, SAMPLE_TIME, HEARTBEAT, CONFIGURATION)
 
 GROUPED: Final = (*REGISTRY, *STREAM_TOTALS)
 """What may belong to a daily sample, whoever serves it."""
@@ -243,5 +245,5 @@ def rack_node_map(reactor_id: str) -> dict[str, str]:
     """
     return {
         name: str(rack_path(reactor_id, name))
-        for name in (*SAMPLED, *ONLINE, *CONTROL_NAMES, *SPECIAL)
+        for name in (*SAMPLED, *ONLINE, *CONTROL_NAMES, SAMPLE_DAY, SAMPLE_TIME, HEARTBEAT)
     }

@@ -37,23 +37,31 @@ class NodeRef:
     """... the URI of its namespace."""
     unit: str | None = None
     """Unit of the node's values, if the map says."""
+    is_sure: bool = False
+    """Whether that unit counts even where the node states another one."""
 
 
 def _node_ref(name: str, given: Any, namespaces: Mapping[str, str]) -> NodeRef:
     if isinstance(given, Mapping):
-        extra = sorted(set(given) - {"node", "unit"})
+        extra = sorted(set(given) - {"node", "unit", "sure"})
         if extra or "node" not in given:
             raise ConfigError(
                 f"node map: {name} must be a text or {{node = ..., unit = ...}}; given {given}."
             )
-        text, unit = given["node"], given.get("unit")
+        text, unit, is_sure = given["node"], given.get("unit"), given.get("sure", False)
+        if not isinstance(is_sure, bool) or (is_sure and unit is None):
+            raise ConfigError(
+                f"node map: sure = {is_sure!r} of {name}; true or false, and beside a `unit`."
+            )
+        if unit is not None and (not isinstance(unit, str) or not unit.strip()):
+            raise ConfigError(f"node map: unit = {unit!r} of {name}; a unit in quotes is needed.")
     else:
-        text, unit = given, None
+        text, unit, is_sure = given, None, False
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"node map: {name} is {text!r}; a node id or browse path is needed.")
     text = text.strip()
     if text.startswith("/"):
-        return NodeRef(name, text, path=parse_path(text, namespaces), unit=unit)
+        return NodeRef(name, text, path=parse_path(text, namespaces), unit=unit, is_sure=is_sure)
     uri = None
     if text.startswith("nsu="):
         uri, _, rest = text[4:].partition(";")
@@ -67,7 +75,7 @@ def _node_ref(name: str, given: Any, namespaces: Mapping[str, str]) -> NodeRef:
             f"node map: {name} is {text!r}; allowed are a node id (ns=2;s=VCD), one with the "
             "URI of its namespace (nsu=urn:site;s=VCD) or a browse path (/di:DeviceSet/...)."
         ) from error
-    return NodeRef(name, text, node=node, uri=uri, unit=unit)
+    return NodeRef(name, text, node=node, uri=uri, unit=unit, is_sure=is_sure)
 
 
 class NodeMap(Mapping[str, NodeRef]):
@@ -75,8 +83,9 @@ class NodeMap(Mapping[str, NodeRef]):
 
     Args:
         nodes: Node id or browse path, or `{node, unit}`, by species, tag, total, control or
-            one of `sample_day`, `sample_time_h` and `heartbeat`; names that begin with `x_` are
-            streamed and recorded, and mean nothing to the twin.
+            one of `sample_day`, `sample_time_h`, `heartbeat` and `configuration_version`; names
+            that begin with `x_` are streamed and recorded, and mean nothing to the twin. `sure`
+            beside `unit` lets it count where the node itself states another one.
         namespaces: URI by short name, beside ua, di, lads and rack.
 
     Raises:

@@ -1,6 +1,8 @@
 """Daily samples from the nodes of a server: one day's values, told apart from another's."""
 
+import asyncio
 import datetime as dt
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
@@ -13,20 +15,24 @@ from perfusio_jax._core import (
     HOURS_PER_DAY,
     REGISTRY,
     STREAM_TOTALS,
+    ConfigError,
     ConnectorError,
     DataError,
 )
 from perfusio_jax.connectors.base import Reading, SampleNotReady, SampleRecord
-from perfusio_jax.connectors.opcua_directory import Directory
+from perfusio_jax.connectors.opcua_directory import CLOCK, Directory, Nodes
 from perfusio_jax.connectors.opcua_link import Session
 from perfusio_jax.connectors.opcua_names import EXTRA, GROUPED, SAMPLE_DAY, SAMPLE_TIME, SPECIAL
-from perfusio_jax.connectors.opcua_values import aware, plain, time_of
+from perfusio_jax.connectors.opcua_stamps import MEANINGS, Stamps
+from perfusio_jax.connectors.opcua_values import aware, day_in, plain, time_of
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
 
-CLOCK: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_CurrentTime)
-"""Where every server says what time it is."""
+_log = logging.getLogger(__name__)
+_SETTLES_S: Final = 0.25
+"""How long [s] is waited before a look at a sample that seems to be coming just now."""
+_EARLIEST: Final = dt.datetime(1970, 1, 2, tzinfo=dt.UTC)
 _NO_HISTORY: Final = "the server keeps no history"
 
 
@@ -38,7 +44,11 @@ class Sampling:
         reactor_id: Vessel, for records and messages.
         acceleration: Culture time over real time.
         slack_s: How far [s] a value's source time may lie from the sample's.
+        stamp_means: One of `MEANINGS`.
         now: Source of time stamps.
+
+    Raises:
+        ConfigError: If `stamp_means` is none of them.
     """
 
     def __init__(
@@ -48,11 +58,15 @@ class Sampling:
         reactor_id: str | None,
         acceleration: float,
         slack_s: float,
+        stamp_means: str,
         now: Callable[[], dt.datetime],
     ) -> None:
         self._directory, self._reactor_id = directory, reactor_id
         self._acceleration, self._slack_s, self._now = acceleration, slack_s, now
         self._vessel = reactor_id or directory.url
+        if stamp_means not in MEANINGS:
+            raise ConfigError(f"stamp_means is {stamp_means!r}; allowed are {', '.join(MEANINGS)}.")
+        self._stamps = Stamps(stamp_means, slack_s)
 
     async def record(self, session: Session, day: int) -> SampleRecord:
         """The sample of a day.
@@ -66,7 +80,8 @@ class Sampling:
         for attempt in (1, 2):
             names = [n for n in node_map if n not in SPECIAL and not n.startswith(EXTRA)]
             special = [n for n in (SAMPLE_DAY, SAMPLE_TIME) if n in node_map]
-            values, (clock,) = await self._directory.read(session, [*names, *special], CLOCK)
+            seen = await self._directory.read(session, [*names, *special], CLOCK)
+            values, nodes, clock = seen.values, seen.nodes, plain(seen.beside[0])
             at = self._now()
             shown = values.get(SAMPLE_DAY)
             if SAMPLE_DAY in node_map and shown is None:
@@ -75,9 +90,9 @@ class Sampling:
                     "without it nobody knows which day the values are of."
                 )
             if shown is None:
-                return self._as_record(day, values, None, plain(clock), at, [])
-            current = plain(shown)
-            if isinstance(current, bool) or not isinstance(current, int) or current < 0:
+                return self._as_record(day, values, nodes, None, clock, at, [])
+            current = self._day(shown)
+            if current is None:
                 raise SampleNotReady(f"{self._vessel}: there is no sample yet.")
             if day > current:
                 raise SampleNotReady(
@@ -85,17 +100,40 @@ class Sampling:
                     f"day {current}."
                 )
             if day < current:
-                return await self._past(session, day, plain(clock), at)
+                return await self._past(session, day, clock, at)
             due = time_of(shown)
             if attempt == 1 and due is not None and self._is_mixed(values, due):
-                continue  # read in the middle of the next sample's coming
-            return self._as_record(day, values, due, plain(clock), at, [])
+                # Read in the middle of the next sample's coming, if it is no way of stamping.
+                await asyncio.sleep(min(_SETTLES_S, 0.1 * self._slack_s))
+                continue
+            status = shown.StatusCode
+            notes = [] if status is None or status.is_good() else [f"sample_day: {status.name}"]
+            return self._as_record(day, values, nodes, due, clock, at, notes)
         raise ConnectorError(f"{self._vessel}: day {day} could not be read.")
+
+    def _day(self, shown: ua.DataValue) -> int | None:
+        where = self._directory.node_map[SAMPLE_DAY].text
+        return day_in(shown, f"{self._vessel}: sample_day ({where})")
+
+    async def days_available(self, session: Session) -> list[int]:
+        """Days the server shows or has in its history.
+
+        Raises:
+            DataError: If what it shows is no day.
+            ConnectorError: If nothing says which day it is.
+        """
+        try:
+            days = {day for day, _ in await self.days(session)}
+        except DataError:
+            days = set()
+        seen = await self._directory.read(session, [SAMPLE_DAY])
+        current = self._day(seen.values[SAMPLE_DAY]) if SAMPLE_DAY in seen.values else None
+        return sorted(days if current is None else days | {current})
 
     def _is_mixed(self, values: Mapping[str, ua.DataValue], due: dt.datetime) -> bool:
         late = dt.timedelta(seconds=self._slack_s)
         times = [time_of(values[n]) for n in GROUPED if n in values]
-        return any(t is not None and t > due + late for t in times)
+        return any(t is not None and t - due > late for t in times)
 
     async def _past(self, session: Session, day: int, clock: Any, at: dt.datetime) -> SampleRecord:
         """A day that is no longer shown, from the history of its nodes."""
@@ -114,8 +152,34 @@ class Sampling:
         for name, past in zip(names, found, strict=True):
             if isinstance(past, list) and past:
                 values[name] = min(past, key=lambda v: abs((time_of(v) or due) - due))
+        if self._stamps.means == "changed":
+            values |= await self._unchanged(session, nodes, due + slack, names, values)
         notes = [f"day {day} was read from the server's history"]
-        return self._as_record(day, values, due, clock, at, notes)
+        for name, value in list(values.items()):
+            since, when = nodes.found[name].unit_since, time_of(value) or due
+            if since is not None and when < since:
+                del values[name]
+                notes.append(f"{name}: its unit has changed since, so the value was left out")
+        return self._as_record(day, values, nodes, due, clock, at, notes)
+
+    async def _unchanged(
+        self,
+        session: Session,
+        nodes: Nodes,
+        until: dt.datetime,
+        names: Sequence[str],
+        values: Mapping[str, ua.DataValue],
+    ) -> dict[str, ua.DataValue]:
+        """The last change before a time of what did not change with the sample."""
+        rest = [n for n in names if n not in values and n in GROUPED]
+        if not rest:
+            return {}
+        found = await session.history([nodes.found[n].id for n in rest], _EARLIEST, until)
+        return {
+            name: max(past, key=lambda v: time_of(v) or _EARLIEST)
+            for name, past in zip(rest, found, strict=True)
+            if isinstance(past, list) and past
+        }
 
     async def days(self, session: Session) -> list[tuple[int, dt.datetime]]:
         """Days in the history of `sample_day` and when each was sampled."""
@@ -124,15 +188,18 @@ class Sampling:
             raise ConnectorError(
                 f"{self._vessel}: without a node for sample_day nobody knows which days there are."
             )
-        start = dt.datetime(1970, 1, 2, tzinfo=dt.UTC)
         end = self._now() + dt.timedelta(days=1)
-        (past,) = await session.history([nodes.found[SAMPLE_DAY].id], start, end)
+        (past,) = await session.history([nodes.found[SAMPLE_DAY].id], _EARLIEST, end)
         if not isinstance(past, list):
             raise DataError(f"{self._vessel}: {_NO_HISTORY} of sample_day ({past.name}).")
         days = {}
         for value in past:
-            day, when = plain(value), time_of(value)
-            if isinstance(day, int) and day >= 0 and when is not None:
+            try:
+                day, when = self._day(value), time_of(value)
+            except (ConnectorError, DataError) as error:
+                _log.warning("left out of the history: %s", error)
+                continue
+            if day is not None and when is not None:
                 days[day] = when
         return sorted(days.items())
 
@@ -140,6 +207,7 @@ class Sampling:
         self,
         day: int,
         values: Mapping[str, ua.DataValue],
+        nodes: Nodes,
         due: dt.datetime | None,
         clock: Any,
         at: dt.datetime,
@@ -155,30 +223,31 @@ class Sampling:
                     readings[name] = Reading(None, "missing", None, at)
                     remarks.append(f"{name}: {self._directory.absent(name)}")
                 continue
-            reading = self._directory.reading(name, values[name], at)
-            if name in GROUPED and due is not None and reading.source_time is not None:
-                off_s = (reading.source_time - due).total_seconds()
-                if abs(off_s) > self._slack_s:
-                    when = "older" if off_s < 0 else "newer"
-                    remarks.append(f"{name} is {abs(off_s):.0f} s {when} than the sample")
-                    reading = Reading(None, "missing", reading.source_time, at, "OtherSample")
+            reading = nodes.reading(name, values[name], at)
             if reading.quality in ("bad", "uncertain"):
                 remarks.append(f"{name}: {reading.status}")
+            if nodes.found[name].remark is not None:
+                remarks.append(f"{name}: {nodes.found[name].remark}")
             readings[name] = reading
+        server_now = aware(clock) if isinstance(clock, dt.datetime) else at
+        if SAMPLE_DAY in self._directory.node_map:
+            grouped = {n: r for n, r in readings.items() if n in GROUPED and n in values}
+            judged = self._stamps.judge(grouped, due, server_now)
+            readings |= judged.readings
+            remarks += judged.remarks
+            sampled = judged.sampled
+        else:
+            times = [readings[n].source_time for n in REGISTRY if n in readings]
+            sampled = max((t for t in times if t is not None), default=None)
 
         def pick(names: Iterable[str]) -> dict[str, float | None]:
             return {n: readings[n].value for n in names if n in readings}
 
         hours = plain(values[SAMPLE_TIME]) if SAMPLE_TIME in values else None
         is_time = isinstance(hours, Real) and math.isfinite(hours)
-        newest = due
-        if newest is None:
-            times = [readings[n].source_time for n in REGISTRY if n in readings]
-            newest = max((t for t in times if t is not None), default=None)
-        server_now = clock if isinstance(clock, dt.datetime) else at
         age_h = None
-        if newest is not None:
-            age_h = (aware(server_now) - newest).total_seconds() / 3600.0 * self._acceleration
+        if sampled is not None:
+            age_h = (server_now - sampled).total_seconds() / 3600.0 * self._acceleration
         shown = {n: r for n, r in readings.items() if n != "volume_L"}
         volume = readings.get("volume_L")
         return SampleRecord(

@@ -19,7 +19,7 @@ from perfusio_jax._core.units import (
     to_device,
 )
 from perfusio_jax.connectors.base import Quality, Reading
-from perfusio_jax.connectors.opcua_names import SPECIAL
+from perfusio_jax.connectors.opcua_names import SAMPLE_DAY, SAMPLE_TIME, SPECIAL
 from perfusio_jax.connectors.opcua_nodes import INTEGERS
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
@@ -32,6 +32,10 @@ _NOTHING_THERE: Final = frozenset(
         ua.StatusCodes.BadWaitingForInitialData,
     )
 )
+_COUNTED: Final = {SAMPLE_TIME: "time_h", SAMPLE_DAY: "day"}
+"""Columns of what counts time."""
+_NEVER: Final = dt.datetime(1601, 1, 1, tzinfo=dt.UTC)
+"""Zero on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,18 @@ class Node:
     """Lowest and highest value it takes, in that unit, if it says."""
     step: float | None = None
     """Distance of the values it can hold, multiples of it in that unit; None: it does not say."""
+    unit_node: ua.NodeId | None = None
+    """Where it states its unit, if it does."""
+    stated: Any = None
+    """What stood there when it was found."""
+    unit_since: dt.datetime | None = None
+    """Since when its unit is this one, if it was another before; what is older is of that one."""
+    is_array: bool = False
+    """Whether it holds many values."""
+    doubt: str | None = None
+    """Why nothing may be written to it, if so."""
+    remark: str | None = None
+    """What is odd about its values, if anything is."""
 
 
 def unit_text(content: Any) -> str | None:
@@ -56,11 +72,20 @@ def unit_text(content: Any) -> str | None:
 
 
 def range_of(content: Any) -> tuple[float, float] | None:
-    """Range a node declares; None if it does not, or declares an empty one."""
+    """Range a node declares; None if it does not: nothing, no range, or 0 to 0.
+
+    Raises:
+        ConnectorError: If the ends of the range are no numbers or in the wrong order.
+    """
     low, high = getattr(content, "Low", None), getattr(content, "High", None)
-    if not isinstance(low, Real) or not isinstance(high, Real) or not float(low) < float(high):
+    if not isinstance(low, Real) or not isinstance(high, Real):
         return None
-    return float(low), float(high)
+    low, high = float(low), float(high)
+    if low == high == 0.0:  # as a range is when nobody has filled it in
+        return None
+    if not low <= high:
+        raise ConnectorError(f"its EURange is from {low:g} to {high:g}, which is none")
+    return low, high
 
 
 def reading_of(
@@ -89,7 +114,54 @@ def reading_of(
         return Reading(None, "bad", when, at, f"not finite: {number}")
     if unit is not None:
         number = float(to_canonical(number, unit, name))
+        if not math.isfinite(number):
+            return Reading(None, "bad", when, at, f"not finite in {CANONICAL_UNITS[name]}")
     return Reading(number, "good" if status.is_good() else "uncertain", when, at, status.name)
+
+
+LAST_DAY: Final = 36_500
+"""No culture is older [d]; a larger number is how some devices say that there is none."""
+
+
+def day_in(value: ua.DataValue, where: str) -> int | None:
+    """The culture day [d] a node shows: a whole number of any type; None if there is none yet.
+
+    Args:
+        value: What was read.
+        where: The node, for messages.
+
+    Raises:
+        ConnectorError: If the server does not vouch for it.
+        DataError: If it is not a whole number, or none that a day can be.
+    """
+    status, day = value.StatusCode, plain(value)
+    if status is not None and status.is_bad():
+        if status.value in _NOTHING_THERE:
+            return None
+        raise ConnectorError(f"{where} is {status.name}: nobody knows which day is shown.")
+    if day is None:
+        return None
+    kind = value.Value.VariantType.name if value.Value is not None else ""
+    if isinstance(day, list | tuple):
+        kind = f"array of {kind}"
+    number = float(day) if isinstance(day, Real) and not isinstance(day, bool) else math.nan
+    if not number.is_integer() or number > LAST_DAY:
+        raise DataError(
+            f"{where} holds {_in_short(day)} ({kind}); a culture day is needed, a whole number "
+            f"from 0 to {LAST_DAY}, of any type of number (below 0: there is no sample yet)."
+        )
+    return int(number) if number >= 0 else None
+
+
+def _in_short(content: Any) -> str:
+    """A value for a message, not longer than a line."""
+    if isinstance(content, str):
+        content = content[:40]  # before it is looked at
+    elif isinstance(content, list | tuple):
+        return f"{len(content)} values"
+    elif not isinstance(content, Real):
+        return f"a {type(content).__name__}"
+    return repr(content)[:60]
 
 
 def plain(value: ua.DataValue) -> Any:
@@ -103,11 +175,16 @@ def aware(when: dt.datetime) -> dt.datetime:
 
 
 def time_of(value: ua.DataValue) -> dt.datetime | None:
-    """Source time of a value, else the server's; None if neither says."""
-    when = value.SourceTimestamp or value.ServerTimestamp
-    if when is None or when.year < 1971:  # the epoch of OPC UA means that nobody knows
-        return None
-    return aware(when)
+    """Source time of a value, else the server's; None if neither says.
+
+    Only the first moment the protocol can name means that nobody knows. The clock of a device
+    that has lost the time begins in 1970 or 1980; such a stamp is a time like any other, and an
+    old one.
+    """
+    for when in (value.SourceTimestamp, value.ServerTimestamp):
+        if when is not None and aware(when) > _NEVER:
+            return aware(when)
+    return None
 
 
 def variant_type(kind: ua.DataValue, value: ua.DataValue) -> ua.VariantType:
@@ -131,13 +208,20 @@ def foreign_unit(name: str, unit: str | None) -> str | None:
     Raises:
         ConnectorError: If it cannot be that of the quantity.
     """
-    if unit is None or unit == CANONICAL_UNITS.get(name, unit) or name in SPECIAL:
+    column = _COUNTED.get(name, name)
+    if unit is None or unit == CANONICAL_UNITS.get(column, unit):
         return None
     try:
-        if is_canonical(unit, name):
+        if is_canonical(unit, column):
             return None
     except UnitError as error:
+        if name in SPECIAL:
+            return None
         raise ConnectorError(f"node of {name}: {error} Say `unit` in the node map.") from error
+    if name in SPECIAL:
+        raise ConnectorError(
+            f"node of {name}: it counts in '{unit}'; '{CANONICAL_UNITS[column]}' is needed."
+        )
     return unit
 
 
