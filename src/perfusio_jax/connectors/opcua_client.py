@@ -498,8 +498,12 @@ class OPCUAConnector(BioreactorConnectorBase):
                         break  # the line is lost, or the server gave the subscription up
                     if not isinstance(event, DataChangeEvent):
                         continue
-                    name = by_id[event.node.nodeid]
                     value = event.data.monitored_item.Value
+                    name = by_id[event.node.nodeid]
+                    if self._directory.is_news(event.node.nodeid, value):
+                        await self._link.run(lambda s: self._directory.resolved(s, is_anew=True))
+                    if name is None:
+                        continue
                     mark = (value.SourceTimestamp, plain(value))
                     if mark[0] is not None and last.get(name) == mark:
                         continue
@@ -510,11 +514,16 @@ class OPCUAConnector(BioreactorConnectorBase):
 
     async def _subscribe(
         self, session: Session, names: Sequence[str], period_s: float, queue_size: int
-    ) -> tuple[Session, Any, dict[ua.NodeId, str]]:
+    ) -> tuple[Session, Any, dict[ua.NodeId, str | None]]:
         nodes = await self._directory.resolved(session)
-        by_id = {nodes.found[n].id: n for n in names if n in nodes.found}
+        by_id: dict[ua.NodeId, str | None] = {
+            nodes.found[n].id: n for n in names if n in nodes.found
+        }
         if not by_id:
             raise ConnectorError(f"{self._vessel}: the server has none of {', '.join(names)}.")
+        for node in [nodes.found[n] for n in by_id.values() if n is not None]:
+            if node.unit_node is not None:
+                by_id.setdefault(node.unit_node, None)  # its unit may change meanwhile
         subscription = await session.client.create_subscription(
             period_s * 1000.0, queue_maxsize=max(10_000, queue_size * len(by_id))
         )

@@ -255,6 +255,14 @@ class Directory:
         version = nodes.found.get(CONFIGURATION)
         return [*_MARKS, *([version.id] if version is not None else [])]
 
+    def is_news(self, node_id: ua.NodeId, value: ua.DataValue) -> bool:
+        """Whether a value the server reported says that a node has changed, or states its unit."""
+        if value.StatusCode is not None and value.StatusCode.value & _CHANGED:
+            return True
+        found = () if self.nodes is None else self.nodes.found.values()
+        stated = [node.stated for node in found if node.unit_node == node_id]
+        return any(plain(value) != known for known in stated)
+
     def reading(self, name: str, value: ua.DataValue, at: dt.datetime) -> Reading:
         """A value the server reported, in the canonical unit."""
         if self.nodes is None:

@@ -74,6 +74,7 @@ class Stamps:
             return self._as_read(kept, remarks, outside, due, clock)
         is_read = (
             self.means == "measured"
+            and self._moment_s > 0.0
             and outside
             and not self._is_proven
             and all(s > self.slack_s for s in off_s.values())

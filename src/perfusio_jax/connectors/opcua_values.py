@@ -113,7 +113,8 @@ def reading_of(
     if not math.isfinite(number):
         return Reading(None, "bad", when, at, f"not finite: {number}")
     if unit is not None:
-        number = float(to_canonical(number, unit, name))
+        with np.errstate(over="ignore"):
+            number = float(to_canonical(number, unit, name))
         if not math.isfinite(number):
             return Reading(None, "bad", when, at, f"not finite in {CANONICAL_UNITS[name]}")
     return Reading(number, "good" if status.is_good() else "uncertain", when, at, status.name)
