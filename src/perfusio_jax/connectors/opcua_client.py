@@ -65,13 +65,16 @@ class OPCUAConnector(BioreactorConnectorBase):
             them; see `docs/opcua.md`.
         username: User, if the server wants one.
         password: Its password; better in `PERFUSIO_OPCUA_PASSWORD`.
-        cert_path: Own certificate (DER or PEM). With one, only Basic256Sha256 with
-            SignAndEncrypt is spoken.
+        cert_path: Own certificate (DER or PEM). With one, only SignAndEncrypt is spoken, and
+            we call ourselves by the application URI in it.
         replay_log: Play this recording instead of connecting.
         max_retries: Further attempts of one call when the connection fails.
         retry_delay_s: Pause before the first of them [s]; it doubles with each.
         private_key_path: Private key of the certificate (PEM, readable by its owner only).
         server_cert_path: The server's certificate; without it, the first one seen is kept to.
+        server_cert_allow: What may be wrong with the server's certificate: "expired",
+            "not_yet_valid", "foreign_host"; by itself nothing.
+        security_policy: "Basic256Sha256", "Aes128_Sha256_RsaOaep" or "Aes256_Sha256_RsaPss".
         allow_write: Whether set-points may be written at all.
         allow_insecure: Let a password, or set-points to another machine, travel unprotected.
         record_to: File every value read or written is appended to.
@@ -113,6 +116,8 @@ class OPCUAConnector(BioreactorConnectorBase):
         *,
         private_key_path: Path | str | None = None,
         server_cert_path: Path | str | None = None,
+        server_cert_allow: Sequence[str] = (),
+        security_policy: str = "Basic256Sha256",
         allow_write: bool = False,
         allow_insecure: bool = False,
         record_to: Path | str | None = None,
@@ -141,6 +146,8 @@ class OPCUAConnector(BioreactorConnectorBase):
             key=None if private_key_path is None else Path(private_key_path),
             server_certificate=None if server_cert_path is None else Path(server_cert_path),
             allow_insecure=allow_insecure,
+            policy=security_policy,
+            allowed=tuple(server_cert_allow),
         )
         self._link = Link(
             url,

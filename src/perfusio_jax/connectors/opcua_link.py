@@ -12,13 +12,25 @@ from urllib.parse import urlparse
 
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
-from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
+from asyncua.crypto.uacrypto import CertProperties
+from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import SecretStr
 
 from perfusio_jax._core import AccessRefused, ConfigError, ConnectorError, PerfusioError
 from perfusio_jax.connectors.opcua_names import NAMESPACES
 from perfusio_jax.connectors.opcua_nodes import NodeRef
-from perfusio_jax.connectors.opcua_refusals import check_named, hint, in_words, is_refusal
+from perfusio_jax.connectors.opcua_peers import (
+    FAULTS,
+    POLICIES,
+    application_uri,
+    certificate_offered,
+    check_named,
+    check_offers,
+    check_peer,
+    first_of,
+    offers_of,
+)
+from perfusio_jax.connectors.opcua_refusals import hint, in_words, is_refusal
 from perfusio_jax.connectors.opcua_security import (
     CLIENT_URI,
     check_key_file,
@@ -64,15 +76,28 @@ class ClientSecurity:
     password: SecretStr | None = None
     """From `PERFUSIO_OPCUA_PASSWORD` if not given."""
     certificate: Path | None = None
-    """Own certificate; with one, only Basic256Sha256 with SignAndEncrypt will do."""
+    """Own certificate; with one, only SignAndEncrypt with the policy will do."""
     key: Path | None = None
     """Private key of it."""
     server_certificate: Path | None = None
     """The only certificate a server may show; None: the first one seen is kept to."""
     allow_insecure: bool = False
     """Let a password cross the network in the open."""
+    policy: str = "Basic256Sha256"
+    """Security policy that is spoken, one of `POLICIES`."""
+    allowed: tuple[str, ...] = ()
+    """What may be wrong with the server's certificate, of `FAULTS`."""
 
     def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ConfigError(
+                f"security_policy is {self.policy!r}; allowed are {', '.join(POLICIES)}."
+            )
+        unknown = [repr(fault) for fault in self.allowed if fault not in FAULTS]
+        if unknown:
+            raise ConfigError(
+                f"server_cert_allow has {', '.join(unknown)}; allowed are {', '.join(FAULTS)}."
+            )
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("cert_path and private_key_path belong together; give both.")
         if self.certificate is not None and self.key is not None:
@@ -307,7 +332,6 @@ class Link:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._n_failed = self._n_failures = 0
-        self._pinned = security.server_certificate
         self._seen: bytes | None = None
         self.n_connections = 0
         """Connections made so far."""
@@ -401,41 +425,61 @@ class Link:
     async def _open(self, deadline: float) -> Session:
         security = self.security
         client = Client(self.url, timeout=self.timeout_s, watchdog_intervall=self.timeout_s)
-        client.application_uri = CLIENT_URI
+        own = None if security.certificate is None else load_certificate(security.certificate)
+        client.application_uri = (own and application_uri(own)) or CLIENT_URI
         client.name = client.description = "perfusio-jax"
         client.session_timeout = 600_000
         if security.username is not None and security.password is not None:
             client.set_user(security.username)
             client.set_password(security.password.get_secret_value())
         try:
-            if security.certificate is not None and security.key is not None:
-                if self._pinned is not None and self.n_connections == 0:
-                    await self._step(check_named(self.url, self._pinned, self.timeout_s), deadline)
-                await self._step(
-                    client.set_security(
-                        SecurityPolicyBasic256Sha256,
-                        security.certificate,
-                        security.key,
-                        server_certificate=None if self._pinned is None else str(self._pinned),
-                        mode=ua.MessageSecurityMode.SignAndEncrypt,
-                    ),
-                    deadline,
-                )
-                self._check_seen(client)
+            if security.is_secure:
+                await self._secure(client, deadline)
             await self._step(client.connect(), deadline)
             uris = await self._step(client.get_namespace_array(), deadline)
         except BaseException as error:
             await _end(client, grace_s=0.0)
             if is_refusal(error):
                 raise AccessRefused(
-                    f"{self.url} does not let us in: {in_words(error)}{hint(error)}."
+                    f"{self.url} does not let us in: {in_words(error)}{hint(error, own)}."
                 ) from error
             raise
         return Session(client, numbered(uris))
 
-    def _check_seen(self, client: Client) -> None:
+    async def _secure(self, client: Client, deadline: float) -> None:
+        """Make sure of both ends, and have what goes between them signed and encrypted."""
+        security, named = self.security, self.security.server_certificate
+        try:
+            check_validity(Path(security.certificate or ""))
+        except ConfigError as error:  # it may have expired since the start
+            raise AccessRefused(f"{self.url}: our own {error}") from error
+        try:
+            offers = await self._step(offers_of(self.url, self.timeout_s), deadline)
+        except (OSError, TimeoutError, ua.UaError):
+            if named is None:
+                raise
+            offers = []  # some do not say; the connection itself will tell
+        check_offers(self.url, offers, security.policy)
+        if named is None:
+            peer = first_of(self.url, certificate_offered(offers, security.policy))
+            self._check_seen(peer.public_bytes(Encoding.DER))
+        else:
+            peer = load_certificate(named)
+            check_named(self.url, offers, peer, named.name)
+        check_peer(self.url, peer, security.allowed)
+        await self._step(
+            client.set_security(
+                POLICIES[security.policy],
+                security.certificate or "",
+                security.key or "",
+                server_certificate=CertProperties(peer.public_bytes(Encoding.DER), "der"),
+                mode=ua.MessageSecurityMode.SignAndEncrypt,
+            ),
+            deadline,
+        )
+
+    def _check_seen(self, shown: bytes) -> None:
         """Without a certificate to expect, the first one seen is the only one from then on."""
-        shown = client.security_policy.peer_certificate
         if self._seen is None:
             self._seen = shown
         elif shown != self._seen:

@@ -2,14 +2,13 @@
 
 # pyright: reportPrivateImportUsage=false
 
-from pathlib import Path
 from typing import Final
 
-from asyncua import Client, ua
-from cryptography.hazmat.primitives.serialization import Encoding
+from asyncua import ua
+from cryptography import x509
 
-from perfusio_jax._core import AccessRefused
-from perfusio_jax.connectors.opcua_security import load_certificate
+from perfusio_jax.connectors.opcua_peers import application_uri
+from perfusio_jax.connectors.opcua_security import CLIENT_URI
 
 _REFUSED: Final = frozenset(
     code
@@ -32,32 +31,6 @@ _REFUSED: Final = frozenset(
 )
 
 
-async def check_named(url: str, named: Path, timeout_s: float) -> None:
-    """Ask a server who it is before something is sent that only the named one can read.
-
-    Another server would not answer at all, and nobody would know why. The answer is not signed
-    and only spoils the attempt; what lets a server in is the key it proves to have.
-
-    Args:
-        url: Of the server.
-        named: Certificate it is expected to show.
-        timeout_s: How long to wait [s].
-
-    Raises:
-        AccessRefused: If it shows another certificate.
-    """
-    try:
-        shown = await Client(url, timeout=timeout_s).connect_and_get_server_endpoints()
-    except (OSError, TimeoutError, ua.UaError):
-        return  # the connection itself will tell
-    wanted = load_certificate(named).public_bytes(Encoding.DER)
-    certificates = [e.ServerCertificate for e in shown if e.ServerCertificate]
-    if certificates and not any(c.startswith(wanted) for c in certificates):  # or a chain from it
-        raise AccessRefused(
-            f"{url} shows another certificate than {named.name}, which server_cert_path names."
-        )
-
-
 def is_refusal(error: BaseException) -> bool:
     """Whether an error says that trying again changes nothing."""
     if isinstance(error, ua.UaStatusCodeError):
@@ -68,9 +41,24 @@ def is_refusal(error: BaseException) -> bool:
     )
 
 
-def hint(error: BaseException) -> str:
-    """What most often is wrong where a server refuses."""
+def hint(error: BaseException, own: x509.Certificate | None = None) -> str:
+    """What most often is wrong where a server refuses.
+
+    Args:
+        error: What it says.
+        own: Certificate it was shown.
+    """
     text = in_words(error)
+    if own is not None and ("Uri" in text or "Certificate" in text or "SecurityChecks" in text):
+        uri = application_uri(own)
+        if uri is None:
+            return (
+                " (our certificate has no application URI, a URI in its subjectAltName, such as "
+                f"{CLIENT_URI}; servers ask for one: perfusio-jax opcua-certificates makes one "
+                "that has it)"
+            )
+        if "Uri" in text:
+            return f" (our certificate is that of {uri}, and so we called ourselves)"
     if "User" in text or "Identity" in text:
         return " (user, or password in PERFUSIO_OPCUA_PASSWORD, is wrong or may not do this)"
     if "certificate mismatch" in text:
