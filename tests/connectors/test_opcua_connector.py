@@ -145,6 +145,25 @@ async def test_a_value_of_yesterday_is_not_taken_for_today_s(server, vessel):
         assert "VCD: the server has no value of then" in past.notes
     async with connect(server.url, vessel, sample_slack_s=25.0) as lenient:
         assert (await lenient.read_sample(3))["VCD"] == 5.0
+    async with connect(server.url, vessel, stamp_means="changed") as told:
+        for day in (3, 2):  # shown, and from the history
+            record = await told.read_record(day)
+            assert (record.values["VCD"], record.quality["VCD"]) == (5.0, "good")
+            assert any(note.startswith("VCD is unchanged since") for note in record.notes)
+
+
+async def test_history_from_before_a_change_of_unit_is_left_out(server, vessel):
+    async with connect(server.url, vessel) as connector:
+        for day in (1, 2):
+            await server.put_sample(vessel, day, {"VCD": 5.0, "Glc": 4.0})
+        assert (await connector.read_sample(1))["Glc"] == 4.0
+        unit = server._server.get_node(connector._directory.nodes.found["Glc"].unit_node)
+        await unit.write_value(ua.EUInformation(DisplayName=ua.LocalizedText("mmol/L")))
+        record = await connector.read_record(2)
+        assert record.values["Glc"] == pytest.approx(0.720624)  # as the node states it now
+        past = await connector.read_record(1)
+        assert (past.values["VCD"], past.values["Glc"]) == (5.0, None)
+        assert any("Glc: its unit has changed since" in note for note in past.notes)
 
 
 async def test_a_late_value_is_read_when_it_has_come(server, vessel):

@@ -12,7 +12,7 @@ import pytest_asyncio
 from asyncua import Node, Server, ua
 
 from perfusio_jax._core import ConnectorError, DataError
-from perfusio_jax.connectors import OPCUAConnector
+from perfusio_jax.connectors import OPCUAConnector, SampleNotReady
 from tests.connectors.opcua_rigs import connect, now
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -233,6 +233,35 @@ async def test_a_unit_that_is_new_with_a_configuration_is_seen(grams):
         record = await connector.read_record(0)
         assert record.values == {"Glc": pytest.approx(4.5039)}
         assert "configuration_version" not in record.quality
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("whole", ua.Variant(3, ua.VariantType.UInt16), None),
+        ("float", ua.Variant(3.0, ua.VariantType.Float), None),
+        ("double", ua.Variant(3.0), None),
+        ("text", ua.Variant("3"), r"sample_day \(nsu=urn:device;s=text\) holds '3' \(String\)"),
+        ("array", ua.Variant([3.0]), "1 values .array of Double"),
+        ("part", ua.Variant(3.5), "3.5"),
+        ("none", ua.Variant(-1), None),
+    ],
+)
+async def test_the_day_that_is_shown_is_one_without_a_history(grams, name, content, words):
+    await grams.server.nodes.objects.add_variable(ua.NodeId(name, grams.index), name, content)
+    nodes = {"VCD": MAP["VCD"], "sample_day": f"nsu={URI};s={name}"}
+    async with connect(grams.url, node_map=nodes, sample_slack_s=None) as connector:
+        if words is not None:
+            for call in (connector.days_available(), connector.read_sample(3)):
+                with pytest.raises(DataError, match=words):
+                    await call
+        elif name == "none":
+            assert await connector.days_available() == []
+            with pytest.raises(SampleNotReady, match="no sample yet"):
+                await connector.read_sample(3)
+        else:
+            assert await connector.days_available() == [3]
+            assert (await connector.read_sample(3))["VCD"] == 5.0
 
 
 async def test_the_map_and_the_node_that_disagree(grams):
