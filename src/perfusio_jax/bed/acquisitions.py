@@ -25,7 +25,8 @@ from jax.core import Tracer
 from perfusio_jax._core import Array, ArrayLike, ConfigError, Float, Scalar
 from perfusio_jax.bed import analytic, directions, montecarlo, multiobjective
 from perfusio_jax.bed.boxes import BoxDecomposition, compact, nondominated_boxes
-from perfusio_jax.bed.draws import Constraint, Draws, make_base
+from perfusio_jax.bed.draws import Constraint, Draws, OutcomeConstraint, make_base
+from perfusio_jax.bed.joint import joint_base
 from perfusio_jax.bed.knowledge import KnowledgeGradient
 from perfusio_jax.bed.wrappers import CostWeighted
 
@@ -132,8 +133,10 @@ def build_acquisition(
         sampler: Number of Sobol samples (512; for qKG of fantasies, 64), or base samples
             `(S, n)` / `(S, n, m)`.
         constraints: Callables `c(X (n,d)) -> (n,)` or `(S,n)`, feasible where at most zero;
-            `OutcomeConstraint` for another outcome with a surrogate of its own. They multiply
-            improvements by a smooth step; UCB kinds subtract a penalty; qKG takes none.
+            `OutcomeConstraint(model, limit=...)` for another outcome with a surrogate of its
+            own, which gets its part of one joint set of base samples here. They multiply
+            improvements by a smooth step, sample by sample, in closed forms by its mean; UCB
+            kinds subtract a penalty on the logarithm of that mean; qKG takes none.
         q: Candidates in a batch; base samples are made for this many.
         X_pending: Candidates under way `(p, d)`; Monte Carlo kinds only (PI then takes its
             Monte Carlo form). A row of NaN is an empty place, so that their number may change
@@ -224,21 +227,19 @@ class _Common(NamedTuple):
         return 0 if self.pending is None else self.pending.shape[0]
 
     def draws(self, n_objectives: int | None, n_points: int, *, join_pending: bool = True) -> Draws:
-        base, n_samples = None, 0
-        if n_points:
-            base, n_samples = make_base(
-                self.model, self.sampler, n_points, n_objectives, seed=self.seed
-            )
+        dealt = joint_base(
+            self.model, self.sampler, self.constraints, n_points, n_objectives, seed=self.seed
+        )
         return Draws(
             model=self.model,
-            base=base,
-            constraints=self.constraints,
+            base=dealt.base,
+            constraints=dealt.constraints,
             pending=self.pending if join_pending else None,
             is_pending=self.is_pending if join_pending else None,
             eta=self.eta,
             fat=self.fat,
             seed=self.seed,
-            n_samples=n_samples,
+            n_samples=dealt.n_samples,
         )
 
 
@@ -259,6 +260,13 @@ def _single(
             raise ConfigError(f"{name} in closed form takes no pending points; use q{name}.")
         if jnp.ndim(jnp.asarray(value)) != 0:
             raise ConfigError(f"{name} in closed form takes one `best_f`, not one per sample.")
+        outcomes = [c for c in common.constraints if isinstance(c, OutcomeConstraint)]
+        if kind in _NEEDS_BEST_F and any(c.model is common.model for c in outcomes):
+            sampled = "qEI" if kind == "PI" else f"q{name}"
+            raise ConfigError(
+                f"{name} in closed form takes improvement and feasibility as independent, and a "
+                f"constraint here is on the objective itself; use {sampled}."
+            )
         return _make(_ANALYTIC[name], name, common.draws(None, 0), value, options)
     draws = common.draws(None, common.q + common.n_pending)
     return _make(_MONTE_CARLO[kind], name, draws, value, options)

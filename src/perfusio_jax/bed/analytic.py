@@ -1,6 +1,8 @@
 """Acquisition functions in closed form, for surrogates whose posterior is Gaussian.
 
-Each takes one candidate `(1, d)` and returns a number; more is better.
+Each takes one candidate `(1, d)` and returns a number; more is better. The outcomes that
+constrain it are independent of the objective, so that an improvement is multiplied by the
+probability that all constraints are kept: the mean over their samples.
 
 Reference:
     Jones, Schonlau, Welch (1998), Efficient global optimization of expensive black-box
@@ -12,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
-from perfusio_jax.bed.draws import Draws, log_feasibility
-from perfusio_jax.bed.smooth import log_expected_improvement
+from perfusio_jax.bed.draws import Draws
+from perfusio_jax.bed.smooth import log_expected_improvement, log_mean_exp
 
 
 def _scalar(value: Array | float) -> Array:
@@ -21,7 +23,7 @@ def _scalar(value: Array | float) -> Array:
 
 
 def _moments(draws: Draws, X: Array, name: str) -> tuple[Array, Array, Array]:
-    """Mean, deviation and log feasibility of the only candidate."""
+    """Mean, deviation and log probability of feasibility of the only candidate."""
     if X.shape[0] != 1:
         raise ConfigError(
             f"{name} in closed form takes one candidate at a time and was given {X.shape[0]}; "
@@ -31,8 +33,9 @@ def _moments(draws: Draws, X: Array, name: str) -> tuple[Array, Array, Array]:
     # the root has no derivative at zero; the floor is far below any variance that matters
     floor = jnp.finfo(mean.dtype).tiny ** 0.5
     deviation = jnp.sqrt(jnp.maximum(variance, floor))
-    feasibility = log_feasibility(draws.constraints, X, draws.eta)
-    return mean[0], deviation[0], jnp.mean(feasibility[:, 0])
+    # the mean of probabilities, not of their logarithms
+    feasibility = log_mean_exp(draws.log_feasibility(X)[:, 0])
+    return mean[0], deviation[0], feasibility
 
 
 class ProbabilityOfImprovement(eqx.Module):

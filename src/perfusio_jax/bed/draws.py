@@ -11,15 +11,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from perfusio_jax._core import Array, Bool, ConfigError, Float
+from perfusio_jax._core import Array, Bool, ConfigError, Float, Int
 from perfusio_jax.bed.sampling import normal_base_samples
 from perfusio_jax.bed.smooth import log_fatmoid
 
 Constraint = Callable[[Array], Array]
 """`c(X (n,d)) -> (n,)` or `(S,n)`; a candidate is feasible where it is at most zero."""
 
-_NEVER = -1e10
-"""Log weight of a place that holds no point; finite, so that gradients stay finite."""
+_OWN_DRAWS = 0x0B5E
+"""Sets the draws of a surrogate that takes a key apart from whatever a caller draws with it."""
+
+
+def never(like: Array) -> float:
+    """Log weight of what does not count: below all that does, its square finite like itself."""
+    return -(float(jnp.finfo(like.dtype).max) ** 0.25)
 
 
 class OutcomeConstraint(eqx.Module):
@@ -31,16 +36,25 @@ class OutcomeConstraint(eqx.Module):
 
     model: Any
     """Surrogate of the outcome, one output, with `sample_from`."""
-    base: Float[Array, "S n"]
-    """Base samples; as many rows as the acquisition has samples, columns for every point."""
+    base: Float[Array, "S n"] | None = None
+    """Base samples. Leave them out: `build_acquisition` deals every outcome its part of one joint
+    set. Given ones have as many rows as the acquisition has samples and columns for every point;
+    beside a number of samples their rows are paired anew, beside an array they are checked."""
     limit: Float[Array, ""] = eqx.field(converter=lambda v: jnp.asarray(v, float), default=0.0)
     """Limit, unit of the outcome."""
     sign: float = eqx.field(static=True, default=1.0)
     """1 for an upper limit, -1 for a lower one."""
+    rows: Int[Array, "S"] | None = None
+    """Sample of the surrogate that each sample of the objective is paired with; the same if not
+    given."""
 
     def __call__(self, X: Float[Array, "n d"]) -> Float[Array, "S n"]:
-        """Amount by which each sample exceeds the limit."""
-        return self._excess(self.model.sample_from(self.base[:, : X.shape[0]], X))
+        """Amount by which each sample exceeds the limit.
+
+        Raises:
+            ConfigError: If there are no base samples yet, or too few columns.
+        """
+        return self._excess(self.model.sample_from(self._columns(X.shape[0])[:, : X.shape[0]], X))
 
     def pinned(self, points: Float[Array, "P d"]) -> tuple[Array, Constraint]:
         """Values at points that stay, and the constraint at further ones, jointly sampled.
@@ -53,11 +67,26 @@ class OutcomeConstraint(eqx.Module):
         """
         if not hasattr(self.model, "pinned"):
             return self(points), _After(self, points)
-        sampler = self.model.pinned(points, self.base)
+        sampler = self.model.pinned(points, self._columns(points.shape[0]))
         return self._excess(sampler.known), _Excess(self, sampler)
 
+    def _columns(self, n: int) -> Array:
+        if self.base is None:
+            raise ConfigError(
+                "this OutcomeConstraint has no base samples yet; pass it to `build_acquisition` "
+                "in `constraints`, not inside another function, and it is dealt its own."
+            )
+        if n > self.base.shape[1]:
+            raise ConfigError(
+                f"an OutcomeConstraint with base samples for {self.base.shape[1]} points was "
+                f"called with {n} (pending and baseline points included); build the acquisition "
+                "with a larger `q`."
+            )
+        return self.base
+
     def _excess(self, samples: Array) -> Array:
-        return self.sign * (samples - self.limit)
+        paired = samples if self.rows is None else samples[self.rows]
+        return self.sign * (paired - self.limit)
 
 
 class _Excess(eqx.Module):
@@ -122,12 +151,39 @@ class Draws(eqx.Module):
             Samples `(S,n)` or `(S,n,m)`, and log feasibilities `(S,n)` or `(1,n)`.
         """
         samples, log_weight = sample_and_weight(self, X)
-        log_weight = log_weight + log_feasibility(self.constraints, X, self.eta, self.fat)
-        if self.is_pending is not None:
-            n = X.shape[0] - self.is_pending.shape[0]
-            there = jnp.concatenate([jnp.ones((n,), bool), self.is_pending])
-            log_weight = jnp.where(there[None, :], log_weight, _NEVER)
+        log_weight = log_weight + _paired(samples, self.log_feasibility(X))
+        there = self.is_there(X.shape[0])
+        if there is not None:
+            # what a surrogate makes of an empty place may be no number at all
+            own = there.reshape(1, -1, *[1] * (samples.ndim - 2))
+            samples = jnp.where(own, samples, jax.lax.stop_gradient(samples[:, :1]))
+            log_weight = jnp.where(there[None, :], log_weight, never(log_weight))
         return samples, log_weight
+
+    def is_there(self, n: int) -> Bool[Array, "n"] | None:
+        """Which of n joint points are points; None if all are.
+
+        Args:
+            n: Number of points, pending ones included.
+
+        Returns:
+            False for the empty places among the pending points.
+        """
+        if self.is_pending is None:
+            return None
+        n_candidates = n - self.is_pending.shape[0]
+        return jnp.concatenate([jnp.ones((n_candidates,), bool), self.is_pending])
+
+    def log_feasibility(self, X: Float[Array, "n d"]) -> Float[Array, "s n"]:
+        """Log feasibility of every point on every sample, all constraints together.
+
+        Args:
+            X: Points.
+
+        Returns:
+            `(1,n)`, or `(S,n)` if a constraint gives one value per sample.
+        """
+        return log_feasibility(self.constraints, X, self.eta, self.fat)
 
     def pin(self, points: Float[Array, "P d"]) -> tuple[Array, Array, "PinnedDraws"]:
         """Samples at points that stay where they are, and the draws at further points.
@@ -181,7 +237,8 @@ class PinnedDraws(eqx.Module):
         else:
             samples, log_weight = sample_and_weight(draws, jnp.concatenate([self.points, X]))
             samples, log_weight = samples[:, P:], log_weight[:, P:]
-        return samples, log_weight + log_feasibility(self.constraints, X, draws.eta, draws.fat)
+        feasible = log_feasibility(self.constraints, X, draws.eta, draws.fat)
+        return samples, log_weight + _paired(samples, feasible)
 
 
 def sample_and_weight(draws: Draws, X: Array) -> tuple[Array, Array]:
@@ -198,7 +255,8 @@ def sample_and_weight(draws: Draws, X: Array) -> tuple[Array, Array]:
         samples, log_weight = draws.model.sample_and_feasibility(X)
         return samples, log_weight[None, :]
     if not _is_reparameterised(draws):
-        samples = draws.model.sample(jax.random.key(draws.seed), X, draws.n_samples)
+        key = jax.random.fold_in(jax.random.key(draws.seed), _OWN_DRAWS)
+        samples = draws.model.sample(key, X, draws.n_samples)
     else:
         base, n = draws.base, X.shape[0]
         if base is None or n > base.shape[1]:
@@ -218,7 +276,11 @@ def _is_reparameterised(draws: Draws) -> bool:
 def log_feasibility(
     constraints: tuple[Constraint, ...], X: Float[Array, "n d"], eta: Array, fat: bool = False
 ) -> Float[Array, "s n"]:
-    """Sum over the constraints of the log of a smooth step.
+    """Sum over the constraints of the log of a smooth step, sample by sample.
+
+    The step of all constraints together is that of one sample. Its mean over the samples is the
+    joint feasibility, for outcomes that are independent (then the product of their means) and for
+    two limits on one outcome alike.
 
     Args:
         constraints: Callables, feasible where at most zero.
@@ -236,6 +298,18 @@ def log_feasibility(
         step = log_fatmoid if fat else jax.nn.log_sigmoid
         total = total + step(-value / eta)
     return total
+
+
+def _paired(samples: Array, log_weight: Array) -> Array:
+    """Log weights with one row, or one per sample."""
+    if log_weight.shape[0] not in (1, samples.shape[0]):
+        raise ConfigError(
+            f"a constraint gives {log_weight.shape[0]} samples and the objective "
+            f"{samples.shape[0]}; every sample of one is paired with one of the other. Leave "
+            "`base` out of the constraint, and choose `sampler` as a multiple of the members of "
+            "an ensemble."
+        )
+    return log_weight
 
 
 def make_base(

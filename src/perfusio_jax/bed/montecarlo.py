@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
-from perfusio_jax.bed.draws import Draws, PinnedDraws
+from perfusio_jax.bed.draws import Draws, PinnedDraws, never
 from perfusio_jax.bed.smooth import fatmax, log_fatplus, log_mean_exp
 
 
@@ -171,7 +171,14 @@ class MCUpperConfidenceBound(eqx.Module):
 
     def __call__(self, X: Float[Array, "q d"]) -> Scalar:
         """Value of a batch."""
-        samples, log_weight = self.draws(self.draws.joint(X))
+        joint = self.draws.joint(X)
+        samples, log_weight = self.draws(joint)
         mean = jnp.mean(samples, axis=0, keepdims=True)
         spread = jnp.sqrt(self.beta * (0.5 * math.pi)) * jnp.abs(samples - mean)
-        return jnp.mean(jnp.max(mean + spread + self.penalty * log_weight, axis=1))
+        # as in closed form: the logarithm of the probability, not the mean of logarithms
+        bound = mean + spread + self.penalty * log_mean_exp(log_weight)[None, :]
+        there = self.draws.is_there(joint.shape[0])
+        if there is not None:
+            # not by the penalty: it may be zero
+            bound = jnp.where(there[None, :], bound, never(bound))
+        return jnp.mean(jnp.max(bound, axis=1))

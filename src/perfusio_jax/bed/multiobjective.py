@@ -19,7 +19,7 @@ import numpy as np
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
 from perfusio_jax.bed.boxes import BoxDecomposition, nondominated_boxes
-from perfusio_jax.bed.draws import Draws, PinnedDraws
+from perfusio_jax.bed.draws import Draws, PinnedDraws, never
 from perfusio_jax.bed.montecarlo import best_known
 from perfusio_jax.bed.smooth import fatmin, log_fatplus, log_mean_exp
 
@@ -28,8 +28,6 @@ MAX_BATCH = 8
 
 _LONGEST = 1e10
 """Upper edge that stands in for the open side of a box, unit of the objective."""
-_VANISHED = -1e10
-"""Log volume of an empty box."""
 
 
 def hypervolume_improvement(
@@ -150,7 +148,7 @@ def log_hypervolume_improvement(
         # the smooth sums may cross by a rounding error; the difference is then next to nothing
         ratio = jnp.minimum(even - odd, -jnp.finfo(points.dtype).eps)
         odd = odd + jnp.log1p(-jnp.exp(ratio))
-    return jnp.where(is_empty, _VANISHED, odd)
+    return jnp.where(is_empty, never(odd), odd)
 
 
 def _check_batch(q: int) -> None:
