@@ -11,6 +11,7 @@ from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, ConfigError
 from perfusio_jax.bed import (
     ChanceConstraint,
     ControlCost,
+    ControlLimits,
     bleed_below_perfusion,
     chance_feasibility,
     control_limits,
@@ -78,9 +79,36 @@ def test_limits_of_the_default_space():
     np.testing.assert_array_equal(np.asarray(low)[others], lower[others])
     np.testing.assert_array_equal(np.asarray(high)[others], upper[others])
     np.testing.assert_array_equal(limits.A, [[-1.0, 1.0, 0.0, 0.0, 0.0, 0.0]])
-    # a read-back outside the space is led back without inverting the box
-    low, high = limits.box(middle.at[place].set(40.0))
-    assert bool(jnp.all(low <= high)) and float(high[place]) == upper[place]
+    # a read-back outside the space is led back as fast as the rate limit allows
+    for outside, first in ((40.0, 39.5), (33.0, 33.5)):
+        low, high = limits.box(middle.at[place].set(outside))
+        assert float(low[place]) == first == float(high[place])
+
+
+@given(st.floats(-50.0, 150.0), st.floats(0.0, 60.0), st.floats(1e-3, 40.0), st.floats(0.0, 5.0))
+def test_a_box_never_breaks_the_rate_limit_and_reaches_inside_where_a_step_does(
+    now, width, change, margin
+):
+    lower, upper = np.array([20.0]), np.array([20.0 + width])
+    soft = jnp.asarray([margin])
+    limits = ControlLimits(
+        jnp.asarray(lower),
+        jnp.asarray(upper),
+        soft,
+        soft,
+        jnp.asarray([change]),
+        jnp.zeros((0, 1)),
+        jnp.zeros(0),
+    )
+    low, high = (float(v[0]) for v in limits.box(jnp.asarray([now])))
+    assert low <= high
+    assert now - change <= low and high <= now + change
+    floor, ceiling = lower[0] - margin, upper[0] + margin
+    if now - change <= ceiling and now + change >= floor:
+        assert floor <= low and high <= ceiling
+        assert low == max(floor, now - change) and high == min(ceiling, now + change)
+    else:
+        assert low == high == (now - change if now > ceiling else now + change)
 
 
 def test_soft_bounds_widen_the_box_by_their_margin():

@@ -294,9 +294,13 @@ def test_fallbacks_of_a_decision_are_said(linear):
     lost = policy.decide(SimpleNamespace(particles=particles * jnp.nan), 1, u_now=middle)
     assert lost.recommended_controls == middle and lost.explanation["is_fallback"]
     assert "set-points in force are kept" in lost.explanation["remarks"][0]
+    warm = policy.decide(whole, 1, u_now={**middle, "temperature": 37.8})
+    assert warm.recommended_controls["temperature"] == 37.5
+    assert "led inside: temperature" in warm.explanation["remarks"][0]
+    # no step of 0.4 reaches the space: the rate limit is kept all the same
     hot = policy.decide(whole, 1, u_now={**middle, "temperature": 39.0})
-    assert hot.recommended_controls["temperature"] == 37.5
-    assert "led inside: temperature" in hot.explanation["remarks"][0]
+    assert hot.recommended_controls["temperature"] == pytest.approx(38.6)
+    assert "as fast as the rate limit allows: temperature" in hot.explanation["remarks"][0]
     # agitation alone decides: below its lowest value nothing keeps more
     strict = make_policy(linear, chance=ChanceConstraint(99.5)).decide(whole, 1, u_now=middle)
     assert any("Via >= 99.5 is kept with" in text for text in strict.explanation["remarks"])

@@ -204,8 +204,9 @@ class ControlLimits(eqx.Module):
     def box(self, u_now: Float[Array, "d"]) -> tuple[Float[Array, "d"], Float[Array, "d"]]:
         """Bounds of the next decision: design space, soft margins and rate limits.
 
-        A read-back outside the design space is led back as fast as the rate limit allows; the
-        box never has a lower bound above its upper one.
+        A read-back outside the design space is led back as fast as the rate limit allows: while
+        no step reaches the space, the longest step towards it is the only one left. The rate
+        limit is never broken, and the lower bound never lies above the upper one.
 
         Args:
             u_now: Last read-back.
@@ -215,9 +216,10 @@ class ControlLimits(eqx.Module):
         """
         low = self.lower - self.soft_margin_lower
         high = self.upper + self.soft_margin_upper
+        least, most = u_now - self.max_change, u_now + self.max_change
         return (
-            jnp.clip(u_now - self.max_change, low, high),
-            jnp.clip(u_now + self.max_change, low, high),
+            jnp.clip(jnp.clip(least, low, high), least, most),
+            jnp.clip(jnp.clip(most, low, high), least, most),
         )
 
 

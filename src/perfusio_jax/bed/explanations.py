@@ -58,6 +58,8 @@ def explain(
         for k in range(len(info.alternative_values))
         if np.isfinite(info.alternative_values[k])
     ]
+    outside, slow = np.asarray(info.is_outside), np.asarray(info.at_rate_limit)
+    reached, underway = outside & ~slow, outside & slow
     return {
         "targets": _parts_in_words(info, ofv),
         "constraints": constraints,
@@ -79,7 +81,7 @@ def explain(
         "at_rate_limit": names(info.at_rate_limit),
         "linear_constraints_active": np.asarray(info.linear_active).tolist(),
         "is_fallback": bool(info.is_fallback),
-        "remarks": _remarks(info, constraints, names(info.is_outside)),
+        "remarks": _remarks(info, constraints, (names(reached), names(underway))),
         "search": {
             "n_converged": int(info.search.n_converged),
             "n_restarts": int(info.search.codes.shape[0]),
@@ -92,7 +94,7 @@ def explain(
 
 
 def _remarks(
-    info: RecommendInfo, constraints: list[dict[str, Any]], outside: list[str]
+    info: RecommendInfo, constraints: list[dict[str, Any]], outside: tuple[list[str], list[str]]
 ) -> list[str]:
     """What was fallen back to and what could not be had, in sentences."""
     said = []
@@ -106,8 +108,14 @@ def _remarks(
     if int(info.search.n_raw_nonfinite):
         lost = int(info.search.n_raw_nonfinite)
         said.append(f"{lost} points looked at had no finite forecast and were left out.")
-    if outside:
-        said.append(f"Outside the limits in force and led inside: {', '.join(outside)}.")
+    reached, underway = outside
+    if reached:
+        said.append(f"Outside the limits in force and led inside: {', '.join(reached)}.")
+    if underway:
+        said.append(
+            "Outside the limits in force and led towards them as fast as the rate limit allows: "
+            f"{', '.join(underway)}."
+        )
     for limit in constraints:
         if limit["probability"] < limit["probability_asked"]:
             said.append(

@@ -232,7 +232,7 @@ class BEDPolicy:
 
         Bounds, rate limits, the viability limit and (unless the caller gave targets) the targets
         are those of the new space. Set-points in force that lie outside it are led to its nearest
-        bound (the write gate moves there within the rate limits); the history stays.
+        bound, as fast as the rate limits allow; the history stays.
 
         Args:
             design_space: A `config.DesignSpace` with the same controls.
