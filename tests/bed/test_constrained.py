@@ -272,10 +272,18 @@ def test_a_constraint_beside_a_set_that_was_given_is_dealt_a_set_in_random_order
 
 def test_members_of_two_mixtures_meet_each_other_all():
     goal = ensemble([outcome(offset, 1e-6) for offset in (0.0, 1.0)])
-    limited = ensemble([outcome(offset, 1e-6) for offset in (-1.0, 1.0)])
-    limit = OutcomeConstraint(limited, limit=0.0)
-    acqf = build_acquisition("qEI", goal, best_f=0.0, constraints=[limit], sampler=64)
-    np.testing.assert_allclose(at(acqf, X1), 0.25, rtol=1e-6)
+    limits = [
+        OutcomeConstraint(ensemble([outcome(offset, 1e-6) for offset in (-1.0, 1.0)]), limit=0.0)
+        for _ in range(2)
+    ]
+    n = 4096
+    for count in (1, 2):
+        acqf = build_acquisition("qEI", goal, best_f=0.0, constraints=limits[:count], sampler=n)
+        np.testing.assert_allclose(at(acqf, X1), 0.5 ** (1 + count), atol=4 * 0.5 / np.sqrt(n))
+    # a limit on the mixture itself is judged on its own samples, row by row
+    own = OutcomeConstraint(goal, limit=0.5)
+    acqf = build_acquisition("qEI", goal, best_f=-1.0, constraints=[own], sampler=64)
+    np.testing.assert_allclose(at(acqf, X1), 0.5, rtol=1e-6)
 
 
 class Held(eqx.Module):

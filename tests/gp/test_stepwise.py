@@ -164,6 +164,29 @@ def test_batches_noise_switches_and_order(gp, method):
     assert np.allclose(spread, expected, rtol=1e-9 if method == "moment_matching" else 0.3)
 
 
+def test_assay_noise_is_not_the_draw_of_another_reactor(gp):
+    """The key of a lane is the same number as part of a split: they must not meet."""
+    n, both = 400, jnp.stack([START, START])
+    plans = jnp.broadcast_to(PLAN[None], (2, *PLAN.shape))
+    clean, read = (
+        np.asarray(
+            gp.predict_quantiles(
+                both,
+                plans,
+                HORIZON,
+                n,
+                method="moment_matching",
+                return_samples=True,
+                measurement_noise=noisy,
+            )["samples"]
+        )
+        for noisy in (False, True)
+    )
+    assay = (read - clean)[0].reshape(-1)[: 2 * n].reshape(n, 2)[:, 0]
+    drawn = clean[1, :, 0, 0]
+    assert abs(np.corrcoef(assay, drawn)[0, 1]) < 5.0 / np.sqrt(n)
+
+
 def test_gradients_in_controls_and_state(gp):
     def final(start, plan):
         return gp.predict_quantiles(start, plan, HORIZON, method="moment_matching")["q90"][-1, 0]

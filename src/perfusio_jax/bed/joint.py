@@ -91,7 +91,7 @@ def joint_base(
     if not n_points:
         base = None
     n_samples = n_samples or _stated(sampler, model)
-    own = model if base is not None else None
+    own = None if base is None else model
     outcomes = [c.model for c in limits if c.model is not own]
     outcomes = list({id(outcome): outcome for outcome in outcomes}.values())
     n = max(n_points, 1)
@@ -101,11 +101,15 @@ def joint_base(
         _check_independent(base, n, outcomes, parts)
     else:
         base, parts = _dealt(base, outcomes, limits, n_samples, n, seed)
-    of = {id(outcome): part for outcome, part in zip(outcomes, parts, strict=True)}
-    if own is not None:
-        of[id(own)] = base
-    dealt = [_with_part(leaf, of[id(leaf.model)]) if _is_outcome(leaf) else leaf for leaf in leaves]
-    return JointBase(base, n_samples, jax.tree.unflatten(form, dealt))
+    numbers = {id(outcome): k for k, outcome in enumerate(outcomes)}
+
+    def dealt(limit: OutcomeConstraint) -> OutcomeConstraint:
+        k = numbers.get(id(limit.model))
+        part, rows = (base, None) if k is None else _crossed(limit.model, parts[k], seed + k)
+        return OutcomeConstraint(limit.model, part, limit.limit, limit.sign, rows)
+
+    leaves = [dealt(leaf) if _is_outcome(leaf) else leaf for leaf in leaves]
+    return JointBase(base, n_samples, jax.tree.unflatten(form, leaves))
 
 
 def _is_outcome(leaf: Any) -> bool:
@@ -192,19 +196,18 @@ def _paired_anew(given: Array, part: Array) -> Array:
     return jnp.asarray(xp.take_along_axis(xp.sort(given, axis=0), rank, axis=0))
 
 
-def _with_part(limit: OutcomeConstraint, part: Array) -> OutcomeConstraint:
-    """A constraint with its samples; a mixture's members meet all members of the objective's.
+def _crossed(model: Any, part: Array, seed: int) -> tuple[Array, Array | None]:
+    """Base samples of a mixture, and which of its samples is whose partner.
 
     A mixture deals its samples out in blocks, member after member. Block by block beside another
-    mixture, member k would only ever be paired with member k.
+    mixture, member k would only ever meet member k: the members are dealt to the rows at random.
     """
-    n_members = getattr(limit.model, "n_members", None)
+    n_members = getattr(model, "n_members", None)
     if n_members is None or part.shape[0] < n_members:
-        return OutcomeConstraint(limit.model, part, limit.limit, limit.sign)
-    each = part.shape[0] // n_members
-    rows = np.arange(n_members * each).reshape(n_members, each).T.reshape(-1)
-    in_blocks = part[: rows.size][np.argsort(rows)]
-    return OutcomeConstraint(limit.model, in_blocks, limit.limit, limit.sign, jnp.asarray(rows))
+        return part, None
+    n_rows = part.shape[0] // n_members * n_members
+    rows = np.random.default_rng([seed, n_rows]).permutation(n_rows)
+    return part[:n_rows][np.argsort(rows)], jnp.asarray(rows)
 
 
 def _check_independent(

@@ -30,6 +30,9 @@ from perfusio_jax.gp.sampling import draw_gp_paths
 
 METHODS = ("mc", "mc-marginal", "moment_matching")
 
+_READINGS = 2**31 - 1
+"""Folded in for the assay noise: no lane of a batch, and no part of a split, has this number."""
+
 
 class RateStep(eqx.Module):
     """Next state from a rate, without flows: `c + dt R`. Any callable of this form serves."""
@@ -187,7 +190,7 @@ class StepwiseGP(eqx.Module):
             samples = _sample(self, start, plan, rest, key, n_samples, method, process_noise)
             result = {}
         if samples is not None and measurement_noise:
-            draw = jax.random.normal(jax.random.fold_in(key, 1), samples.shape)
+            draw = jax.random.normal(jax.random.fold_in(key, _READINGS), samples.shape)
             samples = samples + draw * self._reading_sd(samples)
         if samples is not None and not result:
             quantiles = jnp.quantile(samples, jnp.asarray(list(levels.values())), axis=1)
