@@ -112,9 +112,58 @@ def test_pending_runs_push_the_batch_away(scene, plain):
     assert float(jnp.min(jnp.sqrt(jnp.mean(scaled**2, axis=1)))) > 3e-3
 
 
-def test_fixed_set_points_stay(scene):
-    U, _ = scene.propose(fixed={2: 3.25})
-    np.testing.assert_array_equal(np.asarray(U[:, 2]), 3.25)
+def test_fixed_set_points_stay_and_are_not_said_to_be_at_a_bound(scene):
+    for value in (3.25, 8.0):
+        U, info = scene.propose(fixed={2: value})
+        np.testing.assert_array_equal(np.asarray(U[:, 2]), value)
+        told = explain_campaign(info, GOAL, ChanceConstraint(80.0, 0.8), SPACE.control_names)
+        assert told["fixed"] == ["glucose_setpoint"]
+        for run in told["runs"]:
+            assert "glucose_setpoint" not in run["at_lower_bound"] + run["at_upper_bound"]
+
+
+def test_every_run_keeps_its_limits_where_a_recipe_does(scene):
+    # the step of this limit is so flat, and so far out, that a search by it alone ignores it
+    eager = eqx.tree_at(lambda m: m.mean, scene.model, scene.model.mean.at[4].set(1.5))
+    loose = ChanceConstraint(96.0, 0.8, temperature=5.0, backoff=-5.0)
+    _, info = scene.propose(model=eager, chance=loose)
+    assert bool(info.is_feasible) and bool(jnp.all(info.probability_kept >= 0.8))
+    told = explain_campaign(info, GOAL, loose, SPACE.control_names)
+    assert told["remarks"] == [] and all(run["is_kept"] for run in told["runs"])
+    (best,) = told["best_expected"].values()
+    assert best == max(run["expected"]["final VCV [%]"] for run in told["runs"])
+    assert float(info.best_mean[0]) >= best - 1e-9
+
+
+def test_what_is_short_of_a_limit_or_beaten_by_a_run_so_far_is_said(plain):
+    info, limit = plain[1], ChanceConstraint(80.0, 0.8)
+    kept = jnp.asarray([[0.9], [0.77], [1.0]])
+    mean = jnp.asarray([[15.0], [19.0], [16.0]])
+    info = info._replace(
+        probability_kept=kept, mean=mean, runs_mean=jnp.asarray([[17.0], [20.0], [12.0]])
+    )
+    told = explain_campaign(info, GOAL, limit, SPACE.control_names, ["A", "B", "C"])
+    # of the runs that keep the limit
+    assert told["best_expected"] == {"final VCV [%]": 16.0}
+    assert [run["is_kept"] for run in told["runs"]] == [True, False, True]
+    short, beaten = told["remarks"]
+    assert "Run 2 of those proposed keeps Via >= 80 with probability 0.77 only; asked" in short
+    assert "Run B, already made" in beaten and "20 against 19" in beaten
+    better = info._replace(runs_mean=jnp.asarray([[17.0]]), probability_kept=kept.at[1].set(0.8))
+    assert explain_campaign(better, GOAL, limit, SPACE.control_names)["remarks"] == []
+
+
+def test_the_search_looks_around_the_best_run_so_far(scene):
+    """With too few points to find it alone, the batch is no worse than what was run."""
+    few = SETTINGS._replace(n_raw=16, n_children=16, n_parents=4, widths=(0.05,), climb_rounds=0)
+    near = scene.best + 0.1 * (scene.middle - scene.best)
+    alone, around = (
+        float(jnp.max(scene.propose(runs=runs[None, :], settings=few)[1].mean))
+        for runs in (scene.middle, near)
+    )
+    _, info = scene.propose(runs=near[None, :], settings=few)
+    assert around > alone + 0.5
+    assert around > float(info.runs_mean[0, 0]) - 0.2
 
 
 def test_the_constraint_is_kept_and_its_price_is_told(scene):
@@ -182,7 +231,8 @@ def test_a_front_is_spread_between_its_ends(scene):
     ("changes", "says"),
     [
         ({"q": 0}, "at least one run"),
-        ({"fixed": {0: 9.0}}, "design space"),
+        ({"fixed": {0: 9.0}}, "set-point 0 is to be held at 9; the design space allows 0.5 to 2"),
+        ({"fixed": {7: 1.0}}, "does not exist"),
         ({"settings": SETTINGS._replace(n_raw=63)}, "multiples"),
         ({"runs": np.full((2, 6), np.nan)}, "12 entries that are not finite"),
         ({"runs": np.ones((2, 5))}, "one recipe per row"),

@@ -1,12 +1,13 @@
 """Which runs to make next: constant set-points for whole runs, in batches, from a fitted model.
 
 Every candidate recipe is rolled out over the whole run on the same paths of the hybrid model
-(common random numbers). A first set of Sobol points is refined around what looks best, and the
-batch is then chosen one by one: each run is picked for what it adds, path by path, to the runs
-already made, the runs still pending and the runs picked before it. One objective: noisy
-expected improvement in its logarithm; two: expected hypervolume improvement; more: one random
-Chebyshev scalarisation per run. The first run of a batch with one objective is the model's best
-guess, so that a batch is never only exploration.
+(common random numbers). A first set of Sobol points is refined around what looks best, the runs
+already made among it. The batch is then chosen one by one: each run is picked for what it adds,
+path by path, to the runs already made, the runs still pending and the runs picked before it,
+among the recipes that keep every limit if there are any. One objective: noisy expected
+improvement in its logarithm; two: expected hypervolume improvement; more: one random Chebyshev
+scalarisation per run. The first run of a batch with one objective is the model's best guess, so
+that a batch is never only exploration.
 """
 
 from collections.abc import Sequence
@@ -86,9 +87,11 @@ class CampaignInfo(NamedTuple):
     forecast: Float[Array, "q H K"]
     """Mean forecast, `FORECAST_SPECIES` last."""
     at_lower: Bool[Array, "q d"]
-    """Set-points at their lower bound."""
+    """Set-points at their lower bound, fixed ones left out."""
     at_upper: Bool[Array, "q d"]
-    """Set-points at their upper bound."""
+    """Set-points at their upper bound, fixed ones left out."""
+    is_fixed: Bool[Array, "d"]
+    """Set-points held at a value."""
     linear_active: Bool[Array, "q r"]
     """Linear constraints that hold a run back."""
     acquisition: Float[Array, "q"]
@@ -98,8 +101,8 @@ class CampaignInfo(NamedTuple):
     best_probability: Float[Array, ""]
     """Largest probability of keeping all constraints that was found [-]."""
     best_mean: Float[Array, "m"]
-    """Mean of each criterion at the best recipe that keeps every constraint (by mean scaled
-    score; the first objective's for a front)."""
+    """Mean of each criterion at the best recipe looked at that keeps every constraint (by mean
+    scaled score; the first objective's for a front). What was proposed is among them."""
     relaxed_mean: Float[Array, "c m"]
     """The same with one constraint left out."""
     runs_mean: Float[Array, "n m"]
@@ -238,13 +241,8 @@ def propose_runs(
             f"n_raw={settings.n_raw} and n_children={settings.n_children} must be multiples of "
             f"batch={settings.batch}."
         )
-    box = _recipe_box(limits, fixed or {})
+    box = recipe_box(limits, fixed or {}, q=q)
     d = box.lower.shape[0]
-    if q > 1 and bool(jnp.all(box.lower == box.upper)):
-        raise ConfigError(
-            f"{q} different runs were asked for, and every set-point is held at a value; release "
-            "one, or ask for a single run."
-        )
     n_steps = getattr(paths, "n_steps", None)
     if n_steps is not None and n_steps < ofv.horizon:
         raise ConfigError(
@@ -321,23 +319,35 @@ def _search(
 
     first = worth(min(settings.n_expected, q - 1))
     tell(f"{settings.n_raw} recipes looked at")
+    # runs already made are no candidates, but what lies around the best of them is looked at
+    pool = table if others is None else _join(table, _roomy(others))
     for key, width in zip(keys, settings.widths, strict=False):
-        children = _children(first, table, jnp.asarray(width), key, settings)
-        table = _join(table, _look(surrogate, children, settings.batch))
+        children = _children(first, pool, jnp.asarray(width), key, settings)
+        seen = _look(surrogate, children, settings.batch)
+        table, pool = _join(table, seen), _join(pool, seen)
 
-    values, picks = [], []
+    values, picks, mines = [], [], []
     for j in range(q):
         now = worth(j)
-        x, value = _best_of(now, table)
+        x, value, is_legal = _best_of(now, table)
+        mine = None
         if settings.climb_rounds > 0:
             rounds = CLIMB._replace(max_rounds=settings.climb_rounds)
-            x, value = _climb(now, x, value, rounds)
-        mine = _look(surrogate, x[None, :], 1)
+            higher, worth_there = _climb(now, x, value, rounds)
+            mine = _look(surrogate, higher[None, :], 1)
+            # the climb weighs a limit, it does not count paths: what it lost is not worth it
+            if bool(is_legal) and not bool(_all_kept(surrogate.chance, mine)[0]):
+                mine = None
+            else:
+                x, value = higher, worth_there
+        mine = _look(surrogate, x[None, :], 1) if mine is None else mine
         rows = _put(rows, mine, n + p + j)
+        mines.append(mine)
         picked = picked.at[p + j].set(to_unit(box, x))
         picks.append(x)
         values.append(value)
         tell(f"{j + 1} of {q} runs chosen")
+    table = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), table, *mines)
     best, relaxed, probability, is_feasible = _best_means(surrogate.chance, table)
     return jnp.stack(picks), {
         "acquisition": jnp.stack(values),
@@ -347,7 +357,7 @@ def _search(
         "relaxed_mean": relaxed,
         "runs_mean": rows.table.means[:n],
         "is_feasible": is_feasible,
-        "n_rollouts": jnp.asarray(table.points.shape[0] + n + p + q),
+        "n_rollouts": jnp.asarray(table.points.shape[0] + n + p),
         "n_nonfinite": jnp.asarray(n_lost),
         "is_flat": jnp.asarray((np.asarray(spread) <= 1e-9 * (1 + np.abs(unit[0]))).all()),
     }
@@ -381,15 +391,47 @@ def start_state(trajectories: Sequence[Any]) -> Float[np.ndarray, "9"]:
     return np.asarray(to_balanced(jnp.asarray(face)))
 
 
-def _recipe_box(limits: ControlLimits, fixed: dict[int, float]) -> Polytope:
+def recipe_box(
+    limits: ControlLimits,
+    fixed: dict[int, float],
+    *,
+    q: int = 1,
+    control_names: Sequence[str] | None = None,
+) -> Polytope:
+    """Where recipes may lie; checks before any work what `propose_runs` is asked for.
+
+    Args:
+        limits: What set-points must keep.
+        fixed: Set-points held at a value, by position.
+        q: Runs to propose.
+        control_names: Names of the set-points, for messages.
+
+    Returns:
+        The set of recipes.
+
+    Raises:
+        ConfigError: If a value lies outside its bounds, no recipe keeps the linear constraints,
+            or more than one run is asked for and every set-point is held.
+    """
     lower = np.array(limits.lower - limits.soft_margin_lower)
     upper = np.array(limits.upper + limits.soft_margin_upper)
+    names = control_names or [f"set-point {index}" for index in range(lower.size)]
     for index, value in fixed.items():
-        if not 0 <= index < lower.size or not lower[index] <= value <= upper[index]:
+        if not 0 <= index < lower.size:
             raise ConfigError(
-                f"set-point {index} was fixed at {value}; it must lie in the design space."
+                f"set-point {index} does not exist; positions are 0 to {lower.size - 1}."
+            )
+        if not lower[index] <= value <= upper[index]:
+            raise ConfigError(
+                f"{names[index]} is to be held at {value:g}; the design space allows "
+                f"{lower[index]:g} to {upper[index]:g}."
             )
         lower[index] = upper[index] = value
+    if q > 1 and (lower == upper).all():
+        raise ConfigError(
+            f"{q} different runs were asked for, and every set-point is held at a value; release "
+            "one, or ask for a single run."
+        )
     return make_polytope(lower, upper, np.asarray(limits.A), np.asarray(limits.b))
 
 
@@ -458,6 +500,23 @@ def _join(a: _Table, b: _Table) -> _Table:
 
 
 @eqx.filter_jit
+def _roomy(others: _Table) -> _Table:
+    """Runs with empty places after them, so that a campaign of some batches compiles once."""
+    room = -others.points.shape[0] % _CAPACITY
+
+    def fill(leaf: Array, value: float) -> Array:
+        return jnp.concatenate([leaf, jnp.full((room, *leaf.shape[1:]), value, leaf.dtype)])
+
+    # without a finite score a place is nobody's parent
+    return _Table(
+        fill(others.points, 0.0),
+        fill(others.scores, jnp.nan),
+        fill(others.margins, 1.0),
+        fill(others.means, 0.0),
+    )
+
+
+@eqx.filter_jit
 def _units(table: _Table) -> tuple[Array, Array]:
     """Centre and spread to scale by, and the spread itself, of the finite means."""
     mean = jnp.mean(table.scores, axis=1)
@@ -500,6 +559,11 @@ def _keeps(chance: Chance, table: _Table) -> Array:
 
 
 @eqx.filter_jit
+def _all_kept(chance: Chance, table: _Table) -> Array:
+    return jnp.all(_keeps(chance, table), axis=1)
+
+
+@eqx.filter_jit
 def _share_feasible(chance: Chance, table: _Table) -> Array:
     return jnp.mean(jnp.asarray(_keeps(chance, table), float), axis=0)
 
@@ -526,11 +590,20 @@ def _worths(worth: _Worth, table: _Table) -> Float[Array, "N"]:
 
 
 @eqx.filter_jit
-def _best_of(worth: _Worth, table: _Table) -> tuple[Array, Array]:
+def _best_of(worth: _Worth, table: _Table) -> tuple[Array, Array, Array]:
+    """Best recipe, its value, and whether it keeps every limit, as it does if one can.
+
+    The acquisition weighs limits smoothly, for the climb's sake; here the paths are counted.
+    """
     scores = _worths(worth, table)
     scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
-    i = jnp.argmax(scores)
-    return table.points[i], scores[i]
+    apart = to_unit(worth.box, table.points)[:, None, :] - worth.state.picked[None, :, :]
+    gap = jnp.mean(apart**2, axis=-1)
+    is_apart = jnp.all(gap >= (0.5 * worth.distance) ** 2, axis=1)
+    legal = _all_kept(worth.surrogate.chance, table) & is_apart & (scores > -jnp.inf)
+    is_legal = jnp.any(legal)
+    i = jnp.argmax(jnp.where(legal | ~is_legal, scores, -jnp.inf))
+    return table.points[i], scores[i], is_legal
 
 
 @eqx.filter_jit
@@ -622,15 +695,21 @@ def _held(U: Array, box: Polytope, limits: ControlLimits) -> dict[str, Array]:
     tolerance = 1e-6 * (limits.upper - limits.lower)[None, :]
     slack = limits.b[None, :] - U @ limits.A.T
     size = 1e-6 * jnp.linalg.norm(limits.A, axis=1)[None, :]
+    is_fixed = box.lower == box.upper
     return {
-        "at_lower": U <= box.lower[None, :] + tolerance,
-        "at_upper": U >= box.upper[None, :] - tolerance,
+        "at_lower": (U <= box.lower[None, :] + tolerance) & ~is_fixed[None, :],
+        "at_upper": (U >= box.upper[None, :] - tolerance) & ~is_fixed[None, :],
+        "is_fixed": is_fixed,
         "linear_active": slack <= size,
     }
 
 
 def explain_campaign(
-    info: CampaignInfo, ofv: ProcessOFV, chance: Chance, control_names: Sequence[str]
+    info: CampaignInfo,
+    ofv: ProcessOFV,
+    chance: Chance,
+    control_names: Sequence[str],
+    run_ids: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """What is expected of proposed runs and why, as names and plain numbers.
 
@@ -639,9 +718,11 @@ def explain_campaign(
         ofv: What a run is worth.
         chance: Constraints.
         control_names: Names of the set-points, in array order.
+        run_ids: Names of the runs so far, in the order in which they were given.
 
     Returns:
-        Nested dictionary, ready for JSON.
+        Nested dictionary, ready for JSON. `best_expected` is the best of the runs proposed here
+        that keep every limit, by criterion; `best_looked_at` the best recipe of the search.
     """
     labels = [criterion.label for criterion in ofv.criteria]
     limits = each_constraint(chance)
@@ -653,6 +734,9 @@ def explain_campaign(
     def names(mask: Any) -> list[str]:
         return [n for n, held in zip(control_names, np.asarray(mask), strict=True) if held]
 
+    asked = np.array([float(limit.probability) for limit in limits])
+    kept = np.asarray(host.probability_kept) >= asked[None, :] - 1e-9
+    is_kept: np.ndarray = np.all(kept, axis=1)
     runs = [
         {
             "expected": by_label(host.mean[k]),
@@ -663,6 +747,7 @@ def explain_campaign(
             "at_lower_bound": names(host.at_lower[k]),
             "at_upper_bound": names(host.at_upper[k]),
             "linear_constraints_active": np.asarray(host.linear_active[k]).tolist(),
+            "is_kept": bool(is_kept[k]),
         }
         for k in range(host.mean.shape[0])
     ]
@@ -678,13 +763,45 @@ def explain_campaign(
     return {
         "runs": runs,
         "constraints": constraints,
-        "best_expected": by_label(host.best_mean),
+        "fixed": names(host.is_fixed),
+        "best_expected": _best_so_far(np.asarray(host.mean)[is_kept], ofv, labels)
+        or by_label(np.full(len(labels), np.nan)),
+        "best_looked_at": by_label(host.best_mean),
         "best_of_runs_so_far": _best_so_far(host.runs_mean, ofv, labels),
         "best_probability": float(host.best_probability),
         "is_feasible": bool(host.is_feasible),
         "n_rollouts": int(host.n_rollouts),
-        "remarks": _remarks(host),
+        "remarks": _remarks(host) + _short_of(runs, constraints) + _beaten(host, ofv, run_ids),
     }
+
+
+def _short_of(runs: list[dict[str, Any]], constraints: list[dict[str, Any]]) -> list[str]:
+    """Proposed runs that keep a limit less surely than was asked."""
+    return [
+        f"Run {k} of those proposed keeps {limit['limit']} with probability {kept:.2f} only; asked "
+        f"was {limit['probability']:g}. No other recipe that keeps it was found far enough from "
+        "the runs before it."
+        for k, run in enumerate(runs, start=1)
+        for limit, kept in zip(constraints, run["probability_kept"], strict=True)
+        if kept < limit["probability"] - 1e-9
+    ]
+
+
+def _beaten(host: Any, ofv: ProcessOFV, run_ids: Sequence[str] | None) -> list[str]:
+    """Whether a run already made is expected to be better than every one proposed."""
+    values, mine = np.asarray(host.runs_mean, float), np.asarray(host.mean, float)
+    if len(ofv.criteria) != 1 or len(values) == 0:
+        return []
+    sign, label = float(ofv.criteria[0].direction), ofv.criteria[0].label
+    best = int(np.argmax(np.where(np.isfinite(values[:, 0]), sign * values[:, 0], -np.inf)))
+    proposed = sign * float(np.max(sign * mine[:, 0]))
+    if not sign * values[best, 0] > sign * proposed:
+        return []
+    name = f"number {best + 1}" if run_ids is None else run_ids[best]
+    return [
+        f"Run {name}, already made, is expected to be better than every run proposed: {label} "
+        f"{values[best, 0]:.4g} against {proposed:.4g}."
+    ]
 
 
 def _remarks(host: Any) -> list[str]:
@@ -720,4 +837,4 @@ def count_rollouts(settings: CampaignSettings, q: int, n_controls: int) -> int:
         Number of recipes rolled out, differences included.
     """
     pool = settings.n_raw + len(settings.widths) * settings.n_children
-    return pool + q * (2 + settings.climb_rounds * (n_controls + 1))
+    return pool + q * (3 + settings.climb_rounds * (n_controls + 1))
