@@ -16,15 +16,17 @@ from perfusio_jax.bed.campaign import CampaignSettings
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import write_campaign
 from perfusio_jax.hybrid import HybridConfig
+from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.proposing import (
     Wishes,
+    check_wishes,
     limits_of,
     objective,
     propose_file,
-    read_recipes,
     read_space,
     recipes_of,
 )
+from perfusio_jax.report.recipes import new_ids, read_recipes, still_pending
 from perfusio_jax.simulator import (
     NoiseModel,
     initial_state,
@@ -94,10 +96,158 @@ def test_a_table_of_runs_gives_the_next_recipes_in_words_and_as_a_table(table, t
         "% of the design space",
         "final Titer [mg/L]",
         "1. ",
+        "1 pending run(s) counted as under way: P1",
+        "fixed in every run: temperature 36.5 degC",
+        "(best guess)",
+        "as measured (run ",
     ):
         assert words in said, words
+    assert "temperature at its" not in said
+    label = "final Titer [mg/L]"
+    shown = [run["expected"][label] for run in found["runs"] if run["is_kept"]]
+    assert found["best_expected"][label] == max(shown)
+    best = f"best expected of the runs proposed {max(shown):.4g}"
+    assert best in said
     assert len(found["runs"]) == 2 and found["is_feasible"]
     assert set(found["best_of_runs_so_far"]) == {"final Titer [mg/L]"}
+
+
+FOUND = {
+    "best_expected": {"final Titer [mg/L]": 1583.0},
+    "best_looked_at": {"final Titer [mg/L]": 1590.0},
+    "best_of_runs_so_far": {"final Titer [mg/L]": 1664.0},
+    "best_measured": {"final Titer [mg/L]": (1671.0, "T5")},
+    "fixed": ["temperature"],
+    "constraints": [
+        {
+            "limit": "Via >= 90",
+            "probability": 0.8,
+            "share_of_space": 0.4,
+            "best_without": {"final Titer [mg/L]": 1700.0},
+        }
+    ],
+    "runs": [
+        {
+            "expected": {"final Titer [mg/L]": value},
+            "q10": {"final Titer [mg/L]": value - 50},
+            "q90": {"final Titer [mg/L]": value + 50},
+            "probability_kept": [kept],
+            "is_kept": kept >= 0.8,
+            "at_lower_bound": [],
+            "at_upper_bound": [],
+        }
+        for value, kept in ((1570.0, 0.9), (1650.0, 0.77), (1583.0, 0.81))
+    ],
+    "remarks": ["Run T5, already made, is expected to be better."],
+}
+
+
+def test_words_and_numbers_of_a_proposal_agree():
+    U = np.tile([1.0, 0.1, 5.0, 36.5, 850.0, 2.0], (3, 1))
+    lines = in_words(FOUND, U, list(CONTROL_NAMES))
+    assert lines[0] == (
+        "final Titer [mg/L]: best expected of the runs proposed 1583 (of all recipes looked at "
+        "1590); of the runs so far 1664, 1671 as measured (run T5)"
+    )
+    assert "without it final Titer [mg/L] could be 1700" in lines[1]
+    assert lines[2] == "fixed in every run: temperature 36.5 degC"
+    marked = [line for line in lines if "(best guess)" in line]
+    assert len(marked) == 1 and marked[0].startswith("3. ")
+    assert "limits kept with probability 0.77, less than was asked" in lines[6]
+    assert lines[-1] == FOUND["remarks"][0]
+
+
+def test_the_best_reading_at_the_end_of_a_run_is_named(runs):
+    goal = objective(Wishes(), SPACE, DAYS - 1)
+    ends = {run.run_id: float(run.species[-1, run.species_names.index("Titer")]) for run in runs}
+    days = round(float(runs[0].times_h[-1]) / 24)
+    (found,) = best_measured(runs, objective(Wishes(), SPACE, days)).values()
+    best = max((v, k) for k, v in ends.items() if np.isfinite(v))
+    assert found == best
+    # a run of another length says nothing about the goal; nor does one without a reading
+    assert best_measured(runs, goal) == {} or days == DAYS - 1
+    assert best_measured(runs, objective(Wishes(goal="yield"), SPACE, days)) == {}
+
+
+def test_new_runs_get_names_that_no_run_has():
+    assert new_ids(3, 4, set()) == ["NEXT005", "NEXT006", "NEXT007"]
+    assert new_ids(2, 4, {"NEXT005", "NEXT007"}) == ["NEXT006", "NEXT008"]
+
+
+def test_pending_runs_are_named_and_counted_once(tmp_path):
+    path = tmp_path / "pending.csv"
+    header = "run_id," + ",".join(CONTROL_NAMES) + "\n"
+    rows = [f"{name},1,0.1,5,36.5,850,{k}\n" for k, name in enumerate(("NEXT005", "T2", ""))]
+    path.write_text(header + "".join(rows))
+    waiting, lines = still_pending(path, list(CONTROL_NAMES), ["T1", "T2"])
+    assert [name for name, _ in waiting] == ["NEXT005", ""]
+    assert lines == [
+        "no longer pending, because their results are in the table: T2",
+        "2 pending run(s) counted as under way: NEXT005, 1 without a run_id",
+    ]
+    path.write_text(header + rows[0] + rows[0])
+    with pytest.raises(DataError, match="NEXT005 more than once"):
+        still_pending(path, list(CONTROL_NAMES), [])
+    assert still_pending(None, list(CONTROL_NAMES), []) == ([], [])
+
+
+@pytest.mark.parametrize("name", CONTROL_NAMES)
+def test_a_set_point_outside_its_bounds_is_refused_by_name(name):
+    bound = SPACE.control_bounds[name]
+    for value in (bound.hi * 2 + 1, bound.lo - 1, float("nan")):
+        with pytest.raises(ConfigError, match=rf"{name} is to be held at {value:g}; .* allows"):
+            check_wishes(Wishes(fixed={name: value}), SPACE)
+    position = SPACE.control_names.index(name)
+    assert check_wishes(Wishes(fixed={name: bound.hi}), SPACE) == {position: bound.hi}
+
+
+@pytest.mark.parametrize(
+    ("wishes", "error", "says"),
+    [
+        ({"fixed": {"temperature": 50.0}}, ConfigError, "temperature is to be held at 50"),
+        ({"fixed": {"stirring": 1.0}}, ConfigError, "unknown controls"),
+        ({"clone": "CloneQ"}, ConfigError, "CloneQ is not in the table"),
+        ({"fixed": dict.fromkeys(CONTROL_NAMES, 1.0)}, ConfigError, "design space allows"),
+    ],
+)
+def test_what_is_asked_is_checked_before_anything_is_fitted(
+    table, tmp_path, monkeypatch, wishes, error, says
+):
+    def fit(*arguments, **options):
+        raise AssertionError("fitted before it was checked")
+
+    monkeypatch.setattr("perfusio_jax.report.proposing.fit_hybrid", fit)
+    arguments = {"pending": None, "space": None, "console": Console(file=io.StringIO())}
+    with pytest.raises(error, match=says):
+        propose_file(table, wishes=Wishes(**wishes), out=tmp_path / "out.csv", **arguments)
+    with pytest.raises(ConfigError, match="overwrite the runs so far"):
+        propose_file(table, wishes=Wishes(), out=table, **arguments)
+
+
+@pytest.mark.parametrize("name", CONTROL_NAMES)
+def test_a_table_that_lacks_a_control_says_what_helps(table, tmp_path, monkeypatch, name):
+    rows = list(csv.reader(table.read_text().splitlines()))
+    place = rows[0].index(name)
+    lacking = tmp_path / "lacking.csv"
+    lacking.write_text("".join(",".join(r[:place] + r[place + 1 :]) + "\n" for r in rows))
+    text = io.StringIO()
+
+    def fit(runs, **options):
+        raise InterruptedError(sorted({r.control_names for r in runs}))
+
+    monkeypatch.setattr("perfusio_jax.report.proposing.fit_hybrid", fit)
+    arguments = {
+        "pending": None,
+        "space": None,
+        "out": tmp_path / "out.csv",
+        "console": Console(file=text, width=300),
+    }
+    with pytest.raises(DataError, match=f"no value of {name} in all runs.*--set name=value"):
+        propose_file(lacking, wishes=Wishes(), **arguments)
+    bound = SPACE.control_bounds[name]
+    with pytest.raises(InterruptedError):
+        propose_file(lacking, wishes=Wishes(fixed={name: bound.lo}), **arguments)
+    assert f"assumed: {name} {bound.lo:g}" in text.getvalue()
 
 
 def test_what_no_recipe_keeps_is_an_error_with_a_way_out(table, tmp_path):
@@ -125,6 +275,38 @@ def test_one_run_or_an_empty_file_is_refused_before_any_work(runs, tmp_path, mon
             cli.main(["propose", str(path), "--out", str(tmp_path / "out.csv")])
         assert stop.value.code == 3
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "propose"])
+def test_blank_set_points_name_the_option_that_fills_them(
+    table, tmp_path, monkeypatch, capsys, command
+):
+    monkeypatch.setattr(cli.common, "set_up_jax", lambda device=None: None)
+    rows = list(csv.reader(table.read_text().splitlines()))
+    place = rows[0].index("temperature")
+    for k, row in enumerate(rows[2:]):
+        row[place] = row[place] if k % (DAYS + 1) == 0 else ""
+    blank = tmp_path / "blank.csv"
+    blank.write_text("".join(",".join(row) + "\n" for row in rows))
+    call = [command, str(blank), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(call)
+    assert stop.value.code == 3
+    said = capsys.readouterr().err
+    assert "temperature in" in said and "--fill-down" in said and "nobody foresaw" not in said
+    fitted = []
+
+    def fit(runs, **options):
+        fitted.extend(np.isnan(np.asarray(run.controls)).any() for run in runs)
+        raise DataError("far enough")
+
+    for place in ("hybrid.fit_hybrid", "report.validation.cross_validate"):
+        monkeypatch.setattr(f"perfusio_jax.{place}", fit)
+    monkeypatch.setattr("perfusio_jax.report.proposing.fit_hybrid", fit)
+    with pytest.raises(SystemExit):
+        cli.main([*call, "--fill-down"])
+    assert fitted == [False] * 4
+    assert "filled down blank set-points" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,10 @@ from .common import Seed, as_data, assignments, console, writable
 
 commands = typer.Typer(rich_markup_mode=None)
 
+FillDown = Annotated[
+    bool, typer.Option("--fill-down", help="A blank set-point means that the one above it stayed.")
+]
+
 
 @commands.command()
 def demo(
@@ -96,6 +100,7 @@ def fit(
     campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
     seed: Seed = 0,
+    fill_down: FillDown = False,
 ) -> None:
     """Fit the hybrid model to a campaign table."""
     writable(out, is_folder=True)
@@ -104,11 +109,16 @@ def fit(
 
     from perfusio_jax.connectors import read_campaign
     from perfusio_jax.hybrid import fit_hybrid, save
+    from perfusio_jax.report.setpoints import complete_setpoints
 
     screen = console()
     with as_data():
         table = read_campaign(campaign)
     screen.print(str(table.report), soft_wrap=True)
+    complete, told = complete_setpoints(table.trajectories, fill_down=fill_down)
+    table = table._replace(trajectories=complete)
+    for line in told:
+        screen.print(line, soft_wrap=True)
     with screen.status("fitting (the first fit on this machine compiles for a minute)"):
         model, report = fit_hybrid(table.trajectories, key=jax.random.key(seed))
     save(model, out)
@@ -130,6 +140,7 @@ def validate(
     folds: Annotated[int, typer.Option(min=2, help="Folds; whole runs are left out.")] = 5,
     horizon: Annotated[int, typer.Option(min=1, max=28, help="Days ahead.")] = 7,
     seed: Seed = 0,
+    fill_down: FillDown = False,
 ) -> None:
     """Leave runs out, forecast them, and write scores, figures and a model card."""
     writable(out, is_folder=True)
@@ -138,7 +149,13 @@ def validate(
 
     with as_data():
         validate_campaign(
-            campaign, out, n_folds=folds, horizon=horizon, seed=seed, console=console()
+            campaign,
+            out,
+            n_folds=folds,
+            horizon=horizon,
+            seed=seed,
+            console=console(),
+            fill_down=fill_down,
         )
 
 
@@ -207,6 +224,7 @@ def propose(
         Path | None, typer.Option(help="TOML with a table [design_space]; the default one.")
     ] = None,
     clone: Annotated[str | None, typer.Option(help="Clone to plan for.")] = None,
+    fill_down: FillDown = False,
     seed: Seed = 0,
 ) -> None:
     """Propose the next runs of a campaign from the runs so far, and say why."""
@@ -223,6 +241,7 @@ def propose(
         ammonium=ammonium,
         probability=probability,
         fixed=assignments(set_point or []),
+        fill_down=fill_down,
         clone=clone,
         seed=seed,
     )

@@ -370,7 +370,7 @@ def run_arrays(trajectory: Trajectory, *, length: int | None = None, clone: int 
     if not np.all(np.isfinite(acting)):
         raise DataError(
             f"run '{trajectory.run_id}' has a set-point that is not finite; fill in the value "
-            "that acted."
+            "that acted (the commands fill blanks down with --fill-down)."
         )
     controls[-1] = np.where(np.isfinite(controls[-1]), controls[-1], acting[-1])
     times = np.asarray(trajectory.times_h)

@@ -1,6 +1,5 @@
 """`perfusio-jax propose`: the runs so far in, the next runs out."""
 
-import csv
 import math
 import tomllib
 from collections.abc import Mapping
@@ -13,12 +12,12 @@ import numpy as np
 from pydantic import ValidationError
 
 from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, ConfigError, DataError
-from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.campaign import (
     CampaignSettings,
     explain_campaign,
     propose_runs,
+    recipe_box,
     start_state,
 )
 from perfusio_jax.bed.criteria import (
@@ -32,6 +31,9 @@ from perfusio_jax.bed.criteria import (
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
 from perfusio_jax.connectors import read_campaign
 from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
+from perfusio_jax.report.proposal_words import best_measured, in_words
+from perfusio_jax.report.recipes import new_ids, still_pending, write_recipes
+from perfusio_jax.report.setpoints import complete_setpoints, moved_unseen, never_varied, repeated
 from perfusio_jax.states import Trajectory
 
 GOALS = ("titre", "vcv", "front", "yield", "medium")
@@ -60,7 +62,10 @@ class Wishes(NamedTuple):
     probability: float = 0.8
     """With which limits are to be kept on every day [-]."""
     fixed: Mapping[str, float] = {}
-    """Set-points held at a value, by name."""
+    """Set-points held at a value, by name; that of the runs so far too, where their table lacks
+    the control."""
+    fill_down: bool = False
+    """Whether a blank set-point in the table means that the one before it stayed."""
     clone: str | None = None
     """Clone to plan for, where the file holds several; that of the last run."""
     seed: int = 0
@@ -97,7 +102,118 @@ def propose_file(
         ConfigError: If a wish is unusable, or no recipe keeps the limits.
     """
     settings = CampaignSettings() if settings is None else settings
+    _keep_apart(out, runs, pending)
     design = read_space(space)
+    names = list(design.control_names)
+    fixed = check_wishes(wishes, design)
+    table = read_campaign(runs)
+    console.print(str(table.report), soft_wrap=True)
+    trajectories = [t for t in table.trajectories if t.n_days >= 2]
+    short = [t.run_id for t in table.trajectories if t.n_days < 2]
+    if short:
+        console.print(f"left out, with a single sample: {', '.join(short)}", soft_wrap=True)
+    if len(trajectories) < 2:
+        raise DataError(
+            f"{runs} holds {len(trajectories)} run(s) with at least two samples; two or more are "
+            "needed to learn from, better eight spread over the design space."
+        )
+    _check_clone(wishes.clone, trajectories)
+    trajectories, told = complete_setpoints(
+        trajectories,
+        fill_down=wishes.fill_down,
+        stated=wishes.fixed,
+        remedy="If it was the same in all of them and is to stay so, say --set name=value.",
+    )
+    days = wishes.days or max(round(float(t.times_h[-1]) / 24.0) for t in trajectories)
+    ofv = objective(wishes, design, days)
+    chance = limits_of(wishes, design)
+    recipes, changed = recipes_of(trajectories, names)
+    start = start_state(trajectories)
+    waiting, about = still_pending(pending, names, [t.run_id for t in trajectories])
+    for line in [*told, *changed, *about]:
+        console.print(line, soft_wrap=True)
+
+    _announce(console, 4.0 + 0.3 * len(trajectories))
+    for_fit, for_paths = jax.random.split(jax.random.key(wishes.seed))
+    model, _ = fit_hybrid(
+        trajectories,
+        key=for_fit,
+        config=HybridConfig() if config is None else config,
+    )
+    clone = wishes.clone or trajectories[-1].clone_id
+    if model.embedding is not None:
+        console.print(f"planning for clone {clone}")
+        model = for_clone(model, clone)
+    positions = tuple(CONTROL_NAMES.index(name) for name in names)
+    is_plain = positions == tuple(range(len(CONTROL_NAMES)))
+    U, info = propose_runs(
+        model,
+        draw_paths(model, N_PATHS, key=for_paths, max_steps=days),
+        jnp.asarray(start),
+        jnp.asarray(recipes),
+        ofv=ofv,
+        limits=control_limits(design),
+        q=wishes.n_runs,
+        chance=chance,
+        pending=np.asarray([recipe for _, recipe in waiting]).reshape(-1, len(names)),
+        settings=settings,
+        seed=wishes.seed,
+        template=None if is_plain else jnp.zeros(len(CONTROL_NAMES)),
+        positions=() if is_plain else positions,
+        fixed=fixed,
+        say=lambda line: console.print(line, soft_wrap=True),
+    )
+    ids = [t.run_id for t in trajectories]
+    found = explain_campaign(info, ofv, chance, names, ids)
+    if not found["is_feasible"]:
+        wanted = " and ".join(c["limit"] for c in found["constraints"])
+        raise ConfigError(
+            f"no recipe was found that keeps {wanted} on every day with probability "
+            f"{wishes.probability:g}; the best of {found['n_rollouts']} keeps it with probability "
+            f"{found['best_probability']:.2f}. Relax --viability, --ammonium or --probability, or "
+            "widen the design space."
+        )
+    found["best_measured"] = best_measured(trajectories, ofv)
+    lower, upper = (np.asarray(bound) for bound in design.bounds_array)
+    found["remarks"] += repeated(np.asarray(U), recipes, ids, upper - lower)
+    found["remarks"] += moved_unseen(
+        never_varied(trajectories, names), np.asarray(U), names, list(wishes.fixed)
+    )
+    taken = {*(t.run_id for t in table.trajectories), *(name for name, _ in waiting)}
+    fresh = new_ids(len(U), len(trajectories), taken)
+    write_recipes(out, np.asarray(U), names, fresh, clone, found)
+    for line in in_words(found, np.asarray(U), names):
+        console.print(line, soft_wrap=True)
+    console.print(f"proposed runs: {out}")
+    return found
+
+
+def _keep_apart(out: Path, runs: Path, pending: Path | None) -> None:
+    """Refuse to write over what is read."""
+    for path, what in ((runs, "the runs so far"), (pending, "the pending runs")):
+        if path is not None and path.exists() and out.exists() and out.samefile(path):
+            raise ConfigError(f"--out {out} would overwrite {what}; name another file.")
+
+
+def _check_clone(clone: str | None, trajectories: list[Trajectory]) -> None:
+    known = sorted({t.clone_id for t in trajectories})
+    if clone is not None and clone not in known:
+        raise ConfigError(f"--clone {clone} is not in the table; its clones are {known}.")
+
+
+def check_wishes(wishes: Wishes, design: DesignSpace) -> dict[int, float]:
+    """Everything about set-points that can be refused before the work.
+
+    Args:
+        wishes: What is wanted.
+        design: Design space.
+
+    Returns:
+        Set-points held at a value, by position.
+
+    Raises:
+        ConfigError: If a set-point is unknown or outside its bounds, or too many are held.
+    """
     names = list(design.control_names)
     wrong = [n for n in wishes.fixed if n not in names]
     if wrong:
@@ -107,66 +223,10 @@ def propose_file(
             f"the design space has the controls {names}; all of {list(CONTROL_NAMES)} are needed. "
             "Hold one with --set name=value."
         )
-    table = read_campaign(runs)
-    console.print(str(table.report), soft_wrap=True)
-    trajectories = [t for t in table.trajectories if t.n_days >= 2]
-    if len(trajectories) < 2:
-        raise DataError(
-            f"{runs} holds {len(trajectories)} run(s) with at least two samples; two or more are "
-            "needed to learn from, better eight spread over the design space."
-        )
-    days = wishes.days or max(round(float(t.times_h[-1]) / 24.0) for t in trajectories)
-    ofv = objective(wishes, design, days)
-    chance = limits_of(wishes, design)
-    recipes, changed = recipes_of(trajectories, names)
-    for line in changed:
-        console.print(line, soft_wrap=True)
-    waiting = np.zeros((0, len(names))) if pending is None else read_recipes(pending, names)
     fixed = {names.index(name): value for name, value in wishes.fixed.items()}
-
-    _announce(console, 4.0 + 0.3 * len(trajectories))
-    model, _ = fit_hybrid(
-        trajectories,
-        key=jax.random.key(wishes.seed),
-        config=HybridConfig() if config is None else config,
-    )
-    if model.embedding is not None:
-        clone = wishes.clone or trajectories[-1].clone_id
-        console.print(f"planning for clone {clone}")
-        model = for_clone(model, clone)
-    positions = tuple(CONTROL_NAMES.index(name) for name in names)
-    is_plain = positions == tuple(range(len(CONTROL_NAMES)))
-    U, info = propose_runs(
-        model,
-        draw_paths(model, N_PATHS, key=jax.random.key(wishes.seed), max_steps=days),
-        jnp.asarray(start_state(trajectories)),
-        jnp.asarray(recipes),
-        ofv=ofv,
-        limits=control_limits(design),
-        q=wishes.n_runs,
-        chance=chance,
-        pending=waiting,
-        settings=settings,
-        seed=wishes.seed,
-        template=None if is_plain else jnp.zeros(len(CONTROL_NAMES)),
-        positions=() if is_plain else positions,
-        fixed=fixed,
-        say=lambda line: console.print(line, soft_wrap=True),
-    )
-    found = explain_campaign(info, ofv, chance, names)
-    if not found["is_feasible"]:
-        wanted = " and ".join(c["limit"] for c in found["constraints"])
-        raise ConfigError(
-            f"no recipe was found that keeps {wanted} on every day with probability "
-            f"{wishes.probability:g}; the best of {found['n_rollouts']} keeps it with probability "
-            f"{found['best_probability']:.2f}. Relax --viability, --ammonium or --probability, or "
-            "widen the design space."
-        )
-    write_recipes(out, np.asarray(U), names, trajectories, found)
-    for line in in_words(found, np.asarray(U), names):
-        console.print(line, soft_wrap=True)
-    console.print(f"proposed runs: {out}")
-    return found
+    limits = control_limits(design)
+    recipe_box(limits, fixed, q=max(wishes.n_runs, 1), control_names=names)
+    return fixed
 
 
 def _announce(console: Any, seconds: float) -> None:
@@ -274,114 +334,3 @@ def recipes_of(trajectories: list[Trajectory], names: list[str]) -> tuple[np.nda
                 "mean over time"
             )
     return np.asarray(recipes), lines
-
-
-def read_recipes(path: Path, names: list[str]) -> np.ndarray:
-    """Recipes from a table with a column per control; a row of units is passed over.
-
-    Args:
-        path: CSV file, as `write_recipes` writes it.
-        names: Controls, in the order wanted.
-
-    Returns:
-        One recipe per row, canonical units; none if the table holds its header only.
-
-    Raises:
-        DataError: If the file cannot be read so.
-    """
-    if not path.is_file():
-        raise DataError(f"pending runs {path} is not a file.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-        header = reader.fieldnames
-    if not header:
-        raise DataError(f"{path} is empty; a table of recipes has at least its header.")
-    lost = [n for n in names if n not in header]
-    if lost:
-        raise DataError(f"{path} lacks the columns {', '.join(lost)}.")
-    out = []
-    for number, row in enumerate(rows, start=2):
-        if number == 2 and all(row[n] == canonical_unit(n) for n in names):
-            continue
-        try:
-            values = [float(row[name]) for name in names]
-        except (TypeError, ValueError):
-            raise DataError(f"{path}, line {number}: not a number for every control.") from None
-        if not np.isfinite(values).all():
-            raise DataError(f"{path}, line {number}: not a finite number for every control.")
-        out.append(values)
-    return np.asarray(out, float).reshape(-1, len(names))
-
-
-def write_recipes(
-    path: Path,
-    U: np.ndarray,
-    names: list[str],
-    trajectories: list[Trajectory],
-    found: Mapping[str, Any],
-) -> None:
-    """Proposed runs as CSV: names, units, one row per run."""
-    taken = {t.run_id for t in trajectories}
-    ids: list[str] = []
-    number = len(trajectories)
-    while len(ids) < len(U):
-        number += 1
-        if f"NEXT{number:03d}" not in taken:
-            ids.append(f"NEXT{number:03d}")
-    labels = list(found["best_expected"])
-    header = ["run_id", "clone_id", *names]
-    units = ["", "", *(canonical_unit(n) for n in names)]
-    for label in labels:
-        header += [f"{label}: {what}" for what in ("expected", "10 %", "90 %")]
-        units += ["", "", ""]
-    header += [f"P({c['limit']})" for c in found["constraints"]]
-    units += [""] * len(found["constraints"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerow(units)
-        for name, u, run in zip(ids, U, found["runs"], strict=True):
-            cells = [f"{v:.6g}" for v in u]
-            for label in labels:
-                cells += [f"{run[what][label]:.5g}" for what in ("expected", "q10", "q90")]
-            cells += [f"{p:.3f}" for p in run["probability_kept"]]
-            writer.writerow([name, trajectories[-1].clone_id, *cells])
-
-
-def in_words(found: Mapping[str, Any], U: np.ndarray, names: list[str]) -> list[str]:
-    """The explanation, one sentence or two per line."""
-    lines = []
-    for label, value in found["best_expected"].items():
-        text = f"{label}: best expected {value:.4g}"
-        if found["best_of_runs_so_far"]:
-            text += f"; of the runs so far {found['best_of_runs_so_far'][label]:.4g}"
-        lines.append(text)
-    for limit in found["constraints"]:
-        text = (
-            f"{limit['limit']} on every day with probability {limit['probability']:g}: "
-            f"{100 * limit['share_of_space']:.0f} % of the design space keeps it"
-        )
-        for label, value in limit["best_without"].items():
-            best = found["best_expected"][label]
-            if abs(value - best) > 1e-3 * max(abs(best), 1e-9):
-                text += f"; without it {label} could be {value:.4g}"
-            else:
-                text += f"; it costs nothing in {label}"
-        lines.append(text)
-    for k, (run, u) in enumerate(zip(found["runs"], U, strict=True), start=1):
-        recipe = ", ".join(f"{n} {v:.4g}" for n, v in zip(names, u, strict=True))
-        values = ", ".join(
-            f"{label} {run['expected'][label]:.4g} "
-            f"({run['q10'][label]:.4g} to {run['q90'][label]:.4g})"
-            for label in run["expected"]
-        )
-        held = [f"{n} at its lower bound" for n in run["at_lower_bound"]]
-        held += [f"{n} at its upper bound" for n in run["at_upper_bound"]]
-        kept = ", ".join(f"{p:.2f}" for p in run["probability_kept"])
-        lines.append(f"{k}. {recipe}")
-        lines.append(f"   {values}; limits kept with probability {kept}")
-        if held:
-            lines.append(f"   {', '.join(held)}")
-    return lines

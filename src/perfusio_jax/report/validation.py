@@ -26,6 +26,7 @@ from perfusio_jax.hybrid import (
     skill,
     spread_of,
 )
+from perfusio_jax.report.setpoints import complete_setpoints
 from perfusio_jax.states import Trajectory
 
 KEY_SPECIES = ("VCD", "VCV", "Via", "Glc", "Gln", "Lac", "Amm", "Titer")
@@ -200,6 +201,7 @@ def validate_campaign(
     console: Any,
     config: HybridConfig | None = None,
     mech_model: Any = None,
+    fill_down: bool = False,
 ) -> None:
     """Cross-validate on a campaign table and write scores, figures, model and model card.
 
@@ -212,11 +214,16 @@ def validate_campaign(
         console: Where to print.
         config: Settings of the fits.
         mech_model: Mechanistic prior; `CHOPerfusionModel()` by default.
+        fill_down: Whether a blank set-point means that the one before it stayed.
     """
     from rich.table import Table
 
     table = read_campaign(campaign)
     console.print(str(table.report), soft_wrap=True)
+    complete, told = complete_setpoints(table.trajectories, fill_down=fill_down)
+    table = table._replace(trajectories=complete)
+    for line in told:
+        console.print(line, soft_wrap=True)
     runs = table.trajectories
     n_folds = min(n_folds, len(runs))
     with console.status("compiling and running the first fold") as status:
