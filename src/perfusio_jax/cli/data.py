@@ -18,7 +18,11 @@ Zone = Annotated[
     str | None, typer.Option("--time-zone", help="Of stamps without one: Europe/Berlin.")
 ]
 Began = Annotated[
-    str | None, typer.Option("--inoculated-at", help="Start of the run, if only stamps are given.")
+    list[str] | None,
+    typer.Option(
+        "--inoculated-at",
+        help="Start of the run, if only stamps are given; RUN=TIME for each of several.",
+    ),
 ]
 DatabaseURL = Annotated[
     str,

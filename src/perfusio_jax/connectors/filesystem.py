@@ -30,6 +30,7 @@ from .samples import Conflicts, Row
 from .setpoint_log import SetpointLog
 from .source_file import SourceFile
 from .stamps import zone_of
+from .starts import starts_of
 
 _Result = TypeVar("_Result")
 
@@ -62,8 +63,9 @@ class FilesystemStore(BioreactorConnectorBase):
         controls: Names of the controls.
         timeout_s: How long [s] the file system may take.
         time_zone: Zone of time stamps without an offset, e.g. "Europe/Berlin"; Excel has none.
-        inoculated_at: When the run began, with a zone; then a column `sampled_at` will do where
-            the file has neither `day` nor `time_h`.
+        inoculated_at: When the run began, with a zone, or when each run (or reactor) did, by
+            name; then a column `sampled_at` will do where the file has neither `day` nor
+            `time_h`. One time for several runs is refused.
         clock: Source of time stamps; UTC now by default.
 
     Raises:
@@ -95,7 +97,7 @@ class FilesystemStore(BioreactorConnectorBase):
         controls: Sequence[str] = CONTROL_NAMES,
         timeout_s: float = 10.0,
         time_zone: str | None = None,
-        inoculated_at: dt.datetime | None = None,
+        inoculated_at: dt.datetime | Mapping[str, dt.datetime] | None = None,
         clock: Callable[[], dt.datetime] | None = None,
     ) -> None:
         if on_conflict not in ("error", "last"):
@@ -107,12 +109,7 @@ class FilesystemStore(BioreactorConnectorBase):
         if not timeout_s > 0.0:
             raise ConfigError(f"timeout_s is {timeout_s!r}; it must be above 0 s.")
         zone = zone_of(time_zone)
-        if inoculated_at is not None and inoculated_at.tzinfo is None:
-            if zone is None:
-                raise ConfigError(f"inoculated_at {inoculated_at} has no time zone; add one.")
-            inoculated_at = inoculated_at.replace(tzinfo=zone)
-        if inoculated_at is not None:
-            inoculated_at = inoculated_at.astimezone(dt.UTC)
+        starts = starts_of(inoculated_at, zone, run_id=run_id, reactor_id=reactor_id)
         self.source_path = Path(source_path)
         self.wide_format = wide_format
         self.reactor_id = reactor_id
@@ -127,7 +124,7 @@ class FilesystemStore(BioreactorConnectorBase):
             column_map=ColumnMap.of(column_map),
             units=units,
             on_conflict=on_conflict,
-            inoculated_at=inoculated_at,
+            inoculated_at=starts,
             zone=zone,
             separator=separator,
             decimal=decimal,

@@ -1,14 +1,15 @@
 """`perfusio-jax inspect`: what was understood of a file, column by column."""
 
-import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax._core import HOURS_PER_DAY
 
 from .filesystem import FilesystemStore
+from .off_days import off_days_text
 from .report import ColumnReport
+from .starts import parse_starts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ def source(
     is_long: bool = False,
     sheet: str | None = None,
     time_zone: str | None = None,
-    inoculated_at: str | None = None,
+    inoculated_at: str | Sequence[str] | None = None,
     **more: Any,
 ) -> FilesystemStore:
     """A file with the settings a command line gives.
@@ -38,14 +39,7 @@ def source(
     Raises:
         ConfigError: For settings that make no sense.
     """
-    began = None
-    if inoculated_at is not None:
-        try:
-            began = dt.datetime.fromisoformat(inoculated_at)
-        except ValueError:
-            raise ConfigError(
-                f"--inoculated-at is {inoculated_at!r}; a time such as 2026-05-06T08:00 is needed."
-            ) from None
+    began = parse_starts(inoculated_at)
     return FilesystemStore(
         file,
         wide_format=not is_long,
@@ -105,8 +99,11 @@ def inspect_file(store: FilesystemStore, console: "Console") -> Findings:
         console.print(line, soft_wrap=True)
     if odd:
         console.print(f"look at: {', '.join(odd)}", soft_wrap=True)
+    off = _off_days(store)
+    for line in off:
+        console.print(f"look at this: {line}", soft_wrap=True)
     has_samples = bool(store.runs())
-    return Findings(has_samples, has_samples and not odd and not report.n_conflicts)
+    return Findings(has_samples, has_samples and not odd and not off and not report.n_conflicts)
 
 
 def _cells(column: ColumnReport) -> list[str]:
@@ -142,6 +139,17 @@ def _doubt(column: ColumnReport, plausible: Mapping[str, Any]) -> str:
         f"outside {bounds.lo:g} to {bounds.hi:g} {column.canonical_unit}: is the unit right? "
         "A row of units or a column map can say which it is"
     )
+
+
+def _off_days(store: FilesystemStore) -> list[str]:
+    """Samples that neither a twin nor anyone else who counts by days would find."""
+    found = []
+    for run_id, reactor_id, times in store.runs():
+        text = off_days_text(times)
+        if text:
+            whose = f"run {run_id}: " if run_id else f"reactor {reactor_id}: " if reactor_id else ""
+            found.append(f"{whose}{text}; a twin, which counts by days, would wait for it")
+    return found
 
 
 def _extent(store: FilesystemStore) -> list[str]:

@@ -37,6 +37,7 @@ from .columns import (
 from .report import ColumnReport, ReadReport
 from .spreadsheet import unguard
 from .stamps import is_ambiguous, read_stamp
+from .starts import Starts, starts_of
 from .tables import SEPARATORS, RawTable
 
 Conflicts = Literal["error", "last"]
@@ -79,7 +80,7 @@ def interpret(
     column_map: ColumnMap | None = None,
     units: Mapping[str, str] | None = None,
     on_conflict: Conflicts = "error",
-    inoculated_at: dt.datetime | None = None,
+    inoculated_at: dt.datetime | Mapping[str, dt.datetime] | Starts | None = None,
     zone: zoneinfo.ZoneInfo | None = None,
 ) -> Samples:
     """Make samples of cells.
@@ -91,7 +92,8 @@ def interpret(
         units: Unit by canonical name, as a sidecar file states them.
         on_conflict: What two different values for one time mean: an error when that day is
             read, or a correction in which the later row wins.
-        inoculated_at: When the run began; then `sampled_at` can stand in for a column of times.
+        inoculated_at: When the run, or each run by name, began; then `sampled_at` can stand in
+            for a column of times.
         zone: Zone of time stamps without an offset.
 
     Returns:
@@ -107,7 +109,8 @@ def interpret(
         return Samples({}, _report(table, [], [*table.notes, note]), ())
     column_map = column_map or ColumnMap({}, {})
     header = Header(table, column_map, wide, has_start=inoculated_at is not None)
-    body = _Body(table, header, units or {}, on_conflict, (inoculated_at, zone))
+    starts = starts_of(inoculated_at, zone)
+    body = _Body(table, header, units or {}, on_conflict, (starts, zone))
     for index in body.row_numbers:
         body.read(index)
     body.finish()
@@ -127,10 +130,12 @@ class _Body:
         header: Header,
         units: Mapping[str, str],
         on_conflict: Conflicts,
-        clock: tuple[dt.datetime | None, zoneinfo.ZoneInfo | None],
+        clock: tuple[Starts | None, zoneinfo.ZoneInfo | None],
     ) -> None:
         self.table, self.header, self.on_conflict = table, header, on_conflict
-        self.inoculated_at, self.zone = clock
+        self.starts, self.zone = clock
+        self.inoculated_at: dt.datetime | None = None
+        self.groups: set[tuple[str, str]] = set()
         self.rows: dict[tuple[str, str, float], Row] = {}
         self.notes: list[str] = []
         self.seen: dict[str, None] = {}
@@ -153,9 +158,13 @@ class _Body:
 
     def read(self, index: int) -> None:
         cells, line = self.table.rows[index], self.table.lines[index]
+        run_id, reactor_id = (unguard(self._text(cells, n)) for n in ("run_id", "reactor_id"))
+        if self.starts is not None and not set(TIMES) & set(self.at):
+            self.inoculated_at = self.starts.find(run_id, reactor_id, self.groups)
+            if self.inoculated_at is None:  # a run nobody asked for has no start to count from
+                return
         stamp = self._stamp(cells, line)
         time_h = self._time(cells, line, stamp)
-        run_id, reactor_id = (unguard(self._text(cells, n)) for n in ("run_id", "reactor_id"))
         key = (run_id, reactor_id, time_h)
         row = self.rows.setdefault(key, Row(time_h, key[0], key[1]))
         if time_h < self.latest.get(key[:2], -math.inf):

@@ -14,6 +14,7 @@ from perfusio_jax._core import ConfigError, ConnectorError, DataError
 
 from .columns import ColumnMap, is_known_label
 from .samples import Conflicts, Samples, interpret
+from .starts import Starts
 from .tables import Signature, read_bytes, read_table, signature
 
 _SETTLED_NS: Final = 2_000_000_000
@@ -41,7 +42,7 @@ class SourceFile:
         column_map: What the user says about the columns.
         units: Unit by canonical name; by default from the sidecar `<name>.units.toml`.
         on_conflict: What two different values for one time mean.
-        inoculated_at: When the run began, to tell the time from `sampled_at`.
+        inoculated_at: When the runs began, to tell the time from `sampled_at`.
         zone: Zone of time stamps without an offset.
         reading: How to read it; see `tables.read_table`.
     """
@@ -54,7 +55,7 @@ class SourceFile:
         column_map: ColumnMap,
         units: Mapping[str, str] | None,
         on_conflict: Conflicts,
-        inoculated_at: dt.datetime | None,
+        inoculated_at: Starts | None,
         zone: zoneinfo.ZoneInfo | None,
         **reading: Any,
     ) -> None:
