@@ -163,12 +163,33 @@ def test_a_loop_draws_with_whatever_it_is_given(changes):
 
 
 def test_bars_show_the_mean_over_the_days_that_count():
-    errors = {"twin": np.where(DAYS < 4, 100.0, -1.0), "empty": np.full(12, np.nan)}
+    errors = {"twin": np.where(DAYS <= 4, 100.0, -1.0), "empty": np.full(12, np.nan)}
     figure = tracking_error_figure(DAYS, errors, start_day=4)
     right = figure.axes[1]
     assert [bar.get_width() for bar in right.patches] == [1.0, 0.0]
     assert [text.get_text() for text in right.texts] == ["1.00", "no data"]
-    assert "from day 4" in right.get_title(loc="left")
+    assert "after day 4" in right.get_title(loc="left")
+
+
+def test_both_figures_shade_start_up_to_the_same_day_and_average_over_the_same_days():
+    errors = np.where(DAYS <= 4, 100.0, 1.0)
+    loop = closed_loop_figure(loop_run(truth={"VCV": 14.0 + errors}, targets={"VCV": 14.0}))
+    bars = tracking_error_figure(DAYS, {"twin": errors}, start_day=4)
+    for axes in (loop.axes[0], loop.axes[4], bars.axes[0]):
+        assert [patch.get_x() + patch.get_width() for patch in axes.patches] == [4.0]
+    assert "mean error of 1." in loop.get_label()
+    assert bars.axes[1].texts[0].get_text() == "1.00"
+
+
+def test_readings_have_a_band_of_their_own_and_the_legend_says_which_is_which():
+    days = DAYS[3:]
+    inner = {"days": days, "q10": 0.99 * PATH[3:], "q90": 1.01 * PATH[3:]}
+    outer = {"reading_q10": 0.9 * PATH[3:], "reading_q90": 1.1 * PATH[3:]}
+    figure = closed_loop_figure(loop_run(forecast={"VCV": {**inner, **outer}}))
+    wide, narrow = (c.get_paths()[0].get_extents() for c in figure.axes[0].collections)
+    assert wide.y1 > narrow.y1 and wide.y0 < narrow.y0
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "80 % forecast, 3 days ahead: noise-free" in entries and "the same: readings" in entries
 
 
 def test_predictions_count_the_observations_inside():

@@ -9,7 +9,6 @@ import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, ConfigError
 from perfusio_jax.demo.run import (
-    STARTUP_DAYS,
     TARGET_VCV,
     DemoResult,
     demo_space,
@@ -109,15 +108,16 @@ def draw(result: DemoResult) -> list[Path]:
     folder.mkdir(exist_ok=True)
     days = result.days
     ahead = 2  # the third row of an outlook is three days after it was made
+    kinds = ("mean", "q10", "q90", "reading_q10", "reading_q90")
     band: dict[str, dict[str, list[float]]] = {}
     for decision in result.decisions:
-        if decision.day < STARTUP_DAYS:
+        if decision.day < result.startup_days:
             continue
         for k, name in enumerate(FORECAST_SPECIES):
-            entry = band.setdefault(name, {"days": [], "mean": [], "q10": [], "q90": []})
+            entry = band.setdefault(name, {"days": [], **{key: [] for key in kinds}})
             if decision.outlook.days[ahead] <= days[-1]:
                 entry["days"].append(decision.outlook.days[ahead])
-                for key in ("mean", "q10", "q90"):
+                for key in kinds:
                     entry[key].append(float(getattr(decision.outlook, key)[ahead, k]))
     setpoints = {n: np.array([u[n] for u in result.applied]) for n in CONTROL_NAMES}
     others = {
@@ -136,13 +136,13 @@ def draw(result: DemoResult) -> list[Path]:
             "setpoints": setpoints,
             "targets": {"VCV": result.target},
             "limits": {"Via": (space.viability_min, None)},
-            "start_day": STARTUP_DAYS,
+            "start_day": result.startup_days,
         },
         others,
         title=f"Virtual reactor under the twin, seed {result.seed}",
     )
     errors = {NAMES[n]: np.asarray(t["by_day"]) for n, t in result.tracking().items()}
-    second = tracking_error_figure(days, errors, start_day=STARTUP_DAYS + 1)
+    second = tracking_error_figure(days, errors, start_day=result.startup_days)
     paths = [folder / "closed_loop.png", folder / "tracking_error.png"]
     for picture, path in zip((figure, second), paths, strict=True):
         picture.savefig(path, dpi=150)

@@ -30,20 +30,36 @@ def series_style(n: int) -> dict[str, Any]:
     return {"color": others[(n - 1) % len(others)], "ls": DASHES[1 + (n - 1) % 3], "lw": 1.5}
 
 
+BAND_ALPHA = 0.32
+READINGS_ALPHA = 0.16
+"""How dense the bands of states and of readings are; the one lies on the other."""
+
+
 def band(axes: "Axes", days: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
     """Shade between two paths: an interval."""
-    axes.fill_between(days, low, high, color=PALETTE["band"], alpha=0.32, lw=0, zorder=2.5)
+    axes.fill_between(days, low, high, color=PALETTE["band"], alpha=BAND_ALPHA, lw=0, zorder=2.5)
 
 
-def shade_start(axes: "Axes", run: Mapping[str, Any], first: float, *, text: str = "") -> None:
-    """Shade the days before `run["start_day"]`, with a word if one is given."""
+def reading_band(axes: "Axes", days: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Shade an interval of readings, assay noise included: paler, with an edge, behind."""
+    fill = {"color": PALETTE["band"], "alpha": READINGS_ALPHA, "lw": 0}
+    axes.fill_between(days, low, high, zorder=2.2, **fill)
+    for path in (low, high):
+        axes.plot(days, path, color=PALETTE["band"], lw=0.7, ls=DASHES[2], zorder=2.3)
+
+
+def shade_start(
+    axes: "Axes", run: Mapping[str, Any], first: float, *, text: str = "", is_low: bool = False
+) -> None:
+    """Shade the days up to `run["start_day"]`, when control begins; with a word if one is given."""
     start = run.get("start_day")
     if start is None or start <= first:
         return
     axes.axvspan(first - 10.0, start, color=PALETTE["shade"], lw=0, zorder=0)
     if text:
         axes.annotate(
-            text, (first, 1.0), xycoords=("data", "axes fraction"), xytext=(2, -12),
+            text, (first, 0.0 if is_low else 1.0), xycoords=("data", "axes fraction"),
+            xytext=(2, 4 if is_low else -12),
             textcoords="offset points", fontsize=8.5, color=PALETTE["muted"],
         )  # fmt: skip
 
@@ -59,12 +75,14 @@ def from_zero(axes: "Axes", name: str, target: float | None = None) -> None:
 
 
 def legend_entry(kind: str, text: str, colour: str, n: int = 0) -> Any:
-    """A legend entry of one kind: line, dashes, dots, dot, band, shade or series `n`."""
+    """A legend entry: line, dashes, dots, dot, band, readings, shade or series `n`."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     if kind == "band":
-        return Patch(color=colour, alpha=0.32, lw=0, label=text)
+        return Patch(color=colour, alpha=BAND_ALPHA, lw=0, label=text)
+    if kind == "readings":
+        return Patch(color=colour, alpha=READINGS_ALPHA, lw=0, label=text)
     if kind == "shade":
         return Patch(color=colour, lw=0, label=text)
     if kind == "dot":

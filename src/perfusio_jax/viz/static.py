@@ -11,7 +11,16 @@ import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, DataError
 
-from .parts import band, clone_of, from_zero, legend_entry, series_of, series_style, shade_start
+from .parts import (
+    band,
+    clone_of,
+    from_zero,
+    legend_entry,
+    reading_band,
+    series_of,
+    series_style,
+    shade_start,
+)
 from .theme import (
     DASHES,
     PALETTE,
@@ -277,12 +286,14 @@ def closed_loop_figure(
             - "measured": per species (T,), NaN where missing,
             - "truth": per species (T,), the noise-free path, if it is known,
             - "forecast": per species a mapping of "days", "q10", "q90" and optionally "mean",
-              each the forecast made some days earlier for that day,
+              each the forecast of the noise-free value made some days earlier for that day;
+              with "reading_q10" and "reading_q90" also the interval of readings,
             - "forecast_label": what that band is, for the legend,
             - "setpoints": per control (T,), the value in force from that day on,
             - "targets": per species its target,
             - "limits": per species (lower, upper), `None` for no limit,
-            - "start_day": first day [d] of control; the days before are shaded.
+            - "start_day": day [d] on which control begins; the days up to it are shaded, those
+              after it count.
         baselines: Per controller a mapping of "days" and species, drawn as thin lines.
         title: Heading.
         species: The four species of the panels, the tracked one first.
@@ -339,7 +350,8 @@ def tracking_error_figure(
         days: Culture days (T,) [d].
         errors: Absolute tracking error (T,) by controller, in the species' unit; the first is
             drawn as the one in question.
-        start_day: First day [d] that counts for the average; the days before are shaded.
+        start_day: Day [d] on which control begins; the days up to it are shaded, and the average
+            is over the days after it, as what is decided on a day acts on the next.
         species: What is tracked.
         alt_text: Print the description that `figure.get_label()` holds.
 
@@ -353,10 +365,10 @@ def tracking_error_figure(
     if len(time) == 0 or not errors:
         raise DataError("Tracking errors need at least one day and one controller.")
     unit = label(species).rpartition(" ")[2]
-    counted = np.ones_like(time, bool) if start_day is None else time >= start_day
+    counted = np.ones_like(time, bool) if start_day is None else time > start_day
     figure = new_figure(10.0, 3.9, f"Tracking error of {label(species).partition(' [')[0].lower()}")
     left, right = figure.subplots(1, 2, width_ratios=[1.7, 1.0])
-    shade_start(left, {"start_day": start_day}, float(time[0]))
+    shade_start(left, {"start_day": start_day}, float(time[0]), text="start-up", is_low=True)
     means = {}
     for n, (name, values) in enumerate(errors.items()):
         path = np.abs(np.asarray(values, float).ravel())
@@ -384,7 +396,7 @@ def tracking_error_figure(
     right.grid(axis="y", visible=False)
     right.set_xlim(0.0, 1.18 * max(float(bars.max()), 1e-12))
     right.set_xlabel(f"mean |error| {unit}")
-    right.set_title("on average" if start_day is None else f"on average from day {start_day:g}")
+    right.set_title("on average" if start_day is None else f"on average after day {start_day:g}")
     best = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
     text = f"Absolute tracking error of {label(species)} by day and controller; means: {best}."
     return describe(figure, text, is_printed=alt_text)
@@ -415,6 +427,9 @@ def _loop_panel(
             style = series_style(n) | {"lw": 1.3 * size}
             axes.plot(when, path, alpha=0.9, zorder=3, **style)
     forecast = run.get("forecast", {}).get(name)
+    if forecast is not None and "reading_q10" in forecast:
+        ends = ("days", "reading_q10", "reading_q90")
+        reading_band(axes, *(np.asarray(forecast[key], float).ravel() for key in ends))
     if forecast is not None:
         band(axes, *(np.asarray(forecast[key], float).ravel() for key in ("days", "q10", "q90")))
     if name in run.get("truth", {}):
@@ -453,7 +468,11 @@ def _loop_legend(run: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[A
         handles.append(legend_entry("dot", "twin, measured", PALETTE["ink"]))
     if run.get("forecast"):
         text = run.get("forecast_label", "80 % forecast interval")
-        handles.append(legend_entry("band", text, PALETTE["band"]))
+        if any("reading_q10" in found for found in run["forecast"].values()):
+            handles.append(legend_entry("band", f"{text}: noise-free", PALETTE["band"]))
+            handles.append(legend_entry("readings", "the same: readings", PALETTE["band"]))
+        else:
+            handles.append(legend_entry("band", text, PALETTE["band"]))
     if run.get("targets"):
         handles.append(legend_entry("dashes", "target", PALETTE["target"]))
     if run.get("limits"):
@@ -474,7 +493,8 @@ def _loop_text(
     path = run.get("truth", run.get("measured", {})).get(tracked)
     if target is not None and path is not None:
         path = np.asarray(path, float)
-        counted = days >= run.get("start_day", days[0])
+        start = run.get("start_day")
+        counted = np.ones_like(days, bool) if start is None else days > start
         error = np.nanmean(np.abs(path[counted] - target))
         text += f" {label(tracked)} is held at {target:g} with a mean error of {error:.2g}."
     if baselines:

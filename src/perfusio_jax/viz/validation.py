@@ -30,7 +30,7 @@ def parity_figure(
         observed: Readings (N, K); NaN where missing.
         predicted: Forecasts of them (N, K).
         species_names: Names of the K columns.
-        steps: How many steps ahead the forecasts were made.
+        steps: How many days ahead the forecasts were made [d].
         low: Lower ends of an interval (N, K), drawn as bars.
         high: Upper ends.
 
@@ -48,7 +48,7 @@ def parity_figure(
         )
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    unit = "step" if steps == 1 else "steps"
+    unit = "day" if steps == 1 else "days"
     figure = new_figure(
         2.6 * columns, 0.9 + 2.4 * rows, f"Forecasts against readings, {steps} {unit} ahead"
     )
@@ -83,7 +83,7 @@ def parity_figure(
     if low is not None:
         handles.insert(1, legend_entry("band", "80 % interval", PALETTE["band"]))
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
-    text = f"{len(names)} panels: readings over their forecasts {steps} steps ahead."
+    text = f"{len(names)} panels: readings over their forecasts {steps} {unit} ahead."
     return describe(figure, text, is_printed=False)
 
 
@@ -136,7 +136,7 @@ def calibration_figure(
         middle.hist(values, bins=20, range=(0, 1), density=True, color=PALETTE["band"], alpha=0.7)
     middle.axhline(1.0, color=PALETTE["ink"], lw=0.8)
     middle.set(xlabel="place of the reading in its forecast", ylabel="density", xlim=(0, 1))
-    middle.set_title("PIT histogram, all steps")
+    middle.set_title("PIT histogram, all days")
     table = np.asarray(coverage[0.8], float).T
     image = right.imshow(table, vmin=0.5, vmax=1.0, cmap="PuOr", aspect="auto")
     right.grid(False)
@@ -153,5 +153,5 @@ def calibration_figure(
                     color="white" if dark else PALETTE["ink"],
                 )  # fmt: skip
     del image
-    text = f"Calibration over {steps} steps ahead: intervals, PIT histogram, coverage by species."
+    text = f"Calibration over {steps} days ahead: intervals, PIT histogram, coverage by species."
     return describe(figure, text, is_printed=False)
