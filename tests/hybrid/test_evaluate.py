@@ -1,5 +1,6 @@
 """Scores of unseen runs: against sums by hand, masks, cross-validation, health of innovations."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +75,36 @@ def test_forecasts_know_where_a_run_ends(unseen):
     assert np.mean(wider > clean) > 0.9
 
 
+def test_a_reading_after_a_weekend_is_judged_by_the_forecast_for_its_hour(hybrid, truth, unseen):
+    runs, states = campaign(truth, n_runs=2, n_days=8, seed=9)
+    kept = np.asarray([0, 1, 2, 3, 4, 7, 8])  # nobody samples on days 5 and 6
+    weekend = [jax.tree.map(lambda leaf: leaf[kept], run) for run in runs]
+    blank = [run.stream_totals.at[5].set(jnp.nan) for run in weekend]
+    weekend = [
+        eqx.tree_at(lambda r: r.stream_totals, run, totals)
+        for run, totals in zip(weekend, blank, strict=True)
+    ]
+    readings = readings_of(weekend, 9)
+    found = forecast_unseen(
+        hybrid,
+        stack_runs(weekend, length=9),
+        jnp.asarray(readings),
+        key=jax.random.key(0),
+        starts=(0, 3, 4),
+        horizon=3,
+        n_paths=32,
+        n_particles=48,
+    )
+    assert found.is_inside[:, 2].tolist() == [[False, False, True]] * 2
+    assert found.target[0, 2, 2] == 5 and found.hours[0, 2].tolist() == [24.0, 48.0, 72.0]
+    assert np.array_equal(pick(found, readings)[:, 2, 2], readings[:, 5], equal_nan=True)
+    vcd = FORECAST_SPECIES.index("VCD")
+    monday = np.asarray(states)[:, 7, 0]
+    three, one = (np.asarray(found.mean)[:, 2, h, vcd] for h in (2, 0))
+    assert np.all(np.abs(three / monday - 1.0) < 0.2)
+    assert np.all(np.abs(one / monday - 1.0) > 0.3)  # what it was judged by, row for row
+
+
 def test_skill_equals_sums_by_hand(unseen):
     _, _, readings, found = unseen
     scores = skill(found, readings)
@@ -90,7 +121,9 @@ def test_skill_equals_sums_by_hand(unseen):
     none = FORECAST_SPECIES.index("DCD")  # not among the runs' columns
     assert scores.n_readings[0, none] == 0
     assert np.isnan(scores.rrmse[0, none])
-    assert (scores.coverage[1] >= scores.coverage[0]).all()
+    assert np.isnan(scores.coverage[:, 0, none]).all()  # nothing read is not "none inside"
+    read = scores.n_readings > 0
+    assert (scores.coverage[1] >= scores.coverage[0])[read].all()
 
 
 def test_every_run_is_left_out_once_and_folds_share_a_compile(runs, prior):
@@ -129,7 +162,9 @@ def made_up(rng, spread, n_runs=40):
     target = np.arange(5)[None, :, None] + 1 + np.arange(3)[None, None, :]
     target = np.broadcast_to(target, shape[:3])
     inside = np.ones(shape[:3], bool)
-    found = Forecasts(nothing, quantiles, quantiles, nothing, nothing, target, inside)
+    hours = np.broadcast_to(24.0 * np.arange(1, 4), shape[:3])
+    start = np.broadcast_to(np.arange(5), shape[:2])
+    found = Forecasts(nothing, quantiles, quantiles, nothing, nothing, target, inside, hours, start)
     return found, readings
 
 

@@ -257,3 +257,26 @@ def test_a_rack_holds_one_to_twenty_four(n):
 
 def test_every_default_is_a_species():
     assert set(DEFAULT_Y0) <= set(REGISTRY)
+
+
+def test_a_campaign_is_sampled_at_any_interval(campaign):
+    reactor, initial, controls, _, clones, _ = campaign
+    quiet = NoiseModel(jitter_hours=0.0)
+    daily = simulate_campaign(reactor, initial, controls, quiet, key=KEY)
+    halves = simulate_campaign(reactor, initial, controls, quiet, key=KEY, interval_h=12.0)
+    assert np.array_equal(halves.times_h[0], 12.0 * np.arange(DAYS + 1))
+    # the plant is the same, whenever somebody looks
+    np.testing.assert_allclose(halves.truth[:, ::2], daily.truth[:, : DAYS // 2 + 1], rtol=2e-3)
+    assert to_trajectories(halves, clone_ids=clones)[0].days.tolist()[:5] == [0, 1, 1, 2, 2]
+    week = np.asarray([24.0, 24.0, 24.0, 24.0, 72.0, 24.0, 24.0])
+    apart = np.tile(week, 2)
+    weekly = simulate_campaign(reactor, initial, controls, quiet, key=KEY, interval_h=apart)
+    assert np.array_equal(np.diff(weekly.times_h[0]), apart)
+    np.testing.assert_allclose(weekly.truth[:, 5], daily.truth[:, 7], rtol=2e-3)
+
+
+@pytest.mark.parametrize("interval", [0.0, -12.0, float("nan"), 2.0, [24.0, 24.0]])
+def test_intervals_that_cannot_be_are_refused(campaign, interval):
+    reactor, initial, controls, _, _, _ = campaign
+    with pytest.raises(ConfigError, match="interval_h="):  # two hours: samples could change places
+        simulate_campaign(reactor, initial, controls, NoiseModel(), key=KEY, interval_h=interval)

@@ -52,6 +52,9 @@ def simulate(
     design: Annotated[
         str, typer.Option(help="wide: all six controls; published: the four of the paper.")
     ] = "wide",
+    every: Annotated[
+        float, typer.Option("--every", min=1.0, max=168.0, help="Hours between samples [h].")
+    ] = 24.0,
     noise: Annotated[bool, typer.Option(help="Assay noise, gaps and jitter.")] = True,
 ) -> None:
     """Simulate the 24+3-run campaign of a virtual clone."""
@@ -59,6 +62,11 @@ def simulate(
         raise ConfigError(f"design {design!r} is unknown; choose wide or published.")
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise ConfigError(f"{out} must end in .csv or .parquet.")
+    intervals = round(24.0 * days / every)
+    if intervals < 1 or abs(intervals * every - 24.0 * days) > 1e-6:
+        raise ConfigError(
+            f"--every {every:g} does not divide {days} d ({24 * days} h) into whole intervals."
+        )
     writable(out)
     common.set_up_jax()
     import jax
@@ -83,16 +91,18 @@ def simulate(
         readings = simulate_campaign(
             virtual_reactor(clone),
             jnp.broadcast_to(initial_state(), (runs, 10)),
-            jnp.broadcast_to(table[:, None, :], (runs, days, 6)),
+            jnp.broadcast_to(table[:, None, :], (runs, intervals, 6)),
             NoiseModel()
             if noise
             else NoiseModel(cv_by_species={}, default_cv=0.0, missing_prob=0.0, jitter_hours=0.0),
             key=jax.random.key(seed),
+            interval_h=every,
         )
         runs_out = to_trajectories(readings, clone_ids=[clone] * runs)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_campaign(runs_out, out)
-    screen.print(f"{runs} runs of {days} d, {clone}, design {design}: {out}")
+    sampled = "" if every == 24.0 else f", sampled every {every:g} h"
+    screen.print(f"{runs} runs of {days} d{sampled}, {clone}, design {design}: {out}")
 
 
 @commands.command()
@@ -108,8 +118,9 @@ def fit(
     import jax
 
     from perfusio_jax.connectors import read_campaign
-    from perfusio_jax.hybrid import fit_hybrid, save
+    from perfusio_jax.hybrid import fit_hybrid, judge_fit, save, write_verdict
     from perfusio_jax.report.setpoints import complete_setpoints
+    from perfusio_jax.states import intervals_text, sampling_intervals
 
     screen = console()
     with as_data():
@@ -119,9 +130,14 @@ def fit(
     table = table._replace(trajectories=complete)
     for line in told:
         screen.print(line, soft_wrap=True)
+    apart = intervals_text(sampling_intervals(table.trajectories))
+    screen.print(f"samples {apart}.", soft_wrap=True)
     with screen.status("fitting (the first fit on this machine compiles for a minute)"):
         model, report = fit_hybrid(table.trajectories, key=jax.random.key(seed))
+        verdict = judge_fit(model, table.trajectories)
     save(model, out)
+    if verdict is not None:
+        write_verdict(verdict, model, out)
     screen.print(
         f"{len(table.trajectories)} runs, {report.details['rows']} intervals; "
         f"{report.optimiser} took {int(report.n_iterations)} iterations, "
@@ -130,6 +146,8 @@ def fit(
     )
     if report.at_bounds:
         screen.print("at the edge of what is sensible: " + ", ".join(report.at_bounds))
+    if verdict is not None:
+        screen.print(f"{verdict.line()} Runs left out: perfusio-jax validate.", soft_wrap=True)
     screen.print(f"model: {out}")
 
 

@@ -42,10 +42,14 @@ from .model import rollout_with_info as rollout_with_info
 from .model import step_batch as step_batch
 from .observation import AssayNoise as AssayNoise
 from .observation import LatentMap as LatentMap
+from .observation import forecast_report as forecast_report
 from .online import OnlineSensors as OnlineSensors
 from .online import advance_online as advance_online
 from .online import fit_sensors as fit_sensors
 from .online import observe_online as observe_online
+from .pairing import TOLERANCE_H as TOLERANCE_H
+from .pairing import Pairs as Pairs
+from .pairing import pair_by_time as pair_by_time
 from .particle import ParticleBeliefs as ParticleBeliefs
 from .particle import particle_filter as particle_filter
 from .storage import load as load
@@ -62,3 +66,7 @@ from .train import train_hybrid as train_hybrid
 from .train import untrained_model as untrained_model
 from .transition import Limits as Limits
 from .transition import ResidualBasis as ResidualBasis
+from .verdict import Verdict as Verdict
+from .verdict import judge_fit as judge_fit
+from .verdict import read_verdict as read_verdict
+from .verdict import write_verdict as write_verdict

@@ -390,12 +390,29 @@ def run_arrays(trajectory: Trajectory, *, length: int | None = None, clone: int 
 
 
 class Disturbance(eqx.Module):
-    """How the residual moves from interval to interval in a filter pass."""
+    """How the residual moves from interval to interval in a filter pass.
+
+    With a persistence it drifts, and the numbers are those of a day; without one it is white
+    in the rates, and they are those of the model's `dt_hours`. Other intervals follow.
+    """
 
     persistence: Scalar
-    """Part of the last residual that stays [-]."""
+    """Part of the last residual that stays for a day [-]."""
     sd: Float[Array, " 9"]
     """Standard deviation of what is new [residual units]."""
+
+    def over(self, hours: Array, reference: Array) -> tuple[Array, Array]:
+        """Part that stays, and factor on `sd`, over intervals [h].
+
+        Args:
+            hours: Lengths [h].
+            reference: Interval a white residual's `sd` refers to [h].
+        """
+        turns = hours / HOURS_PER_DAY
+        stays = jnp.where(self.persistence > 0.0, jnp.power(self.persistence, turns), 0.0)
+        # a drift forgets as much as it takes in, so that its spread is the same at any interval
+        drift = (1.0 - stays**2) / jnp.maximum(1.0 - self.persistence**2, 1e-9)
+        return stays, jnp.sqrt(jnp.where(self.persistence > 0.0, drift, reference / hours))
 
 
 def step_law(model: HybridStateSpaceModel) -> Disturbance:
@@ -443,11 +460,12 @@ def assimilate_arrays(
     )
     dt = jnp.diff(run.times_h)
     days = run.times_h / HOURS_PER_DAY
+    stays, share = disturbance.over(dt, model.dt_hours)
 
     def body(members: Array, xs: Any) -> Any:
-        control, face, feed_L, length, day, fresh = xs
+        control, face, feed_L, length, day, fresh, (stays, share) = xs
         states, carried = model.latent.inverse(members[:, :_N]), members[:, _N:]
-        new = disturbance.persistence * carried + fresh * disturbance.sd[None, :]
+        new = stays * carried + fresh * (share * disturbance.sd)[None, :]
 
         def residual(inputs: Array) -> Array:
             return mean_residual(model, inputs) + new
@@ -459,7 +477,8 @@ def assimilate_arrays(
         limited = jnp.mean((step.residual | step.floor | step.cells[:, None]).astype(float))
         return updated, (updated, forecast, info._replace(limited=limited))
 
-    xs = (run.controls[:-1], run.face[1:], run.feed_L[1:], dt, days[:-1], draws[2:])
+    law = (stays, share)
+    xs = (run.controls[:-1], run.face[1:], run.feed_L[1:], dt, days[:-1], draws[2:], law)
     _, (updated, forecast, infos) = jax.lax.scan(body, members, xs)
     analysis = jnp.concatenate([members[None, :, :], updated], axis=0)
 

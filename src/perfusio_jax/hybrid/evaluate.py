@@ -1,8 +1,8 @@
 """How good forecasts are: every unseen run forecast from many of its days.
 
-A run is filtered up to a day, then rolled out from that belief under the set-points that
-were really applied. What comes back is compared with what was measured, with its assay
-noise, or in simulation with what was true.
+A run is filtered up to a sample, then rolled out day by day from that belief under the
+set-points that were really applied. What comes back is compared with what was measured at that
+time (`pairing`), with its assay noise, or in simulation with what was true.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from perfusio_jax.hybrid.model import (
     rollout_states,
 )
 from perfusio_jax.hybrid.observation import forecast_report
+from perfusio_jax.hybrid.pairing import TOLERANCE_H, pair_by_time
 from perfusio_jax.hybrid.train import HybridConfig, fit_hybrid, stack_runs
 from perfusio_jax.states import Trajectory
 
@@ -34,9 +35,10 @@ _TAILS = (0.025, 0.1, 0.5, 0.9, 0.975)
 
 
 class Forecasts(NamedTuple):
-    """Forecasts of R runs from D days each, H steps ahead, in `FORECAST_SPECIES`.
+    """Forecasts of R runs from D samples each, H days ahead, in `FORECAST_SPECIES`.
 
-    Entries beyond the end of a run hold forecasts without a counterpart; mask them.
+    Entries beyond the end of a run, and on days without a sample, hold forecasts without a
+    counterpart; mask them.
     """
 
     mean: Float[Array, "R D H 12"]
@@ -49,10 +51,14 @@ class Forecasts(NamedTuple):
     """Place of the reading in its forecast, in (0, 1) (PIT); NaN where nothing was read."""
     crps: Float[Array, "R D H 12"]
     """Continuous ranked probability score of the reading [unit of the species]."""
-    target: Int[Array, "R D H"]
-    """Row of the run that each forecast is for."""
-    is_inside: Bool[Array, "R D H"]
-    """Whether the run still goes on there."""
+    target: Int[np.ndarray, "R D H"]
+    """Row of the run that each forecast is for; T where no sample lies near that day."""
+    is_inside: Bool[np.ndarray, "R D H"]
+    """Whether there is such a sample and the run still goes on there."""
+    hours: Float[np.ndarray, "R D H"]
+    """Time from the sample the forecast starts from to that row, or to the day [h]."""
+    start: Int[np.ndarray, "R D"]
+    """Row of the sample each forecast starts from."""
 
 
 @eqx.filter_jit
@@ -61,45 +67,50 @@ def _forecast_all(
     runs: RunArrays,
     readings: Array,
     starts: Array,
+    steps: tuple[Array, Array, Array, Array],
     keys: tuple[Array, Array, Array],
-    sizes: tuple[int, int, int],
-) -> Forecasts:
-    n_particles, n_paths, horizon = sizes
+    sizes: tuple[int, int],
+) -> tuple[Array, ...]:
+    n_particles, n_paths = sizes
     for_filter, for_paths, for_start = keys
-    paths = draw_paths(model, n_paths, key=for_paths, max_steps=horizon)
+    paths = draw_paths(model, n_paths, key=for_paths, max_steps=steps[0].shape[2])
 
-    def one(args: tuple[RunArrays, Array, Array]) -> Forecasts:
-        run, measured, key = args
+    def one(args: Any) -> tuple[Array, ...]:
+        run, measured, ahead, key = args
         mine = at_clone(model, jnp.asarray(run.clone))
         beliefs = assimilate_arrays(
             mine, run, step_law(mine), key=key, n_particles=n_particles, smooth=False
         )
 
-        def from_day(row: Array) -> tuple[Array, ...]:
+        def from_sample(xs: Any) -> tuple[Array, ...]:
+            row, (hours, plan, target, inside) = xs
             belief = Belief(beliefs.filtered[row], beliefs.days[row])
             start = belief.sample(n_paths, key=jax.random.fold_in(for_start, row))
-            target = row + 1 + jnp.arange(horizon)
-            last = run.mask.shape[0] - 1
-            plan = run.controls[jnp.minimum(target - 1, last)]
-            clean, noisy = _roll(mine, paths, start, plan, belief.day)
-            inside = (target <= last) & run.mask[jnp.minimum(target, last)]
-            seen = jnp.where(inside[:, None], measured[jnp.minimum(target, last)], jnp.nan)
+            clean, noisy = _roll(mine, paths, start, plan, belief.day, hours)
+            there = jnp.minimum(target, run.mask.shape[0] - 1)
+            seen = jnp.where(inside[:, None], measured[there], jnp.nan)
             position, score = _place(seen, noisy)
             levels = jnp.asarray(_TAILS)
             low = jnp.moveaxis(jnp.quantile(clean, levels, axis=0), 0, -1)
             high = jnp.moveaxis(jnp.quantile(noisy, levels, axis=0), 0, -1)
-            return jnp.mean(clean, axis=0), low, high, position, score, target, inside
+            return jnp.mean(clean, axis=0), low, high, position, score
 
-        return Forecasts(*jax.lax.map(from_day, starts))
+        return jax.lax.map(from_sample, (starts, ahead))
 
-    return jax.lax.map(one, (runs, readings, jax.random.split(for_filter, readings.shape[0])))
+    each = jax.random.split(for_filter, readings.shape[0])
+    return jax.lax.map(one, (runs, readings, steps, each))
 
 
 def _roll(
-    model: HybridStateSpaceModel, paths: Paths, start: Array, plan: Array, day: Array
+    model: HybridStateSpaceModel,
+    paths: Paths,
+    start: Array,
+    plan: Array,
+    day: Array,
+    hours: Array,
 ) -> tuple[Array, Array]:
     """Paths of the species without and with assay noise."""
-    states, _ = rollout_states(model, paths, start, plan, day)
+    states, _ = rollout_states(model, paths, start, plan, day, dt_h=hours)
     size = model.diam_base, model.diam_death_coeff
     draws = paths.assay[:, : plan.shape[0]]
     return forecast_report(states, *size), forecast_report(states, *size, model.assay, draws)
@@ -125,8 +136,9 @@ def forecast_unseen(
     horizon: int = 7,
     n_paths: int = 128,
     n_particles: int = 96,
+    tolerance_h: float = TOLERANCE_H,
 ) -> Forecasts:
-    """Forecast every run from several of its days.
+    """Forecast every run from several of its samples.
 
     Args:
         model: Fitted model.
@@ -134,15 +146,18 @@ def forecast_unseen(
         readings: Measured `FORECAST_SPECIES`; NaN where missing.
         key: Random key.
         starts: Rows after whose sample a forecast starts.
-        horizon: Steps ahead.
+        horizon: Days ahead [d].
         n_paths: Paths per forecast; the same functions serve all runs.
         n_particles: Ensemble of the filter.
+        tolerance_h: How far a sample may lie from a whole number of days after the start and
+            count for that day [h].
 
     Returns:
-        Forecasts.
+        Forecasts, each for the hour of the sample it is judged by.
 
     Raises:
-        ConfigError: If shapes do not fit or a start is not a row.
+        ConfigError: If shapes do not fit, a start is not a row or the tolerance is no part of
+            a day.
     """
     shape = (*runs.mask.shape, len(FORECAST_SPECIES))
     if readings.shape != shape:
@@ -150,13 +165,27 @@ def forecast_unseen(
     if not starts or min(starts) < 0 or max(starts) >= shape[1]:
         raise ConfigError(f"starts {starts}; allowed are rows 0 to {shape[1] - 1}.")
     keys = jax.random.split(key, 3)
-    sizes = (n_particles, n_paths, horizon)
-    rows = jnp.asarray(starts)
-    return _forecast_all(model, runs, readings, rows, (keys[0], keys[1], keys[2]), sizes)
+    pairs = pair_by_time(
+        *(np.asarray(v) for v in (runs.times_h, runs.controls, runs.mask)),
+        starts=starts,
+        horizon=horizon,
+        tolerance_h=tolerance_h,
+    )
+    made = _forecast_all(
+        model,
+        runs,
+        readings,
+        jnp.asarray(starts),
+        tuple(jnp.asarray(v) for v in pairs),
+        (keys[0], keys[1], keys[2]),
+        (n_particles, n_paths),
+    )
+    rows = np.broadcast_to(np.asarray(starts), pairs.target.shape[:2])
+    return Forecasts(*made, pairs.target, pairs.is_inside, pairs.hours, rows)
 
 
 class Skill(NamedTuple):
-    """Forecast skill per step ahead and species."""
+    """Forecast skill per day ahead and species."""
 
     rrmse: Float[np.ndarray, "H 12"]
     """Root mean square error over the spread of the observations [-]."""
@@ -175,7 +204,7 @@ class Skill(NamedTuple):
 def pick(
     forecasts: Forecasts, values: Float[np.ndarray, "R T 12"]
 ) -> Float[np.ndarray, "R D H 12"]:
-    """What each forecast is about; NaN beyond a run's end."""
+    """What each forecast is about; NaN beyond a run's end and on days without a sample."""
     target = np.asarray(forecasts.target)
     last = values.shape[1] - 1
     rows = np.arange(values.shape[0])[:, None, None]
@@ -209,7 +238,7 @@ def skill(
         truth: Noise-free values for the error, in simulation; the readings by default.
 
     Returns:
-        Skill. Coverage and CRPS are always those of readings.
+        Skill, NaN where nothing was read. Coverage and CRPS are always those of readings.
     """
     about = pick(forecasts, np.asarray(readings))
     real = about if truth is None else pick(forecasts, np.asarray(truth))
@@ -222,10 +251,11 @@ def skill(
     cover, width, pooled = [], [], []
     for low, high in ((1, 3), (0, 4)):
         inside = (about >= quantiles[..., low]) & (about <= quantiles[..., high]) & seen
-        cover.append(inside.sum(axis=(0, 1)) / np.maximum(count, 1))
-        pooled.append(inside.sum(axis=(0, 1, 3)) / np.maximum(count.sum(axis=1), 1))
         span = np.where(seen, quantiles[..., high] - quantiles[..., low], 0.0)
-        width.append(span.sum(axis=(0, 1)) / np.maximum(count, 1) / spread)
+        with np.errstate(invalid="ignore"):  # no reading, no figure
+            cover.append(inside.sum(axis=(0, 1)) / count)
+            pooled.append(inside.sum(axis=(0, 1, 3)) / count.sum(axis=1))
+            width.append(span.sum(axis=(0, 1)) / count / spread)
     rrmse = np.sqrt(_mean(error**2, (0, 1))) / spread
     score = _mean(np.asarray(forecasts.crps), (0, 1)) / spread
     return Skill(rrmse, np.stack(cover), np.stack(width), score, count, np.stack(pooled))
@@ -252,7 +282,7 @@ def coverage_band(
     n_draws: int = 1000,
     seed: int = 0,
 ) -> CoverageBand:
-    """Simultaneous bootstrap band of the coverage over all cells (step ahead x species).
+    """Simultaneous bootstrap band of the coverage over all cells (day ahead x species).
 
     Readings of one run resemble each other, so whole runs are drawn with replacement. Each
     cell's coverage is compared in units of the spread it would have if it were nominal; the
@@ -339,14 +369,14 @@ def cross_validate(
     mech_model: Any = None,
     on_fold: Callable[[int, int], None] | None = None,
 ) -> Validation:
-    """Leave whole runs out, fit on the others, forecast them from each of their days.
+    """Leave whole runs out, fit on the others, forecast them from each of their samples.
 
     Args:
         trajectories: Runs of a campaign.
         key: Random key; shuffles the runs over the folds, too.
         config: Settings of the fits.
         n_folds: Number of folds; as many as runs leaves out one at a time.
-        horizon: Steps ahead.
+        horizon: Days ahead [d].
         n_paths: Paths per forecast.
         mech_model: Mechanistic prior; `CHOPerfusionModel()` by default.
         on_fold: Called with the fold's number and their count before each fit.

@@ -67,13 +67,15 @@ class HybridStateSpaceModel(eqx.Module):
     """Cholesky factor of what is not known of that clone's constants [-]; None without an
     embedding whose mechanism was calibrated."""
     dt_hours: Scalar
-    """Interval between samples [h]."""
+    """Interval between the samples the model learned from [h]; the noise of a step refers to
+    it. A roll-out goes by days unless it is told hours."""
     basis: ResidualBasis
     """Unit of the residual."""
     limits: Limits
     """Physical limits."""
     process_sd: Float[Array, " 9"]
-    """Spread of what neither part explains, per step [residual units]."""
+    """Spread of what neither part explains, over `dt_hours` [residual units]; white in the
+    rates, so over other hours it changes with the inverse root of the time."""
     function_sd: Float[Array, " 9"]
     """Typical posterior spread of the residual function [residual units]; the filter's."""
     assay: AssayNoise
@@ -122,7 +124,7 @@ class HybridStateSpaceModel(eqx.Module):
             mech_model: Mechanistic model.
             gp_model: Fitted step-wise GP or rate GP on the residual, or None.
             embedding: Clones the model knows, or None; `for_clone` chooses among them.
-            dt_hours: Interval between samples [h].
+            dt_hours: Interval between samples [h], to which `process_sd` refers.
             species_names: `STATE_ORDER`, the only layout of the balance.
             control_names: `CONTROL_NAMES`, likewise.
             basis: Unit of the residual; plain volumetric rates by default.
@@ -240,7 +242,7 @@ class HybridStateSpaceModel(eqx.Module):
         Args:
             c0: Measured face in `STATE_ORDER`, all present.
             controls: (n_days, 6), or (6,) held throughout.
-            n_days: Intervals.
+            n_days: Days, a step of 24 h each.
             clone_id: Clone index; only with an embedding.
             n_samples: Paths.
             seed: Random seed.
@@ -446,6 +448,7 @@ def rollout_states(
     *,
     process_noise: bool = True,
     n_steps: int | None = None,
+    dt_h: Float[ArrayLike, "..."] | None = None,
 ) -> tuple[Float[Array, "S H 9"], StepInfo]:
     """Balanced states along every path.
 
@@ -457,6 +460,8 @@ def rollout_states(
         day0: Culture day of the start [d].
         process_noise: Whether unexplained variation is added.
         n_steps: Steps when `controls` is (6,); one by default.
+        dt_h: Length of each step (H,), or of all [h]; a day by default. Traced: other hours
+            do not recompile.
 
     Returns:
         States after each step, and what the limits did per step.
@@ -482,20 +487,23 @@ def rollout_states(
         shifts = paths.constants @ model.openness.T
 
     def body(state: Array, xs: Any) -> Any:
-        control, noise, day = xs
+        control, noise, day, hours = xs
+        # white in the rates: the mean over a longer step varies less
+        share = jnp.sqrt(model.dt_hours / hours)
 
         def residual(inputs: Array) -> Array:
             known = 0.0 if functions is None else functions(inputs)
-            return known + sd * noise if process_noise else known + 0.0 * noise
+            return known + sd * share * noise if process_noise else known + 0.0 * noise
 
         many = jnp.broadcast_to(control[None, :], (size, control.shape[0]))
-        after, _, info = step_batch(model, state, many, day, residual, model.dt_hours, shifts)
+        after, _, info = step_batch(model, state, many, day, residual, hours, shifts)
         return after, (after, info)
 
-    step_days = model.dt_hours / HOURS_PER_DAY
-    days = jnp.asarray(day0, c0.dtype) + step_days * jnp.arange(horizon)
+    hours = jnp.asarray(HOURS_PER_DAY if dt_h is None else dt_h, c0.dtype)
+    hours = jnp.broadcast_to(hours, (horizon,))
+    days = jnp.asarray(day0, c0.dtype) + (jnp.cumsum(hours) - hours) / HOURS_PER_DAY
     noise = paths.process[:, :horizon].transpose(1, 0, 2)
-    _, (states, info) = jax.lax.scan(body, jnp.maximum(c0, 0.0), (controls, noise, days))
+    _, (states, info) = jax.lax.scan(body, jnp.maximum(c0, 0.0), (controls, noise, days, hours))
     return states.transpose(1, 0, 2), info
 
 
@@ -508,6 +516,7 @@ def rollout(
     *,
     process_noise: bool = True,
     measurement_noise: bool = False,
+    dt_h: Float[ArrayLike, "..."] | None = None,
 ) -> Float[Array, "S H 12"]:
     """Forecast along every path; pure, differentiable in controls and start.
 
@@ -519,11 +528,14 @@ def rollout(
         day0: Culture day of the start [d].
         process_noise: Whether unexplained variation is added.
         measurement_noise: Whether assay noise is added, for forecasts of readings.
+        dt_h: Length of each step (H,), or of all [h]; a day by default.
 
     Returns:
         `FORECAST_SPECIES` after each step.
     """
-    states, _ = rollout_states(model, paths, c0, controls, day0, process_noise=process_noise)
+    states, _ = rollout_states(
+        model, paths, c0, controls, day0, process_noise=process_noise, dt_h=dt_h
+    )
     noise = model.assay if measurement_noise else None
     draws = paths.assay[:, : states.shape[1]] if measurement_noise else None
     return forecast_report(states, model.diam_base, model.diam_death_coeff, noise, draws)

@@ -132,7 +132,8 @@ def particle_filter(
 
     def body(states: Array, xs: Any) -> Any:
         control, face, fed, dt, day, k_noise, k_draw = xs
-        noise = jax.random.normal(k_noise, (n_particles, _N)) * law.sd[None, :]
+        _, share = law.over(dt, model.dt_hours)
+        noise = jax.random.normal(k_noise, (n_particles, _N)) * (share * law.sd)[None, :]
         many = jnp.broadcast_to(control[None, :], (n_particles, control.shape[0]))
         after, feed, _ = step_batch(
             model, states, many, day, lambda inputs: mean_residual(model, inputs) + noise, dt

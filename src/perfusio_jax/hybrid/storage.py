@@ -37,6 +37,8 @@ from perfusio_jax.mechanistic import CHOPerfusionModel
 
 SCHEMA_VERSION = 4
 KIND = "HybridStateSpaceModel"
+VERDICT = "verdict.json"
+"""File beside a model that says what it is fit for (`verdict`)."""
 
 
 def model_hash(model: Any) -> str:
@@ -82,11 +84,13 @@ def save(model: HybridStateSpaceModel, folder: str | os.PathLike[str]) -> Path:
 
     Args:
         model: Hybrid model.
-        folder: Folder, made if it does not exist; files of an earlier save are replaced.
+        folder: Folder, made if it does not exist; files of an earlier save are replaced, and
+            its verdict is taken away.
 
     Returns:
         The folder.
     """
+    (Path(folder) / VERDICT).unlink(missing_ok=True)
     return write_checkpoint(
         folder,
         named_arrays(model),

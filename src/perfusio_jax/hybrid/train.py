@@ -211,16 +211,15 @@ def check_campaign(trajectories: list[Trajectory]) -> None:
             )
 
 
-def _filled(face: np.ndarray) -> np.ndarray:
+def _filled(face: np.ndarray, times_h: np.ndarray) -> np.ndarray:
     """Gaps bridged linearly in time within a run, by the campaign's median where a run has none."""
     out = face.copy()
     with np.errstate(all="ignore"):
         typical = np.nanmedian(face.reshape(-1, face.shape[-1]), axis=0)
-    rows = np.arange(face.shape[1])
-    for run in out:
+    for run, times in zip(out, times_h, strict=True):
         for k in range(run.shape[1]):
             seen = np.isfinite(run[:, k])
-            run[:, k] = np.interp(rows, rows[seen], run[seen, k]) if seen.any() else typical[k]
+            run[:, k] = np.interp(times, times[seen], run[seen, k]) if seen.any() else typical[k]
     return out
 
 
@@ -232,7 +231,7 @@ def _base_model(
 ) -> HybridStateSpaceModel:
     """Scales, diameter and start read off the raw data, around mechanism, process, clones."""
     mech, blank, family = parts
-    face = _filled(np.asarray(runs.face))
+    face = _filled(np.asarray(runs.face), np.asarray(runs.times_h))
     mask = np.asarray(runs.mask)
     states = np.asarray(to_balanced(jnp.asarray(face)))
     typical = np.median(states[mask], axis=0)
@@ -631,7 +630,9 @@ def _without_gp(
     a = float(config.persistence)
     steps = np.asarray(data.steps)
     spread = np.sqrt(np.mean((np.asarray(data.targets) ** 2)[steps], axis=0))
-    sd = jnp.asarray(spread * np.sqrt((1.0 + a) / (1.0 - a)))
+    # that of a day, told for the interval the model's noise refers to
+    share = np.sqrt(HOURS_PER_DAY / float(model.dt_hours))
+    sd = jnp.asarray(spread * np.sqrt((1.0 + a) / (1.0 - a)) * share)
     if model.embedding is not None:
         model = _with_noise(model, jnp.broadcast_to(sd, model.embedding.process_sd.shape))
     return eqx.tree_at(
@@ -660,7 +661,8 @@ def _no_fit(details: dict[str, Any], data: _Smoothed) -> FitReport:
 
 
 def _blank_rows(runs: RunArrays, registry: CloneRegistry | None) -> _Smoothed:
-    states = to_balanced(jnp.asarray(_filled(np.asarray(runs.face))))[:, :-1]
+    face = _filled(np.asarray(runs.face), np.asarray(runs.times_h))
+    states = to_balanced(jnp.asarray(face))[:, :-1]
     ends = [runs.times_h[:, :-1] / HOURS_PER_DAY]
     if registry is not None:
         ends.insert(0, jnp.broadcast_to(jnp.asarray(runs.clone)[:, None], ends[0].shape))

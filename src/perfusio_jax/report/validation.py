@@ -9,15 +9,17 @@ import jax
 import numpy as np
 
 import perfusio_jax
-from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER
+from perfusio_jax._core import FORECAST_SPECIES, HOURS_PER_DAY, STATE_ORDER
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors import read_campaign
 from perfusio_jax.hybrid import (
     CALIBRATED,
+    TOLERANCE_H,
     HybridConfig,
     HybridStateSpaceModel,
     Skill,
     Validation,
+    Verdict,
     coverage_band,
     cross_validate,
     fit_hybrid,
@@ -25,21 +27,20 @@ from perfusio_jax.hybrid import (
     save,
     skill,
     spread_of,
+    write_verdict,
 )
 from perfusio_jax.report.setpoints import complete_setpoints
-from perfusio_jax.states import Trajectory
+from perfusio_jax.states import Trajectory, intervals_text, sampling_intervals
 
 KEY_SPECIES = ("VCD", "VCV", "Via", "Glc", "Gln", "Lac", "Amm", "Titer")
 """Species shown in tables for people; `scores.csv` has all."""
 
 
 def persistence_error(found: Validation, *, horizon: int) -> np.ndarray:
-    """Error (H, 12) of the forecast that nothing changes, on the same readings."""
+    """Error (H, 12) of the forecast that nothing changed since the start's sample."""
     about = pick(found.forecasts, found.readings)
-    target = np.asarray(found.forecasts.target)
-    start = target[:, :, 0] - 1
     rows = np.arange(found.readings.shape[0])[:, None]
-    last = _last_seen(found.readings)[rows, start]
+    last = _last_seen(found.readings)[rows, np.asarray(found.forecasts.start)]
     square = (last[:, :, None, :] - about) ** 2
     seen = np.isfinite(square)
     with np.errstate(invalid="ignore"):
@@ -54,8 +55,53 @@ def _last_seen(readings: np.ndarray) -> np.ndarray:
     return out
 
 
+def verdict_of(scores: Skill, naive: np.ndarray) -> Verdict:
+    """What the model is fit for, over all days ahead together.
+
+    Args:
+        scores: Of forecasts of runs left out.
+        naive: Error (H, 12) of the forecast that nothing changes, over the same spread.
+    """
+    count = scores.n_readings.astype(float)
+
+    def pooled(values: np.ndarray, power: int) -> tuple[float, ...]:
+        """Mean over the days ahead by readings; NaN where there are none."""
+        counted = np.isfinite(values) & (count > 0)
+        weight = np.where(counted, count, 0.0)
+        total = np.sum(np.where(counted, values, 0.0) ** power * weight, axis=0)
+        with np.errstate(invalid="ignore"):
+            return tuple(((total / weight.sum(axis=0)) ** (1.0 / power)).tolist())
+
+    horizon = scores.rrmse.shape[0]
+    return Verdict(
+        f"runs left out, 1 to {horizon} d ahead, error over the spread of the readings",
+        tuple(FORECAST_SPECIES),
+        pooled(scores.rrmse, 2),
+        pooled(naive, 2),
+        pooled(scores.coverage[0], 1),
+    )
+
+
+def _number(value: float, digits: int = 2) -> str:
+    """A figure, or a dash where nothing was measured."""
+    return f"{value:.{digits}f}" if np.isfinite(value) else "–"
+
+
+def _beside(error: float, nothing: float) -> str:
+    """An error with that of "nothing changes" in brackets; one dash where there is neither."""
+    if not (np.isfinite(error) or np.isfinite(nothing)):
+        return "–"
+    return f"{_number(error)} ({_number(nothing)})"
+
+
+def _share(scores: Skill, level: int, h: int) -> str:
+    """Share of readings inside an interval in per cent, or a dash."""
+    share = float(scores.pooled_coverage[level, h])
+    return f"{100 * share:.0f} %" if np.isfinite(share) else "–"
+
+
 def write_scores(scores: Skill, path: Path) -> None:
-    """All figures by step and species as CSV; widths and scores in the species' spread."""
+    """All figures by day ahead and species as CSV; widths and scores in the species' spread."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
@@ -85,7 +131,9 @@ def model_card(
 ) -> str:
     """What the model is, what it learned from, and how far it can be believed, in Markdown."""
     checked, scores, naive = found
-    days = [t.n_days - 1 for t in trajectories]
+    times = [np.asarray(t.times_h, float) for t in trajectories]
+    days = [round(float(t[-1] - t[0]) / HOURS_PER_DAY, 1) for t in times]
+    apart = intervals_text(sampling_intervals(trajectories))
     clones = sorted({t.clone_id for t in trajectories})
     columns = [np.asarray(t.select_species(STATE_ORDER, missing_ok=True)) for t in trajectories]
     missing = np.mean([np.mean(np.isnan(c)) for c in columns])
@@ -96,10 +144,12 @@ def model_card(
         "",
         f"Hybrid model fitted by perfusio-jax {perfusio_jax.__version__} to `{source}`.",
         "",
+        verdict_of(scores, naive).line().replace("verdict", "**Verdict**", 1),
+        "",
         "## Data",
         "",
-        f"- {len(trajectories)} runs of {min(days)} to {max(days)} d, clones {', '.join(clones)}; "
-        f"{report.details['rows']} intervals.",
+        f"- {len(trajectories)} runs of {min(days):g} to {max(days):g} d, clones "
+        f"{', '.join(clones)}; samples {apart}; {report.details['rows']} intervals.",
         f"- {100 * missing:.1f} % of the state readings are missing.",
         "",
         "## Model",
@@ -124,8 +174,9 @@ def model_card(
         "",
         "## Forecasts of runs left out",
         "",
-        f"{n_folds} folds, whole runs left out; forecast from every day, compared with readings "
-        "(assay noise included).",
+        f"{n_folds} folds, whole runs left out; forecast from every sample, compared with readings "
+        f"(assay noise included). A forecast is made for the hour of its reading; one within "
+        f"{TOLERANCE_H:g} h of a whole number of days ahead counts for that day.",
         "",
         "| days ahead | readings in 80 % | readings in 95 % | "
         + " | ".join(f"rRMSE {n}" for n in KEY_SPECIES)
@@ -134,14 +185,15 @@ def model_card(
     ]
     index = [FORECAST_SPECIES.index(n) for n in KEY_SPECIES]
     for h in range(horizon):
-        inside = [f"{100 * v:.0f} %" for v in scores.pooled_coverage[:, h]]
-        values = [f"{scores.rrmse[h, k]:.2f} ({naive[h, k]:.2f})" for k in index]
+        inside = [_share(scores, level, h) for level in (0, 1)]
+        values = [_beside(scores.rrmse[h, k], naive[h, k]) for k in index]
         lines.append(f"| {h + 1} | " + " | ".join([*inside, *values]) + " |")
     nis = ", ".join(f"{v:.2f}" for v in checked.nis)
     lines += [
         "",
         "rRMSE is the root mean square error over the spread of the readings; in brackets the "
-        "forecast that nothing changes. Forecasts cannot be better than the assay.",
+        "forecast that nothing changes; a dash where nothing was measured. Forecasts cannot be "
+        "better than the assay.",
         "",
         _cells(checked, scores),
         "",
@@ -154,7 +206,7 @@ def model_card(
         + "; ".join(_ranges(trajectories))
         + ".",
         "- Intervals widen outside these ranges, but the mechanism's form is then unproven.",
-        "- One scale, one medium and one sampling interval; other ones need new data.",
+        f"- One scale and one medium, sampled {apart}; others need new data.",
         "",
     ]
     return "\n".join(lines)
@@ -167,6 +219,8 @@ def _cells(checked: Validation, scores: Skill) -> str:
     band = coverage_band(checked.forecasts, checked.readings)
     nominal = np.asarray([0.8, 0.95])[:, None, None]
     away = np.abs(scores.coverage - nominal) / band.half_width
+    if not np.isfinite(away).any():
+        return "No reading lies near a whole number of days after another: no day can be judged."
     # cells without readings have no band
     which, h, k = np.unravel_index(np.nanargmax(away), away.shape)
     worst = (
@@ -225,6 +279,7 @@ def validate_campaign(
     for line in told:
         console.print(line, soft_wrap=True)
     runs = table.trajectories
+    console.print(f"samples {intervals_text(sampling_intervals(runs))}.", soft_wrap=True)
     n_folds = min(n_folds, len(runs))
     with console.status("compiling and running the first fold") as status:
 
@@ -253,8 +308,10 @@ def validate_campaign(
     write_scores(scores, out / "scores.csv")
     card = model_card(runs, model, report, (found, scores, naive), campaign.name)
     (out / "model_card.md").write_text(card, encoding="utf-8")
-    (out / "summary.json").write_text(json.dumps(_summary(scores, naive), indent=1) + "\n")
-    save(model, out / "model")
+    verdict = verdict_of(scores, naive)
+    summary = {**_summary(scores, naive), "verdict": verdict.as_dict()}
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_verdict(verdict, model, save(model, out / "model"))
     write_figures(found, scores, out / "figures", horizon)
     steps = sorted({0, min(2, horizon - 1), horizon - 1})
     shown = Table(title=f"{n_folds} folds, runs left out: rRMSE (in brackets: nothing changes)")
@@ -263,24 +320,25 @@ def validate_campaign(
         shown.add_column(f"{h + 1} d ahead", justify="right")
     for name in KEY_SPECIES:
         k = FORECAST_SPECIES.index(name)
-        shown.add_row(name, *(f"{scores.rrmse[h, k]:.2f} ({naive[h, k]:.2f})" for h in steps))
-    for level, row in zip((80, 95), scores.pooled_coverage, strict=True):
-        shown.add_row(f"in {level} %", *(f"{100 * row[h]:.0f} %" for h in steps))
+        shown.add_row(name, *(_beside(scores.rrmse[h, k], naive[h, k]) for h in steps))
+    for row, level in enumerate((80, 95)):
+        shown.add_row(f"in {level} %", *(_share(scores, row, h) for h in steps))
     console.print(shown)
+    console.print(verdict.line(), soft_wrap=True)
     console.print(f"model card, scores, figures and model: {out}")
 
 
 def _summary(scores: Skill, naive: np.ndarray) -> dict[str, Any]:
+    def rounded(values: np.ndarray, digits: int) -> list[float | None]:
+        return [None if np.isnan(v) else round(float(v), digits) for v in values]
+
     def by_species(values: np.ndarray) -> dict[str, list[float | None]]:
-        return {
-            name: [None if np.isnan(v) else round(float(v), 5) for v in values[:, k]]
-            for k, name in enumerate(FORECAST_SPECIES)
-        }
+        return {name: rounded(values[:, k], 5) for k, name in enumerate(FORECAST_SPECIES)}
 
     return {
         "days_ahead": list(range(1, scores.rrmse.shape[0] + 1)),
-        "coverage_80": [round(float(v), 4) for v in scores.pooled_coverage[0]],
-        "coverage_95": [round(float(v), 4) for v in scores.pooled_coverage[1]],
+        "coverage_80": rounded(scores.pooled_coverage[0], 4),
+        "coverage_95": rounded(scores.pooled_coverage[1], 4),
         "rrmse": by_species(scores.rrmse),
         "rrmse_persistence": by_species(naive),
         "crps": by_species(scores.crps),

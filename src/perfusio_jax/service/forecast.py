@@ -3,15 +3,16 @@
 import asyncio
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from perfusio_jax._core import (
     CONTROL_NAMES,
     FORECAST_SPECIES,
+    HOURS_PER_DAY,
     STATE_ORDER,
     ConfigError,
     DataError,
@@ -19,8 +20,11 @@ from perfusio_jax._core import (
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import FilesystemStore
+from perfusio_jax.connectors.off_days import off_days_text
 from perfusio_jax.connectors.report import ReadReport
+from perfusio_jax.hybrid import HybridStateSpaceModel, read_verdict
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
+from perfusio_jax.states import intervals_text
 from perfusio_jax.twin import estimate, forecast, history_from_records
 from perfusio_jax.twin.samples import as_plain
 
@@ -28,10 +32,23 @@ from .plan import load_model, oddities
 from .settings import check_setpoints
 
 
-def read_rows(
-    samples: Path, reactor_id: str | None, run_id: str | None = None
-) -> tuple[list[dict[str, Any]], ReadReport]:
-    """Samples of one run as the decision core reads them.
+class RunSoFar(NamedTuple):
+    """Samples of one run as the decision core reads them, and what is not known of it."""
+
+    rows: list[dict[str, Any]]
+    """One per sample, with the set-points that acted from it on."""
+    report: ReadReport
+    """What was understood of the file."""
+    assumed: Mapping[str, float | None]
+    """Controls the file does not tell, with the time [h] until which; None: it never does."""
+    never: tuple[str, ...]
+    """Of `FORECAST_SPECIES`, those without a value in any sample."""
+    volumes_L: tuple[float, ...]
+    """Working volumes the file states [L]."""
+
+
+def read_run(samples: Path, reactor_id: str | None, run_id: str | None = None) -> RunSoFar:
+    """Every sample of one run, those between the days included.
 
     Args:
         samples: CSV, Parquet or Excel file.
@@ -39,14 +56,14 @@ def read_rows(
         run_id: Run, if the file holds several.
 
     Returns:
-        One row per sample (a control column acts from the sample *before* it was reported on)
-        and what was understood of the file.
+        Rows by time (a control column acts from the sample *before* it was reported on) and
+        what was understood of the file.
 
     Raises:
         DataError: If there is no sample, or none of the species of the state was measured.
     """
     store = FilesystemStore(samples, reactor_id=reactor_id, run_id=run_id, allow_unterminated=True)
-    records = asyncio.run(store.read_history())
+    records = asyncio.run(store.read_rows())
     report = store.report()
     if not records:
         if report.n_rows:
@@ -64,12 +81,20 @@ def read_rows(
             + "".join(f" {line}." for line in oddities(report)[:3])
         )
     rows = [as_plain(record, record.day) for record in records]
-    in_force = dict(DEFAULT_CONTROLS)
+    in_force, told = dict(DEFAULT_CONTROLS), set()
+    assumed: dict[str, float | None] = {}
     for k, row in enumerate(rows):
-        reported = rows[k + 1]["controls"] if k + 1 < len(rows) else row["controls"]
-        in_force.update({n: v for n, v in reported.items() if v is not None})
+        following = rows[k + 1] if k + 1 < len(rows) else None
+        reported = (following or row)["controls"]
+        fresh = {n: v for n, v in reported.items() if v is not None}
+        told |= set(fresh)
+        in_force.update(fresh)
         row["controls"] = dict(in_force)
-    return rows, report
+        until = None if following is None else following["time_h"]
+        assumed.update({n: until for n in CONTROL_NAMES if n not in told})
+    never = [n for n in FORECAST_SPECIES if all(row["values"].get(n) is None for row in rows)]
+    volumes = sorted({r.volume_L for r in records if r.volume_L is not None})
+    return RunSoFar(rows, report, assumed, tuple(never), tuple(volumes))
 
 
 def forecast_file(
@@ -84,7 +109,7 @@ def forecast_file(
     out: Path | None,
     console: Any,
 ) -> None:
-    """Print a forecast, and write it if asked.
+    """Print a forecast from the last sample's own time on, and write it if asked.
 
     Args:
         model: Folder of a saved model.
@@ -105,44 +130,115 @@ def forecast_file(
     if samples.is_dir():
         raise DataError(f"samples {samples} is a folder; name the file with the samples.")
     hybrid = load_model(model)
-    rows, report = read_rows(samples, reactor_id, run_id)
-    for line in oddities(report):
+    run = read_run(samples, reactor_id, run_id)
+    for line in oddities(run.report):
         console.print(f"{samples.name}: {line}", soft_wrap=True)
-    held = {**rows[-1]["controls"], **changes}
+    held = {**run.rows[-1]["controls"], **changes}
     if changes:
         check_setpoints(held, "--set")
-    for line in _far_out(held):
-        console.print(f"{line}; the forecast extrapolates", soft_wrap=True)
-    history = history_from_records(rows, volume_L=float(hybrid.mech_model.volume_L))
+    volume = float(hybrid.mech_model.volume_L)
+    for line in (*_told(run, held, changes, volume), *_far_out(held)):
+        console.print(line, soft_wrap=True)
+    history = history_from_records(run.rows, volume_L=volume)
     with console.status("estimating the state and forecasting (compiles first)"):
         belief, _ = estimate(history, hybrid, seed=seed)
         outlook = forecast(hybrid, belief, held, horizon=days, seed=seed)
     values = (outlook.q50, outlook.q10, outlook.q90)
-    title = f"forecast from day {int(history.days[-1])}: median (10 % to 90 %)"
-    for table in _tables(title, outlook.days, values, console.width):
+    title = f"forecast from {_when(float(history.times_h[-1]))}: median (10 % to 90 %)"
+    for table in _tables(title, outlook.days, values, console.width, run.never):
         console.print(table)
+    if run.never:
+        console.print(
+            f"* never measured in this run: {', '.join(run.never)}. Their forecasts rest on the "
+            "model and on what else was measured.",
+            soft_wrap=True,
+        )
+    console.print(_verdict(hybrid, model), soft_wrap=True)
     if out is not None:
-        with out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("day", "species", "unit", "mean", "q10", "q50", "q90"))
-            for h, day in enumerate(outlook.days):
-                for k, name in enumerate(FORECAST_SPECIES):
-                    values = (outlook.mean, outlook.q10, outlook.q50, outlook.q90)
-                    cells = [f"{t[h, k]:.6g}" for t in values]
-                    writer.writerow((f"{day:g}", name, canonical_unit(name), *cells))
+        _write(outlook, out, run.never)
         console.print(f"table: {out}")
 
 
-def _tables(title: str, days: Any, values: tuple[Any, Any, Any], width: int) -> list[Any]:
-    """Tables of as many species each as a terminal of a width has room for."""
+def _write(outlook: Any, out: Path, never: Sequence[str]) -> None:
+    """The forecast as CSV, with true hours and whether a species was ever measured."""
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ("day", "species", "unit", "mean", "q10", "q50", "q90", "time_h", "measured")
+        )
+        for h, day in enumerate(outlook.days):
+            for k, name in enumerate(FORECAST_SPECIES):
+                tables = (outlook.mean, outlook.q10, outlook.q50, outlook.q90)
+                cells = [f"{t[h, k]:.6g}" for t in tables]
+                ends = (f"{HOURS_PER_DAY * day:.6g}", "no" if name in never else "yes")
+                writer.writerow((f"{day:.6g}", name, canonical_unit(name), *cells, *ends))
+
+
+def _when(time_h: float) -> str:
+    """A time as a day, and in hours where it is not a whole one."""
+    day = round(time_h / HOURS_PER_DAY, 2)
+    return f"day {day:g}" if day == round(day) else f"{time_h:g} h (day {day:g})"
+
+
+def _told(
+    run: RunSoFar, held: Mapping[str, float], changes: Mapping[str, float], volume_L: float
+) -> list[str]:
+    """What is assumed, and how the samples lie in time, one sentence each."""
+    times = [float(row["time_h"]) for row in run.rows]
+    many = "sample" if len(times) == 1 else "samples"
+    apart = "" if len(times) == 1 else f" {intervals_text(np.diff(times))}"
+    lines = [f"{len(times)} {many}{apart}, the last: {_when(times[-1])}"]
+    lost = off_days_text(times)
+    if lost:
+        lines.append(f"{lost}; they are used at their own hours")
+    by_time: dict[float | None, list[str]] = {}
+    for name, until in run.assumed.items():
+        value = run.rows[0]["controls"][name]  # a default stays until something is told
+        by_time.setdefault(until, []).append(f"{name} {value:g} {canonical_unit(name)}")
+    for until, names in by_time.items():
+        if until is None:
+            change = [n for n in run.assumed if run.assumed[n] is None and n in changes]
+            but = (
+                f" (from now on {', '.join(f'{n} {held[n]:g}' for n in change)})" if change else ""
+            )
+            lines.append(
+                f"assumed, for the file does not tell: {', '.join(names)}{but}; --set name=value "
+                "says what acts from now on"
+            )
+        else:
+            lines.append(f"assumed until {_when(until)}, before the file tells: {', '.join(names)}")
+    odd = [v for v in run.volumes_L if abs(v - volume_L) > 0.01 * volume_L]
+    if odd:
+        stated = ", ".join(f"{v:g}" for v in odd)
+        lines.append(
+            f"assumed: a working volume of {volume_L:g} L, the model's; the file states {stated} L"
+        )
+    return lines
+
+
+def _verdict(hybrid: HybridStateSpaceModel, folder: Path) -> str:
+    """What the model is fit for, as it was judged when it was fitted or validated."""
+    try:
+        verdict = read_verdict(hybrid, folder)
+    except DataError as error:
+        return f"no verdict on this model: {error}"
+    if verdict is None:
+        return "no verdict on this model: nobody judged it; perfusio-jax validate does"
+    return verdict.line()
+
+
+def _tables(
+    title: str, days: Any, values: tuple[Any, Any, Any], width: int, never: Sequence[str] = ()
+) -> list[Any]:
+    """Tables of as many species each as a terminal has room for; a star: never measured."""
     from rich import box
     from rich.table import Table
 
-    labels = [f"{day:g}" for day in days]
+    labels = [f"{round(float(day), 2):g}" for day in days]
     groups: list[list[tuple[str, list[str]]]] = []
     room = 0
     for k, name in enumerate(FORECAST_SPECIES):
-        header = f"{name} [{_short(name)}]"
+        header = f"{name} [{_short(name)}]" + "*" * (name in never)
         cells = []
         for h in range(len(labels)):
             mid, low, high = (_digits(float(t[h, k])) for t in values)
@@ -185,6 +281,6 @@ def _far_out(setpoints: Mapping[str, float]) -> list[str]:
         if not bound.lo - margin <= setpoints[name] <= bound.hi + margin:
             lines.append(
                 f"{name}={setpoints[name]:g} {bound.unit} is far from the usual "
-                f"{bound.lo:g} to {bound.hi:g}"
+                f"{bound.lo:g} to {bound.hi:g}; the forecast extrapolates"
             )
     return lines

@@ -17,6 +17,7 @@ from jaxtyping import Array, ArrayLike, Float
 from perfusio_jax._core import (
     CONTROL_NAMES,
     FORECAST_SPECIES,
+    HOURS_PER_DAY,
     STATE_ORDER,
     ConfigError,
     Key,
@@ -234,31 +235,44 @@ class Readings(NamedTuple):
 def simulate_campaign(
     reactor: Reactor,
     initial: Float[Array, "runs 10"],
-    controls: Float[Array, "runs days 6"],
+    controls: Float[Array, "runs intervals 6"],
     noise: NoiseModel,
     *,
     key: Key,
     volume_L: ArrayLike = 0.25,
+    interval_h: ArrayLike = HOURS_PER_DAY,
 ) -> Readings:
-    """Run many virtual reactors and sample them daily.
+    """Run many virtual reactors and sample them, daily unless told otherwise.
 
     Args:
         reactor: True plant; kinetic constants scalar or one per run.
         initial: Plant states at inoculation.
-        controls: Set-points of (d, d+1] in row d.
+        controls: Set-points from sample d to sample d + 1 in row d.
         noise: Assay noise, missing values and jitter of the sampling time.
         key: Random key; runs draw independently.
         volume_L: Working volume [L].
+        interval_h: Time between samples [h], one for all or one for each interval, such as
+            24, 24, 24, 24, 72 where nobody samples at weekends.
 
     Returns:
-        Truth and measurements; row d holds the sample of day d and the set-points after it.
+        Truth and measurements; row d holds the d-th sample and the set-points after it.
 
     Raises:
+        ConfigError: If an interval is not above twice the jitter, so that samples could change
+            places, or there are not as many as rows of controls.
         SimulationError: If a run cannot be integrated.
     """
-    runs, days = controls.shape[:2]
+    runs, count = controls.shape[:2]
     jitter_key, noise_key = jax.random.split(key)
-    nominal = jnp.broadcast_to(24.0 * jnp.arange(days + 1), (runs, days + 1))
+    apart = np.asarray(interval_h, float)
+    shortest = 2.0 * noise.jitter_hours
+    if apart.shape not in ((), (count,)) or not np.all(np.isfinite(apart) & (apart > shortest)):
+        raise ConfigError(
+            f"interval_h={interval_h!r}; needed is one number, or {count}, above {shortest:g} h, "
+            "twice the jitter of the sampling time (noise.jitter_hours)."
+        )
+    due = np.concatenate([np.zeros(1), np.cumsum(np.broadcast_to(apart, (count,)))])
+    nominal = jnp.broadcast_to(jnp.asarray(due), (runs, count + 1))
     times = jitter_times(nominal, noise.jitter_hours, key=jitter_key)
     times = times.at[:, 0].set(0.0)
     plan = make_plan(reactor, initial, controls, jnp.diff(times, axis=1), volume_L=volume_L)
@@ -304,13 +318,13 @@ def to_trajectories(
         raise ConfigError(f"{runs} runs need {runs} clone ids and run ids.")
     ids = [f"RUN{i + 1:03d}" for i in range(runs)] if run_ids is None else list(run_ids)
     values = readings.truth[..., :12] if truth else readings.measured
-    days = np.arange(values.shape[1])
+    times = np.asarray(readings.times_h, float)
     return [
         Trajectory(
             species=values[i],
             controls=readings.controls[i],
             volume_L=readings.volume_L[i],
-            days=days,
+            days=np.floor(times[i] / HOURS_PER_DAY + 0.5).astype(int),
             species_names=FORECAST_SPECIES,
             control_names=CONTROL_NAMES,
             run_id=ids[i],

@@ -30,7 +30,9 @@ from perfusio_jax.hybrid import (
     RunBeliefs,
     assimilate_run,
     draw_paths,
+    forecast_report,
     rollout,
+    rollout_states,
 )
 from perfusio_jax.states import Trajectory
 
@@ -51,7 +53,7 @@ class Outlook:
     """Forecast under set-points that are held, per species of `FORECAST_SPECIES`."""
 
     days: tuple[float, ...]
-    """Culture day of each row [d]."""
+    """Culture day of each row [d], from the true time of the sample on."""
     mean: Float[np.ndarray, "H 12"]
     """Mean of the reading-free state."""
     q10: Float[np.ndarray, "H 12"]
@@ -62,6 +64,10 @@ class Outlook:
     """90 % quantile."""
     samples: Float[np.ndarray, "S H 12"]
     """Paths, for probabilities of violation."""
+    reading_q10: Float[np.ndarray, "H 12"]
+    """10 % quantile of readings, assay noise included."""
+    reading_q90: Float[np.ndarray, "H 12"]
+    """90 % quantile of readings."""
 
     def as_dict(self) -> dict[str, Any]:
         """In the form of `forecast_run`, which alarms and tables read."""
@@ -185,9 +191,25 @@ def forecast_paths(
     day0: Array,
     key: Array,
 ) -> Float[Array, "S H 12"]:
-    """Paths of the latent readings, one per start; compiled once per size."""
+    """Paths of the latent readings, one per start, a day a step; compiled once per size."""
     paths = draw_paths(model, c0.shape[0], key=key, max_steps=controls.shape[0])
     return rollout(model, paths, c0, controls, day0)
+
+
+@eqx.filter_jit
+def _with_readings(
+    model: HybridStateSpaceModel,
+    c0: Float[Array, "S 9"],
+    controls: Float[Array, "H 6"],
+    day0: Array,
+    key: Array,
+    hours: Float[Array, " H"],
+) -> tuple[Float[Array, "S H 12"], Float[Array, "S H 12"]]:
+    """Paths of the latent readings, and the same with assay noise."""
+    paths = draw_paths(model, c0.shape[0], key=key, max_steps=controls.shape[0])
+    states, _ = rollout_states(model, paths, c0, controls, day0, dt_h=hours)
+    size, draws = (model.diam_base, model.diam_death_coeff), paths.assay[:, : controls.shape[0]]
+    return forecast_report(states, *size), forecast_report(states, *size, model.assay, draws)
 
 
 def forecast(
@@ -198,6 +220,7 @@ def forecast(
     horizon: int,
     seed: int,
     n_paths: int = 256,
+    hours: Sequence[float] | None = None,
 ) -> Outlook:
     """Forecast with set-points that are held.
 
@@ -208,18 +231,30 @@ def forecast(
         horizon: Days ahead [d].
         seed: Seed of the paths.
         n_paths: Number of paths.
+        hours: Times from the belief's own on [h], rising, one for each of the horizon; by
+            default a day apart.
 
     Returns:
-        Quantiles and paths of the latent readings.
+        Quantiles and paths of the latent readings, and quantiles of readings.
+
+    Raises:
+        DataError: If the hours do not rise from above 0, or are not as many as the horizon.
     """
+    ends = HOURS_PER_DAY * np.arange(1, horizon + 1) if hours is None else np.asarray(hours, float)
+    steps = np.diff(ends, prepend=0.0)
+    if ends.shape != (horizon,) or not np.all(steps > 0.0):
+        raise DataError(f"hours {ends} of a forecast; needed are {horizon} that rise from above 0.")
+
     path_key, state_key = jax.random.split(jax.random.key(seed))
     u = jnp.asarray([controls[n] for n in CONTROL_NAMES], float)
     held = jnp.broadcast_to(u[None, :], (horizon, u.shape[0]))
     c0 = belief.sample(n_paths, key=state_key)
-    values = np.asarray(forecast_paths(model, c0, held, belief.day, path_key))
+    made = _with_readings(model, c0, held, belief.day, path_key, jnp.asarray(steps))
+    values, readings = (np.asarray(v) for v in made)
     q10, q50, q90 = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
-    days = tuple(float(belief.day) + 1.0 + k for k in range(horizon))
-    return Outlook(days, values.mean(axis=0), q10, q50, q90, values)
+    low, high = np.quantile(readings, [0.1, 0.9], axis=0)
+    days = tuple((float(belief.day) + ends / HOURS_PER_DAY).tolist())
+    return Outlook(days, values.mean(axis=0), q10, q50, q90, values, low, high)
 
 
 def decide(

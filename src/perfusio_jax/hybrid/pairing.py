@@ -1,0 +1,95 @@
+"""Which forecast each reading is judged by: by time, never by row.
+
+A forecast from a sample goes on day by day, as a forecast of a running reactor does. Where a
+sample lies near a whole number of days later, the step ends at that sample's own time, so that
+the forecast is for the hour of the reading; a day without a sample (a weekend) is a step
+without a counterpart.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+
+TOLERANCE_H = 6.0
+"""How far [h] a sample may lie from a whole number of days ahead and count for that day."""
+
+
+class Pairs(NamedTuple):
+    """Steps of the forecasts of R runs from D samples each, and what each step is judged by."""
+
+    dt_h: Float[np.ndarray, "R D H"]
+    """Length of each step [h]."""
+    controls: Float[np.ndarray, "R D H 6"]
+    """Set-points over each step: those that acted, weighted with the hours they did."""
+    target: Int[np.ndarray, "R D H"]
+    """Row of the sample at the end of each step; T, one beyond the last, where there is none."""
+    is_inside: Bool[np.ndarray, "R D H"]
+    """Whether that sample is part of the run."""
+
+    @property
+    def hours(self) -> Float[np.ndarray, "R D H"]:
+        """Time ahead at the end of each step [h]."""
+        return np.cumsum(self.dt_h, axis=-1)
+
+
+def pair_by_time(
+    times_h: Float[np.ndarray, "R T"],
+    controls: Float[np.ndarray, "R T 6"],
+    mask: Bool[np.ndarray, "R T"],
+    *,
+    starts: tuple[int, ...],
+    horizon: int,
+    tolerance_h: float = TOLERANCE_H,
+) -> Pairs:
+    """Steps of a day from each start, ended at samples where there are any.
+
+    Args:
+        times_h: Sample times [h].
+        controls: Set-points from each sample on.
+        mask: Rows that are part of the run.
+        starts: Rows after whose sample a forecast starts.
+        horizon: Days ahead [d].
+        tolerance_h: How far a sample may lie from the day it counts for [h].
+
+    Returns:
+        Steps and their counterparts.
+
+    Raises:
+        ConfigError: If the tolerance is not 0 to below 12 h: days would share samples.
+    """
+    if not 0.0 <= tolerance_h < 0.5 * HOURS_PER_DAY:
+        raise ConfigError(f"tolerance_h={tolerance_h!r}; allowed are 0 to below 12 h.")
+    rows = np.asarray(starts)
+    parts = [
+        _pair(t, u, m, rows, horizon, tolerance_h)
+        for t, u, m in zip(times_h, controls, mask, strict=True)
+    ]
+    return Pairs(*(np.stack(column) for column in zip(*parts, strict=True)))
+
+
+def _pair(
+    times: np.ndarray,
+    controls: np.ndarray,
+    mask: np.ndarray,
+    rows: np.ndarray,
+    horizon: int,
+    tolerance: float,
+) -> Pairs:
+    begin = times[rows][:, None]
+    due = begin + HOURS_PER_DAY * np.arange(1, horizon + 1)
+    apart = np.abs(times - due[:, :, None])
+    nearest = np.argmin(apart, axis=-1)
+    is_near = np.take_along_axis(apart, nearest[..., None], -1)[..., 0] <= tolerance
+    is_inside = is_near & mask[nearest]
+    ends = np.where(is_inside, times[nearest], due)
+    edges = np.concatenate([begin, ends], axis=1)
+    # what acted in a step: the set-points of each interval, by the hours it shares with it
+    until = np.append(times[1:], np.inf)
+    low, high = edges[:, :-1, None], edges[:, 1:, None]
+    shared = np.maximum(np.minimum(high, until) - np.maximum(low, times), 0.0)
+    weight = shared / shared.sum(axis=-1, keepdims=True)
+    target = np.where(is_near, nearest, times.size)
+    return Pairs(np.diff(edges, axis=1), weight @ controls, target, is_inside)
