@@ -134,6 +134,8 @@ def test_simulate_checks_its_arguments(tmp_path, capsys):
     assert code == 2 and "CloneX" in err
     code, _, err = run("simulate", str(tmp_path / "c.csv"), "--design", "no", capsys=capsys)
     assert code == 2 and "wide" in err
+    code, _, err = run("simulate", str(tmp_path / "c.csv"), "--every", "25", capsys=capsys)
+    assert code == 2 and "25 h" in err and "no whole number" in err
 
 
 @pytest.mark.parametrize(

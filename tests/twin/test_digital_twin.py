@@ -250,6 +250,14 @@ def test_same_inputs_same_bytes(tmp_path, model):
     assert np.asarray(a.belief.particles).tobytes() == np.asarray(b.belief.particles).tobytes()
 
 
+def test_samples_between_the_days_are_not_left_out_in_silence(tmp_path, model):
+    said = []
+    for hours in (24.0, 12.0):
+        settings = RunConfig(sampling_interval_hours=hours)
+        make_twin(tmp_path / f"{hours:g}", model, run_config=settings, say=said.append).close()
+    assert len(said) == 1 and "every 12 h" in said[0] and "leaves the others out" in said[0]
+
+
 def test_settings_that_make_no_sense_are_refused(tmp_path, model):
     rack = Rack()
     with pytest.raises(ConfigError, match="design space"):
@@ -258,6 +266,8 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, model):
         make_twin(tmp_path, model, retrain_every=0)
     with pytest.raises(ConfigError, match="startup_days"):
         make_twin(tmp_path, model, startup_days=-1)
+    with pytest.raises(ConfigError, match="sampling_interval_hours is 48"):
+        make_twin(tmp_path, model, run_config=RunConfig(sampling_interval_hours=48.0))
     empty = DEFAULT_AMBR250_DESIGN_SPACE.replace(control_bounds={})
     with pytest.raises(ConfigError, match="no controls"):
         DigitalTwin(rack, model, empty, log_dir=tmp_path)

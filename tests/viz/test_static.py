@@ -198,6 +198,14 @@ def test_predictions_count_the_observations_inside():
     assert "67% of the observations" in figure.get_label()
 
 
+def test_predictions_are_drawn_over_the_days_they_are_for():
+    values = np.ones((3, 1))
+    figure = fig6_model_predictions(*[values] * 4, ["Glc"], horizon=1, days=[0.0, 0.5, 3.0])
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [0.0, 0.5, 3.0]
+    with pytest.raises(DataError, match="2 days were given for 3 rows"):
+        fig6_model_predictions(*[values] * 4, ["Glc"], days=[0.0, 1.0])
+
+
 def test_campaigns_come_as_mappings_or_trajectories_with_samples():
     trajectory = Trajectory(
         species=np.ones((5, 2)),

@@ -62,11 +62,6 @@ def simulate(
         raise ConfigError(f"design {design!r} is unknown; choose wide or published.")
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise ConfigError(f"{out} must end in .csv or .parquet.")
-    intervals = round(24.0 * days / every)
-    if intervals < 1 or abs(intervals * every - 24.0 * days) > 1e-6:
-        raise ConfigError(
-            f"--every {every:g} does not divide {days} d ({24 * days} h) into whole intervals."
-        )
     writable(out)
     common.set_up_jax()
     import jax
@@ -80,9 +75,11 @@ def simulate(
         simulate_campaign,
         to_trajectories,
         virtual_reactor,
+        whole_intervals,
     )
     from perfusio_jax.simulator.plant import FACTORS, PUBLISHED_FACTORS
 
+    intervals = whole_intervals(days, every)
     factors = FACTORS if design == "wide" else PUBLISHED_FACTORS
     table = jnp.asarray(campaign_design(seed=seed, factors=factors, spread=design == "wide"))
     runs = table.shape[0]

@@ -29,6 +29,7 @@ from .plant import simulate_campaign as simulate_campaign
 from .plant import to_trajectories as to_trajectories
 from .plant import virtual_kinetics as virtual_kinetics
 from .plant import virtual_reactor as virtual_reactor
+from .plant import whole_intervals as whole_intervals
 from .virtual_rack import RACK_SIZE as RACK_SIZE
 from .virtual_rack import RackSample as RackSample
 from .virtual_rack import VirtualRack as VirtualRack

@@ -11,7 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError, DataError
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    HOURS_PER_DAY,
+    STATE_ORDER,
+    ConfigError,
+    DataError,
+)
 from perfusio_jax.chemistry import from_balanced
 from perfusio_jax.mechanistic import (
     Method,
@@ -29,6 +35,7 @@ from perfusio_jax.simulator.plant import (
     observe,
     simulate_campaign,
     virtual_reactor,
+    whole_intervals,
 )
 
 _STREAMS = Method(totals="streams")
@@ -181,7 +188,12 @@ class CHOSimulator:
             self._controls = controls_from_dict(setpoints, base=self.controls)
 
     def simulate_run(
-        self, n_days: int = 28, controls: Mapping[str, float] | None = None, seed: int | None = None
+        self,
+        n_days: int = 28,
+        controls: Mapping[str, float] | None = None,
+        seed: int | None = None,
+        *,
+        interval_h: float = HOURS_PER_DAY,
     ) -> Float[np.ndarray, "samples 9"]:
         """A clean run from inoculation under constant set-points.
 
@@ -189,12 +201,17 @@ class CHOSimulator:
             n_days: Number of days.
             controls: Set-points by name; those in force otherwise.
             seed: Ignored; the plant is deterministic.
+            interval_h: Time between rows [h].
 
         Returns:
             Measured face without noise, row 0 at inoculation.
+
+        Raises:
+            ConfigError: If there is no day, or the days are no whole number of intervals.
         """
         if n_days < 1:
             raise ConfigError(f"n_days is {n_days}; it must be at least 1.")
+        count = whole_intervals(n_days, interval_h)
         u = self._controls if controls is None else controls_from_dict(controls, self.controls)
         medium = medium_from_dict(controls or {}, self.reactor.medium)
         reactor = eqx.tree_at(lambda r: r.medium, self.reactor, medium)
@@ -202,7 +219,7 @@ class CHOSimulator:
             reactor,
             self._initial[None],
             u[None],
-            jnp.full(n_days, 24.0),
+            jnp.full(count, float(interval_h)),
             volume_L=self.volume_L,
         )
         out = simulate(reactor, plan)

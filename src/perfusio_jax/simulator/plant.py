@@ -213,6 +213,26 @@ def observe(
     return jnp.stack([Xv, vcv, via, diameter, glc, gln, glu, lac, amm, pyr, mab, Xd, Xl], axis=-1)
 
 
+def whole_intervals(n_days: int, interval_h: float) -> int:
+    """How many sampling intervals a run has.
+
+    Args:
+        n_days: Length of the run [d].
+        interval_h: Time between samples [h].
+
+    Raises:
+        ConfigError: If the run is no whole number of them.
+    """
+    total = HOURS_PER_DAY * n_days
+    count = round(total / interval_h) if interval_h > 0.0 else 0
+    if count < 1 or abs(count * interval_h - total) > 1e-6 * total:
+        raise ConfigError(
+            f"samples every {interval_h:g} h: {n_days} d are {total:g} h, which is no whole number "
+            "of such intervals. Choose another interval (24, 12, 8, 48, ...) or length."
+        )
+    return count
+
+
 class Readings(NamedTuple):
     """A simulated campaign: what is true and what was measured."""
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from perfusio_jax._core import (
     CONTROL_NAMES,
+    HOURS_PER_DAY,
     STATE_ORDER,
     BioreactorConnector,
     ConfigError,
@@ -139,6 +140,12 @@ class DigitalTwin:
         if mode not in ("frozen", "adaptive"):
             raise ConfigError(f"mode is {mode!r}; allowed are 'frozen' and 'adaptive'.")
         _check_controls(design_space, initial_controls)
+        if config.sampling_interval_hours > HOURS_PER_DAY:
+            raise ConfigError(
+                f"sampling_interval_hours is {config.sampling_interval_hours:g}; the twin waits "
+                f"for a sample each day, so at most {HOURS_PER_DAY:g} is allowed. Where days go "
+                "without one, leave it at 24 and set on_missed = 'hold'."
+            )
         if patience_seconds is None:
             patience_seconds = 1.25 * config.sampling_interval_hours * 3600.0
         settings = LoopSettings(
@@ -228,6 +235,11 @@ class DigitalTwin:
             raise
 
     def _begin(self, config: RunConfig) -> None:
+        if config.sampling_interval_hours < HOURS_PER_DAY:
+            self._say(
+                f"samples come every {config.sampling_interval_hours:g} h; the twin decides once a "
+                "day, from the sample nearest to each whole day, and leaves the others out"
+            )
         armed = self.loop.session.is_armed
         reason = "armed" if armed else "advisory: set-points are not written"
         if self.allow_write and not armed:

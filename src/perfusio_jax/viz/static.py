@@ -104,6 +104,8 @@ def fig6_model_predictions(
     species_names: Sequence[str],
     horizon: int = 3,
     alt_text: bool = False,
+    *,
+    days: Any | None = None,
 ) -> "Figure":
     """Predictions against observations, a panel per species.
 
@@ -115,6 +117,7 @@ def fig6_model_predictions(
         species_names: Names of the columns.
         horizon: Length [d] of the forecast at the end, drawn as a shaded region; 0 for none.
         alt_text: Print the description that `figure.get_label()` holds.
+        days: Culture days (T,) [d]; a row a day by default.
 
     Returns:
         The figure.
@@ -128,7 +131,9 @@ def fig6_model_predictions(
         shapes = ", ".join(str(a.shape) for a in arrays)
         raise DataError(f"Four arrays of one shape (T, {len(names)}) are needed; given {shapes}.")
     truth, mean, low, high = arrays
-    days = np.arange(len(truth))
+    days = np.arange(len(truth)) if days is None else np.asarray(days, float).ravel()
+    if len(days) != len(truth):
+        raise DataError(f"{len(days)} days were given for {len(truth)} rows.")
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     figure = new_figure(3.4 * columns, 1.1 + 1.9 * rows, "Predictions and observations")
@@ -155,7 +160,7 @@ def fig6_model_predictions(
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
     inside = np.mean(((truth >= low) & (truth <= high))[np.isfinite(truth)])
     text = (
-        f"{len(names)} panels over {len(days)} days: predicted mean, 80 % interval and observed "
+        f"{len(names)} panels over {len(days)} samples: predicted mean, 80 % interval and observed "
         f"values of {', '.join(names)}; {inside:.0%} of the observations lie inside the interval."
     )
     return describe(figure, text, is_printed=alt_text)
