@@ -101,9 +101,10 @@ def test_starts_that_cannot_be_meant_are_refused(given, says):
         ([0, 24, 48], []),
         ([0, 12, 24, 36, 48], []),  # between days that are sampled
         ([0, 48, 96, 168], []),
-        ([0, 16, 40, 64], [16, 40, 64]),
+        ([0, 16, 40, 64], [40, 64]),
+        ([0, 12, 24, 36], []),  # on the way to the next day
         ([16, 40, 64], [16, 40, 64]),
-        ([0, 24, 40], [40]),
+        ([0, 24, 40, 64], [64]),
     ],
 )
 def test_samples_that_no_day_finds(times, lost):

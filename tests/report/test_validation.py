@@ -4,13 +4,14 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError
 from perfusio_jax.connectors import write_campaign
-from perfusio_jax.hybrid import load
-from perfusio_jax.report.validation import validate_campaign
+from perfusio_jax.hybrid import Skill, load, read_verdict
+from perfusio_jax.report.validation import validate_campaign, verdict_of
 from tests.hybrid.cases import ToyMechanism, campaign
 from tests.hybrid.conftest import SMALL
 
@@ -69,6 +70,40 @@ def test_model_and_figures_are_there(results):
     assert int(model.base_rows) == 48
     for name in ("parity_1d.png", "parity_3d.png", "calibration.png"):
         assert (results[0] / "figures" / name).stat().st_size > 10_000
+
+
+def test_what_was_never_measured_is_a_dash_and_the_intervals_are_the_true_ones(results):
+    card = (results[0] / "model_card.md").read_text(encoding="utf-8")
+    assert "nan" not in card and "nan" not in results[1]
+    row = next(line for line in results[1].splitlines() if " VCV " in line)
+    assert row.count("–") == 3 and "(" not in row
+    assert "samples every 24 h" in card and "samples every 24 h." in results[1]
+
+
+def test_the_verdict_is_printed_written_and_kept_with_the_model(results):
+    card = (results[0] / "model_card.md").read_text(encoding="utf-8")
+    summary = json.loads((results[0] / "summary.json").read_text(encoding="utf-8"))["verdict"]
+    line = next(text for text in results[1].splitlines() if text.startswith("verdict ("))
+    assert line == summary["line"] and line.removeprefix("verdict") in card
+    assert "runs left out, 1 to 3 d ahead" in line
+    assert "fit for use: VCD" in line and "not judged: VCV, Diam, DCD." in line
+    model = load(results[0] / "model", mech_model=ToyMechanism())
+    kept = read_verdict(model, results[0] / "model")
+    assert kept is not None and kept.line() == line
+
+
+def test_a_verdict_pools_the_days_ahead_by_their_readings():
+    count = np.zeros((2, 12), int)
+    count[:, 0] = 30, 10
+    rrmse, naive = np.full((2, 12), np.nan), np.full((2, 12), np.nan)
+    rrmse[:, 0], naive[:, 0] = (1.3, 0.7), (0.5, 0.5)
+    cover = np.full((2, 2, 12), np.nan)
+    cover[:, :, 0] = 0.8
+    scores = Skill(rrmse, cover, cover, rrmse, count, np.full((2, 2), 0.8))
+    found = verdict_of(scores, naive)
+    assert found.error[0] == pytest.approx(np.sqrt((30 * 1.3**2 + 10 * 0.7**2) / 40))
+    assert list(found.unfit) == ["VCD"] and not found.fit
+    assert len(found.not_judged) == 11
 
 
 def test_one_fold_is_refused(tmp_path):

@@ -15,7 +15,8 @@ _SHOWN = 6
 def off_the_days(times_h: Sequence[float], *, tolerance_h: float = DAY_TOLERANCE_H) -> list[float]:
     """Times that lie near a day without a sample of its own [h].
 
-    Samples between the days are in order as long as the days beside them are sampled, too.
+    Samples between the days are in order as long as the days beside them are sampled, too, and
+    so is one on the way from the last of these to the next.
 
     Args:
         times_h: Sample times of one run [h].
@@ -25,7 +26,12 @@ def off_the_days(times_h: Sequence[float], *, tolerance_h: float = DAY_TOLERANCE
     days = np.rint(times / HOURS_PER_DAY)
     near = np.abs(times - HOURS_PER_DAY * days) <= tolerance_h
     found = set(days[near].tolist())
-    return [float(t) for t, day in zip(times, days, strict=True) if day not in found]
+    last = max(found, default=-1.0)
+    return [
+        float(t)
+        for t, day in zip(times, days, strict=True)
+        if day not in found and t // HOURS_PER_DAY != last
+    ]
 
 
 def off_days_text(times_h: Sequence[float]) -> str:
@@ -35,7 +41,7 @@ def off_days_text(times_h: Sequence[float]) -> str:
         return ""
     shown = ", ".join(f"{t:g}" for t in lost[:_SHOWN])
     more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
-    what = "samples are" if len(lost) > 1 else "sample is"
+    what = "samples are" if len(lost) > 1 else "samples is"
     return (
         f"{len(lost)} of {len(times_h)} {what} more than {DAY_TOLERANCE_H:g} h from a whole day "
         f"({shown}{more} h since inoculation), and no other sample stands for that day"
