@@ -20,6 +20,7 @@ from perfusio_jax.simulator import (
     to_trajectories,
     virtual_kinetics,
     virtual_reactor,
+    whole_intervals,
 )
 
 DAYS, KEY = 14, jax.random.key(0)
@@ -276,7 +277,16 @@ def test_a_campaign_is_sampled_at_any_interval(campaign):
 
 
 @pytest.mark.parametrize("interval", [0.0, -12.0, float("nan"), 2.0, [24.0, 24.0]])
-def test_intervals_that_cannot_be_are_refused(campaign, interval):
-    reactor, initial, controls, _, _, _ = campaign
+def test_intervals_that_cannot_be_are_refused(interval):
+    plan = virtual_reactor(), initial_state()[None], jnp.ones((1, 3, 6)), NoiseModel()
     with pytest.raises(ConfigError, match="interval_h="):  # two hours: samples could change places
-        simulate_campaign(reactor, initial, controls, NoiseModel(), key=KEY, interval_h=interval)
+        simulate_campaign(*plan, key=KEY, interval_h=interval)
+    if isinstance(interval, float) and not interval >= 2.0:
+        with pytest.raises(ConfigError, match="no whole number"):
+            whole_intervals(3, interval)
+
+
+def test_days_are_a_whole_number_of_intervals():
+    assert [whole_intervals(3, h) for h in (24.0, 12.0, 36.0, 72.0)] == [3, 6, 2, 1]
+    with pytest.raises(ConfigError, match="every 25 h: 3 d are 72 h"):
+        whole_intervals(3, 25.0)
