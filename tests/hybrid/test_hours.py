@@ -46,9 +46,10 @@ def test_two_half_days_are_one_day_and_a_model_of_half_days_forecasts_days():
     # a step is a day whatever the interval of the samples the model learned from
     other = states(model(12.0), None, n=1, process_noise=False)[0, -1]
     assert np.array_equal(other, day)
+    # but for a forecast in steps of the model's own, which is told in hours
     grown = forecast_run(model(12.0), FACE, U, 2, 8, process_noise=False)
-    assert grown["days"].tolist() == [1, 2]
-    assert float(grown["mean"][0, 0]) == pytest.approx(float(from_balanced(day)[0]), rel=1e-6)
+    assert grown["hours"].tolist() == [12.0, 24.0] and grown["days"].tolist() == [0.5, 1.0]
+    assert float(grown["mean"][1, 0]) == pytest.approx(float(from_balanced(halves)[0]), rel=1e-6)
 
 
 def test_noise_that_is_white_in_the_rates_spreads_the_same_whatever_the_steps():

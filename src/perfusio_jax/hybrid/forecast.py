@@ -5,7 +5,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, STATE_ORDER, ConfigError
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    FORECAST_SPECIES,
+    HOURS_PER_DAY,
+    STATE_ORDER,
+    ConfigError,
+)
 from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.hybrid.assimilate import Belief
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, draw_paths, for_clone, rollout
@@ -47,6 +53,7 @@ def forecast_samples(
         day0,
         process_noise=noise[0],
         measurement_noise=noise[1],
+        dt_h=hybrid.dt_hours,
     )
 
 
@@ -64,13 +71,13 @@ def forecast_run(
     process_noise: bool = True,
     measurement_noise: bool = False,
 ) -> dict[str, Float[Array, "..."]]:
-    """Forecast a run some days ahead.
+    """Forecast a run some steps ahead.
 
     Args:
         hybrid: Fitted hybrid model.
         c0: Measured face in `STATE_ORDER` without gaps, or the filter's `Belief`.
         controls: (horizon, 6), or (6,) held throughout, in `CONTROL_NAMES` order.
-        horizon: Steps.
+        horizon: Steps, each of the model's `dt_hours`.
         n_samples: Paths.
         seed: Random seed; the same seed gives the same numbers.
         clone_id: Clone by index or name, if the model holds several; the one it is set to.
@@ -80,8 +87,8 @@ def forecast_run(
         measurement_noise: Whether assay noise is added, for intervals of readings.
 
     Returns:
-        "days" (horizon,), counted from 1 after c0, and "mean", "q10", "q50", "q90", each
-        (horizon, len(names)).
+        "hours" and "days" (horizon,) after c0, the latter a 24th of the former, and "mean", "q10",
+        "q50", "q90", each (horizon, len(names)).
 
     Raises:
         ConfigError: If shapes, names or the clone do not fit.
@@ -118,8 +125,10 @@ def forecast_run(
     )
     samples = samples[:, :, jnp.asarray([FORECAST_SPECIES.index(name) for name in wanted])]
     q10, q50, q90 = jnp.quantile(samples, jnp.asarray([0.1, 0.5, 0.9]), axis=0)
+    hours = hybrid.dt_hours * jnp.arange(1, horizon + 1)
     return {
-        "days": jnp.arange(1, horizon + 1),
+        "hours": hours,
+        "days": hours / HOURS_PER_DAY,
         "mean": jnp.mean(samples, axis=0),
         "q10": q10,
         "q50": q50,

@@ -68,7 +68,7 @@ class HybridStateSpaceModel(eqx.Module):
     embedding whose mechanism was calibrated."""
     dt_hours: Scalar
     """Interval between the samples the model learned from [h]; the noise of a step refers to
-    it. A roll-out goes by days unless it is told hours."""
+    it, and `forecast_run` goes by it. A roll-out goes by days unless it is told hours."""
     basis: ResidualBasis
     """Unit of the residual."""
     limits: Limits
