@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from perfusio_jax._core import AUXILIARY_TAGS, CONTROL_NAMES, REGISTRY, ConfigError, Key, UnitError
 from perfusio_jax._core.configmodel import ConfigModel
 from perfusio_jax._core.devices import DEVICE_PATTERN, Device, resolve_device
+from perfusio_jax._core.plausible import PLAUSIBLE
 from perfusio_jax._core.units import canonical_unit, is_canonical, to_canonical
 
 AcquisitionName = Literal[
@@ -327,8 +328,11 @@ def _control(lo: float, hi: float, name: str, description: str) -> ControlBounds
     return ControlBounds(lo=lo, hi=hi, unit=canonical_unit(name), description=description)
 
 
-def _species(hi: float, name: str, description: str, lo: float = 0.0) -> SpeciesBounds:
-    return SpeciesBounds(lo=lo, hi=hi, unit=canonical_unit(name), description=description)
+def _species(name: str, description: str) -> SpeciesBounds:
+    known = PLAUSIBLE[name]
+    return SpeciesBounds(
+        lo=known.lo, hi=known.hi, unit=canonical_unit(name), description=description
+    )
 
 
 DEFAULT_AMBR250_DESIGN_SPACE: Final = DesignSpace(
@@ -342,17 +346,17 @@ DEFAULT_AMBR250_DESIGN_SPACE: Final = DesignSpace(
         "pyruvate_feed": _control(0.0, 5.0, "pyruvate_feed", "Pyruvate in the perfusion medium"),
     },
     species_bounds={
-        "VCD": _species(120.0, "VCD", "Viable cell density"),
-        "VCV": _species(60.0, "VCV", "Viable cell volume"),
-        "Via": _species(100.0, "Via", "Viability"),
-        "Diam": _species(35.0, "Diam", "Mean cell diameter", lo=10.0),
-        "Glc": _species(20.0, "Glc", "Glucose"),
-        "Gln": _species(20.0, "Gln", "Glutamine"),
-        "Glu": _species(20.0, "Glu", "Glutamate"),
-        "Lac": _species(100.0, "Lac", "Lactate"),
-        "Amm": _species(40.0, "Amm", "Ammonium"),
-        "Pyr": _species(20.0, "Pyr", "Pyruvate"),
-        "Titer": _species(10000.0, "Titer", "Product concentration"),
+        "VCD": _species("VCD", "Viable cell density"),
+        "VCV": _species("VCV", "Viable cell volume"),
+        "Via": _species("Via", "Viability"),
+        "Diam": _species("Diam", "Mean cell diameter"),
+        "Glc": _species("Glc", "Glucose"),
+        "Gln": _species("Gln", "Glutamine"),
+        "Glu": _species("Glu", "Glutamate"),
+        "Lac": _species("Lac", "Lactate"),
+        "Amm": _species("Amm", "Ammonium"),
+        "Pyr": _species("Pyr", "Pyruvate"),
+        "Titer": _species("Titer", "Product concentration"),
     },
     vcv_target=14.0,
 )

@@ -195,7 +195,18 @@ _ALIASES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             **dict.fromkeys(("v/v", "ml/ml", "l/l"), "fraction"),
         },
         "DO": dict.fromkeys(
-            ("%airsat", "%airsaturation", "%a.s", "%sat", "%saturation", "%do", "%po2"), "%"
+            (
+                "%airsat",
+                "%airsaturation",
+                "%ofairsat",
+                "%ofairsaturation",
+                "%a.s",
+                "%sat",
+                "%saturation",
+                "%do",
+                "%po2",
+            ),
+            "%",
         ),
         "vvd": {**dict.fromkeys((*_SAYS_VESSELS, "rv/day"), "vvd")},
         "rpm": {"r/min": "rpm", "u/min": "rpm", "upm": "rpm", "r/s": "rps"},

@@ -1,10 +1,15 @@
 """Composition of what flows into the reactor."""
 
+from typing import Final
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import BALANCED, Scalar
+
+GLUCOSE_FEED: Final = 400.0
+"""Glucose of the concentrated feed [g/L], unless a medium says otherwise."""
 
 
 def _leaf(value: float | Array) -> Array:
@@ -30,7 +35,7 @@ class Medium(eqx.Module):
     """Ammonium of the perfusion medium [mmol/L], from glutamine that decays in storage."""
     pyruvate: Scalar = eqx.field(converter=_leaf, default=0.0)
     """Pyruvate of the basal medium [mmol/L]; the control `pyruvate_feed` comes on top."""
-    glucose_feed: Scalar = eqx.field(converter=_leaf, default=400.0)
+    glucose_feed: Scalar = eqx.field(converter=_leaf, default=GLUCOSE_FEED)
     """Glucose of the concentrated feed [g/L]."""
 
 

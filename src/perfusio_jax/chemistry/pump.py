@@ -1,8 +1,13 @@
 """The glucose control loop: how much concentrate a pump gives at a glucose level."""
 
+from typing import Final
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
+
+LARGEST_FLUX: Final = 0.5
+"""Most glucose a pump gives per reactor volume [g/L/h], unless it is made otherwise."""
 
 
 def _leaf(value: ArrayLike) -> Array:
@@ -18,7 +23,7 @@ class GlucosePump(eqx.Module):
 
     gain: Array = eqx.field(converter=_leaf, default=2.0)
     """Flux per g/L of deviation [1/h]."""
-    limit: Array = eqx.field(converter=_leaf, default=0.5)
+    limit: Array = eqx.field(converter=_leaf, default=LARGEST_FLUX)
     """Largest flux the pump gives [g/L/h]."""
     rounding: Array = eqx.field(converter=_leaf, default=0.02)
     """Width of the rounded corners [g/L/h], above zero."""

@@ -10,13 +10,14 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import BALANCED, FORECAST_SPECIES, STATE_ORDER
+from perfusio_jax._core.plausible import PLAUSIBLE
 
 VIABILITY_SOFTENING = 1e-6
 """Cell density [1e6 cells/mL], one cell per mL, that keeps viability smooth at zero cells."""
@@ -188,21 +189,27 @@ class SpeciesRegistry:
         return np.array([self[n].cv for n in chosen], float)
 
 
+def _known(name: str, full_name: str, unit: str, is_measured: bool = True, **more: Any) -> Species:
+    """A species of the registry with its plausible range."""
+    known = PLAUSIBLE[name]
+    return Species(name, full_name, unit, known.lo, known.hi, is_measured, **more)
+
+
 SpeciesRegistry.DEFAULT = SpeciesRegistry(
     [
-        Species("VCD", "Viable cell density", _CELLS, 0.0, 120.0, sieving=0.0, cv=0.05),
-        Species("VCV", "Viable cell volume", "%", 0.0, 60.0, False, sieving=0.0, cv=0.05),
-        Species("Via", "Viability", "%", 0.0, 100.0, sieving=0.0, cv=0.02),
-        Species("Diam", "Mean cell diameter", "µm", 10.0, 35.0, sieving=0.0, cv=0.01),
-        Species("Glc", "Glucose", "g L⁻¹", 0.0, 20.0, is_control=True),
-        Species("Gln", "Glutamine", "mmol L⁻¹", 0.0, 20.0),
-        Species("Glu", "Glutamate", "mmol L⁻¹", 0.0, 20.0),
-        Species("Lac", "Lactate", "mmol L⁻¹", 0.0, 100.0),
-        Species("Amm", "Ammonium", "mmol L⁻¹", 0.0, 40.0),
-        Species("Pyr", "Pyruvate", "mmol L⁻¹", 0.0, 20.0, is_control=True),
-        Species("Titer", "Product concentration", "mg L⁻¹", 0.0, 10_000.0, cv=0.08),
-        Species("DCD", "Dead cell density", _CELLS, 0.0, 60.0, False, sieving=0.0, cv=0.05),
-        Species("Lys", "Lysed cell density", _CELLS, 0.0, 120.0, False, sieving=0.0, cv=0.05),
+        _known("VCD", "Viable cell density", _CELLS, sieving=0.0, cv=0.05),
+        _known("VCV", "Viable cell volume", "%", False, sieving=0.0, cv=0.05),
+        _known("Via", "Viability", "%", sieving=0.0, cv=0.02),
+        _known("Diam", "Mean cell diameter", "µm", sieving=0.0, cv=0.01),
+        _known("Glc", "Glucose", "g L⁻¹", is_control=True),
+        _known("Gln", "Glutamine", "mmol L⁻¹"),
+        _known("Glu", "Glutamate", "mmol L⁻¹"),
+        _known("Lac", "Lactate", "mmol L⁻¹"),
+        _known("Amm", "Ammonium", "mmol L⁻¹"),
+        _known("Pyr", "Pyruvate", "mmol L⁻¹", is_control=True),
+        _known("Titer", "Product concentration", "mg L⁻¹", cv=0.08),
+        _known("DCD", "Dead cell density", _CELLS, False, sieving=0.0, cv=0.05),
+        _known("Lys", "Lysed cell density", _CELLS, False, sieving=0.0, cv=0.05),
     ]
 )
 

@@ -24,6 +24,20 @@ Began = Annotated[
         help="Start of the run, if only stamps are given; RUN=TIME for each of several.",
     ),
 ]
+DateOrderOption = Annotated[
+    str | None, typer.Option("--date-order", help="dmy or mdy, in dates with the year last.")
+]
+Decimal = Annotated[str | None, typer.Option(help="comma or point, where a file does not tell.")]
+JoinWithin = Annotated[
+    float,
+    typer.Option("--join-within", help="Hours in which rows belong to one sample; 0 for none."),
+]
+TotalsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--totals", help="cumulative (counters, to be differenced) or increments (per sample)."
+    ),
+]
 DatabaseURL = Annotated[
     str,
     typer.Argument(envvar="PERFUSIO_DB_URL", help="sqlite:///file.db or postgresql://user@host/db"),
@@ -38,6 +52,10 @@ def inspect(
     sheet: Sheet = None,
     time_zone: Zone = None,
     inoculated_at: Began = None,
+    date_order: DateOrderOption = None,
+    decimal: Decimal = None,
+    join_within: JoinWithin = 1.0,
+    totals: TotalsOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 3 if anything is odd, too.")
     ] = False,
@@ -46,7 +64,18 @@ def inspect(
     from perfusio_jax.connectors.inspecting import inspect_file, source
 
     with as_data():
-        store = source(file, column_map, is_long, sheet, time_zone, inoculated_at)
+        store = source(
+            file,
+            column_map,
+            is_long,
+            sheet,
+            time_zone,
+            inoculated_at,
+            decimal,
+            date_order=date_order,
+            join_within_h=join_within,
+            totals=totals,
+        )
         found = inspect_file(store, console())
     if not found.has_samples or (strict and not found.is_clear):
         raise typer.Exit(3)
@@ -106,13 +135,29 @@ def db_import(
     sheet: Sheet = None,
     time_zone: Zone = None,
     inoculated_at: Began = None,
+    date_order: DateOrderOption = None,
+    decimal: Decimal = None,
+    join_within: JoinWithin = 1.0,
+    totals: TotalsOption = None,
 ) -> None:
     """Store the samples of a file; doing it again changes nothing."""
     from perfusio_jax.connectors.inspecting import source
     from perfusio_jax.connectors.sql_admin import import_file
 
     with as_data():
-        rows = source(file, column_map, is_long, sheet, time_zone, inoculated_at, run_id=run_id)
+        rows = source(
+            file,
+            column_map,
+            is_long,
+            sheet,
+            time_zone,
+            inoculated_at,
+            decimal,
+            date_order=date_order,
+            join_within_h=join_within,
+            totals=totals,
+            run_id=run_id,
+        )
         for line in import_file(url, rows, experiment, reactor, correct=correct, reason=reason):
             typer.echo(line)
 

@@ -7,7 +7,6 @@ units from `<name>.units.toml` beside it. Metadata of the runs goes into the sam
 import csv
 import io
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,23 +18,27 @@ import tomli_w
 
 from perfusio_jax._core import DataError
 from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.connectors.cells import plain, qualified
+from perfusio_jax.connectors.columns import refuse_second_header
 from perfusio_jax.connectors.frames import (
     ID_COLUMNS,
-    MISSING_MARKS,
     NUMBER_COLUMNS,
     Campaign,
     FrameReport,
     campaign_from_frame,
     campaign_to_frame,
+    rising_totals,
 )
+from perfusio_jax.connectors.samples import is_units_row, parse_number
+from perfusio_jax.connectors.sidecar import Sidecar, read_sidecar
 from perfusio_jax.connectors.spreadsheet import guard, unguard
+from perfusio_jax.connectors.tables import SEPARATORS, leave_out_footer, read_table
+from perfusio_jax.connectors.totals import Totals
 from perfusio_jax.states import Trajectory
 
 _TEXT: Final = frozenset({".csv", ".tsv", ".txt"})
 _PARQUET: Final = frozenset({".parquet", ".pq"})
-_SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_DECIMAL_COMMA: Final = re.compile(r"^\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*$")
-_DECIMAL_POINT: Final = re.compile(r"^\s*[+-]?\d*\.\d+([eE][+-]?\d+)?\s*$")
+_KNOWN: Final = frozenset((*ID_COLUMNS, *NUMBER_COLUMNS))
 
 
 def sidecar_path(path: Path | str) -> Path:
@@ -59,6 +62,8 @@ def write_campaign(trajectories: Sequence[Trajectory], path: Path | str) -> None
     units = frame.attrs["units"]
     metadata = {run.run_id: dict(run.metadata) for run in trajectories if run.metadata}
     sidecar: dict[str, Any] = {"metadata": metadata} if metadata else {}
+    if like_counters := rising_totals(trajectories):  # they are none, and would be taken for some
+        sidecar["totals"] = dict.fromkeys(like_counters, "increments")
     if kind == "parquet":
         sidecar["units"] = units
         frame.attrs = {}
@@ -76,16 +81,21 @@ def read_campaign(
     *,
     unknown: Literal["error", "ignore"] = "error",
     volume_L: float = 0.25,
+    decimal: str | None = None,
+    totals: Totals | None = None,
 ) -> Campaign:
     """Read a campaign table.
 
     Separator (comma, semicolon, tab, bar), decimal comma and a byte-order mark are recognised
-    and named in the report.
+    and named in the report, as are what stands above, below and beside the table.
 
     Args:
         path: `.csv`, `.tsv`, `.txt` or `.parquet`.
         unknown: What to do with a column outside the contract.
         volume_L: Working volume [L] where the table has no such column.
+        decimal: "." or ","; by default from the sidecar, else found out.
+        totals: "cumulative" where stream totals are counters, "increments" where they are the
+            volumes since the sample before; by default from the sidecar, else told apart.
 
     Returns:
         Runs and report.
@@ -105,16 +115,21 @@ def read_campaign(
         if kind == "parquet":
             cells = _Cells(_read_parquet(path), {}, None, ())
         else:
-            cells = _read_csv(path)
-        units = _merge_units(sidecar.get("units", {}), cells.units)
+            cells = _read_csv(path, decimal or sidecar.decimal)
+        units = _merge_units(sidecar.units, cells.units)
         runs, report = campaign_from_frame(
-            cells.frame, units=units or None, unknown=unknown, volume_L=volume_L, lines=cells.lines
+            cells.frame,
+            units=units or None,
+            unknown=unknown,
+            volume_L=volume_L,
+            lines=cells.lines,
+            totals=totals or sidecar.totals,
         )
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except ValueError as error:  # UnitError and its kin keep their type
         raise type(error)(f"{path}: {error}") from None
-    metadata = sidecar.get("metadata", {})
+    metadata = sidecar.metadata
     runs = [_with_metadata(run, metadata.get(run.run_id, {})) for run in runs]
     return Campaign(runs, _with_notes(report, cells.notes))
 
@@ -175,21 +190,12 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_sidecar(path: Path) -> dict[str, Any]:
+def _read_sidecar(path: Path) -> Sidecar:
     sidecar = sidecar_path(path)
-    if not sidecar.is_file():
-        return {}
     try:
-        content = tomllib.loads(sidecar.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"sidecar {sidecar.name} is not TOML ({error}).") from None
-    strangers = sorted(set(content) - {"units", "metadata"})
-    if strangers:
-        raise DataError(
-            f"sidecar {sidecar.name} has tables {', '.join(strangers)}; it may have 'units' and "
-            "'metadata'."
-        )
-    return content
+        return read_sidecar(sidecar.read_bytes() if sidecar.is_file() else b"")
+    except DataError as error:
+        raise DataError(f"sidecar {sidecar.name} {error}") from None
 
 
 def _merge_units(sidecar: Mapping[str, str], row: Mapping[str, str]) -> dict[str, str]:
@@ -202,100 +208,63 @@ def _merge_units(sidecar: Mapping[str, str], row: Mapping[str, str]) -> dict[str
     return {**sidecar, **row}
 
 
-def _read_csv(path: Path) -> _Cells:
+def _read_csv(path: Path, decimal: str | None) -> _Cells:
+    content = path.read_bytes()
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError("is not UTF-8 text; save it as 'CSV UTF-8'.") from None
-    if not text.strip():
+    table = read_table(
+        content, ".csv", is_known=_is_known, decimal=decimal, allow_unterminated=True
+    )
+    if not table.header:
         raise DataError("is empty; a campaign table starts with a row of column names.")
-    separator = _guess_separator(text.lstrip().splitlines()[0])
-    rows, lines = _split(text, separator)
-    header, body, lines = rows[0], rows[1:], lines[1:]
-    names = [_bare(label) for label in header]
+    names = [_bare(label) for label in table.header]
+    if not any(name in _KNOWN for name in names):
+        raise DataError(
+            f"none of the columns in its first line is known: '{', '.join(names)[:120]}'. A "
+            "campaign table has run_id, reactor_id, clone_id, time_h and species and controls by "
+            "name."
+        )
+    leave_out_footer(table, [i for i, name in enumerate(names) if name in ("time_h", "day")])
     numeric = [i for i, name in enumerate(names) if name in NUMBER_COLUMNS]
     units: dict[str, str] = {}
-    if body and _is_units_row([body[0][i] for i in numeric]):
-        units = {names[i]: body[0][i].strip() for i in numeric if body[0][i].strip()}
-        body, lines = body[1:], lines[1:]
-    body = [[c if i in numeric else unguard(c) for i, c in enumerate(row)] for row in body]
-    body, decimal = _settle_decimals(body, numeric, separator)
-    notes = (f"read as {_SEPARATORS[separator]}-separated text with a decimal {decimal}.",)
-    frame = pd.DataFrame(body, columns=pd.Index(header), dtype=object)
-    return _Cells(frame, units, lines, notes)
+    if table.rows and is_units_row([table.rows[0][i] for i in numeric], table.decimal):
+        first, line = table.rows.pop(0), table.lines.pop(0)
+        units = {names[i]: first[i].strip() for i in numeric if first[i].strip()}
+        refuse_second_header(line, list(units.items()))
+    wanted = set(numeric)
+    body = [
+        [_number(c, table.decimal) if i in wanted else unguard(c) for i, c in enumerate(row)]
+        for row in table.rows
+    ]
+    mark = {".": "point", ",": "comma"}[table.decimal]
+    separator = SEPARATORS[table.separator or ","]
+    notes = (
+        f"read as {separator}-separated text with a decimal {mark}.",
+        *(f"{note}." for note in table.notes),
+    )
+    frame = pd.DataFrame(body, columns=pd.Index(table.header), dtype=object)
+    return _Cells(frame, units, table.lines, notes)
 
 
 def _bare(label: str) -> str:
     return re.split(r"[\[(]", label.strip(), maxsplit=1)[0].strip()
 
 
-def _guess_separator(header: str) -> str:
-    known = {*ID_COLUMNS, *NUMBER_COLUMNS}
-
-    def hits(separator: str) -> int:
-        fields = next(csv.reader([header], delimiter=separator))
-        return sum(_bare(name) in known for name in fields)
-
-    best = max(_SEPARATORS, key=hits)
-    if hits(best) == 0:
-        raise DataError(
-            f"none of the columns in its first line is known: '{header[:120]}'. A campaign table "
-            "has run_id, reactor_id, clone_id, time_h and species and controls by name."
-        )
-    return best
+def _is_known(label: str) -> bool:
+    return _bare(label) in _KNOWN
 
 
-def _split(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
-    """Rows of equal width with the line each starts on; blank lines are skipped."""
-    reader = csv.reader(io.StringIO(text), delimiter=separator)
-    rows, lines, last = [], [], 0
-    for row in reader:
-        start, last = last + 1, reader.line_num
-        if not any(cell.strip() for cell in row):
-            continue
-        if rows and len(row) != len(rows[0]):
-            many = len(row) > len(rows[0])
-            hint = "a decimal comma?" if many and separator == "," else "a half-written row?"
-            raise DataError(
-                f"line {start} has {len(row)} fields where the header has {len(rows[0])} ({hint})."
-            )
-        rows.append(row)
-        lines.append(start)
-    return rows, lines
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell.replace(",", "."))
-    except ValueError:
-        return False
-    return True
-
-
-def _is_units_row(cells: Sequence[str]) -> bool:
-    """Whether a row holds units: some text, and nothing that reads as a value."""
-    values = [c.strip() for c in cells]
-    stated = [v for v in values if v and v.lower() not in MISSING_MARKS]
-    return bool(stated) and not any(_is_number(v) for v in stated)
-
-
-def _settle_decimals(
-    body: list[list[str]], numeric: Sequence[int], separator: str
-) -> tuple[list[list[str]], str]:
-    """Turn decimal commas into points, unless that would be a guess."""
-    cells = [row[i] for row in body for i in numeric]
-    commas = [c for c in cells if _DECIMAL_COMMA.match(c)]
-    if not commas or separator == ",":
-        return body, "point"
-    points = [c for c in cells if _DECIMAL_POINT.match(c)]
-    if points:
-        raise DataError(
-            f"holds both '{commas[0].strip()}' and '{points[0].strip()}'; use one decimal mark."
-        )
-    wanted = set(numeric)
-    return [
-        [c.replace(",", ".") if i in wanted else c for i, c in enumerate(row)] for row in body
-    ], "comma"
+def _number(cell: str, decimal: str) -> Any:
+    """A number where the cell is one; else the cell, with a decimal point."""
+    number = parse_number(cell, decimal)
+    if not isinstance(number, str):
+        return number
+    found = qualified(number)
+    if found is None:
+        return cell
+    return f"{found.sign}{plain(found.number, decimal)} {found.unit}"
 
 
 def units_template(names: Sequence[str]) -> str:

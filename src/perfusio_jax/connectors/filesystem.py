@@ -25,13 +25,17 @@ from perfusio_jax._core import (
 
 from .base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
 from .columns import ColumnMap
+from .joining import DEFAULT_JOIN_H
 from .report import ReadReport
-from .samples import Conflicts, Row
 from .setpoint_log import SetpointLog
+from .settling import Conflicts, Row
 from .source_file import SourceFile
-from .stamps import zone_of
+from .stamps import DATE_ORDERS, DateOrder, zone_of
 from .starts import starts_of
+from .totals import TOTALS, Totals
 
+_LONGEST_JOIN_H = 6.0
+"""No sample takes longer [h] to be read."""
 _Result = TypeVar("_Result")
 
 
@@ -67,6 +71,13 @@ class FilesystemStore(BioreactorConnectorBase):
             name; then a column `sampled_at` will do where the file has neither `day` nor
             `time_h`. One time for several runs is refused.
         clock: Source of time stamps; UTC now by default.
+        date_order: "dmy" or "mdy" where time stamps have the year last; found out if a day above
+            12 tells.
+        join_within_h: Rows of one reactor this close [h] to the first of a sample belong to it,
+            unless they contradict it; 0 for none. A column `sample_id` says more.
+        totals: "cumulative" where stream totals are counters, which are then differenced, or
+            "increments" where they are the volumes since the sample before. What looks like a
+            counter is not used until it is told.
 
     Raises:
         ConfigError: For settings that make no sense.
@@ -99,7 +110,18 @@ class FilesystemStore(BioreactorConnectorBase):
         time_zone: str | None = None,
         inoculated_at: dt.datetime | Mapping[str, dt.datetime] | None = None,
         clock: Callable[[], dt.datetime] | None = None,
+        date_order: DateOrder | None = None,
+        join_within_h: float = DEFAULT_JOIN_H,
+        totals: Totals | None = None,
     ) -> None:
+        if date_order not in (None, *DATE_ORDERS):
+            raise ConfigError(f"date_order is {date_order!r}; allowed are 'dmy' and 'mdy'.")
+        if totals not in (None, *TOTALS):
+            raise ConfigError(f"totals is {totals!r}; allowed are 'cumulative' and 'increments'.")
+        if not 0.0 <= join_within_h <= _LONGEST_JOIN_H:
+            raise ConfigError(
+                f"join_within_h is {join_within_h!r}; allowed is 0 to {_LONGEST_JOIN_H:g} h."
+            )
         if on_conflict not in ("error", "last"):
             raise ConfigError(f"on_conflict is {on_conflict!r}; allowed are 'error' and 'last'.")
         if decimal not in (None, ".", ","):
@@ -130,6 +152,9 @@ class FilesystemStore(BioreactorConnectorBase):
             decimal=decimal,
             sheet=sheet,
             allow_unterminated=allow_unterminated,
+            date_order=date_order,
+            join_within_h=join_within_h,
+            totals=totals,
         )
         self._tolerance_h = day_tolerance_h
         self._timeout_s = timeout_s

@@ -9,7 +9,6 @@ what can be coped with (another unit, another order of rows, a column left out o
 is listed in the `FrameReport` that comes back with the runs.
 """
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,13 @@ from perfusio_jax._core import (
     STREAM_TOTALS,
     DataError,
 )
+from perfusio_jax._core.plausible import doubt
 from perfusio_jax._core.units import canonical_unit, to_canonical
+from perfusio_jax.connectors.cells import understood
+from perfusio_jax.connectors.columns import nearest, other_meaning
+from perfusio_jax.connectors.doubts import feeds, hours_called_days, too_fast
+from perfusio_jax.connectors.samples import parse_number
+from perfusio_jax.connectors.totals import RATE_OF, Totals, judge, settle
 from perfusio_jax.states import Trajectory
 
 ID_COLUMNS: Final = ("run_id", "reactor_id", "clone_id")
@@ -46,6 +51,10 @@ NUMBER_COLUMNS: Final = (
 MISSING_MARKS: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--"})
 """Cell texts that mean "not measured", in lower case."""
 
+_BEYOND: Final = {
+    "below": "below the limit of the assay, of which half is taken,",
+    "above": "above what the assay reads, and missing,",
+}
 _DEFAULT_IDS: Final = {"reactor_id": "R00", "clone_id": "unknown"}
 _MAY_BE_NEGATIVE: Final = frozenset({"TMP", "capacitance", "pH"})
 _WITH_UNIT: Final = re.compile(r"^(?P<name>[^\[(]+?)\s*[\[(](?P<unit>[^\])]*)[\])]$")
@@ -132,6 +141,7 @@ def campaign_to_frame(trajectories: Sequence[Trajectory]) -> pd.DataFrame:
         parts = [t.get(name, np.full(len(t["time_h"]), blank)) for t in tables]
         rows[name] = np.concatenate(parts)
     frame = pd.DataFrame(rows, columns=pd.Index(columns))
+    frame.attrs["totals"] = dict.fromkeys(STREAM_TOTALS, "increments")
     frame.attrs["units"] = {n: canonical_unit(n) for n in columns if n not in ID_COLUMNS}
     return frame
 
@@ -165,6 +175,7 @@ def campaign_from_frame(
     unknown: Literal["error", "ignore"] = "error",
     volume_L: float = 0.25,
     lines: Sequence[int] | None = None,
+    totals: Totals | Mapping[str, str] | None = None,
 ) -> Campaign:
     """Read the runs of a campaign table.
 
@@ -175,6 +186,9 @@ def campaign_from_frame(
             and say so in the report.
         volume_L: Working volume [L] where the table has no such column.
         lines: Line of the file each row came from, for messages.
+        totals: What stream totals are, all of them or by name: "cumulative" for counters, which
+            are differenced, "increments" for volumes since the sample before. By default
+            `frame.attrs["totals"]`, else told apart: what looks like a counter is not used.
 
     Returns:
         Runs and report.
@@ -191,25 +205,34 @@ def campaign_from_frame(
         )
     where = _Where(list(lines) if lines is not None else None)
     names, header_units = _read_header(frame)
-    ignored = _check_columns(names, unknown)
     stated = {**frame.attrs.get("units", {}), **header_units, **(units or {})}
+    odd: list[str] = []
+    names = _without_homonyms(names, stated, unknown, odd)
+    ignored = _check_columns(names, unknown)
     strangers = sorted(set(stated) - set(names) - set(ID_COLUMNS))
     if strangers and units is not None:
         raise DataError(f"units are given for {', '.join(strangers)}, which the table lacks.")
     table = frame.set_axis(names, axis=1)
     assumed: dict[str, str] = {}
+    table, where = _since_start(table, where, odd)
     ids = _read_ids(table, assumed, where)
-    numbers, converted = _read_numbers(table, stated, assumed, where)
+    numbers, converted = _read_numbers(table, stated, assumed, where, odd)
     _check_values(numbers, where)
     times = _read_times(numbers, assumed, where)
+    groups, reordered = _group(ids["run_id"], times, where)
+    kinds = frame.attrs.get("totals", {}) if totals is None else totals
+    spans = {n: (np.nanmin(v), np.nanmax(v)) for n, v in numbers.items() if not np.isnan(v).all()}
+    for run, rows in groups.items():
+        odd += _settle_totals(f"run '{run}': ", rows, numbers, times, kinds, where)
+        odd += _look_at(f"run '{run}': ", rows, numbers, times, where)
     if "volume_L" not in numbers:
         assumed["volume_L"] = f"{volume_L:g} L"
-        numbers["volume_L"] = np.full(len(frame), float(volume_L))
-    groups, reordered = _group(ids["run_id"], times, where)
+        numbers["volume_L"] = np.full(len(table), float(volume_L))
     columns = [n for n in NUMBER_COLUMNS if n in numbers]
     runs = [_build(rows, ids, numbers, times, where) for rows in groups.values()]
+    strange = _strange(numbers)
     report = FrameReport(
-        n_rows=len(frame),
+        n_rows=len(table),
         run_ids=tuple(groups),
         columns=tuple([n for n in ID_COLUMNS if n in names] + columns),
         ignored=ignored,
@@ -218,7 +241,7 @@ def campaign_from_frame(
         reordered=reordered,
         empty=tuple(n for n in columns if np.all(np.isnan(numbers[n]))),
         missing=_count_missing(numbers, columns),
-        warnings=_strange(numbers),
+        warnings=(*odd, *_implausible(spans, strange), *strange),
     )
     return Campaign(runs, report)
 
@@ -226,11 +249,17 @@ def campaign_from_frame(
 class _Where:
     """Names a row in a message: the line of the file if there is one."""
 
-    def __init__(self, lines: list[int] | None) -> None:
+    def __init__(self, lines: list[int] | None, word: str | None = None) -> None:
         self.lines = lines
+        self.word = word or ("row" if lines is None else "line")
+
+    def of(self, rows: np.ndarray) -> "_Where":
+        """The same for some of the rows."""
+        lines = rows.tolist() if self.lines is None else [self.lines[row] for row in rows]
+        return _Where(lines, self.word)
 
     def __call__(self, row: int) -> str:
-        return f"line {self.lines[row]}" if self.lines is not None else f"row {row}"
+        return f"{self.word} {row if self.lines is None else self.lines[row]}"
 
 
 def _day_of(times_h: np.ndarray) -> np.ndarray:
@@ -238,11 +267,29 @@ def _day_of(times_h: np.ndarray) -> np.ndarray:
     return np.floor(times_h / HOURS_PER_DAY + 0.5).astype(int)
 
 
+def _without_homonyms(
+    names: list[str], stated: dict[str, Any], unknown: str, odd: list[str]
+) -> list[str]:
+    """Names without those that mean something else in this table."""
+    kept = []
+    for name in names:
+        text = other_meaning(name, str(stated.get(name, "")).strip(), names)
+        if text and unknown != "ignore":
+            raise DataError(
+                f"{text.split(' and is left out')[0]}. Take the column out, or give it another "
+                "name and read the table with unknown='ignore'."
+            )
+        if text:
+            stated.pop(name, None)
+            odd.append(f"{text.split('. ')[0]}.")
+        kept.append(f"{name} (another)" if text else name)
+    return kept
+
+
 def _unknown_column(name: str) -> str:
     known = (*ID_COLUMNS, *NUMBER_COLUMNS)
-    folded = {k.casefold(): k for k in known}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    hint = f" Did you mean '{folded[near[0]]}'?" if near else ""
+    near = nearest(name)
+    hint = f" Did you mean '{near}'?" if near in known else ""
     return f"column '{name}' is not known.{hint} Known columns: {', '.join(known)}."
 
 
@@ -291,12 +338,16 @@ def _read_ids(table: pd.DataFrame, assumed: dict[str, str], where: _Where) -> di
 
 
 def _read_numbers(
-    table: pd.DataFrame, stated: Mapping[str, str], assumed: dict[str, str], where: _Where
+    table: pd.DataFrame,
+    stated: Mapping[str, str],
+    assumed: dict[str, str],
+    where: _Where,
+    odd: list[str],
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     numbers, converted, unstated = {}, {}, []
     for name in (n for n in table.columns if n in NUMBER_COLUMNS):
-        raw = parse_column(pd.Series(table[name]), name, where)
         unit = str(stated.get(name, "")).strip()
+        raw = parse_column(pd.Series(table[name]), name, where, unit=unit, odd=odd)
         if not unit:
             unstated.append(name)
             numbers[name] = raw
@@ -309,13 +360,19 @@ def _read_numbers(
     return numbers, converted
 
 
-def parse_column(column: pd.Series, name: str, where: Any) -> np.ndarray:
+def parse_column(
+    column: pd.Series, name: str, where: Any, *, unit: str = "", odd: list[str] | None = None
+) -> np.ndarray:
     """Numbers of one column, NaN where the cell says that nothing was measured.
+
+    A cell may carry its unit (`98 %`). `< 0.05` is read as half the limit, `> 20` as missing.
 
     Args:
         column: Numbers or texts.
         name: Canonical column name, for messages.
         where: Function from row number to a phrase that names the row.
+        unit: Unit of the column; empty for the canonical one.
+        odd: Takes a sentence on readings beyond a limit of the assay.
 
     Returns:
         64-bit floats.
@@ -331,33 +388,62 @@ def parse_column(column: pd.Series, name: str, where: Any) -> np.ndarray:
             )
         return numbers
     numbers = np.empty(len(column))
+    limits: dict[str, list[str]] = {}
     for row, cell in enumerate(column.tolist()):
-        numbers[row] = _parse_cell(cell, name, row, where)
+        numbers[row], kind = _parse_cell(cell, name, row, where, unit)
+        if kind in _BEYOND:
+            limits.setdefault(kind, []).append(f"'{cell.strip()}' in {where(row)}")
+    if odd is not None:
+        odd += [
+            f"{name} is {_BEYOND[kind]} in {len(found)} row(s) (first {found[0]})."
+            for kind, found in limits.items()
+        ]
     return numbers
 
 
-def _parse_cell(cell: Any, name: str, row: int, where: Any) -> float:
+def _parse_cell(cell: Any, name: str, row: int, where: Any, unit: str) -> tuple[float, str]:
+    """(number in the column's unit, what kind of number it is) of one cell."""
     if isinstance(cell, str):
-        text = cell.strip()
-        if text.lower() in MISSING_MARKS:
-            return np.nan
+        number = parse_number(cell)
+        if isinstance(number, str):
+            number, kind = understood(number, name, unit, parse_number)
+            if kind == "above":
+                return np.nan, kind
+            if number is None:
+                raise DataError(_no_number(cell, name, where(row)))
+            return number, kind
+        number = np.nan if number is None else number
     elif pd.isna(cell):
-        return np.nan
+        return np.nan, ""
     else:
-        text = cell
-    try:
-        number = float(text)
-    except (TypeError, ValueError):
-        hint = (
-            " A decimal comma needs another separator than the comma." if "," in str(cell) else ""
-        )
-        raise DataError(
-            f"column '{name}' holds '{cell}' in {where(row)}, which is not a number; a value that "
-            f"was not measured is an empty cell or 'NaN'.{hint}"
-        ) from None
+        try:
+            number = float(cell)
+        except (TypeError, ValueError):
+            raise DataError(_no_number(cell, name, where(row))) from None
     if np.isinf(number):
         raise DataError(f"column '{name}' is infinite in {where(row)}.")
-    return number
+    return number, ""
+
+
+def _no_number(cell: Any, name: str, where: str) -> str:
+    hint = " A decimal comma needs another separator than the comma." if "," in str(cell) else ""
+    return (
+        f"column '{name}' holds '{cell}' in {where}, which is not a number; a value that was not "
+        f"measured is an empty cell or 'NaN'.{hint}"
+    )
+
+
+def _since_start(table: pd.DataFrame, where: _Where, odd: list[str]) -> tuple[pd.DataFrame, _Where]:
+    """The rows from the inoculation on; those before are left out by name."""
+    name = "time_h" if "time_h" in table else "day"
+    times = parse_column(pd.Series(table[name]), name, where)
+    early = np.flatnonzero(times < 0.0)
+    if early.size == 0 or early.size == len(table):
+        return table, where
+    places = ", ".join(where(int(row)) for row in early[:3])
+    odd.append(f"{early.size} row(s) from before the inoculation are left out ({places}).")
+    rows = np.flatnonzero(~(times < 0.0))
+    return table.iloc[rows].reset_index(drop=True), where.of(rows)
 
 
 def _check_values(numbers: Mapping[str, np.ndarray], where: _Where) -> None:
@@ -383,7 +469,10 @@ def _read_times(
             raise DataError(f"{name} is empty in {where(int(np.argmax(np.isnan(values))))}.")
     if "day" in numbers and np.any(numbers["day"] % 1):
         row = int(np.argmax(numbers["day"] % 1 != 0))
-        raise DataError(f"day is {numbers['day'][row]:g} in {where(row)}; it is a whole number.")
+        raise DataError(
+            f"day is {numbers['day'][row]:g} in {where(row)}; it is a whole number. Times between "
+            "two days go into a column time_h [h]."
+        )
     return times
 
 
@@ -461,6 +550,87 @@ def _build(
 def _count_missing(numbers: Mapping[str, np.ndarray], columns: Sequence[str]) -> dict[str, int]:
     counts = {n: int(np.sum(np.isnan(numbers[n]))) for n in columns}
     return {n: count for n, count in counts.items() if 0 < count < len(numbers[n])}
+
+
+def _implausible(spans: Mapping[str, tuple[float, float]], told: Sequence[str]) -> list[str]:
+    """Columns with values no culture has, but for those of which that is told already."""
+    found = [(name, doubt(name, float(low), float(high))) for name, (low, high) in spans.items()]
+    known = {text.split(" ", 1)[0] for text in told}
+    return [f"{name} is {text}" for name, text in found if text and name not in known]
+
+
+def _settle_totals(
+    whose: str,
+    rows: np.ndarray,
+    numbers: dict[str, np.ndarray],
+    times: np.ndarray,
+    kinds: Totals | Mapping[str, str],
+    where: _Where,
+) -> list[str]:
+    """Difference the totals that are counters, and leave out those that look like one."""
+    odd = []
+    for name in (n for n in STREAM_TOTALS if n in numbers):
+        settled = settle(
+            name,
+            numbers[name][rows],
+            times[rows],
+            kind=kinds if isinstance(kinds, str) else kinds.get(name),
+            where=lambda k: where(int(rows[k])),
+            rate=_of(numbers, RATE_OF.get(name), rows),
+            volume_L=_of(numbers, "volume_L", rows),
+        )
+        numbers[name] = numbers[name].copy()
+        numbers[name][rows] = settled.values
+        odd += [f"{whose}{text}." for text in (settled.note, settled.doubt) if text]
+    return odd
+
+
+def _of(numbers: Mapping[str, np.ndarray], name: str | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if name is None or name not in numbers else numbers[name][rows]
+
+
+def _look_at(
+    whose: str,
+    rows: np.ndarray,
+    numbers: Mapping[str, np.ndarray],
+    times: np.ndarray,
+    where: _Where,
+) -> list[str]:
+    """What no culture does, and feeds."""
+    hours = times[rows].tolist()
+    species = {
+        name: [None if np.isnan(v) else v for v in numbers[name][rows].tolist()]
+        for name in ("VCD", "Glc", "Gln", "Pyr")
+        if name in numbers
+    }
+    found = [f"{text} ({where(int(rows[k]))})" for k, text in feeds(hours, species)]
+    if "time_h" not in numbers:
+        odd = hours_called_days(numbers["day"][rows].tolist())
+    else:
+        odd = too_fast(hours, species["VCD"]) if "VCD" in species else ""
+    return [f"{whose}{text}" for text in (*found, odd) if text]
+
+
+def rising_totals(trajectories: Sequence[Trajectory]) -> list[str]:
+    """Stream totals that would be taken for counters if nobody said that they are none."""
+    found = []
+    for column, name in enumerate(STREAM_TOTALS):
+        for run in trajectories:
+            names = run.control_names
+            control = RATE_OF.get(name, "")
+            verdict = judge(
+                name,
+                np.asarray(run.stream_totals)[:, column],
+                np.asarray(run.times_h),
+                rate=np.asarray(run.controls)[:, names.index(control)]
+                if control in names
+                else None,
+                volume_L=np.asarray(run.volume_L),
+            )
+            if verdict.text:
+                found.append(name)
+                break
+    return found
 
 
 def _strange(numbers: Mapping[str, np.ndarray]) -> tuple[str, ...]:

@@ -1,18 +1,23 @@
 """`perfusio-jax inspect`: what was understood of a file, column by column."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perfusio_jax._core import HOURS_PER_DAY
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 
 from .filesystem import FilesystemStore
 from .off_days import off_days_text
 from .report import ColumnReport
+from .sidecar import DECIMALS
 from .starts import parse_starts
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+_TEXT_WIDTH = 14
+"""Narrowest a column of texts gets."""
 
 
 class Findings(NamedTuple):
@@ -30,6 +35,7 @@ def source(
     sheet: str | None = None,
     time_zone: str | None = None,
     inoculated_at: str | Sequence[str] | None = None,
+    decimal: str | None = None,
     **more: Any,
 ) -> FilesystemStore:
     """A file with the settings a command line gives.
@@ -39,6 +45,8 @@ def source(
     Raises:
         ConfigError: For settings that make no sense.
     """
+    if decimal not in (None, *DECIMALS):
+        raise ConfigError(f"--decimal is {decimal!r}; allowed are comma and point.")
     began = parse_starts(inoculated_at)
     return FilesystemStore(
         file,
@@ -47,6 +55,7 @@ def source(
         sheet=sheet,
         time_zone=time_zone,
         inoculated_at=began,
+        decimal=None if decimal is None else DECIMALS[decimal],
         allow_unterminated=True,
         timeout_s=120.0,
         **more,
@@ -68,47 +77,45 @@ def inspect_file(store: FilesystemStore, console: "Console") -> Findings:
         DataError: If it cannot be understood at all.
         UnitError: If a unit cannot be read or does not fit its column.
     """
-    from rich.table import Table
-
     report = store.inspect()
-    plausible = _plausible()
     text = f"{store.source_path}: {report.n_rows} rows, {len(report.columns)} columns"
     if report.separator:
         text += f"; {report.separator}-separated, decimal {report.decimal}"
     console.print(text, soft_wrap=True)
-    table = Table(box=None, pad_edge=False)
-    for label in ("column", "read as", "unit"):
-        table.add_column(label, overflow="fold", min_width=14 if label != "unit" else None)
-    for label in ("values", "missing", "bad"):
-        table.add_column(label, justify="right", no_wrap=True)
-    table.add_column("from .. to", no_wrap=True)
+    columns = (*report.columns, *report.species)
     odd: list[str] = []
     remarks: list[str] = []
-    for column in report.columns:
-        doubt = _doubt(column, plausible)
-        if doubt or column.role == "unknown" or column.n_unusable:
+    for column in columns:
+        if column.doubt or column.role == "unknown" or column.n_unusable:
             odd.append(column.label)
         told = any(column.remark and column.remark in note for note in report.notes)
-        said = [text for text in ("" if told else column.remark, doubt) if text]
-        remarks += [f"{column.label}: {text}" for text in said]
-        table.add_row(*_cells(column))
-    if report.columns:
-        console.print(table)
+        if column.remark and not told:
+            remarks.append(f"{column.label}: {column.remark}")
+        if column.n_limits:
+            remarks.append(f"{column.label}: {column.n_limits} below the limit of the assay")
+        if column.doubt:
+            remarks.append(
+                f"{column.label}: {column.doubt} A row of units or a column map can say which it is"
+            )
+    if columns:
+        _print_table([_cells(column) for column in columns], console)
     notes = (f"note: {note}" for note in report.notes)
-    for line in (*_extent(store), *remarks, *notes):
+    doubts = (f"look at this: {doubt}" for doubt in report.doubts)
+    for line in (*_extent(store), *remarks, *notes, *doubts):
         console.print(line, soft_wrap=True)
     if odd:
         console.print(f"look at: {', '.join(odd)}", soft_wrap=True)
     off = _off_days(store)
     for line in off:
         console.print(f"look at this: {line}", soft_wrap=True)
-    has_samples = bool(store.runs())
-    return Findings(has_samples, has_samples and not odd and not off and not report.n_conflicts)
+    has_samples = report.n_usable > 0
+    is_clear = not (odd or off or report.doubts or report.n_conflicts)
+    return Findings(has_samples, has_samples and is_clear)
 
 
 def _cells(column: ColumnReport) -> list[str]:
     unit = column.canonical_unit
-    if column.unit and column.unit != unit:
+    if unit and column.unit and column.unit != unit:
         unit = f"{column.unit} -> {unit}"
     counts = (column.n_values, column.n_missing, column.n_unusable)
     return [
@@ -120,25 +127,24 @@ def _cells(column: ColumnReport) -> list[str]:
     ]
 
 
-def _plausible() -> Mapping[str, Any]:
-    """Limits nobody's culture lies beyond, by species."""
-    from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
+def _print_table(rows: list[list[str]], console: "Console") -> None:
+    """Print columns as a table: texts wrap, numbers never, or the table gets wider."""
+    from rich.table import Table
 
-    return DEFAULT_AMBR250_DESIGN_SPACE.species_bounds
-
-
-def _doubt(column: ColumnReport, plausible: Mapping[str, Any]) -> str:
-    """Values no culture has are most often values in another unit."""
-    bounds = plausible.get(column.name)
-    if bounds is None or column.span is None:
-        return ""
-    low, high = column.span
-    if bounds.lo <= low and high <= bounds.hi:
-        return ""
-    return (
-        f"outside {bounds.lo:g} to {bounds.hi:g} {column.canonical_unit}: is the unit right? "
-        "A row of units or a column map can say which it is"
-    )
+    table = Table(box=None, pad_edge=False)
+    for label in ("column", "read as", "unit"):
+        table.add_column(label, overflow="fold", min_width=14 if label != "unit" else None)
+    for label in ("values", "missing", "bad"):
+        table.add_column(label, justify="right", no_wrap=True)
+    table.add_column("from .. to", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    labels = [str(column.header) for column in table.columns]
+    widths = [max(map(len, cells)) for cells in zip(labels, *rows, strict=True)]
+    needed = sum(min(width, _TEXT_WIDTH) for width in widths[:3]) + sum(widths[3:]) + 2 * 6
+    if needed > console.width:
+        table.width = needed
+    console.print(table, crop=False)
 
 
 def _off_days(store: FilesystemStore) -> list[str]:

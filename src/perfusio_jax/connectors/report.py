@@ -27,6 +27,10 @@ class ColumnReport:
     """What is odd about it."""
     span: tuple[float, float] | None = None
     """Lowest and highest value, in the canonical unit; `None` without one."""
+    doubt: str = ""
+    """What is implausible about its values; most often they are in another unit."""
+    n_limits: int = 0
+    """Values that were only said to be below a limit of the assay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,33 @@ class ReadReport:
     """Values that contradict an earlier row."""
     notes: tuple[str, ...] = ()
     """Everything that was odd, one sentence each."""
+    species: tuple[ColumnReport, ...] = ()
+    """Of a table in long format, each species it has, as if it were a column."""
+    doubts: tuple[str, ...] = ()
+    """What is implausible beyond one column: times, totals, vessels that are two."""
+    n_usable: int = 0
+    """Samples that do not contradict themselves."""
+
+    @property
+    def doubtful(self) -> tuple[str, ...]:
+        """What should be looked at before a number of the file is believed."""
+        columns = (*self.columns, *self.species)
+        return (*(f"{c.label}: {c.doubt}" for c in columns if c.doubt), *self.doubts)
+
+    @property
+    def oddities(self) -> tuple[str, ...]:
+        """What was not taken from the file as it stood, one sentence each."""
+        lines = [note for note in self.notes if not note.endswith("as a row of units")]
+        for column in self.columns:
+            if column.role == "unknown":
+                lines.append(f"column '{column.label}' is not known and not read. {column.remark}")
+            elif column.remark == "no value in any row":
+                lines.append(f"{column.name} has no value in any row")
+            elif column.unit and column.canonical_unit and column.unit != column.canonical_unit:
+                lines.append(
+                    f"{column.name} converted from {column.unit} to {column.canonical_unit}"
+                )
+        return tuple(line.strip() for line in (*lines, *self.doubtful))
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -83,4 +114,5 @@ class ReadReport:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        doubts = (f"look at this: {doubt}" for doubt in self.doubtful)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *doubts])

@@ -4,6 +4,11 @@ Coping rules, each of them reported and none of them silent:
 
 - An unknown column is listed with a suggestion; an unknown unit is refused by name.
 - A value that is negative, infinite or no number counts as missing, its quality as "bad".
+- `< 0.05` is read as half the limit, its quality as "uncertain"; `> 20` counts as missing. A cell
+  may carry its unit (`98 %`).
+- A row from before the inoculation is left out.
+- Rows of one sample that lie minutes apart are joined (`joining.py`); a total that looks like a
+  counter is not used until somebody says what it is (`totals.py`).
 - The same value twice for one time is tolerated; a value that fills a gap is taken; two
   different values are a conflict, which is refused when that day is read (or the later row
   wins, if the caller said so).
@@ -13,55 +18,46 @@ Coping rules, each of them reported and none of them silent:
 import datetime as dt
 import math
 import zoneinfo
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import (
     HOURS_PER_DAY,
+    STREAM_TOTALS,
     DataError,
+    UnitError,
 )
+from perfusio_jax._core.plausible import doubt
 from perfusio_jax._core.units import canonical_unit, conversion
 
+from .cells import plain, qualified, understood
 from .columns import (
-    FOLDED,
     NUMBERS,
     TIMES,
+    UNITS,
     ColumnMap,
     Header,
     bare_label,
     is_numeric,
+    other_meaning,
+    refuse_second_header,
     role_of,
     suggest,
 )
+from .joining import DEFAULT_JOIN_H
 from .report import ColumnReport, ReadReport
+from .settling import Conflicts, Row, Settling, some, when
 from .spreadsheet import unguard
-from .stamps import is_ambiguous, read_stamp
+from .stamps import DateOrder, find_order, is_ambiguous, read_stamp
 from .starts import Starts, starts_of
-from .tables import SEPARATORS, RawTable
-
-Conflicts = Literal["error", "last"]
+from .tables import SEPARATORS, RawTable, leave_out_footer
+from .totals import Totals
 
 MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})
 QUALITIES: Final = ("good", "uncertain", "bad")
 
 _SIGNED: Final = frozenset({"TMP", "capacitance", "temperature"})
-
-
-@dataclass(slots=True)
-class Row:
-    """Everything known about one reactor at one time."""
-
-    time_h: float
-    run_id: str
-    reactor_id: str
-    values: dict[str, float | None] = field(default_factory=dict)
-    quality: dict[str, str] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)
-    sampled_at: dt.datetime | None = None
-    notes: list[str] = field(default_factory=list)
-    conflicts: list[str] = field(default_factory=list)
-    last_line: int = 0
 
 
 class Samples(NamedTuple):
@@ -82,6 +78,9 @@ def interpret(
     on_conflict: Conflicts = "error",
     inoculated_at: dt.datetime | Mapping[str, dt.datetime] | Starts | None = None,
     zone: zoneinfo.ZoneInfo | None = None,
+    date_order: DateOrder | None = None,
+    join_within_h: float = DEFAULT_JOIN_H,
+    totals: Totals | Mapping[str, str] | None = None,
 ) -> Samples:
     """Make samples of cells.
 
@@ -95,6 +94,10 @@ def interpret(
         inoculated_at: When the run, or each run by name, began; then `sampled_at` can stand in
             for a column of times.
         zone: Zone of time stamps without an offset.
+        date_order: Day or month first in dates with the year last; found out if a number tells.
+        join_within_h: How long after its first row [h] a sample takes further ones.
+        totals: What stream totals are, all of them or by canonical name: "cumulative" for
+            counters, "increments" for volumes since the sample before; told apart if not given.
 
     Returns:
         Samples by time with the report.
@@ -109,14 +112,23 @@ def interpret(
         return Samples({}, _report(table, [], [*table.notes, note]), ())
     column_map = column_map or ColumnMap({}, {})
     header = Header(table, column_map, wide, has_start=inoculated_at is not None)
+    times = ("sampled_at", *TIMES)
+    leave_out_footer(table, [n for n, name in enumerate(header.names) if name in times])
     starts = starts_of(inoculated_at, zone)
     body = _Body(table, header, units or {}, on_conflict, (starts, zone))
+    body.date_order = date_order or body.find_date_order()
     for index in body.row_numbers:
         body.read(index)
-    body.finish()
+    body.finish(join_within_h, totals)
     if not body.row_numbers:
         body.notes.append("there is a header and no row yet")
     report = _report(table, body.columns(), [*table.notes, *body.notes], body.counts)
+    report = replace(
+        report,
+        species=tuple(body.species()),
+        doubts=tuple(body.doubts),
+        n_usable=sum(not row.conflicts for row in body.rows.values()),
+    )
     names = [name for name in header.names if name in NUMBERS]
     return Samples(body.rows, report, tuple(names) if wide else tuple(body.seen))
 
@@ -132,7 +144,8 @@ class _Body:
         on_conflict: Conflicts,
         clock: tuple[Starts | None, zoneinfo.ZoneInfo | None],
     ) -> None:
-        self.table, self.header, self.on_conflict = table, header, on_conflict
+        self.table, self.header = table, header
+        self.on_conflict: Conflicts = on_conflict
         self.starts, self.zone = clock
         self.inoculated_at: dt.datetime | None = None
         self.groups: set[tuple[str, str]] = set()
@@ -140,18 +153,23 @@ class _Body:
         self.notes: list[str] = []
         self.seen: dict[str, None] = {}
         self.counts = {"duplicate": 0, "corrected": 0, "conflict": 0, "unordered": 0}
-        self.tally = [[0, 0, 0] for _ in header.names]  # values, missing, unusable
-        self.ranges: dict[int, tuple[float, float]] = {}
-        self.remarks: dict[int, str] = {}
+        self.tallies = [_Tally() for _ in header.names]
+        self.by_species: dict[str, _Tally] = {}
+        self.doubts: list[str] = []
+        self.left_out: list[str] = []
+        self.clones: dict[tuple[str, str], dict[str, None]] = {}
+        self.date_order: DateOrder | None = None
         self.sidecar = units
         self.strangers: dict[str, int] = {}
         self.converters: dict[tuple[str, str], Callable[[float], float]] = {}
         numbers = [n for n, name in enumerate(header.names) if is_numeric(name)]
         self.row_numbers = list(range(len(table.rows)))
         self.units = list(header.units)
-        if self.row_numbers and _is_units_row(table.rows[0], numbers, table.decimal):
+        first = [table.rows[0][n] for n in numbers] if self.row_numbers else []
+        if is_units_row(first, table.decimal):
             self._take_units_row(table.rows[0])
             self.row_numbers.pop(0)
+        self.other_meanings: dict[int, str] = {}
         self._settle_units(units)
         self.at = {name: n for n, name in enumerate(header.names) if name}
         self.latest: dict[tuple[str, str], float] = {}
@@ -164,7 +182,11 @@ class _Body:
             if self.inoculated_at is None:  # a run nobody asked for has no start to count from
                 return
         stamp = self._stamp(cells, line)
-        time_h = self._time(cells, line, stamp)
+        try:
+            time_h = self._time(cells, line, stamp)
+        except _BeforeStart as why:
+            self.left_out.append(str(why))
+            return
         key = (run_id, reactor_id, time_h)
         row = self.rows.setdefault(key, Row(time_h, key[0], key[1]))
         if time_h < self.latest.get(key[:2], -math.inf):
@@ -172,39 +194,98 @@ class _Body:
         self.latest[key[:2]] = max(time_h, self.latest.get(key[:2], -math.inf))
         is_repeat = row.last_line > 0
         row.last_line = line
+        row.sample_id = row.sample_id or self._text(cells, "sample_id")
+        if clone := self._text(cells, "clone_id"):
+            self.clones.setdefault(key[:2], {})[clone] = None
         changed = False
         for name, cell, unit, column in self._cells(cells):
             changed |= self._take(row, name, cell, unit, column=column, line=line)
             self._qualify(row, name, cells)
         row.sampled_at = row.sampled_at if stamp is None else stamp.astimezone(dt.UTC)
         if stamp is not None and is_ambiguous(stamp):
-            note = f"sampled_at of {_when(time_h)} (line {line}) occurs twice; the first is meant"
+            note = f"sampled_at of {when(time_h)} (line {line}) occurs twice; the first is meant"
             self.notes.append(note)
             row.notes.append(note)
         if self.header.is_wide and is_repeat and not changed:
             self.counts["duplicate"] += 1
-            self.notes.append(f"line {line} repeats the row of {_when(time_h)}")
+            self.notes.append(f"line {line} repeats the row of {when(time_h)}")
 
-    def finish(self) -> None:
-        """Note what only the whole table shows."""
+    def finish(self, join_within_h: float, totals: Totals | Mapping[str, str] | None) -> None:
+        """Do and note what only the whole table shows; see `settling.py`.
+
+        Args:
+            join_within_h: How long a sample takes further rows [h].
+            totals: What stream totals are.
+
+        Raises:
+            DataError: If every row is from before the inoculation.
+        """
+        if self.left_out and not self.rows:
+            raise DataError(f"{self.left_out[0]}; so is every other row.")
+        notes = self.notes
+        notes += some("rows from before the inoculation, left out", self.left_out)
         if self.counts["unordered"]:
-            self.notes.append(f"{self.counts['unordered']} rows are not in order of time")
+            notes.append(f"{self.counts['unordered']} rows are not in order of time")
         for name, count in self.strangers.items():
-            self.notes.append(f"{count} rows are of unknown species '{name}'. {suggest(name)}")
+            notes.append(f"{count} rows are of unknown species '{name}'. {suggest(name)}")
+        said = dict.fromkeys(STREAM_TOTALS, totals) if isinstance(totals, str) else (totals or {})
+        settling = Settling(
+            self.rows,
+            on_conflict=self.on_conflict,
+            join_within_h=join_within_h,
+            totals={**said, **self.header.totals},
+            in_days="day" in self.at and "time_h" not in self.at,
+        )
+        settling.settle()
+        for kind, count in settling.counts.items():
+            self.counts[kind] += count
+        notes += settling.notes
+        self.doubts += [*_shared(self.clones), *settling.doubts]
+        unused = [f"'{label}'" for label in self.header.unused]
+        notes += some("entries of the column map that are not in the table", unused)
+
+    def find_date_order(self) -> DateOrder | None:
+        """Day or month first, as the time stamps of the table prove it."""
+        if "sampled_at" not in self.at:
+            return None
+        column = self.at["sampled_at"]
+        return find_order(str(row[column] or "") for row in self.table.rows)
+
+    def species(self) -> list[ColumnReport]:
+        """In long format, each species as if it were a column."""
+        return [
+            ColumnReport(
+                name,
+                name,
+                role_of(name),
+                tally.unit,
+                canonical_unit(name),
+                tally.n_values,
+                tally.n_missing,
+                tally.n_unusable,
+                tally.remark,
+                tally.span,
+                doubt(name, *tally.span) if tally.span else "",
+                tally.n_limits,
+            )
+            for name, tally in self.by_species.items()
+        ]
 
     def columns(self) -> list[ColumnReport]:
         reports = []
+        present = [name for name in self.header.names if name]
         for n, (label, name) in enumerate(zip(self.header.labels, self.header.names, strict=True)):
-            values, missing, unusable = self.tally[n]
-            remark = self.remarks.get(n, "")
+            tally = self.tallies[n]
+            remark = tally.remark
             role = role_of(name)
             if role == "unknown":
-                remark = suggest(bare_label(label)[0])
-            elif is_numeric(name) and self.row_numbers and values == 0 and name not in TIMES:
-                if unusable:
+                remark = self.other_meanings.get(n) or suggest(bare_label(label)[0], present)
+            elif is_numeric(name) and self.row_numbers and not tally.n_values and name not in TIMES:
+                if tally.n_unusable:
                     raise DataError(f"nothing in column '{label}' can be read: {remark}.")
                 remark = "no value in any row"
             unit = canonical_unit(name) if name in NUMBERS or name in TIMES else ""
+            span = tally.span if name in NUMBERS else None
             reports.append(
                 ColumnReport(
                     label,
@@ -212,11 +293,13 @@ class _Body:
                     role,
                     self.units[n],
                     unit,
-                    values,
-                    missing,
-                    unusable,
+                    tally.n_values,
+                    tally.n_missing,
+                    tally.n_unusable,
                     remark,
-                    self.ranges.get(n) if name in NUMBERS else None,
+                    span,
+                    doubt(name, *span) if span else "",
+                    tally.n_limits,
                 )
             )
         return reports
@@ -230,8 +313,9 @@ class _Body:
                 if name in NUMBERS
             ]
         label = self._text(cells, "species")
-        bare, unit = bare_label(label)
-        name = FOLDED.get(bare.casefold(), "")
+        name, unit = self.header.meaning(label)
+        if name == "ignore":
+            return []
         if name not in NUMBERS:
             self.strangers[label] = self.strangers.get(label, 0) + 1
             return []
@@ -243,26 +327,28 @@ class _Body:
     def _take(self, row: Row, name: str, cell: Any, unit: str, *, column: int, line: int) -> bool:
         """Put one cell into a sample; say whether that changed it."""
         value, quality, problem = self._value(name, cell, unit)
-        self.tally[column][0 if value is not None else (2 if problem else 1)] += 1
-        if value is not None:
-            low, high = self.ranges.get(column, (value, value))
-            self.ranges[column] = (min(low, value), max(high, value))
+        is_limit = value is not None and bool(problem)
+        text = f"{name} of {when(row.time_h)} (line {line}) {problem}" if problem else ""
+        tallies = [self.tallies[column]]
+        if not self.header.is_wide:
+            tallies.append(self.by_species.setdefault(name, _Tally(unit=unit)))
+        for tally in tallies:
+            tally.take(value, is_bad=bool(problem), is_limit=is_limit, text=text)
         if problem:
-            text = f"{name} of {_when(row.time_h)} (line {line}) {problem}"
-            self.remarks.setdefault(column, text)
-            self.notes.append(f"{text}: counted as missing")
-            row.notes.append(text)
+            text += "" if is_limit else ": counted as missing"
+            self.notes.append(text)
+            row.notes.append(text.removesuffix(": counted as missing"))
         before = row.values.get(name)
         if name in row.values and (value is None or value == before):
             if not self.header.is_wide:
                 self.counts["duplicate"] += 1
-                self.notes.append(f"line {line} repeats {name} of {_when(row.time_h)}")
+                self.notes.append(f"line {line} repeats {name} of {when(row.time_h)}")
             return False
         if before is None:
             row.values[name], row.quality[name], row.lines[name] = value, quality, line
             return True
         text = (
-            f"{name} of {_when(row.time_h)} is {before:g} in line {row.lines[name]} and "
+            f"{name} of {when(row.time_h)} is {before:g} in line {row.lines[name]} and "
             f"{value:g} in line {line}"
         )
         if self.on_conflict == "error":
@@ -277,12 +363,12 @@ class _Body:
         return True
 
     def _value(self, name: str, cell: Any, unit: str) -> tuple[float | None, str, str]:
-        """(value, quality, problem) of one cell."""
+        """(value, quality, what is odd) of one cell."""
         number = parse_number(cell, self.table.decimal)
         if number is None:
             return None, "missing", ""
         if isinstance(number, str):
-            return None, "bad", f"is {number!r}, not a number"
+            return self._odd_value(name, number, unit)
         if math.isinf(number):
             return None, "bad", "is infinite"
         value = self._converter(name, unit)(number)
@@ -291,6 +377,20 @@ class _Body:
         if name == "Via" and value > 100.0:
             return None, "bad", f"is {value:g} %, above 100 %"
         return value, "good", ""
+
+    def _odd_value(self, name: str, text: str, unit: str) -> tuple[float | None, str, str]:
+        """(value, quality, what is odd) of a cell that is more than a number."""
+        number, kind = understood(
+            text, name, unit, lambda part: parse_number(part, self.table.decimal)
+        )
+        if kind == "above":
+            return None, "bad", f"is {text!r}, above what the assay reads"
+        if number is None:
+            return None, "bad", f"is {text!r}, not a number"
+        value = self._converter(name, unit)(number)
+        if kind == "below":
+            return value, "uncertain", f"is {text!r}: half the limit of the assay is taken"
+        return self._value(name, value, "")
 
     def _converter(self, name: str, unit: str) -> Callable[[float], float]:
         """Conversion to the canonical unit, worked out once per column and unit."""
@@ -314,7 +414,7 @@ class _Body:
                 continue
             row.quality[name] = text
             if text == "bad":
-                row.notes.append(f"{name} of {_when(row.time_h)} is marked bad")
+                row.notes.append(f"{name} of {when(row.time_h)} is marked bad")
                 row.values[name] = None
             return
 
@@ -322,8 +422,8 @@ class _Body:
         text = self._text(cells, "sampled_at")
         if text.casefold() in MISSING:
             return None
-        self.tally[self.at["sampled_at"]][0] += 1
-        return read_stamp(text, f"sampled_at in line {line}", self.zone)
+        self.tallies[self.at["sampled_at"]].n_values += 1
+        return read_stamp(text, f"sampled_at in line {line}", self.zone, self.date_order)
 
     def _time(self, cells: list[Any], line: int, stamp: dt.datetime | None) -> float:
         if self.inoculated_at is not None and not set(TIMES) & set(self.at):
@@ -332,9 +432,9 @@ class _Body:
             # In UTC: two times of one zone are subtracted as the clocks on the wall show them.
             hours = (stamp.astimezone(dt.UTC) - self.inoculated_at).total_seconds() / 3600.0
             if hours < 0.0:
-                raise DataError(
+                raise _BeforeStart(
                     f"sampled_at in line {line} is {-hours:.4g} h before the inoculation at "
-                    f"{self.inoculated_at.isoformat()}."
+                    f"{self.inoculated_at.isoformat()}"
                 )
             return hours
         found: dict[str, float] = {}
@@ -343,13 +443,18 @@ class _Body:
                 continue
             column = self.at[name]
             number = parse_number(cells[column], self.table.decimal)
-            if not isinstance(number, float) or not math.isfinite(number) or number < 0.0:
+            if not isinstance(number, float) or not math.isfinite(number):
                 raise DataError(
-                    f"{name} is {cells[column]!r} in line {line}; a number of at least 0 is needed."
+                    f"{name} is {cells[column]!r} in line {line}; a number of at least 0 is "
+                    "needed. A line below the table that is no sample has to be taken out."
+                )
+            if number < 0.0:
+                raise _BeforeStart(
+                    f"{name} is {cells[column]!r} in line {line}, before the inoculation"
                 )
             hours = self._converter(name, self.units[column])(number)
             found[name] = hours * HOURS_PER_DAY if name == "day" else hours
-            self.tally[column][0] += 1
+            self.tallies[column].n_values += 1
         if len(found) == 2 and abs(found["day"] - found["time_h"]) > 0.5 * HOURS_PER_DAY:
             raise DataError(
                 f"line {line} is day {found['day'] / HOURS_PER_DAY:g} and {found['time_h']:g} h, "
@@ -364,9 +469,12 @@ class _Body:
         return str(cells[column]).strip()
 
     def _take_units_row(self, cells: list[Any]) -> None:
-        for n, cell in enumerate(cells):
-            text = "" if cell is None else str(cell).strip().strip("[]()").strip()
-            name = self.header.names[n]
+        texts = ["" if cell is None else str(cell).strip().strip("[]()").strip() for cell in cells]
+        names = self.header.names
+        stated = [(names[n], text) for n, text in enumerate(texts) if text and names[n] in UNITS]
+        refuse_second_header(self.table.lines[0], stated)
+        for n, text in enumerate(texts):
+            name = names[n]
             if not text or not (is_numeric(name) or name == "value"):
                 continue
             if self.units[n] and self.units[n] != text:
@@ -388,7 +496,18 @@ class _Body:
                     "the sidecar; correct one of them."
                 )
             self.units[n] = self.units[n] or stated
-            self._converter(name, self.units[n])  # refuses a unit that does not fit, at once
+            label = self.header.labels[n]
+            if is_other := other_meaning(name, self.units[n], self.header.labels):
+                self.header.names[n] = ""
+                self.other_meanings[n] = is_other
+                continue
+            try:
+                self._converter(name, self.units[n])  # refuses a unit that does not fit, at once
+            except UnitError as error:
+                raise UnitError(
+                    f"{error} A column map can state another unit, or leave the column out: "
+                    f"'{label}' = 'ignore' (--map)."
+                ) from None
 
 
 def parse_number(cell: Any, decimal: str = ".") -> float | str | None:
@@ -410,7 +529,7 @@ def parse_number(cell: Any, decimal: str = ".") -> float | str | None:
         if "_" in text:  # Python reads 1_000 as a number; nobody's analyser means that
             return text
         try:
-            number = float(text.replace(",", ".") if decimal == "," else text)
+            number = float(plain(text, decimal))
         except ValueError:
             return text
     else:
@@ -421,15 +540,58 @@ def parse_number(cell: Any, decimal: str = ".") -> float | str | None:
     return None if math.isnan(number) else number
 
 
-def _is_units_row(cells: list[Any], numeric: list[int], decimal: str) -> bool:
-    """Whether a first row holds text, and nothing that reads as a value, in number columns."""
-    parsed = [parse_number(cells[n], decimal) for n in numeric]
-    return any(isinstance(p, str) for p in parsed) and not any(isinstance(p, float) for p in parsed)
+class _BeforeStart(Exception):
+    """A row from before the inoculation."""
 
 
-def _when(time_h: float) -> str:
-    day = time_h / HOURS_PER_DAY
-    return f"day {day:g}" if day == round(day) else f"{time_h:g} h"
+@dataclass(slots=True)
+class _Tally:
+    """What was found in one column."""
+
+    unit: str = ""
+    n_values: int = 0
+    n_missing: int = 0
+    n_unusable: int = 0
+    n_limits: int = 0
+    span: tuple[float, float] | None = None
+    remark: str = ""
+
+    def take(self, value: float | None, *, is_bad: bool, is_limit: bool, text: str) -> None:
+        if value is None:
+            self.n_unusable += is_bad
+            self.n_missing += not is_bad
+            self.remark = self.remark or text
+            return
+        self.n_values += 1
+        self.n_limits += is_limit
+        low, high = self.span or (value, value)
+        self.span = (min(low, value), max(high, value))
+
+
+def _shared(clones: Mapping[tuple[str, str], Mapping[str, None]]) -> list[str]:
+    """Runs, or vessels without one, that have more than one clone."""
+    found = []
+    for (run_id, reactor_id), names in clones.items():
+        if len(names) > 1:
+            whose = f"run '{run_id}'" if run_id else f"reactor '{reactor_id}'"
+            found.append(
+                f"{whose} has the clones {', '.join(names)}: two cultures in one? A column run_id "
+                "tells them apart"
+            )
+    return found
+
+
+def is_units_row(cells: Sequence[Any], decimal: str) -> bool:
+    """Whether a first row holds text, and nothing that reads as a value, in number columns.
+
+    Args:
+        cells: Of the columns of numbers.
+        decimal: Decimal mark of text.
+    """
+    parsed = [parse_number(cell, decimal) for cell in cells]
+    texts = [text for text in parsed if isinstance(text, str)]
+    readings = [q for q in map(qualified, texts) if q and (q.sign or q.unit.startswith("%"))]
+    return bool(texts) and not readings and not any(isinstance(p, float) for p in parsed)
 
 
 def _report(

@@ -4,7 +4,6 @@ import datetime as dt
 import hashlib
 import threading
 import time
-import tomllib
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +12,14 @@ from typing import Any, Final, NamedTuple
 from perfusio_jax._core import ConfigError, ConnectorError, DataError
 
 from .columns import ColumnMap, is_known_label
-from .samples import Conflicts, Samples, interpret
+from .joining import DEFAULT_JOIN_H
+from .samples import Samples, interpret
+from .settling import Conflicts
+from .sidecar import Sidecar, read_sidecar
+from .stamps import DateOrder
 from .starts import Starts
 from .tables import Signature, read_bytes, read_table, signature
+from .totals import Totals
 
 _SETTLED_NS: Final = 2_000_000_000
 """Coarsest grain of a file system's time stamps [ns]; FAT has two seconds."""
@@ -44,6 +48,9 @@ class SourceFile:
         on_conflict: What two different values for one time mean.
         inoculated_at: When the runs began, to tell the time from `sampled_at`.
         zone: Zone of time stamps without an offset.
+        date_order: Day or month first, in dates with the year last.
+        join_within_h: How long after its first row [h] a sample takes further ones.
+        totals: What stream totals are, if it is known.
         reading: How to read it; see `tables.read_table`.
     """
 
@@ -57,6 +64,9 @@ class SourceFile:
         on_conflict: Conflicts,
         inoculated_at: Starts | None,
         zone: zoneinfo.ZoneInfo | None,
+        date_order: DateOrder | None = None,
+        join_within_h: float = DEFAULT_JOIN_H,
+        totals: Totals | None = None,
         **reading: Any,
     ) -> None:
         self.path = path
@@ -70,7 +80,10 @@ class SourceFile:
             "on_conflict": on_conflict,
             "inoculated_at": inoculated_at,
             "zone": zone,
+            "join_within_h": join_within_h,
         }
+        self._date_order: DateOrder | None = date_order
+        self._totals: Totals | None = totals
         self._mutex = threading.Lock()
         self._cache: _Read | None = None
 
@@ -118,14 +131,22 @@ class SourceFile:
 
     def _understand(self, content: bytes, sidecar: bytes) -> Samples:
         try:
+            told = self._told_by(sidecar)
+            reading = dict(self._reading)
+            reading["decimal"] = reading.get("decimal") or told.decimal
             table = read_table(
                 content,
                 self.path.suffix,
                 is_known=lambda label: is_known_label(label, self._column_map),
-                **self._reading,
+                **reading,
             )
-            units = self._units_of(sidecar) if self._units is None else self._units
-            return interpret(table, units=units, **self._meaning)
+            return interpret(
+                table,
+                units=told.units if self._units is None else self._units,
+                totals=self._totals or told.totals,
+                date_order=self._date_order or told.date_order,
+                **self._meaning,
+            )
         except (DataError, ConfigError) as error:  # UnitError is one of the latter
             raise type(error)(f"{self.path}: {error}") from None
 
@@ -140,9 +161,8 @@ class SourceFile:
             return b"", None
         return read_bytes(self._sidecar)
 
-    def _units_of(self, sidecar: bytes) -> dict[str, str]:
+    def _told_by(self, sidecar: bytes) -> Sidecar:
         try:
-            content = tomllib.loads(sidecar.decode("utf-8-sig"))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise DataError(f"its sidecar {self._sidecar.name} cannot be read: {error}") from None
-        return {name: str(unit) for name, unit in content.get("units", {}).items()}
+            return read_sidecar(sidecar)
+        except DataError as error:
+            raise DataError(f"its sidecar {self._sidecar.name} {error}") from None

@@ -183,7 +183,7 @@ def import_file(
     names = rows.reactors()
     if not names and reactor is None:
         raise ConfigError(f"{rows.source_path} names no reactor; say which with --reactor.")
-    lines = []
+    lines = [f"{rows.source_path.name}: {line}" for line in rows.report().oddities]
     for name in [reactor] if reactor is not None else names:
         rows.reactor_id = name
         store = SQLStore(url, experiment, name or "")

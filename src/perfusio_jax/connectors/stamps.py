@@ -1,9 +1,23 @@
 """Time stamps as laboratories write them, made instants."""
 
 import datetime as dt
+import re
 import zoneinfo
+from collections.abc import Iterable
+from typing import Final, Literal
 
 from perfusio_jax._core import ConfigError, DataError
+
+DateOrder = Literal["dmy", "mdy"]
+"""Day or month first, in dates that begin with neither year nor name."""
+DATE_ORDERS: Final = ("dmy", "mdy")
+
+_SLASHED: Final = re.compile(
+    r"(?a:(?P<first>\d{1,2})(?P<mark>[./-])(?P<second>\d{1,2})(?P=mark)(?P<year>\d{4})"
+    r"(?:[ T]{1,3}(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second_of>\d{2})(?:\.\d{1,9})?)?"
+    r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)?(?P<offset> ?(?:Z|[+-]\d{2}:?\d{2}))?)"
+)
+_LONGEST: Final = 64
 
 
 def zone_of(name: str | None) -> zoneinfo.ZoneInfo | None:
@@ -26,13 +40,19 @@ def zone_of(name: str | None) -> zoneinfo.ZoneInfo | None:
         ) from None
 
 
-def read_stamp(text: str, where: str, zone: zoneinfo.ZoneInfo | None = None) -> dt.datetime:
-    """An instant from ISO 8601 text.
+def read_stamp(
+    text: str,
+    where: str,
+    zone: zoneinfo.ZoneInfo | None = None,
+    order: DateOrder | None = None,
+) -> dt.datetime:
+    """An instant from ISO 8601 text, or from a date with the day or the month first.
 
     Args:
         text: With an offset, or, where the zone is known, without.
         where: What is read, for the message.
         zone: Zone of stamps without an offset.
+        order: Which comes first where the year comes last.
 
     Returns:
         The instant, with a zone. Of the hour that occurs twice when summer time ends, the first.
@@ -41,8 +61,9 @@ def read_stamp(text: str, where: str, zone: zoneinfo.ZoneInfo | None = None) -> 
         DataError: If it is no time, has no zone and none is known, or names an hour that summer
             time leaves out.
     """
+    iso = as_iso(text, where, order)
     try:
-        stamp = dt.datetime.fromisoformat(text.strip())
+        stamp = dt.datetime.fromisoformat(iso.strip())
     except ValueError:
         raise DataError(
             f"{where} is '{text}'; a time such as 2026-05-06T07:08:00+00:00 is needed."
@@ -57,6 +78,69 @@ def read_stamp(text: str, where: str, zone: zoneinfo.ZoneInfo | None = None) -> 
     if stamp.astimezone(dt.UTC).astimezone(zone).replace(tzinfo=None) != stamp.replace(tzinfo=None):
         raise DataError(f"{where} is '{text}', an hour that summer time leaves out in {zone.key}.")
     return stamp
+
+
+def find_order(texts: Iterable[str]) -> DateOrder | None:
+    """Whether the dates of a column begin with the day or the month.
+
+    Args:
+        texts: The time stamps of one file, which are all written alike.
+
+    Returns:
+        What a number above 12 proves; points are put between day and month. `None` where
+        nothing tells.
+
+    Raises:
+        DataError: If one stamp proves one order and another the other.
+    """
+    proofs: dict[DateOrder, str] = {}
+    for text in texts:
+        found = _SLASHED.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+        if found is None:
+            continue
+        if int(found["first"]) > 12 or found["mark"] == ".":
+            proofs.setdefault("dmy", text.strip())
+        elif int(found["second"]) > 12:
+            proofs.setdefault("mdy", text.strip())
+    if len(proofs) == 2:
+        raise DataError(
+            f"sampled_at has the day first in '{proofs['dmy']}' and the month first in "
+            f"'{proofs['mdy']}'; write all of them alike, or as 2026-05-06."
+        )
+    return next(iter(proofs), None)
+
+
+def as_iso(text: str, where: str, order: DateOrder | None) -> str:
+    """A date such as `24-6-2022 14:34:52` or `6/17/2019 1:34:01 PM` in ISO 8601.
+
+    Args:
+        text: A time stamp; what is not of that form comes back as it is.
+        where: What is read, for the message.
+        order: Which comes first; see `find_order`.
+
+    Raises:
+        DataError: If nothing tells day from month, or the hour is none of its half of the day.
+    """
+    found = _SLASHED.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    if found is None:
+        return text
+    if order is None:
+        raise DataError(
+            f"{where} is '{text.strip()}', where day and month cannot be told apart; say "
+            "date_order='dmy' or 'mdy' (--date-order on the command line), or write 2026-05-06."
+        )
+    day, month = (
+        (found["first"], found["second"]) if order == "dmy" else (found["second"], found["first"])
+    )
+    hour = int(found["hour"] or 0)
+    half = (found["half"] or "").casefold()[:1]
+    if half:
+        if not 1 <= hour <= 12:
+            raise DataError(f"{where} is '{text.strip()}'; before AM or PM stands 1 to 12.")
+        hour = hour % 12 + (12 if half == "p" else 0)
+    clock = f"{hour:02d}:{found['minute'] or '00'}:{found['second_of'] or '00'}"
+    offset = (found["offset"] or "").strip()
+    return f"{found['year']}-{int(month):02d}-{int(day):02d}T{clock}{offset}"
 
 
 def is_ambiguous(stamp: dt.datetime) -> bool:

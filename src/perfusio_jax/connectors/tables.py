@@ -11,20 +11,29 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from perfusio_jax._core import ConnectorError, DataError
 
+from .cells import find_decimal
+
 SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 TEXT_SUFFIXES: Final = frozenset({".csv", ".tsv", ".txt"})
 PARQUET_SUFFIXES: Final = frozenset({".parquet", ".pq"})
 EXCEL_SUFFIXES: Final = frozenset({".xlsx", ".xlsm"})
 
-_DECIMAL_COMMA: Final = re.compile(r"\s*[+-]?\d*,\d+(?:[eE][+-]?\d+)?\s*")
-_DECIMAL_POINT: Final = re.compile(r"\s*[+-]?\d*\.\d+(?:[eE][+-]?\d+)?\s*")
+_SEPARATOR_LINE: Final = re.compile(r'[ ]*"?sep=(?P<mark>.)"?[ ]*')
+"""First line by which spreadsheets tell each other the separator."""
+_SUMMARIES: Final = frozenset(
+    "mean average avg median sum total count n min minimum max maximum sd std stdev stddev sem cv "
+    "rsd mittel mittelwert durchschnitt summe anzahl stabw".split()
+)
+"""First words of lines below a table that sum it up."""
+_PREAMBLE: Final = 40
+"""Lines that may stand above a table."""
 
 _PARQUET_MARK: Final = b"PAR1"
 """First and last bytes of a Parquet file."""
@@ -154,16 +163,53 @@ def _read_text(
         text = text[:cut]
     if not text.strip():
         return table
-    table.separator = separator or _find_separator(text, is_known)
+    text, stated = _without_separator_line(text, table)
+    text = _without_preamble(text, is_known, table)
+    if not text.strip():
+        return table
+    table.separator = separator or stated or _find_separator(text, is_known)
     if not allow_unterminated:
         text = _without_open_quote(text, table, table.separator)
     if not text.strip():
         return table
-    rows, lines = _split(text, table.separator)
-    table.header = [cell.strip() for cell in rows[0]]
-    table.rows, table.lines = rows[1:], lines[1:]
-    table.decimal = decimal or _find_decimal(table)
+    _shape(*_split(text, table.separator), table)
+    cells = ((cell, n) for row, n in zip(table.rows, table.lines, strict=True) for cell in row)
+    table.decimal = decimal or find_decimal(cells, table.separator)
     return table
+
+
+def _without_separator_line(text: str, table: RawTable) -> tuple[str, str | None]:
+    """Read a line such as `sep=;`, which then counts as blank: lines keep their numbers."""
+    lines = text.splitlines(keepends=True)
+    first = next(n for n, line in enumerate(lines) if line.strip())
+    found = _SEPARATOR_LINE.fullmatch(lines[first].rstrip("\r\n"))
+    if found is None or found["mark"] not in SEPARATORS:
+        return text, None
+    table.notes.append(f"line {first + 1} states the separator")
+    return "\n" * (first + 1) + "".join(lines[first + 1 :]), found["mark"]
+
+
+def _without_preamble(text: str, is_known: Callable[[str], bool], table: RawTable) -> str:
+    """Blank the lines above a table: those before the first with two known labels."""
+    lines = text.splitlines(keepends=True)
+    for n, line in enumerate(lines[:_PREAMBLE]):
+        labels = max(_hits(line, separator, is_known) for separator in SEPARATORS)
+        if labels >= 2 or (labels and not any(earlier.strip() for earlier in lines[:n])):
+            above = [k + 1 for k in range(n) if lines[k].strip()]
+            if above:
+                span = (
+                    f"lines {above[0]} to {above[-1]} stand"
+                    if len(above) > 1
+                    else (f"line {above[0]} stands")
+                )
+                table.notes.append(f"{span} above the table and say nothing of it")
+            return "\n" * n + "".join(lines[n:])
+    return text
+
+
+def _hits(line: str, separator: str, is_known: Callable[[str], bool]) -> int:
+    cells = next(csv.reader([line], delimiter=separator), [])
+    return sum(is_known(cell.strip()) for cell in cells)
 
 
 def _without_open_quote(text: str, table: RawTable, separator: str) -> str:
@@ -212,14 +258,13 @@ def _find_separator(text: str, is_known: Callable[[str], bool]) -> str:
     header = next(line for line in text.splitlines() if line.strip())
 
     def score(separator: str) -> tuple[int, int]:
-        cells = next(csv.reader([header], delimiter=separator))
-        return sum(is_known(cell.strip()) for cell in cells), len(cells)
+        return _hits(header, separator, is_known), header.count(separator)
 
     return max(SEPARATORS, key=score)
 
 
 def _split(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
-    """Rows of equal width with the line each begins on; blank lines are skipped."""
+    """Rows with the line each begins on; blank lines are skipped."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows: list[list[str]] = []
     lines: list[int] = []
@@ -227,41 +272,71 @@ def _split(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
     try:
         for row in reader:
             start, last = last + 1, reader.line_num
-            if not any(cell.strip() for cell in row):
-                continue
-            if rows and len(row) != len(rows[0]):
-                many = len(row) > len(rows[0])
-                hint = "a decimal comma between commas?" if many else "a row cut off?"
-                raise DataError(
-                    f"line {start} has {len(row)} fields where the header has {len(rows[0])} "
-                    f"({hint})"
-                )
-            rows.append(row)
-            lines.append(start)
+            if any(cell.strip() for cell in row):
+                rows.append(row)
+                lines.append(start)
     except csv.Error as error:
         raise DataError(f"line {reader.line_num} cannot be split into fields: {error}") from None
     return rows, lines
 
 
-def _find_decimal(table: RawTable) -> str:
-    """Decimal mark of a text table: never guessed where it could be a thousands mark."""
-    comma = point = None
-    for row, line in zip(table.rows, table.lines, strict=True):
-        for cell in row:
-            if comma is None and _DECIMAL_COMMA.fullmatch(cell):
-                comma = f"'{cell.strip()}' in line {line}"
-            elif point is None and _DECIMAL_POINT.fullmatch(cell):
-                point = f"'{cell.strip()}' in line {line}"
-    if comma is None:
-        return "."
-    if point is not None:
-        raise DataError(f"holds both {comma} and {point}; use one decimal mark throughout.")
-    if table.separator == ",":
-        raise DataError(
-            f"holds {comma} between comma separators, which may be a decimal or a thousands mark; "
-            "say decimal=',' or write a point."
+def _shape(rows: list[list[str]], lines: list[int], table: RawTable) -> None:
+    """Header and rows of equal width: empty fields beside the table are left out, told."""
+    header = [cell.strip() for cell in rows[0]]
+    named = max((n + 1 for n, label in enumerate(header) if label), default=0)
+    beside = any(cell.strip() for row in rows[1:] for cell in row[named : len(header)])
+    width = len(header) if beside else named
+    n_wide = sum(len(row) > width for row in rows)
+    table.header = [
+        label or f"column {n + 1} without a name" for n, label in enumerate(header[:width])
+    ]
+    folded = [label.casefold() for label in header[:width]]
+    is_again = False
+    for row, line in zip(rows[1:], lines[1:], strict=True):
+        if len(row) < width or any(cell.strip() for cell in row[width:]):
+            many = len(row) > width
+            hint = (
+                "a decimal comma between commas?" if many else "a half-written row, or one cut off?"
+            )
+            raise DataError(
+                f"line {line} has {len(row)} fields where the header has {len(header)} ({hint})"
+            )
+        cells = row[:width]
+        if [cell.strip().casefold() for cell in cells] == folded:
+            table.notes.append(f"line {line} repeats the header and is left out")
+            is_again = True
+            continue
+        if is_again and table.rows and cells == table.rows[0] and not _has_digit(cells):
+            continue  # the row of units under it
+        is_again = False
+        table.rows.append(cells)
+        table.lines.append(line)
+    if n_wide:
+        table.notes.append(
+            f"{n_wide} lines end with a separator; the empty field after it is left out"
         )
-    return ","
+
+
+def _has_digit(cells: list[Any]) -> bool:
+    return any(character.isdigit() for cell in cells for character in str(cell))
+
+
+def leave_out_footer(table: RawTable, time_columns: Sequence[int]) -> None:
+    """Take lines such as "Mean; 1.6; 4.7" off the end of a table, and say so.
+
+    Args:
+        table: Changed in place.
+        time_columns: Where the times are; a line with a digit there is a sample.
+    """
+    while table.rows and time_columns:
+        cells = table.rows[-1]
+        words = [str(cell).strip() for cell in cells if cell is not None and str(cell).strip()]
+        first = words[0].casefold().strip(".:") if words else ""
+        if first not in _SUMMARIES or _has_digit([cells[n] for n in time_columns]):
+            return
+        table.rows.pop()
+        line = table.lines.pop()
+        table.notes.append(f"line {line} ('{words[0]}') sums the table up and is left out")
 
 
 def _read_parquet(content: bytes) -> RawTable:

@@ -222,12 +222,4 @@ def read_plan(what: Path) -> RunPlan:
 
 def oddities(report: ReadReport) -> list[str]:
     """What was not taken from a sample file as it stood, one sentence each."""
-    lines = [note for note in report.notes if not note.endswith("as a row of units")]
-    for column in report.columns:
-        if column.role == "unknown":
-            lines.append(f"column '{column.label}' is not known and not read. {column.remark}")
-        elif column.remark == "no value in any row":
-            lines.append(f"{column.name} has no value in any row")
-        elif column.unit and column.canonical_unit and column.unit != column.canonical_unit:
-            lines.append(f"{column.name} converted from {column.unit} to {column.canonical_unit}")
-    return [line.strip() for line in lines]
+    return list(report.oddities)

@@ -1,0 +1,175 @@
+"""One cell of text: thousands and decimal marks, its own unit, the limit of an assay.
+
+A mark is read where the text proves what it is. `1.437,5` and `0,5` prove the decimal comma,
+`1,437.5` the point; `1,437` alone proves nothing and is left to whoever knows.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from perfusio_jax._core import DataError, UnitError
+from perfusio_jax._core.units import canonical_unit, convert
+
+BLANK_GROUP: Final = re.compile(
+    r"(?a:[+-]?\d{1,3}(?:[ \u00a0\u2009\u202f'\u2019]\d{3})+(?:[.,]\d+)?)"
+)
+"""Thousands set apart by a blank or an apostrophe: never anything else."""
+_BLANKS: Final = re.compile("[ \u00a0\u2009\u202f'\u2019]")
+_DECIMAL: Final = {
+    mark: re.compile(rf"(?a:[+-]?\d*\{mark}\d+(?:[eE][+-]?\d+)?)") for mark in (".", ",")
+}
+_GROUPS: Final = {
+    mark: re.compile(rf"(?a:[+-]?[1-9]\d{{0,2}}(?:\{mark}\d{{3}})+)") for mark in (".", ",")
+}
+"""Could be thousands; with two marks it must be."""
+_BOTH: Final = {
+    mark: re.compile(rf"(?a:[+-]?\d{{1,3}}(?:\{other}\d{{3}})+\{mark}\d+)")
+    for mark, other in ((".", ","), (",", "."))
+}
+"""Thousands and decimals by two marks: proves both."""
+_QUALIFIED: Final = re.compile(
+    r"(?a:(?P<sign>[<>\u2264\u2265]=?)?\s*(?P<number>[+-]?\d[\d.,'\u2019\u00a0\u2009\u202f]{0,30}"
+    r"(?:[eE][+-]?\d{1,3})?))\s*(?P<unit>[%\u2030\u00b0\u00b5\u03bcA-Za-z][^<>]{0,30})?"
+)
+_LONGEST: Final = 64
+
+
+class Qualified(NamedTuple):
+    """A number that says more than itself."""
+
+    sign: str
+    """ "<" or ">" where it is a limit of the assay, else empty."""
+    number: str
+    """The number as text."""
+    unit: str
+    """Its unit, if the cell carries one."""
+
+
+def qualified(text: str) -> Qualified | None:
+    """A cell such as `< 0.05` or `98 %`; `None` if it is neither a limit nor has a unit."""
+    found = _QUALIFIED.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    if found is None or not (found["sign"] or found["unit"]):
+        return None
+    sign = {"\u2264": "<", "\u2265": ">"}.get((found["sign"] or "")[:1], (found["sign"] or "")[:1])
+    return Qualified(sign, found["number"], (found["unit"] or "").strip())
+
+
+def understood(
+    text: str, name: str, unit: str, parse: Callable[[str], float | str | None]
+) -> tuple[float | None, str]:
+    """A cell that is more than a number, for a column.
+
+    Args:
+        text: The cell.
+        name: Canonical name of the column.
+        unit: Its unit; empty for the canonical one.
+        parse: Reads a plain number.
+
+    Returns:
+        The number in the column's unit, and "number", "below" (half the limit of the assay),
+        "above" (no number: it is more than the assay reads) or "none".
+    """
+    found = qualified(text)
+    number = None if found is None else parse(found.number)
+    if found is None or not isinstance(number, float) or not math.isfinite(number):
+        return None, "none"
+    if found.unit:
+        try:
+            number = float(convert([number], found.unit, unit or canonical_unit(name), name)[0])
+        except UnitError:
+            return None, "none"
+    if found.sign == ">":
+        return None, "above"
+    return (0.5 * number, "below") if found.sign else (number, "number")
+
+
+def plain(text: str, decimal: str) -> str:
+    """A number without thousands marks and with a decimal point.
+
+    Args:
+        text: One cell.
+        decimal: Its decimal mark.
+
+    Returns:
+        What Python can read, if it is a number.
+    """
+    if BLANK_GROUP.fullmatch(text):
+        text = _BLANKS.sub("", text)
+    other = "," if decimal == "." else "."
+    if _GROUPS[other].fullmatch(text) or _BOTH[decimal].fullmatch(text):
+        text = text.replace(other, "")
+    return text.replace(",", ".") if decimal == "," else text
+
+
+def find_decimal(cells: Iterable[tuple[str, int]], separator: str | None) -> str:
+    """Decimal mark of a text table: never guessed where it could be a thousands mark.
+
+    Args:
+        cells: Every cell with its line.
+        separator: Between the fields. Between semicolons a point may be a thousands mark.
+
+    Returns:
+        "." or ",".
+
+    Raises:
+        DataError: If both marks are decimal, or nothing tells decimals from thousands.
+    """
+    marks = (".", ",")
+    proofs: dict[str, str] = {}
+    doubts: dict[str, str] = {}
+    for cell, line in cells:
+        text = cell.strip()
+        if not text or not ("." in text or "," in text):
+            continue
+        text = _BLANKS.sub("", text) if BLANK_GROUP.fullmatch(text) else text
+        for mark in marks:
+            other = "," if mark == "." else "."
+            where = f"'{cell.strip()}' in line {line}"
+            if _BOTH[mark].fullmatch(text):
+                proofs.setdefault(mark, where)
+                proofs.setdefault(f"thousands {other}", where)
+            elif _GROUPS[mark].fullmatch(text):
+                if text.count(mark) > 1:
+                    proofs.setdefault(f"thousands {mark}", where)
+                else:
+                    doubts.setdefault(mark, where)
+            elif _DECIMAL[mark].fullmatch(text):
+                proofs.setdefault(mark, where)
+    for mark in marks:  # a mark that groups thousands somewhere does so everywhere
+        if f"thousands {mark}" in proofs:
+            if mark in proofs:
+                raise _two_marks(proofs[mark], proofs[f"thousands {mark}"])
+            doubts.pop(mark, None)
+    commas, points = proofs.get(","), proofs.get(".")
+    if separator == "," and (commas or (doubts.get(",") and not points)):
+        raise DataError(
+            f"holds {commas or doubts[',']} between comma separators, which may be a decimal or a "
+            "thousands mark: a decimal comma needs another separator, or say decimal=',' "
+            "(--decimal comma or point, or in the sidecar)."
+        )
+    if commas and (points or doubts.get(".")):
+        raise _two_marks(commas, points or doubts["."])
+    if points and doubts.get(","):
+        raise _two_marks(doubts[","], points)
+    if commas:
+        return ","
+    if points:
+        return "."
+    if "thousands ." in proofs:
+        return ","
+    unclear = doubts.get(",") or (doubts.get(".") if separator == ";" else None)
+    if unclear and "thousands ," not in proofs:
+        raise DataError(
+            f"holds {unclear}, where three digits follow the mark throughout: thousands or "
+            "decimals? Say decimal=',' or '.' (--decimal comma or point, or in the sidecar)."
+        )
+    return "."
+
+
+def _two_marks(one: str, other: str) -> DataError:
+    return DataError(
+        f"holds both {one} and {other}; use one decimal mark throughout, or say which it is "
+        "(--decimal comma or point, or in the sidecar)."
+    )
