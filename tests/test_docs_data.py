@@ -48,6 +48,7 @@ def printed(run) -> list[str]:
 def test_the_page_runs(printed):
     text = "\n".join(printed)
     assert "mg/dL -> g/L" in text
+    assert "V_bleed_L is cumulative and was differenced; it starts anew in line 5" in text
     assert "2.3 missing 2026-05-08 06:00:00+00:00" in text
     assert "{'perfusion_rate': 1.2}" in text
     assert "Exp1, R1: 3 samples (3 new, 0 duplicate, 0 corrected)" in text

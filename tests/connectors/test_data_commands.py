@@ -115,7 +115,59 @@ def test_maps_long_tables_sheets_and_stamps(capsys, file, tmp_path):
     assert run(capsys, "inspect", tmp_path / "s.xlsx")[0] == 3
 
 
+@pytest.mark.parametrize("columns", ["40", "70", "80", "200"])
+def test_numbers_are_never_cut(capsys, file, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    name = "Density of viable cells in the vessel of the large hall"
+    columns_of = file(f'[columns]\n"{name}" = "VCD"\n', "map.toml")
+    _, text = run(capsys, "inspect", file(f"day,{name}\n0,0.754\n1,118.43\n"), "--map", columns_of)
+    assert "0.754 .. 118.43" in text
+
+
+def test_options_settle_what_a_file_leaves_open(capsys, file):
+    thousands = file("day;Titer\n3;2,512\n")
+    assert run(capsys, "inspect", thousands)[0] == 3
+    for mark, shown in (("comma", "2.512 .. 2.512"), ("point", "2512 .. 2512")):
+        code, text = run(capsys, "inspect", thousands, "--decimal", mark, "--strict")
+        assert code == 0 and shown in text
+    assert run(capsys, "inspect", thousands, "--decimal", ";")[0] == 2
+    dates = file("sampled_at,VCD\n5/6/2026 8:00,2\n", "dates.csv")
+    told = ("--time-zone", "Europe/Berlin", "--inoculated-at", "2026-05-06T08:00")
+    code, text = run(capsys, "inspect", dates, *told)
+    assert code == 3 and "--date-order" in text
+    code, text = run(capsys, "inspect", dates, *told, "--date-order", "mdy")
+    assert code == 0 and "from day 0 to 0" in text
+    assert run(capsys, "inspect", dates, "--date-order", "ymd")[0] == 2
+    apart = file("time_h,VCD,Glc\n48,,4\n48.4,7,\n", "apart.csv")
+    assert "1 samples" in run(capsys, "inspect", apart, "--strict")[1]
+    assert "2 samples" in run(capsys, "inspect", apart, "--join-within", "0.1")[1]
+    assert run(capsys, "inspect", apart, "--join-within", "-1")[0] == 2
+    rows = "".join(f"{day},0.25,0.2,{0.05 * day}\n" for day in range(1, 6))
+    totals = file(f"day,volume_L,bleed_rate,V_bleed_L\n{rows}", "totals.csv")
+    assert run(capsys, "inspect", totals, "--strict")[0] == 3
+    code, text = run(capsys, "inspect", totals, "--strict", "--totals", "cumulative")
+    assert code == 0 and "was differenced" in text
+    assert run(capsys, "inspect", totals, "--totals", "sum")[0] == 2
+
+
+def test_long_tables_show_each_species(capsys, file):
+    long = file("day,species,value\n0,Glc,540\n1,Glc,x\n0,VCD,0.4\n")
+    code, text = run(capsys, "inspect", long, "--long")
+    words = " ".join(text.split())
+    assert code == 0 and "Glc Glc (species) g/L 1 0 1 540 .. 540" in words
+    assert "Glc: outside 0 to 20 g/L" in words and "look at: value, Glc" in words
+
+
 # ---------------------------------------------------------------- databases
+
+
+def test_an_import_says_what_it_did_not_take_as_it_stood(capsys, file, url):
+    odd = file("day,VCD,Size,Lac\n0,0.4,12,<0.4\n1,240,13,2\n")
+    told = ("--experiment", "E", "--reactor", "R")
+    code, text = run(capsys, "db", "import", url, odd, *told)
+    assert code == 0 and "E, R: 2 samples" in text
+    assert "column 'Size' is not known and not read" in text
+    assert "half the limit of the assay" in text and "VCD: outside 0 to 120" in text
 
 
 def test_a_file_goes_into_a_database_and_out_again(capsys, file, empty_url, tmp_path):

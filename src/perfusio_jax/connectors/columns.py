@@ -166,6 +166,7 @@ class Header:
         self.column_map = column_map
         self.used: set[str] = set()
         """Labels of the map that meant something."""
+        self._known: dict[str, tuple[str, str]] = {}
         self.names: list[str] = []
         self.units: list[str] = []
         self.totals: dict[str, str] = {}
@@ -179,6 +180,11 @@ class Header:
 
     def meaning(self, label: str) -> tuple[str, str]:
         """Canonical name of a label, empty if it has none, and its unit, if it states one."""
+        if label not in self._known:
+            self._known[label] = self._look_up(label)
+        return self._known[label]
+
+    def _look_up(self, label: str) -> tuple[str, str]:
         bare, unit = bare_label(label)
         said = self.column_map.entry(label)
         if said is not None:

@@ -11,6 +11,9 @@ from typing import NamedTuple
 DEFAULT_JOIN_H = 1.0
 """Rows this close [h] to the first of a sample belong to it."""
 
+_LOOK_BACK = 20
+"""Samples a row is compared with; more than that within the tolerance are a log, not readings."""
+
 Values = Mapping[str, float | None]
 
 
@@ -53,7 +56,7 @@ def join(
             groups[named[mine]].append(row)
             continue
         found, contradicted = None, None
-        for number in range(len(groups) - 1, -1, -1):
+        for number in range(len(groups) - 1, max(len(groups) - 1 - _LOOK_BACK, -1), -1):
             group = groups[number]
             if times_h[row] - times_h[group[0]] > tolerance_h:
                 break

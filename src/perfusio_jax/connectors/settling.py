@@ -101,16 +101,17 @@ class Settling:
                 del self.rows[(other.run_id, other.reactor_id, other.time_h)]
         ids = " or of one sample_id" if any(row.sample_id for row in rows) else ""
         self.notes += some(f"{whose}rows within {within_h:g} h{ids}, joined to one sample", joined)
+        apart_rows = [(a, b, name) for a, b, name in found.apart if not _is_feed(rows[a], rows[b])]
         apart = [
             f"{name} of {when(rows[a].time_h)} is {rows[a].values[name]:g} in line "
             f"{rows[a].lines[name]} and {rows[b].values[name]:g} in line {rows[b].lines[name]}, "
             f"{rows[b].time_h - rows[a].time_h:.3g} h later"
-            for a, b, name in found.apart
+            for a, b, name in apart_rows
         ]
         lines = some(
             f"{whose}rows within {within_h:g} h that differ and stay samples of their own", apart
         )
-        is_reading = any(name in REGISTRY for _, _, name in found.apart)
+        is_reading = any(name in REGISTRY for _, _, name in apart_rows)
         (self.doubts if is_reading else self.notes).extend(lines)
         return kept
 
@@ -208,6 +209,13 @@ def when(time_h: float) -> str:
     """A time as people say it: by the day where it is one."""
     day = time_h / HOURS_PER_DAY
     return f"day {day:g}" if day == round(day) else f"{time_h:g} h"
+
+
+def _is_feed(earlier: Row, later: Row) -> bool:
+    """Whether two rows differ by what was fed between them, which is told on its own."""
+    names = {n for row in (earlier, later) for n in row.values if n in REGISTRY}
+    species = {n: [earlier.values.get(n), later.values.get(n)] for n in names}
+    return bool(feeds([earlier.time_h, later.time_h], species))
 
 
 def _or_nan(value: float | None) -> float:

@@ -306,8 +306,9 @@ def _shape(rows: list[list[str]], lines: list[int], table: RawTable) -> None:
             table.notes.append(f"line {line} repeats the header and is left out")
             is_again = True
             continue
-        if is_again and table.rows and cells == table.rows[0] and not _has_digit(cells):
-            continue  # the row of units under it
+        if is_again and table.rows and cells == table.rows[0]:
+            table.notes.append(f"line {line} repeats the row below the header and is left out")
+            continue
         is_again = False
         table.rows.append(cells)
         table.lines.append(line)

@@ -28,6 +28,9 @@ _CONTRADICTS: Final = 3.0
 """Totals beyond this factor in most rows are in another unit, or something else."""
 _ROWS: Final = 5
 """Values that have to rise before a total looks like a counter on its own."""
+_SURE: Final = 12
+"""Values that have to rise before that alone is enough; what a young culture is fed rises for a
+week or so."""
 _LARGEST_FEED: Final = LARGEST_FLUX / GLUCOSE_FEED
 """Most the glucose pump gives [1/h], in vessel volumes."""
 
@@ -73,7 +76,7 @@ class Verdict(NamedTuple):
     """What a total is taken for."""
 
     is_counter: bool
-    """Whether what flows contradicts it as it stands and bears it out as a counter."""
+    """Whether it cannot be what it stands for, and is well explained as a counter."""
     text: str
     """What is odd about it; empty if nothing is."""
 
@@ -165,6 +168,8 @@ def judge(
             grows = as_given[-1] > _AGREES * as_given[0]
             if _middle(as_given) <= _AGREES and as_given[-1] <= _CONTRADICTS and is_known:
                 return Verdict(False, _unit_remark(as_given, control))
+            if not is_known and np.max(as_given) <= _AGREES * np.min(as_given):
+                return Verdict(False, "")  # of one volume throughout, whichever it is
             if grows and np.median(np.abs(np.log(as_steps))) <= np.log(_AGREES):
                 grown = ", ".join(f"{factor:.3g}" for factor in as_given[-3:])
                 text = f"is {grown} times {control} x volume_L, its rises are once that"
@@ -179,7 +184,9 @@ def judge(
     pump = f", up to {above:.2g} times what the glucose pump gives" if above > 1.0 else ""
     is_strong = above > _CONTRADICTS
     if _rises(values, at_least=3 if is_strong else _ROWS):
-        text = f"rises over {np.sum(~np.isnan(values))} rows and never falls{pump}"
+        n_values = int(np.sum(~np.isnan(values)))
+        is_strong = is_strong or n_values >= _SURE
+        text = f"rises over {n_values} rows and never falls{pump}"
         return Verdict(is_strong, f"{text}; {_advice(is_used=not is_strong)}")
     return Verdict(False, f"is{pump[1:]}: is the unit right?" if is_strong else "")
 
@@ -195,7 +202,7 @@ def _advice(*, is_used: bool) -> str:
     how = "is read as the volume since the sample before" if is_used else "is not used"
     return (
         f"it looks cumulative and {how}. Say totals = 'cumulative' to have it differenced, or "
-        "'increments' (--totals, or in the column map or the sidecar)"
+        "'increments' (in the sidecar or the column map, or --totals of inspect)"
     )
 
 
