@@ -8,6 +8,7 @@ from perfusio_jax._core import (
     CONTROL_NAMES,
     REGISTRY,
     STATE_ORDER,
+    STREAM_TOTALS,
     ConfigError,
     DataError,
 )
@@ -206,6 +207,24 @@ def test_one_missing_total_falls_back_alone():
     keep = jnp.array([0, 2, 3])
     assert jnp.allclose(flows.glucose_L[keep], GLUCOSE_L[keep])
     assert jnp.isfinite(flows.flows.harvest).all()
+
+
+def test_a_recorded_sample_is_drawn_though_the_bleed_was_not_recorded():
+    run = recorded()
+    bleed, sample = STREAM_TOTALS.index("V_bleed_L"), STREAM_TOTALS.index("V_sample_L")
+    totals = run.stream_totals.at[2, bleed].set(jnp.nan).at[:, sample].set(0.003)
+    totals = totals.at[3, sample].set(jnp.nan)
+    patched = Trajectory(
+        run.species, run.controls, run.volume_L, run.days, run.species_names, run.control_names,
+        times_h=run.times_h, stream_totals=totals,
+    )  # fmt: skip
+    found = interval_flows(patched)
+    dt = found.dt_h
+    by_setpoint = run.controls[1, CONTROL_NAMES.index("bleed_rate")] * run.volume_L[1] / 24
+    own = totals[1:, bleed] / dt
+    expected = own.at[1].set(by_setpoint) + jnp.array([0.003, 0.003, 0.0, 0.003]) / dt
+    assert jnp.allclose(found.flows.bleed, expected, rtol=1e-12)
+    assert found.is_supply_estimated.tolist() == [False, True, False, False]
 
 
 def test_missing_glucose_readings_in_the_estimate():

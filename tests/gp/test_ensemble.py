@@ -1,5 +1,8 @@
 """Jackknife ensemble: mixture quantiles, subsamples by row and run, conformal intervals."""
 
+import math
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +13,14 @@ from scipy.stats import norm
 
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.gp import (
+    Calibration,
     GaussianLikelihood,
     JackknifeEnsemble,
     MultiTaskRateGP,
     fit_scaling,
     mixture_quantile,
 )
+from perfusio_jax.gp.ensemble import _jackknife_plus
 
 COUNT, K = 60, 8
 SCALING = fit_scaling(np.column_stack([np.linspace(-2, 2, 50), np.arange(50) % 7]), day_column=1)
@@ -128,6 +133,27 @@ def test_interval_equals_the_definition(fitted):
     assert float(ensemble.predict_interval(point, 0.8)[1][0, 0]) == pytest.approx(
         np.sort(upper)[place], abs=1e-9
     )
+
+
+def test_where_too_few_rows_have_errors_the_interval_is_the_whole_line():
+    # rank ceil(level (n + 1)) of n errors: 1, 2, ..., n here, so the ends are plus and minus it
+    for level, needed in ((0.8, 4), (0.9, 9), (0.95, 19)):
+        for count in (0, 1, needed - 1, needed, needed + 1, 39):
+            error = jnp.where(jnp.arange(40) < count, jnp.arange(1.0, 41.0), jnp.nan)[:, None]
+            table = Calibration(jnp.zeros((40, 2)), error, jnp.ones((40, 1)))
+            low, high = _jackknife_plus(table, jnp.zeros((1, 1, 1)), jnp.asarray(level))
+            rank = math.ceil(Fraction(str(level)) * (count + 1))
+            expected = rank if count >= needed else math.inf
+            assert (float(low[0, 0]), float(high[0, 0])) == (-expected, expected)
+
+
+def test_levels_do_not_share_a_name(fitted):
+    ensemble, x, _ = fitted
+    result = ensemble.predict(x[:2], quantiles=(0.02, 0.025))
+    assert set(result) == {"mean", "q2", "q2.5"}
+    assert np.all(result["q2"] < result["q2.5"])
+    single = ensemble.members[0].model.predict_with_ci(x[:2], (0.02, 0.025, 0.95))
+    assert set(single) == {"mean", "q2", "q2.5", "q95"}
 
 
 def test_refusals(fitted):

@@ -1,5 +1,8 @@
 """Kernels: matrix forms equal GPJax's point forms, positive definite, differentiable at zero."""
 
+import copy
+import pickle
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ import pytest
 from gpjax.kernels import Matern52
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.gp import PerfusionKernel, ResidualKernel
+from perfusio_jax.gp import AdditiveKernel, CellSpecificKernel, PerfusionKernel, ResidualKernel
 from perfusio_jax.gp.kernels import matern52_of_square
 
 
@@ -47,6 +50,46 @@ def test_matern_derivative_at_and_off_zero():
     )
     assert slope[0] == pytest.approx(-5.0 / 6.0)
     assert slope[1] == pytest.approx(float(step), rel=1e-7)
+
+
+def test_second_derivatives_hold_where_points_meet():
+    # k(r) = 1 - 5/6 r^2 + 25/24 r^4 - ..., so that d2k/dx2 = -5/3 per squared lengthscale
+    kernel = PerfusionKernel(1, 2, rank=0, ard_num_dims=2, lengthscale=jnp.array([0.7, 2.0]))
+    at = jnp.array([0.3, -1.1, 0.0])
+
+    def value(x):
+        return kernel.input_matrix(x[None, :], at[None, :])[0, 0]
+
+    bend = jax.hessian(value)(at)
+    assert np.allclose(jnp.diag(bend)[:2], -5.0 / 3.0 / jnp.array([0.7, 2.0]) ** 2, rtol=1e-12)
+    assert bend[0, 1] == pytest.approx(0.0, abs=1e-12)
+    residual = ResidualKernel(2, lengthscale=0.7)
+    bend = jax.hessian(lambda x: residual.input_matrix(x[None, :], at[None, :2])[0, 0])(at[:2])
+    assert np.allclose(bend, -jnp.eye(2) / 0.7**2, rtol=1e-12)
+    # off the point against finite differences of the gradient
+    away = at + jnp.array([0.4, 0.2, 0.0])
+    h = 1e-5
+    steps = [
+        (jax.grad(value)(away + h * e) - jax.grad(value)(away - h * e)) / (2 * h)
+        for e in jnp.eye(3)[:2]
+    ]
+    assert np.allclose(jax.hessian(value)(away)[:2], jnp.stack(steps), atol=1e-8)
+
+
+def test_matern_second_derivative_of_the_square():
+    bend = jax.vmap(jax.grad(jax.grad(matern52_of_square)))(jnp.array([0.0, 0.3]))
+    assert np.allclose(bend, 25 / 12 * np.exp(-np.sqrt(5 * np.array([0.0, 0.3]))), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [PerfusionKernel, AdditiveKernel, CellSpecificKernel])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda k: pickle.loads(pickle.dumps(k))])
+def test_a_copied_kernel_is_the_same_tree(kernel, way):
+    fresh = kernel(2, 3, 1, 3)
+    used = eqx.filter_jit(lambda k: k)(fresh)  # as it comes out of a compiled function
+    for one in (fresh, used, ResidualKernel(3)):
+        assert eqx.tree_equal(one, way(one))
+    assert eqx.tree_equal(way(fresh), way(used))
+    assert hash(jax.tree.structure(fresh)) == hash(jax.tree.structure(way(used)))
 
 
 def test_gram_gradient_is_finite_on_repeated_points():

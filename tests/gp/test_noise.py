@@ -12,11 +12,14 @@ from perfusio_jax.gp import (
     append_rows,
     draw_gp_paths,
     finite_difference_noise,
+    fit_scaling,
     log_evidence,
     rate_data,
     variance_error,
     with_data,
 )
+from perfusio_jax.gp.fit import thin_rows
+from perfusio_jax.gp.noise import joined
 from tests.gp.cases import T
 
 RUNS = np.array([0, 0, 1, 0, 1, 2, 0, 1, 1, 2, 2, 2])
@@ -118,6 +121,65 @@ def test_appended_rows_continue_their_runs(table, is_gappy):
     again = with_data(model, rate_data(x, y, row_noise=whole, capacity=16))
     for one, two in zip(grown.posterior(x[:3]), again.posterior(x[:3]), strict=True):
         assert np.allclose(one, two, atol=1e-10)
+
+
+@pytest.mark.parametrize("is_gappy", [False, True], ids=["complete", "dense"])
+def test_a_row_without_targets_counts_as_nothing(table, is_gappy):
+    # row 3 of run 0 was not measured: its neighbours share samples with it and with nobody else
+    x, y = np.asarray(table[0][: RUNS.size]), np.array(table[1][: RUNS.size])
+    if is_gappy:
+        y[5, 1] = np.nan
+    options = {"likelihood": GaussianLikelihood(0.2), "n_tasks": T, "target_scale": np.ones(T)}
+    scaling = fit_scaling(x, day_column=x.shape[1] - 1)
+    keep = np.arange(RUNS.size) != 3
+    empty = np.where(keep[:, None], y, np.nan)
+    noise = finite_difference_noise(RUNS, start_sd=0.6, end_sd=0.9)
+    whole = MultiTaskRateGP(x, empty, row_noise=noise, scaling=scaling, **options)
+    assert whole.is_complete is not is_gappy
+    follows = np.ones(RUNS.size, bool)
+    follows[6] = False  # the row after it in its run
+    less = finite_difference_noise(RUNS[keep], start_sd=0.6, end_sd=0.9, is_continued=follows[keep])
+    part = MultiTaskRateGP(x[keep], y[keep], row_noise=less, scaling=scaling, **options)
+    # to rounding: a zero that was observed costs 2.4 nats here
+    assert float(log_evidence(whole)) == pytest.approx(float(log_evidence(part)), abs=1e-9)
+    x_new = table[0][:2] + 0.3
+    for one, two in zip(whole.posterior(x_new), part.posterior(x_new), strict=True):
+        assert np.allclose(one, two, atol=1e-9)
+    grown = append_rows(
+        whole.condition(), x[:2] + 0.1, y[:2], row_noise=finite_difference_noise([0, 1])
+    )
+    last = np.flatnonzero(RUNS[keep] == 0)[-1]
+    previous = np.asarray(grown.data.shared.previous)
+    assert previous[: keep.sum()].tolist() == np.asarray(less.previous).tolist()
+    assert previous[keep.sum()] == last
+
+
+def test_what_comes_after_a_gap_is_not_linked():
+    one = finite_difference_noise([0, 0])
+    two = finite_difference_noise([0, 0], is_continued=[False, True])
+    assert np.asarray(joined(one, two).previous).tolist() == [-1, 0, -1, 2]
+    assert np.asarray(joined(one, one).previous).tolist() == [-1, 0, 1, 2]
+    # joining in any order of the steps is the whole table's noise
+    follows = np.ones(RUNS.size, bool)
+    follows[[6, 8, 9]] = False
+    whole = finite_difference_noise(RUNS, is_continued=follows)
+    parts = [
+        finite_difference_noise(RUNS[s], is_continued=follows[s])
+        for s in (slice(0, 5), slice(5, 8), slice(8, None))
+    ]
+    for built in (joined(joined(*parts[:2]), parts[2]), joined(parts[0], joined(*parts[1:]))):
+        assert np.allclose(built.matrix(), whole.matrix(), atol=1e-15)
+
+
+def test_a_thinned_table_shares_what_is_left(table):
+    x, y = table[0][: RUNS.size], table[1][: RUNS.size]
+    noise = finite_difference_noise(RUNS, start_sd=0.6, end_sd=0.9)
+    data = rate_data(x, y, row_noise=noise, capacity=RUNS.size + 2)
+    thin = thin_rows(data, 7)
+    rows = [int(np.flatnonzero(np.all(data.inputs == row, axis=1))[0]) for row in thin.inputs]
+    whole = np.asarray(noise.matrix())
+    # neighbours that stayed are as before, and a dropped row's are free of each other
+    assert np.allclose(thin.noise_matrix(), whole[np.ix_(rows, rows)], atol=1e-15)
 
 
 def test_wrong_noise_is_refused(tied, table):

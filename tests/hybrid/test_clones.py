@@ -102,6 +102,11 @@ def test_later_days_of_a_named_run_are_taken_in(both):
         condition_on(model, stranger, key=jax.random.key(0))
 
 
+def test_the_process_of_several_clones_is_not_rolled_out_by_itself(both):
+    with pytest.raises(ConfigError, match="forecast_run"):
+        _ = both[0].gp_model
+
+
 def test_clones_survive_saving(both, tmp_path):
     model, _ = both
     save(model, tmp_path)

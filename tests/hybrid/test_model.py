@@ -1,6 +1,8 @@
 """Roll-outs: shapes, common random numbers, derivatives, seed faces, limits, storage."""
 
+import copy
 import json
+import pickle
 
 import equinox as eqx
 import jax
@@ -8,8 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER, ConfigError, DataError
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    FORECAST_SPECIES,
+    STATE_ORDER,
+    ConfigError,
+    DataError,
+)
 from perfusio_jax.chemistry import from_balanced
+from perfusio_jax.gp import (
+    AdditiveKernel,
+    LinearMean,
+    MechanisticPriorMean,
+    MultiTaskRateGP,
+    draw_gp_paths,
+    finite_difference_noise,
+)
 from perfusio_jax.hybrid import (
     HybridStateSpaceModel,
     draw_paths,
@@ -22,6 +38,8 @@ from perfusio_jax.hybrid import (
     rollout_with_info,
     save,
 )
+from perfusio_jax.hybrid.assimilate import mean_residual
+from perfusio_jax.hybrid.model import Paths, rollout_states
 from perfusio_jax.hybrid.storage import SCHEMA_VERSION
 from perfusio_jax.mechanistic import CHOPerfusionModel, Reactor
 from tests.hybrid.cases import START, ToyMechanism
@@ -113,10 +131,36 @@ def test_seed_faces(hybrid):
     assert hybrid.gp_model.n_species == 9
 
 
+def test_the_stepwise_view_forecasts_the_hybrid(hybrid, plan):
+    # the same functions, drawn as predict_quantiles draws them, through the model's own roll-out
+    view = hybrid.gp_model.predict_quantiles(STATE, plan, 3, 8, return_samples=True)
+    first = jax.random.split(jax.random.key(0), 3)[0]
+    functions = eqx.filter_jit(draw_gp_paths)(hybrid.gp, 8, key=first)
+    quiet = Paths(functions, jnp.zeros((8, 3, 9)), jnp.zeros((8, 3, 12)))
+    own, _ = eqx.filter_jit(rollout_states)(hybrid, quiet, STATE, plan, 0.0, process_noise=False)
+    assert np.allclose(view["samples"], own, rtol=1e-9)
+
+
+def test_a_mean_function_of_the_process_counts_once():
+    x = np.ones((4, 16)) + np.arange(4.0)[:, None]
+    y = np.tile(np.arange(4.0)[:, None], (1, 9))
+    mean = LinearMean(16, (9,))
+    mean = eqx.tree_at(lambda m: m.bias, mean, jnp.full_like(mean.bias, 0.25))
+    gp = MultiTaskRateGP(x, y, None, mean).condition()
+    rows = jnp.ones((2, 16))
+    model = HybridStateSpaceModel(ToyMechanism(), gp)
+    assert np.allclose(mean_residual(model, rows), gp.posterior(rows)[0], rtol=1e-9)
+    prior = MechanisticPriorMean(ToyMechanism(), 9, list(STATE_ORDER), list(CONTROL_NAMES))
+    with pytest.raises(ConfigError, match="twice"):
+        HybridStateSpaceModel(ToyMechanism(), MultiTaskRateGP(x, y, None, prior))
+
+
 def test_forecast_of_a_face_and_of_a_belief(hybrid):
     face = from_balanced(STATE)
     sure = forecast_run(hybrid, face, CONTROLS, 3, 64)
-    assert sure["days"].tolist() == [1, 2, 3]
+    assert sure["days"].tolist() == [1, 2, 3] and sure["hours"].tolist() == [24, 48, 72]
+    twice = eqx.tree_at(lambda m: m.dt_hours, hybrid, jnp.asarray(12.0))
+    assert forecast_run(twice, face, CONTROLS, 3, 64)["days"].tolist() == [0.5, 1.0, 1.5]
     assert sure["mean"].shape == (3, len(STATE_ORDER))
     again = forecast_run(hybrid, face, CONTROLS, 3, 64)
     assert np.array_equal(sure["q90"], again["q90"])
@@ -168,6 +212,34 @@ def test_saved_model_comes_back_bit_for_bit(hybrid, prior, tmp_path):
     back = load(tmp_path, mech_model=prior)
     assert eqx.tree_equal(hybrid, back)
     assert model_hash(back) == model_hash(hybrid)
+
+
+@pytest.mark.parametrize("way", ["pickle", "folder", "copy"])
+def test_a_model_that_comes_back_compiles_nothing_again(hybrid, prior, tmp_path, traces, way):
+    if way == "folder":
+        back = load(save(hybrid, tmp_path), mech_model=prior)
+    else:
+        back = copy.deepcopy(hybrid) if way == "copy" else pickle.loads(pickle.dumps(hybrid))
+    assert eqx.tree_equal(hybrid, back)
+    # a model sees its tree's structure and its leaves' types, weak ones included
+    program = eqx.filter_jit(traces(lambda m: [jnp.sum(v) for v in jax.tree.leaves(m)]))
+    for model in (hybrid, back, pickle.loads(pickle.dumps(back))):
+        program(model)
+    assert traces.count == 1
+
+
+def test_what_would_not_come_back_is_not_saved(tmp_path):
+    x, y = np.ones((4, 16)) + np.arange(4.0)[:, None], np.tile(np.arange(4.0)[:, None], (1, 9))
+    additive = AdditiveKernel(9, 15, 1, 15)
+    shared = finite_difference_noise([0, 0, 1, 1])
+    for words, gp in (
+        ("kernel AdditiveKernel", MultiTaskRateGP(x, y, kernel=additive)),
+        ("mean_module LinearMean", MultiTaskRateGP(x, y, None, LinearMean(16))),
+        ("data RateData", MultiTaskRateGP(x, y, row_noise=shared)),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            save(HybridStateSpaceModel(ToyMechanism(), gp), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_saves_are_refused(hybrid, prior, tmp_path):

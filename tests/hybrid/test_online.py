@@ -1,5 +1,6 @@
 """Online sensors: fitted gains, exact update, sharper beliefs, refusals."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,13 +9,16 @@ import pytest
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError, DataError
 from perfusio_jax.chemistry import from_balanced
 from perfusio_jax.hybrid import (
+    Belief,
+    HybridStateSpaceModel,
     OnlineSensors,
     advance_online,
+    filter_step,
     fit_sensors,
     initial_belief,
     observe_online,
 )
-from tests.hybrid.cases import START, simulate
+from tests.hybrid.cases import START, ToyMechanism, simulate
 
 VCV, GLC = FORECAST_SPECIES.index("VCV"), FORECAST_SPECIES.index("Glc")
 U = jnp.asarray([1.0, 0.15, 5.0, 37.0, 850.0, 2.0])
@@ -78,6 +82,84 @@ def test_probes_through_the_day_sharpen_the_belief(hybrid, truth):
     sd_end, sd_blind = float(end.sd[2]), float(blind.sd[2])
     assert sd_end < sd_blind
     assert abs(float(end.mean[2]) - levels[-1]) < 3 * max(sd_end, 0.05)
+
+
+@pytest.fixture(scope="module")
+def open_question():
+    """A model without a process that knows neither its function nor its day well."""
+    bare = HybridStateSpaceModel(ToyMechanism(), None, process_sd=np.full(9, 0.01))
+    return eqx.tree_at(lambda m: m.function_sd, bare, jnp.full(9, 0.03).at[8].set(0.3))
+
+
+def carried(model, belief, hours, key, calls=1):
+    """Belief after empty readings at some hours, in one call or in several."""
+    before = 0.0
+    for part in np.array_split(np.asarray(hours, float), calls):
+        silent = np.full((part.size, 2), np.nan)
+        key, now = jax.random.split(key)
+        belief, _ = advance_online(
+            model, belief, U, part - before, silent, sensors=sensors(), key=now
+        )
+        before = part[-1]
+    return belief
+
+
+@pytest.mark.parametrize("end", [24.0, 8.0])
+def test_silent_readings_do_not_make_a_belief_surer(open_question, end):
+    n = 4000
+    start = initial_belief(open_question, key=jax.random.key(0), n_particles=n)
+    start = Belief(jnp.broadcast_to(jnp.asarray(START)[None, :], (n, 9)), start.day)
+    once = carried(open_question, start, [end], jax.random.key(1))
+    often = carried(open_question, start, np.linspace(0, end, 25)[1:], jax.random.key(2))
+    calls = carried(open_question, start, np.linspace(0, end, 25)[1:], jax.random.key(3), calls=6)
+    assert float(once.day) == pytest.approx(end / 24)
+    for other in (often, calls):
+        assert float(other.day) == pytest.approx(end / 24)
+        # five standard errors of a mean, and of a ratio of two spreads: 5 sqrt(2 / (2 n))
+        gap = np.abs(np.asarray(other.mean - once.mean))
+        assert np.all(gap < 5 * np.sqrt(2 / n) * np.asarray(once.sd))
+        assert np.all(np.abs(np.asarray(other.sd / once.sd) - 1) < 5 / np.sqrt(n))
+    if end == 24.0:  # and a whole interval is the filter's own
+        nothing = jnp.full(9, jnp.nan)
+        key = jax.random.key(4)
+        step, _ = filter_step(open_question, start, U, None, nothing, end, key=key)
+        assert np.all(np.abs(np.asarray(once.sd / step.sd) - 1) < 5 / np.sqrt(n))
+        # the sample at its end closes an interval that was opened at a third of it
+        part = carried(open_question, start, np.arange(1.0, 9.0), jax.random.key(5))
+        rest, _ = filter_step(open_question, part, U, None, nothing, 16.0, key=key)
+        assert rest.interval is None and float(rest.day) == pytest.approx(1.0)
+        assert np.all(np.abs(np.asarray(rest.sd / step.sd) - 1) < 5 / np.sqrt(n))
+
+
+def test_the_first_readings_are_the_same_whatever_comes_after(open_question):
+    start = initial_belief(open_question, key=jax.random.key(0), n_particles=64)
+    short = carried(open_question, start, [1.0, 2.0], jax.random.key(1))
+    table = np.full((3, 2), np.nan)
+    table[2] = 1.0
+    hours, key = np.array([1.0, 2.0, 3.0]), jax.random.split(jax.random.key(1))[1]
+    _, infos = advance_online(open_question, start, U, hours, table, sensors=sensors(), key=key)
+    _, first = advance_online(
+        open_question, start, U, hours[:2], table[:2], sensors=sensors(), key=key
+    )
+    assert np.array_equal(infos[1].innovation_sd, first[1].innovation_sd)
+    again = carried(open_question, start, [1.0, 2.0], jax.random.key(1))
+    assert np.array_equal(short.particles, again.particles)
+
+
+def test_new_set_points_open_an_interval_with_the_same_function(open_question):
+    start = initial_belief(open_question, key=jax.random.key(0), n_particles=64)
+    part = carried(open_question, start, [6.0], jax.random.key(1))
+    silent = np.full((1, 2), np.nan)
+    key = jax.random.key(2)
+    other, _ = advance_online(
+        open_question, part, U.at[1].set(0.3), [6.0], silent, sensors=sensors(), key=key
+    )
+    assert float(other.interval.day) == pytest.approx(0.25)
+    assert np.allclose(other.interval.function, part.interval.function, atol=1e-6)
+    assert float(other.day) == pytest.approx(0.5)
+    same, _ = advance_online(open_question, part, U, [], np.zeros((0, 2)), sensors=sensors(),
+                             key=key)  # fmt: skip
+    assert same is part
 
 
 def test_refusals(hybrid):

@@ -189,12 +189,13 @@ def interval_flows(
     if totals is not None:
         rate = as_float(totals)[1:] / dt_h[:, None]
         column = {n: rate[:, k] for k, n in enumerate(STREAM_TOTALS)}
-        drawn = column["V_bleed_L"] + jnp.nan_to_num(column["V_sample_L"])
-        recorded = jnp.stack([column["V_perfusion_L"], column["V_glucose_L"], drawn])
+        recorded = jnp.stack([column[n] for n in ("V_perfusion_L", "V_glucose_L", "V_bleed_L")])
         is_absent = jnp.isnan(recorded)
         missing = jnp.any(is_absent, axis=0)
         fallback = jnp.stack([perfusion, glucose, bleed])
         perfusion, glucose, bleed = jnp.where(is_absent, fallback, recorded)
+        # after the set-point has stood in: a sample that was recorded is drawn either way
+        bleed = bleed + jnp.nan_to_num(column["V_sample_L"])
     harvest = perfusion + glucose - bleed - (V1 - V0) / dt_h
     slack = 1e-6 * V0 / HOURS_PER_DAY
     if is_concrete(harvest) and np.any(np.asarray(harvest) < -slack):

@@ -11,6 +11,7 @@ from .ensemble import JackknifeEnsemble as JackknifeEnsemble
 from .ensemble import mixture_quantile as mixture_quantile
 from .exact_gp import Gaussian as Gaussian
 from .exact_gp import MultiTaskRateGP as MultiTaskRateGP
+from .exact_gp import with_form as with_form
 from .fit import FitConfig as FitConfig
 from .fit import FitReport as FitReport
 from .fit import fit as fit

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float
 from numpyro.infer import MCMC, NUTS
 
-from perfusio_jax._core import ConfigError, DataError, Key, Positive, Scalar, require_x64
+from perfusio_jax._core import ConfigError, Key, Positive, Scalar, require_x64
 from perfusio_jax.gp.ensemble import mixture_quantile
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.fit import trainable_filter
@@ -66,21 +66,19 @@ class GPMixture(eqx.Module):
             include_noise: Quantiles of a noisy target instead of the latent function.
 
         Returns:
-            "mean", "q10", "q50", ... [target unit].
+            "mean", "q10", "q50", "q2.5", ... (percent) [target unit].
 
         Raises:
             DataError: If a level is not a probability.
         """
-        for level in ci_levels:
-            if not 0.0 < level < 1.0:
-                raise DataError(f"quantile level {level}; allowed are numbers between 0 and 1.")
+        levels = level_keys(ci_levels)
         mean, sd = self.moments(jnp.asarray(x_new, float))
         if include_noise:
             noise = jax.vmap(lambda m: m.likelihood.variance(m.n_tasks) * m.target_scale**2)
             sd = jnp.sqrt(sd**2 + noise(self.models)[:, None, :])
         result = {"mean": jnp.mean(mean, axis=0)}
-        for level in ci_levels:
-            result[f"q{level * 100:.0f}"] = mixture_quantile(mean, sd, level)
+        for name, level in levels.items():
+            result[name] = mixture_quantile(mean, sd, level)
         return result
 
     def draw_paths(self, n_each: int, *, key: Key) -> GPPaths:

@@ -22,6 +22,7 @@ from perfusio_jax.gp.checks import warn_about
 from perfusio_jax.gp.inference import Conditioned, condition_state
 from perfusio_jax.gp.kernels import PerfusionKernel, with_fixed_columns
 from perfusio_jax.gp.layout import RateData, from_indexed, rate_data
+from perfusio_jax.gp.levels import level_keys
 from perfusio_jax.gp.likelihood import GaussianLikelihood
 from perfusio_jax.gp.masked import room_for
 from perfusio_jax.gp.means import ZeroMeanMultiTask
@@ -223,14 +224,13 @@ class MultiTaskRateGP(eqx.Module):
             include_noise: Quantiles of a noisy target instead of the latent function.
 
         Returns:
-            "mean" and "q10", "q50", ...: (M,) for indexed rows, (M, T) for plain inputs.
+            "mean" and "q10", "q50", "q2.5", ... (percent): (M,) for indexed rows, (M, T) for
+            plain inputs.
 
         Raises:
             DataError: If the columns fit neither form or a level is not a probability.
         """
-        for level in ci_levels:
-            if not 0.0 < level < 1.0:
-                raise DataError(f"quantile level {level}; allowed are numbers between 0 and 1.")
+        levels = level_keys(ci_levels)
         inputs, tasks = self._split(jnp.asarray(x_new, float))
         mean, covariance = _posterior(self, inputs)
         variance = jnp.maximum(jnp.diagonal(covariance, axis1=1, axis2=2), 0.0)
@@ -242,8 +242,8 @@ class MultiTaskRateGP(eqx.Module):
             rows = jnp.arange(inputs.shape[0])
             mean, sd = mean[rows, tasks], sd[rows, tasks]
         result = {"mean": mean}
-        for level in ci_levels:
-            result[f"q{level * 100:.0f}"] = mean + ndtri(jnp.asarray(level, float)) * sd
+        for name, level in levels.items():
+            result[name] = mean + ndtri(jnp.asarray(level, float)) * sd
         return result
 
     def _split(self, x: Float[Array, "N D"]) -> tuple[Array, Array | None]:

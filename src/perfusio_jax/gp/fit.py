@@ -1,5 +1,6 @@
 """Maximum a posteriori hyper-parameters: L-BFGS with restarts in one compiled call."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.inference import log_evidence, log_posterior
 from perfusio_jax.gp.layout import RateData
 from perfusio_jax.gp.means import LinearMean, MechanisticPriorMean
+from perfusio_jax.gp.noise import selected
 
 _BOUNDS = (0.15, 30.0)
 
@@ -221,7 +223,10 @@ def thin_rows(data: RateData, max_rows: int | None) -> RateData:
     chosen = np.concatenate([rows, padding[: max_rows - rows.size]])
     if chosen.size < max_rows:
         return data
-    return jax.tree.map(lambda leaf: leaf[chosen], data)
+    bare = dataclasses.replace(data, shared=None)
+    thin = jax.tree.map(lambda leaf: leaf[chosen], bare)
+    shared = None if data.shared is None else selected(data.shared, chosen)
+    return dataclasses.replace(thin, shared=shared)
 
 
 def fit(

@@ -15,6 +15,7 @@ import numpy as np
 import paramax
 from gpjax.kernels import RBF, Linear, Matern52
 from gpjax.kernels.base import AbstractKernel, Constant
+from gpjax.kernels.computations import DenseKernelComputation
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import ConfigError, Positive, Scalar, positive, unwrap
@@ -39,12 +40,13 @@ def squared_distance(
     centre = jnp.mean(y, axis=0, keepdims=True)
     a, b = (x - centre) / scale, (y - centre) / scale
     square = jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1)[None, :] - 2.0 * (a @ b.T)
-    return jnp.maximum(square, 0.0)
+    # rounding is cut off in the value only: a cut in the derivative halves it where points meet
+    return jnp.where(square > 0.0, square, square - jax.lax.stop_gradient(square))
 
 
 @jax.custom_jvp
 def matern52_of_square(square: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Matern-5/2 correlation of a squared distance, with a derivative that holds at zero."""
+    """Matern-5/2 correlation of a squared distance; first and second derivative hold at zero."""
     root = _SQRT5 * jnp.sqrt(square)
     return (1.0 + root + (5.0 / 3.0) * square) * jnp.exp(-root)
 
@@ -55,7 +57,47 @@ def _matern52_jvp(primals: Any, tangents: Any) -> Any:
     root = _SQRT5 * jnp.sqrt(jnp.maximum(square, 1e-30))
     decay = jnp.exp(-root)
     value = (1.0 + root + (5.0 / 3.0) * square) * decay
-    return value, -(5.0 / 6.0) * (1.0 + root) * decay * tangent
+    return value, _matern52_slope(square) * tangent
+
+
+@jax.custom_jvp
+def _matern52_slope(square: Array) -> Array:
+    """Derivative of `matern52_of_square`; its own is 25/12 exp(-root), finite at zero."""
+    root = _SQRT5 * jnp.sqrt(jnp.maximum(square, 1e-30))
+    return -(5.0 / 6.0) * (1.0 + root) * jnp.exp(-root)
+
+
+@_matern52_slope.defjvp
+def _matern52_bend(primals: Any, tangents: Any) -> Any:
+    (square,), (tangent,) = primals, tangents
+    root = _SQRT5 * jnp.sqrt(jnp.maximum(square, 1e-30))
+    return _matern52_slope(square), (25.0 / 12.0) * jnp.exp(-root) * tangent
+
+
+class DenseEngine(DenseKernelComputation):
+    """GPJax' dense engine, equal to every other of its kind.
+
+    GPJax compares engines by identity. They are part of a kernel's tree structure, so that a
+    copied or unpickled model would be another structure and everything would compile again.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is of the same class: an engine holds nothing."""
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        """Of the class."""
+        return hash(type(self))
+
+
+class DayLinear(Linear):
+    """GPJax' linear kernel with its name as what it is, a constant of the class.
+
+    GPJax declares the name as a field and never sets it; a model that went through `jit` then
+    holds place-holders that pickling does not keep the same.
+    """
+
+    name: ClassVar[str] = "Linear"  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class PerfusionKernel(AbstractKernel):
@@ -71,7 +113,7 @@ class PerfusionKernel(AbstractKernel):
 
     state: Matern52 = eqx.field(kw_only=True)
     """Matern-5/2 over the first `n_state_dims` columns; lengthscales in input units."""
-    day: Linear = eqx.field(kw_only=True)
+    day: DayLinear = eqx.field(kw_only=True)
     """Linear kernel over the day column; its variance is relative to the constant one."""
     day_constant: Constant = eqx.field(kw_only=True)
     """Constant term of the day kernel, fixed at one."""
@@ -139,15 +181,23 @@ class PerfusionKernel(AbstractKernel):
             lengthscale=positive(jnp.broadcast_to(jnp.asarray(lengthscale, float), shape)),
             variance=paramax.non_trainable(jnp.ones(())),
             n_dims=n_state_dims,
+            compute_engine=DenseEngine(),
         )
-        self.day = Linear(active_dims=[n_state_dims], variance=positive(day_variance), n_dims=1)
-        self.day_constant = Constant(constant=paramax.non_trainable(jnp.ones(())))
+        self.day = DayLinear(
+            active_dims=[n_state_dims],
+            variance=positive(day_variance),
+            n_dims=1,
+            compute_engine=DenseEngine(),
+        )
+        self.day_constant = Constant(
+            constant=paramax.non_trainable(jnp.ones(())), compute_engine=DenseEngine()
+        )
         # a fixed, unequal start: equal entries would be a saddle of the evidence
         start = 0.3 * np.cos(np.outer(np.arange(n_tasks) + 0.5, np.arange(rank) + 1.0))
         self.index_factor = jnp.asarray(start.reshape(n_tasks, rank), float)
         self.index_diagonal = positive(jnp.full((n_tasks,), task_variance))
         self.n_tasks, self.n_state_dims, self.rank = n_tasks, n_state_dims, rank
-        super().__init__(n_dims=n_state_dims + 2)
+        super().__init__(n_dims=n_state_dims + 2, compute_engine=DenseEngine())
 
     def __call__(self, x: Float[Array, " D"], y: Float[Array, " D"]) -> Scalar:
         """Covariance of two indexed rows.
@@ -302,9 +352,10 @@ class ResidualKernel(AbstractKernel):
             lengthscale=positive(jnp.broadcast_to(jnp.asarray(lengthscale, float), shape)),
             variance=positive(variance),
             n_dims=n_state_dims,
+            compute_engine=DenseEngine(),
         )
         self.n_state_dims = n_state_dims
-        super().__init__(n_dims=n_state_dims)
+        super().__init__(n_dims=n_state_dims, compute_engine=DenseEngine())
 
     def __call__(self, x: Float[Array, " D"], y: Float[Array, " D"]) -> Scalar:
         """Covariance of two rows; columns beyond `n_state_dims` are ignored.

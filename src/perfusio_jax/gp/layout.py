@@ -113,8 +113,16 @@ class RateData(eqx.Module):
         return jnp.any(self.present, axis=1)
 
     def noise_matrix(self) -> Float[Array, "N N"]:
-        """Known covariance of the noise over rows, relative to a task's noise [-]."""
-        return jnp.diag(self.row_noise) if self.shared is None else self.shared.matrix()
+        """Known covariance of the noise over rows, relative to a task's noise [-].
+
+        A row without any target has nothing to do with the others: its noise was not observed,
+        and coupled with its neighbours it would count as an observed zero.
+        """
+        if self.shared is None:
+            return jnp.diag(self.row_noise)
+        rows = self.row_present.astype(self.row_noise.dtype)
+        coupled = self.shared.matrix() * rows[:, None] * rows[None, :]
+        return coupled + jnp.diag((1.0 - rows) * self.row_noise)
 
     def noise_draw(self, normal: Float[Array, "... N T"]) -> Float[Array, "... N T"]:
         """Noise with the known covariance over rows, unit variance per task.
@@ -129,7 +137,7 @@ class RateData(eqx.Module):
             return normal * jnp.sqrt(self.row_noise)[:, None].reshape(
                 (1,) * (normal.ndim - 2) + (-1, 1)
             )
-        return jnp.einsum("nm,...mt->...nt", jnp.linalg.cholesky(self.shared.matrix()), normal)
+        return jnp.einsum("nm,...mt->...nt", jnp.linalg.cholesky(self.noise_matrix()), normal)
 
 
 def rate_data(

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import Scalar
+from perfusio_jax.gp.curvature import Slopes, Solved, along, slopes_tangent
 from perfusio_jax.gp.posterior import KroneckerPosterior, spectrum
 
 _SMALLEST = 2000
@@ -128,16 +129,36 @@ def _value(gram: Array, tasks: Array, targets: Array, missing: MissingEntries) -
     weights = rotated / full - jnp.einsum("jnq,q->nj", low, seen)
     quadratic = jnp.sum(rotated**2 / full) - jnp.sum(seen**2)
     log_det = jnp.sum(jnp.log(full)) + 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor)))
-    return -0.5 * (log_det + quadratic), (values, vectors, task_values, turn, low, weights)
+    solved = Solved(values, vectors, task_values, turn, weights, low)
+    return -0.5 * (log_det + quadratic), solved
 
 
 @masked_log_density.defjvp
 def _masked_jvp(primals: Any, tangents: Any) -> Any:
-    gram, tasks, targets, missing = primals
-    gram_dot, tasks_dot, targets_dot, _ = tangents
-    value, (values, vectors, task_values, turn, low, weights) = _value(
-        gram, tasks, targets, missing
-    )
+    value, slopes = _masked_slopes(*primals)
+    return value, along(slopes, Slopes(*tangents[:3]))
+
+
+@jax.custom_jvp
+def _masked_slopes(
+    gram: Array, tasks: Array, targets: Array, missing: MissingEntries
+) -> tuple[Array, Slopes]:
+    """Value and derivative of `masked_log_density`."""
+    return _masked_solved(gram, tasks, targets, missing)[:2]
+
+
+@_masked_slopes.defjvp
+def _masked_slopes_jvp(primals: Any, tangents: Any) -> Any:
+    value, slopes, solved = _masked_solved(*primals)
+    tangent = Slopes(*tangents[:3])
+    return (value, slopes), (along(slopes, tangent), slopes_tangent(solved, tangent))
+
+
+def _masked_solved(
+    gram: Array, tasks: Array, targets: Array, missing: MissingEntries
+) -> tuple[Array, Slopes, Solved]:
+    value, solved = _value(gram, tasks, targets, missing)
+    values, vectors, task_values, turn, weights, low = solved
     full = values[:, None] * task_values[None, :] + 1.0
     by_row = jnp.sum(task_values[None, :] / full, axis=1)
     by_task = jnp.sum(values[:, None] / full, axis=0)
@@ -148,14 +169,8 @@ def _masked_jvp(primals: Any, tangents: Any) -> Any:
     gram_bar = vectors @ (inner - jnp.diag(by_row)) @ vectors.T
     of_tasks = jnp.einsum("inq,jnq,n->ij", low, low, values)
     turned = weights.T @ (values[:, None] * weights) - jnp.diag(by_task) + of_tasks
-    tasks_bar = turn @ turned @ turn.T
-    targets_bar = -vectors @ weights @ turn.T
-    tangent = (
-        0.5 * jnp.sum(gram_bar * gram_dot)
-        + 0.5 * jnp.sum(tasks_bar * tasks_dot)
-        + jnp.sum(targets_bar * targets_dot)
-    )
-    return value, tangent
+    slopes = Slopes(0.5 * gram_bar, 0.5 * turn @ turned @ turn.T, -vectors @ weights @ turn.T)
+    return value, slopes, solved
 
 
 class MaskedPosterior(eqx.Module):

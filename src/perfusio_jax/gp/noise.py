@@ -12,7 +12,7 @@ separable over rows and tasks, so complete targets keep the Kronecker form.
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from perfusio_jax._core import DataError
 
@@ -28,6 +28,9 @@ class SharedSamples(eqx.Module):
     """Row that ends with the sample this one starts with; -1 if none does."""
     run: Int[Array, " N"]
     """Run of each row; -1 in padding rows."""
+    is_continued: Bool[Array, " N"]
+    """Whether a row starts with the sample its run's row before ended with, if there is one; false
+    after a gap. Kept for the first row of a run too: rows of the run may be put before it."""
 
     @property
     def variance(self) -> Float[Array, " N"]:
@@ -35,7 +38,7 @@ class SharedSamples(eqx.Module):
         return self.start_sd**2 + self.end_sd**2
 
     def matrix(self) -> Float[Array, "N N"]:
-        """Covariance of the noise over rows [-]."""
+        """Covariance of the noise over rows, as if all of them had targets [-]."""
         before = jnp.maximum(self.previous, 0)
         shared = jnp.where(self.previous >= 0, -self.start_sd * self.end_sd[before], 0.0)
         rows = jnp.arange(self.start_sd.shape[0])
@@ -86,6 +89,7 @@ def finite_difference_noise(
         end_sd=jnp.asarray(end),
         previous=jnp.asarray(link(runs.astype(int), follows)),
         run=jnp.asarray(runs.astype(int)),
+        is_continued=jnp.asarray(follows),
     )
 
 
@@ -113,28 +117,43 @@ def joined(one: SharedSamples, two: SharedSamples) -> SharedSamples:
 
     Args:
         one: Earlier rows.
-        two: Later rows; the first of a run follows the last of that run in `one`.
+        two: Later rows; the first of a run follows the last of that run in `one`, unless it is
+            said to come after a gap.
 
     Returns:
         Noise of all rows.
     """
     runs = np.concatenate([np.asarray(one.run), np.asarray(two.run)])
-    size = one.run.shape[0]
-    previous = np.concatenate(
-        [np.asarray(one.previous), np.where(two.previous >= 0, two.previous + size, -1)]
-    )
-    seen: set[int] = set()
-    for row in range(size, runs.size):
-        run = int(runs[row])
-        if run not in seen and previous[row] < 0:
-            before = np.flatnonzero(runs[:size] == run)
-            previous[row] = before[-1] if before.size and run >= 0 else -1
-        seen.add(run)
+    follows = np.concatenate([np.asarray(one.is_continued), np.asarray(two.is_continued)])
     return SharedSamples(
         start_sd=jnp.concatenate([one.start_sd, two.start_sd]),
         end_sd=jnp.concatenate([one.end_sd, two.end_sd]),
-        previous=jnp.asarray(previous),
+        previous=jnp.asarray(link(runs, follows)),
         run=jnp.asarray(runs),
+        is_continued=jnp.asarray(follows),
+    )
+
+
+def selected(noise: SharedSamples, rows: Int[np.ndarray, " M"]) -> SharedSamples:
+    """Noise of some of the rows; what was shared with a row left out is shared no more.
+
+    Args:
+        noise: Noise of all rows.
+        rows: Row numbers to keep, those of a run in their order.
+
+    Returns:
+        Noise of those rows, numbered anew.
+    """
+    previous, follows = np.asarray(noise.previous), np.asarray(noise.is_continued)
+    is_kept = np.isin(np.arange(previous.size), rows)
+    follows = (follows & ((previous < 0) | is_kept[previous]))[rows]
+    runs = np.asarray(noise.run)[rows]
+    return SharedSamples(
+        start_sd=noise.start_sd[rows],
+        end_sd=noise.end_sd[rows],
+        previous=jnp.asarray(link(runs, follows)),
+        run=jnp.asarray(runs),
+        is_continued=jnp.asarray(follows),
     )
 
 
@@ -155,4 +174,5 @@ def padded(noise: SharedSamples, size: int) -> SharedSamples:
         end_sd=jnp.pad(noise.end_sd, (0, extra), constant_values=half),
         previous=jnp.pad(noise.previous, (0, extra), constant_values=-1),
         run=jnp.pad(noise.run, (0, extra), constant_values=-1),
+        is_continued=jnp.pad(noise.is_continued, (0, extra)),
     )

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import Scalar
+from perfusio_jax.gp.curvature import Slopes, Solved, along, slopes_tangent
 
 
 def spectrum(
@@ -51,8 +52,9 @@ def kronecker_log_density(
         targets: Whitened targets.
 
     Returns:
-        `-0.5 log|K~ x B~ + I| - 0.5 y' (K~ x B~ + I)^-1 y`. The derivative is written out,
-        so that repeated eigenvalues do no harm.
+        `-0.5 log|K~ x B~ + I| - 0.5 y' (K~ x B~ + I)^-1 y`. First and second derivative are
+        written out, so that repeated eigenvalues (of padding rows, say) do no harm; a third one
+        would meet them.
     """
     values, vectors, task_values, task_vectors = spectrum(gram, tasks)
     full = values[:, None] * task_values[None, :] + 1.0
@@ -62,8 +64,24 @@ def kronecker_log_density(
 
 @kronecker_log_density.defjvp
 def _kronecker_jvp(primals: Any, tangents: Any) -> Any:
-    gram, tasks, targets = primals
-    gram_dot, tasks_dot, targets_dot = tangents
+    value, slopes = _kronecker_slopes(*primals)
+    return value, along(slopes, Slopes(*tangents))
+
+
+@jax.custom_jvp
+def _kronecker_slopes(gram: Array, tasks: Array, targets: Array) -> tuple[Array, Slopes]:
+    """Value and derivative of `kronecker_log_density`."""
+    return _kronecker_solved(gram, tasks, targets)[:2]
+
+
+@_kronecker_slopes.defjvp
+def _kronecker_slopes_jvp(primals: Any, tangents: Any) -> Any:
+    value, slopes, solved = _kronecker_solved(*primals)
+    tangent = Slopes(*tangents)
+    return (value, slopes), (along(slopes, tangent), slopes_tangent(solved, tangent))
+
+
+def _kronecker_solved(gram: Array, tasks: Array, targets: Array) -> tuple[Array, Slopes, Solved]:
     values, vectors, task_values, task_vectors = spectrum(gram, tasks)
     full = values[:, None] * task_values[None, :] + 1.0
     rotated = vectors.T @ targets @ task_vectors
@@ -81,12 +99,9 @@ def _kronecker_jvp(primals: Any, tangents: Any) -> Any:
         - (task_vectors * inverse_by_task[None, :]) @ task_vectors.T
     )
     targets_bar = -half @ task_vectors.T
-    tangent = (
-        jnp.sum(gram_bar * gram_dot)
-        + jnp.sum(tasks_bar * tasks_dot)
-        + jnp.sum(targets_bar * targets_dot)
-    )
-    return value, tangent
+    none = jnp.zeros((task_values.shape[0], values.shape[0], 0), gram.dtype)
+    solved = Solved(values, vectors, task_values, task_vectors, weights, none)
+    return value, Slopes(gram_bar, tasks_bar, targets_bar), solved
 
 
 class KroneckerPosterior(eqx.Module):

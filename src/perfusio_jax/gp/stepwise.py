@@ -18,6 +18,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.scipy.special import ndtri
 from jaxtyping import Array, ArrayLike, Float
 
@@ -67,6 +68,8 @@ class StepwiseGP(eqx.Module):
     """Callable (state, rate, controls) -> next state."""
     measurement_sd: Any
     """Noise of a reading: (n,) in state units, a callable of the state, or None."""
+    dt_hours: Scalar
+    """Length of a step [h]; the day column grows by a 24th of it."""
     n_species: int = eqx.field(static=True)
     """Number of state species."""
     control_names: tuple[str, ...] = eqx.field(static=True)
@@ -83,6 +86,7 @@ class StepwiseGP(eqx.Module):
         *,
         step: Any = None,
         measurement_sd: Any = None,
+        dt_hours: float | Scalar | None = None,
     ):
         """Wrap a model.
 
@@ -91,12 +95,15 @@ class StepwiseGP(eqx.Module):
             likelihood: Its noise.
             n_species: Number of state species.
             control_names: Order of the controls.
-            step: How a rate moves the state; plain integration by default.
+            step: How a rate moves the state; plain integration over `dt_hours` by default.
             measurement_sd: Standard deviation of a reading: one number per species [state
                 unit], or a callable that gives them for a state; used on request only.
+            dt_hours: Length of a step [h]; the step's own `dt_hours` by default, and a day for a
+                step that has none.
 
         Raises:
-            ConfigError: If sizes do not fit.
+            ConfigError: If sizes do not fit, a step's length is not above zero, or the step has
+                another one.
         """
         context = model.n_state_dims - n_species - len(control_names)
         if model.n_tasks != n_species or context < 0:
@@ -106,7 +113,8 @@ class StepwiseGP(eqx.Module):
             )
         self.model = model.condition() if model.state is None else model
         self.likelihood = likelihood
-        self.step = RateStep() if step is None else step
+        self.dt_hours = _step_length(step, dt_hours)
+        self.step = RateStep(self.dt_hours) if step is None else step
         is_given = measurement_sd is not None and not callable(measurement_sd)
         self.measurement_sd = jnp.asarray(measurement_sd, float) if is_given else measurement_sd
         self.n_context = context
@@ -134,7 +142,7 @@ class StepwiseGP(eqx.Module):
         Args:
             x0: State (n,) or a batch (B, n).
             controls: (horizon, m) or (B, horizon, m).
-            horizon: Steps.
+            horizon: Steps, each of `dt_hours`.
             n_samples: Paths; by moment matching only for "samples".
             seed: Random seed; 0 if None.
             method: "mc", "mc-marginal" or "moment_matching".
@@ -149,8 +157,9 @@ class StepwiseGP(eqx.Module):
                 kernels than `PerfusionKernel` need and get anyway.
 
         Returns:
-            "mean", "q10", "q50", "q90", each (horizon, n) or (B, horizon, n); by moment
-            matching also "covariance" (horizon, n, n) of the states.
+            "mean", "q10", "q50", "q90", each (horizon, n) or (B, horizon, n), row k at
+            `(k + 1) dt_hours` after x0; by moment matching also "covariance" (horizon, n, n) of
+            the states.
 
         Raises:
             ConfigError: If the method is unknown, shapes do not fit, or measurement noise is
@@ -210,7 +219,8 @@ class StepwiseGP(eqx.Module):
             )
         shape = plan.shape[:2]
         given = given[None, None, :] if given.ndim == 1 else given[:, None, :]
-        days = jnp.asarray(start_day, float) + jnp.arange(shape[1])
+        step_days = self.dt_hours / HOURS_PER_DAY
+        days = jnp.asarray(start_day, float) + step_days * jnp.arange(shape[1])
         parts = (
             plan,
             jnp.broadcast_to(given, (*shape, self.n_context)),
@@ -224,6 +234,23 @@ class StepwiseGP(eqx.Module):
         flat = states.reshape(-1, self.n_species)
         spread: Any = jax.vmap(self.measurement_sd)(flat)
         return jnp.reshape(spread, states.shape)
+
+
+def _step_length(step: Any, dt_hours: Any) -> Scalar:
+    """Hours of a step: as given, as the step says, or a day; two answers must agree."""
+    own = getattr(step, "dt_hours", None)
+    found = HOURS_PER_DAY if own is None else own
+    length = jnp.asarray(found if dt_hours is None else dt_hours, float)
+    if isinstance(length, Tracer) or isinstance(own, Tracer):
+        return length
+    if not (length.shape == () and bool(jnp.isfinite(length) & (length > 0))):
+        raise ConfigError(f"dt_hours={dt_hours}; allowed is one number of hours above zero.")
+    if own is not None and not bool(jnp.allclose(length, jnp.asarray(own, float))):
+        raise ConfigError(
+            f"dt_hours={dt_hours} and a step of {float(own)} h; leave dt_hours out, or give the "
+            "step that length."
+        )
+    return length
 
 
 def _inputs(states: Array, rest: Array) -> Array:

@@ -12,7 +12,7 @@ from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP, with_form
 from perfusio_jax.gp.inference import condition_state, require_state
 from perfusio_jax.gp.layout import RateData, rate_data
-from perfusio_jax.gp.noise import SharedSamples, joined
+from perfusio_jax.gp.noise import SharedSamples, joined, selected
 from perfusio_jax.gp.posterior import DensePosterior, safe_cholesky
 
 
@@ -75,7 +75,8 @@ def append_rows(
         inputs: New raw inputs.
         targets: New targets.
         row_noise: Relative noise variance of the new rows [-]; for a model whose rows share
-            samples, their `finite_difference_noise`, whose runs continue the model's.
+            samples, their `finite_difference_noise`, whose runs continue the model's unless
+            `is_continued` is false for their first row.
         growth: Capacity is raised to the next multiple of this when it runs out.
 
     Returns:
@@ -106,9 +107,7 @@ def append_rows(
     y = np.vstack([missing, np.asarray(targets, float)])
     noise: Any
     if isinstance(row_noise, SharedSamples) and old.shared is not None:
-        noise = joined(jax.tree.map(lambda leaf: leaf[keep], old.shared), row_noise)
-        if not np.all(keep[:count]):
-            noise = eqx.tree_at(lambda n: n.previous, noise, _renumbered(noise.previous, keep))
+        noise = joined(selected(old.shared, np.flatnonzero(keep)), row_noise)
     else:
         fresh = np.ones(added) if row_noise is None else np.asarray(row_noise, float)
         noise = np.concatenate([np.asarray(old.row_noise)[keep], fresh])
@@ -118,16 +117,6 @@ def append_rows(
     if not is_block:
         return with_data(model, table)
     return _extend(model, table, jnp.asarray(count), added)
-
-
-def _renumbered(previous: Array, keep: np.ndarray) -> Array:
-    place = np.cumsum(keep) - 1
-    size = int(keep.sum())
-    before = np.asarray(previous).copy()
-    old = np.arange(before.size) < size
-    inner = old & (before >= 0)
-    before[inner] = place[before[inner]]
-    return jnp.asarray(before)
 
 
 @eqx.filter_jit

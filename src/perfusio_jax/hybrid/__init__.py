@@ -3,6 +3,7 @@
 from .assimilate import Belief as Belief
 from .assimilate import Disturbance as Disturbance
 from .assimilate import FilterInfo as FilterInfo
+from .assimilate import OpenInterval as OpenInterval
 from .assimilate import RunArrays as RunArrays
 from .assimilate import RunBeliefs as RunBeliefs
 from .assimilate import assimilate_arrays as assimilate_arrays

@@ -39,6 +39,26 @@ _FEED_UNIT = 0.002
 """Offset of the feed's logarithm as a fraction of the working volume [-]."""
 
 
+class OpenInterval(eqx.Module):
+    """The interval since the last sample, of which online readings know a part.
+
+    A step of the model has one residual rate for all its length. What is not known of it is
+    therefore drawn once and kept: drawn at every reading it would average out, and the belief
+    would be the surer the more often a probe reads.
+    """
+
+    particles: Float[Array, "N 9"]
+    """Balanced states at its start."""
+    day: Scalar
+    """Culture day of its start [d]."""
+    controls: Float[Array, " 6"]
+    """Set-points that acted all along."""
+    function: Float[Array, "N 9"]
+    """What the learned function is off by, the same all along [residual units]."""
+    process: Float[Array, "N 9"]
+    """Mean so far of what neither part explains, white in time [residual units]."""
+
+
 class Belief(eqx.Module):
     """What is known of one reactor now."""
 
@@ -46,6 +66,8 @@ class Belief(eqx.Module):
     """Equally likely balanced states."""
     day: Scalar
     """Culture day of the state [d]."""
+    interval: OpenInterval | None = None
+    """How they came here since the last sample; None right after one."""
 
     @property
     def mean(self) -> Float[Array, " 9"]:
@@ -250,10 +272,10 @@ def mean_residual(model: HybridStateSpaceModel, inputs: Float[Array, "S 16"]) ->
         return jnp.zeros((inputs.shape[0], _N))
     scaled = gp.scaling(inputs)
     cross = gp.kernel.input_matrix(scaled, gp.state.inputs) * gp.state.row_present[None, :]
-    return (cross @ gp.state.weights) * gp.target_scale[None, :]
+    return gp.mean_at(inputs) + (cross @ gp.state.weights) * gp.target_scale[None, :]
 
 
-def _centred_noise(key: Key, shape: tuple[int, int]) -> Array:
+def centred_noise(key: Key, shape: tuple[int, int]) -> Array:
     """Noise with exact mean zero over the ensemble: less sampling error for the same size."""
     draws = jax.random.normal(key, shape)
     return draws - jnp.mean(draws, axis=0, keepdims=True)
@@ -281,7 +303,8 @@ def filter_step(
         key: Random key.
 
     Returns:
-        Belief at the end and diagnostics.
+        Belief at the end and diagnostics. A belief that online readings carried into the interval
+        keeps what they know of it; `dt_h` is then what is left of it, from the belief's own time.
     """
     fed = jnp.nan if glucose_L is None else glucose_L
     return _filter_step(
@@ -306,13 +329,25 @@ def _filter_step(
     key: Key,
 ) -> tuple[Belief, FilterInfo]:
     size = belief.particles.shape[0]
-    noise = _centred_noise(key, (size, _N)) * _step_sd(model)[None, :]
+    draws = centred_noise(key, (size, _N))
+    start, began, whole = belief.particles, belief.day, dt_h
+    if belief.interval is None:
+        noise = draws * _step_sd(model)[None, :]
+    else:
+        open_one = belief.interval
+        # one step from the interval's start, if the set-points stayed; else from here
+        is_same = jnp.all(u == open_one.controls)
+        gone = jnp.where(is_same, (belief.day - open_one.day) * HOURS_PER_DAY, 0.0)
+        start = jnp.where(is_same, open_one.particles, start)
+        began, whole = jnp.where(is_same, open_one.day, began), gone + dt_h
+        fresh = draws * process_sd_over(model, dt_h)[None, :]
+        noise = open_one.function + (gone * open_one.process + dt_h * fresh) / whole
 
     def residual(inputs: Array) -> Array:
         return mean_residual(model, inputs) + noise
 
     many = jnp.broadcast_to(u[None, :], (size, u.shape[0]))
-    states, feed, step = step_batch(model, belief.particles, many, belief.day, residual, dt_h)
+    states, feed, step = step_batch(model, start, many, began, residual, whole)
     members, info = _update_states(model, model.latent.forward(states), feed, face, glucose_L)
     limited = jnp.mean((step.residual | step.floor | step.cells[:, None]).astype(float))
     day = belief.day + dt_h / HOURS_PER_DAY
@@ -321,6 +356,19 @@ def _filter_step(
 
 def _step_sd(model: HybridStateSpaceModel) -> Array:
     return jnp.sqrt(model.process_sd**2 + model.function_sd**2)
+
+
+def process_sd_over(model: HybridStateSpaceModel, hours: Scalar) -> Float[Array, " 9"]:
+    """Spread of what neither part explains, as a mean over some hours [residual units].
+
+    Args:
+        model: Hybrid model; its `process_sd` is the mean's over one of its steps.
+        hours: Length [h]; the variance of a mean of white noise falls with it.
+
+    Returns:
+        Standard deviation per species.
+    """
+    return model.process_sd * jnp.sqrt(model.dt_hours / hours)
 
 
 class RunArrays(NamedTuple):
@@ -385,7 +433,7 @@ def run_arrays(trajectory: Trajectory, *, length: int | None = None, clone: int 
         feed_L=jnp.asarray(np.pad(feed, (0, pad), constant_values=np.nan)),
         times_h=jnp.asarray(np.concatenate([times, later])),
         mask=jnp.asarray(np.arange(n + pad) < n),
-        clone=jnp.asarray(float(clone)),
+        clone=jnp.asarray(clone, float),
     )
 
 
@@ -520,7 +568,7 @@ def clone_of(
     if model.embedding is None:
         return model, -1
     index = model.embedding.index(trajectory.clone_id)
-    return at_clone(model, jnp.asarray(float(index))), index
+    return at_clone(model, jnp.asarray(index, float)), index
 
 
 @eqx.filter_jit

@@ -18,7 +18,14 @@ from perfusio_jax._core import (
 )
 from perfusio_jax.chemistry import from_balanced, to_balanced
 from perfusio_jax.embedding import PRIOR_CLONE
-from perfusio_jax.gp import N_FREQUENCIES, GPPaths, MultiTaskRateGP, StepwiseGP, draw_gp_paths
+from perfusio_jax.gp import (
+    N_FREQUENCIES,
+    GPPaths,
+    MechanisticPriorMean,
+    MultiTaskRateGP,
+    StepwiseGP,
+    draw_gp_paths,
+)
 from perfusio_jax.hybrid.calibrate import shifted
 from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, forecast_report
@@ -37,6 +44,21 @@ _N = len(STATE_ORDER)
 
 def _leaf(value: Any) -> Array:
     return jnp.asarray(value, float)
+
+
+def strongly_typed(tree: Any) -> Any:
+    """The same tree with arrays that carry a type of their own.
+
+    What began as a plain number is an array of a weak type; one that was saved and read back is
+    not, and would compile everything again.
+
+    Args:
+        tree: Any pytree.
+
+    Returns:
+        The tree; what is no array passes unchanged.
+    """
+    return jax.tree.map(lambda v: jnp.asarray(v, v.dtype) if eqx.is_array(v) else v, tree)
 
 
 class InitialState(eqx.Module):
@@ -138,8 +160,9 @@ class HybridStateSpaceModel(eqx.Module):
             use_mechanism: False drops the mechanistic rates.
 
         Raises:
-            ConfigError: If names differ from the layout, there is nothing to predict with, or
-                the mechanism is of a process the balance does not know.
+            ConfigError: If names differ from the layout, there is nothing to predict with, the
+                mechanism is of a process the balance does not know, or the process's mean is the
+                mechanism, which the model adds itself.
         """
         check_mechanism(mech_model)
         for given, wanted, what in (
@@ -151,8 +174,15 @@ class HybridStateSpaceModel(eqx.Module):
         gp = gp_model.model if isinstance(gp_model, StepwiseGP) else gp_model
         if gp is None and not use_mechanism:
             raise ConfigError("a model needs the mechanism, a GP, or both; neither was given.")
-        self.mech_model, self.gp, self.embedding = mech_model, gp, embedding
-        self.clone = jnp.asarray(float(PRIOR_CLONE))
+        if gp is not None and use_mechanism and isinstance(gp.mean_module, MechanisticPriorMean):
+            raise ConfigError(
+                "the process has a MechanisticPriorMean, and the model adds the mechanism's rates "
+                "itself: they would count twice. Train the process on residual rates with a zero "
+                "mean, or take use_mechanism=False."
+            )
+        self.mech_model, self.gp = strongly_typed(mech_model), gp
+        self.embedding = strongly_typed(embedding)
+        self.clone = jnp.asarray(PRIOR_CLONE, float)
         self.openness = None
         if embedding is not None and embedding.is_calibrated and use_mechanism:
             self.openness = embedding.openness(self.clone)
@@ -193,10 +223,27 @@ class HybridStateSpaceModel(eqx.Module):
 
     @property
     def gp_model(self) -> StepwiseGP | None:
-        """The step-wise GP, as the seed names it."""
+        """The step-wise GP, as the seed names it; None without a process.
+
+        What the process gives are residuals in units of `basis`, and its step is the hybrid's:
+        mechanism, residual, pump and limits. `predict_quantiles` therefore forecasts this model,
+        from balanced states to balanced states.
+
+        Raises:
+            ConfigError: If the model holds clones, whose mechanisms differ from path to path.
+        """
         if self.gp is None:
             return None
-        return StepwiseGP(self.gp, self.gp.likelihood, _N, list(self.control_names))
+        if self.embedding is not None:
+            raise ConfigError(
+                "the process of a model of several clones cannot be rolled out by itself, because "
+                "every path has its own mechanism. Forecast with forecast_run or "
+                "predict_trajectory(clone_id=...); the process alone is `model.gp`."
+            )
+        step = HybridStep(
+            self.mech_model, self.basis, self.limits, self.dt_hours, self.use_mechanism
+        )
+        return StepwiseGP(self.gp, self.gp.likelihood, _N, list(self.control_names), step=step)
 
     def predict_next_state(
         self,
@@ -272,6 +319,52 @@ class HybridStateSpaceModel(eqx.Module):
         return {"mean": jnp.mean(states, axis=0), "q10": q10, "q50": q50, "q90": q90}
 
 
+class HybridStep(eqx.Module):
+    """Next state from a residual: the step of a `StepwiseGP` that forecasts a hybrid model."""
+
+    mech_model: Any
+    """Mechanistic model with `advance`."""
+    basis: ResidualBasis
+    """Unit of the residual."""
+    limits: Limits
+    """Physical limits."""
+    dt_hours: Scalar
+    """Length of the step [h]."""
+    use_mechanism: bool = eqx.field(static=True)
+    """False for the purely data-driven ablation."""
+
+    def __call__(
+        self, state: Float[Array, " 9"], rate: Float[Array, " 9"], controls: Float[Array, " 6"]
+    ) -> Float[Array, " 9"]:
+        """State after `dt_hours`.
+
+        Args:
+            state: Balanced state.
+            rate: Residual [residual units].
+            controls: Set-points in `CONTROL_NAMES` order.
+
+        Returns:
+            Balanced state.
+        """
+        legal = jnp.maximum(state, 0.0)
+        prior = (
+            prior_step(self.mech_model, legal, controls, self.dt_hours)
+            if self.use_mechanism
+            else flat_prior(legal)
+        )
+        after, _, _ = apply_residual(
+            self.mech_model,
+            self.basis,
+            self.limits,
+            legal,
+            controls,
+            prior,
+            rate,
+            self.dt_hours,
+        )
+        return after
+
+
 def for_clone(
     model: HybridStateSpaceModel, clone: str | int, *, unknown: str = "error"
 ) -> HybridStateSpaceModel:
@@ -295,7 +388,7 @@ def for_clone(
             "embedding."
         )
     index = model.embedding.index(clone, unknown=unknown)
-    return at_clone(model, jnp.asarray(float(index)))
+    return at_clone(model, jnp.asarray(index, float))
 
 
 def at_clone(model: HybridStateSpaceModel, index: Array) -> HybridStateSpaceModel:
@@ -481,7 +574,7 @@ def rollout_states(
         c0 = jnp.broadcast_to(c0[None, :], (size, _N))
     if c0.shape != (size, _N):
         raise ConfigError(f"start of shape {c0.shape}; allowed are (9,) and ({size}, 9).")
-    functions, sd = paths.functions, model.process_sd[None, :]
+    gp, functions, sd = model.gp, paths.functions, model.process_sd[None, :]
     shifts = None
     if paths.constants is not None and model.openness is not None:
         shifts = paths.constants @ model.openness.T
@@ -492,7 +585,10 @@ def rollout_states(
         share = jnp.sqrt(model.dt_hours / hours)
 
         def residual(inputs: Array) -> Array:
-            known = 0.0 if functions is None else functions(inputs)
+            known = 0.0
+            if functions is not None and gp is not None:
+                # drawn around the mean function, which is zero in what fit_hybrid makes
+                known = functions(inputs) + gp.mean_at(inputs)
             return known + sd * share * noise if process_noise else known + 0.0 * noise
 
         many = jnp.broadcast_to(control[None, :], (size, control.shape[0]))

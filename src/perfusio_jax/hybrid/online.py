@@ -1,9 +1,9 @@
 """Online tags between daily assays: capacitance, a Raman probe, an off-gas signal.
 
 A probe reads a known linear map of the reported species, with its own noise, as often as it
-likes. Between two samples the belief is carried forward to the time of the reading, updated,
-and goes on from there; the assay does the same when it comes. Gains are fitted to readings
-taken at the time of assays.
+likes. Between two samples each reading is forecast from the last sample, and updates what is
+believed of that sample and of the interval's rates. Gains are fitted to readings taken at the
+time of assays.
 """
 
 from typing import NamedTuple
@@ -23,9 +23,18 @@ from perfusio_jax._core import (
     DataError,
     Key,
 )
-from perfusio_jax.hybrid.assimilate import Belief, FilterInfo, ensemble_update, filter_step
-from perfusio_jax.hybrid.model import HybridStateSpaceModel
+from perfusio_jax.hybrid.assimilate import (
+    Belief,
+    FilterInfo,
+    OpenInterval,
+    centred_noise,
+    ensemble_update,
+    mean_residual,
+    process_sd_over,
+)
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, step_batch
 from perfusio_jax.hybrid.observation import forecast_report
+from perfusio_jax.hybrid.transition import StepInfo
 
 _N = len(STATE_ORDER)
 
@@ -138,12 +147,92 @@ def observe_online(
         readings: One per sensor; NaN where there is none.
 
     Returns:
-        Belief after the readings, and diagnostics per sensor.
+        Belief after the readings, and diagnostics per sensor. In an interval that readings carried
+        it into, they also tell of its start and its rates.
     """
-    members = model.latent.forward(belief.particles)
+    interval = belief.interval
+    parts = [model.latent.forward(belief.particles)]
+    if interval is not None:
+        parts += _members(model, interval)
     species = forecast_report(belief.particles, model.diam_base, model.diam_death_coeff)
+    updated, info = ensemble_update(
+        jnp.concatenate(parts, axis=1), sensors.predict(species), readings, sensors.sd
+    )
+    if interval is not None:
+        interval = _with_members(model, interval, updated[:, _N:])
+    return Belief(model.latent.inverse(updated[:, :_N]), belief.day, interval), info
+
+
+def _members(model: HybridStateSpaceModel, interval: OpenInterval) -> list[Array]:
+    """What is uncertain of an interval, in the filter's space: start, function, process."""
+    return [model.latent.forward(interval.particles), interval.function, interval.process]
+
+
+def _with_members(
+    model: HybridStateSpaceModel, interval: OpenInterval, members: Array
+) -> OpenInterval:
+    start, function, process = jnp.split(members, 3, axis=1)
+    return eqx.tree_at(
+        lambda i: (i.particles, i.function, i.process),
+        interval,
+        (model.latent.inverse(start), function, process),
+    )
+
+
+def _at(
+    model: HybridStateSpaceModel, interval: OpenInterval, hours: Array
+) -> tuple[Array, StepInfo]:
+    """States some hours into an interval: one step from its start, whatever lies between."""
+    size = interval.particles.shape[0]
+    many = jnp.broadcast_to(interval.controls[None, :], (size, interval.controls.shape[0]))
+
+    def residual(inputs: Array) -> Array:
+        return mean_residual(model, inputs) + interval.function + interval.process
+
+    states, _, step = step_batch(model, interval.particles, many, interval.day, residual, hours)
+    return states, step
+
+
+@eqx.filter_jit
+def _read(
+    model: HybridStateSpaceModel,
+    interval: OpenInterval,
+    span: tuple[Array, Array],
+    sensors: OnlineSensors,
+    readings: Array,
+    key: Key,
+) -> tuple[OpenInterval, FilterInfo]:
+    """One time of readings: the process goes on to it, and all that is uncertain is updated."""
+    before, now = span
+    more = centred_noise(key, interval.process.shape) * process_sd_over(model, now - before)[None]
+    process = (before * interval.process + (now - before) * more) / now
+    interval = eqx.tree_at(lambda i: i.process, interval, process)
+    states, step = _at(model, interval, now)
+    species = forecast_report(states, model.diam_base, model.diam_death_coeff)
+    members = jnp.concatenate(_members(model, interval), axis=1)
     updated, info = ensemble_update(members, sensors.predict(species), readings, sensors.sd)
-    return Belief(model.latent.inverse(updated), belief.day), info
+    limited = jnp.mean((step.residual | step.floor | step.cells[:, None]).astype(float))
+    return _with_members(model, interval, updated), info._replace(limited=limited)
+
+
+@eqx.filter_jit
+def _arrived(model: HybridStateSpaceModel, interval: OpenInterval, hours: Array) -> Belief:
+    states, _ = _at(model, interval, hours)
+    return Belief(states, interval.day + hours / HOURS_PER_DAY, interval)
+
+
+def _opened(
+    model: HybridStateSpaceModel, belief: Belief, control: Array, key: Key
+) -> tuple[OpenInterval, float]:
+    """The interval a belief is in, and how far [h]; a new one after a sample or new set-points."""
+    old = belief.interval
+    if old is not None and np.array_equal(np.asarray(old.controls), np.asarray(control)):
+        return old, float((belief.day - old.day) * HOURS_PER_DAY)
+    shape = belief.particles.shape
+    # new set-points do not change what is not known of the function
+    function = centred_noise(key, shape) * model.function_sd[None] if old is None else old.function
+    fresh = OpenInterval(belief.particles, belief.day, control, function, jnp.zeros(shape))
+    return fresh, 0.0
 
 
 def advance_online(
@@ -158,18 +247,20 @@ def advance_online(
 ) -> tuple[Belief, list[FilterInfo]]:
     """Carry a belief through the readings of a day.
 
-    Unexplained variation is white in the rates, so over a part of a day its standard
-    deviation is larger by the square root of the parts; what the process does not know of
-    the function stays the same all day.
+    The state at each reading is one step of the model from the last sample, so that silent
+    readings change nothing, however many there are. What is not known of the residual function
+    is the same all along and drawn once; unexplained variation is white in the rates, so that
+    its mean over a part of a step is the more uncertain, the shorter the part. Readings tell of
+    both, and of the state at the sample.
 
     Args:
         model: Hybrid model.
-        belief: Belief at the last sample.
+        belief: Belief at the last sample, or what an earlier call returned.
         u: Set-points in force.
-        hours: Times of the readings since that sample, increasing [h].
+        hours: Times of the readings since that belief, increasing [h].
         readings: One row per time; NaN where a probe is silent.
         sensors: What the probes show.
-        key: Random key.
+        key: Random key; the same one draws the same for the first readings when more have come.
 
     Returns:
         Belief at the last reading, and diagnostics per time.
@@ -183,18 +274,20 @@ def advance_online(
             f"{times.size} times and readings of shape {table.shape}; needed is one row per time "
             f"and {len(sensors.names)} columns {sensors.names}."
         )
-    gaps = np.diff(np.concatenate([[0.0], times]))
-    if np.any(gaps <= 0.0):
+    if not np.all(np.diff(np.concatenate([[0.0], times])) > 0.0):
         raise DataError(f"times of online readings must increase from above 0; given {times}.")
     control = jnp.asarray(u, float)
     if control.shape != (len(CONTROL_NAMES),):
         raise DataError(f"set-points of shape {control.shape}; needed are {CONTROL_NAMES}.")
-    nothing = jnp.full(_N, jnp.nan)
+    if times.size == 0:
+        return belief, []
+    for_function, for_process = jax.random.split(key)
+    interval, gone = _opened(model, belief, control, for_function)
+    spans = np.concatenate([[gone], gone + times])
     infos = []
-    for gap, row, k in zip(gaps, table, jax.random.split(key, gaps.size), strict=True):
-        share = jnp.sqrt(HOURS_PER_DAY / jnp.asarray(gap))
-        finer = eqx.tree_at(lambda m: m.process_sd, model, model.process_sd * share)
-        belief, _ = filter_step(finer, belief, control, None, nothing, gap, key=k)
-        belief, info = observe_online(model, belief, sensors, jnp.asarray(row))
+    for k, row in enumerate(table):
+        span = (jnp.asarray(spans[k]), jnp.asarray(spans[k + 1]))
+        fresh = jax.random.fold_in(for_process, k)
+        interval, info = _read(model, interval, span, sensors, jnp.asarray(row), fresh)
         infos.append(info)
-    return belief, infos
+    return _arrived(model, interval, jnp.asarray(spans[-1])), infos

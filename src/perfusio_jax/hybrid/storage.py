@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,7 +30,7 @@ from perfusio_jax.embedding import (
     EntityEmbedding,
     fit_embedded,
 )
-from perfusio_jax.gp import DataWarning, MultiTaskRateGP, PerfusionKernel
+from perfusio_jax.gp import DataWarning, MultiTaskRateGP, PerfusionKernel, with_form
 from perfusio_jax.hybrid.calibrate import N_CONSTANTS
 from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
@@ -57,6 +58,7 @@ def _shape_of(model: HybridStateSpaceModel) -> dict[str, Any]:
             "rank": gp.kernel.rank,
             "lengthscales": int(jnp.size(unwrap(gp.kernel.state.lengthscale))),
             "is_complete": gp.is_complete,
+            "n_missing": gp.n_missing,
             "is_conditioned": gp.state is not None,
         }
     return {
@@ -89,7 +91,13 @@ def save(model: HybridStateSpaceModel, folder: str | os.PathLike[str]) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        ConfigError: If the model has a part this layout does not know, so that it would not come
+            back as it is: another kernel, a mean function, rows that share samples.
     """
+    shape = _shape_of(model)
+    _check_covered(model, shape)
     (Path(folder) / VERDICT).unlink(missing_ok=True)
     return write_checkpoint(
         folder,
@@ -99,8 +107,28 @@ def save(model: HybridStateSpaceModel, folder: str | os.PathLike[str]) -> Path:
         architecture={
             "species_names": list(model.species_names),
             "control_names": list(model.control_names),
-            **_shape_of(model),
+            **shape,
         },
+    )
+
+
+def _check_covered(model: HybridStateSpaceModel, shape: dict[str, Any]) -> None:
+    """Refuse to save what `load` would give back as something else."""
+    built = _empty(shape, model.mech_model)
+    if jax.tree.structure(built) == jax.tree.structure(model):
+        return
+    parts = {"": (model, built)}
+    if model.gp is not None and built.gp is not None:
+        names = ("kernel", "mean_module", "scaling", "data", "priors", "state")
+        parts = {n: (getattr(model.gp, n), getattr(built.gp, n)) for n in names} | parts
+    other = next(n for n, (a, b) in parts.items() if jax.tree.structure(a) != jax.tree.structure(b))
+    what = (
+        f"{other} {type(parts[other][0]).__name__} of the process" if other else "one of its parts"
+    )
+    raise ConfigError(
+        f"the model cannot be saved: {what} is not covered by schema {SCHEMA_VERSION}. Allowed are "
+        "what fit_hybrid makes: PerfusionKernel, no mean function, independent noise of the rows. "
+        "Pickle the model to keep it on this version."
     )
 
 
@@ -146,6 +174,8 @@ def _empty(shape: dict[str, Any], mech: Any) -> HybridStateSpaceModel:
                 scaling=scaling,
                 capacity=g["capacity"],
             )
+        if not g["is_complete"]:
+            gp = with_form(gp, is_complete=False, n_missing=g.get("n_missing", 0))
         if g["is_conditioned"]:
             gp = eqx.filter_eval_shape(lambda m: m.condition(), gp)
     bare = HybridStateSpaceModel(mech, None, family, use_mechanism=True)

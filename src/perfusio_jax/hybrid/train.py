@@ -371,9 +371,12 @@ def leave_run_out(
     Reference:
         Rasmussen and Williams (2006), section 5.4.2, for blocks instead of single points.
     """
-    if gp.state is None or not isinstance(gp.state.solved, KroneckerPosterior):
-        raise DataError("leave-run-out errors need a conditioned process on complete targets.")
-    solved = gp.state.solved
+    solved = None if gp.state is None else gp.state.solved
+    if not isinstance(solved, KroneckerPosterior) or gp.data.shared is not None:
+        raise DataError(
+            "leave-run-out errors need a conditioned process on complete targets whose rows do not "
+            "share samples."
+        )
     vectors, values = np.asarray(solved.vectors), np.asarray(solved.values)
     rows = np.flatnonzero(np.asarray(gp.data.row_present))
     row_sd, task_sd = np.asarray(solved.row_sd), np.asarray(solved.task_sd)
@@ -567,7 +570,7 @@ def _calibrated(
         mech, model.basis, intervals, clones, registry=model.embedding.registry
     )
     model = eqx.tree_at(lambda m: m.embedding, model, family)
-    return at_clone(model, jnp.asarray(float(PRIOR_CLONE))), infos
+    return at_clone(model, jnp.asarray(PRIOR_CLONE, float)), infos
 
 
 def _fresh_sd(data: _Smoothed, config: HybridConfig) -> np.ndarray:
