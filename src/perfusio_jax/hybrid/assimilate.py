@@ -275,7 +275,7 @@ def mean_residual(model: HybridStateSpaceModel, inputs: Float[Array, "S 16"]) ->
     return gp.mean_at(inputs) + (cross @ gp.state.weights) * gp.target_scale[None, :]
 
 
-def centred_noise(key: Key, shape: tuple[int, int]) -> Array:
+def centred_noise(key: Key, shape: tuple[int, ...]) -> Array:
     """Noise with exact mean zero over the ensemble: less sampling error for the same size."""
     draws = jax.random.normal(key, shape)
     return draws - jnp.mean(draws, axis=0, keepdims=True)
