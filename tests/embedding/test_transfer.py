@@ -234,6 +234,9 @@ def saved(tuned, tmp_path_factory):
 def test_a_learner_comes_back_as_it_was(tuned, saved, unseen):
     back = TransferLearner(EntityEmbedding(3, 2)).load(saved)
     assert bool(eqx.tree_equal(back.embedding, tuned.embedding))
+    assert jax.tree.structure(back.model) == jax.tree.structure(tuned.model)
+    for one, two in zip(jax.tree.leaves(back.model), jax.tree.leaves(tuned.model), strict=True):
+        assert one.aval == two.aval  # the same compiled programs, weak types included
     a, b = (t.predict(unseen[0], 2) for t in (tuned, back))
     np.testing.assert_array_equal(a.mean, b.mean)
     assert float(back.lr_embedding) == float(tuned.lr_embedding)

@@ -172,11 +172,12 @@ def test_what_comes_after_a_gap_is_not_linked():
 
 
 def test_a_thinned_table_shares_what_is_left(table):
-    x, y = table[0][: RUNS.size], table[1][: RUNS.size]
+    x, y = (np.asarray(a)[: RUNS.size] for a in table)
     noise = finite_difference_noise(RUNS, start_sd=0.6, end_sd=0.9)
     data = rate_data(x, y, row_noise=noise, capacity=RUNS.size + 2)
     thin = thin_rows(data, 7)
-    rows = [int(np.flatnonzero(np.all(data.inputs == row, axis=1))[0]) for row in thin.inputs]
+    every = np.asarray(data.inputs)
+    rows = [int(np.flatnonzero(np.all(every == r, axis=1))[0]) for r in np.asarray(thin.inputs)]
     whole = np.asarray(noise.matrix())
     # neighbours that stayed are as before, and a dropped row's are free of each other
     assert np.allclose(thin.noise_matrix(), whole[np.ix_(rows, rows)], atol=1e-15)

@@ -160,7 +160,11 @@ def test_forecast_of_a_face_and_of_a_belief(hybrid):
     sure = forecast_run(hybrid, face, CONTROLS, 3, 64)
     assert sure["days"].tolist() == [1, 2, 3] and sure["hours"].tolist() == [24, 48, 72]
     twice = eqx.tree_at(lambda m: m.dt_hours, hybrid, jnp.asarray(12.0))
-    assert forecast_run(twice, face, CONTROLS, 3, 64)["days"].tolist() == [0.5, 1.0, 1.5]
+    halves = forecast_run(twice, face, CONTROLS, 3, 64)
+    assert halves["days"].tolist() == [0.5, 1.0, 1.5]
+    # what is called half a day is one: two steps come to where one of a day comes
+    assert float(halves["mean"][1, 0]) == pytest.approx(float(sure["mean"][0, 0]), rel=0.1)
+    assert float(sure["mean"][1, 0]) > 1.15 * float(sure["mean"][0, 0])
     assert sure["mean"].shape == (3, len(STATE_ORDER))
     again = forecast_run(hybrid, face, CONTROLS, 3, 64)
     assert np.array_equal(sure["q90"], again["q90"])

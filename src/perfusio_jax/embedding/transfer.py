@@ -34,6 +34,7 @@ from perfusio_jax.gp import (
     fit,
     log_posterior,
     trainable_filter,
+    with_form,
 )
 
 SCHEMA_VERSION = 1
@@ -316,7 +317,7 @@ class TransferLearner(eqx.Module):
 
         Raises:
             ConfigError: If nothing was fitted yet, or the process has parts this schema does
-                not cover (a mean function, noise shared between rows).
+                not cover (a mean function, noise shared between rows, another kernel).
         """
         model = self._fitted()
         if not isinstance(model.mean_module, ZeroMeanMultiTask):
@@ -326,13 +327,22 @@ class TransferLearner(eqx.Module):
             )
         if getattr(model.data, "shared", None) is not None:
             raise ConfigError("noise shared between rows is not covered by this schema.")
+        architecture = _architecture(self.embedding, model)
+        built = _skeleton(architecture)[1]
+        if jax.tree.structure(built) != jax.tree.structure(_bare(model)):
+            # it would be read back as something else
+            raise ConfigError(
+                f"a process with a {type(model.kernel).__name__} over "
+                f"{type(model.scaling).__name__} is not covered by this schema; allowed is what "
+                "warm_start and fit_jointly build. Pickle the learner to keep it on this version."
+            )
         saved = (self.embedding, _bare(model), self.lr_backbone, self.lr_embedding)
         return write_checkpoint(
             path,
             named_arrays(saved),
             kind=_KIND,
             schema_version=SCHEMA_VERSION,
-            architecture=_architecture(self.embedding, model),
+            architecture=architecture,
         )
 
     def load(self, path: str | os.PathLike[str]) -> "TransferLearner":
@@ -352,7 +362,8 @@ class TransferLearner(eqx.Module):
         mine: dict[str, Any] = dict(_table_shape(self.embedding))
         if self.model is not None:
             mine = _architecture(self.embedding, self.model)
-            mine = {k: v for k, v in mine.items() if k not in ("capacity", "is_complete")}
+            of_the_table = ("capacity", "is_complete", "n_missing")
+            mine = {k: v for k, v in mine.items() if k not in of_the_table}
         different = {k: (stored.get(k), v) for k, v in mine.items() if stored.get(k) != v}
         if different:
             told = "; ".join(f"{k} is {a} there and {b} here" for k, (a, b) in different.items())
@@ -580,6 +591,7 @@ def _architecture(embedding: EntityEmbedding, model: MultiTaskRateGP) -> dict[st
         "kernel": type(model.kernel).__name__,
         "capacity": int(model.data.inputs.shape[0]),
         "is_complete": model.is_complete,
+        "n_missing": model.n_missing,
     }
 
 
@@ -598,6 +610,8 @@ def _skeleton(shape: dict[str, Any]) -> tuple[EntityEmbedding, MultiTaskRateGP]:
         size = features.n_features - 1
         kernel = PerfusionKernel(shape["n_tasks"], size, shape["rank"], size)
         model = MultiTaskRateGP(rows, y, None, None, kernel, shape["n_tasks"], scaling=features)
+        room = shape.get("n_missing", model.n_missing)
+        model = with_form(model, is_complete=shape["is_complete"], n_missing=room)
     except (KeyError, TypeError) as error:
         raise DataError(f"the stored architecture is not complete: {error}.") from None
     return embedding, model

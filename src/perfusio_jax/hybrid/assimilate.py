@@ -332,7 +332,8 @@ def _filter_step(
     draws = centred_noise(key, (size, _N))
     start, began, whole = belief.particles, belief.day, dt_h
     if belief.interval is None:
-        noise = draws * _step_sd(model)[None, :]
+        # white in the rates, of the model's own interval
+        noise = draws * (_step_sd(model) * jnp.sqrt(model.dt_hours / dt_h))[None, :]
     else:
         open_one = belief.interval
         # one step from the interval's start, if the set-points stayed; else from here
