@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfusio_jax._core import AUXILIARY_TAGS, CONTROL_NAMES, REGISTRY, STREAM_TOTALS, UnitError
+from perfusio_jax._core.unit_text import parse_unit
 from perfusio_jax._core.units import (
     CANONICAL_UNITS,
     CONTROL_UNITS,
@@ -200,6 +201,11 @@ def test_refusals_say_what_stands_between():
     ):
         with pytest.raises(UnitError, match=words):
             conversion(unit, name)
+
+
+def test_what_does_not_say_of_what_it_is_reads_as_a_unit_and_as_no_other():
+    for vague, others in (("Hz", ("rps", "1/s", "rpm")), ("ppm", ("%", "ppb", "mg/L"))):
+        assert all(parse_unit(vague) != parse_unit(other) for other in others)
 
 
 def test_only_a_control_is_sent_anywhere():

@@ -54,6 +54,7 @@ _SYMBOLS: Final[Mapping[str, Unit]] = MappingProxyType(
         "ng": _of(_NANO, mass=1),
         "pg": _of(_PICO, mass=1),
         # amount [mol] and its concentrations
+        "kmol": _of(1000, amount=1),
         "mmol": _of(_MILLI, amount=1),
         "mMol": _of(_MILLI, amount=1),
         "umol": _of(_MICRO, amount=1),
@@ -68,6 +69,7 @@ _SYMBOLS: Final[Mapping[str, Unit]] = MappingProxyType(
         **dict.fromkeys(("mOsm", "mosm", "mOsmol", "mosmol"), _of(_MILLI, osmole=1)),
         # volume and length [m]
         **dict.fromkeys(("L", "l"), _of(_LITRE, length=3)),
+        **dict.fromkeys(("hL", "hl"), _of(_LITRE * 100, length=3)),
         **dict.fromkeys(("dL", "dl"), _of(_LITRE / 10, length=3)),
         **dict.fromkeys(("mL", "ml"), _of(_LITRE / 10**3, length=3)),
         **dict.fromkeys(("uL", "ul"), _of(_LITRE / 10**6, length=3)),
@@ -133,21 +135,15 @@ _WORDS: Final[Mapping[str, Unit]] = MappingProxyType(
         "kelvin": _SYMBOLS["K"],
         "celsius": _SYMBOLS["degC"],
         "fahrenheit": _SYMBOLS["degF"],
+        # what does not say of what it is fits no column, and is not the same as what does
+        "hz": _of(1, event=1, time=-1),
+        "ppm": _of(_MICRO, part=1),
+        "ppb": _of(_NANO, part=1),
         **dict.fromkeys(("percent", "pct"), _SYMBOLS["%"]),
         **dict.fromkeys(("fraction", "frac"), _of(1, share=1)),
     }
 )
 """Words that mean one thing in any case."""
-
-_NOT_A_UNIT: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "hz": "the shaft and the current of its drive turn at different rates; write 'rps' if "
-        "turns of the stirrer per second are meant",
-        "ppm": "per million of what is not said",
-        "ppb": "per billion of what is not said",
-    }
-)
-"""Words people use that do not say enough, and why."""
 
 _SUPERSCRIPTS: Final = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _PLAIN: Final = str.maketrans(
@@ -318,8 +314,6 @@ def _look_up(word: str) -> Unit:
     unit = _SYMBOLS.get(word) or _WORDS.get(word.casefold())
     if unit is not None:
         return unit
-    if word.casefold() in _NOT_A_UNIT:
-        raise ValueError(_NOT_A_UNIT[word.casefold()])
     near = [known for known in _SYMBOLS if known.casefold() == word.casefold()]
     hint = f"; upper and lower case differ: did you mean '{near[0]}'?" if near else ""
     raise ValueError(f"'{word}' is no unit that is known here{hint}")

@@ -174,6 +174,8 @@ _WHY: Final[Mapping[str, str]] = MappingProxyType(
     {
         "DO": "The share of air saturation follows from an amount of oxygen (ppm, mg/L, % O2) only "
         "with temperature, salt and pressure, which are not known here.",
+        "agitation": "Hz may be turns of the stirrer or the current of its drive: write 'rps' if "
+        "the former are meant.",
         "Amm": "A mass of ammonium may be that of NH3, NH4+ or nitrogen.",
         "pyruvate_feed": "A mass of pyruvate may be that of the sodium salt or of the acid.",
         "perfusion_rate": "A flow (L/d, mL/min) or a pump's speed is no dilution rate: divide it "
