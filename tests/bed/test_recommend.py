@@ -295,7 +295,7 @@ def test_fallbacks_of_a_decision_are_said(linear):
     assert lost.recommended_controls == middle and lost.explanation["is_fallback"]
     assert "set-points in force are kept" in lost.explanation["remarks"][0]
     warm = policy.decide(whole, 1, u_now={**middle, "temperature": 37.8})
-    assert warm.recommended_controls["temperature"] == 37.5
+    assert 37.4 <= warm.recommended_controls["temperature"] <= 37.5
     assert "led inside: temperature" in warm.explanation["remarks"][0]
     # no step of 0.4 reaches the space: the rate limit is kept all the same
     hot = policy.decide(whole, 1, u_now={**middle, "temperature": 39.0})
