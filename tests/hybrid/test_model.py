@@ -238,7 +238,6 @@ def test_saved_model_comes_back_bit_for_bit(hybrid, prior, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["pickle", "folder", "copy"])
-@pytest.mark.parametrize("way", ["pickle", "folder", "copy"])
 def test_a_model_that_comes_back_compiles_nothing_again(light, tmp_path, traces, way):
     if way == "folder":
         back = load(save(light, tmp_path), mech_model=ToyMechanism())
