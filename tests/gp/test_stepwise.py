@@ -200,20 +200,20 @@ def test_gradients_in_controls_and_state(gp):
 
 
 def test_the_day_grows_by_hours_and_not_by_steps():
-    # a rate of a hundredth of the day [1/h]: c(H) = c0 + sum dt 0.01 (2 + k dt / 24)
+    # a rate in proportion to the day [1/h]: c(H) = sum dt 1e-4 (2 + k dt / 24); c hardly moves
     days = np.linspace(0.0, 8.0, 40)
     x = np.column_stack([np.zeros(40), np.zeros(40), days])
     scaling = fit_scaling(x, day_column=2)
-    model = MultiTaskRateGP(x, 0.01 * days[:, None], GaussianLikelihood(1e-6), n_tasks=1,
+    model = MultiTaskRateGP(x, 1e-4 * days[:, None], GaussianLikelihood(1e-6), n_tasks=1,
                             scaling=scaling)  # fmt: skip
     plan = jnp.zeros((8, 1))
     for options in ({"dt_hours": 6.0}, {"step": RateStep(6.0)}, {"step": lambda c, r, u: c + 6 * r,
                                                                   "dt_hours": 6.0}):  # fmt: skip
         quarter = StepwiseGP(model, model.likelihood, 1, ["u"], **options)
         result = quarter.predict_quantiles(
-            jnp.array([1.0]), plan, 8, 4, method="moment_matching", start_day=2.0
+            jnp.array([0.0]), plan, 8, 4, method="moment_matching", start_day=2.0
         )
-        expected = 1.0 + np.cumsum(6.0 * 0.01 * (2.0 + np.arange(8) * 0.25))
+        expected = np.cumsum(6.0 * 1e-4 * (2.0 + np.arange(8) * 0.25))
         assert np.allclose(result["mean"][:, 0], expected, rtol=2e-3)
 
 
