@@ -70,7 +70,7 @@ def _forecast_all(
     steps: tuple[Array, Array, Array, Array],
     keys: tuple[Array, Array, Array],
     sizes: tuple[int, int],
-) -> tuple[Array, ...]:
+) -> tuple[Array, Array, Array, Array, Array]:
     n_particles, n_paths = sizes
     for_filter, for_paths, for_start = keys
     paths = draw_paths(model, n_paths, key=for_paths, max_steps=steps[0].shape[2])
