@@ -95,6 +95,8 @@ def plain(text: str, decimal: str) -> str:
     Returns:
         What Python can read, if it is a number.
     """
+    if decimal == "." and text.replace(".", "", 1).isdigit():
+        return text  # nearly all there are
     if BLANK_GROUP.fullmatch(text):
         text = _BLANKS.sub("", text)
     other = "," if decimal == "." else "."

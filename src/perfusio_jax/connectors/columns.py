@@ -76,6 +76,9 @@ _QUALIFIERS: Final = frozenset(
 _SHORT: Final = 4
 """Names up to this length [characters] are only ever themselves: Glu, Gln and Glc are three."""
 
+_LONG: Final = 40
+"""Names beyond this length [characters] are a slip of nothing we know."""
+
 HOMONYMS: Final = {"Lys": ("lysed cells", "lysine")}
 """Names that mean something else in other people's tables."""
 _AMINO_ACIDS: Final = frozenset(
@@ -298,7 +301,7 @@ def nearest(name: str, present: Iterable[str] = ()) -> str | None:
         words = {_letters(word): meant for word, meant in _COMMON_WORDS.items()}
     said = _letters(name)
     meant = words.get(said)
-    if meant is None and len(said) > _SHORT:
+    if meant is None and _SHORT < len(said) <= _LONG:
         long = [w for w in words if len(w) > _SHORT]
         near = difflib.get_close_matches(said, long, n=1, cutoff=0.8)
         meant = words[near[0]] if near else None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 DEFAULT_JOIN_H = 1.0
 """Rows this close [h] to the first of a sample belong to it."""
 
-_LOOK_BACK = 20
+_LOOK_BACK = 5
 """Samples a row is compared with; more than that within the tolerance are a log, not readings."""
 
 Values = Mapping[str, float | None]
