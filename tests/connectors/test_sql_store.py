@@ -1,12 +1,15 @@
 """Samples, set-points and records of a run in SQLite and in PostgreSQL: one set of tests."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import inspect
 import itertools
 import math
+import sqlite3
 import threading
 import traceback
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -471,6 +474,64 @@ def test_the_audit_trail_is_mirrored_once_and_whole(store, tmp_path):
         store.mirror_audit([{"seq": 1}])
     with pytest.raises(DataError, match="differs in payload"):
         store.mirror_audit([{**trail[0], "payload": {"x": "forged"}}])
+
+
+def copied(make, tmp_path, n: int = 3) -> tuple[Path, list[dict]]:
+    """A trail of `n` records and its copy in an SQLite database."""
+    from perfusio_jax.twin.chain import records as audit_records
+
+    with AuditLogger(tmp_path / "log", "run1", clock=lambda: NOON) as audit:
+        for day in range(n):
+            audit.log("NOTE", {"x": day}, day=day)
+    trail = list(audit_records((tmp_path / "log" / "audit.jsonl").read_bytes()))
+    store = make()
+    store.mirror_audit(trail)
+    return Path(str(store.database.engine.url.database)), trail
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("happened_at", "yesterday"),
+        ("happened_at", ""),
+        ("happened_at", "2026-13-45 00:00:00"),
+        ("happened_at", 12),
+        ("happened_at", b"\xff"),
+        ("payload", "{"),
+        ("payload", ""),
+        ("payload", "[" * 100_000),
+        ("payload", b"\xff\xfe"),
+        ("payload", 7),
+        ("details", "no"),
+        ("day", "monday"),
+        ("seq", "second"),
+        ("seq", None),
+        ("actor", b"\x00"),
+    ],
+)
+def test_a_row_of_the_copy_with_anything_in_it_is_named_and_the_others_are_compared(
+    make, tmp_path, column, value
+):
+    """SQLite takes anything in any column; `verify-audit twin.toml` reads it."""
+    file, trail = copied(make, tmp_path)
+    with contextlib.closing(sqlite3.connect(file)) as db, db:
+        db.execute(f"UPDATE audit_event SET {column} = ? WHERE seq = 2", (value,))
+    state = make().compare_audit("run1", trail)
+    assert (state.ok, state.n_copied, state.first_differing) == (False, 2, 2)
+    assert (state.first_missing, state.n_foreign) == (None, 0)
+    with pytest.raises(DataError):  # and the running copy refuses that record, and no other
+        make().mirror_audit([trail[1]])
+    assert make().mirror_audit([trail[0], trail[2]]) == 0
+
+
+def test_a_row_without_a_number_is_counted_as_one_the_log_does_not_have(make, tmp_path):
+    _, trail = copied(make, tmp_path)
+    make().log_audit_event("run1", "SETPOINT_CHANGE", {"forged": True})
+    state = make().compare_audit("run1", trail)
+    assert (state.ok, state.n_copied, state.n_foreign) == (False, 3, 1)
+    assert "1 rows there are not in the log" in str(state)
+    assert make().compare_audit("run2", trail[:0]).ok
 
 
 def test_alarms_have_a_history_of_states(make):

@@ -616,7 +616,8 @@ def seal_first() -> tuple[bytes, bytes]:
     return line, Head("r", 1, digest, 1).to_bytes()
 
 
-def test_a_crash_between_record_and_signed_head_is_mended(tmp_path):
+def test_a_crash_between_record_and_signed_head_without_a_journal_is_named(tmp_path):
+    """Nothing tells it from a forgery: the log goes on, and says that nobody vouches for it."""
     signer = generate_key(tmp_path / "key")
     folder = tmp_path / "run"
     with AuditLogger(folder, "r", clock=Clock(), signer=signer) as logger:
@@ -628,8 +629,9 @@ def test_a_crash_between_record_and_signed_head_is_mended(tmp_path):
     with AuditLogger(folder, "r", clock=Clock(), signer=signer):
         pass
     report = verify_audit(folder)
-    assert report.ok and report.n_records == 4
-    assert report.warnings == ("the clock went back before record 4",)
+    assert report.ok and report.n_records == 4 and report.n_unvouched == 1
+    assert report.warnings[0] == "the clock went back before record 4"
+    assert "record 3 stood beyond the head" in report.warnings[1] and len(report.warnings) == 2
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
@@ -695,6 +697,9 @@ def test_a_place_without_a_log_is_said_to_have_none_in_full(tmp_path):
         (),
         GENESIS,
         None,
+        False,
+        None,
+        0,
     )
 
 

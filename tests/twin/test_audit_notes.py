@@ -142,10 +142,10 @@ def test_a_key_is_announced_with_what_it_replaces(tmp_path):
     found = [bare(r) for r in read(tmp_path / "run")]
     says = {"reason": "a key signs the heads from here on"}
     wanted = [
-        own("AUDIT_SIGNED_BY", {"public_key": s.public_key, "key_id": s.key_id})
+        own("AUDIT_SIGNED_BY", {"public_key": s.public_key, "key_id": s.key_id, "n_before": n})
         | {"new": s.key_id}
         | says
-        for s in (first, second)
+        for n, s in enumerate((first, second))
     ]
     wanted[1]["old"] = first.key_id
     assert found == wanted

@@ -4,7 +4,7 @@ import datetime as dt
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from perfusio_jax.twin.chain import AuditCopy, plain
 
 from . import sql_schema as schema
 from .sql_records import check_name
-from .sql_rows import Rows
+from .sql_rows import CHUNK, Rows
 
 
 class SQLArchive(Rows):
@@ -107,6 +107,9 @@ class SQLArchive(Rows):
     def compare_audit(self, run_id: str, records: Iterable[Mapping[str, Any]]) -> AuditCopy:
         """Compare the copy of a run's audit trail with the log, row by row.
 
+        Every row of the run counts, also one without a number (`log_audit_event` leaves such),
+        and one that cannot be read says something else.
+
         Args:
             run_id: The run.
             records: Records as the verified log holds them, all of them, in order.
@@ -118,18 +121,18 @@ class SQLArchive(Rows):
         wanted = {row["key"]: row for row in (_audit_row(record) for record in records)}
         table = schema.audit_event
 
-        def work(connection: sa.Connection) -> dict[str, dict[str, Any]]:
-            query = self._of_this(sa.select(table), table).where(
-                table.c.run_id == run_id, table.c.seq.is_not(None)
-            )
-            return {row["key"]: dict(row) for row in connection.execute(query).mappings()}
+        def work(connection: sa.Connection) -> dict[str, Mapping[str, Any]]:
+            columns: Any = sa.select(table.c.id, table.c.key)
+            query = self._of_this(columns, table).where(table.c.run_id == run_id)
+            there = [(row.id, str(row.key)) for row in connection.execute(query)]
+            return _whole_rows(connection, table, there)
 
         found = self.database.call(work)
         missing = [row["seq"] for key, row in wanted.items() if key not in found]
         differing = [
             row["seq"]
             for key, row in wanted.items()
-            if key in found and any(found[key][n] != v for n, v in row.items())
+            if key in found and any(found[key].get(n) != v for n, v in row.items())
         ]
         return AuditCopy(
             n_log=len(wanted),
@@ -264,6 +267,36 @@ class SQLArchive(Rows):
 
 _OWN = ("run_id", "hash", "seq", "day", "event_type", "user", "timestamp", "payload")
 """Fields of an audit record with a column of their own."""
+
+
+def _whole_rows(
+    connection: sa.Connection, table: sa.Table, there: Sequence[tuple[int, str]]
+) -> dict[str, Mapping[str, Any]]:
+    """Rows by their key; one that holds what cannot be read is there with nothing in it."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for start in range(0, len(there), CHUNK):
+        part = there[start : start + CHUNK]
+        found |= {key: {} for _, key in part}
+        try:
+            rows = _with_ids(connection, table, [number for number, _ in part])
+        except DataError:
+            rows = [row for number, _ in part for row in _one(connection, table, number)]
+        found |= {str(row["key"]): row for row in rows}
+    return found
+
+
+def _one(connection: sa.Connection, table: sa.Table, number: int) -> list[dict[str, Any]]:
+    try:
+        return _with_ids(connection, table, [number])
+    except DataError:
+        return []
+
+
+def _with_ids(
+    connection: sa.Connection, table: sa.Table, numbers: Sequence[int]
+) -> list[dict[str, Any]]:
+    query = sa.select(table).where(table.c.id.in_(numbers))
+    return [{str(n): v for n, v in row.items()} for row in connection.execute(query).mappings()]
 
 
 def _audit_row(record: Mapping[str, Any]) -> dict[str, Any]:

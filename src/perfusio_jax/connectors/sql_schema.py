@@ -8,6 +8,7 @@ The tables change by migrations only (`migrations/versions`); a test compares th
 """
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -59,10 +60,40 @@ class UTCDateTime(sa.types.TypeDecorator[dt.datetime]):
             return None
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
+    def result_processor(self, dialect: Any, coltype: Any) -> Callable[[Any], Any]:
+        """As it is read; SQLite holds what somebody put there, whatever the column's type."""
+        return _readable(super().result_processor(dialect, coltype), "a time")
+
+
+class JSONText(sa.types.TypeDecorator[Any]):
+    """Canonical values as JSON; `None` is NULL."""
+
+    impl = sa.JSON(none_as_null=True)
+    cache_ok = True
+
+    def result_processor(self, dialect: Any, coltype: Any) -> Callable[[Any], Any]:
+        """As it is read; SQLite holds what somebody put there, whatever the column's type."""
+        return _readable(super().result_processor(dialect, coltype), "JSON")
+
+
+def _readable(read: Callable[[Any], Any] | None, what: str) -> Callable[[Any], Any]:
+    """A reader of one value that says what it cannot read."""
+
+    def safely(value: Any) -> Any:
+        try:
+            return value if read is None else read(value)
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            raise DataError(
+                f"the database holds {repr(value)[:60]} where {what} belongs; it was put there by "
+                "another program."
+            ) from None
+
+    return safely
+
 
 _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _NAME = sa.String(NAME_LENGTH)
-_JSON = sa.JSON(none_as_null=True)
+_JSON = JSONText()
 
 
 def _id() -> sa.Column[int]:

@@ -50,7 +50,7 @@ def verify_run(where: Path, *, trusted: Collection[str] | None = None) -> list[V
     for reactor_id, folder in folders_of(settings["twin"], base).items():
         report = verify_audit(folder, trusted=trusted)
         target = archive_of(settings["twin"])
-        copy = "" if target is None or not report.ok else _compare(folder, *target, reactor_id)
+        copy = _compare(folder, *target, reactor_id) if target and report.is_intact else ""
         found.append(Verified(folder, report, copy))
     return found
 

@@ -27,27 +27,23 @@ import rfc8785
 
 from perfusio_jax._core import AuditError, ConfigError
 
-from .chain import (
-    FORMAT_VERSION,
-    GENESIS,
-    SIGNED_BY,
-    AuditReport,
-    Head,
-    last_named_key,
-    plain,
-    records,
-    seal,
-    verify,
-)
+from .audit_memory import AuditMemory, recall
+from .chain import FORMAT_VERSION, GENESIS, AuditReport, Head, plain, records, seal, verify
+from .entries import JournalError
 from .files import append_durably, neutralise, replace_durably
 from .keys import Signer, key_id
 from .lock import FileLock
+from .segments import BREAK, NOT_IN_JOURNAL, RECOVERED, SIGNED_BY
+from .vouching import NO_TRAIL, Known, Standing, standing, trail_of
 
 LOG_NAME = "audit.jsonl"
 HEAD_NAME = "audit.head"
 TORN_NAME = "audit.torn"
 CSV_NAME = "audit_events.csv"
 PARQUET_NAME = "audit_events.parquet"
+
+MOST_LOOKS = 5
+"""How often a log that is being written is looked at until its journal says the same."""
 
 
 class AuditLogger:
@@ -62,11 +58,13 @@ class AuditLogger:
         flush_every: How many records the CSV copy may lag behind; the log itself never does.
         clock: Source of the time stamps; UTC now by default.
         signer: Key that signs each head (see `keys.py`); a log once signed stays so.
+        memory: The journal of the run, which knows how far the log has come. What it does not
+            vouch for is named by the record that begins the next segment.
 
     Raises:
         ConfigError: For an empty `run_id` or a `flush_every` below one.
         AuditError: If the log that is there does not verify, belongs to another run, or was
-            signed and no key is given.
+            signed, or is so by the journal's word, and no key is given.
         RunLockedError: If another logger has this log open.
 
     Examples:
@@ -88,6 +86,7 @@ class AuditLogger:
         *,
         clock: Callable[[], dt.datetime] | None = None,
         signer: Signer | None = None,
+        memory: AuditMemory | None = None,
     ) -> None:
         if not run_id:
             raise ConfigError("run_id is empty; every audit record names the run it belongs to.")
@@ -98,6 +97,7 @@ class AuditLogger:
         self.flush_every = flush_every
         self._signer = signer
         self._signs = False
+        self._memory = memory
         self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
         self._mutex = threading.Lock()
         self._rows: list[dict[str, Any]] = []
@@ -107,7 +107,7 @@ class AuditLogger:
         self._lock.acquire()
         try:
             self._open()
-        except OSError as error:
+        except (OSError, JournalError) as error:
             self._lock.release()
             raise AuditError(
                 f"The audit log in {self.log_dir} cannot be opened: {error}"
@@ -200,6 +200,9 @@ class AuditLogger:
             try:
                 self._flush_csv()
                 self._write_parquet()
+                self._remember(self._acknowledged)
+            except JournalError as error:
+                raise AuditError(f"The end of the log is not in the journal: {error}") from error
             finally:
                 self._lock.release()
 
@@ -214,66 +217,115 @@ class AuditLogger:
     def _open(self) -> None:
         log = _read(self.path)
         head = _read(self.log_dir / HEAD_NAME)
+        known = None if self._memory is None else self._memory.recall_audit()
+        self._refuse_without_key(None if known is None else known.public_key, "by the journal")
         if not log and head is None:
             self._head = Head(self.run_id, 0, GENESIS, 0)
+            head = self._head.to_bytes()
+            stands = standing(NO_TRAIL, self.run_id, head, known)
+            if known is None and self._memory is not None and self._memory.has_history():
+                why = "the journal holds samples or decisions of this run, and there is no log"
+                stands = dataclasses.replace(stands, trouble=why)
+            self._acknowledged = stands.evidence
             self._write_head()
             replace_durably(self.path, b"")
             self._rebuild_csv(b"")
-            self._announce_key(None)
+            self._begin_segment(None, stands, known)
+            self._remember(self._acknowledged)
             return
-        log = log or b""
+        log, head = log or b"", head or b""
         report = verify(log, head)
-        if not report.ok:
+        if not report.is_intact:
             raise AuditError(f"{self.path} cannot be continued: {report}")
         whole, newline, torn = log.rpartition(b"\n")
         whole += newline
-        sealed = Head.from_bytes(head or b"")
+        sealed = Head.from_bytes(head)
         if sealed.run_id != self.run_id:
             raise AuditError(
                 f"{self.path} belongs to run {sealed.run_id!r}, not {self.run_id!r}; give each "
                 "run a folder of its own."
             )
+        trail = trail_of(whole)
+        named = trail.signers[-1]
+        self._refuse_without_key(named, "")
         self._head = Head(self.run_id, report.n_records, report.head_hash, report.n_records)
         if torn:
             stamp = f"# {self._now()} {len(torn)} bytes after record {report.n_records}\n"
             append_durably(self.log_dir / TORN_NAME, stamp.encode() + torn + b"\n")
             replace_durably(self.path, whole)
+        stands = standing(trail, self.run_id, head, known)
+        self._acknowledged = stands.evidence
         is_behind = sealed.count != report.n_records
-        named = last_named_key(whole)
-        if named is not None and self._signer is None:
-            raise AuditError(
-                f"{self.path} is signed by key {key_id(named)}; it is continued with a signing key "
-                "only."
-            )
         self._signs = self._signer is not None and named == self._signer.public_key
-        if is_behind and (named is None or self._signs):
-            self._write_head()
+        is_vouched = not stands.trouble and not stands.n_unvouched
+        if is_behind and is_vouched:
+            if Head.from_bytes(self._acknowledged).count < report.n_records:
+                self._acknowledged = self._head.to_bytes()  # not signed, and nobody knows better
+            replace_durably(self.log_dir / HEAD_NAME, self._acknowledged)
         is_copy_foreign = self._rebuild_csv(whole)
-        self._announce_key(named)
+        details = {"head_count": sealed.count, "records": report.n_records}
+        if is_vouched or stands.trouble:
+            self._begin_segment(named, stands, known)
+        else:
+            details["unvouched"] = stands.n_unvouched
+            self._append(RECOVERED, self._under_key({"payload": details}), day=0, user="system")
+        if self._memory is not None and known is None and report.n_records:
+            found = {"records": report.n_records}
+            self._append(NOT_IN_JOURNAL, {"payload": found}, day=0, user="system")
         if torn:
             digest = hashlib.sha256(torn).hexdigest()
-            details = {"n_bytes": len(torn), "sha256": digest, "moved_to": TORN_NAME}
-            self._append("AUDIT_TORN_TAIL", {"payload": details}, day=0, user="system")
-        if is_behind:
-            details = {"head_count": sealed.count, "records": report.n_records}
-            self._append("AUDIT_HEAD_RECOVERED", {"payload": details}, day=0, user="system")
+            lost = {"n_bytes": len(torn), "sha256": digest, "moved_to": TORN_NAME}
+            self._append("AUDIT_TORN_TAIL", {"payload": lost}, day=0, user="system")
+        if is_behind and is_vouched:
+            self._append(RECOVERED, {"payload": details}, day=0, user="system")
         if is_copy_foreign:
-            details = {"file": CSV_NAME}
-            self._append("AUDIT_COPY_REBUILT", {"payload": details}, day=0, user="system")
+            copy = {"file": CSV_NAME}
+            self._append("AUDIT_COPY_REBUILT", {"payload": copy}, day=0, user="system")
+        self._remember(self._acknowledged)
 
-    def _announce_key(self, named: str | None) -> None:
-        """Say in the log whose key signs from here on, if it is another than before."""
-        if self._signer is None or self._signs:
-            return
-        self._is_head_stale = False  # the head under the former key stands until this record's
-        details = {
-            "payload": {"public_key": self._signer.public_key, "key_id": self._signer.key_id},
-            **({} if named is None else {"old": key_id(named)}),
-            "new": self._signer.key_id,
-            "reason": "a key signs the heads from here on",
-        }
+    def _refuse_without_key(self, named: str | None, by_whom: str) -> None:
+        if named is not None and self._signer is None:
+            says = f" {by_whom}" if by_whom else ""
+            raise AuditError(
+                f"{self.path} is{says} signed by key {key_id(named)}; it is continued with a "
+                "signing key only."
+            )
+
+    def _begin_segment(self, named: str | None, stands: Standing, known: Known | None) -> None:
+        """Name what nobody vouches for, or whose key signs from here on if it is another."""
+        if stands.trouble:
+            details: dict[str, Any] = {
+                "found": stands.trouble,
+                "records": self._head.count,
+                "vouched": stands.n_vouched,
+                "unvouched": stands.n_unvouched,
+                "missing": max(stands.n_known - self._head.count, 0),
+            }
+            if known is not None:
+                details["journal"] = {
+                    "acknowledged": known.acknowledged.decode(),
+                    "begun": known.begun.decode(),
+                    "public_key": known.public_key,
+                }
+            about = {"payload": details, "reason": "what stands here is not what was written"}
+            self._append(BREAK, self._under_key(about), day=0, user="system")
+        elif self._signer is not None and not self._signs:
+            about = {
+                "payload": {"n_before": self._head.count},
+                **({} if named is None else {"old": key_id(named)}),
+                "new": self._signer.key_id,
+                "reason": "a key signs the heads from here on",
+            }
+            self._append(SIGNED_BY, self._under_key(about), day=0, user="system")
+
+    def _under_key(self, about: dict[str, Any]) -> dict[str, Any]:
+        """A record's details with the key that signs from it on; no head before it is signed."""
+        self._is_head_stale = False
+        if self._signer is None:
+            return about
         self._signs = True
-        self._append(SIGNED_BY, details, day=0, user="system")
+        key = {"public_key": self._signer.public_key, "key_id": self._signer.key_id}
+        return {**about, "payload": {**about["payload"], **key}}
 
     def _append(self, event_type: str, details: dict[str, Any], *, day: int, user: str) -> str:
         if self._is_head_stale:
@@ -294,17 +346,26 @@ class AuditLogger:
         if marks:
             fields["marks"] = marks
         line, digest = seal(fields)
+        head = Head(self.run_id, fields["seq"], digest, fields["seq"])
+        content = head.to_bytes(self._signer if self._signs else None)
         try:
+            self._remember(content)
             append_durably(self.path, line)
-        except OSError as error:
+        except (OSError, JournalError) as error:
             raise AuditError(f"The record was not written to {self.path}: {error}") from error
-        self._head = Head(self.run_id, fields["seq"], digest, fields["seq"])
+        self._head, self._acknowledged = head, content
         self._is_head_stale = True
         self._rows.append(fields)
         self._write_head()
         if len(self._rows) >= self.flush_every:
             self._flush_csv()
         return digest
+
+    def _remember(self, begun: bytes) -> None:
+        """Have the journal know the record that is about to be written, or that none is."""
+        if self._memory is not None:
+            key = self._signer.public_key if self._signer and self._signs else None
+            self._memory.remember_audit(Known(self._acknowledged, begun, key))
 
     def _write_head(self) -> None:
         try:
@@ -358,8 +419,9 @@ def verify_audit(path: Path | str, *, trusted: Collection[str] | None = None) ->
     """Verify an audit log on the disk.
 
     Any change of any byte of any record is found, and so are records that were deleted,
-    inserted, swapped or cut off at the end. Copies that say something else than the log are
-    noted; they are no evidence either way.
+    inserted, swapped or cut off at the end. Where the journal of the run lies beside the log, the
+    two must agree, and a log all of whose hashes were computed anew is found out too. Copies that
+    say something else than the log are noted; they are no evidence either way.
 
     Args:
         path: The folder of the log, or `audit.jsonl` itself; the head lies beside it.
@@ -374,17 +436,46 @@ def verify_audit(path: Path | str, *, trusted: Collection[str] | None = None) ->
     path = Path(path)
     if path.is_dir():
         path = path / LOG_NAME
-    # The head is read first: a record written in between then stands beyond it, which is
-    # what a crash leaves too, whereas the other order would look like a cut.
-    head = _read(path.with_name(HEAD_NAME))
-    log = _read(path)
-    if log is None and head is None:
-        return AuditReport(False, 0, 1, 1, f"there is no audit log at {path}")
+    log, head, known, notes = _snapshot(path)
     report = verify(log or b"", head, trusted=trusted)
-    if not report.ok:
+    if log is None and head is None:
+        reason = f"there is no audit log at {path}"
+        if known is not None:
+            reason += "; " + standing(NO_TRAIL, "", b"", known).trouble
+        return AuditReport(False, 0, 1, 1, reason)
+    if not report.is_intact:
         return report
-    notes = copies_that_differ(path.parent, log or b"")
+    content = log or b""
+    stands = standing(trail_of(content), Head.from_bytes(head or b"").run_id, head or b"", known)
+    if stands.trouble and report.ok:
+        bad = stands.n_vouched + 1
+        report = dataclasses.replace(
+            report, ok=False, first_bad=bad, line=bad, reason=stands.trouble
+        )
+    elif stands.trouble:
+        notes.append(stands.trouble)
+    notes += copies_that_differ(path.parent, content)
     return dataclasses.replace(report, warnings=(*report.warnings, *notes))
+
+
+def _snapshot(path: Path) -> tuple[bytes | None, bytes | None, Known | None, list[str]]:
+    """Log, head and what the journal knows of them, of one moment; and notes about the journal.
+
+    The head is read before the log: a record written in between then stands beyond it, which is
+    what a crash leaves too, whereas the other order would look like a cut.
+    """
+    trouble = "the log was not compared with the journal beside it"
+    head = log = None
+    for _ in range(MOST_LOOKS):
+        try:
+            known = recall(path.parent)
+            head, log = _read(path.with_name(HEAD_NAME)), _read(path)
+            if recall(path.parent) == known:
+                return log, head, known, []
+        except JournalError as error:
+            head, log = _read(path.with_name(HEAD_NAME)), _read(path)
+            return log, head, None, [f"{trouble}: {error}"]
+    return log, head, None, [f"{trouble}, which is being written"]
 
 
 def copies_that_differ(folder: Path, log: bytes) -> list[str]:

@@ -20,15 +20,13 @@ import rfc8785
 from perfusio_jax._core import AuditError
 
 from .keys import Signer, is_signed_by, key_id
+from .segments import BREAK, RECOVERED, Segments
 
 FORMAT_VERSION: Final = 1
 """Version of the record and head format; written into both."""
 
 GENESIS: Final = "0" * 64
 """`prev_hash` of the first record."""
-
-SIGNED_BY: Final = "AUDIT_SIGNED_BY"
-"""Event by which a log says whose key signs its heads from that record on."""
 
 _LARGEST_EXACT_INT: Final = 2**53 - 1
 
@@ -99,7 +97,7 @@ class AuditReport:
     """What verification found."""
 
     ok: bool
-    """Whether every record is as it was written and none is missing."""
+    """Whether every record is as it was written and none is missing, as far as files can show."""
     n_records: int
     """Records that verified, counted from the first."""
     first_bad: int | None = None
@@ -114,17 +112,25 @@ class AuditReport:
     """Hash of the last record that verified."""
     key_id: str | None = None
     """Short name of the key that signed the head; `None` if it is not signed."""
+    is_intact: bool = False
+    """Whether chain, head and signature hold. An intact log may still say of itself that what
+    stands before some record is not what was written; then it is not `ok`, and is continued."""
+    n_before_key: int | None = None
+    """Records before the first signature (of a trusted key, if some were named) that counts;
+    `None` without one."""
+    n_unvouched: int = 0
+    """Records the log itself says nobody vouches for."""
 
     def __str__(self) -> str:
         """One paragraph for a person."""
         notes = "".join(f"\nnote: {warning}" for warning in self.warnings)
+        by = "not signed" if self.key_id is None else f"signed by key {self.key_id}"
+        stands = f"{self.n_records} records, head {self.head_hash}, {by}"
         if self.ok:
-            by = "not signed" if self.key_id is None else f"signed by key {self.key_id}"
-            return (
-                f"audit log verified: {self.n_records} records, head {self.head_hash}, {by}{notes}"
-            )
+            return f"audit log verified: {stands}{notes}"
         where = "" if self.first_bad is None else f"record {self.first_bad} (line {self.line}): "
-        return f"audit log NOT verified: {where}{self.reason}{notes}"
+        chain = f"\nnote: the chain as it stands now holds: {stands}" if self.is_intact else ""
+        return f"audit log NOT verified: {where}{self.reason}{chain}{notes}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,7 +146,7 @@ class AuditCopy:
     first_differing: int | None = None
     """Number of the first record that is there with other content."""
     n_foreign: int = 0
-    """Rows of this run that the log does not have."""
+    """Rows of this run that the log does not have, with or without a number."""
 
     @property
     def ok(self) -> bool:
@@ -209,7 +215,8 @@ def verify(
 
     One complete record beyond the head, and bytes after the last newline beyond the head,
     are what a crash leaves between two steps of writing; both are warned about, not called
-    tampering. Anything else that differs is.
+    tampering. Anything else that differs is; so is a record of the log itself which says that
+    what stands before it is not what was written.
 
     Args:
         log: Bytes of `audit.jsonl`.
@@ -225,7 +232,7 @@ def verify(
     warnings: list[str] = []
     previous, last_time, run_id = GENESIS, "", None
     hashes = [GENESIS]
-    signers: list[str | None] = [None]
+    segments = Segments()
     for seq, line in enumerate(lines, start=1):
         record, reason = _open(line, seq, previous)
         if record is not None and run_id is not None and record["run_id"] != run_id:
@@ -234,7 +241,7 @@ def verify(
             return AuditReport(False, seq - 1, seq, seq, reason, tuple(warnings), previous)
         run_id, previous = record["run_id"], record["hash"]
         hashes.append(previous)
-        signers.append(_named_key(record) or signers[-1])
+        segments.add(record)
         if record["timestamp"] < last_time:
             warnings.append(f"the clock went back before record {seq}")
         last_time = record["timestamp"]
@@ -257,38 +264,50 @@ def verify(
         return bad(found + 1, f"it is missing: the log holds {found} whole records of {mark.count}")
     if hashes[mark.count] != mark.hash or (run_id is not None and run_id != mark.run_id):
         return bad(max(mark.count, 1), "the head was written for another log")
-    trouble = _check_signature(head, signers[mark.count], trusted)
+    trouble = check_signature(head, segments.signers[mark.count], trusted)
     if trouble:
         return bad(found + 1, trouble)
-    if found > mark.count + 1:
-        return bad(mark.count + 1, f"{found - mark.count} records stand beyond the head")
-    if found == mark.count + 1:
+    beyond = found - mark.count
+    # What a program says of records beyond the head may itself still be beyond it.
+    if not all(kind in (BREAK, RECOVERED) for kind in segments.kinds[mark.count + 2 :]):
+        return bad(mark.count + 1, f"{beyond} records stand beyond the head")
+    if beyond:
         warnings.append(f"record {found} is not under the head yet (being written, or a crash)")
     if torn:
         warnings.append(f"{len(torn)} bytes of an unfinished record follow record {found}")
-    signer = signers[mark.count]
+    first, *others = sorted(segments.breaks) or [None]
+    doubtful = segments.unvouched
+    wrong = None if first is None else segments.unvouched_before(first) or (first, first)
+    signer = segments.signers[mark.count]
+    warnings += [segments.broken(seq) for seq in others if seq is not None]
     return AuditReport(
-        True,
+        first is None,
         found,
-        warnings=tuple(warnings),
+        first_bad=None if wrong is None else wrong[0],
+        line=None if wrong is None else wrong[0],
+        reason="" if first is None else segments.broken(first),
+        warnings=(*warnings, *segments.notes(trusted)),
         head_hash=previous,
         key_id=None if signer is None else key_id(signer),
+        is_intact=True,
+        n_before_key=segments.before_key(trusted),
+        n_unvouched=len(doubtful),
     )
 
 
-def _named_key(record: Mapping[str, Any]) -> str | None:
-    """Public key a record announces, if it is one that does."""
-    payload = record.get("payload")
-    if record.get("event_type") != SIGNED_BY or not isinstance(payload, Mapping):
-        return None
-    named = payload.get("public_key")
-    return named if isinstance(named, str) else None
-
-
-def _check_signature(
-    head: bytes, signer: str | None, trusted: Collection[str] | None
+def check_signature(
+    head: bytes, signer: str | None, trusted: Collection[str] | None = None
 ) -> str | None:
-    """What is wrong with the head's signature, or `None`."""
+    """What is wrong with a head's signature.
+
+    Args:
+        head: Its bytes.
+        signer: Public key that has to have signed it; `None`: it must not be signed.
+        trusted: Keys of which `signer` must be one, if given.
+
+    Returns:
+        A sentence, or `None` if all is well.
+    """
     line, signature = split_head(head)
     if signature is None:
         if signer is not None:
@@ -307,14 +326,6 @@ def records(log: bytes) -> Iterator[dict[str, Any]]:
     """Records of a log that has been verified, in order; a torn tail is left out."""
     for line in log.split(b"\n")[:-1]:
         yield _parse(line)
-
-
-def last_named_key(log: bytes) -> str | None:
-    """Public key that signs a verified log's heads, by its own records; `None` without one."""
-    named = None
-    for record in records(log):
-        named = _named_key(record) or named
-    return named
 
 
 def _parse(line: bytes) -> Any:

@@ -15,8 +15,7 @@ from .keys import Signer
 from .lock import FileLock, RunLock
 from .records_file import RunRecords
 from .runtime import Runtime
-
-JOURNAL_NAME = "journal.sqlite"
+from .store import JOURNAL_NAME as JOURNAL_NAME
 
 
 @dataclass(frozen=True)
@@ -82,9 +81,9 @@ def open_run(
                     f"--advise (lock: {device.path})."
                 ) from error
             undo.callback(device.release)
-        audit = AuditLogger(folder, run_id, clock=runtime.now, signer=signer)
-        undo.callback(audit.close)
         records = RunRecords(folder / JOURNAL_NAME, clock=runtime.now, timeout_s=journal_timeout_s)
+        undo.callback(records.close)
+        audit = AuditLogger(folder, run_id, clock=runtime.now, signer=signer, memory=records)
         undo.pop_all()
     return RunFiles(folder, lock, device, audit, records)
 

@@ -16,6 +16,9 @@ from .entries import JournalError
 
 SCHEMA_VERSION = 2
 
+JOURNAL_NAME = "journal.sqlite"
+"""The journal of a run folder."""
+
 _DAMAGE = (sqlite3.Error, UnicodeDecodeError)
 """What a file raises that is locked, full, gone or damaged."""
 

@@ -35,7 +35,7 @@ def summarise(folder: Path) -> str:
         A section with tables of days, outcomes, troubles and alarms.
     """
     audit = verify_audit(folder)
-    log = (folder / LOG_NAME).read_bytes() if audit.ok else b""
+    log = (folder / LOG_NAME).read_bytes() if audit.is_intact else b""
     events = list(records_of(log))
     lines = [f"# Run {folder.name}", "", f"Audit: {audit}", ""]
     lines += _sessions(events)
