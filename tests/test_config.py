@@ -38,6 +38,53 @@ def space(**controls: ControlBounds) -> DesignSpace:
 # ---------------------------------------------------------------- defaults
 
 
+@pytest.mark.parametrize(
+    ("viability_min", "given", "warning", "critical"),
+    [
+        (95.0, {}, 97.0, 95.0),
+        (90.0, {}, 92.0, 90.0),
+        (99.0, {}, 100.0, 99.0),
+        (0.0, {}, 2.0, 0.0),
+        (90.0, {"viability_warning": 97.0}, 97.0, 90.0),
+        (90.0, {"viability_warning": 89.0}, 89.0, 89.0),
+        (90.0, {"viability_critical": 94.0}, 94.0, 94.0),
+        (90.0, {"viability_critical": 80}, 92.0, 80.0),
+    ],
+)
+def test_viability_alarms_follow_the_lowest_acceptable_one(viability_min, given, warning, critical):
+    """A limit of 90 % and an alarm at 97 % on the day of inoculation contradict each other."""
+    space = SPACE.replace(viability_min=viability_min)
+    alarms = TwinConfig(design_space=space, alarms=given).alarms
+    assert (alarms.viability_warning, alarms.viability_critical) == (warning, critical)
+    assert alarms.model_fields_set == set(given), "what follows is not taken for chosen"
+    moved = TwinConfig(design_space=space, alarms=given).replace(
+        design_space=SPACE.replace(viability_min=50.0)
+    )
+    if not given:
+        assert moved.alarms.viability_warning == 52.0
+
+
+def test_glucose_and_ammonium_alarms_contradict_no_design_space():
+    default = TwinConfig(design_space=DEFAULT_AMBR250_DESIGN_SPACE).alarms
+    assert default == AlarmConfig(), "the default design space has the default limits"
+    low = DEFAULT_AMBR250_DESIGN_SPACE
+    bounds = {**low.control_bounds, "glucose_setpoint": ControlBounds(lo=0.8, hi=4, unit="g/L")}
+    species = {**low.species_bounds, "Amm": SpeciesBounds(lo=0, hi=6, unit="mmol/L")}
+    space = low.replace(control_bounds=bounds, species_bounds=species)
+    alarms = TwinConfig(design_space=space).alarms
+    assert alarms.glucose_warning == pytest.approx(0.4)  # a culture held at 0.8 g/L is no alarm
+    assert alarms.glucose_critical == pytest.approx(0.12)
+    assert (alarms.ammonium_warning, alarms.ammonium_critical) == (6.0, 6.0)
+    chosen = TwinConfig(design_space=space, alarms={"ammonium_critical": 5, "glucose_warning": 0.1})
+    assert (chosen.alarms.ammonium_warning, chosen.alarms.glucose_critical) == (5.0, 0.1)
+
+
+@pytest.mark.parametrize("alarms", ["loud", 3, {"viability_warning": "high"}, {"viability": 9}])
+def test_alarms_that_are_none_are_still_refused(alarms):
+    with pytest.raises(ConfigError, match="alarms|viability"):
+        TwinConfig(design_space=SPACE, alarms=alarms)
+
+
 def test_default_space_has_the_six_controls_in_array_order():
     assert SPACE.control_names == list(CONTROL_NAMES)
     lower, upper = SPACE.bounds_array

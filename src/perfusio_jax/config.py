@@ -7,7 +7,7 @@ Objects are immutable; `replace` makes a checked copy with changes.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -280,6 +280,51 @@ class AlarmConfig(ConfigModel):
         return self
 
 
+def alarm_limits(space: DesignSpace, given: Mapping[str, Any]) -> dict[str, float]:
+    """Limits of alarms that do not contradict a design space.
+
+    The critical viability is the lowest acceptable one (`viability_min`), and the warning comes
+    2 % before it. Glucose alarms lie below the lowest set-point the search may choose, at a half
+    and at 15 % of it, those of ammonium inside its bounds; no further out than by default.
+
+    Args:
+        space: Design space of the run.
+        given: Limits somebody chose, by field of `AlarmConfig`; one of a pair bounds the other.
+
+    Returns:
+        All six limits, in the units of their fields.
+    """
+    limits = {name: float(AlarmConfig.model_fields[name].default) for name in _LIMITS}
+    limits["viability_critical"] = space.viability_min
+    limits["viability_warning"] = min(space.viability_min + 2.0, 100.0)
+    lowest = space.control_bounds.get("glucose_setpoint")
+    if lowest is not None:
+        for name, share in (("glucose_warning", 0.5), ("glucose_critical", 0.15)):
+            limits[name] = max(min(limits[name], share * lowest.lo), 0.0)
+    ammonium = space.species_bounds.get("Amm")
+    if ammonium is not None:
+        for name in ("ammonium_warning", "ammonium_critical"):
+            limits[name] = min(limits[name], ammonium.hi)
+    for tag, falls in _TAGS.items():
+        warning, critical = f"{tag}_warning", f"{tag}_critical"
+        below, above = (critical, warning) if falls else (warning, critical)
+        if _is_number(given.get(below)) and above not in given:
+            limits[above] = max(limits[above], given[below])
+        elif _is_number(given.get(above)) and below not in given:
+            limits[below] = min(limits[below], given[above])
+    return {**limits, **{n: v for n, v in given.items() if n in limits}}
+
+
+_TAGS: Final = {"viability": True, "ammonium": False, "glucose": True}
+"""What `AlarmConfig` has limits of, and whether falling is the trouble."""
+
+_LIMITS: Final = tuple(f"{tag}_{kind}" for tag in _TAGS for kind in ("warning", "critical"))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 class TwinConfig(ConfigModel):
     """The `config.toml` of a run folder: one table per part."""
 
@@ -287,8 +332,18 @@ class TwinConfig(ConfigModel):
     """What may be done to the reactor."""
     run: RunConfig = Field(default_factory=RunConfig)
     """How to compute."""
-    alarms: AlarmConfig = Field(default_factory=AlarmConfig)
-    """When to raise an alarm."""
+    alarms: AlarmConfig = Field(default_factory=AlarmConfig, validate_default=True)
+    """When to raise an alarm; limits that are not given follow the design space."""
+
+    @field_validator("alarms", mode="wrap")
+    @classmethod
+    def _alarms_follow(cls, value: Any, check: Any, info: Any) -> Any:
+        space, is_made = info.data.get("design_space"), isinstance(value, AlarmConfig)
+        given = {n: getattr(value, n) for n in value.model_fields_set} if is_made else value
+        if space is None or not isinstance(given, Mapping):
+            return check(value)
+        checked = check({**given, **alarm_limits(space, given)})
+        return AlarmConfig.model_construct(_fields_set=set(given), **dict(checked))
 
 
 def _check_name_and_unit(what: str, name: str, bound: _Bounds, known: Iterable[str]) -> None:

@@ -6,12 +6,14 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from perfusio_jax import cli
-from perfusio_jax.twin import AuditLogger, Mailbox, RunRecords, generate_key
-from perfusio_jax.twin.commands import reactors
+from perfusio_jax.twin import AuditLogger, Mailbox, RunLock, RunRecords, generate_key
+from perfusio_jax.twin.accounts import account
+from perfusio_jax.twin.commands import outcomes, reactors, send
 from perfusio_jax.twin.run_files import JOURNAL_NAME
 
 from .test_process import end, start, wait_for
@@ -68,10 +70,11 @@ def test_commands_to_a_run_that_is_over_say_so(finished, capsys):
 
 def test_a_command_is_left_in_the_folder_with_name_and_reason(finished, capsys):
     code, out, _ = run("tell", finished, "disarm", "--by", "ada", "--reason", "leak", capsys=capsys)
-    assert code == 0 and "R01: disarm" in out
+    assert code == 0 and "R01: disarm, for the twin to carry out (nothing runs here now" in out
     with Mailbox(finished / JOURNAL_NAME) as box:
-        (command,) = box.open("R01")
+        (command,) = box.incoming("R01")
         assert (command.kind, command.actor, command.payload["reason"]) == ("disarm", "ada", "leak")
+        assert command.account == account()
         box.mark(command.id, "for this test only")
 
 
@@ -86,10 +89,11 @@ def test_one_reactor_of_a_rack_is_spoken_to_and_no_other(finished, tmp_path, cap
                     book.execute(f"UPDATE {table} SET reactor_id = ?", (name,))
     words = ("tell", tmp_path, "disarm", "--reactor", "R02", "--by", "ada")
     code, out, err = run(*words, capsys=capsys)
-    assert (code, err) == (0, "") and out.splitlines() == ["R02: disarm, for the twin to carry out"]
+    assert (code, err) == (0, "") and len(out.splitlines()) == 1
+    assert out.startswith("R02: disarm, for the twin to carry out (nothing runs here now")
     for name, n_open in (("R01", 0), ("R02", 1), ("R03", 0)):
         with Mailbox(tmp_path / name / JOURNAL_NAME) as box:
-            assert len(box.open(name)) == n_open
+            assert len(box.waiting(name)) == n_open
     code, _, err = run("tell", tmp_path, "arm", "--reactor", "R9", capsys=capsys)
     assert code == 2 and "R01, R02, R03" in err
     # numbers of decisions are each folder's own
@@ -100,9 +104,11 @@ def test_one_reactor_of_a_rack_is_spoken_to_and_no_other(finished, tmp_path, cap
     assert code == 2 and "R03 has no decision 1 that stands; it has none." in err
     run("tell", tmp_path, "manual", "--reactor", "R03", "--by", "ada", capsys=capsys)
     with Mailbox(tmp_path / "R03" / JOURNAL_NAME) as box:
-        assert [c.kind for c in box.open("R03")] == ["manual"]
+        assert [c.kind for c in box.waiting("R03")] == ["manual"]
     out = run("status", tmp_path, capsys=capsys)[1]
-    assert "not carried out yet: disarm, asked for by ada" in out and out.count("not carried") == 2
+    who = f"{account()}, who says to be ada"
+    assert f"not carried out yet: disarm, asked for by {who} at" in out
+    assert out.count("not carried") == 2
 
 
 def test_what_no_twin_could_carry_out_is_refused_at_once(finished, tmp_path, capsys):
@@ -115,19 +121,88 @@ def test_what_no_twin_could_carry_out_is_refused_at_once(finished, tmp_path, cap
     with RunRecords(finished / JOURNAL_NAME) as records:
         name = reactors(records)[0]
         alarm, _ = records.note_alarm(name, "line", "warning", "the line is down")
-        n_open = len(records.open(name))
+        n_open = len(records.waiting(name))
     for hours in ("-5", "nan", "0", "1e9"):
         words = (*tell, "suppress", "--alarm", str(alarm.id), "--hours", hours)
         code, _, err = run(*words, capsys=capsys)
         assert code == 2 and "up to 168 h" in err
     with RunRecords(finished / JOURNAL_NAME) as records:
-        assert len(records.open(name)) == n_open
+        assert len(records.waiting(name)) == n_open
 
 
 def test_a_file_that_is_no_journal_is_trouble_with_files(tmp_path, capsys):
     (tmp_path / JOURNAL_NAME).write_bytes(b"garbage")
     code, _, err = run("status", tmp_path, capsys=capsys)
     assert code == 4 and "cannot be used as a journal" in err and "nobody foresaw" not in err
+
+
+class Answering:
+    """A twin that holds a folder and answers what lies in its inbox with one word."""
+
+    def __init__(self, folder, outcome: str) -> None:
+        self.folder, self.outcome = folder, outcome
+
+    def __enter__(self):
+        self.lock = RunLock(self.folder).acquire()
+        self.is_over = threading.Event()
+        self.thread = threading.Thread(target=self.answer)
+        self.thread.start()
+        return self
+
+    def answer(self) -> None:
+        with RunRecords(self.folder / JOURNAL_NAME) as records:
+            while not self.is_over.wait(0.02):
+                for command in records.incoming("R01"):
+                    records.mark(command.id, self.outcome)
+
+    def __exit__(self, *exc):
+        self.is_over.set()
+        self.thread.join()
+        self.lock.release()
+
+
+def test_a_command_tells_what_the_twin_made_of_it(finished, tmp_path, capsys):
+    """`approve --as boss` was refused in the audit trail only, and printed as a success."""
+    folder = shutil.copytree(finished, tmp_path / "run")
+    with RunRecords(folder / JOURNAL_NAME) as records:
+        number = records.record_decision("R01", 9.0, {"recommended": {"temperature": 36.5}})
+    why = "role 'boss' approves nothing here; the roles are ['qa']."
+    with Answering(folder, why):
+        code, out, err = run("approve", folder, "--as", "boss", capsys=capsys)
+        assert code == 2 and out == ""
+        assert f"decision {number}: approve by {account()} as boss, refused by the twin" in err
+        assert why in err
+        code, _, err = run("tell", folder, "arm", "--by", "boss", capsys=capsys)
+        assert code == 2 and "R01: arm, refused by the twin" in err
+    with Answering(folder, "done"):
+        code, out, err = run("approve", folder, "--as", "qa", "--by", "eve", capsys=capsys)
+        assert (code, err) == (0, "") and f"by {account()}, who says to be eve, as qa, done" in out
+
+
+def test_an_answer_is_waited_for_and_not_for_ever(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    sent = send(folder, "manual", actor="ada")
+    waits = []
+    assert outcomes(folder, sent, sleep=waits.append) == {"R01": None} and waits == []
+    with RunLock(folder):
+        assert outcomes(folder, sent, within_s=2.0, sleep=waits.append) == {"R01": None}
+    assert sum(waits) == pytest.approx(2.0)
+
+
+def test_status_says_armed_only_where_the_run_may_write(finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "run")
+
+    def mode_after(*said) -> str:
+        with RunRecords(folder / JOURNAL_NAME) as records:
+            for kind, payload in said:
+                records.keep("R01", kind, actor="x", payload=payload)
+        return run("status", folder, capsys=capsys)[1].split("running, ")[1].split(";")[0]
+
+    assert mode_after(("session", {"allow_write": False})) == "advising"
+    assert mode_after(("arm", {})) == "advising", "what may not write cannot be armed"
+    assert mode_after(("manual", {})) == "manual"
+    assert mode_after(("automatic", {}), ("session", {"allow_write": True})) == "armed"
+    assert mode_after(("disarm", {}), ("session", {"allow_write": True})) == "disarmed"
 
 
 def test_a_running_program_stops_when_told(tmp_path, capsys):

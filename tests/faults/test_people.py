@@ -1,12 +1,15 @@
 """People and the twin: approval, manual mode, alarms, commands from outside."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.twin import Mailbox, RunRecords, replay
+from perfusio_jax.twin import LoopSettings, Mailbox, RunRecords, letters, replay
+from perfusio_jax.twin.attendant import Attendant
 from perfusio_jax.twin.commands import find_runs, is_running, send, status, waiting_decision
+from perfusio_jax.twin.entries import Command
 from perfusio_jax.twin.run_files import JOURNAL_NAME
 from perfusio_jax.twin.summary import summarise
 
@@ -15,6 +18,12 @@ from .thinking import LightBrain
 from .world import World, read_log
 
 CALM = {("sample", 99): ""}
+
+
+@pytest.fixture(autouse=True)
+def everybody(monkeypatch):
+    """Each person has an account of their own name: here all of them are one process."""
+    monkeypatch.setattr(letters, "owner_of", lambda status, letter: letter.get("actor", "?"))
 
 
 class Peopled(World):
@@ -103,6 +112,41 @@ def test_without_everybodys_approval_nothing_is_written(deeds, why):
     assert world.problems == [] and world.plant.writes == [], why
     made = next(r for r in log if r["event_type"] == "DECISION_MADE")
     assert "have not been approved" in made["reason"]
+
+
+@pytest.mark.parametrize("names", [("ada", "eve"), ("ada", "ada")])
+def test_two_names_from_one_account_are_one_vote(monkeypatch, names):
+    """`--by` is a word: neither a second vote nor the right of somebody else comes of it."""
+    monkeypatch.setattr(letters, "owner_of", lambda status, letter: "eve")
+    first, second = names
+    deeds = [(1.0, votes("approve", first, "operator")), (2.0, votes("approve", second, "qa"))]
+    with peopled(deeds, n_days=1, **TWO) as world:
+        log = read_log(world.folder)
+    assert world.problems == [] and world.plant.writes == []
+    cast = [r for r in log if r["event_type"] == "COMMAND_APPROVE"]
+    assert [r["user"] for r in cast] == ["eve", "eve"]
+    assert cast[0]["payload"]["says_to_be"] == first and cast[0]["payload"]["outcome"] == "done"
+    assert "account eve has voted as operator" in cast[1]["payload"]["outcome"]
+
+
+def test_a_name_that_may_act_counts_only_from_its_account(monkeypatch):
+    monkeypatch.setattr(letters, "owner_of", lambda status, letter: "mallory")
+    with peopled([(1.0, votes("approve", "eve", "qa"))], n_days=1, **TWO) as world:
+        log = read_log(world.folder)
+    (cast,) = [r for r in log if r["event_type"] == "COMMAND_APPROVE"]
+    assert "account mallory may not act as qa" in cast["payload"]["outcome"]
+    assert (cast["user"], cast["payload"]["says_to_be"]) == ("mallory", "eve")
+    assert world.plant.writes == []
+
+
+def test_a_vote_an_earlier_version_kept_without_its_account_does_not_count():
+    attendant = Attendant.__new__(Attendant)
+    attendant._votes, attendant._settings = {}, LoopSettings(approvals=("qa",))
+    vote = Command(1, "R", "approve", "ada", "qa", {"decision": 1}, "t")
+    with pytest.raises(ConfigError, match="nobody noted the account"):
+        attendant._vote(vote)
+    attendant._vote(replace(vote, account="ada"))
+    assert attendant._votes == {1: {"qa": ("ada", True)}}
 
 
 def test_approval_does_not_hold_up_the_fallback_recipe():

@@ -438,8 +438,8 @@ class World:
         self.check_replay()
 
     def _check_texts(self) -> None:
-        for path in self.folder.iterdir():
-            if b"hunter2" in path.read_bytes():
+        for path in self.folder.rglob("*"):
+            if path.is_file() and b"hunter2" in path.read_bytes():
                 self.problems.append(f"{path.name} holds a password")
 
     def check_replay(self) -> None:

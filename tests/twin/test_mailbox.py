@@ -1,16 +1,23 @@
 """Commands, alarms, leases and readings in the journal file."""
 
 import datetime as dt
+import errno
+import json
+import os
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 from perfusio_jax._core import ConfigError, RunLockedError
-from perfusio_jax.twin import JournalError, RunRecords
+from perfusio_jax.twin import JournalError, RunRecords, accounts, letters
+from perfusio_jax.twin.accounts import account
 from perfusio_jax.twin.entries import OnlineReading
-from perfusio_jax.twin.store import _VERSION_1
+from perfusio_jax.twin.letters import INBOX, MOST_BYTES
+from perfusio_jax.twin.store import _VERSION_1, stamp
 
 START = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+SECOND = dt.timedelta(seconds=1)
 
 
 class Clock:
@@ -28,19 +35,178 @@ def records(tmp_path):
         yield made
 
 
+def leave(folder, owner: str = "ada", **fields) -> Path:
+    """A letter as somebody might write it by hand."""
+    (folder / INBOX).mkdir(exist_ok=True)
+    letter = {
+        "ticket": "t1",
+        "reactor_id": "R1",
+        "kind": "stop",
+        "actor": owner,
+        "role": None,
+        "payload": {},
+        "account": owner,
+        "host": "h",
+    } | fields
+    path = folder / INBOX / f"{letter['ticket']}.json"
+    path.write_text(json.dumps(letter))
+    return path
+
+
 def test_a_command_waits_until_it_is_handled_and_is_kept(records):
     first = records.send("R1", "approve", actor=" ada ", role="qa", payload={"decision": 4})
     records.send("R2", "stop", actor="bob")
-    (command,) = records.open("R1")
+    (lying,) = records.waiting("R1")
+    assert (lying.id, lying.who) == (0, f"{account()}, who says to be ada")
+    assert records.open("R1") == [], "what lies in the inbox is not the journal's yet"
+    (command,) = records.incoming("R1")
     assert (command.kind, command.actor, command.role) == ("approve", "ada", "qa")
-    assert command.payload["decision"] == 4 and "@" in command.payload["sent_by"]
+    assert command.payload["decision"] == 4 and command.payload["host"]
+    assert command.account == account() and command.sent_at == stamp(START + SECOND)
+    assert records.open("R1") == records.waiting("R1") == [command]
     assert records.outcome(first) is None
-    records.mark(first, "done")
-    records.mark(first, "something else")  # the first word counts
+    records.mark(command.id, "done")
+    records.mark(command.id, "something else")  # the first word counts
     assert records.open("R1") == [] and records.outcome(first) == "done"
-    assert [c.id for c in records.handled("R1")] == [first]
+    assert [c.id for c in records.handled("R1")] == [command.id]
     records.keep("R1", "override", actor="operator", payload={"controls": ["x"]})
     assert [c.kind for c in records.handled("R1")] == ["approve", "override"]
+    assert records.handled("R1")[1].account == account()
+    assert not list((records.path.parent / INBOX).iterdir())
+
+
+def test_the_account_is_the_system_s_and_no_variable_changes_it(monkeypatch):
+    import pwd
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "boss")
+    assert account() == pwd.getpwuid(os.geteuid()).pw_name != "boss"
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    assert account() == "uid 4000000"
+    monkeypatch.setattr(accounts.os, "name", "nt")
+    assert account() == "boss (unverified)", "where the system does not know, that is said"
+    status = os.stat_result((0,) * 10)
+    assert accounts.owner_of(status, {"account": "ada (unverified)"}) == "ada (unverified)"
+    assert accounts.owner_of(status, {"account": "ada"}) == "ada (unverified)"
+
+
+def test_a_command_is_of_the_account_that_owns_its_file_whatever_it_says(records, monkeypatch):
+    folder = records.path.parent
+    path = leave(folder, "boss", kind="approve", role="qa", payload={"decision": 1})
+    real = os.fstat
+    others = real(os.open(path, os.O_RDONLY))
+
+    def fstat(descriptor):
+        found = real(descriptor)
+        mine = found.st_ino == others.st_ino
+        return os.stat_result((*found[:4], 4_000_000, *found[5:])) if mine else found
+
+    monkeypatch.setattr(letters.os, "fstat", fstat)
+    (command,) = records.incoming("R1")
+    assert command.account == "uid 4000000" and command.actor == "boss"
+    assert command.who == "uid 4000000, who says to be boss"
+    assert records.outcome("t1") is None
+
+
+def test_a_letter_counts_once_though_it_comes_again_or_cannot_be_taken_away(records, monkeypatch):
+    folder = records.path.parent
+    path = leave(folder)
+    kept = path.read_bytes()
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: full())
+    assert len(records.incoming("R1")) == len(records.incoming("R1")) == 1
+    monkeypatch.undo()
+    records.mark(records.open("R1")[0].id, "done")
+    (folder / INBOX / "another.json").write_bytes(kept)
+    assert records.incoming("R1") == [] and records.waiting("R1") == []
+    assert len(records.handled("R1")) == 1 and not list((folder / INBOX).iterdir())
+
+
+def full():
+    raise OSError(errno.EACCES, "Permission denied")
+
+
+BAD = {
+    "it is no JSON": b"{",
+    "it is no JSON ": b"\xff\xfe",
+    "it is no JSON  ": b"[" * 60_000,
+    "it is no object of fields": b"[1]",
+    "its ticket is no text": b"{}",
+    "its kind is no text": b'{"ticket":"t","reactor_id":"R1","kind":3}',
+    "its actor is no text": b'{"ticket":"t","reactor_id":"R1","kind":"stop","actor":" "}',
+    "its payload is no object": b'{"ticket":"t","reactor_id":"R1","kind":"stop","actor":"a"}',
+    "its role is no text": (
+        b'{"ticket":"t","reactor_id":"R1","kind":"stop","actor":"a","payload":{},"role":1}'
+    ),
+    "'dance' is no command": (
+        b'{"ticket":"t","reactor_id":"R1","kind":"dance","actor":"a","payload":{},"role":null}'
+    ),
+    f"it has more than {MOST_BYTES} bytes": b" " * (MOST_BYTES + 1),
+}
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_what_lies_in_the_inbox_and_is_no_command_is_named_and_taken_away(records, why):
+    inbox = records.path.parent / INBOX
+    inbox.mkdir()
+    (inbox / "x.json").write_bytes(BAD[why])
+    good = records.send("R1", "manual", actor="ada")
+    found = {c.kind: c for c in records.incoming("R1")}
+    assert set(found) == {"unreadable", "manual"} and not list(inbox.iterdir())
+    assert found["unreadable"].payload == {"file": "x.json", "why": why.strip()}
+    assert found["unreadable"].account == account() and records.outcome(good) is None
+
+
+def test_links_pipes_and_borrowed_files_are_no_commands_and_hold_nothing_up(records, tmp_path):
+    inbox = records.path.parent / INBOX
+    path = leave(records.path.parent)
+    path.rename(tmp_path / "secret")
+    (inbox / "link.json").symlink_to(tmp_path / "secret")
+    os.link(tmp_path / "secret", inbox / "borrowed.json")
+    os.mkfifo(inbox / "pipe.json")
+    (inbox / "folder.json").mkdir()
+    (inbox / ".half").write_text("{")
+    whys = {c.payload["file"]: c.payload["why"] for c in records.incoming("R1")}
+    assert set(whys) == {"link.json", "borrowed.json", "pipe.json"}
+    assert "cannot be opened" in whys["link.json"] and "not a file" in whys["pipe.json"]
+    assert "another name elsewhere" in whys["borrowed.json"]
+    assert {p.name for p in inbox.iterdir()} == {"folder.json", ".half"}
+    os.utime(leave(records.path.parent, ticket="t9"), (9e15, 9e15))
+    # as late as the file system can say, and the calendar
+    assert "2446" <= records.waiting("R1")[-1].sent_at[:4] <= "9999"
+
+
+def test_a_flood_is_taken_in_by_parts(records, monkeypatch):
+    monkeypatch.setattr(letters, "MOST_AT_ONCE", 3)
+    for n in range(5):
+        os.utime(leave(records.path.parent, ticket=f"t{9 - n}"), (n, n))
+    assert len(records.incoming("R1")) == 3 and len(records.incoming("R1")) == 5
+    assert records.incoming("R1") == records.open("R1")
+
+
+def test_a_command_that_cannot_be_left_is_refused_in_words(records, monkeypatch):
+    with pytest.raises(JournalError, match="Shorten the reason"):
+        records.send("R1", "disarm", actor="ada", payload={"reason": "x" * MOST_BYTES})
+    monkeypatch.setattr(letters, "replace_durably", lambda path, data: full())
+    with pytest.raises(JournalError, match=r"cannot be left in .*inbox: Permission denied"):
+        records.send("R1", "stop", actor="ada")
+    monkeypatch.setattr(letters.os, "scandir", lambda path: full())
+    with pytest.raises(JournalError, match="cannot be read"):
+        records.incoming("R1")
+
+
+def test_who_may_not_change_the_journal_may_look_at_it_and_leave_a_command(records):
+    number = records.record_decision("R1", 0, {"x": 1})
+    with RunRecords(records.path, is_read_only=True) as looked:
+        assert looked.decision("R1", 0).id == number
+        with pytest.raises(JournalError, match="readonly"):
+            looked.record_decision("R1", 1, {"x": 1})
+        ticket = looked.send("R1", "stop", actor="ada")
+        assert looked.waiting("R1")[0].kind == "stop"
+        (command,) = records.incoming("R1")
+        records.mark(command.id, "done")
+        assert looked.outcome(ticket) == "done"
+    with pytest.raises(JournalError, match="unable to open"):
+        RunRecords(records.path.parent / "none.sqlite", is_read_only=True)
 
 
 def test_commands_nobody_knows_or_nobody_sent_are_refused(records):
@@ -153,10 +319,12 @@ def test_a_journal_of_the_first_version_is_taken_over_with_its_days(tmp_path):
     for _ in range(2):
         with RunRecords(path) as records:
             assert records.cycles("R1") == {0.0: "done"}
-            assert records._query("SELECT value FROM meta", ()) == [("2",)]
+            assert records._query("SELECT value FROM meta", ()) == [("3",)]
     db = sqlite3.connect(path)
-    db.execute("UPDATE meta SET value = '3'")
+    db.execute("UPDATE meta SET value = '4'")
     db.commit()
     db.close()
-    with pytest.raises(JournalError, match="schema version 3"):
+    with pytest.raises(JournalError, match="schema version 4"):
         RunRecords(path)
+    with pytest.raises(JournalError, match="of another version"):
+        RunRecords(path, is_read_only=True)

@@ -33,7 +33,10 @@ def run(
 
 
 RunPlace = Annotated[Path, typer.Argument(help="Run folder, or its twin.toml.")]
-Actor = Annotated[str | None, typer.Option("--by", help="Your name; that of your account.")]
+Actor = Annotated[
+    str | None,
+    typer.Option("--by", help="Who you say you are; recorded beside your account, which counts."),
+]
 Vessel = Annotated[str | None, typer.Option("--reactor", help="Only this vessel.")]
 
 
@@ -57,7 +60,10 @@ def approve(
     actor: Actor = None,
     reactor: Vessel = None,
 ) -> None:
-    """Approve the set-points a running twin waits with, or refuse them."""
+    """Approve the set-points a running twin waits with, or refuse them.
+
+    Your account votes, once, whatever name --by gives. Exit code 2 if the twin does not count it.
+    """
     from perfusio_jax.twin.commands import find_runs, send, waiting_decision
 
     place = _run_folder(place)
@@ -73,10 +79,9 @@ def approve(
             )
     kind = "reject" if reject else "approve"
     details = {"decision": decision}
-    send(folder, kind, actor=actor or account(), role=role, payload=details, reactor_id=reactor)
-    typer.echo(
-        f"decision {decision}: {kind} by {actor or account()} as {role}, for the twin to count"
-    )
+    claim = actor or account()
+    sent = send(folder, kind, actor=claim, role=role, payload=details, reactor_id=reactor)
+    _tell_outcome(folder, f"decision {decision}: {kind} by {_who(claim)} as {role}", sent)
 
 
 @commands.command()
@@ -105,7 +110,10 @@ def tell(
     actor: Actor = None,
     reactor: Vessel = None,
 ) -> None:
-    """Tell a twin something: take a reactor over by hand, disarm it, acknowledge an alarm."""
+    """Tell a twin something: take a reactor over by hand, disarm it, acknowledge an alarm.
+
+    Exit code 2 if the twin does not carry it out.
+    """
     from perfusio_jax.twin.commands import find_runs, send
 
     allowed = ("manual", "automatic", "arm", "disarm", "acknowledge", "suppress")
@@ -116,11 +124,10 @@ def tell(
         if alarm is None:
             raise ConfigError(f"{what} needs --alarm, its number as status shows it.")
         details |= {"alarm": alarm, "hours": hours}
+    claim = actor or account()
     for folder in find_runs(_run_folder(place), reactor):
-        for name, _ in send(
-            folder, what, actor=actor or account(), payload=details, reactor_id=reactor
-        ):
-            typer.echo(f"{name}: {what}, for the twin to carry out")
+        sent = send(folder, what, actor=claim, payload=details, reactor_id=reactor)
+        _tell_outcome(folder, what, sent)
 
 
 @commands.command()
@@ -185,6 +192,32 @@ def verify_audit_command(
         typer.echo(f"{name}{one.report}" + (f"\n{one.copy}" if one.copy else ""))
     if not all(one.report.ok for one in found):
         raise typer.Exit(5)
+
+
+def _who(claim: str) -> str:
+    """The account of this process, and whom it says to be if that is somebody else."""
+    return account() if claim == account() else f"{account()}, who says to be {claim},"
+
+
+def _tell_outcome(folder: Path, what: str, sent: list[tuple[str, str]]) -> None:
+    """Say what the twin made of a command.
+
+    Raises:
+        ConfigError: If it did not carry it out.
+    """
+    from perfusio_jax.twin.commands import is_running, outcomes
+
+    refused = []
+    for name, outcome in outcomes(folder, sent).items():
+        if outcome is None:
+            why = "it has not answered yet" if is_running(folder) else "nothing runs here now"
+            typer.echo(f"{name}: {what}, for the twin to carry out ({why}; status shows it)")
+        elif outcome == "done":
+            typer.echo(f"{name}: {what}, done")
+        else:
+            refused.append(f"{name}: {what}, refused by the twin: {outcome}")
+    if refused:
+        raise ConfigError("\n".join(refused))
 
 
 def _run_folder(place: Path) -> Path:

@@ -76,6 +76,7 @@ WRITTEN: Final[tuple[str, ...]] = (
     "alarms.jsonl",
     "audit*",
     "journal.sqlite*",
+    "inbox",
     "run.lock",
     "model",
     "figures",

@@ -32,7 +32,7 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "mode": ((str,), "frozen or adaptive"),
     "signing_key": ((str,), "a key file made by perfusio-jax keygen"),
     "approvals": ((list,), "one or two roles that must approve each write"),
-    "approvers": ((dict,), "a table of names by role"),
+    "approvers": ((dict,), "a table of accounts by role"),
     "on_missed": ((str,), "end or hold"),
     "require_age": ((bool,), "true or false"),
     "approval_seconds": (_NUMBER, "seconds, 0 or more"),

@@ -12,7 +12,7 @@ from .audit import AuditLogger
 from .checks import clock_jump
 from .desk import AlarmDesk, event
 from .entries import Command, JournalError
-from .mailbox import MOST_HOURS
+from .mailbox import MOST_HOURS, UNREADABLE
 from .records_file import RunRecords
 from .runtime import Runtime
 from .secrets import in_short
@@ -164,7 +164,7 @@ class Attendant:
             self._busy = asyncio.Lock()
         async with self._busy:
             reactor = self._settings.reactor_id
-            for command in await self._rt.offload(lambda: self._records.open(reactor)):
+            for command in await self._rt.offload(lambda: self._records.incoming(reactor)):
                 outcome = await self._carry_out(command, day)
                 await self._rt.offload(lambda c=command, o=outcome: self._records.mark(c.id, o))
 
@@ -178,20 +178,22 @@ class Attendant:
             outcome = in_short(error)
         await self._audit_command(command, before, outcome, day)
         if command.kind == "stop" and outcome == "done":
-            self.stop(command.actor)
+            self.stop(command.who)
         return outcome
 
     async def _apply(self, command: Command) -> None:
         kind, payload = command.kind, command.payload
         if kind in ("approve", "reject"):
             self._vote(command)
+        elif kind == UNREADABLE:
+            raise ConfigError(f"{payload['file']} in the inbox is no command: {payload['why']}.")
         elif kind == "arm" and not self._settings.allow_write:
             raise ConfigError("this run may not write, so it cannot be armed.")
         elif kind in ("arm", "disarm", "manual", "automatic"):
             self._session.apply(kind, payload)
         elif kind == "acknowledge":
             number = int(payload["alarm"])
-            await self._rt.offload(lambda: self._records.acknowledge_alarm(number, command.actor))
+            await self._rt.offload(lambda: self._records.acknowledge_alarm(number, command.who))
         elif kind == "suppress":
             number, hours = int(payload["alarm"]), float(payload["hours"])
             if not 0.0 < hours <= MOST_HOURS:
@@ -203,12 +205,14 @@ class Attendant:
 
     async def _audit_command(self, command: Command, before: str, outcome: str, day: int) -> None:
         changes = command.kind in ("arm", "disarm", "manual", "automatic")
+        account = command.account or command.actor
+        claim = {} if command.actor == account else {"says_to_be": command.actor}
         await self._rt.offload(
             lambda: self._audit.log(
                 f"COMMAND_{command.kind.upper()}",
-                {**command.payload, "outcome": outcome},
+                {**command.payload, **claim, "outcome": outcome},
                 day=day,
-                user=command.actor,
+                user=account,
                 role=command.role,
                 reason=str(command.payload.get("reason") or "asked for by this person"),
                 old=before if changes else None,
@@ -237,14 +241,20 @@ class Attendant:
             raise ConfigError(
                 f"role {role!r} approves nothing here; the roles are {list(settings.approvals)}."
             )
+        account = command.account
+        if account is None:
+            raise ConfigError("nobody noted the account this vote came from; vote again.")
         named = settings.approvers.get(role)
-        if named is not None and command.actor not in named:
-            raise ConfigError(f"{command.actor} may not act as {role}.")
+        if named is not None and account not in named:
+            raise ConfigError(f"account {account} may not act as {role}.")
         votes = self._votes.setdefault(int(command.payload["decision"]), {})
-        for other, (actor, _) in votes.items():
-            if other != role and actor == command.actor:
-                raise ConfigError(f"{command.actor} has voted as {other}; two people are needed.")
-        votes[role] = (command.actor, command.kind == "approve")
+        for other, (voter, _) in votes.items():
+            if other != role and voter == account:
+                raise ConfigError(
+                    f"account {account} has voted as {other}; two people, each with an account of "
+                    "their own, are needed."
+                )
+        votes[role] = (account, command.kind == "approve")
 
     async def approval(self, decision: int, day: int) -> bool:
         """Wait until every role has approved a decision, one has refused it, or time is up."""

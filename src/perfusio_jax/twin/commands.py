@@ -4,11 +4,13 @@ Everything goes through the run folder, so that it works while the twin runs and
 not, from any process that may read and write there.
 """
 
-from collections.abc import Iterator, Mapping
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from perfusio_jax._core import ConfigError, RunLockedError
 
@@ -27,6 +29,8 @@ from .store import dump
 
 _REACTORS = "SELECT reactor_id FROM {} "
 _TABLES = ("cycles", "samples", "leases")
+_LOOK_S: Final = 0.1
+"""Time between two looks for what came of a command [s]."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class ReactorStatus:
     last_outcome: str
     """What it came to."""
     mode: str
-    """"armed", "disarmed" or "manual", as the journal says."""
+    """"armed", "disarmed", "manual", or "advising" where the last session may not write at all."""
     overridden: tuple[str, ...]
     """Controls an operator holds by hand."""
     n_open_writes: int
@@ -72,7 +76,7 @@ class ReactorStatus:
         if self.n_open_writes:
             lines.append(f"  {self.n_open_writes} write of unknown outcome, to be read back")
         for command in self.commands:
-            asked = f"{command.kind}, asked for by {command.actor} at {command.sent_at[:19]}"
+            asked = f"{command.kind}, asked for by {command.who} at {command.sent_at[:19]}"
             lines.append(f"  not carried out yet: {asked}")
         for decision in self.waiting:
             wanted = ", ".join(f"{n} {v}" for n, v in to_be_written(decision.payload).items())
@@ -114,8 +118,13 @@ def find_runs(place: Path, reactor_id: str | None = None) -> list[Path]:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[RunRecords]:
-    """The journal of a run folder, for reading and for leaving commands."""
-    with RunRecords(folder / JOURNAL_NAME) as records:
+    """The journal of a run folder, for reading and for leaving commands.
+
+    Who may not change the journal may look at it, and leave commands where the inbox takes them.
+    """
+    path = folder / JOURNAL_NAME
+    may_change = os.access(path, os.W_OK) and os.access(folder, os.W_OK)
+    with RunRecords(path, is_read_only=not may_change) as records:
         yield records
 
 
@@ -158,19 +167,19 @@ def send(
     role: str | None = None,
     payload: Mapping[str, Any] | None = None,
     reactor_id: str | None = None,
-) -> list[tuple[str, int]]:
+) -> list[tuple[str, str]]:
     """Leave a command for the reactors of a run folder.
 
     Args:
         folder: Run folder.
         kind: See `mailbox.KINDS`.
-        actor: Who asks.
+        actor: Who asks, by their own word; the account is that of this process.
         role: As what.
         payload: Details.
         reactor_id: Only this one; all by default.
 
     Returns:
-        Reactor and number of each command.
+        Reactor and ticket of each command.
 
     Raises:
         ConfigError: If the folder has no such reactor, nobody runs that could stop, the decision
@@ -185,6 +194,30 @@ def send(
         for name in names:
             _check(_status(folder, records, name, False), kind, payload or {})
         return [(n, records.send(n, kind, actor=actor, role=role, payload=payload)) for n in names]
+
+
+def outcomes(
+    folder: Path,
+    sent: Sequence[tuple[str, str]],
+    *,
+    within_s: float = 5.0,
+    sleep: Callable[[float], object] = time.sleep,
+) -> dict[str, str | None]:
+    """What a running twin made of commands, by reactor; `None` where it has not answered yet.
+
+    Args:
+        folder: Run folder.
+        sent: Reactors and tickets from `send`.
+        within_s: How long an answer is waited for [s]; none is where nothing runs.
+        sleep: Waits [s].
+    """
+    with opened(folder) as records:
+        for _ in range(max(round(within_s / _LOOK_S), 1)):
+            found = {name: records.outcome(ticket) for name, ticket in sent}
+            if None not in found.values() or not is_running(folder):
+                break
+            sleep(_LOOK_S)
+        return {name: records.outcome(ticket) for name, ticket in sent}
 
 
 def _check(stands: ReactorStatus, kind: str, payload: Mapping[str, Any]) -> None:
@@ -299,7 +332,10 @@ def _status(folder: Path, records: RunRecords, name: str, runs: bool) -> Reactor
     cycles = records.cycles(name)
     last = max(cycles, default=None)
     session = Session({}, is_armed=True)
-    session.recover(records.handled(name), (), ())
+    handled = records.handled(name)
+    session.recover(handled, (), ())
+    sessions = [c.payload.get("allow_write") for c in handled if c.kind == "session"]
+    is_advising = sessions[-1:] == [False] and not session.is_manual
     lease = records.lease(name)
     return ReactorStatus(
         folder=folder,
@@ -308,10 +344,10 @@ def _status(folder: Path, records: RunRecords, name: str, runs: bool) -> Reactor
         n_days=len(cycles),
         last_day=last,
         last_outcome="" if last is None else cycles[last],
-        mode=session.mode,
+        mode="advising" if is_advising else session.mode,
         overridden=tuple(sorted(session.overridden)),
         n_open_writes=len(records.pending(name)),
-        commands=tuple(records.open(name)),
+        commands=tuple(records.waiting(name)),
         waiting=tuple(d for d in records.decisions(name) if d.day not in cycles),
         alarms=tuple(records.standing_alarms(name)),
         holder="" if lease is None or not runs else lease[1],

@@ -245,6 +245,8 @@ class DigitalTwin:
         if self.allow_write and not armed:
             reason = "disarmed in an earlier session, and not armed since"
             self._say(f"{reason}; to arm it: perfusio-jax tell {self.log_dir} arm")
+        may = {"allow_write": self.allow_write}
+        self.journal.keep(self.reactor_id, "session", actor=self.user, payload=may)
         self.audit.log(
             "SESSION_STARTED",
             {
@@ -343,7 +345,7 @@ class DigitalTwin:
         """Stop writing until somebody arms the session again."""
         self.loop.session.apply("disarm", {})
         self.journal.keep(self.reactor_id, "disarm", actor=user)
-        self.audit.log("SESSION_DISARMED", {}, user=user, reason=reason)
+        self.audit.log("SESSION_DISARMED", {"account": account()}, user=user, reason=reason)
 
     def arm(self, user: str) -> None:
         """Allow writing again, also of what an operator had moved by hand.
@@ -355,7 +357,7 @@ class DigitalTwin:
             raise ConfigError("this run was started with allow_write=False and cannot be armed.")
         self.loop.session.apply("arm", {})
         self.journal.keep(self.reactor_id, "arm", actor=user)
-        self.audit.log("SESSION_ARMED", {}, user=user)
+        self.audit.log("SESSION_ARMED", {"account": account()}, user=user)
 
     def close(self) -> None:
         """Flush the records and let go of the folder; closing twice does nothing.

@@ -102,12 +102,23 @@ class Command:
     """What a person asked of a running twin."""
 
     id: int
+    """Its number in the journal; 0 while it lies in the inbox."""
     reactor_id: str
     kind: str
     actor: str
+    """Who asks, by their own word."""
     role: str | None
     payload: dict[str, Any]
     sent_at: str
+    """When it was taken in, or left in the inbox."""
+    account: str | None = None
+    """Account it came from, as the system says; `None`: kept by an earlier version."""
+
+    @property
+    def who(self) -> str:
+        """For people: the account, and whom it says to be if that is somebody else."""
+        account = self.account or "an account nobody noted"
+        return account if account == self.actor else f"{account}, who says to be {self.actor}"
 
 
 def settled_as_written(

@@ -181,6 +181,8 @@ class ReactorLoop:
             records.intents(settings.reactor_id),
             records.samples(settings.reactor_id),
         )
+        if not settings.allow_write:  # whatever an earlier session, that might write, was told
+            self.session.is_armed = False
 
     # ------------------------------------------------------------------ running
 
@@ -280,7 +282,7 @@ class ReactorLoop:
 
     def _forget_old_stops(self) -> None:
         """A stop that nobody was there to hear is not for this run."""
-        for command in self.records.open(self.settings.reactor_id):
+        for command in self.records.incoming(self.settings.reactor_id):
             if command.kind == "stop":
                 self.records.mark(command.id, "too late: nothing was running")
 

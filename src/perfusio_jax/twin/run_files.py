@@ -12,6 +12,7 @@ from perfusio_jax._core import RunLockedError
 
 from .audit import AuditLogger
 from .keys import Signer
+from .letters import INBOX
 from .lock import FileLock, RunLock
 from .records_file import RunRecords
 from .runtime import Runtime
@@ -70,6 +71,7 @@ def open_run(
         lock = RunLock(folder, clock=runtime.now)
         lock.acquire()
         undo.callback(lock.release)
+        (folder / INBOX).mkdir(exist_ok=True)
         device = writer_lock(connector, reactor_id) if may_write else None
         if device is not None:
             try:

@@ -43,7 +43,7 @@ class LoopSettings:
     approvals: tuple[str, ...] = ()
     """Roles of which one person each must approve a write; one or two, or none."""
     approvers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Who may act in a role; a role without names is open to everyone in the folder."""
+    """Accounts that may act in a role; one without names is open to all who may leave a command."""
     approval_seconds: float = 4 * 3600.0
     """How long an approval is waited for [s]."""
     require_age: bool = False

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import rfc8785
 
 from .chain import plain
 from .entries import JournalError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 JOURNAL_NAME = "journal.sqlite"
 """The journal of a run folder."""
@@ -113,6 +114,12 @@ CREATE TABLE alarms (
 CREATE UNIQUE INDEX one_standing_alarm ON alarms (reactor_id, name) WHERE cleared_at IS NULL;
 """
 
+_VERSION_3 = """
+ALTER TABLE commands ADD COLUMN account TEXT;
+ALTER TABLE commands ADD COLUMN ticket TEXT;
+CREATE UNIQUE INDEX one_command_of_a_ticket ON commands (account, ticket);
+"""
+
 
 class JournalFile:
     """One journal file, open.
@@ -124,6 +131,8 @@ class JournalFile:
         path: The SQLite file; made if it is not there.
         clock: Source of time stamps; UTC now by default.
         timeout_s: How long [s] to wait for another process that holds the file.
+        is_read_only: Whether it is only looked at, as by somebody who may not change it; it must
+            be there then, and of this version.
 
     Raises:
         JournalError: If the file is not a journal, is of a newer version or cannot be opened.
@@ -135,19 +144,28 @@ class JournalFile:
         *,
         clock: Callable[[], dt.datetime] | None = None,
         timeout_s: float = 5.0,
+        is_read_only: bool = False,
     ) -> None:
         self.path = Path(path)
         self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
         self._mutex = threading.Lock()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not is_read_only:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
-                self.path, timeout=timeout_s, isolation_level=None, check_same_thread=False
+                f"file:{quote(str(self.path.resolve()))}?mode=ro" if is_read_only else self.path,
+                timeout=timeout_s,
+                isolation_level=None,
+                check_same_thread=False,
+                uri=is_read_only,
             )
         except (OSError, sqlite3.Error) as error:
             raise JournalError(f"The journal {self.path} cannot be opened: {error}") from error
         try:
-            self._prepare()
+            if is_read_only:
+                self._look()
+            else:
+                self._prepare()
         except BaseException:
             self._db.close()
             raise
@@ -175,6 +193,15 @@ class JournalFile:
         """Close."""
         self.close()
 
+    def _look(self) -> None:
+        """Refuse what is no journal of this version, without changing it."""
+        found = self._query("SELECT value FROM meta WHERE name = 'schema_version'", ())
+        if found != [(str(SCHEMA_VERSION),)]:
+            raise JournalError(
+                f"The journal {self.path} is of another version; the program that runs it brings "
+                "it up to date."
+            )
+
     def _prepare(self) -> None:
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -193,7 +220,9 @@ class JournalFile:
             found = db.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
             if found == ("1",):
                 _run(db, _VERSION_2)
-                db.execute("UPDATE meta SET value = '2' WHERE name = 'schema_version'")
+            if found in (("1",), ("2",)):
+                _run(db, _VERSION_3)
+                db.execute("UPDATE meta SET value = '3' WHERE name = 'schema_version'")
             elif found != (str(SCHEMA_VERSION),):
                 raise JournalError(
                     f"The journal {self.path} has schema version {found[0] if found else '?'}; "
