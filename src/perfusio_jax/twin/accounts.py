@@ -6,7 +6,6 @@ system knows better.
 
 import getpass
 import os
-import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -51,8 +50,3 @@ def owner_of(status: os.stat_result, letter: Mapping[str, Any]) -> str:
     if os.name == "posix":
         return name_of(status.st_uid)
     return str(letter.get("account", "unknown")).removesuffix(UNVERIFIED) + UNVERIFIED
-
-
-def account_and_host() -> str:
-    """`name@host`."""
-    return f"{account()}@{socket.gethostname()}"

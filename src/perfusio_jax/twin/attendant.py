@@ -58,6 +58,7 @@ class Attendant:
         self._busy: asyncio.Lock | None = None
         self._clocks = (runtime.now().timestamp(), runtime.monotonic())
         self._votes: dict[int, dict[str, tuple[str, bool]]] = {}
+        self._is_recalled = False
         self.is_stopping = False
         """Whether a stop was asked for: from then on no write begins."""
         self.was_stopped = False
@@ -164,6 +165,7 @@ class Attendant:
             self._busy = asyncio.Lock()
         async with self._busy:
             reactor = self._settings.reactor_id
+            await self._recall_votes()
             for command in await self._rt.offload(lambda: self._records.incoming(reactor)):
                 outcome = await self._carry_out(command, day)
                 await self._rt.offload(lambda c=command, o=outcome: self._records.mark(c.id, o))
@@ -256,17 +258,21 @@ class Attendant:
                 )
         votes[role] = (account, command.kind == "approve")
 
+    async def _recall_votes(self) -> None:
+        """Count the votes earlier processes took, once, before any new one is held against them."""
+        if self._is_recalled:
+            return
+        reactor = self._settings.reactor_id
+        for command in await self._rt.offload(lambda: self._records.handled(reactor)):
+            if command.kind in ("approve", "reject"):
+                with contextlib.suppress(ConfigError):  # roles or people are others by now
+                    self._vote(command)
+        self._is_recalled = True
+
     async def approval(self, decision: int, day: int) -> bool:
         """Wait until every role has approved a decision, one has refused it, or time is up."""
         deadline = self._rt.monotonic() + self._settings.approval_seconds
-        for command in await self._rt.offload(
-            lambda: self._records.handled(self._settings.reactor_id)
-        ):
-            if command.kind in ("approve", "reject"):
-                try:
-                    self._vote(command)
-                except ConfigError:
-                    continue
+        await self._recall_votes()
         while not self.is_stopping and not self._session.is_manual:
             votes = self._votes.get(decision, {})
             if any(not is_yes for _, is_yes in votes.values()):

@@ -308,7 +308,10 @@ class AuditLogger:
                     "public_key": known.public_key,
                 }
             about = {"payload": details, "reason": "what stands here is not what was written"}
-            self._append(BREAK, self._under_key(about), day=0, user="system")
+            # What the journal knew stays in it until this record is on the disk.
+            self._acknowledged = stands.evidence if known is None else known.acknowledged
+            record = self._under_key(about)
+            self._append(BREAK, record, day=0, user="system", is_begun=known is not None)
         elif self._signer is not None and not self._signs:
             about = {
                 "payload": {"n_before": self._head.count},
@@ -327,7 +330,15 @@ class AuditLogger:
         key = {"public_key": self._signer.public_key, "key_id": self._signer.key_id}
         return {**about, "payload": {**about["payload"], **key}}
 
-    def _append(self, event_type: str, details: dict[str, Any], *, day: int, user: str) -> str:
+    def _append(
+        self,
+        event_type: str,
+        details: dict[str, Any],
+        *,
+        day: int,
+        user: str,
+        is_begun: bool = True,
+    ) -> str:
         if self._is_head_stale:
             self._write_head()
         fields, marks = plain(
@@ -349,7 +360,8 @@ class AuditLogger:
         head = Head(self.run_id, fields["seq"], digest, fields["seq"])
         content = head.to_bytes(self._signer if self._signs else None)
         try:
-            self._remember(content)
+            if is_begun:
+                self._remember(content)
             append_durably(self.path, line)
         except (OSError, JournalError) as error:
             raise AuditError(f"The record was not written to {self.path}: {error}") from error

@@ -23,7 +23,8 @@ class Known:
     acknowledged: bytes
     """Head of the last record that was acknowledged, as bytes of `audit.head`."""
     begun: bytes
-    """Head of the record begun last; the same where none is."""
+    """Head of the record begun last; the same where none is. One that begins a new segment is
+    begun while the journal still holds what it knew before."""
     public_key: str | None = None
     """Key that signs the log; `None` if none does."""
 
@@ -95,6 +96,8 @@ def standing(trail: Trail, run_id: str, head: bytes, known: Known | None) -> Sta
     evidence = max([nothing, *seen, *signed], key=lambda raw: Head.from_bytes(raw).count)
     upto = Head.from_bytes(evidence).count
     n_known, trouble = _against(known, trail, run_id)
+    if evidence == known.begun and upto == n:
+        trouble = ""  # the record begun last is there: what was wrong before it, it says itself
     if not trouble and upto < n:
         trouble = f"{_n(n - upto)} beyond record {upto}, of which the journal knows nothing"
     return Standing(upto, n - upto, evidence, trouble, n_known)
