@@ -315,9 +315,14 @@ def test_two_breaks_are_both_told_and_a_record_counts_once(run):
     assert "nothing that is here (0 records unvouched)" in segments.broken(1)
 
 
-def dies(monkeypatch, name: str) -> None:
+def dies(monkeypatch, name: str, file: str = "") -> None:
+    """The process ends before it writes a file."""
+    real = getattr(audit, name)
+
     def gone(path, data):
-        raise KeyboardInterrupt
+        if path.name.startswith(file):
+            raise KeyboardInterrupt
+        real(path, data)
 
     monkeypatch.setattr(audit, name, gone)
 
@@ -363,13 +368,29 @@ def test_a_break_or_a_change_of_key_cut_short_by_a_crash_is_gone_through_again(
     run.add_forged()
     for signer in (keys[0], keys[0], keys[1], keys[1]):
         with monkeypatch.context() as patch, RunRecords(run.folder / "journal.sqlite") as book:
-            dies(patch, "replace_durably")
+            dies(patch, "replace_durably", "audit.head")
             with pytest.raises(KeyboardInterrupt):
                 AuditLogger(run.folder, "r", clock=run.clock, signer=signer, memory=book)
         assert verify_audit(run.folder).is_intact
     run.session("D", signer=keys[1])
     report = verify_audit(run.folder, trusted=[keys[1].public_key])
     assert report.is_intact and report.n_unvouched == 1 and report.first_bad == 5
+    kinds = [e["event_type"] for e in run.events()]
+    assert kinds.count("AUDIT_BREAK") == 1, "once it is on the disk it is not begun again"
+
+
+def test_a_break_that_never_reached_the_disk_is_not_forgotten(run, monkeypatch):
+    """The journal keeps what it knew until the record that names it is there."""
+    run.log.unlink()
+    run.head.unlink()
+    for _ in range(2):
+        with monkeypatch.context() as patch, RunRecords(run.folder / "journal.sqlite") as book:
+            dies(patch, "append_durably")
+            with pytest.raises(KeyboardInterrupt):
+                AuditLogger(run.folder, "r", clock=run.clock, signer=run.signer, memory=book)
+        assert "the journal knows 4 records" in verify_audit(run.folder).reason
+    run.session("D")
+    assert run.report().first_bad == 1 and run.events()[0]["payload"]["missing"] == 4
 
 
 def test_a_journal_that_takes_nothing_keeps_the_record_back(run, monkeypatch):

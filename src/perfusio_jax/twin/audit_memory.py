@@ -25,7 +25,9 @@ class AuditMemory(JournalFile):
         values = (known.acknowledged.decode(), known.begun.decode(), known.public_key or "")
         with self._transaction() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)", zip(_NAMES, values, strict=True)
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = "
+                "excluded.value",
+                zip(_NAMES, values, strict=True),
             )
 
     def recall_audit(self) -> Known | None:
