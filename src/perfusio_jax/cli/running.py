@@ -1,5 +1,6 @@
 """Commands for a twin at work, and for what it leaves behind."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -208,7 +209,7 @@ def _tell_outcome(folder: Path, what: str, sent: list[tuple[str, str]]) -> None:
     from perfusio_jax.twin.commands import is_running, outcomes
 
     refused = []
-    for name, outcome in outcomes(folder, sent).items():
+    for name, outcome in outcomes(folder, sent, sleep=time.sleep).items():
         if outcome is None:
             why = "it has not answered yet" if is_running(folder) else "nothing runs here now"
             typer.echo(f"{name}: {what}, for the twin to carry out ({why}; status shows it)")

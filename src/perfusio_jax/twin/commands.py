@@ -5,7 +5,6 @@ not, from any process that may read and write there.
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -200,16 +199,16 @@ def outcomes(
     folder: Path,
     sent: Sequence[tuple[str, str]],
     *,
+    sleep: Callable[[float], object],
     within_s: float = 5.0,
-    sleep: Callable[[float], object] = time.sleep,
 ) -> dict[str, str | None]:
     """What a running twin made of commands, by reactor; `None` where it has not answered yet.
 
     Args:
         folder: Run folder.
         sent: Reactors and tickets from `send`.
-        within_s: How long an answer is waited for [s]; none is where nothing runs.
         sleep: Waits [s].
+        within_s: How long an answer is waited for [s]; none is where nothing runs.
     """
     with opened(folder) as records:
         for _ in range(max(round(within_s / _LOOK_S), 1)):
