@@ -289,6 +289,15 @@ def test_a_run_that_gets_a_key_later_says_how_many_records_precede_it(place, key
     assert verify_audit(run.folder, trusted=[keys[1].public_key]).n_before_key == 4
 
 
+def test_a_run_in_which_nothing_happened_yet_is_no_break(place):
+    run = Run(place / "nothing", None)
+    for _ in range(3):
+        run.session()
+        assert run.report().ok and run.events() == []
+    run.session("A")
+    assert [e["event_type"] for e in run.events()] == ["A"]
+
+
 def test_a_log_without_a_key_is_held_to_the_journal_as_well(place):
     run = Run(place / "unsigned", None)
     run.session("A", "B")
@@ -357,7 +366,8 @@ def test_a_record_begun_and_never_written_leaves_no_trace(run, monkeypatch):
             logger.log("B", {})
         logger._lock.release()
     known = recall(run.folder)
-    assert Head.from_bytes(known.begun).count == n + 1 and run.report().ok
+    assert known is not None and Head.from_bytes(known.begun).count == n + 1
+    assert run.report().ok
     run.session("C")
     assert run.report().warnings == () and run.events()[-1]["event_type"] == "C"
 
