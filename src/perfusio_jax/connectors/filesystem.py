@@ -22,6 +22,7 @@ from perfusio_jax._core import (
     ConnectorError,
     DataError,
 )
+from perfusio_jax._core.instants import hours_between, instant
 
 from .base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
 from .columns import ColumnMap
@@ -112,7 +113,10 @@ class FilesystemStore(BioreactorConnectorBase):
                 raise ConfigError(f"inoculated_at {inoculated_at} has no time zone; add one.")
             inoculated_at = inoculated_at.replace(tzinfo=zone)
         if inoculated_at is not None:
-            inoculated_at = inoculated_at.astimezone(dt.UTC)
+            try:
+                inoculated_at = instant(inoculated_at, "inoculated_at")
+            except DataError as error:
+                raise ConfigError(str(error)) from None
         self.source_path = Path(source_path)
         self.wide_format = wide_format
         self.reactor_id = reactor_id
@@ -416,12 +420,15 @@ class FilesystemStore(BioreactorConnectorBase):
             text += f" ({report.notes[-1]})" if report.notes else ""
         else:
             text += f" (its last is at {rows[-1].time_h / HOURS_PER_DAY:g} d)"
+        left_out = [note for note in report.notes if note.endswith("the row is left out")]
+        if left_out:
+            text += f"; {left_out[-1]}"
         return text
 
     def _age(self, row: Row, now: dt.datetime, *, is_newest: bool) -> float | None:
         if row.sampled_at is not None:
-            return (now - row.sampled_at).total_seconds() / 3600.0
+            return hours_between(now, row.sampled_at)
         changed = self._source.changed_at
-        if not is_newest or changed is None:
+        if not is_newest or changed is None or row.has_odd_stamp:
             return None
-        return (now - changed).total_seconds() / 3600.0
+        return hours_between(now, changed)

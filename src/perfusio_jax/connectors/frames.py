@@ -26,6 +26,8 @@ from perfusio_jax._core import (
     STREAM_TOTALS,
     DataError,
 )
+from perfusio_jax._core.instants import LONGEST_H
+from perfusio_jax._core.text import in_line, plain_number
 from perfusio_jax._core.units import canonical_unit, to_canonical
 from perfusio_jax.states import Trajectory
 
@@ -346,14 +348,14 @@ def _parse_cell(cell: Any, name: str, row: int, where: Any) -> float:
     else:
         text = cell
     try:
-        number = float(text)
-    except (TypeError, ValueError):
+        number = plain_number(text) if isinstance(text, str) else float(text)
+    except (TypeError, ValueError, OverflowError):
         hint = (
             " A decimal comma needs another separator than the comma." if "," in str(cell) else ""
         )
         raise DataError(
-            f"column '{name}' holds '{cell}' in {where(row)}, which is not a number; a value that "
-            f"was not measured is an empty cell or 'NaN'.{hint}"
+            f"column '{name}' holds {in_line(cell)} in {where(row)}, which is not a number; a "
+            f"value that was not measured is an empty cell or 'NaN'.{hint}"
         ) from None
     if np.isinf(number):
         raise DataError(f"column '{name}' is infinite in {where(row)}.")
@@ -381,6 +383,12 @@ def _read_times(
     for name, values in (("time_h", times), ("day", numbers.get("day", times))):
         if np.any(np.isnan(values)):
             raise DataError(f"{name} is empty in {where(int(np.argmax(np.isnan(values))))}.")
+    if np.any(times > LONGEST_H):
+        row = int(np.argmax(times > LONGEST_H))
+        raise DataError(
+            f"time_h is {times[row]:g} in {where(row)}, which is no time of a culture: no more "
+            f"than {LONGEST_H:g} h (ten years) are taken."
+        )
     if "day" in numbers and np.any(numbers["day"] % 1):
         row = int(np.argmax(numbers["day"] % 1 != 0))
         raise DataError(f"day is {numbers['day'][row]:g} in {where(row)}; it is a whole number.")

@@ -1,11 +1,11 @@
 """`perfusio-jax inspect`: what was understood of a file, column by column."""
 
-import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError
+from perfusio_jax._core.instants import parsed
 
 from .filesystem import FilesystemStore
 from .report import ColumnReport
@@ -41,11 +41,9 @@ def source(
     began = None
     if inoculated_at is not None:
         try:
-            began = dt.datetime.fromisoformat(inoculated_at)
-        except ValueError:
-            raise ConfigError(
-                f"--inoculated-at is {inoculated_at!r}; a time such as 2026-05-06T08:00 is needed."
-            ) from None
+            began = parsed(inoculated_at, "--inoculated-at")
+        except DataError as error:
+            raise ConfigError(str(error)) from None
     return FilesystemStore(
         file,
         wide_format=not is_long,

@@ -1,9 +1,7 @@
 """Daily samples from the nodes of a server: one day's values, told apart from another's."""
 
 import datetime as dt
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any, Final
 
 from asyncua import ua
@@ -16,6 +14,8 @@ from perfusio_jax._core import (
     ConnectorError,
     DataError,
 )
+from perfusio_jax._core.instants import hours_between, is_culture_time
+from perfusio_jax._core.text import in_line
 from perfusio_jax.connectors.base import Reading, SampleNotReady, SampleRecord
 from perfusio_jax.connectors.opcua_directory import Directory
 from perfusio_jax.connectors.opcua_link import Session
@@ -170,7 +170,11 @@ class Sampling:
             return {n: readings[n].value for n in names if n in readings}
 
         hours = plain(values[SAMPLE_TIME]) if SAMPLE_TIME in values else None
-        is_time = isinstance(hours, Real) and math.isfinite(hours)
+        is_time = is_culture_time(hours)
+        if hours is not None and not is_time:
+            remarks.append(
+                f"{SAMPLE_TIME} is {in_line(hours)}, no time of a culture; day {day} x 24 h counts"
+            )
         newest = due
         if newest is None:
             times = [readings[n].source_time for n in REGISTRY if n in readings]
@@ -178,7 +182,7 @@ class Sampling:
         server_now = clock if isinstance(clock, dt.datetime) else at
         age_h = None
         if newest is not None:
-            age_h = (aware(server_now) - newest).total_seconds() / 3600.0 * self._acceleration
+            age_h = hours_between(aware(server_now), newest) * self._acceleration
         shown = {n: r for n, r in readings.items() if n != "volume_L"}
         volume = readings.get("volume_L")
         return SampleRecord(

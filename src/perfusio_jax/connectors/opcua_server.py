@@ -25,6 +25,7 @@ from asyncua import Server, ua
 from asyncua.server.user_managers import PermissiveUserManager
 
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConfigError, ConnectorError, DataError
+from perfusio_jax._core.instants import instant_of_text
 from perfusio_jax.connectors.ambr250_emulator import CultureClock
 from perfusio_jax.connectors.opcua_names import SAMPLED
 from perfusio_jax.connectors.opcua_security import (
@@ -537,7 +538,7 @@ class RackServer:
                     f"{self._state_path} has version {content['version']}; this program "
                     f"reads {STATE_VERSION}."
                 )
-            times = [dt.datetime.fromisoformat(t) for t in content["sampled_at"]]
+            times = [instant_of_text(t, "sampled_at") for t in content["sampled_at"]]
             self.rack.restore(content["rack"])
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, DataError):

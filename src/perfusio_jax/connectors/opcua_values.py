@@ -9,6 +9,7 @@ from typing import Any, Final
 from asyncua import ua
 
 from perfusio_jax._core import ConnectorError, UnitError
+from perfusio_jax._core.instants import known_instant
 from perfusio_jax._core.units import CANONICAL_UNITS, convert, is_canonical
 from perfusio_jax.connectors.base import Quality, Reading
 from perfusio_jax.connectors.opcua_names import SPECIAL
@@ -96,7 +97,7 @@ def time_of(value: ua.DataValue) -> dt.datetime | None:
     when = value.SourceTimestamp or value.ServerTimestamp
     if when is None or when.year < 1971:  # the epoch of OPC UA means that nobody knows
         return None
-    return aware(when)
+    return known_instant(when)
 
 
 def variant_type(kind: ua.DataValue, value: ua.DataValue) -> ua.VariantType:

@@ -21,6 +21,8 @@ from perfusio_jax._core import (
     HOURS_PER_DAY,
     DataError,
 )
+from perfusio_jax._core.instants import ImplausibleTime, culture_hours, hours_between
+from perfusio_jax._core.text import in_line, plain_number
 from perfusio_jax._core.units import canonical_unit, convert
 
 from .columns import (
@@ -58,6 +60,8 @@ class Row:
     quality: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     sampled_at: dt.datetime | None = None
+    has_odd_stamp: bool = False
+    """Whether a time stamp stands there that is none: then nothing tells its age."""
     notes: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     last_line: int = 0
@@ -118,6 +122,10 @@ def interpret(
     return Samples(body.rows, report, tuple(names) if wide else tuple(body.seen))
 
 
+class _OddTimeError(DataError):
+    """A row whose time is none: it is left out, with a remark."""
+
+
 class _Body:
     """Reads rows one by one and remembers what was odd."""
 
@@ -150,11 +158,17 @@ class _Body:
         self._settle_units(units)
         self.at = {name: n for n, name in enumerate(header.names) if name}
         self.latest: dict[tuple[str, str], float] = {}
+        self.odd_times: list[str] = []
+        self.bad_stamps: list[str] = []
 
     def read(self, index: int) -> None:
         cells, line = self.table.rows[index], self.table.lines[index]
-        stamp = self._stamp(cells, line)
-        time_h = self._time(cells, line, stamp)
+        stamp, odd = self._stamp(cells, line)
+        try:
+            time_h = self._time(cells, line, stamp, odd)
+        except _OddTimeError as error:  # one row is left out, the others are what they were
+            self.odd_times.append(str(error))
+            return
         run_id, reactor_id = (unguard(self._text(cells, n)) for n in ("run_id", "reactor_id"))
         key = (run_id, reactor_id, time_h)
         row = self.rows.setdefault(key, Row(time_h, key[0], key[1]))
@@ -168,6 +182,10 @@ class _Body:
             changed |= self._take(row, name, cell, unit, column=column, line=line)
             self._qualify(row, name, cells)
         row.sampled_at = row.sampled_at if stamp is None else stamp.astimezone(dt.UTC)
+        if odd:
+            row.has_odd_stamp = True
+            row.notes.append(odd)
+            self.notes.append(f"{odd} The row counts, and nothing tells its age")
         if stamp is not None and is_ambiguous(stamp):
             note = f"sampled_at of {_when(time_h)} (line {line}) occurs twice; the first is meant"
             self.notes.append(note)
@@ -177,7 +195,16 @@ class _Body:
             self.notes.append(f"line {line} repeats the row of {_when(time_h)}")
 
     def finish(self) -> None:
-        """Note what only the whole table shows."""
+        """Note what only the whole table shows.
+
+        Raises:
+            DataError: If no row has a time that can be used, or no time stamp can be read.
+        """
+        if self.odd_times and not self.rows:
+            raise DataError(self.odd_times[0])
+        if self.bad_stamps and self.tally[self.at["sampled_at"]][0] == 0:
+            raise DataError(self.bad_stamps[0])
+        self.notes += [f"{text.rstrip('.')}: the row is left out" for text in self.odd_times]
         if self.counts["unordered"]:
             self.notes.append(f"{self.counts['unordered']} rows are not in order of time")
         for name, count in self.strangers.items():
@@ -273,7 +300,7 @@ class _Body:
         if number is None:
             return None, "missing", ""
         if isinstance(number, str):
-            return None, "bad", f"is {number!r}, not a number"
+            return None, "bad", f"is {in_line(number)}, not a number"
         if math.isinf(number):
             return None, "bad", "is infinite"
         value = self._converter(name, unit)(number)
@@ -313,19 +340,29 @@ class _Body:
                 row.values[name] = None
             return
 
-    def _stamp(self, cells: list[Any], line: int) -> dt.datetime | None:
+    def _stamp(self, cells: list[Any], line: int) -> tuple[dt.datetime | None, str]:
+        """The time stamp of a row, and what is odd where there is one that is none."""
         text = self._text(cells, "sampled_at")
         if text.casefold() in MISSING:
-            return None
-        self.tally[self.at["sampled_at"]][0] += 1
-        return read_stamp(text, f"sampled_at in line {line}", self.zone)
+            return None, ""
+        counts = self.tally[self.at["sampled_at"]]
+        try:
+            stamp = read_stamp(text, f"sampled_at in line {line}", self.zone)
+        except DataError as error:
+            counts[2] += 1
+            if not isinstance(error, ImplausibleTime):
+                self.bad_stamps.append(str(error))
+            return None, str(error)
+        counts[0] += 1
+        return stamp, ""
 
-    def _time(self, cells: list[Any], line: int, stamp: dt.datetime | None) -> float:
+    def _time(self, cells: list[Any], line: int, stamp: dt.datetime | None, odd: str) -> float:
         if self.inoculated_at is not None and not set(TIMES) & set(self.at):
+            if odd:
+                raise _OddTimeError(odd)
             if stamp is None:
                 raise DataError(f"sampled_at is missing in line {line}; the time comes from it.")
-            # In UTC: two times of one zone are subtracted as the clocks on the wall show them.
-            hours = (stamp.astimezone(dt.UTC) - self.inoculated_at).total_seconds() / 3600.0
+            hours = hours_between(stamp, self.inoculated_at)
             if hours < 0.0:
                 raise DataError(
                     f"sampled_at in line {line} is {-hours:.4g} h before the inoculation at "
@@ -338,12 +375,23 @@ class _Body:
                 continue
             column = self.at[name]
             number = parse_number(cells[column], self.table.decimal)
-            if not isinstance(number, float) or not math.isfinite(number) or number < 0.0:
-                raise DataError(
-                    f"{name} is {cells[column]!r} in line {line}; a number of at least 0 is needed."
+            if not isinstance(number, float) or not 0.0 <= number < math.inf:
+                text = (
+                    f"{name} is {in_line(cells[column])} in line {line}; a number of at least 0 "
+                    "is needed."
                 )
+                if not isinstance(number, float):
+                    raise DataError(text)
+                self.tally[column][2] += 1
+                raise _OddTimeError(text)
             hours = self._converter(name, self.units[column])(number)
-            found[name] = hours * HOURS_PER_DAY if name == "day" else hours
+            try:
+                found[name] = culture_hours(
+                    hours * HOURS_PER_DAY if name == "day" else hours, f"{name} in line {line}"
+                )
+            except ImplausibleTime as error:
+                self.tally[column][2] += 1
+                raise _OddTimeError(str(error)) from None
             self.tally[column][0] += 1
         if len(found) == 2 and abs(found["day"] - found["time_h"]) > 0.5 * HOURS_PER_DAY:
             raise DataError(
@@ -402,17 +450,15 @@ def parse_number(cell: Any, decimal: str = ".") -> float | str | None:
         text = cell.strip()
         if text.casefold() in MISSING:
             return None
-        if "_" in text:  # Python reads 1_000 as a number; nobody's analyser means that
-            return text
         try:
-            number = float(text.replace(",", ".") if decimal == "," else text)
+            number = plain_number(text.replace(",", ".") if decimal == "," else text)
         except ValueError:
             return text
     else:
         try:
             number = float(cell)
-        except (TypeError, ValueError):
-            return str(cell)
+        except (TypeError, ValueError, OverflowError):
+            return in_line(cell)
     return None if math.isnan(number) else number
 
 

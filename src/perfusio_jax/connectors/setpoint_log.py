@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from perfusio_jax._core import ConnectorError, DataError, RunLockedError
+from perfusio_jax._core.instants import instant_of_text
 from perfusio_jax.twin import FileLock, append_durably, neutralise, replace_durably
 
 from .base import check_setpoints
@@ -197,10 +198,9 @@ class SetpointLog:
 def _instant(text: str) -> dt.datetime | None:
     """A time with a zone; operators who append by hand may leave it out."""
     try:
-        time = dt.datetime.fromisoformat(text.strip())
-    except ValueError:
+        return instant_of_text(text, "written_at")
+    except DataError:
         return None
-    return None if time.tzinfo is None else time
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import ConfigError, ConnectorError, DataError
+from perfusio_jax._core.instants import instant_of_seconds
 
 from .columns import ColumnMap, is_known_label
 from .samples import Conflicts, Samples, interpret
@@ -75,10 +76,10 @@ class SourceFile:
 
     @property
     def changed_at(self) -> dt.datetime | None:
-        """When the file had last changed when it was read; `None` before that."""
+        """When the file had last changed when it was read; `None` before that, or if never."""
         if self._cache is None:
             return None
-        return dt.datetime.fromtimestamp(self._cache.marks[0][0] / 1e9, dt.UTC)
+        return instant_of_seconds(self._cache.marks[0][0] / 1e9)
 
     def forget(self) -> None:
         """Read the file anew next time, changed or not."""
