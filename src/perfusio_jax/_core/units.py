@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from perfusio_jax._core.errors import UnitError
+from perfusio_jax._core.text import LONGEST_NAME, cut, in_line, shown
 
 _CELLS: Final = "1e6 cells/mL"
 
@@ -163,6 +164,12 @@ def normalise(text: str) -> str:
     return re.sub(r"\s*\*\*\s*", "**", clean).strip()
 
 
+_ENDLESS: Final = re.compile(
+    r"\)\s*\*\*|\*\*(?!\(?[+-]?\d{1,2}(?:\.\d{1,2})?\)?(?![\d.]|\s*\*\*))|\d{20}|[eE][+-]?\d{4}"
+)
+"""Powers of powers, and powers and numbers of many digits: working them out takes for ever."""
+
+
 @lru_cache(maxsize=256)
 def parse_unit(text: str) -> Any:
     """Read a unit, with its numerical factor, into a `pint` quantity.
@@ -176,14 +183,22 @@ def parse_unit(text: str) -> Any:
     Raises:
         UnitError: If the text is not a unit.
     """
+    if len(text) > LONGEST_NAME:  # before any pattern looks at it
+        raise UnitError(f"a unit of {len(text)} characters cannot be read: {in_line(text)}.")
+    if shown(text) != text:
+        raise UnitError(f"cannot read {in_line(text)} as a unit (it holds a sign nobody sees).")
     registry = _registry()
     if text.strip().lower() in _NO_UNIT | _FRACTION:
         return registry.Quantity(1.0, "dimensionless")
     expression = normalise(text)
+    if _ENDLESS.search(expression):
+        raise UnitError(f"cannot read '{text}' as a unit (a power no unit has).")
     factor, unit = 1.0, expression
     leading = re.match(r"^(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*(\*(?!\*)|/|$)\s*(.*)$", expression)
     if leading:
         factor = float(leading.group(1))
+        if not 1e-30 <= factor <= 1e30:
+            raise UnitError(f"cannot read '{text}' as a unit (its factor is {factor:g}).")
         rest = leading.group(3) or "dimensionless"
         unit = f"1/{rest}" if leading.group(2) == "/" else rest
     try:
@@ -250,7 +265,9 @@ def convert(values: ArrayLike, from_unit: str, to_unit: str, name: str) -> np.nd
     if name == "pH":
         if from_unit.strip().lower() in _PH_SPELLINGS and to_unit.strip().lower() in _PH_SPELLINGS:
             return numbers
-        raise UnitError(f"column 'pH' has unit '{from_unit}'; it is a number without unit ('pH').")
+        raise UnitError(
+            f"column 'pH' has unit '{cut(from_unit)}'; it is a number without unit ('pH')."
+        )
     for text, other in ((from_unit, to_unit), (to_unit, from_unit)):
         if text.strip().lower() in _NO_UNIT and other.strip() == "%":
             raise UnitError(

@@ -9,6 +9,7 @@ from asyncua import Client, ua
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from perfusio_jax._core import AccessRefused
+from perfusio_jax._core.text import cut
 from perfusio_jax.connectors.opcua_security import load_certificate
 
 _REFUSED: Final = frozenset(
@@ -86,5 +87,5 @@ def in_words(error: BaseException) -> str:
         return ua.StatusCode(error.code).name
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
-    text = str(error)
+    text = cut(str(error), 500)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -10,6 +10,7 @@ from asyncua import ua
 
 from perfusio_jax._core import ConnectorError, UnitError
 from perfusio_jax._core.instants import known_instant
+from perfusio_jax._core.text import cut
 from perfusio_jax._core.units import CANONICAL_UNITS, convert, is_canonical
 from perfusio_jax.connectors.base import Quality, Reading
 from perfusio_jax.connectors.opcua_names import SPECIAL
@@ -42,7 +43,7 @@ class Node:
 def unit_text(content: Any) -> str | None:
     """How a node spells its unit; None if it does not say."""
     text = getattr(getattr(content, "DisplayName", None), "Text", None)
-    return text or None
+    return cut(text) if isinstance(text, str) and text else None
 
 
 def range_of(content: Any) -> tuple[float, float] | None:

@@ -15,6 +15,8 @@ from perfusio_jax._core import (
     DataError,
 )
 from perfusio_jax._core.instants import hours_between, instant, instant_of_text, known_instant
+from perfusio_jax._core.text import LONGEST_MESSAGE, cut
+from perfusio_jax.twin import redact
 
 from .base import QUALITIES, SampleRecord
 from .sql_schema import NAME_LENGTH, species_column
@@ -143,7 +145,7 @@ def clean(record: SampleRecord) -> SampleRecord:
         quality=quality,
         volume_L=_number(record.volume_L, "volume_L", record.day),
         source_times=times,
-        notes=tuple(str(note) for note in record.notes),
+        notes=tuple(redact(cut(str(note), LONGEST_MESSAGE)) for note in record.notes),
         **groups,  # pyright: ignore[reportArgumentType]
     )
 

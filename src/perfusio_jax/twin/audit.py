@@ -42,6 +42,7 @@ from .chain import (
 from .files import append_durably, neutralise, replace_durably
 from .keys import Signer, key_id
 from .lock import FileLock
+from .secrets import without_secrets
 
 LOG_NAME = "audit.jsonl"
 HEAD_NAME = "audit.head"
@@ -291,6 +292,7 @@ class AuditLogger:
                 "prev_hash": self._head.hash,
             }
         )
+        fields |= {name: without_secrets(fields[name]) for name in details}
         if marks:
             fields["marks"] = marks
         line, digest = seal(fields)
