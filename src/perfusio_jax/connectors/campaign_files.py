@@ -7,8 +7,7 @@ units from `<name>.units.toml` beside it. Metadata of the runs goes into the sam
 import csv
 import io
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -18,6 +17,8 @@ import pandas as pd
 import tomli_w
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, parse_toml, read_file
+from perfusio_jax._core.text import plain_number
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors.frames import (
     ID_COLUMNS,
@@ -28,14 +29,15 @@ from perfusio_jax.connectors.frames import (
     campaign_from_frame,
     campaign_to_frame,
 )
+from perfusio_jax.connectors.packed import check_parquet, check_text
 from perfusio_jax.connectors.spreadsheet import guard, unguard
 from perfusio_jax.states import Trajectory
 
 _TEXT: Final = frozenset({".csv", ".tsv", ".txt"})
 _PARQUET: Final = frozenset({".parquet", ".pq"})
 _SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_DECIMAL_COMMA: Final = re.compile(r"^\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*$")
-_DECIMAL_POINT: Final = re.compile(r"^\s*[+-]?\d*\.\d+([eE][+-]?\d+)?\s*$")
+_DECIMAL_COMMA: Final = re.compile(r"^\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*$", re.ASCII)
+_DECIMAL_POINT: Final = re.compile(r"^\s*[+-]?\d*\.\d+([eE][+-]?\d+)?\s*$", re.ASCII)
 
 
 def sidecar_path(path: Path | str) -> Path:
@@ -98,7 +100,7 @@ def read_campaign(
     kind = _kind(path)
     if path.is_dir():
         raise DataError(f"campaign table {path} is a folder; name a file.")
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"campaign table {path} does not exist.")
     try:
         sidecar = _read_sidecar(path)
@@ -167,8 +169,10 @@ def _cell_text(value: Any) -> str:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
+    content = read_file(path, most=TABLE_BYTES)
+    check_parquet(content)
     try:
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(io.BytesIO(content))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read as Parquet ({error}).") from None
     frame.attrs = {}
@@ -179,11 +183,12 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
     sidecar = sidecar_path(path)
     if not sidecar.is_file():
         return {}
-    try:
-        content = tomllib.loads(sidecar.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"sidecar {sidecar.name} is not TOML ({error}).") from None
+    raw = read_file(sidecar, most=SETTINGS_BYTES)
+    content = parse_toml(raw, f"sidecar {sidecar.name}", error=DataError)
     strangers = sorted(set(content) - {"units", "metadata"})
+    flat = [n for n, table in content.items() if not isinstance(table, dict)]
+    if flat and not strangers:
+        raise DataError(f"sidecar {sidecar.name}: {flat[0]} is no table, [{flat[0]}].")
     if strangers:
         raise DataError(
             f"sidecar {sidecar.name} has tables {', '.join(strangers)}; it may have 'units' and "
@@ -204,9 +209,11 @@ def _merge_units(sidecar: Mapping[str, str], row: Mapping[str, str]) -> dict[str
 
 def _read_csv(path: Path) -> _Cells:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path, most=TABLE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError("is not UTF-8 text; save it as 'CSV UTF-8'.") from None
+    check_text(text, _SEPARATORS)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise DataError("is empty; a campaign table starts with a row of column names.")
     separator = _guess_separator(text.lstrip().splitlines()[0])
@@ -233,7 +240,7 @@ def _guess_separator(header: str) -> str:
     known = {*ID_COLUMNS, *NUMBER_COLUMNS}
 
     def hits(separator: str) -> int:
-        fields = next(csv.reader([header], delimiter=separator))
+        fields = next(csv.reader([header], delimiter=separator), [])
         return sum(_bare(name) in known for name in fields)
 
     best = max(_SEPARATORS, key=hits)
@@ -249,7 +256,7 @@ def _split(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
     """Rows of equal width with the line each starts on; blank lines are skipped."""
     reader = csv.reader(io.StringIO(text), delimiter=separator)
     rows, lines, last = [], [], 0
-    for row in reader:
+    for row in _told(reader):
         start, last = last + 1, reader.line_num
         if not any(cell.strip() for cell in row):
             continue
@@ -264,9 +271,17 @@ def _split(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
     return rows, lines
 
 
+def _told(reader: Any) -> Iterator[list[str]]:
+    """Rows of a CSV reader; what it cannot take apart is trouble with the data."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num} cannot be split into fields: {error}.") from None
+
+
 def _is_number(cell: str) -> bool:
     try:
-        float(cell.replace(",", "."))
+        plain_number(cell.replace(",", "."))
     except ValueError:
         return False
     return True

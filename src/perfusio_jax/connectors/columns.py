@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,6 +14,8 @@ from perfusio_jax._core import (
     ConfigError,
     DataError,
 )
+from perfusio_jax._core.limits import read_toml
+from perfusio_jax._core.text import LONGEST_NAME, in_line
 
 from .tables import RawTable
 
@@ -155,12 +156,13 @@ class Header:
             )
 
     def _listed(self) -> str:
-        return ", ".join(f"'{label}'" for label in self.labels[:20])
+        return ", ".join(in_line(label) for label in self.labels[:20])
 
 
 def bare_label(label: str) -> tuple[str, str]:
     """Name and unit of a label such as "Glc [g/L]"."""
-    found = _WITH_UNIT.fullmatch(label.strip())
+    # A long label is no name; the pattern would try each of its spaces against each bracket.
+    found = _WITH_UNIT.fullmatch(label.strip()) if len(label) <= LONGEST_NAME else None
     if found is None:
         return label.strip(), ""
     return found["name"].strip(), found["unit"].strip()
@@ -196,6 +198,8 @@ def role_of(name: str) -> str:
 
 def suggest(name: str) -> str:
     """A sentence about a name nobody knows: the nearest known one, and what to do."""
+    if len(name) > LONGEST_NAME:
+        return f"{in_line(name)} is no name; is the separator right?"
     words = FOLDED | _COMMON_WORDS
     near = difflib.get_close_matches(name.casefold(), words, n=1, cutoff=0.6)
     if near:
@@ -205,8 +209,8 @@ def suggest(name: str) -> str:
 
 def _columns_of(path: Path) -> Mapping[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = read_toml(path)
+    except (OSError, ConfigError) as error:
         raise ConfigError(f"The column map {path} cannot be read: {error}") from error
     if set(content) != {"columns"} or not isinstance(content["columns"], dict):
         raise ConfigError(f"The column map {path} needs one table, [columns].")

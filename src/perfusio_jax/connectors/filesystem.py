@@ -31,6 +31,7 @@ from .samples import Conflicts, Row
 from .setpoint_log import SetpointLog
 from .source_file import SourceFile
 from .stamps import zone_of
+from .tables import signature
 
 _Result = TypeVar("_Result")
 
@@ -152,12 +153,13 @@ class FilesystemStore(BioreactorConnectorBase):
         """Whether the source is there and can be opened."""
 
         def look() -> bool:
+            signature(self.source_path)  # a pipe would be waited for when it is opened
             with self.source_path.open("rb"):
                 return True
 
         try:
             return await self._offload(look)
-        except (ConnectorError, OSError):
+        except (ConnectorError, DataError, OSError):
             return False
 
     async def read_sample(self, day: int) -> dict[str, float | None]:

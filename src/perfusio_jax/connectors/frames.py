@@ -27,7 +27,7 @@ from perfusio_jax._core import (
     DataError,
 )
 from perfusio_jax._core.instants import LONGEST_H
-from perfusio_jax._core.text import in_line, plain_number
+from perfusio_jax._core.text import LONGEST_NAME, cut, in_line, plain_number
 from perfusio_jax._core.units import canonical_unit, to_canonical
 from perfusio_jax.states import Trajectory
 
@@ -243,9 +243,10 @@ def _day_of(times_h: np.ndarray) -> np.ndarray:
 def _unknown_column(name: str) -> str:
     known = (*ID_COLUMNS, *NUMBER_COLUMNS)
     folded = {k.casefold(): k for k in known}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    short = cut(name)  # a name that is not looks like none, and comparing it takes for ever
+    near = difflib.get_close_matches(short.casefold(), folded, n=1, cutoff=0.6)
     hint = f" Did you mean '{folded[near[0]]}'?" if near else ""
-    return f"column '{name}' is not known.{hint} Known columns: {', '.join(known)}."
+    return f"column '{short}' is not known.{hint} Known columns: {', '.join(known)}."
 
 
 def _read_header(frame: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
@@ -253,7 +254,7 @@ def _read_header(frame: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
     names, units = [], {}
     for label in map(str, frame.columns):
         name = label.strip()
-        found = _WITH_UNIT.match(name)
+        found = _WITH_UNIT.match(name) if len(name) <= LONGEST_NAME else None
         if found and found["name"].strip() in NUMBER_COLUMNS:
             name = found["name"].strip()
             units[name] = found["unit"].strip()
@@ -271,7 +272,7 @@ def _check_columns(names: list[str], unknown: str) -> tuple[str, ...]:
     if "run_id" not in names or not {"time_h", "day"} & set(names):
         raise DataError(
             "a campaign table needs the columns run_id and time_h (or day); it has "
-            f"{', '.join(names)}."
+            f"{cut(', '.join(names), 1000)}."
         )
     return tuple(strangers)
 

@@ -23,6 +23,7 @@ from perfusio_jax._core import (
     DataError,
 )
 from perfusio_jax._core.instants import hours_between, instant_of_text
+from perfusio_jax._core.limits import RECORD_BYTES, parse_json, read_file
 from perfusio_jax.connectors.base import (
     QUALITIES,
     BioreactorConnectorBase,
@@ -129,7 +130,7 @@ class ReplayConnector(BioreactorConnectorBase):
         self.notes: list[str] = []
         """What was odd about the recording, one sentence each."""
         try:
-            content = self.path.read_bytes()
+            content = read_file(self.path, most=RECORD_BYTES)
         except OSError as error:
             raise ConnectorError(f"{self.path} cannot be read: {error.strerror}.") from error
         self._days: dict[int, dict[str, Reading]] = {}
@@ -144,10 +145,7 @@ class ReplayConnector(BioreactorConnectorBase):
 
     def _take(self, line: bytes, number: int, nodes: Mapping[str, str]) -> None:
         where = f"{self.path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError:
-            raise DataError(f"{where} is not JSON.") from None
+        record = parse_json(line, where)
         if not isinstance(record, dict):
             raise DataError(f"{where} is not a record.")
         node = record.get("node", record.get("node_id"))

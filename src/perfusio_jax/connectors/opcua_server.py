@@ -26,6 +26,7 @@ from asyncua.server.user_managers import PermissiveUserManager
 
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConfigError, ConnectorError, DataError
 from perfusio_jax._core.instants import instant_of_text
+from perfusio_jax._core.limits import TABLE_BYTES, parse_json, read_file
 from perfusio_jax.connectors.ambr250_emulator import CultureClock
 from perfusio_jax.connectors.opcua_names import SAMPLED
 from perfusio_jax.connectors.opcua_security import (
@@ -532,7 +533,8 @@ class RackServer:
             return
         first = [self.rack.controls(i) for i in range(len(self.rack.ids))]
         try:
-            content = json.loads(self._state_path.read_bytes())
+            raw = read_file(self._state_path, most=TABLE_BYTES)
+            content = parse_json(raw, str(self._state_path))
             if content["version"] != STATE_VERSION:
                 raise DataError(
                     f"{self._state_path} has version {content['version']}; this program "

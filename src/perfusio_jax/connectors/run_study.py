@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.limits import TABLE_BYTES, read_file
+from perfusio_jax.connectors.packed import check_text
 from perfusio_jax.embedding import (
     CONTROLS,
     COUNTS,
@@ -51,13 +53,17 @@ class _Run(NamedTuple):
 
 def _table(path: Path, needed: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path, most=TABLE_BYTES).decode("utf-8-sig")
+        check_text(text, ",")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text: {error}.") from None
     reader = csv.reader(text.splitlines())
-    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be split into fields: {error}.") from None
     if len(rows) < 2:
         raise DataError(f"{path} holds no data; a header and at least one line are needed.")
     header = [cell.strip() for cell in rows[0][1]]

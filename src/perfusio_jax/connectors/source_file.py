@@ -4,7 +4,6 @@ import datetime as dt
 import hashlib
 import threading
 import time
-import tomllib
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import ConfigError, ConnectorError, DataError
 from perfusio_jax._core.instants import instant_of_seconds
+from perfusio_jax._core.limits import SETTINGS_BYTES, parse_toml
 
 from .columns import ColumnMap, is_known_label
 from .samples import Conflicts, Samples, interpret
@@ -138,11 +138,15 @@ class SourceFile:
     def _read_sidecar(self) -> tuple[bytes, Signature | None]:
         if self._sidecar_mark() is None:
             return b"", None
-        return read_bytes(self._sidecar)
+        return read_bytes(self._sidecar, most=SETTINGS_BYTES)
 
     def _units_of(self, sidecar: bytes) -> dict[str, str]:
+        name = f"its sidecar {self._sidecar.name}"
         try:
-            content = tomllib.loads(sidecar.decode("utf-8-sig"))
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise DataError(f"its sidecar {self._sidecar.name} cannot be read: {error}") from None
-        return {name: str(unit) for name, unit in content.get("units", {}).items()}
+            content = parse_toml(sidecar, self._sidecar.name, error=DataError)
+        except DataError as error:
+            raise DataError(f"{name} cannot be read: {error}") from None
+        units = content.get("units", {})
+        if not isinstance(units, dict):
+            raise DataError(f"{name} cannot be read: units is no table, [units].")
+        return {label: str(unit) for label, unit in units.items()}

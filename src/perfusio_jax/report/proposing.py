@@ -1,8 +1,8 @@
 """`perfusio-jax propose`: the runs so far in, the next runs out."""
 
 import csv
+import io
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, ConfigError, DataError
+from perfusio_jax._core.limits import TABLE_BYTES, read_file, read_toml
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.campaign import (
@@ -31,6 +32,7 @@ from perfusio_jax.bed.criteria import (
 )
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
 from perfusio_jax.connectors import read_campaign
+from perfusio_jax.connectors.packed import check_text
 from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
 from perfusio_jax.states import Trajectory
 
@@ -189,12 +191,10 @@ def read_space(path: Path | None) -> DesignSpace:
     if not path.is_file():
         raise ConfigError(f"{path} is not a file; name a TOML file with a table [design_space].")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = read_toml(path)
         if "design_space" not in tables:
             raise ConfigError(f"{path} holds no table [design_space].")
         return DesignSpace(**tables["design_space"])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -291,10 +291,14 @@ def read_recipes(path: Path, names: list[str]) -> np.ndarray:
     """
     if not path.is_file():
         raise DataError(f"pending runs {path} is not a file.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    try:
+        text = read_file(path, most=TABLE_BYTES).decode("utf-8-sig")
+        check_text(text, ",")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
         rows = list(reader)
         header = reader.fieldnames
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"pending runs {path} are no table of text: {error}.") from None
     if not header:
         raise DataError(f"{path} is empty; a table of recipes has at least its header.")
     lost = [n for n in names if n not in header]

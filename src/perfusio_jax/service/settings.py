@@ -1,12 +1,12 @@
 """`twin.toml` and what may stand in it."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from perfusio_jax._core import CONTROL_NAMES, ConfigError
+from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.twin import refuse_secrets
@@ -115,10 +115,7 @@ def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
         raise ConfigError(f"{what} does not exist.")
     if what.suffix.lower() != ".toml":
         return {"twin": {"source": what.name}}, what.parent
-    try:
-        settings = tomllib.loads(what.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what} is not valid TOML: {error}") from None
+    settings = read_toml(what)
     try:
         refuse_secrets(settings)
     except ConfigError as error:

@@ -26,6 +26,7 @@ from typing import Any
 import rfc8785
 
 from perfusio_jax._core import AuditError, ConfigError
+from perfusio_jax._core.limits import RECORD_BYTES, read_file
 
 from .chain import (
     FORMAT_VERSION,
@@ -420,7 +421,7 @@ def copies_that_differ(folder: Path, log: bytes) -> list[str]:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_file(path, most=RECORD_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
