@@ -292,8 +292,8 @@ def test_the_arrays_of_a_model_are_a_file(tmp_path, make):
 
 PIECES = st.sampled_from(
     ["day", "time_h", "VCD", "Glc [g/L]", "sampled_at", ",", ";", "\t", "\n", "\r\n", '"', "1",
-     "-1",     "2.5", "1,5", "1e400", "nan", "", " ", "0001-01-01T00:00:00Z", "\x00", "\x1b[2J", "\u202e",
-     "\uff11", "=1+1", "'", "mmol/L", "run_id", "reactor_id", "\ufeff", "[", "]"]
+     "-1", "2.5", "1,5", "1e400", "nan", "", " ", "0001-01-01T00:00:00Z", "\x00", "\x1b[2J",
+     "\u202e", "\uff11", "=1+1", "'", "mmol/L", "run_id", "reactor_id", "\ufeff", "[", "]"]
 )  # fmt: skip
 
 

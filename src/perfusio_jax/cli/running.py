@@ -10,8 +10,11 @@ from perfusio_jax.twin.accounts import account
 
 from . import common
 from .common import console, writable
+from .screen import fit_to_show, say
 
 commands = typer.Typer(rich_markup_mode=None)
+_MARKDOWN = (".md", ".markdown", ".txt")
+"""Endings that do not promise another kind of report than there is."""
 
 
 @commands.command()
@@ -45,7 +48,7 @@ def status(place: RunPlace) -> None:
 
     for folder in find_runs(_run_folder(place)):
         for line in status_of(folder):
-            typer.echo(str(line))
+            say(str(line))
 
 
 @commands.command()
@@ -74,9 +77,7 @@ def approve(
     kind = "reject" if reject else "approve"
     details = {"decision": decision}
     send(folder, kind, actor=actor or account(), role=role, payload=details, reactor_id=reactor)
-    typer.echo(
-        f"decision {decision}: {kind} by {actor or account()} as {role}, for the twin to count"
-    )
+    say(f"decision {decision}: {kind} by {actor or account()} as {role}, for the twin to count")
 
 
 @commands.command()
@@ -89,7 +90,7 @@ def stop(place: RunPlace, actor: Actor = None, reactor: Vessel = None) -> None:
         raise ConfigError(f"{place} is not running; there is nothing to stop.")
     for folder in running:
         for name, _ in send(folder, "stop", actor=actor or account(), reactor_id=reactor):
-            typer.echo(f"{name}: asked to stop")
+            say(f"{name}: asked to stop")
 
 
 @commands.command()
@@ -120,7 +121,7 @@ def tell(
         for name, _ in send(
             folder, what, actor=actor or account(), payload=details, reactor_id=reactor
         ):
-            typer.echo(f"{name}: {what}, for the twin to carry out")
+            say(f"{name}: {what}, for the twin to carry out")
 
 
 @commands.command()
@@ -144,13 +145,14 @@ def report(
     from perfusio_jax.twin.commands import find_runs
     from perfusio_jax.twin.summary import summarise
 
+    if out is not None:
+        writable(out, suffixes=_MARKDOWN)
     text = "\n".join(summarise(folder) for folder in find_runs(_run_folder(place)))
     if out is None:
-        typer.echo(text)
+        say(text)
         return
-    writable(out)
-    out.write_text(text, encoding="utf-8")
-    typer.echo(f"report: {out}")
+    out.write_text(fit_to_show(text), encoding="utf-8")
+    say(f"report: {out}")
 
 
 @commands.command()
@@ -162,7 +164,7 @@ def keygen(
 
     writable(path)
     signer = generate_key(path)
-    typer.echo(f"key {signer.key_id}: {path} (private, mode 0600), {path}.pub (public)")
+    say(f"key {signer.key_id}: {path} (private, mode 0600), {path}.pub (public)")
 
 
 @commands.command("verify-audit")
@@ -182,7 +184,7 @@ def verify_audit_command(
     found = verify_run(where, trusted=trusted)
     for one in found:
         name = f"{one.folder.name}: " if len(found) > 1 else ""
-        typer.echo(f"{name}{one.report}" + (f"\n{one.copy}" if one.copy else ""))
+        say(f"{name}{one.report}" + (f"\n{one.copy}" if one.copy else ""))
     if not all(one.report.ok for one in found):
         raise typer.Exit(5)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import TABLE_BYTES, read_file
+from perfusio_jax._core.text import plain_number, shown
 from perfusio_jax.connectors.packed import check_text
 from perfusio_jax.embedding import (
     CONTROLS,
@@ -83,7 +84,7 @@ def _number(path: Path, line: int, name: str, cell: str, *, may_miss: bool = Fal
     if text.lower() in ("", "nan", "na") and may_miss:
         return float("nan")
     try:
-        value = float(text)
+        value = plain_number(text)
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
@@ -325,7 +326,7 @@ def run_study(
                     )
     table, summary = markdown(records, with_published=False), summarise(records)
     summary.update(products=list(data.products), dim=dim, own_noise=own_noise, seed=seed)
-    (target / "transfer_table.md").write_text(table, encoding="utf-8")
+    (target / "transfer_table.md").write_text(shown(table), encoding="utf-8")
     text = json.dumps(summary, indent=1, sort_keys=True)
     (target / "transfer_summary.json").write_text(text, encoding="utf-8")
     if console is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from perfusio_jax._core import ConnectorError, DataError, RunLockedError
 from perfusio_jax._core.instants import instant_of_text
+from perfusio_jax._core.text import plain_number
 from perfusio_jax.twin import FileLock, append_durably, neutralise, replace_durably
 
 from .base import check_setpoints
@@ -153,7 +154,7 @@ class SetpointLog:
             if not text:
                 continue
             try:
-                value = float(text)
+                value = plain_number(text)
             except ValueError:
                 value = math.nan
             if not math.isfinite(value):

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, ConfigError, DataError
 from perfusio_jax._core.limits import TABLE_BYTES, read_file, read_toml
+from perfusio_jax._core.text import plain_number
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.campaign import (
@@ -309,7 +310,7 @@ def read_recipes(path: Path, names: list[str]) -> np.ndarray:
         if number == 2 and all(row[n] == canonical_unit(n) for n in names):
             continue
         try:
-            values = [float(row[name]) for name in names]
+            values = [plain_number(row[name]) for name in names]
         except (TypeError, ValueError):
             raise DataError(f"{path}, line {number}: not a number for every control.") from None
         if not np.isfinite(values).all():

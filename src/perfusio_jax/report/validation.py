@@ -10,6 +10,7 @@ import numpy as np
 
 import perfusio_jax
 from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER
+from perfusio_jax._core.text import shown as fit_to_show
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors import read_campaign
 from perfusio_jax.hybrid import (
@@ -245,7 +246,7 @@ def validate_campaign(
     out.mkdir(parents=True, exist_ok=True)
     write_scores(scores, out / "scores.csv")
     card = model_card(runs, model, report, (found, scores, naive), campaign.name)
-    (out / "model_card.md").write_text(card, encoding="utf-8")
+    (out / "model_card.md").write_text(fit_to_show(card), encoding="utf-8")
     (out / "summary.json").write_text(json.dumps(_summary(scores, naive), indent=1) + "\n")
     save(model, out / "model")
     write_figures(found, scores, out / "figures", horizon)
