@@ -46,7 +46,7 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "reactor_id": ((str,), "the vessel, in quotes"),
     "run_id": ((str,), "the name of the run, in quotes; rows of other runs do not count"),
     "startup_days": ((int,), "a whole number of days, 0 or more"),
-    "volume_L": (_NUMBER, "a volume in litres from 1e-6 (1 µL) to 1e6"),
+    "volume_L": (_NUMBER, "a volume in litres above 0, from 1e-6 (1 µL) to 1e6"),
     "column_map": ((str,), "a TOML file with a table [columns]"),
     "poll_seconds": (_NUMBER, "seconds, 0 or more"),
     "patience_seconds": (_NUMBER, "seconds, 0 or more"),
