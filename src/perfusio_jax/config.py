@@ -37,6 +37,14 @@ AcquisitionName = Literal[
 """Acquisition functions a run may ask for: those `bed.build_acquisition` knows."""
 
 
+_LARGEST: Final = 1e15
+"""No quantity has a larger value, in any unit anybody uses."""
+_NARROWEST: Final = 1e-9
+"""Closest bounds, as a part of the larger or of one; no device and no search tells less apart."""
+LARGEST_SEED: Final = 2**32 - 1
+"""The largest seed, here as on the command line: what every precision takes as it is."""
+
+
 class _Bounds(ConfigModel):
     """An interval with a unit."""
 
@@ -51,6 +59,17 @@ class _Bounds(ConfigModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
+        if max(abs(self.lo), abs(self.hi)) > _LARGEST:
+            raise ConfigError(
+                f"bounds are no range: lo={self.lo:g}, hi={self.hi:g}; no quantity has values "
+                f"beyond {_LARGEST:g}."
+            )
+        if 0.0 < self.hi - self.lo < _NARROWEST * max(1.0, abs(self.lo), abs(self.hi)):
+            raise ConfigError(
+                f"bounds are too close to search between: lo={self.lo!r} and hi={self.hi!r} are "
+                f"{self.hi - self.lo:.3g} apart, less than {_NARROWEST:g} of their size. To hold "
+                "a variable at one value, leave it out here and fix it in the call."
+            )
         if not self.lo < self.hi:
             raise ConfigError(
                 f"bounds are inverted or empty: lo={self.lo:g} must be below hi={self.hi:g}. "
@@ -188,8 +207,8 @@ class RunConfig(ConfigModel):
     An argument given explicitly to a constructor elsewhere beats the field here.
     """
 
-    seed: int | None = Field(default=None, ge=0)
-    """Seed of all random numbers; None draws a fresh one each time."""
+    seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
+    """Seed of all random numbers, up to `LARGEST_SEED`; None draws a fresh one each time."""
     device: str = Field(default="cpu", pattern=DEVICE_PATTERN)
     """Where to compute: `cpu`, `gpu`, `cuda:0`, ..."""
     dtype: Literal["float32", "float64"] = "float64"

@@ -1,10 +1,15 @@
 """No password in a message, a record or a configuration."""
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.twin import redact, refuse_secrets
-from perfusio_jax.twin.secrets import in_short
+from perfusio_jax.twin import AuditLogger, redact, refuse_secrets
+from perfusio_jax.twin.audit import CSV_NAME, LOG_NAME, PARQUET_NAME
+from perfusio_jax.twin.secrets import has_secret, in_short
 
 
 @pytest.mark.parametrize(
@@ -15,6 +20,14 @@ from perfusio_jax.twin.secrets import in_short
         ("login with password=hunter2 refused", "password=***"),
         ("{'smtp_password': 'hunter2'}", "***"),
         ("api_key: hunter2;", "api_key: ***"),
+        ("at opc.tcp://ada:hun/ter2@rack:4840/x", "opc.tcp://ada:***@rack:4840/x"),
+        ("at opc.tcp://ada:h:u?nter2@rack:4840/x", "at opc.tcp://***"),
+        ("at opc.tcp://rack:4840/x?pw=hunter2&a=hunter2", "opc.tcp://rack:4840/x?pw=***&a=***"),
+        ("at opc.tcp://rack:4840/x?pw=a@hunter2", "at opc.tcp://***"),
+        ("https://h/p#token=hunter2", "https://h/p#token=***"),
+        ("password='hunter2, hunter2'", "password=***"),
+        ("db_pass=hunter2", "db_pass=***"),
+        ("Authorization: Bearer hunter2", "Bearer ***"),
     ],
 )
 def test_what_looks_like_a_password_is_taken_out(text, shown):
@@ -41,6 +54,11 @@ def test_the_value_of_a_secret_variable_is_taken_out_wherever_it_stands(monkeypa
         {"twin": {"urls": ["sqlite://x", "postgresql://a:hunter2@h/d"]}},
         {"alarms": {"slack_webhook": "https://hunter2"}},
         {"x": {"auth_token": "hunter2"}},
+        {"twin": {"url": "opc.tcp://ada:hun/ter2@rack:4840"}},
+        {"twin": {"url": "opc.tcp://ada:hunter 2@rack:4840"}},
+        {"twin": {"url": "opc.tcp://rack:4840/x?pw=hunter2"}},
+        {"twin": {"archive": "postgresql://h/db?password=hunter2"}},
+        {"twin": {"pw": "hunter2"}},
     ],
 )
 def test_a_configuration_with_a_secret_is_refused_and_the_secret_not_shown(table):
@@ -62,3 +80,56 @@ def test_what_only_names_a_secret_is_allowed():
             }
         }
     )
+
+
+@pytest.mark.parametrize("name", ["PGPASSWORD", "PERFUSIO_OPCUA_PASSWORD"])
+def test_the_value_of_a_password_variable_reaches_no_record(monkeypatch, tmp_path, name):
+    monkeypatch.setenv(name, "kl/ee blatt#7")
+    assert redact("kl/ee blatt#7 kl%2Fee%20blatt%237 kl/ee%20blatt%237") == "*** *** ***"
+    with pytest.raises(ConfigError, match="reactors holds a secret"):
+        refuse_secrets({"twin": {"reactors": ["R1 kl/ee blatt#7"]}})
+    with AuditLogger(tmp_path, "run") as audit:
+        audit.log("X", {"a": ["kl/ee blatt#7"], "b": 1.5}, reason="kl/ee blatt#7", old={"n": "b#7"})
+        audit.log("Y", {"url": "opc.tcp://u:hun/ter2@h"}, day=2)
+    for file in (LOG_NAME, CSV_NAME, PARQUET_NAME):
+        content = (tmp_path / file).read_bytes()
+        assert b"blatt" not in content and b"ter2" not in content
+    first = json.loads((tmp_path / LOG_NAME).read_bytes().splitlines()[0])
+    assert first["payload"] == {"a": ["***"], "b": 1.5} and first["old"] == {"n": "b#7"}
+
+
+@settings(max_examples=150, derandomize=True)
+@given(
+    secret=st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S")), min_size=4),
+    host=st.sampled_from(["rack:4840", "[::1]:4840", "h.example/p/q"]),
+)
+def test_no_password_in_an_address_is_shown_or_accepted(secret, host):
+    address = f"opc.tcp://ada:x{secret}y@{host}"
+    hidden = "***" if set(secret) & set("?#") else f"ada:***@{host}"  # may be a query's end, too
+    assert redact(f"no answer from {address} in time") == (
+        f"no answer from opc.tcp://{hidden} in time"
+    )
+    assert has_secret(address) and not has_secret(f"opc.tcp://ada@{host}")
+
+
+def test_an_address_without_a_secret_stays_and_may_be_configured():
+    for text in ("opc.tcp://rack:4840/x", "postgresql://ada@h:5433/db", "see https://x.org/a:b."):
+        assert redact(text) == text
+        refuse_secrets({"url": text})
+    refuse_secrets({"url": "postgresql://ada@h/db?sslmode=require"})
+
+
+_HARD = ("x", "a.", "a://b:", "?a=", "?", "pass", "password", "secret='", '"', "=", " ", "bearer ")
+
+
+@pytest.mark.timeout(120)  # seconds are enough; what tries a letter twice for each takes hours
+@pytest.mark.parametrize("part", _HARD)
+def test_a_megabyte_of_anything_takes_a_time_in_proportion(part):
+    text = part * (1_000_000 // len(part))
+    assert len(in_short(ValueError(text))) <= 500
+    assert redact(text) and has_secret(text) is has_secret(text + " ")
+    for table in ({"a": text}, {text: "a"}):
+        try:
+            refuse_secrets(table)
+        except ConfigError as error:
+            assert len(str(error)) < 1000

@@ -7,6 +7,7 @@ bytes of the arrays, and over the header itself. Reading refuses whatever does n
 
 import hashlib
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -20,6 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core.errors import DataError
+from perfusio_jax._core.limits import (
+    ELEMENTS,
+    SETTINGS_BYTES,
+    check_regular,
+    in_mb,
+    parse_json,
+    read_file,
+)
+from perfusio_jax._core.text import in_line
 
 HEADER, ARRAYS, PART = "header.json", "arrays.npz", ".part"
 
@@ -182,19 +192,96 @@ def _checked_header(source: Path, name: str, kind: str, schema_version: int) -> 
     return header
 
 
+def check_sizes(architecture: Any, where: str | os.PathLike[str]) -> None:
+    """Refuse an architecture no model has, before room is made for an empty one.
+
+    Args:
+        architecture: As the header holds it.
+        where: The header, for the message.
+
+    Raises:
+        DataError: If a size is negative, or the product of the two largest is beyond
+            `limits.ELEMENTS`.
+    """
+    sizes, parts = [1, 1], [architecture]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+        elif isinstance(part, int) and not isinstance(part, bool):
+            sizes.append(part)
+    sizes.sort()
+    if sizes[0] < 0 or sizes[-1] * sizes[-2] > ELEMENTS:
+        raise DataError(
+            f"{where} declares sizes of {in_line(sizes[-1])} and {in_line(sizes[-2])}; no model "
+            f"has more than {ELEMENTS:,} numbers. Restore the folder from a good copy."
+        )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe nobody writes to would be waited for."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    try:
+        check_regular(os.fstat(descriptor), path)
+    except DataError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_archive(handle: Any, where: Path) -> None:
+    """Hold what the parts of an archive of arrays declare against the limit and each other."""
+    total = 0
+    with zipfile.ZipFile(handle) as archive:
+        for part in archive.infolist():
+            total += part.file_size
+            if total > 8 * ELEMENTS:
+                raise DataError(
+                    f"{where} unpacks to more than {in_mb(8 * ELEMENTS)}, the most a model has."
+                )
+            with archive.open(part) as array:
+                shape, dtype = _declared(array)
+                declared = math.prod(shape) * dtype.itemsize
+                if dtype.hasobject or declared + array.tell() != part.file_size:
+                    raise DataError(
+                        f"{where} cannot be read: its array {in_line(part.filename)} declares "
+                        f"{in_line(declared)} bytes and holds {part.file_size - array.tell()}. "
+                        "Restore the folder from a good copy."
+                    )
+    handle.seek(0)
+
+
+def _declared(array: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type an array of NumPy's format says it has."""
+    kinds = np.lib.format
+    read = (
+        kinds.read_array_header_1_0
+        if kinds.read_magic(array) == (1, 0)
+        else kinds.read_array_header_2_0
+    )
+    try:
+        shape, _, dtype = read(array)
+    except Exception as error:  # it is read as Python text, which fails in many ways
+        raise ValueError(f"no header of an array: {in_line(str(error))}") from None
+    return shape, dtype
+
+
 def _read_header(source: Path, name: str) -> dict[str, Any]:
     if name == HEADER and not (source / name).exists() and (source / (name + PART)).exists():
         name += PART  # the first save, cut before its header had moved
     try:
-        header = json.loads((source / name).read_text(encoding="utf-8"))
+        raw = read_file(source / name, most=SETTINGS_BYTES)
+        header = parse_json(raw.decode("utf-8"), str(source / name))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{source} holds no {HEADER}: not a checkpoint.") from None
     except IsADirectoryError:
         raise DataError(f"{source / name} is a folder: not a checkpoint.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (DataError, UnicodeDecodeError) as error:
+        why = "" if isinstance(error, DataError) else f"{source / name} is not JSON: "
         raise DataError(
-            f"{source / name} is not readable JSON: {error}. Restore the folder from a good copy, "
-            "or take it away to begin afresh."
+            f"{why}{error}. Restore the folder from a good copy, or take it away to begin afresh."
         ) from None
     if not isinstance(header, dict):
         raise DataError(f"{source / name} holds no table of values: not a checkpoint.")
@@ -205,9 +292,10 @@ def _read_arrays(source: Path) -> dict[str, np.ndarray]:
     # the file is opened here: NumPy leaves it open when the archive is damaged
     try:
         with (
-            open(source / ARRAYS, "rb") as handle,
+            open(source / ARRAYS, "rb", opener=_open_at_once) as handle,
             np.load(handle, allow_pickle=False) as stored,
         ):
+            _check_archive(handle, source / ARRAYS)
             return {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise DataError(
@@ -217,6 +305,8 @@ def _read_arrays(source: Path) -> dict[str, np.ndarray]:
     # a damaged archive fails in many ways, an unsupported compression among them
     except (
         OSError,
+        OverflowError,
+        MemoryError,
         ValueError,
         KeyError,
         EOFError,
@@ -225,6 +315,8 @@ def _read_arrays(source: Path) -> dict[str, np.ndarray]:
         zlib.error,
     ) as error:
         # NumPy takes what is no archive for a pickle and says how to load it unsafely
+        if isinstance(error, DataError):
+            raise
         why = "it is no archive of arrays" if isinstance(error, ValueError) else str(error)
         raise DataError(
             f"{source / ARRAYS} cannot be read: {why.rstrip('.')}. Restore the folder from a good "

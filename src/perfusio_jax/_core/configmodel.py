@@ -1,8 +1,6 @@
 """Base of all configuration objects: strict, immutable, readable in its refusals."""
 
 import difflib
-import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +9,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from perfusio_jax._core.errors import ConfigError, UnitError
+from perfusio_jax._core.limits import SETTINGS_BYTES, parse_json, parse_toml, read_file
+from perfusio_jax._core.text import in_line
 
 
 class ConfigModel(BaseModel):
@@ -82,10 +82,7 @@ class ConfigModel(BaseModel):
             ConfigError: If the file is missing, is not JSON, or is not a legal configuration.
         """
         text, where = _read(source, ".json")
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{where} is not JSON: {error}.") from None
+        data = parse_json(text, where, error=ConfigError)
         return cls._from_mapping(data, where)
 
     @classmethod
@@ -102,11 +99,7 @@ class ConfigModel(BaseModel):
             ConfigError: If the file is missing, is not TOML, or is not a legal configuration.
         """
         text, where = _read(source, ".toml")
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{where} is not TOML: {error}.") from None
-        return cls._from_mapping(data, where)
+        return cls._from_mapping(parse_toml(text, where), where)
 
     @classmethod
     def _from_mapping(cls, data: Any, where: str) -> Self:
@@ -138,7 +131,7 @@ def _readable(model: type[BaseModel], error: ValidationError) -> str:
             lines.append(f"{where}: {reason}" if where else reason)
         else:
             why = item["msg"][:1].lower() + item["msg"][1:]
-            lines.append(f"'{where}' was given {item['input']!r}: {why}.")
+            lines.append(f"'{where}' was given {in_line(item['input'])}: {why}.")
     name = model.__name__
     return " ".join(line if line.startswith(name) else f"{name}: {line}" for line in lines)
 
@@ -156,7 +149,8 @@ def _read(source: Path | str, suffix: str) -> tuple[str, str]:
         return str(source), "the given text"
     path = Path(source)
     try:
-        return path.read_text(encoding="utf-8-sig"), str(path)
+        content = read_file(path, most=SETTINGS_BYTES, error=ConfigError)
+        return content.decode("utf-8-sig"), str(path)
     except FileNotFoundError:
         raise ConfigError(f"configuration file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -22,6 +22,7 @@ from perfusio_jax._core import (
     PrecisionError,
     SimulationError,
 )
+from perfusio_jax._core.text import LONGEST_MESSAGE, cut
 from perfusio_jax.twin.entries import JournalError
 
 from . import common, data, devices, doctor, learning, modelling, running
@@ -83,10 +84,10 @@ def main(arguments: list[str] | None = None) -> None:
             typer.echo("stopped.", err=True)
         raise
     except Exception as error:
-        from perfusio_jax.twin import redact
+        from .screen import say
 
         if is_debug:
-            typer.echo(redact(traceback.format_exc()), err=True)
+            say(traceback.format_exc(), err=True)
             raise SystemExit(exit_code(error)) from None
         if isinstance(error, PerfusioError | OSError):
             text = in_words(error)
@@ -97,6 +98,6 @@ def main(arguments: list[str] | None = None) -> None:
                 f"nobody foresaw this {type(error).__name__}: {error}. It is a fault of the "
                 "program; --debug shows where."
             )
-        typer.echo(f"error: {redact(text)}", err=True)
+        say(f"error: {cut(text, LONGEST_MESSAGE)}", err=True)
         is_json = isinstance(error, json.JSONDecodeError)
         raise SystemExit(3 if is_json else exit_code(error)) from None

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from perfusio_jax._core import ConfigError, DataError, UnitError
+from perfusio_jax._core.text import plain_number
 
 
 def cache_folder() -> Path:
@@ -38,7 +39,9 @@ def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        typer.echo(f"note: no compilation cache ({error}); every start compiles.", err=True)
+        from .screen import say
+
+        say(f"note: no compilation cache ({error}); every start compiles.", err=True)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -46,21 +49,36 @@ def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> None:
 
 
 def console() -> Any:
-    """A console that takes square brackets as they are."""
-    from rich.console import Console
+    """A console that shows text as it is, without anything a terminal would obey."""
+    from .screen import Screen
 
-    return Console(highlight=False, markup=False)
+    return Screen()
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
 
 
-def writable(path: Path, *, is_folder: bool = False) -> None:
+def writable(path: Path, *, is_folder: bool = False, suffixes: tuple[str, ...] = ()) -> None:
     """Refuse a place for results before the work rather than after it.
 
+    Args:
+        path: The place.
+        is_folder: Whether a folder is to be made there.
+        suffixes: Endings that tell what is written; any if empty.
+
     Raises:
-        ConfigError: If something of the other kind is there, or nothing can be written there.
+        ConfigError: If something of the other kind is there, nothing can be written there, it is
+            a record of a run, or its name promises another kind of file.
     """
+    from perfusio_jax.twin.run_files import RECORD_NAMES
+
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ConfigError(
+            f"{path} ends in '{path.suffix}', which is not what is written; it must end in "
+            f"{' or '.join(suffixes)}."
+        )
+    if path.name.lower() in RECORD_NAMES:
+        raise ConfigError(f"{path} has the name of a record of a run; name another file.")
     if path.exists() and path.is_dir() != is_folder:
         here, wanted = ("a file", "a folder") if is_folder else ("a folder", "a file")
         raise ConfigError(f"{path} is {here}; {wanted} is to be written there. Name another.")
@@ -92,7 +110,7 @@ def assignments(items: list[str]) -> dict[str, float]:
     for item in items:
         name, sign, value = item.partition("=")
         try:
-            out[name.strip()] = float(value)
+            out[name.strip()] = plain_number(value)
         except ValueError:
             sign = ""
         if not sign:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .common import as_data, console, writable
+from .screen import say
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -92,7 +93,7 @@ def db_upgrade(
     """Make the tables, or bring those there are to this version."""
     from perfusio_jax.connectors.sql_admin import upgrade_here
 
-    typer.echo(upgrade_here(url, to))
+    say(upgrade_here(url, to))
 
 
 @db.command("downgrade")
@@ -106,7 +107,7 @@ def db_downgrade(
     """Bring the tables back to an earlier version; refused where something would be lost."""
     from perfusio_jax.connectors.sql_admin import downgrade_here
 
-    typer.echo(downgrade_here(url, to, drop_history=drop_history))
+    say(downgrade_here(url, to, drop_history=drop_history))
 
 
 @db.command("status")
@@ -159,7 +160,7 @@ def db_import(
             run_id=run_id,
         )
         for line in import_file(url, rows, experiment, reactor, correct=correct, reason=reason):
-            typer.echo(line)
+            say(line)
 
 
 @db.command("export")
@@ -173,4 +174,4 @@ def db_export(
     writable(out)
     from perfusio_jax.connectors.sql_admin import export_file
 
-    typer.echo(export_file(url, out, experiment, reactor or []))
+    say(export_file(url, out, experiment, reactor or []))

@@ -7,6 +7,7 @@ import typer
 
 from . import common
 from .common import Seed
+from .screen import say
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -55,7 +56,7 @@ def serve_emulator_command(
         node_map=node_map,
         seed=seed,
     )
-    serve_emulator(settings, say=lambda line: print(line, flush=True))
+    serve_emulator(settings, say=say)
 
 
 @commands.command("opcua-certificates")
@@ -69,4 +70,4 @@ def opcua_certificates(
     from perfusio_jax.connectors import make_certificates
 
     for name, pair in make_certificates(folder, host=host, days=days, overwrite=overwrite).items():
-        typer.echo(f"{name}: {pair.certificate}, {pair.key} (SHA-256 {pair.fingerprint})")
+        say(f"{name}: {pair.certificate}, {pair.key} (SHA-256 {pair.fingerprint})")

@@ -10,6 +10,7 @@ import typer
 
 from . import common
 from .common import cache_folder
+from .screen import say
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -40,6 +41,6 @@ def doctor() -> None:
         lines.append((name, note + ("" if writable else " is not writable"), writable))
     lines.append(("BLAS threads", os.environ.get("OPENBLAS_NUM_THREADS", "not limited"), True))
     for name, value, good in lines:
-        typer.echo(f"{'ok ' if good else 'BAD'} {name:18s} {value}")
+        say(f"{'ok ' if good else 'BAD'} {name:18s} {value}")
     if not all(good for _, _, good in lines):
         raise typer.Exit(2)

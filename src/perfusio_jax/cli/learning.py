@@ -9,6 +9,7 @@ import typer
 
 from . import common
 from .common import Seed, console, writable
+from .screen import say
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -66,7 +67,7 @@ def _alone_in(out: Path, devices: int) -> Iterator[Any]:
         try:
             yield tracking
         except KeyboardInterrupt:
-            typer.echo(f"what is finished is kept in {out}; the same command goes on.", err=True)
+            say(f"what is finished is kept in {out}; the same command goes on.", err=True)
             raise
 
 

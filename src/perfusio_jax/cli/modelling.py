@@ -189,7 +189,7 @@ def forecast(
 ) -> None:
     """Forecast a run from its samples, with 80 % intervals."""
     if out is not None:
-        writable(out)
+        writable(out, suffixes=(".csv",))
     common.set_up_jax()
     from perfusio_jax.service.forecast import forecast_file
 
@@ -243,7 +243,7 @@ def propose(
     seed: Seed = 0,
 ) -> None:
     """Propose the next runs of a campaign from the runs so far, and say why."""
-    writable(out)
+    writable(out, suffixes=(".csv",))
     common.set_up_jax()
     from perfusio_jax.report.proposing import Wishes, propose_file
 

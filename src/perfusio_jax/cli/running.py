@@ -11,8 +11,11 @@ from perfusio_jax.twin.accounts import account
 
 from . import common
 from .common import console, writable
+from .screen import fit_to_show, say
 
 commands = typer.Typer(rich_markup_mode=None)
+_MARKDOWN = (".md", ".markdown", ".txt")
+"""Endings that do not promise another kind of report than there is."""
 
 
 @commands.command()
@@ -49,7 +52,7 @@ def status(place: RunPlace) -> None:
 
     for folder in find_runs(_run_folder(place)):
         for line in status_of(folder):
-            typer.echo(str(line))
+            say(str(line))
 
 
 @commands.command()
@@ -95,7 +98,7 @@ def stop(place: RunPlace, actor: Actor = None, reactor: Vessel = None) -> None:
         raise ConfigError(f"{place} is not running; there is nothing to stop.")
     for folder in running:
         for name, _ in send(folder, "stop", actor=actor or account(), reactor_id=reactor):
-            typer.echo(f"{name}: asked to stop")
+            say(f"{name}: asked to stop")
 
 
 @commands.command()
@@ -152,13 +155,14 @@ def report(
     from perfusio_jax.twin.commands import find_runs
     from perfusio_jax.twin.summary import summarise
 
+    if out is not None:
+        writable(out, suffixes=_MARKDOWN)
     text = "\n".join(summarise(folder) for folder in find_runs(_run_folder(place)))
     if out is None:
-        typer.echo(text)
+        say(text)
         return
-    writable(out)
-    out.write_text(text, encoding="utf-8")
-    typer.echo(f"report: {out}")
+    out.write_text(fit_to_show(text), encoding="utf-8")
+    say(f"report: {out}")
 
 
 @commands.command()
@@ -170,7 +174,7 @@ def keygen(
 
     writable(path)
     signer = generate_key(path)
-    typer.echo(f"key {signer.key_id}: {path} (private, mode 0600), {path}.pub (public)")
+    say(f"key {signer.key_id}: {path} (private, mode 0600), {path}.pub (public)")
 
 
 @commands.command("verify-audit")
@@ -190,7 +194,7 @@ def verify_audit_command(
     found = verify_run(where, trusted=trusted)
     for one in found:
         name = f"{one.folder.name}: " if len(found) > 1 else ""
-        typer.echo(f"{name}{one.report}" + (f"\n{one.copy}" if one.copy else ""))
+        say(f"{name}{one.report}" + (f"\n{one.copy}" if one.copy else ""))
     if not all(one.report.ok for one in found):
         raise typer.Exit(5)
 
@@ -212,9 +216,9 @@ def _tell_outcome(folder: Path, what: str, sent: list[tuple[str, str]]) -> None:
     for name, outcome in outcomes(folder, sent, sleep=time.sleep).items():
         if outcome is None:
             why = "it has not answered yet" if is_running(folder) else "nothing runs here now"
-            typer.echo(f"{name}: {what}, for the twin to carry out ({why}; status shows it)")
+            say(f"{name}: {what}, for the twin to carry out ({why}; status shows it)")
         elif outcome == "done":
-            typer.echo(f"{name}: {what}, done")
+            say(f"{name}: {what}, done")
         else:
             refused.append(f"{name}: {what}, refused by the twin: {outcome}")
     if refused:

@@ -26,6 +26,7 @@ from typing import Any, ClassVar, Final, Literal, Self, get_args
 
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConnectorError, DataError
 from perfusio_jax._core import SampleNotReady as SampleNotReady
+from perfusio_jax._core.instants import hours_between
 
 Quality = Literal["good", "uncertain", "bad", "missing"]
 """Whether a value can be used; "bad": there is one and it cannot; "missing": there is none."""
@@ -328,5 +329,4 @@ def check_setpoints(
 def _age_h(measured: dt.datetime | None, read: dt.datetime | None) -> float | None:
     if measured is None or read is None:
         return None
-    # In UTC: two times of one zone are subtracted as the clocks on the wall show them.
-    return (read.astimezone(dt.UTC) - measured.astimezone(dt.UTC)).total_seconds() / 3600.0
+    return hours_between(read, measured)

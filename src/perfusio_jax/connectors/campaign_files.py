@@ -17,6 +17,7 @@ import pandas as pd
 import tomli_w
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors.cells import plain, qualified
 from perfusio_jax.connectors.columns import refuse_second_header
@@ -29,6 +30,7 @@ from perfusio_jax.connectors.frames import (
     campaign_to_frame,
     rising_totals,
 )
+from perfusio_jax.connectors.packed import check_parquet, check_text
 from perfusio_jax.connectors.samples import is_units_row, parse_number
 from perfusio_jax.connectors.sidecar import Sidecar, read_sidecar
 from perfusio_jax.connectors.spreadsheet import guard, unguard
@@ -108,7 +110,7 @@ def read_campaign(
     kind = _kind(path)
     if path.is_dir():
         raise DataError(f"campaign table {path} is a folder; name a file.")
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"campaign table {path} does not exist.")
     try:
         sidecar = _read_sidecar(path)
@@ -182,8 +184,10 @@ def _cell_text(value: Any) -> str:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
+    content = read_file(path, most=TABLE_BYTES)
+    check_parquet(content)
     try:
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(io.BytesIO(content))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read as Parquet ({error}).") from None
     frame.attrs = {}
@@ -193,7 +197,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def _read_sidecar(path: Path) -> Sidecar:
     sidecar = sidecar_path(path)
     try:
-        return read_sidecar(sidecar.read_bytes() if sidecar.is_file() else b"")
+        if not sidecar.is_file():
+            return read_sidecar(b"")
+        return read_sidecar(read_file(sidecar, most=SETTINGS_BYTES))
     except DataError as error:
         raise DataError(f"sidecar {sidecar.name} {error}") from None
 
@@ -209,11 +215,12 @@ def _merge_units(sidecar: Mapping[str, str], row: Mapping[str, str]) -> dict[str
 
 
 def _read_csv(path: Path, decimal: str | None) -> _Cells:
-    content = path.read_bytes()
+    content = read_file(path, most=TABLE_BYTES)
     try:
-        content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError("is not UTF-8 text; save it as 'CSV UTF-8'.") from None
+    check_text(text, SEPARATORS)
     table = read_table(
         content, ".csv", is_known=_is_known, decimal=decimal, allow_unterminated=True
     )

@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import tomllib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from perfusio_jax._core import (
     DataError,
     UnitError,
 )
+from perfusio_jax._core.limits import read_toml
+from perfusio_jax._core.text import LONGEST_NAME, in_line
 from perfusio_jax._core.units import to_canonical
 
 from .tables import RawTable
@@ -241,12 +242,13 @@ class Header:
             )
 
     def _listed(self) -> str:
-        return ", ".join(f"'{label}'" for label in self.labels[:20])
+        return ", ".join(in_line(label) for label in self.labels[:20])
 
 
 def bare_label(label: str) -> tuple[str, str]:
     """Name and unit of a label such as "Glc [g/L]"."""
-    found = _WITH_UNIT.fullmatch(label.strip())
+    # A long label is no name; the pattern would try each of its spaces against each bracket.
+    found = _WITH_UNIT.fullmatch(label.strip()) if len(label) <= LONGEST_NAME else None
     if found is None:
         return label.strip(), ""
     return found["name"].strip(), found["unit"].strip()
@@ -287,6 +289,8 @@ def suggest(name: str, present: Iterable[str] = ()) -> str:
         name: Label without its unit.
         present: Canonical names the table has already; none of them is meant.
     """
+    if len(name) > LONGEST_NAME:
+        return f"{in_line(name)} is no name; is the separator right?"
     meant = nearest(name, present)
     if meant:
         return f"Did you mean '{meant}'? Say so in a column map."
@@ -376,8 +380,8 @@ def _letters(word: str) -> str:
 
 def _columns_of(path: Path) -> Mapping[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = read_toml(path)
+    except (OSError, ConfigError) as error:
         raise ConfigError(f"The column map {path} cannot be read: {error}") from error
     if set(content) != {"columns"} or not isinstance(content["columns"], dict):
         raise ConfigError(f"The column map {path} needs one table, [columns].")

@@ -22,6 +22,7 @@ from perfusio_jax._core import (
     ConnectorError,
     DataError,
 )
+from perfusio_jax._core.instants import hours_between
 
 from .base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
 from .columns import ColumnMap
@@ -32,6 +33,7 @@ from .settling import Conflicts, Row
 from .source_file import SourceFile
 from .stamps import DATE_ORDERS, DateOrder, zone_of
 from .starts import starts_of
+from .tables import signature
 from .totals import TOTALS, Totals
 
 _LONGEST_JOIN_H = 6.0
@@ -170,12 +172,13 @@ class FilesystemStore(BioreactorConnectorBase):
         """Whether the source is there and can be opened."""
 
         def look() -> bool:
+            signature(self.source_path)  # a pipe would be waited for when it is opened
             with self.source_path.open("rb"):
                 return True
 
         try:
             return await self._offload(look)
-        except (ConnectorError, OSError):
+        except (ConnectorError, DataError, OSError):
             return False
 
     async def read_sample(self, day: int) -> dict[str, float | None]:
@@ -438,12 +441,15 @@ class FilesystemStore(BioreactorConnectorBase):
             text += f" ({report.notes[-1]})" if report.notes else ""
         else:
             text += f" (its last is at {rows[-1].time_h / HOURS_PER_DAY:g} d)"
+        left_out = [note for note in report.notes if note.endswith("the row is left out")]
+        if left_out:
+            text += f"; {left_out[-1]}"
         return text
 
     def _age(self, row: Row, now: dt.datetime, *, is_newest: bool) -> float | None:
         if row.sampled_at is not None:
-            return (now - row.sampled_at).total_seconds() / 3600.0
+            return hours_between(now, row.sampled_at)
         changed = self._source.changed_at
-        if not is_newest or changed is None:
+        if not is_newest or changed is None or row.has_odd_stamp:
             return None
-        return (now - changed).total_seconds() / 3600.0
+        return hours_between(now, changed)

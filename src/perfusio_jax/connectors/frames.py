@@ -25,7 +25,9 @@ from perfusio_jax._core import (
     STREAM_TOTALS,
     DataError,
 )
+from perfusio_jax._core.instants import LONGEST_H
 from perfusio_jax._core.plausible import doubt
+from perfusio_jax._core.text import LONGEST_NAME, cut, in_line
 from perfusio_jax._core.units import canonical_unit, to_canonical
 from perfusio_jax.connectors.cells import understood
 from perfusio_jax.connectors.columns import nearest, other_meaning
@@ -290,7 +292,7 @@ def _unknown_column(name: str) -> str:
     known = (*ID_COLUMNS, *NUMBER_COLUMNS)
     near = nearest(name)
     hint = f" Did you mean '{near}'?" if near in known else ""
-    return f"column '{name}' is not known.{hint} Known columns: {', '.join(known)}."
+    return f"column '{cut(name)}' is not known.{hint} Known columns: {', '.join(known)}."
 
 
 def _read_header(frame: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
@@ -298,7 +300,7 @@ def _read_header(frame: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
     names, units = [], {}
     for label in map(str, frame.columns):
         name = label.strip()
-        found = _WITH_UNIT.match(name)
+        found = _WITH_UNIT.match(name) if len(name) <= LONGEST_NAME else None
         if found and found["name"].strip() in NUMBER_COLUMNS:
             name = found["name"].strip()
             units[name] = found["unit"].strip()
@@ -316,7 +318,7 @@ def _check_columns(names: list[str], unknown: str) -> tuple[str, ...]:
     if "run_id" not in names or not {"time_h", "day"} & set(names):
         raise DataError(
             "a campaign table needs the columns run_id and time_h (or day); it has "
-            f"{', '.join(names)}."
+            f"{cut(', '.join(names), 1000)}."
         )
     return tuple(strangers)
 
@@ -418,7 +420,7 @@ def _parse_cell(cell: Any, name: str, row: int, where: Any, unit: str) -> tuple[
     else:
         try:
             number = float(cell)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError(_no_number(cell, name, where(row))) from None
     if np.isinf(number):
         raise DataError(f"column '{name}' is infinite in {where(row)}.")
@@ -428,8 +430,8 @@ def _parse_cell(cell: Any, name: str, row: int, where: Any, unit: str) -> tuple[
 def _no_number(cell: Any, name: str, where: str) -> str:
     hint = " A decimal comma needs another separator than the comma." if "," in str(cell) else ""
     return (
-        f"column '{name}' holds '{cell}' in {where}, which is not a number; a value that was not "
-        f"measured is an empty cell or 'NaN'.{hint}"
+        f"column '{name}' holds {in_line(cell)} in {where}, which is not a number; a value that "
+        f"was not measured is an empty cell or 'NaN'.{hint}"
     )
 
 
@@ -467,6 +469,12 @@ def _read_times(
     for name, values in (("time_h", times), ("day", numbers.get("day", times))):
         if np.any(np.isnan(values)):
             raise DataError(f"{name} is empty in {where(int(np.argmax(np.isnan(values))))}.")
+    if np.any(times > LONGEST_H):
+        row = int(np.argmax(times > LONGEST_H))
+        raise DataError(
+            f"time_h is {times[row]:g} in {where(row)}, which is no time of a culture: no more "
+            f"than {LONGEST_H:g} h (ten years) are taken."
+        )
     if "day" in numbers and np.any(numbers["day"] % 1):
         row = int(np.argmax(numbers["day"] % 1 != 0))
         raise DataError(

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import SecretStr
 
 from perfusio_jax._core import AccessRefused, ConfigError, ConnectorError, PerfusioError
+from perfusio_jax._core.text import in_line
 from perfusio_jax.connectors.opcua_names import NAMESPACES
 from perfusio_jax.connectors.opcua_nodes import NodeRef
 from perfusio_jax.connectors.opcua_peers import (
@@ -281,6 +282,41 @@ class Session:
         return [found[k * len(nodes) : (k + 1) * len(nodes)] for k in range(len(names))]
 
 
+def check_url(url: str) -> None:
+    """Refuse an address with anything in it that could be a secret; it is shown and recorded.
+
+    Args:
+        url: `opc.tcp://host:port/path`.
+
+    Raises:
+        ConfigError: If it holds a user, a password or a query, or is no such address; the message
+            repeats none of them.
+    """
+    if "@" in url:  # also behind a `/`, which a password may hold
+        raise ConfigError(
+            "the url holds a user or password; give username apart and the password in "
+            "PERFUSIO_OPCUA_PASSWORD."
+        )
+    if "?" in url or "#" in url:
+        raise ConfigError(
+            "the url holds a query (what follows '?' or '#'), which an OPC UA address has none "
+            "of; a password belongs into PERFUSIO_OPCUA_PASSWORD."
+        )
+    place = ""
+    try:
+        parsed = urlparse(url)
+        place = f"{parsed.scheme}://{parsed.hostname or ''}"  # no more: a port may be a password
+        is_good = parsed.scheme == "opc.tcp" and bool(parsed.hostname)
+        is_good = is_good and (parsed.port is None or parsed.port > 0)
+    except ValueError:  # a port that is none, brackets that do not close
+        is_good = False
+    if not is_good or not url.isprintable() or " " in url:
+        raise ConfigError(
+            f"url begins with {in_line(place)} and cannot be used; it must be "
+            "opc.tcp://host:port/path."
+        )
+
+
 class Link:
     """Keeps one connection and runs work over it.
 
@@ -310,15 +346,7 @@ class Link:
         retry_delay_s: float,
         patience_s: float,
     ) -> None:
-        parsed = urlparse(url)
-        if parsed.scheme != "opc.tcp" or not parsed.hostname:
-            shown = parsed._replace(netloc=parsed.netloc.rpartition("@")[2]).geturl()
-            raise ConfigError(f"url is {shown!r}; it must be opc.tcp://host:port/path.")
-        if "@" in parsed.netloc:
-            raise ConfigError(
-                "the url holds a user or password; give username apart and the password in "
-                "PERFUSIO_OPCUA_PASSWORD."
-            )
+        check_url(url)
         for name, value in (("timeout_s", timeout_s), ("patience_s", patience_s)):
             if not 0 < value < float("inf"):
                 raise ConfigError(f"{name} is {value}; it must be above 0 s.")

@@ -1,6 +1,5 @@
 """The node map: which node of a server is which species, tag or control."""
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Final
 from asyncua import ua
 
 from perfusio_jax._core import CONTROL_NAMES, ConfigError, DataError
+from perfusio_jax._core.limits import read_toml
 from perfusio_jax.connectors.opcua_names import (
     EXTRA,
     KNOWN,
@@ -141,11 +141,11 @@ class NodeMap(Mapping[str, NodeRef]):
                 needed.
         """
         try:
-            content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+            content = read_toml(path)
         except OSError as error:
             raise ConfigError(f"node map {path} cannot be read: {error.strerror}.") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"node map {path} is not TOML: {error}.") from error
+        except ConfigError as error:
+            raise ConfigError(f"node map {error}.") from None
         extra = sorted(set(content) - {"nodes", "namespaces"})
         if extra:
             raise ConfigError(

@@ -22,6 +22,8 @@ from perfusio_jax._core import (
     ConnectorError,
     DataError,
 )
+from perfusio_jax._core.instants import hours_between, instant_of_text
+from perfusio_jax._core.limits import RECORD_BYTES, parse_json, read_file
 from perfusio_jax.connectors.base import (
     QUALITIES,
     BioreactorConnectorBase,
@@ -128,7 +130,7 @@ class ReplayConnector(BioreactorConnectorBase):
         self.notes: list[str] = []
         """What was odd about the recording, one sentence each."""
         try:
-            content = self.path.read_bytes()
+            content = read_file(self.path, most=RECORD_BYTES)
         except OSError as error:
             raise ConnectorError(f"{self.path} cannot be read: {error.strerror}.") from error
         self._days: dict[int, dict[str, Reading]] = {}
@@ -143,10 +145,7 @@ class ReplayConnector(BioreactorConnectorBase):
 
     def _take(self, line: bytes, number: int, nodes: Mapping[str, str]) -> None:
         where = f"{self.path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError:
-            raise DataError(f"{where} is not JSON.") from None
+        record = parse_json(line, where)
         if not isinstance(record, dict):
             raise DataError(f"{where} is not a record.")
         node = record.get("node", record.get("node_id"))
@@ -209,9 +208,7 @@ class ReplayConnector(BioreactorConnectorBase):
             time_h=HOURS_PER_DAY * int(day),
             values=values,
             quality={n: r.quality for n, r in held.items()},
-            age_h=None
-            if newest is None or read_at is None
-            else (read_at - newest).total_seconds() / 3600.0,
+            age_h=None if newest is None or read_at is None else hours_between(read_at, newest),
             stream_totals={n: r.value for n, r in pick(STREAM_TOTALS).items()},
             controls={n: r.value for n, r in pick(CONTROL_NAMES).items()},
             tags={n: r.value for n, r in pick(AUXILIARY_TAGS).items()},
@@ -263,10 +260,4 @@ def _reading(record: Mapping[str, Any], where: str) -> Reading:
 def _time(text: Any, where: str) -> dt.datetime | None:
     if text is None:
         return None
-    try:
-        time = dt.datetime.fromisoformat(str(text))
-    except ValueError:
-        raise DataError(f"{where}: {text!r} is not a time.") from None
-    if time.tzinfo is None:
-        raise DataError(f"{where}: the time {text!r} has no zone; add Z or an offset.")
-    return time
+    return instant_of_text(text, f"{where}: the time")

@@ -7,6 +7,7 @@ from typing import Final
 from asyncua import ua
 from cryptography import x509
 
+from perfusio_jax._core.text import cut
 from perfusio_jax.connectors.opcua_peers import application_uri
 from perfusio_jax.connectors.opcua_security import CLIENT_URI
 
@@ -74,5 +75,5 @@ def in_words(error: BaseException) -> str:
         return ua.StatusCode(error.code).name
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
-    text = str(error)
+    text = cut(str(error), 500)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -3,9 +3,7 @@
 import asyncio
 import datetime as dt
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any, Final
 
 from asyncua import ua
@@ -19,6 +17,8 @@ from perfusio_jax._core import (
     ConnectorError,
     DataError,
 )
+from perfusio_jax._core.instants import hours_between, is_culture_time
+from perfusio_jax._core.text import in_line
 from perfusio_jax.connectors.base import Reading, SampleNotReady, SampleRecord
 from perfusio_jax.connectors.opcua_directory import CLOCK, Directory, Nodes
 from perfusio_jax.connectors.opcua_link import Session
@@ -244,10 +244,14 @@ class Sampling:
             return {n: readings[n].value for n in names if n in readings}
 
         hours = plain(values[SAMPLE_TIME]) if SAMPLE_TIME in values else None
-        is_time = isinstance(hours, Real) and math.isfinite(hours)
+        is_time = is_culture_time(hours)
+        if hours is not None and not is_time:
+            remarks.append(
+                f"{SAMPLE_TIME} is {in_line(hours)}, no time of a culture; day {day} x 24 h counts"
+            )
         age_h = None
         if sampled is not None:
-            age_h = (server_now - sampled).total_seconds() / 3600.0 * self._acceleration
+            age_h = hours_between(server_now, sampled) * self._acceleration
         shown = {n: r for n, r in readings.items() if n != "volume_L"}
         volume = readings.get("volume_L")
         return SampleRecord(

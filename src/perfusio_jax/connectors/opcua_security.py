@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from pydantic import SecretStr
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.limits import KEY_BYTES, read_file
 
 USER_VARIABLE: Final = "PERFUSIO_OPCUA_USER"
 PASSWORD_VARIABLE: Final = "PERFUSIO_OPCUA_PASSWORD"
@@ -64,12 +65,14 @@ def load_certificate(path: Path | str) -> x509.Certificate:
         ConfigError: If it is not there or not a certificate.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path, most=KEY_BYTES, what="certificate", error=ConfigError)
         if content.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_certificate(content)
         return x509.load_der_x509_certificate(content)
     except OSError as error:
         raise ConfigError(f"certificate {path} cannot be read: {error.strerror}.") from error
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(f"{path} is not an X.509 certificate in DER or PEM form.") from error
 

@@ -25,6 +25,8 @@ from asyncua import Server, ua
 from asyncua.server.user_managers import PermissiveUserManager
 
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConfigError, ConnectorError, DataError
+from perfusio_jax._core.instants import instant_of_text
+from perfusio_jax._core.limits import TABLE_BYTES, parse_json, read_file
 from perfusio_jax.connectors.ambr250_emulator import CultureClock
 from perfusio_jax.connectors.opcua_names import SAMPLED
 from perfusio_jax.connectors.opcua_security import (
@@ -531,13 +533,14 @@ class RackServer:
             return
         first = [self.rack.controls(i) for i in range(len(self.rack.ids))]
         try:
-            content = json.loads(self._state_path.read_bytes())
+            raw = read_file(self._state_path, most=TABLE_BYTES)
+            content = parse_json(raw, str(self._state_path))
             if content["version"] != STATE_VERSION:
                 raise DataError(
                     f"{self._state_path} has version {content['version']}; this program "
                     f"reads {STATE_VERSION}."
                 )
-            times = [dt.datetime.fromisoformat(t) for t in content["sampled_at"]]
+            times = [instant_of_text(t, "sampled_at") for t in content["sampled_at"]]
             self.rack.restore(content["rack"])
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, DataError):

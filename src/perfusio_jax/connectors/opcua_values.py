@@ -11,6 +11,8 @@ import numpy as np
 from asyncua import ua
 
 from perfusio_jax._core import ConnectorError, DataError, UnitError
+from perfusio_jax._core.instants import known_instant
+from perfusio_jax._core.text import cut
 from perfusio_jax._core.units import (
     CANONICAL_UNITS,
     conversion,
@@ -68,7 +70,7 @@ class Node:
 def unit_text(content: Any) -> str | None:
     """How a node spells its unit; None if it does not say."""
     text = getattr(getattr(content, "DisplayName", None), "Text", None)
-    return text or None
+    return cut(text) if isinstance(text, str) and text else None
 
 
 def range_of(content: Any) -> tuple[float, float] | None:
@@ -184,7 +186,7 @@ def time_of(value: ua.DataValue) -> dt.datetime | None:
     """
     for when in (value.SourceTimestamp, value.ServerTimestamp):
         if when is not None and aware(when) > _NEVER:
-            return aware(when)
+            return known_instant(aware(when))
     return None
 
 

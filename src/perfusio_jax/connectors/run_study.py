@@ -17,6 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.limits import TABLE_BYTES, read_file
+from perfusio_jax._core.text import plain_number, shown
+from perfusio_jax.connectors.packed import check_text
 from perfusio_jax.embedding import (
     CONTROLS,
     COUNTS,
@@ -51,13 +54,17 @@ class _Run(NamedTuple):
 
 def _table(path: Path, needed: tuple[str, ...]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_file(path, most=TABLE_BYTES).decode("utf-8-sig")
+        check_text(text, ",")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text: {error}.") from None
     reader = csv.reader(text.splitlines())
-    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be split into fields: {error}.") from None
     if len(rows) < 2:
         raise DataError(f"{path} holds no data; a header and at least one line are needed.")
     header = [cell.strip() for cell in rows[0][1]]
@@ -77,7 +84,7 @@ def _number(path: Path, line: int, name: str, cell: str, *, may_miss: bool = Fal
     if text.lower() in ("", "nan", "na") and may_miss:
         return float("nan")
     try:
-        value = float(text)
+        value = plain_number(text)
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
@@ -319,7 +326,7 @@ def run_study(
                     )
     table, summary = markdown(records, with_published=False), summarise(records)
     summary.update(products=list(data.products), dim=dim, own_noise=own_noise, seed=seed)
-    (target / "transfer_table.md").write_text(table, encoding="utf-8")
+    (target / "transfer_table.md").write_text(shown(table), encoding="utf-8")
     text = json.dumps(summary, indent=1, sort_keys=True)
     (target / "transfer_summary.json").write_text(text, encoding="utf-8")
     if console is not None:

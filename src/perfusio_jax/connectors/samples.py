@@ -28,7 +28,9 @@ from perfusio_jax._core import (
     DataError,
     UnitError,
 )
+from perfusio_jax._core.instants import ImplausibleTime, culture_hours, hours_between
 from perfusio_jax._core.plausible import doubt
+from perfusio_jax._core.text import in_line, plain_number
 from perfusio_jax._core.units import canonical_unit, conversion
 
 from .cells import plain, qualified, understood
@@ -133,6 +135,10 @@ def interpret(
     return Samples(body.rows, report, tuple(names) if wide else tuple(body.seen))
 
 
+class _OddTimeError(DataError):
+    """A row whose time is none: it is left out, with a remark."""
+
+
 class _Body:
     """Reads rows one by one and remembers what was odd."""
 
@@ -173,6 +179,8 @@ class _Body:
         self._settle_units(units)
         self.at = {name: n for n, name in enumerate(header.names) if name}
         self.latest: dict[tuple[str, str], float] = {}
+        self.odd_times: list[str] = []
+        self.bad_stamps: list[str] = []
 
     def read(self, index: int) -> None:
         cells, line = self.table.rows[index], self.table.lines[index]
@@ -181,9 +189,12 @@ class _Body:
             self.inoculated_at = self.starts.find(run_id, reactor_id, self.groups)
             if self.inoculated_at is None:  # a run nobody asked for has no start to count from
                 return
-        stamp = self._stamp(cells, line)
+        stamp, odd = self._stamp(cells, line)
         try:
-            time_h = self._time(cells, line, stamp)
+            time_h = self._time(cells, line, stamp, odd)
+        except _OddTimeError as error:  # one row is left out, the others are what they were
+            self.odd_times.append(str(error))
+            return
         except _BeforeStart as why:
             self.left_out.append(str(why))
             return
@@ -202,6 +213,10 @@ class _Body:
             changed |= self._take(row, name, cell, unit, column=column, line=line)
             self._qualify(row, name, cells)
         row.sampled_at = row.sampled_at if stamp is None else stamp.astimezone(dt.UTC)
+        if odd:
+            row.has_odd_stamp = True
+            row.notes.append(odd)
+            self.notes.append(f"{odd} The row counts, and nothing tells its age")
         if stamp is not None and is_ambiguous(stamp):
             note = f"sampled_at of {when(time_h)} (line {line}) occurs twice; the first is meant"
             self.notes.append(note)
@@ -220,9 +235,14 @@ class _Body:
         Raises:
             DataError: If every row is from before the inoculation.
         """
+        if self.odd_times and not self.rows:
+            raise DataError(self.odd_times[0])
+        if self.bad_stamps and self.tallies[self.at["sampled_at"]].n_values == 0:
+            raise DataError(self.bad_stamps[0])
         if self.left_out and not self.rows:
             raise DataError(f"{self.left_out[0]}; so is every other row.")
         notes = self.notes
+        notes += [f"{text.rstrip('.')}: the row is left out" for text in self.odd_times]
         notes += some("rows from before the inoculation, left out", self.left_out)
         if self.counts["unordered"]:
             notes.append(f"{self.counts['unordered']} rows are not in order of time")
@@ -384,9 +404,9 @@ class _Body:
             text, name, unit, lambda part: parse_number(part, self.table.decimal)
         )
         if kind == "above":
-            return None, "bad", f"is {text!r}, above what the assay reads"
+            return None, "bad", f"is {in_line(text)}, above what the assay reads"
         if number is None:
-            return None, "bad", f"is {text!r}, not a number"
+            return None, "bad", f"is {in_line(text)}, not a number"
         value = self._converter(name, unit)(number)
         if kind == "below":
             return value, "uncertain", f"is {text!r}: half the limit of the assay is taken"
@@ -418,19 +438,29 @@ class _Body:
                 row.values[name] = None
             return
 
-    def _stamp(self, cells: list[Any], line: int) -> dt.datetime | None:
+    def _stamp(self, cells: list[Any], line: int) -> tuple[dt.datetime | None, str]:
+        """The time stamp of a row, and what is odd where there is one that is none."""
         text = self._text(cells, "sampled_at")
         if text.casefold() in MISSING:
-            return None
-        self.tallies[self.at["sampled_at"]].n_values += 1
-        return read_stamp(text, f"sampled_at in line {line}", self.zone, self.date_order)
+            return None, ""
+        tally = self.tallies[self.at["sampled_at"]]
+        try:
+            stamp = read_stamp(text, f"sampled_at in line {line}", self.zone, self.date_order)
+        except DataError as error:
+            tally.n_unusable += 1
+            if not isinstance(error, ImplausibleTime):
+                self.bad_stamps.append(str(error))
+            return None, str(error)
+        tally.n_values += 1
+        return stamp, ""
 
-    def _time(self, cells: list[Any], line: int, stamp: dt.datetime | None) -> float:
+    def _time(self, cells: list[Any], line: int, stamp: dt.datetime | None, odd: str) -> float:
         if self.inoculated_at is not None and not set(TIMES) & set(self.at):
+            if odd:
+                raise _OddTimeError(odd)
             if stamp is None:
                 raise DataError(f"sampled_at is missing in line {line}; the time comes from it.")
-            # In UTC: two times of one zone are subtracted as the clocks on the wall show them.
-            hours = (stamp.astimezone(dt.UTC) - self.inoculated_at).total_seconds() / 3600.0
+            hours = hours_between(stamp, self.inoculated_at)
             if hours < 0.0:
                 raise _BeforeStart(
                     f"sampled_at in line {line} is {-hours:.4g} h before the inoculation at "
@@ -444,16 +474,26 @@ class _Body:
             column = self.at[name]
             number = parse_number(cells[column], self.table.decimal)
             if not isinstance(number, float) or not math.isfinite(number):
-                raise DataError(
-                    f"{name} is {cells[column]!r} in line {line}; a number of at least 0 is "
+                text = (
+                    f"{name} is {in_line(cells[column])} in line {line}; a number of at least 0 is "
                     "needed. A line below the table that is no sample has to be taken out."
                 )
+                if not isinstance(number, float):
+                    raise DataError(text)
+                self.tallies[column].n_unusable += 1
+                raise _OddTimeError(text)
             if number < 0.0:
                 raise _BeforeStart(
-                    f"{name} is {cells[column]!r} in line {line}, before the inoculation"
+                    f"{name} is {in_line(cells[column])} in line {line}, before the inoculation"
                 )
             hours = self._converter(name, self.units[column])(number)
-            found[name] = hours * HOURS_PER_DAY if name == "day" else hours
+            try:
+                found[name] = culture_hours(
+                    hours * HOURS_PER_DAY if name == "day" else hours, f"{name} in line {line}"
+                )
+            except ImplausibleTime as error:
+                self.tallies[column].n_unusable += 1
+                raise _OddTimeError(str(error)) from None
             self.tallies[column].n_values += 1
         if len(found) == 2 and abs(found["day"] - found["time_h"]) > 0.5 * HOURS_PER_DAY:
             raise DataError(
@@ -526,17 +566,15 @@ def parse_number(cell: Any, decimal: str = ".") -> float | str | None:
         text = cell.strip()
         if text.casefold() in MISSING:
             return None
-        if "_" in text:  # Python reads 1_000 as a number; nobody's analyser means that
-            return text
         try:
-            number = float(plain(text, decimal))
+            number = plain_number(plain(text, decimal))
         except ValueError:
             return text
     else:
         try:
             number = float(cell)
-        except (TypeError, ValueError):
-            return str(cell)
+        except (TypeError, ValueError, OverflowError):
+            return in_line(cell)
     return None if math.isnan(number) else number
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from perfusio_jax._core import ConnectorError, DataError, RunLockedError
+from perfusio_jax._core.instants import instant_of_text
+from perfusio_jax._core.text import plain_number
 from perfusio_jax.twin import FileLock, append_durably, neutralise, replace_durably
 
 from .base import check_setpoints
@@ -152,7 +154,7 @@ class SetpointLog:
             if not text:
                 continue
             try:
-                value = float(text)
+                value = plain_number(text)
             except ValueError:
                 value = math.nan
             if not math.isfinite(value):
@@ -197,10 +199,9 @@ class SetpointLog:
 def _instant(text: str) -> dt.datetime | None:
     """A time with a zone; operators who append by hand may leave it out."""
     try:
-        time = dt.datetime.fromisoformat(text.strip())
-    except ValueError:
+        return instant_of_text(text, "written_at")
+    except DataError:
         return None
-    return None if time.tzinfo is None else time
 
 
 def _line(cells: Sequence[str]) -> str:

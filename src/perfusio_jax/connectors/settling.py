@@ -35,6 +35,8 @@ class Row:
     quality: dict[str, str] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     sampled_at: dt.datetime | None = None
+    has_odd_stamp: bool = False
+    """Whether a time stamp stands there that is none: then nothing tells its age."""
     sample_id: str = ""
     notes: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)

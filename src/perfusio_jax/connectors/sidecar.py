@@ -1,10 +1,10 @@
 """What a file beside a table tells that the table does not."""
 
-import tomllib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.limits import parse_toml
 
 from .stamps import DATE_ORDERS, DateOrder
 from .totals import TOTALS
@@ -38,9 +38,9 @@ def read_sidecar(content: bytes) -> Sidecar:
         DataError: If it is not TOML, or says something nobody knows.
     """
     try:
-        found = tomllib.loads(content.decode("utf-8-sig"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"cannot be read: it is not TOML ({error})") from None
+        found = parse_toml(content, "it", error=DataError)
+    except DataError as error:
+        raise DataError(f"cannot be read: {error}") from None
     strangers = sorted(set(found) - set(Sidecar._fields))
     if strangers:
         raise DataError(

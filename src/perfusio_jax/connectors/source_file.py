@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import ConfigError, ConnectorError, DataError
+from perfusio_jax._core.instants import instant_of_seconds
+from perfusio_jax._core.limits import SETTINGS_BYTES
 
 from .columns import ColumnMap, is_known_label
 from .joining import DEFAULT_JOIN_H
@@ -89,10 +91,10 @@ class SourceFile:
 
     @property
     def changed_at(self) -> dt.datetime | None:
-        """When the file had last changed when it was read; `None` before that."""
+        """When the file had last changed when it was read; `None` before that, or if never."""
         if self._cache is None:
             return None
-        return dt.datetime.fromtimestamp(self._cache.marks[0][0] / 1e9, dt.UTC)
+        return instant_of_seconds(self._cache.marks[0][0] / 1e9)
 
     def forget(self) -> None:
         """Read the file anew next time, changed or not."""
@@ -159,7 +161,7 @@ class SourceFile:
     def _read_sidecar(self) -> tuple[bytes, Signature | None]:
         if self._sidecar_mark() is None:
             return b"", None
-        return read_bytes(self._sidecar)
+        return read_bytes(self._sidecar, most=SETTINGS_BYTES)
 
     def _told_by(self, sidecar: bytes) -> Sidecar:
         try:

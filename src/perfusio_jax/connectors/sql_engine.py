@@ -36,7 +36,9 @@ PASSWORD_HELP: Final = (
     "~/.pgpass (host:port:database:user:password, mode 600)"
 )
 _POSTGRES: Final = frozenset({"postgresql", "postgres"})
-_SECRET: Final = re.compile(r"(?i)pass|secret|token")
+_SECRET: Final = re.compile(r"(?i)pass|secret|token|^pwd?$|key$")
+_FILES: Final = frozenset({"passfile", "sslkey"})
+"""Names of files that hold a secret, which is where it belongs."""
 _RETRIES: Final = 5
 _TROUBLES: Final = (
     exc.SQLAlchemyError,
@@ -71,7 +73,7 @@ def read_url(url: str) -> URL:
         ) from None
     if parsed.password is not None:
         raise ConfigError(f"the database URL holds a password, which it may not; {PASSWORD_HELP}.")
-    secret = [name for name in parsed.query if _SECRET.search(name) and name != "passfile"]
+    secret = [name for name in parsed.query if _SECRET.search(name) and name not in _FILES]
     if secret:
         raise ConfigError(
             f"the database URL holds {', '.join(secret)}, which it may not; {PASSWORD_HELP}."

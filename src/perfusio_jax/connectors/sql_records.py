@@ -14,6 +14,9 @@ from perfusio_jax._core import (
     STREAM_TOTALS,
     DataError,
 )
+from perfusio_jax._core.instants import hours_between, instant, instant_of_text, known_instant
+from perfusio_jax._core.text import LONGEST_MESSAGE, cut
+from perfusio_jax.twin import redact
 
 from .base import QUALITIES, SampleRecord
 from .sql_schema import NAME_LENGTH, species_column
@@ -131,18 +134,18 @@ def clean(record: SampleRecord) -> SampleRecord:
         raise DataError(
             f"day {record.day} has a quality and no value of {', '.join(sorted(strangers))}."
         )
+    times: dict[str, dt.datetime] = {}
     for name, time in record.source_times.items():
         if name not in quality:
             raise DataError(f"day {record.day} has a source time and no value of '{name}'.")
-        if time.tzinfo is None:
-            raise DataError(f"the source time of {name} of day {record.day} has no time zone.")
+        times[name] = instant(time, f"the source time of {name} of day {record.day}")
     return replace(
         record,
         time_h=time_h,
         quality=quality,
         volume_L=_number(record.volume_L, "volume_L", record.day),
-        source_times={n: t.astimezone(dt.UTC) for n, t in record.source_times.items()},
-        notes=tuple(str(note) for note in record.notes),
+        source_times=times,
+        notes=tuple(redact(cut(str(note), LONGEST_MESSAGE)) for note in record.notes),
         **groups,  # pyright: ignore[reportArgumentType]
     )
 
@@ -199,11 +202,17 @@ def from_row(row: Mapping[Any, Any], *, reactor_id: str, read_at: dt.datetime) -
                 quality[name] = "missing"
             if quality[name] not in ("good", "uncertain"):
                 group[name] = None
-    times = {n: dt.datetime.fromisoformat(t) for n, t in (row["source_times"] or {}).items()}
-    sampled_at = row["sampled_at"]
+    times: dict[str, dt.datetime] = {}
+    notes: list[str] = [str(note) for note in row["notes"] or ()]
+    for name, text in (row["source_times"] or {}).items():
+        try:
+            times[name] = instant_of_text(text, f"the source time of {name} in the database")
+        except DataError as error:  # another program's; it costs this value its time, no more
+            notes.append(str(error))
+    sampled_at = known_instant(row["sampled_at"])
     if sampled_at is not None and not times:
         times = dict.fromkeys(values, sampled_at)
-    age = None if sampled_at is None else (read_at - sampled_at).total_seconds() / 3600.0
+    age = None if sampled_at is None else hours_between(read_at, sampled_at)
     return SampleRecord(
         day=row["day"],
         time_h=row["time_h"],
@@ -212,7 +221,7 @@ def from_row(row: Mapping[Any, Any], *, reactor_id: str, read_at: dt.datetime) -
         reactor_id=reactor_id,
         age_h=age,
         volume_L=row["volume_l"],
-        notes=tuple(row["notes"] or ()),
+        notes=tuple(notes),
         source_times=times,
         read_at=read_at,
         **groups,

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax._core.instants import parsed
+from perfusio_jax._core.text import in_line
 
 DateOrder = Literal["dmy", "mdy"]
 """Day or month first, in dates that begin with neither year nor name."""
@@ -58,25 +60,22 @@ def read_stamp(
         The instant, with a zone. Of the hour that occurs twice when summer time ends, the first.
 
     Raises:
-        DataError: If it is no time, has no zone and none is known, or names an hour that summer
-            time leaves out.
+        DataError: If it is no time, is one no sample was taken at, has no zone and none is
+            known, or names an hour that summer time leaves out.
     """
-    iso = as_iso(text, where, order)
-    try:
-        stamp = dt.datetime.fromisoformat(iso.strip())
-    except ValueError:
-        raise DataError(
-            f"{where} is '{text}'; a time such as 2026-05-06T07:08:00+00:00 is needed."
-        ) from None
+    stamp = parsed(as_iso(text, where, order), where)
     if stamp.tzinfo is not None:
         return stamp
     if zone is None:
         raise DataError(
-            f"{where} is '{text}', which has no time zone; add Z or an offset, or say time_zone."
+            f"{where} is {in_line(text)}, which has no time zone; add Z or an offset, or say "
+            "time_zone."
         )
     stamp = stamp.replace(tzinfo=zone)
     if stamp.astimezone(dt.UTC).astimezone(zone).replace(tzinfo=None) != stamp.replace(tzinfo=None):
-        raise DataError(f"{where} is '{text}', an hour that summer time leaves out in {zone.key}.")
+        raise DataError(
+            f"{where} is {in_line(text)}, an hour that summer time leaves out in {zone.key}."
+        )
     return stamp
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax._core.instants import instant, parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +117,11 @@ def parse_starts(
 
 def _read(text: str) -> dt.datetime:
     try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError:
+        return parsed(text, "--inoculated-at")
+    except DataError as error:
         raise ConfigError(
-            f"--inoculated-at is {text!r}; a time such as 2026-05-06T08:00 is needed, or "
-            "RUN=2026-05-06T08:00 for each run."
+            f"{error} A time such as 2026-05-06T08:00 is meant, or RUN=2026-05-06T08:00 for each "
+            "run."
         ) from None
 
 
@@ -129,7 +130,10 @@ def _utc(at: dt.datetime, zone: zoneinfo.ZoneInfo | None, whose: str) -> dt.date
         if zone is None:
             raise ConfigError(f"inoculated_at {at}{whose} has no time zone; add one.")
         at = at.replace(tzinfo=zone)
-    return at.astimezone(dt.UTC)
+    try:
+        return instant(at, f"inoculated_at{whose}")
+    except DataError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _name(run_id: str, reactor_id: str) -> str:

@@ -10,15 +10,17 @@ import csv
 import io
 import os
 import re
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from perfusio_jax._core import ConnectorError, DataError
+from perfusio_jax._core.limits import TABLE_BYTES, check_regular, read_file
+from perfusio_jax._core.text import cut, in_line
 
 from .cells import find_decimal
+from .packed import bounded_rows, check_parquet, check_text, survey_workbook
 
 SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 TEXT_SUFFIXES: Final = frozenset({".csv", ".tsv", ".txt"})
@@ -71,6 +73,7 @@ def signature(path: Path) -> Signature:
 
     Raises:
         ConnectorError: If the file is not there or cannot be looked at.
+        DataError: If it is a device or a pipe.
     """
     try:
         status = os.stat(path)
@@ -78,27 +81,32 @@ def signature(path: Path) -> Signature:
         raise ConnectorError(f"{path} is not there; check the path, or create it first.") from None
     except OSError as error:
         raise ConnectorError(f"{path} cannot be reached: {error}") from error
+    check_regular(status, str(path))
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def read_bytes(path: Path, attempts: int = 3) -> tuple[bytes, Signature]:
+def read_bytes(
+    path: Path, attempts: int = 3, *, most: int = TABLE_BYTES
+) -> tuple[bytes, Signature]:
     """Whole content of a file that did not change while it was read.
 
     Args:
         path: The file.
         attempts: How often to try; after that the last content read is taken, which is
             harmless for a file that only grows.
+        most: Bytes it may have.
 
     Returns:
         Content and signature.
 
     Raises:
         ConnectorError: If the file cannot be read.
+        DataError: If it is no file, or too large.
     """
     for _ in range(attempts):
         before = signature(path)
         try:
-            content = path.read_bytes()
+            content = read_file(path, most=most)
         except OSError as error:
             raise ConnectorError(f"{path} cannot be read: {error}") from error
         after = signature(path)
@@ -154,6 +162,7 @@ def _read_text(
 ) -> RawTable:
     table = RawTable(separator=separator)
     text = _decode(content, table)
+    check_text(text, SEPARATORS if separator is None else separator)
     if text and not text.endswith(("\n", "\r")) and not allow_unterminated:
         cut = max(text.rfind("\n"), text.rfind("\r")) + 1
         table.held_back = len(text[:cut].splitlines()) + 1
@@ -347,6 +356,7 @@ def _read_parquet(content: bytes) -> RawTable:
     is_begun = content.startswith(_PARQUET_MARK)
     if not content or (is_begun and not (len(content) > 12 and content.endswith(_PARQUET_MARK))):
         return _not_complete(content)
+    check_parquet(content)
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -364,27 +374,20 @@ def _read_parquet(content: bytes) -> RawTable:
 
 
 def _read_excel(content: bytes, sheet: str | None) -> RawTable:
-    from openpyxl import load_workbook
-
     if not content or (content.startswith(_ZIP_MARK) and _ZIP_END not in content[-65_557:]):
         return _not_complete(content)
-    try:
-        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-    except Exception as error:  # openpyxl lets through whatever zip and XML raise
-        raise DataError(f"cannot be read as Excel ({_first_line(error)})") from None
-    try:
+    has_formulas = survey_workbook(content)
+    with _workbook(content, data_only=True) as book:
         if sheet is not None and sheet not in book.sheetnames:
             raise DataError(f"has no sheet '{sheet}'; it has {', '.join(book.sheetnames)}.")
         name = sheet if sheet is not None else book.sheetnames[0]
-        rows = [list(row) for row in book[name].iter_rows(values_only=True)]
-    finally:
-        book.close()
-    table = RawTable()
-    _note_formulas(content, name, rows, table)
-    if sheet is None and len(book.sheetnames) > 1:
+        filled = list(bounded_rows(_rows(book[name])))
         others = ", ".join(book.sheetnames[1:])
-        table.notes.append(f"sheet '{book.sheetnames[0]}' was read; there are others: {others}")
-    filled = [(n, row) for n, row in enumerate(rows, start=1) if any(c is not None for c in row)]
+    table = RawTable()
+    if has_formulas:
+        _note_formulas(content, name, dict(filled), table)
+    if sheet is None and others:
+        table.notes.append(f"sheet '{name}' was read; there are others: {others}")
     if not filled:
         return table
     width = max(n + 1 for n, cell in enumerate(filled[0][1]) if cell is not None)
@@ -392,30 +395,48 @@ def _read_excel(content: bytes, sheet: str | None) -> RawTable:
     for line, row in filled[1:]:
         if any(cell is not None for cell in row[width:]):
             raise DataError(f"row {line} is wider than the header.")
-        table.rows.append((row + [None] * width)[:width])
+        table.rows.append((row + [None] * (width - len(row)))[:width])
         table.lines.append(line)
     return table
 
 
-def _note_formulas(content: bytes, sheet: str, rows: list[list[Any]], table: RawTable) -> None:
-    """Formulas whose value no spreadsheet has stored look like empty cells: say so."""
+@contextlib.contextmanager
+def _workbook(content: bytes, *, data_only: bool) -> Iterator[Any]:
+    """An open workbook; whatever is wrong with it, also further down, is a `DataError`."""
     from openpyxl import load_workbook
 
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        sheets = [n for n in archive.namelist() if n.startswith("xl/worksheets/")]
-        if not any(b"<f" in archive.read(name) for name in sheets):
-            return
-    book = load_workbook(io.BytesIO(content), read_only=True, data_only=False)
+    book = None
     try:
-        formulas = [list(row) for row in book[sheet].iter_rows(values_only=True)]
+        book = load_workbook(io.BytesIO(content), read_only=True, data_only=data_only)
+        yield book
+    except DataError:
+        raise
+    except Exception as error:  # openpyxl lets through whatever zip and XML raise
+        raise DataError(f"cannot be read as Excel ({_first_line(error)})") from None
     finally:
-        book.close()
-    for line, (cells, values) in enumerate(zip(formulas, rows, strict=False), start=1):
-        for cell, value in zip(cells, values, strict=False):
+        if book is not None:
+            book.close()
+
+
+def _rows(sheet: Any) -> Iterator[Any]:
+    """Rows of a sheet by what stands in it, whatever size it declares."""
+    sheet.reset_dimensions()
+    return sheet.iter_rows(values_only=True)
+
+
+def _note_formulas(
+    content: bytes, sheet: str, rows: Mapping[int, list[Any]], table: RawTable
+) -> None:
+    """Formulas whose value no spreadsheet has stored look like empty cells: say so."""
+    with _workbook(content, data_only=False) as book:
+        formulas = list(bounded_rows(_rows(book[sheet])))
+    for line, cells in formulas:
+        values = rows.get(line, [])
+        for cell, value in zip(cells, [*values, *[None] * len(cells)], strict=False):
             if value is None and isinstance(cell, str) and cell.startswith("="):
                 table.notes.append(
-                    f"row {line} holds the formula {cell} without a stored value, which counts as "
-                    "missing; open and save the file in a spreadsheet"
+                    f"row {line} holds the formula {in_line(cell)[1:-1]} without a stored value, "
+                    "which counts as missing; open and save the file in a spreadsheet"
                 )
 
 
@@ -427,4 +448,4 @@ def _not_complete(content: bytes) -> RawTable:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return cut((str(error).splitlines() or [type(error).__name__])[0])

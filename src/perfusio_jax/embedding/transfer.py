@@ -20,7 +20,13 @@ import optax
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import ConfigError, DataError, Key, Scalar, require_x64
-from perfusio_jax._core.checkpoint import fill, named_arrays, read_checkpoint, write_checkpoint
+from perfusio_jax._core.checkpoint import (
+    check_sizes,
+    fill,
+    named_arrays,
+    read_checkpoint,
+    write_checkpoint,
+)
 from perfusio_jax.embedding.clones import PRIOR_CLONE, EntityEmbedding
 from perfusio_jax.embedding.inputs import EmbeddedInputs, fit_embedded
 from perfusio_jax.embedding.posterior import EmbeddingPosterior, Method, laplace, nuts
@@ -368,6 +374,7 @@ class TransferLearner(eqx.Module):
         if different:
             told = "; ".join(f"{k} is {a} there and {b} here" for k, (a, b) in different.items())
             raise DataError(f"{path} holds a learner of another architecture: {told}.")
+        check_sizes(stored, path)
         embedding, model = _skeleton(stored)
         zero = jnp.zeros(())
         saved = fill((embedding, model, zero, zero), arrays, where=str(path))

@@ -17,12 +17,14 @@ import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError, DataError, unwrap
 from perfusio_jax._core.checkpoint import (
+    check_sizes,
     digest,
     fill,
     named_arrays,
     read_checkpoint,
     write_checkpoint,
 )
+from perfusio_jax._core.text import in_line
 from perfusio_jax.embedding import (
     CloneInfo,
     CloneRegistry,
@@ -207,13 +209,22 @@ def load(folder: str | os.PathLike[str], *, mech_model: Any = None) -> HybridSta
         ConfigError: If the mechanistic model is of another class.
     """
     shape, arrays = read_checkpoint(folder, kind=KIND, schema_version=SCHEMA_VERSION)
-    if (shape["species_names"], shape["control_names"]) != (list(STATE_ORDER), list(CONTROL_NAMES)):
+    named = (shape.get("species_names"), shape.get("control_names"))
+    if named != (list(STATE_ORDER), list(CONTROL_NAMES)):
         raise DataError(f"{folder} names another layout of species or controls.")
     mech = CHOPerfusionModel() if mech_model is None else mech_model
-    wanted = shape["mechanistic"]
+    wanted = shape.get("mechanistic")
     if type(mech).__name__ != wanted:
         raise ConfigError(
             f"the model was saved with mechanistic class {wanted}, {type(mech).__name__} was "
             "given; hand in one of the same class as mech_model."
         )
-    return fill(_empty(shape, mech), arrays, where=str(folder))
+    check_sizes(shape, folder)
+    try:
+        empty = _empty(shape, mech)
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"{folder} names an architecture nobody can build ({type(error).__name__}: "
+            f"{in_line(str(error))}). Restore the folder from a good copy."
+        ) from None
+    return fill(empty, arrays, where=str(folder))

@@ -1,7 +1,6 @@
 """`perfusio-jax propose`: the runs so far in, the next runs out."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, ConfigError, DataError
+from perfusio_jax._core.limits import read_toml
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.campaign import (
     CampaignSettings,
@@ -249,12 +249,10 @@ def read_space(path: Path | None) -> DesignSpace:
     if not path.is_file():
         raise ConfigError(f"{path} is not a file; name a TOML file with a table [design_space].")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = read_toml(path)
         if "design_space" not in tables:
             raise ConfigError(f"{path} holds no table [design_space].")
         return DesignSpace(**tables["design_space"])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{path}: {error}") from None
 

@@ -1,6 +1,7 @@
 """Tables of recipes: what is proposed, and what is under way."""
 
 import csv
+import io
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.limits import TABLE_BYTES, read_file
+from perfusio_jax._core.text import plain_number
 from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.connectors.packed import check_text
 
 
 def read_recipes(path: Path, names: list[str]) -> np.ndarray:
@@ -33,10 +37,14 @@ def _read_recipes(path: Path, names: list[str]) -> list[tuple[str, np.ndarray]]:
     """Name of the run, if there is one, and recipe of each row."""
     if not path.is_file():
         raise DataError(f"pending runs {path} is not a file.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    try:
+        text = read_file(path, most=TABLE_BYTES).decode("utf-8-sig")
+        check_text(text, ",")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
         rows = list(reader)
         header = reader.fieldnames
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"pending runs {path} are no table of text: {error}.") from None
     if not header:
         raise DataError(f"{path} is empty; a table of recipes has at least its header.")
     lost = [n for n in names if n not in header]
@@ -47,7 +55,7 @@ def _read_recipes(path: Path, names: list[str]) -> list[tuple[str, np.ndarray]]:
         if number == 2 and all(row[n] == canonical_unit(n) for n in names):
             continue
         try:
-            values = [float(row[name]) for name in names]
+            values = [plain_number(row[name]) for name in names]
         except (TypeError, ValueError):
             raise DataError(f"{path}, line {number}: not a number for every control.") from None
         if not np.isfinite(values).all():

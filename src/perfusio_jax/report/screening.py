@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import DataError, Result, SimulationError, describe
+from perfusio_jax._core.limits import TABLE_BYTES, read_file
 from perfusio_jax.metrics import nauc, rank_sum
 from perfusio_jax.report.stopping import end_if_asked
 from perfusio_jax.report.tracking import Sizes, go_on, slug, write_table
@@ -116,7 +117,7 @@ def _describe(settings: TrainSettings) -> str:
 
 def _cut_off(path: Path) -> bool:
     """Take away a last line that a stop left without its end."""
-    raw = path.read_bytes() if path.exists() else b""
+    raw = read_file(path, most=TABLE_BYTES) if path.exists() else b""
     if not raw or raw.endswith(b"\n") or b"\n" not in raw:
         return False
     path.write_bytes(raw[: raw.rfind(b"\n") + 1])
@@ -139,7 +140,7 @@ def _noted(path: Path) -> dict[tuple[str, int, str, str], tuple[float, float]]:
         )
 
     known = {}
-    raw = path.read_bytes()
+    raw = read_file(path, most=TABLE_BYTES)
     try:
         rows = list(csv.reader(raw.decode("utf-8").splitlines()))
     except (UnicodeDecodeError, csv.Error) as error:

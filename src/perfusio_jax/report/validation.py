@@ -10,6 +10,7 @@ import numpy as np
 
 import perfusio_jax
 from perfusio_jax._core import FORECAST_SPECIES, HOURS_PER_DAY, STATE_ORDER
+from perfusio_jax._core.text import shown as fit_to_show
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors import read_campaign
 from perfusio_jax.hybrid import (
@@ -307,7 +308,7 @@ def validate_campaign(
     out.mkdir(parents=True, exist_ok=True)
     write_scores(scores, out / "scores.csv")
     card = model_card(runs, model, report, (found, scores, naive), campaign.name)
-    (out / "model_card.md").write_text(card, encoding="utf-8")
+    (out / "model_card.md").write_text(fit_to_show(card), encoding="utf-8")
     verdict = verdict_of(scores, naive)
     summary = {**_summary(scores, naive), "verdict": verdict.as_dict()}
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

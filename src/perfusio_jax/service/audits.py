@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perfusio_jax._core import ConfigError, PerfusioError
+from perfusio_jax._core.limits import RECORD_BYTES, read_file
 from perfusio_jax.twin import AuditReport, verify_audit
 from perfusio_jax.twin.audit import LOG_NAME
 from perfusio_jax.twin.chain import records
@@ -69,7 +70,7 @@ def _is_of_a_twin(config: Path) -> bool:
 def _compare(folder: Path, url: str, experiment: str, reactor_id: str) -> str:
     from perfusio_jax.connectors import SQLStore
 
-    log = list(records((folder / LOG_NAME).read_bytes()))
+    log = list(records(read_file(folder / LOG_NAME, most=RECORD_BYTES)))
     run_id = str(log[0]["run_id"]) if log else ""
     try:
         store = SQLStore(url, experiment, reactor_id)

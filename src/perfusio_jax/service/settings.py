@@ -1,15 +1,16 @@
 """`twin.toml` and what may stand in it."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from perfusio_jax._core import CONTROL_NAMES, ConfigError
+from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.twin import refuse_secrets
+from perfusio_jax.twin.run_files import RECORD_NAMES
 
 _NUMBER = (int, float)
 _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -48,7 +49,7 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "reactor_id": ((str,), "the vessel, in quotes"),
     "run_id": ((str,), "the name of the run, in quotes; rows of other runs do not count"),
     "startup_days": ((int,), "a whole number of days, 0 or more"),
-    "volume_L": (_NUMBER, "a volume in litres above 0"),
+    "volume_L": (_NUMBER, "a volume in litres above 0, from 1e-6 (1 µL) to 1e6"),
     "column_map": ((str,), "a TOML file with a table [columns]"),
     "poll_seconds": (_NUMBER, "seconds, 0 or more"),
     "patience_seconds": (_NUMBER, "seconds, 0 or more"),
@@ -60,9 +61,13 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
 _NEEDS = {"file": ("source",), "sql": ("url", "experiment"), "opcua": ("url", "node_map")}
 """Keys each connector needs."""
 
+_VOLUMES_L = (1e-6, 1e6)
+"""From a droplet to the largest fermenter [L]."""
 _ABOVE_ZERO = frozenset(
-    {"volume_L", "acceleration", "clock_tolerance_s", "call_timeout_s", "compute_timeout_s"}
+    {"acceleration", "clock_tolerance_s", "call_timeout_s", "compute_timeout_s"}
 )
+_LONGEST_TEXT = 1000
+"""No path, address or name is longer."""
 _LARGEST = 1e15
 """No number anybody means is larger; what is would not fit where numbers go."""
 
@@ -119,10 +124,7 @@ def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
         raise ConfigError(f"{what} does not exist.")
     if what.suffix.lower() != ".toml":
         return {"twin": {"source": what.name}}, what.parent
-    try:
-        settings = tomllib.loads(what.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what} is not valid TOML: {error}") from None
+    settings = read_toml(what)
     try:
         refuse_secrets(settings)
     except ConfigError as error:
@@ -135,6 +137,7 @@ def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
             raise ConfigError(f"{what}: {name} must be a table, [{name}].")
     try:
         _check_twin_table(settings.get("twin", {}))
+        _check_places(settings, what)
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from None
     return settings, what.parent
@@ -172,12 +175,62 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
     check_setpoints({**DEFAULT_CONTROLS, **controls}, "initial_controls")
 
 
+_READ = (
+    "source",
+    "node_map",
+    "column_map",
+    "model",
+    "cert_path",
+    "private_key_path",
+    "server_cert_path",
+    "signing_key",
+)
+"""Keys of files that are read."""
+
+
+def _check_places(settings: Mapping[str, Any], what: Path) -> None:
+    """Refuse to write into a record of a run, or into a file that is read."""
+    table, base = settings.get("twin", {}), what.parent
+    alarm_file = settings.get("alarms", {}).get("alarm_file")
+    written = {"setpoints": table.get("setpoints"), "alarm_file": alarm_file}
+    written = {n: _place(base, v) for n, v in written.items() if isinstance(v, str) and v}
+    read = {name: _place(base, str(table[name])) for name in _READ if name in table}
+    read["the configuration"] = what.resolve()
+    for name in ("url", "archive"):
+        url = str(table.get(name, ""))
+        if url.startswith("sqlite") and Path(url).name.lower() in RECORD_NAMES:
+            raise ConfigError(f"{name} is a record of the run; name a database of its own.")
+    folders = {base.resolve(), *(f.resolve() for f in folders_of(table, base).values())}
+    for name, place in written.items():
+        if place.name.lower() in RECORD_NAMES or place in folders:
+            raise ConfigError(
+                f"{name} is {_shown(place.name)}, the name of a record of the run, which nothing "
+                "else may write to; name another file."
+            )
+        taken = next((n for n, other in read.items() if other == place), None)
+        taken = taken or next((n for n in written if n != name and written[n] == place), None)
+        if taken is not None:
+            raise ConfigError(
+                f"{name} is {_shown(place.name)}, the same file as {taken}; name another."
+            )
+
+
+def _place(base: Path, text: str) -> Path:
+    """Where a path of a configuration leads."""
+    try:
+        return (base / text).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, or a circle of links
+        raise ConfigError(f"{_shown(text)} names no place: {error}") from None
+
+
 def _is_of_kind(name: str, value: Any) -> bool:
     kinds, _ = _KEYS[name]
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         return False
     if isinstance(value, str):
-        return bool(value.strip()) and value.isprintable()
+        return bool(value.strip()) and value.isprintable() and len(value) <= _LONGEST_TEXT
+    if name == "volume_L":
+        return _VOLUMES_L[0] <= value <= _VOLUMES_L[1]
     if isinstance(value, _NUMBER) and not isinstance(value, bool):
         return (value > 0 if name in _ABOVE_ZERO else value >= 0) and value <= _LARGEST
     return True

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from perfusio_jax._core import AuditError, ConfigError, PerfusioError, RunLockedError
+from perfusio_jax._core.instants import hours_between
 
 from .audit import AuditLogger
 from .checks import clock_jump
@@ -305,7 +306,7 @@ class Attendant:
             except (PerfusioError, TimeoutError, OSError):
                 theirs = None
             if theirs is not None:
-                apart = self._rt.now().timestamp() - theirs.timestamp()
+                apart = 3600.0 * hours_between(self._rt.now(), theirs)
                 is_apart = abs(apart) > tolerance
                 trouble = f"our clock is {apart:.0f} s ahead of the device's" if is_apart else None
         alarm = event("session", "clock", trouble or "", day, severity="critical")

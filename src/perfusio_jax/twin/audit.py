@@ -26,6 +26,7 @@ from typing import Any
 import rfc8785
 
 from perfusio_jax._core import AuditError, ConfigError
+from perfusio_jax._core.limits import RECORD_BYTES, read_file
 
 from .audit_memory import AuditMemory, recall
 from .chain import FORMAT_VERSION, GENESIS, AuditReport, Head, plain, records, seal, verify
@@ -33,6 +34,7 @@ from .entries import JournalError
 from .files import append_durably, neutralise, replace_durably
 from .keys import Signer, key_id
 from .lock import FileLock
+from .secrets import without_secrets
 from .segments import BREAK, NOT_IN_JOURNAL, RECOVERED, SIGNED_BY
 from .vouching import NO_TRAIL, Known, Standing, standing, trail_of
 
@@ -354,6 +356,7 @@ class AuditLogger:
                 "prev_hash": self._head.hash,
             }
         )
+        fields |= {name: without_secrets(fields[name]) for name in details}
         if marks:
             fields["marks"] = marks
         line, digest = seal(fields)
@@ -521,7 +524,7 @@ def copies_that_differ(folder: Path, log: bytes) -> list[str]:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_file(path, most=RECORD_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:

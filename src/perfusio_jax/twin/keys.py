@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.limits import KEY_BYTES, read_file
 
 from .files import sync_folder
 
@@ -131,7 +132,9 @@ def load_key(path: Path | str) -> Signer:
 
     path = Path(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        # A pipe nobody writes to would be waited for when it is opened.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, os.O_RDONLY | flags)
     except (OSError, ValueError) as error:  # a name no file can have is a ValueError
         why = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
@@ -150,7 +153,7 @@ def load_key(path: Path | str) -> Signer:
             )
         if os.name == "posix" and status.st_uid != os.geteuid():
             raise ConfigError(f"The signing key {path} belongs to another user.")
-        pem = file.read()
+        pem = file.read(KEY_BYTES)
     phrase = os.environ.get(PASSPHRASE_VARIABLE, "")
     try:
         private = load_pem_private_key(pem, phrase.encode() if phrase else None)
@@ -173,8 +176,7 @@ def load_public_key(path: Path | str) -> str:
     if not Path(path).is_file():
         raise ConfigError(f"there is no key file {path}.")
     try:
-        text = Path(path).read_text(encoding="ascii").strip()
-        raw = bytes.fromhex(text)
+        raw = bytes.fromhex(read_file(path, most=KEY_BYTES).decode("ascii").strip())
     except (OSError, ValueError):
         raise ConfigError(f"{path} holds no public key, 64 hexadecimal digits.") from None
     if len(raw) != 32:

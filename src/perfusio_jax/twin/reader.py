@@ -14,6 +14,7 @@ from perfusio_jax._core import (
     PerfusioError,
     SampleNotReady,
 )
+from perfusio_jax._core.instants import hours_before, hours_between, known_instant
 
 from .audit import AuditLogger
 from .brain import Row
@@ -240,7 +241,7 @@ class SampleReader:
         now = self._rt.now()
         rows = []
         for tag, reading in found.items():
-            at = reading.source_time or now
+            at = known_instant(reading.source_time) or now
             time_h = self.culture_hours(at)
             if time_h is not None:
                 rows.append((tag, at, time_h, reading.value, reading.quality))
@@ -253,14 +254,14 @@ class SampleReader:
         """Culture time [h] of a moment; `None` before the first sample."""
         if self._origin is None:
             return None
-        return (at - self._origin).total_seconds() / 3600.0
+        return hours_between(at, self._origin)
 
     async def _read(self, day: int) -> dict[str, Any]:
         reader = getattr(self._connector, "read_record", self._connector.read_sample)
         async with asyncio.timeout(self._settings.call_timeout_s):
             record = as_plain(await reader(day), day)
         age = record["age_h"] or 0.0
-        self._origin = self._rt.now() - dt.timedelta(hours=record["time_h"] + age)
+        self._origin = hours_before(self._rt.now(), record["time_h"] + age)
         return record
 
     def _misplaced(
@@ -274,7 +275,7 @@ class SampleReader:
         time_h = record["time_h"]
         if not abs(time_h - HOURS_PER_DAY * day) <= DAY_SLACK_H:
             wrong.append(f"the sample is dated {time_h:g} h, which is not day {day}")
-        if earlier and not time_h > float(earlier[-1]["time_h"]):
+        if earlier and not time_h > _time_of(earlier[-1]):
             wrong.append(f"the sample is dated {time_h:g} h, before the one of the day before")
         return wrong
 
@@ -309,8 +310,17 @@ def rows_of(samples: Sequence[Mapping[str, Any]], initial: Mapping[str, float]) 
             for n, v in sample["values"].items()
             if not any(is_about(note, n) for note in sample["implausible"])
         }
-        rows.append({**sample, "values": values, "controls": acting})
+        rows.append({**sample, "time_h": _time_of(sample), "values": values, "controls": acting})
     return rows
+
+
+def _time_of(sample: Mapping[str, Any]) -> float:
+    """Time of a stored sample [h]; that of its day where its date was not believed.
+
+    Else one wrong date would put every later sample before it.
+    """
+    time_h, due = float(sample["time_h"]), HOURS_PER_DAY * int(sample["day"])
+    return time_h if abs(time_h - due) <= DAY_SLACK_H else due
 
 
 def _same(stored: Mapping[str, Any], record: Mapping[str, Any]) -> bool:

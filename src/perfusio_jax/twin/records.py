@@ -11,6 +11,7 @@ from perfusio_jax._core import CONTROL_NAMES
 from .brain import Proposal
 from .files import append_durably, replace_durably
 from .gate import GateVerdict
+from .secrets import redact
 
 RECOMMENDATIONS = "recommendations.csv"
 FORECASTS = "forecasts.parquet"
@@ -49,7 +50,7 @@ def append_recommendation(
     """
     path = folder / RECOMMENDATIONS
     why, wanted = proposal.explanation, proposal.setpoints
-    reasons = "; ".join(verdict.reasons).replace('"', "'")
+    reasons = redact("; ".join(verdict.reasons)).replace('"', "'")
     cells = [
         at.astimezone(dt.UTC).isoformat(timespec="seconds"),
         reactor_id,

@@ -10,13 +10,28 @@ from typing import Any
 
 from perfusio_jax._core import RunLockedError
 
+from .audit import CSV_NAME as AUDIT_CSV
+from .audit import HEAD_NAME as AUDIT_HEAD
+from .audit import LOG_NAME as AUDIT_LOG
+from .audit import PARQUET_NAME as AUDIT_PARQUET
+from .audit import TORN_NAME as AUDIT_TORN
 from .audit import AuditLogger
 from .keys import Signer
 from .letters import INBOX
-from .lock import FileLock, RunLock
+from .lock import LOCK_NAME, FileLock, RunLock
+from .records import FORECASTS, RECOMMENDATIONS
 from .records_file import RunRecords
 from .runtime import Runtime
 from .store import JOURNAL_NAME as JOURNAL_NAME
+
+RECORD_NAMES = frozenset(
+    {
+        *(AUDIT_LOG, AUDIT_HEAD, AUDIT_TORN, AUDIT_CSV, AUDIT_PARQUET, "audit.lock"),
+        *(JOURNAL_NAME + end for end in ("", "-wal", "-shm", "-journal")),
+        *(RECOMMENDATIONS, FORECASTS, LOCK_NAME, INBOX),
+    }
+)
+"""Names of the files of a run folder only the twin may write to."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,13 @@ from numbers import Real
 from typing import Any
 
 from perfusio_jax._core import HOURS_PER_DAY, DataError
+from perfusio_jax._core.instants import is_culture_time
+from perfusio_jax._core.text import cut
+
+from .secrets import redact
+
+_MOST_NOTES = 100
+"""Remarks that are kept of one sample; more say nothing new."""
 
 
 def _number(name: str, value: Any) -> float | None:
@@ -13,7 +20,10 @@ def _number(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Real):
         raise DataError(f"the connector gave {value!r} for {name}, which is not a number.")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond any float
+        number = math.inf
     return number if math.isfinite(number) else None
 
 
@@ -51,9 +61,18 @@ def as_plain(record: Any, day: int) -> dict[str, Any]:
         }
     if not hasattr(record, "values") or not hasattr(record, "time_h"):
         raise DataError(f"the connector gave {type(record).__name__}, not a sample.")
+    notes = [cut(redact(str(note)), 500) for note in record.notes[:_MOST_NOTES]]
     time_h = _number("time_h", record.time_h)
     if time_h is None:
         raise DataError(f"the sample of day {day} has no time.")
+    if not is_culture_time(time_h):
+        notes.append(f"it is dated {time_h:g} h, no time of a culture; day {day} x 24 h counts")
+        time_h = day * HOURS_PER_DAY
+    age_h = _number("age_h", record.age_h)
+    if age_h is not None and not is_culture_time(age_h):
+        notes.append(f"its age would be {age_h:g} h, which is none; nothing tells its age")
+        age_h = None
+    reactor_id = getattr(record, "reactor_id", None)
     return {
         "day": day,
         "time_h": time_h,
@@ -62,9 +81,9 @@ def as_plain(record: Any, day: int) -> dict[str, Any]:
         "stream_totals": _numbers(record.stream_totals),
         "controls": _numbers(record.controls),
         "tags": _numbers(record.tags),
-        "notes": list(record.notes),
-        "reactor_id": getattr(record, "reactor_id", None),
-        "age_h": _number("age_h", record.age_h),
+        "notes": notes,
+        "reactor_id": cut(reactor_id) if isinstance(reactor_id, str) else reactor_id,
+        "age_h": age_h,
     }
 
 

@@ -4,6 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from perfusio_jax._core.limits import RECORD_BYTES, read_file
+
 from .audit import LOG_NAME, verify_audit
 from .chain import records as records_of
 from .commands import opened, reactors
@@ -35,7 +37,7 @@ def summarise(folder: Path) -> str:
         A section with tables of days, outcomes, troubles and alarms.
     """
     audit = verify_audit(folder)
-    log = (folder / LOG_NAME).read_bytes() if audit.is_intact else b""
+    log = read_file(folder / LOG_NAME, most=RECORD_BYTES) if audit.is_intact else b""
     events = list(records_of(log))
     lines = [f"# Run {folder.name}", "", f"Audit: {audit}", ""]
     lines += _sessions(events)

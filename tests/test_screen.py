@@ -1,0 +1,98 @@
+"""Whatever a name holds, a screen shows it and obeys none of it."""
+
+import io
+
+import pytest
+from rich.table import Table
+
+from perfusio_jax import cli
+from perfusio_jax._core import DataError
+from perfusio_jax.cli import common
+from perfusio_jax.cli.screen import Screen, fit_to_show, say
+
+NAMES = (
+    "\x1b[2J\x1b]0;owned\x07",
+    "\x9b31mred",
+    "a\rb",
+    "\u202etxt.exe",
+    "[red]x[/blue]",
+    "[link=http://x]y[/link]",
+    ":warning:",
+    "\ud800",
+    "R1\x00\x08\x08",
+)
+
+
+def printed(draw) -> str:
+    out = io.StringIO()
+    screen = Screen(file=out, width=200, force_terminal=True, color_system=None)
+    draw(screen)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_shown_as_it_is_in_a_line_a_title_a_header_and_a_cell(name):
+    def draw(screen):
+        table = Table(title=name)
+        table.add_column(name)
+        table.add_row(name)
+        screen.print(table)
+        screen.print(name, soft_wrap=True)
+
+    out = printed(draw)
+    safe = fit_to_show(name)
+    assert out.count(safe) == 4, out
+    assert not any(c in out for c in "\x1b\x07\x9b\r\u202e\ud800\x00\x08")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_status_is_no_markup_either(name):
+    screen = Screen(file=io.StringIO(), width=200)
+    status = screen.status(name)
+    status.update(f"day 1 of {name}")
+    text = status.renderable.text
+    assert str(text) == fit_to_show(f"day 1 of {name}")
+
+
+def test_what_is_said_is_shown_without_secrets(monkeypatch, capsys):
+    monkeypatch.setenv("PGPASSWORD", "kleeblatt")
+    say("R\x1b[31m at opc.tcp://u:hunter2@h, kleeblatt")
+    say("e\x07", err=True)
+    found = capsys.readouterr()
+    assert found.out == "R\\x1b[31m at opc.tcp://u:***@h, ***\n" and found.err == "e\\x07\n"
+
+
+@pytest.mark.parametrize("error", [DataError("name \x1b[2J"), ValueError("\x1b[2J")])
+def test_an_error_of_any_kind_is_shown_so(monkeypatch, capsys, error):
+    def fail(*args, **more):
+        raise error
+
+    monkeypatch.setattr(common, "writable", fail)
+    monkeypatch.setattr(cli.running, "writable", fail)
+    with pytest.raises(SystemExit):
+        cli.main(["keygen", "k"])
+    err = capsys.readouterr().err
+    assert "\\x1b[2J" in err and "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("report", "{}", "--out", "{}/x.html"), "'.html'"),
+        (("report", "{}", "--out", "{}/x.pdf"), "'.pdf'"),
+        (("report", "{}", "--out", "{}/x"), "must end in .md"),
+        (("report", "{}", "--out", "{}/audit.jsonl"), "must end in .md"),
+        (("forecast", "{}", "{}", "--out", "{}/x.xlsx"), "must end in .csv"),
+        (("propose", "{}", "--out", "{}/x.parquet"), "must end in .csv"),
+        (("propose", "{}", "--out", "{}/recommendations.csv"), "a record of a run"),
+        (("db", "export", "sqlite:///x", "{}/journal.sqlite", "--experiment", "E"), "a record"),
+        (("keygen", "{}/audit.head"), "a record of a run"),
+        (("simulate", "{}/audit_events.csv"), "a record of a run"),
+    ],
+)
+def test_a_name_that_promises_something_else_is_refused(tmp_path, capsys, words, says):
+    with pytest.raises(SystemExit) as end:
+        cli.main([w.format(tmp_path) for w in words])
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and says in err, err
+    assert list(tmp_path.iterdir()) == []
