@@ -200,9 +200,8 @@ def _check_places(settings: Mapping[str, Any], what: Path) -> None:
         url = str(table.get(name, ""))
         if url.startswith("sqlite") and Path(url).name.lower() in RECORD_NAMES:
             raise ConfigError(f"{name} is a record of the run; name a database of its own.")
-    folders = {base.resolve(), *(f.resolve() for f in folders_of(table, base).values())}
     for name, place in written.items():
-        if place.name.lower() in RECORD_NAMES or place in folders:
+        if place.name.lower() in RECORD_NAMES:
             raise ConfigError(
                 f"{name} is {_shown(place.name)}, the name of a record of the run, which nothing "
                 "else may write to; name another file."
