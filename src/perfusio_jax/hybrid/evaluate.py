@@ -67,7 +67,7 @@ def _forecast_all(
     runs: RunArrays,
     readings: Array,
     starts: Array,
-    steps: tuple[Array, Array, Array, Array],
+    steps: tuple[Array, ...],
     keys: tuple[Array, Array, Array],
     sizes: tuple[int, int],
 ) -> tuple[Array, Array, Array, Array, Array]:
