@@ -51,13 +51,13 @@ def test_a_hostile_unit_is_refused_at_once_in_a_short_sentence(text):
                 max_size=12).map(" ".join))  # fmt: skip
 def test_any_words_of_units_are_a_unit_or_a_refusal(text):
     try:
-        assert 0.0 < parse_unit(text).magnitude < float("inf")
+        assert 0 < parse_unit(text).factor <= 10**30
     except UnitError as error:
         assert len(str(error)) < 800
 
 
 @pytest.mark.parametrize(
-    "text", ["10^6 cells/mL", "1e6 cells mL^-1", "g L**-1", "mol/(L*s**2)", "m^0.5"]
+    "text", ["10^6 cells/mL", "1e6 cells mL^-1", "g L**-1", "cells/(mL*d)", "m^-1"]
 )
 def test_powers_people_write_are_still_read(text):
-    assert parse_unit(text).magnitude > 0.0
+    assert parse_unit(text).factor > 0

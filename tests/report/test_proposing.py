@@ -288,7 +288,8 @@ def test_blank_set_points_name_the_option_that_fills_them(
         row[place] = row[place] if k % (DAYS + 1) == 0 else ""
     blank = tmp_path / "blank.csv"
     blank.write_text("".join(",".join(row) + "\n" for row in rows))
-    call = [command, str(blank), "--out", str(tmp_path / "out")]
+    out = tmp_path / ("out.csv" if command == "propose" else "out")
+    call = [command, str(blank), "--out", str(out)]
     with pytest.raises(SystemExit) as stop:
         cli.main(call)
     assert stop.value.code == 3

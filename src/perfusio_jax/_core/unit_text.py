@@ -194,9 +194,12 @@ def parse_unit(text: str) -> Unit:
             "Write '1e6' or '10^6'."
         )
     try:
-        return _Reader(clean).unit()
+        unit = _Reader(clean).unit()
     except ValueError as error:
         raise UnitError(f"cannot read '{shown}' as a unit ({error}).") from None
+    if not Fraction(1, _LARGEST) <= unit.factor <= _LARGEST:
+        raise UnitError(f"cannot read '{shown}' as a unit (its factor is beyond any unit's).")
+    return unit
 
 
 def _cleaned(text: str) -> str:
@@ -208,6 +211,10 @@ def _cleaned(text: str) -> str:
     clean = re.sub(r"\s*(?:\^|\*\*)\s*", "^", clean)
     clean = re.sub(r"\^\(([+-]?\d{1,2})\)", r"^\1", clean)
     return re.sub(r"\s*\bper\b\s*", "/", clean)
+
+
+_LARGEST: Final = 10**30
+"""No unit is larger in those it is made of, nor smaller than one over it."""
 
 
 class _Reader:
