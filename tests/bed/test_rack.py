@@ -205,8 +205,8 @@ def test_a_new_space_leads_back_what_lies_outside(policy, decision):
     bounds["temperature"] = bounds["temperature"].replace(hi=35.5)
     new = policy.with_space(SPACE.replace(control_bounds=bounds, viability_min=93.0))
     found = new.decide(FACE, 3, u_now=MIDDLE)
-    # 36.25 is outside now: the nearest bound
-    assert found.recommended_controls["temperature"] == pytest.approx(35.5, abs=1e-9)
+    # 36.25 is outside now, and one decision moves it by 0.4 at most: led back over several
+    assert found.recommended_controls["temperature"] == pytest.approx(35.85, abs=1e-9)
     assert found.explanation["constraints"][0]["limit"] == "Via >= 93"
     assert policy.decide(FACE, 3, u_now=MIDDLE) == decision
     assert new.history[:-1] == policy.history[:-1]
