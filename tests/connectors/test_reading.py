@@ -34,6 +34,8 @@ def said(report: ReadReport) -> str:
         ("day;Via\n0;97%\n1;96 %\n", "Via", [97, 96], ""),
         ("day;Via\n0;97%\n1;96\n", "Via", [97, 96], ""),
         ("day;Lac\n0;9\n1;<0,4\n2;8,5\n", "Lac", [9, 0.2, 8.5], "half"),
+        ("day;Via\n0;97,5 %\n1;96 %\n", "Via", [97.5, 96], ""),
+        ("day;Titer\n0;2.512,5 mg/L\n1;871\n", "Titer", [2512.5, 871], ""),
         ("day;Titer\n0;2.512,5\n1;871,0\n", "Titer", [2512.5, 871], ""),
         ("day;VCD [1/mL]\n0;310\u202f000\n1;420\u202f000\n", "VCD", [0.31, 0.42], ""),
         ("sep=;\nday;VCD\n0;0,4\n1;0,9\n", "VCD", [0.4, 0.9], "states the separator"),
@@ -84,6 +86,8 @@ def test_both_readers_take_and_tell_the_same(tmp_path, body, name, values, told)
     ("body", "words"),
     [
         ("run_id;day;Titer\nA;3;871\nA;4;2,512\n", "thousands or decimals"),
+        ("run_id;day;Titer\nA;3;871\nA;4;< 2,512\n", "thousands or decimals"),
+        ("run_id;day;Titer\nA;3;871\nA;4;2,512 mg/L\n", "thousands or decimals"),
         ("run_id;day;VCD;Glc\nrun;T;Xv;G\nA;0;0.4;6\n", "second row of names"),
         ("run_id;day;VCD\nA;0;0.4\nA;end;0.9\n", "'end'"),
     ],
@@ -108,7 +112,14 @@ def test_a_sidecar_tells_what_the_table_does_not(tmp_path, mark, titer):
 
 @pytest.mark.parametrize(
     "text",
-    ['decimal = ";"\n', 'date_order = "ymd"\n', '[totals]\nV_bleed_L = "sum"\n', "[unit]\n"],
+    [
+        'decimal = ";"\n',
+        'date_order = "ymd"\n',
+        '[totals]\nV_bleed_L = "sum"\n',
+        '[totals]\nv_bleed = "cumulative"\n',
+        '[metadata]\nA = "CloneX"\n',
+        "[unit]\n",
+    ],
 )
 def test_a_sidecar_that_says_nothing_known_is_refused(tmp_path, text):
     path = write(tmp_path, "run_id,day,Titer\nA,3,871\n")
@@ -116,6 +127,18 @@ def test_a_sidecar_that_says_nothing_known_is_refused(tmp_path, text):
     for read in (rows, read_campaign):
         with pytest.raises(DataError, match=r"sidecar t\.units\.toml has"):
             read(path)
+
+
+@pytest.mark.parametrize("name", ["vcd", "Zelldichte", "Glc"])
+def test_a_unit_that_no_column_takes_is_told(tmp_path, name):
+    """In the table the cells are counted per mL; under another name nobody would convert them."""
+    path = write(tmp_path, "run_id,day,VCD\nA,0,400000\nA,1,900000\n")
+    write(tmp_path, f'[units]\n{name} = "1/mL"\n', "t.units.toml")
+    assert f"not used, since no column has that name here (1): '{name}' in '1/mL'" in said(
+        rows(path)[2]
+    )
+    with pytest.raises(DataError, match=f"units are given for {name}, which the table lacks"):
+        read_campaign(path)
 
 
 # ---------------------------------------------------------------- totals

@@ -222,7 +222,12 @@ def _read_csv(path: Path, decimal: str | None) -> _Cells:
         raise DataError("is not UTF-8 text; save it as 'CSV UTF-8'.") from None
     check_text(text, SEPARATORS)
     table = read_table(
-        content, ".csv", is_known=_is_known, decimal=decimal, allow_unterminated=True
+        content,
+        ".csv",
+        is_known=_is_known,
+        is_number=lambda label: _bare(label) in NUMBER_COLUMNS,
+        decimal=decimal,
+        allow_unterminated=True,
     )
     if not table.header:
         raise DataError("is empty; a campaign table starts with a row of column names.")

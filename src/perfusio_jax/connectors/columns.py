@@ -159,6 +159,14 @@ def is_known_label(label: str, column_map: ColumnMap | None = None) -> bool:
     return bare_label(label)[0].casefold() in FOLDED or label.casefold().endswith("_quality")
 
 
+def is_number_label(label: str, column_map: ColumnMap | None = None) -> bool:
+    """Whether a column of this label would be read as numbers."""
+    said = None if column_map is None else column_map.entry(label)
+    if column_map is not None and said is not None:
+        return is_numeric(column_map.names[said])
+    return is_numeric(FOLDED.get(_folded(bare_label(label)[0]), ""))
+
+
 class Header:
     """Labels and what they mean."""
 

@@ -132,6 +132,8 @@ class FilesystemStore(BioreactorConnectorBase):
             raise ConfigError(f"day_tolerance_h is {day_tolerance_h!r}; allowed is 0 to 12 h.")
         if not timeout_s > 0.0:
             raise ConfigError(f"timeout_s is {timeout_s!r}; it must be above 0 s.")
+        if not Path(source_path).name:
+            raise ConfigError(f"source_path is {str(source_path)!r}, which names no file.")
         zone = zone_of(time_zone)
         starts = starts_of(inoculated_at, zone, run_id=run_id, reactor_id=reactor_id)
         self.source_path = Path(source_path)

@@ -242,6 +242,10 @@ class _Body:
         if self.left_out and not self.rows:
             raise DataError(f"{self.left_out[0]}; so is every other row.")
         notes = self.notes
+        if self.starts is not None and (stated := [n for n in TIMES if n in self.at]):
+            notes.append(
+                f"the start that was given is not used: the times are those of {stated[0]}"
+            )
         notes += [f"{text.rstrip('.')}: the row is left out" for text in self.odd_times]
         notes += some("rows from before the inoculation, left out", self.left_out)
         if self.counts["unordered"]:
@@ -263,6 +267,22 @@ class _Body:
         self.doubts += [*_shared(self.clones), *settling.doubts]
         unused = [f"'{label}'" for label in self.header.unused]
         notes += some("entries of the column map that are not in the table", unused)
+        lost = [f"'{name}' in '{unit}'" for name, unit in self._unused_units()]
+        self.doubts += some(
+            "units that are given and not used, since no column has that name here", lost
+        )
+
+    def _unused_units(self) -> list[tuple[str, str]]:
+        """Units of the sidecar for names that mean nothing in this table."""
+        strange = {
+            bare_label(label)[0]
+            for label, name in zip(self.header.labels, self.header.names, strict=True)
+            if name in ("", "ignore")
+        }
+        used = {*self.header.names, *self.seen, *strange}
+        if not self.header.is_wide:
+            used |= UNITS  # of a species whose first row is to come
+        return [(name, unit) for name, unit in self.sidecar.items() if name not in used]
 
     def find_date_order(self) -> DateOrder | None:
         """Day or month first, as the time stamps of the table prove it."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from perfusio_jax._core import DataError
+from perfusio_jax._core import STREAM_TOTALS, DataError
 from perfusio_jax._core.limits import parse_toml
 
 from .stamps import DATE_ORDERS, DateOrder
@@ -53,6 +53,17 @@ def read_sidecar(content: bytes) -> Sidecar:
     for key, allowed in (("decimal", tuple(DECIMALS)), ("date_order", DATE_ORDERS)):
         if found.get(key) not in (None, *allowed):
             raise DataError(f"has {key} = {found[key]!r}; allowed are {', '.join(allowed)}.")
+    strangers = sorted(set(tables["totals"]) - set(STREAM_TOTALS))
+    if strangers:
+        raise DataError(
+            f"has {', '.join(strangers)} in [totals]; allowed are {', '.join(STREAM_TOTALS)}."
+        )
+    for run, entry in tables["metadata"].items():
+        if not isinstance(entry, dict):
+            raise DataError(
+                f"has {run} = {entry!r} in [metadata]; it is a table for each run, "
+                f"[metadata.{run}]."
+            )
     for name, kind in tables["totals"].items():
         if kind not in TOTALS:
             raise DataError(f"has {name} = {kind!r} in [totals]; allowed are {', '.join(TOTALS)}.")

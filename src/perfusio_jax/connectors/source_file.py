@@ -13,7 +13,7 @@ from perfusio_jax._core import ConfigError, ConnectorError, DataError
 from perfusio_jax._core.instants import instant_of_seconds
 from perfusio_jax._core.limits import SETTINGS_BYTES
 
-from .columns import ColumnMap, is_known_label
+from .columns import ColumnMap, is_known_label, is_number_label
 from .joining import DEFAULT_JOIN_H
 from .samples import Samples, interpret
 from .settling import Conflicts
@@ -140,6 +140,7 @@ class SourceFile:
                 content,
                 self.path.suffix,
                 is_known=lambda label: is_known_label(label, self._column_map),
+                is_number=lambda label: is_number_label(label, self._column_map),
                 **reading,
             )
             return interpret(

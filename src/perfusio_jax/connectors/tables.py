@@ -19,7 +19,7 @@ from perfusio_jax._core import ConnectorError, DataError
 from perfusio_jax._core.limits import TABLE_BYTES, check_regular, read_file
 from perfusio_jax._core.text import cut, in_line
 
-from .cells import find_decimal
+from .cells import find_decimal, qualified
 from .packed import bounded_rows, check_parquet, check_text, survey_workbook
 
 SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -34,6 +34,8 @@ _SUMMARIES: Final = frozenset(
     "rsd mittel mittelwert durchschnitt summe anzahl stabw".split()
 )
 """First words of lines below a table that sum it up."""
+_MORE: Final = re.compile(r"[^\d\s.,+-]")
+"""What a cell holds that is more than a plain number."""
 _PREAMBLE: Final = 40
 """Lines that may stand above a table."""
 
@@ -124,6 +126,7 @@ def read_table(
     decimal: str | None = None,
     sheet: str | None = None,
     allow_unterminated: bool = False,
+    is_number: Callable[[str], bool] | None = None,
 ) -> RawTable:
     """Cells of a file by its kind.
 
@@ -135,6 +138,8 @@ def read_table(
         decimal: "." or ","; found out if not given.
         sheet: Sheet of an Excel file; the first if not given.
         allow_unterminated: Read a last line that has no line end.
+        is_number: Whether a column label is of numbers; then a cell such as `98,5 %` tells the
+            decimal mark, too.
 
     Returns:
         The cells; without header if the file holds none.
@@ -144,7 +149,7 @@ def read_table(
     """
     suffix = suffix.lower()
     if suffix in TEXT_SUFFIXES:
-        return _read_text(content, is_known, separator, decimal, allow_unterminated)
+        return _read_text(content, is_known, separator, decimal, allow_unterminated, is_number)
     if suffix in PARQUET_SUFFIXES:
         return _read_parquet(content)
     if suffix in EXCEL_SUFFIXES:
@@ -159,6 +164,7 @@ def _read_text(
     separator: str | None,
     decimal: str | None,
     allow_unterminated: bool,
+    is_number: Callable[[str], bool] | None,
 ) -> RawTable:
     table = RawTable(separator=separator)
     text = _decode(content, table)
@@ -182,9 +188,17 @@ def _read_text(
     if not text.strip():
         return table
     _shape(*_split(text, table.separator), table)
-    cells = ((cell, n) for row, n in zip(table.rows, table.lines, strict=True) for cell in row)
-    table.decimal = decimal or find_decimal(cells, table.separator)
+    table.decimal = decimal or find_decimal(_marked(table, is_number), table.separator)
     return table
+
+
+def _marked(table: RawTable, is_number: Callable[[str], bool] | None) -> Iterator[tuple[str, int]]:
+    """Every cell with its line; of a reading such as `98,5 %` or `< 0,05` its number."""
+    columns = {n for n, label in enumerate(table.header) if is_number and is_number(label)}
+    for row, line in zip(table.rows, table.lines, strict=True):
+        for n, cell in enumerate(row):
+            found = qualified(cell) if n in columns and _MORE.search(cell) else None
+            yield (cell if found is None else found.number), line
 
 
 def _without_separator_line(text: str, table: RawTable) -> tuple[str, str | None]:
