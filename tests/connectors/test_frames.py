@@ -206,6 +206,15 @@ def test_day_stands_in_for_time_and_is_kept_where_it_differs():
     same(odd, campaign_from_frame(frame).trajectories[0])
 
 
+def test_a_day_beside_another_time_is_told():
+    frame = pd.DataFrame({"run_id": "A", "day": [0, 5], "time_h": [0, 24], "VCD": [1.0, 2.0]})
+    runs, report = campaign_from_frame(frame)
+    np.testing.assert_array_equal(runs[0].times_h, [0.0, 24.0])
+    assert "not the same day in 1 row(s) (day 5 and 24 h in row 1)" in str(report)
+    frame["time_h"] = [0, 130]
+    assert "not the same day" not in str(campaign_from_frame(frame).report)
+
+
 def test_an_empty_species_stays_nan_and_is_named():
     frame = pd.DataFrame({"run_id": ["A", "A"], "time_h": [0, 24], "Pyr": [None, None]})
     runs, report = campaign_from_frame(frame)
@@ -249,6 +258,7 @@ REFUSED = [
     (CSV.replace("run_id", "Diam", 1), "needs the columns run_id"),
     (CSV.replace("E1,R1,CX,24", "E1,R1,CX,0"), "two rows at 0 h: line 3 and line 4"),
     (CSV.replace("E1,R1,CX,24", "E1,R1,CX,"), "time_h is empty in line 4"),
+    (CSV.replace("time_h", "day").replace(",h,", ",d,").replace("CX,24", "CX,"), "day is empty"),
     (CSV.replace("E1,R1,CX,24", "E1,R1,CX,soon"), "'soon' in line 4"),
     (CSV.replace(",98,6,1.0", ",98,-6,1.0"), "'Glc' is negative in line 3"),
     (CSV.replace(",98,6,1.0", ",98,inf,1.0"), "'Glc' is infinite in line 3"),

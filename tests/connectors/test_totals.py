@@ -113,6 +113,10 @@ def test_a_total_is_settled_by_what_is_known_of_it():
     steps = settled("cumulative")
     np.testing.assert_allclose(steps.values, [NAN, 0.06, 0.06, 0.02, 0.06])
     assert "starts anew in line 5" in steps.note and not steps.doubt
+    counter[3] = 0.119  # hardly less than before: nobody can say which it is
+    steps = settled("cumulative")
+    assert steps.values[3] == 0.119 and "falls by little in line 5" in steps.doubt
+    counter[3] = 0.02
     same = settled("increments")
     np.testing.assert_array_equal(same.values, counter)
     assert same[1:] == ("", "")

@@ -227,6 +227,7 @@ def campaign_from_frame(
     for run, rows in groups.items():
         odd += _settle_totals(f"run '{run}': ", rows, numbers, times, kinds, where)
         odd += _look_at(f"run '{run}': ", rows, numbers, times, where)
+        odd += _two_times(f"run '{run}': ", rows, numbers, where)
     if "volume_L" not in numbers:
         assumed["volume_L"] = f"{volume_L:g} L"
         numbers["volume_L"] = np.full(len(table), float(volume_L))
@@ -466,7 +467,8 @@ def _read_times(
     else:
         assumed["time_h"] = "24 h per day"
         times = numbers["day"] * HOURS_PER_DAY
-    for name, values in (("time_h", times), ("day", numbers.get("day", times))):
+    for name in (n for n in ("time_h", "day") if n in numbers):
+        values = numbers[name]
         if np.any(np.isnan(values)):
             raise DataError(f"{name} is empty in {where(int(np.argmax(np.isnan(values))))}.")
     if np.any(times > LONGEST_H):
@@ -617,6 +619,24 @@ def _look_at(
     else:
         odd = too_fast(hours, species["VCD"]) if "VCD" in species else ""
     return [f"{whose}{text}" for text in (*found, odd) if text]
+
+
+def _two_times(
+    whose: str, rows: np.ndarray, numbers: Mapping[str, np.ndarray], where: _Where
+) -> list[str]:
+    """Rows whose day is not that of their time."""
+    if not {"time_h", "day"} <= set(numbers):
+        return []
+    days, times = numbers["day"][rows], numbers["time_h"][rows]
+    apart = np.flatnonzero(np.abs(days * HOURS_PER_DAY - times) > 0.5 * HOURS_PER_DAY)
+    if apart.size == 0:
+        return []
+    first = int(apart[0])
+    return [
+        f"{whose}day and time_h are not the same day in {apart.size} row(s) (day {days[first]:g} "
+        f"and {times[first]:g} h in {where(int(rows[first]))}); time_h says when it was, day what "
+        "it is called."
+    ]
 
 
 def rising_totals(trajectories: Sequence[Trajectory]) -> list[str]:

@@ -176,8 +176,8 @@ class Settling:
                     continue
                 row.values[name] = None if math.isnan(value) else value
                 if math.isnan(value):
-                    row.quality[name] = "bad" if settled.doubt else "missing"
-                    why = "looks cumulative" if settled.doubt else "is cumulative"
+                    row.quality[name] = "missing" if settled.note else "bad"
+                    why = "is cumulative" if settled.note else "looks cumulative"
                     row.notes.append(f"{name} {why} and is not used here")
 
     def _look_at(self, rows: list[Row], whose: str) -> None:

@@ -22,6 +22,8 @@ RATE_OF: Final = {"V_perfusion_L": "perfusion_rate", "V_bleed_L": "bleed_rate"}
 """The control that says what a total should be."""
 _RESET: Final = 0.5
 """A counter that falls below this share of what it was has started anew."""
+_SLIGHT: Final = 0.9
+"""A counter that falls no further than to this share may have drifted instead."""
 _AGREES: Final = 1.5
 """Totals within this factor of set-point times volume are what they say."""
 _CONTRADICTS: Final = 3.0
@@ -128,7 +130,12 @@ def settle(
             note += f"; it starts anew in {', '.join(where(row) for row in steps.resets)}"
         if steps.n_unknown:
             note += f"; {steps.n_unknown} without the value before are missing"
-        return Settled(steps.increments, note, "")
+        slight = [k for k in steps.resets if values[k] > _SLIGHT * values[k - 1]]
+        doubt = (
+            f"{name} falls by little in {', '.join(where(k) for k in slight)} and is taken to "
+            "start anew there: a scale that drifts? Leave the cell empty if it is"
+        )
+        return Settled(steps.increments, note, doubt if slight else "")
     verdict = judge(name, values, times_h, rate=rate, volume_L=volume_L)
     if not verdict.is_counter:
         return Settled(values, "", f"{name} {verdict.text}" if verdict.text else "")
