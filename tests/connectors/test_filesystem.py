@@ -360,7 +360,8 @@ def test_long_format(tmp_path):
     assert sample(file, 1) == {"VCD": 2.3, "Glc": pytest.approx(4.5), "Titer": None}
     assert sample(file, 2) == {"VCD": 3.1, "Glc": None, "Titer": None}
     notes = " ".join(file.report().notes)
-    assert "unknown species 'Magic'" in notes and "line 6 repeats VCD of day 1" in notes
+    assert "unknown species 'Magic'" in " ".join(file.report().doubts)
+    assert "line 6 repeats VCD of day 1" in notes
     assert file.report().n_rows == 6
     with pytest.raises(DataError, match="long format needs"):
         sample(store(tmp_path, PLAIN, "wide.csv", wide_format=False), 1)

@@ -1,11 +1,13 @@
 """What both readers make of a table: samples of a reactor and campaigns of runs, by one rule."""
 
 import asyncio
+import datetime as dt
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from perfusio_jax._core import DataError, UnitError
+from perfusio_jax._core import ConfigError, DataError, UnitError
 from perfusio_jax.connectors import FilesystemStore, read_campaign, write_campaign
 from perfusio_jax.connectors.report import ReadReport
 from perfusio_jax.states import Trajectory
@@ -90,6 +92,7 @@ def test_both_readers_take_and_tell_the_same(tmp_path, body, name, values, told)
         ("run_id;day;Titer\nA;3;871\nA;4;2,512 mg/L\n", "thousands or decimals"),
         ("run_id;day;VCD;Glc\nrun;T;Xv;G\nA;0;0.4;6\n", "second row of names"),
         ("run_id;day;VCD\nA;0;0.4\nA;end;0.9\n", "'end'"),
+        ("run_id;day;VCD\nA;2026-05-06;0.4\n", "'2026-05-06'"),
     ],
 )
 def test_both_readers_refuse_the_same(tmp_path, body, words):
@@ -98,6 +101,51 @@ def test_both_readers_refuse_the_same(tmp_path, body, words):
         rows(path)
     with pytest.raises(DataError, match=words):
         read_campaign(path)
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".xlsx"])
+def test_numbers_that_are_text_in_a_table_of_numbers_are_no_guess(tmp_path, kind):
+    """Decimal commas typed into a spreadsheet: `2,512` is not 2512 because the file is not text."""
+    path = tmp_path / f"t{kind}"
+
+    def write_texts(*texts):
+        frame = pd.DataFrame({"run_id": "A", "day": [3, 4], "Titer": texts, "clone_id": "1,5"})
+        frame.to_parquet(path) if kind == ".parquet" else frame.to_excel(path, index=False)
+
+    def titers(**settings):
+        found = [record.values["Titer"] for record in rows(path, **settings)[1]]
+        if kind == ".parquet":
+            run = read_campaign(path, **settings).trajectories[0]
+            assert run.get_species("Titer").tolist() == pytest.approx(found)
+        return found
+
+    write_texts("871", "2,512")
+    with pytest.raises(DataError, match="'2,512' in line .*thousands or decimals"):
+        titers()
+    if kind == ".parquet":
+        with pytest.raises(DataError, match="'2,512' in row 1.*thousands or decimals"):
+            read_campaign(path)
+    assert titers(decimal=",") == [871, 2.512]
+    assert titers(decimal=".") == [871, 2512]
+    write_texts("871,25", "97,5 mg/L")
+    assert titers() == [871.25, 97.5]
+
+
+def test_a_spreadsheet_may_begin_further_right(tmp_path):
+    path = tmp_path / "t.xlsx"
+    frame = pd.DataFrame({"day": [0, 1], "VCD": [0.4, 0.9]})
+    frame.to_excel(path, index=False, startcol=2)
+    times, records, report = rows(path)
+    assert times == [0.0, 24.0] and records[1].values == {"VCD": 0.9}
+    assert [column.label for column in report.columns] == ["day", "VCD"]
+
+
+def test_what_a_command_is_told_and_does_not_use_is_said(tmp_path):
+    path = write(tmp_path, "day,VCD\n0,0.4\n1,0.9\n")
+    begun = dt.datetime(2026, 5, 6, 8, tzinfo=dt.UTC)
+    assert "start that was given is not used" in said(rows(path, inoculated_at=begun)[2])
+    with pytest.raises(ConfigError, match="names no file"):
+        FilesystemStore("")
 
 
 @pytest.mark.parametrize(("mark", "titer"), [("comma", 2.512), ("point", 2512.0)])

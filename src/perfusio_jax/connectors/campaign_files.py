@@ -19,7 +19,6 @@ import tomli_w
 from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 from perfusio_jax._core.units import canonical_unit
-from perfusio_jax.connectors.cells import plain, qualified
 from perfusio_jax.connectors.columns import refuse_second_header
 from perfusio_jax.connectors.frames import (
     ID_COLUMNS,
@@ -29,9 +28,10 @@ from perfusio_jax.connectors.frames import (
     campaign_from_frame,
     campaign_to_frame,
     rising_totals,
+    with_point,
 )
 from perfusio_jax.connectors.packed import check_parquet, check_text
-from perfusio_jax.connectors.samples import is_units_row, parse_number
+from perfusio_jax.connectors.samples import is_units_row
 from perfusio_jax.connectors.sidecar import Sidecar, read_sidecar
 from perfusio_jax.connectors.spreadsheet import guard, unguard
 from perfusio_jax.connectors.tables import SEPARATORS, leave_out_footer, read_table
@@ -115,7 +115,7 @@ def read_campaign(
     try:
         sidecar = _read_sidecar(path)
         if kind == "parquet":
-            cells = _Cells(_read_parquet(path), {}, None, ())
+            cells = _Cells(_read_parquet(path), {}, None, (), decimal or sidecar.decimal)
         else:
             cells = _read_csv(path, decimal or sidecar.decimal)
         units = _merge_units(sidecar.units, cells.units)
@@ -126,6 +126,7 @@ def read_campaign(
             volume_L=volume_L,
             lines=cells.lines,
             totals=totals or sidecar.totals,
+            decimal=cells.decimal,
         )
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -141,6 +142,8 @@ class _Cells(NamedTuple):
     units: Mapping[str, str]
     lines: list[int] | None
     notes: tuple[str, ...]
+    decimal: str | None
+    """Of numbers that are text; `None` if it is to be found out."""
 
 
 def _kind(path: Path) -> str:
@@ -247,7 +250,7 @@ def _read_csv(path: Path, decimal: str | None) -> _Cells:
         refuse_second_header(line, list(units.items()))
     wanted = set(numeric)
     body = [
-        [_number(c, table.decimal) if i in wanted else unguard(c) for i, c in enumerate(row)]
+        [with_point(c, table.decimal) if i in wanted else unguard(c) for i, c in enumerate(row)]
         for row in table.rows
     ]
     mark = {".": "point", ",": "comma"}[table.decimal]
@@ -257,7 +260,7 @@ def _read_csv(path: Path, decimal: str | None) -> _Cells:
         *(f"{note}." for note in table.notes),
     )
     frame = pd.DataFrame(body, columns=pd.Index(table.header), dtype=object)
-    return _Cells(frame, units, table.lines, notes)
+    return _Cells(frame, units, table.lines, notes, ".")
 
 
 def _bare(label: str) -> str:
@@ -266,17 +269,6 @@ def _bare(label: str) -> str:
 
 def _is_known(label: str) -> bool:
     return _bare(label) in _KNOWN
-
-
-def _number(cell: str, decimal: str) -> Any:
-    """A number where the cell is one; else the cell, with a decimal point."""
-    number = parse_number(cell, decimal)
-    if not isinstance(number, str):
-        return number
-    found = qualified(number)
-    if found is None:
-        return cell
-    return f"{found.sign}{plain(found.number, decimal)} {found.unit}"
 
 
 def units_template(names: Sequence[str]) -> str:

@@ -33,6 +33,8 @@ _QUALIFIED: Final = re.compile(
     r"(?a:(?P<sign>[<>\u2264\u2265]=?)?\s*(?P<number>[+-]?\d[\d.,'\u2019\u00a0\u2009\u202f]{0,30}"
     r"(?:[eE][+-]?\d{1,3})?))\s*(?P<unit>[%\u2030\u00b0\u00b5\u03bcA-Za-z][^<>]{0,30})?"
 )
+_MORE: Final = re.compile(r"[^\d\s.,+-]")
+"""What a cell holds that is more than a plain number."""
 _LONGEST: Final = 64
 
 
@@ -85,6 +87,12 @@ def understood(
     return (0.5 * number, "below") if found.sign else (number, "number")
 
 
+def to_tell(cell: str) -> str:
+    """What of a cell tells the decimal mark: of a reading such as `98,5 %` its number."""
+    found = qualified(cell) if _MORE.search(cell) else None
+    return cell if found is None else found.number
+
+
 def plain(text: str, decimal: str) -> str:
     """A number without thousands marks and with a decimal point.
 
@@ -105,12 +113,15 @@ def plain(text: str, decimal: str) -> str:
     return text.replace(",", ".") if decimal == "," else text
 
 
-def find_decimal(cells: Iterable[tuple[str, int]], separator: str | None) -> str:
+def find_decimal(
+    cells: Iterable[tuple[str, int]], separator: str | None, word: str = "line"
+) -> str:
     """Decimal mark of a text table: never guessed where it could be a thousands mark.
 
     Args:
         cells: Every cell with its line.
         separator: Between the fields. Between semicolons a point may be a thousands mark.
+        word: What a line is called in messages.
 
     Returns:
         "." or ",".
@@ -128,7 +139,7 @@ def find_decimal(cells: Iterable[tuple[str, int]], separator: str | None) -> str
         text = _BLANKS.sub("", text) if BLANK_GROUP.fullmatch(text) else text
         for mark in marks:
             other = "," if mark == "." else "."
-            where = f"'{cell.strip()}' in line {line}"
+            where = f"'{cell.strip()}' in {word} {line}"
             if _BOTH[mark].fullmatch(text):
                 proofs.setdefault(mark, where)
                 proofs.setdefault(f"thousands {other}", where)

@@ -29,7 +29,7 @@ from perfusio_jax._core.instants import LONGEST_H
 from perfusio_jax._core.plausible import doubt
 from perfusio_jax._core.text import LONGEST_NAME, cut, in_line
 from perfusio_jax._core.units import canonical_unit, to_canonical
-from perfusio_jax.connectors.cells import understood
+from perfusio_jax.connectors.cells import find_decimal, plain, qualified, to_tell, understood
 from perfusio_jax.connectors.columns import nearest, other_meaning
 from perfusio_jax.connectors.doubts import feeds, hours_called_days, too_fast
 from perfusio_jax.connectors.samples import parse_number
@@ -178,6 +178,7 @@ def campaign_from_frame(
     volume_L: float = 0.25,
     lines: Sequence[int] | None = None,
     totals: Totals | Mapping[str, str] | None = None,
+    decimal: str | None = None,
 ) -> Campaign:
     """Read the runs of a campaign table.
 
@@ -191,6 +192,7 @@ def campaign_from_frame(
         totals: What stream totals are, all of them or by name: "cumulative" for counters, which
             are differenced, "increments" for volumes since the sample before. By default
             `frame.attrs["totals"]`, else told apart: what looks like a counter is not used.
+        decimal: "." or ",", of numbers that are text; found out if not given.
 
     Returns:
         Runs and report.
@@ -214,7 +216,7 @@ def campaign_from_frame(
     strangers = sorted(set(stated) - set(names) - set(ID_COLUMNS))
     if strangers and units is not None:
         raise DataError(f"units are given for {', '.join(strangers)}, which the table lacks.")
-    table = frame.set_axis(names, axis=1)
+    table = _with_points(frame.set_axis(names, axis=1), decimal, where)
     assumed: dict[str, str] = {}
     table, where = _since_start(table, where, odd)
     ids = _read_ids(table, assumed, where)
@@ -268,6 +270,43 @@ class _Where:
 def _day_of(times_h: np.ndarray) -> np.ndarray:
     """Nearest process day [d] of a time [h]."""
     return np.floor(times_h / HOURS_PER_DAY + 0.5).astype(int)
+
+
+def _with_points(table: pd.DataFrame, decimal: str | None, where: _Where) -> pd.DataFrame:
+    """The table with a decimal point in those of its numbers that are text."""
+    if decimal == ".":
+        return table  # as all that is read from CSV
+    columns = {
+        name: table[name].tolist()
+        for name in table.columns
+        if name in NUMBER_COLUMNS and not pd.api.types.is_numeric_dtype(table[name])
+    }
+    rows = range(len(table)) if where.lines is None else where.lines
+    texts = (
+        (to_tell(cell), row)
+        for cells in columns.values()
+        for row, cell in zip(rows, cells, strict=True)
+        if isinstance(cell, str)
+    )
+    mark = decimal or find_decimal(texts, None, where.word)
+    if mark == ".":
+        return table
+    changed = {
+        name: [with_point(cell, mark) if isinstance(cell, str) else cell for cell in cells]
+        for name, cells in columns.items()
+    }
+    return table.assign(**changed)
+
+
+def with_point(cell: str, decimal: str) -> Any:
+    """A number where the cell is one; else the cell, with a decimal point."""
+    number = parse_number(cell, decimal)
+    if not isinstance(number, str):
+        return number
+    found = qualified(number)
+    if found is None:
+        return cell
+    return f"{found.sign}{plain(found.number, decimal)} {found.unit}"
 
 
 def _without_homonyms(

@@ -17,6 +17,7 @@ Coping rules, each of them reported and none of them silent:
 
 import datetime as dt
 import math
+import re
 import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,7 @@ from .totals import Totals
 MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})
 QUALITIES: Final = ("good", "uncertain", "bad")
 
+_LOOKS_LIKE_A_DATE: Final = re.compile(r"\d[-/.]\d{1,2}[-/.]\d")
 _SIGNED: Final = frozenset({"TMP", "capacitance", "temperature"})
 
 
@@ -251,7 +253,7 @@ class _Body:
         if self.counts["unordered"]:
             notes.append(f"{self.counts['unordered']} rows are not in order of time")
         for name, count in self.strangers.items():
-            notes.append(f"{count} rows are of unknown species '{name}'. {suggest(name)}")
+            self.doubts.append(f"{count} rows are of unknown species '{name}'. {suggest(name)}")
         said = dict.fromkeys(STREAM_TOTALS, totals) if isinstance(totals, str) else (totals or {})
         settling = Settling(
             self.rows,
@@ -498,6 +500,8 @@ class _Body:
                     f"{name} is {in_line(cells[column])} in line {line}; a number of at least 0 is "
                     "needed. A line below the table that is no sample has to be taken out."
                 )
+                if _LOOKS_LIKE_A_DATE.search(str(cells[column])):
+                    text += " A column of dates is sampled_at; a column map can say so."
                 if not isinstance(number, float):
                     raise DataError(text)
                 self.tallies[column].n_unusable += 1

@@ -19,7 +19,7 @@ from perfusio_jax._core import ConnectorError, DataError
 from perfusio_jax._core.limits import TABLE_BYTES, check_regular, read_file
 from perfusio_jax._core.text import cut, in_line
 
-from .cells import find_decimal, qualified
+from .cells import find_decimal, to_tell
 from .packed import bounded_rows, check_parquet, check_text, survey_workbook
 
 SEPARATORS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -34,8 +34,6 @@ _SUMMARIES: Final = frozenset(
     "rsd mittel mittelwert durchschnitt summe anzahl stabw".split()
 )
 """First words of lines below a table that sum it up."""
-_MORE: Final = re.compile(r"[^\d\s.,+-]")
-"""What a cell holds that is more than a plain number."""
 _PREAMBLE: Final = 40
 """Lines that may stand above a table."""
 
@@ -150,10 +148,12 @@ def read_table(
     suffix = suffix.lower()
     if suffix in TEXT_SUFFIXES:
         return _read_text(content, is_known, separator, decimal, allow_unterminated, is_number)
-    if suffix in PARQUET_SUFFIXES:
-        return _read_parquet(content)
-    if suffix in EXCEL_SUFFIXES:
-        return _read_excel(content, sheet)
+    if suffix in PARQUET_SUFFIXES | EXCEL_SUFFIXES:
+        is_excel = suffix in EXCEL_SUFFIXES
+        table = _read_excel(content, sheet) if is_excel else _read_parquet(content)
+        texts = _marked(table, is_number, all_columns=False)  # numbers may be there as text
+        table.decimal = decimal or find_decimal(texts, None)
+        return table
     allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES))
     raise DataError(f"files of kind '{suffix or 'no suffix'}' cannot be read; allowed: {allowed}.")
 
@@ -192,13 +192,15 @@ def _read_text(
     return table
 
 
-def _marked(table: RawTable, is_number: Callable[[str], bool] | None) -> Iterator[tuple[str, int]]:
-    """Every cell with its line; of a reading such as `98,5 %` or `< 0,05` its number."""
+def _marked(
+    table: RawTable, is_number: Callable[[str], bool] | None, *, all_columns: bool = True
+) -> Iterator[tuple[str, int]]:
+    """Text cells with their line: of columns of numbers what tells the mark, of others all."""
     columns = {n for n, label in enumerate(table.header) if is_number and is_number(label)}
     for row, line in zip(table.rows, table.lines, strict=True):
         for n, cell in enumerate(row):
-            found = qualified(cell) if n in columns and _MORE.search(cell) else None
-            yield (cell if found is None else found.number), line
+            if isinstance(cell, str) and (all_columns or n in columns):
+                yield (to_tell(cell) if n in columns else cell), line
 
 
 def _without_separator_line(text: str, table: RawTable) -> tuple[str, str | None]:
@@ -405,12 +407,16 @@ def _read_excel(content: bytes, sheet: str | None) -> RawTable:
     if not filled:
         return table
     width = max(n + 1 for n, cell in enumerate(filled[0][1]) if cell is not None)
-    table.header = ["" if cell is None else str(cell).strip() for cell in filled[0][1][:width]]
+    labels = ["" if cell is None else str(cell).strip() for cell in filled[0][1][:width]]
     for line, row in filled[1:]:
         if any(cell is not None for cell in row[width:]):
             raise DataError(f"row {line} is wider than the header.")
         table.rows.append((row + [None] * (width - len(row)))[:width])
         table.lines.append(line)
+    kept = [n for n in range(width) if labels[n] or any(row[n] is not None for row in table.rows)]
+    table.header = [labels[n] or f"column {n + 1} without a name" for n in kept]
+    if len(kept) < width:
+        table.rows = [[row[n] for n in kept] for row in table.rows]
     return table
 
 
