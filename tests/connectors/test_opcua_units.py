@@ -204,6 +204,14 @@ def test_a_unit_of_a_node_and_one_of_the_map():
             NodeMap({"Glc": {"node": "ns=2;s=Glc", **wrong}})
 
 
+def test_the_map_may_say_what_happens_once_a_second_where_a_node_says_hz():
+    assert not contradicts("Hz", "rps", "agitation") and not contradicts("Hz", "r/s", "agitation")
+    assert not contradicts("Hz", "1/s", "agitation")
+    for other in ("rpm", "rad/s", "1/min"):
+        assert contradicts("Hz", other, "agitation"), other
+    assert contradicts("Hz", "vvd", "perfusion_rate") and contradicts("Hz", "%", "DO")
+
+
 def test_what_counts_time_counts_hours_and_days():
     for name, right, wrong in (("sample_time_h", "h", "min"), ("sample_day", "d", "h")):
         assert foreign_unit(name, right) is None and foreign_unit(name, "-") is None

@@ -134,6 +134,7 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 LONGEST: Final = 64
 """Most characters a unit is spelled with; what is longer is prose."""
+_HERTZ: Final = parse_unit("Hz")
 _NO_ID: Final = (None, 0, -1)
 _ONE: Final = "C62"
 """UNECE's code of no unit at all."""
@@ -216,8 +217,14 @@ def are_same(one: str, other: str, name: str) -> bool:
 
 
 def contradicts(stated: str, given: str, name: str) -> bool:
-    """Whether what a node states is a unit, and another one than the node map gives."""
-    return _reads(stated) and not are_same(stated, given, name)
+    """Whether what a node states is a unit, and another one than the node map gives.
+
+    Hz leaves open what happens once a second, so that the map may say it: `rps` is one reading
+    of it, `rpm` is none.
+    """
+    if not _reads(stated) or are_same(stated, given, name):
+        return False
+    return parse_unit(_spelled(stated)) != _HERTZ or not are_same("1/s", given, name)
 
 
 def _reads(text: str) -> bool:
