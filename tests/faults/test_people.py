@@ -1,12 +1,14 @@
 """People and the twin: approval, manual mode, alarms, commands from outside."""
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.twin import LoopSettings, Mailbox, RunRecords, letters, replay
+from perfusio_jax.twin.accounts import account
 from perfusio_jax.twin.attendant import Attendant
 from perfusio_jax.twin.commands import find_runs, is_running, send, status, waiting_decision
 from perfusio_jax.twin.entries import Command
@@ -207,6 +209,25 @@ def test_alarms_are_acknowledged_and_suppressed_by_name_of_who_did():
     assert kinds.count("ALARM_RAISED") >= 1 and "ALARM_CLEARED" in kinds
 
 
+BY_HAND = (
+    *(("approve", {"decision": d}) for d in (None, [1], True, "1", 1.9, 10**30, -1)),
+    *((kind, {}) for kind in ("approve", "reject", "acknowledge", "suppress")),
+    *(("acknowledge", {"alarm": n}) for n in (None, 2**63)),
+    *(("suppress", {"alarm": 1, "hours": h}) for h in (None, "x", [], True, math.nan)),
+)
+
+
+def test_commands_written_by_hand_that_name_nothing_are_refused_and_the_run_goes_on():
+    settings = {"approvals": ("qa",), "approval_seconds": 60.0}
+    deeds = [(1.0, says(kind, "ada", "qa", **payload)) for kind, payload in BY_HAND]
+    with peopled(deeds, n_days=2, **settings) as world:
+        log = read_log(world.folder)
+    assert world.problems == []
+    told = [r["payload"]["outcome"] for r in log if r["event_type"].startswith("COMMAND_")]
+    assert len(told) == len(BY_HAND)
+    assert all("a whole number is needed" in t or "up to 168 h" in t for t in told), told
+
+
 def test_a_stop_left_in_the_folder_ends_the_run_before_the_next_write():
     def stop(world):
         world.is_stopped_at = world.loop.time() + 60.0  # the twin looks every minute
@@ -231,7 +252,7 @@ def test_a_command_for_nobody_is_refused_and_an_old_stop_is_forgotten():
         with pytest.raises(ConfigError, match="0 decisions"):
             waiting_decision(folder, None)
         with Mailbox(folder / JOURNAL_NAME) as box:
-            number = box.send(world.reactor_id, "stop", actor="ada")
+            number = box.send(world.reactor_id, "stop", actor=account())
         world.n_days = 2
         world._live()
         with Mailbox(folder / JOURNAL_NAME) as box:

@@ -13,7 +13,7 @@ from perfusio_jax._core import ConfigError, RunLockedError
 from perfusio_jax.twin import JournalError, RunRecords, accounts, letters
 from perfusio_jax.twin.accounts import account
 from perfusio_jax.twin.entries import OnlineReading
-from perfusio_jax.twin.letters import INBOX, MOST_BYTES
+from perfusio_jax.twin.letters import INBOX, MOST_BYTES, MOST_DEEP
 from perfusio_jax.twin.store import _VERSION_1, stamp
 
 START = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
@@ -141,6 +141,15 @@ BAD = {
         b'{"ticket":"t","reactor_id":"R1","kind":"dance","actor":"a","payload":{},"role":null}'
     ),
     f"it has more than {MOST_BYTES} bytes": b" " * (MOST_BYTES + 1),
+    "its actor has half characters, which nothing can keep": (
+        rb'{"ticket":"t","reactor_id":"R1","kind":"stop","actor":"\ud800","payload":{}}'
+    ),
+    f"its payload is nested more than {MOST_DEEP} deep": (
+        b'{"ticket":"t","reactor_id":"R1","kind":"stop","actor":"a","payload":{"a":'
+        + b"[" * 900
+        + b"]" * 900
+        + b"}}"
+    ),
 }
 
 
@@ -173,6 +182,18 @@ def test_links_pipes_and_borrowed_files_are_no_commands_and_hold_nothing_up(reco
     os.utime(leave(records.path.parent, ticket="t9"), (9e15, 9e15))
     # as late as the file system can say, and the calendar
     assert "2446" <= records.waiting("R1")[-1].sent_at[:4] <= "9999"
+
+
+def test_what_has_a_name_of_any_bytes_is_named_and_so_is_another_of_the_same_name(records):
+    inbox = records.path.parent / INBOX
+    inbox.mkdir()
+    for n in range(2):
+        path = os.fsencode(inbox) + b"/\xff\x1b.json"
+        with open(path, "wb") as file:
+            file.write(b"{")
+        os.utime(path, (n, n))
+        assert len(records.incoming("R1")) == n + 1 and not list(inbox.iterdir())
+    assert {c.payload["file"] for c in records.open("R1")} == {r"\udcff\x1b.json"}
 
 
 def test_a_flood_is_taken_in_by_parts(records, monkeypatch):

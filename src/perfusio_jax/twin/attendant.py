@@ -3,16 +3,18 @@
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from perfusio_jax._core import AuditError, ConfigError, PerfusioError, RunLockedError
 from perfusio_jax._core.instants import hours_between
+from perfusio_jax._core.text import in_line
 
 from .audit import AuditLogger
 from .checks import clock_jump
 from .desk import AlarmDesk, event
 from .entries import Command, JournalError
+from .grid import is_number
 from .mailbox import MOST_HOURS, UNREADABLE
 from .records_file import RunRecords
 from .runtime import Runtime
@@ -195,13 +197,14 @@ class Attendant:
         elif kind in ("arm", "disarm", "manual", "automatic"):
             self._session.apply(kind, payload)
         elif kind == "acknowledge":
-            number = int(payload["alarm"])
+            number = _number(payload, "alarm")
             await self._rt.offload(lambda: self._records.acknowledge_alarm(number, command.who))
         elif kind == "suppress":
-            number, hours = int(payload["alarm"]), float(payload["hours"])
-            if not 0.0 < hours <= MOST_HOURS:
+            number, hours = _number(payload, "alarm"), payload.get("hours", 1.0)
+            if not (is_number(hours) and 0.0 < hours <= MOST_HOURS):
                 raise ConfigError(
-                    f"an alarm is suppressed for up to {MOST_HOURS:g} h; given {hours:g}."
+                    f"an alarm is suppressed for more than 0 and up to {MOST_HOURS:g} h; "
+                    f"given {in_line(hours, 40)}."
                 )
             until = self._rt.now() + dt.timedelta(hours=hours)
             await self._rt.offload(lambda: self._records.suppress_alarm(number, until))
@@ -250,7 +253,7 @@ class Attendant:
         named = settings.approvers.get(role)
         if named is not None and account not in named:
             raise ConfigError(f"account {account} may not act as {role}.")
-        votes = self._votes.setdefault(int(command.payload["decision"]), {})
+        votes = self._votes.setdefault(_number(command.payload, "decision"), {})
         for other, (voter, _) in votes.items():
             if other != role and voter == account:
                 raise ConfigError(
@@ -319,3 +322,15 @@ class Attendant:
 
     async def _log(self, kind: str, payload: dict[str, Any], **more: Any) -> None:
         await self._rt.offload(lambda: self._audit.log(kind, payload, **more))
+
+
+def _number(payload: Mapping[str, Any], what: str) -> int:
+    """The number of a decision or an alarm that a command names.
+
+    Raises:
+        ConfigError: If it names none: a letter may be written by hand.
+    """
+    given = payload.get(what)
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 < given < 2**63:
+        raise ConfigError(f"a whole number is needed for `{what}`; given {in_line(given, 40)}.")
+    return given

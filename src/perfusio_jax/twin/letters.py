@@ -26,6 +26,9 @@ INBOX: Final = "inbox"
 MOST_BYTES: Final = 65_536
 """Size of the largest letter [B]."""
 
+MOST_DEEP: Final = 20
+"""How deep a letter may be nested: what writes it down calls itself for each level."""
+
 MOST_AT_ONCE: Final = 200
 """Letters taken in at one look; the others wait for the next."""
 
@@ -162,4 +165,20 @@ def _fields(text: bytes) -> tuple[dict[str, Any], str]:
         return {}, "its payload is no object"
     if not isinstance(fields.get("role"), str | None):
         return {}, "its role is no text"
+    for name in (*_TEXTS, "role"):
+        if any("\ud800" <= c <= "\udfff" for c in fields.get(name) or ""):
+            return {}, f"its {name} has half characters, which nothing can keep"
+    if _is_deep(fields["payload"]):
+        return {}, f"its payload is nested more than {MOST_DEEP} deep"
     return fields, ""
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a value is nested too deep, found without a call for each level."""
+    level = [value]
+    for _ in range(MOST_DEEP):
+        inner = [v.values() if isinstance(v, dict) else v for v in level]
+        level = [v for values in inner for v in values if isinstance(v, dict | list)]
+        if not level:
+            return False
+    return True

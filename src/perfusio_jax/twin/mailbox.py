@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import in_line, shown
 
 from .accounts import account
 from .entries import Command
@@ -93,11 +94,12 @@ class Mailbox(JournalFile):
         """Write a letter down, once, and let go of its file."""
         fields = letter.fields
         known = fields.get("kind") in KINDS
-        why = letter.trouble or f"{fields.get('kind')!r} is no command"
+        name = shown(letter.path.name)  # which may be of any bytes
+        why = letter.trouble or f"{in_line(fields.get('kind'))} is no command"
         payload = (
             {**fields["payload"], "host": str(fields.get("host", ""))[:200]}
             if known
-            else {"file": letter.path.name, "why": why}
+            else {"file": name, "why": why}
         )
         row = (
             fields["reactor_id"] if known else reactor_id,
@@ -107,7 +109,7 @@ class Mailbox(JournalFile):
             fields["role"] if known else None,
             dump(payload),
             letter.account,
-            fields["ticket"] if known else f"file {letter.path.name}",
+            fields["ticket"] if known else f"file {name} of {letter.sent_at}",
         )
         with self._transaction() as db:
             db.execute(
