@@ -470,3 +470,24 @@ def test_the_journal_of_a_run_is_read_without_being_changed(run):
     assert known.acknowledged == known.begun == run.head.read_bytes()
     assert path.read_bytes() == before and recall(run.folder / "nowhere") is None
     assert json.loads(known.begun.split(b"\n")[0])["count"] == 4
+
+
+def test_a_journal_that_knows_nothing_or_is_none_is_noted_before_anybody_starts_again(run):
+    journal = run.folder / "journal.sqlite"
+    run.forget()
+    assert run.report().ok and "knows nothing of it" in run.report().warnings[0]
+    journal.unlink()
+    assert run.report().warnings == ()  # a logger of its own has none
+    journal.mkdir()
+    assert run.report().ok and "not compared" in run.report().warnings[0]
+
+
+def test_what_lies_in_the_place_of_a_copy_or_of_the_log_is_told_in_the_trail_s_own_words(run):
+    copy = run.folder / "audit_events.csv"
+    copy.unlink()
+    copy.mkdir()
+    assert run.report().ok and "audit_events.csv cannot be read" in run.report().warnings[0]
+    run.log.unlink()
+    os.mkfifo(run.log)
+    with pytest.raises(AuditError, match="is a pipe"):
+        run.report()

@@ -33,7 +33,7 @@ from perfusio_jax.twin.session import Session
 
 ACCOUNTS = st.sampled_from(["ada", "bob", "eve"])
 ROLES = st.sampled_from(["operator", "qa", "boss", None])
-DECISIONS = st.integers(1, 2)
+DECISIONS = st.sampled_from([1, 1, 2, 2, 3])  # the last is yet to be made
 CRASHES = st.one_of(st.none(), st.integers(0, 12))
 APPROVERS = {"qa": ("ada", "eve")}
 MODES = ("manual", "automatic", "arm", "disarm")
@@ -104,6 +104,8 @@ class People(RuleBasedStateMachine):
         self.votes: dict[int, dict[str, tuple[str, bool]]] = {}
         self.is_armed, self.is_manual = self.may_write, False
         self.restart()
+        for day in (0.0, 1.0):
+            self.records.record_decision("R", day, {"recommended": {}})
 
     # -------------------------------------------------------------- the twin
 
@@ -242,6 +244,8 @@ class People(RuleBasedStateMachine):
         if kind not in ("approve", "reject"):
             return True
         if role not in ("operator", "qa") or account not in APPROVERS.get(role, (account,)):
+            return False
+        if letter["payload"]["decision"] not in (1, 2):
             return False
         votes = self.votes.setdefault(letter["payload"]["decision"], {})
         other = votes.get("qa" if role == "operator" else "operator")

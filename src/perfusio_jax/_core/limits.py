@@ -65,11 +65,16 @@ def read_file(
     name = f"{what} {path}".strip()
     # A pipe nobody writes to would be waited for when it is opened.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISDIR(status.st_mode):
+    descriptor = os.open(path, flags)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):  # which cannot be made a file object of
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         check_regular(status, name, error)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
         content = b"" if status.st_size > most else file.read(most + 1)
         if max(status.st_size, len(content)) > most:
             raise error(f"{name} is larger than {in_mb(most)}, the most that is read.")

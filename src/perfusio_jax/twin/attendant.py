@@ -189,6 +189,7 @@ class Attendant:
     async def _apply(self, command: Command) -> None:
         kind, payload = command.kind, command.payload
         if kind in ("approve", "reject"):
+            await self._check_stands(_number(payload, "decision"))
             self._vote(command)
         elif kind == UNREADABLE:
             raise ConfigError(f"{payload['file']} in the inbox is no command: {payload['why']}.")
@@ -261,6 +262,17 @@ class Attendant:
                     "their own, are needed."
                 )
         votes[role] = (account, command.kind == "approve")
+
+    async def _check_stands(self, number: int) -> None:
+        """Refuse a vote on numbers nobody can have seen: those of a decision yet to be made.
+
+        Raises:
+            ConfigError: If no decision of this number stands.
+        """
+        reactor = self._settings.reactor_id
+        known = await self._rt.offload(lambda: self._records.decisions(reactor))
+        if number not in {decision.id for decision in known}:
+            raise ConfigError(f"there is no decision {number} that stands; see `status`.")
 
     async def _recall_votes(self) -> None:
         """Count the votes earlier processes took, once, before any new one is held against them."""

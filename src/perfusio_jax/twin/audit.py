@@ -36,6 +36,7 @@ from .keys import Signer, key_id
 from .lock import FileLock
 from .secrets import without_secrets
 from .segments import BREAK, NOT_IN_JOURNAL, RECOVERED, SIGNED_BY
+from .store import JOURNAL_NAME
 from .vouching import NO_TRAIL, Known, Standing, standing, trail_of
 
 LOG_NAME = "audit.jsonl"
@@ -486,7 +487,9 @@ def _snapshot(path: Path) -> tuple[bytes | None, bytes | None, Known | None, lis
             known = recall(path.parent)
             head, log = _read(path.with_name(HEAD_NAME)), _read(path)
             if recall(path.parent) == known:
-                return log, head, known, []
+                is_new_to_it = known is None and log and (path.parent / JOURNAL_NAME).exists()
+                unknown = ["the journal beside the log knows nothing of it"] if is_new_to_it else []
+                return log, head, known, unknown
         except JournalError as error:
             head, log = _read(path.with_name(HEAD_NAME)), _read(path)
             return log, head, None, [f"{trouble}: {error}"]
@@ -505,9 +508,13 @@ def copies_that_differ(folder: Path, log: bytes) -> list[str]:
     """
     rows = list(records(log))
     notes = []
-    found = _read(folder / CSV_NAME)
-    if found is not None and not _csv_copy(rows).startswith(found):
-        notes.append(f"{CSV_NAME} does not agree with the log")
+    try:
+        found = _read(folder / CSV_NAME)
+    except AuditError as error:  # no evidence either way
+        notes.append(str(error))
+    else:
+        if found is not None and not _csv_copy(rows).startswith(found):
+            notes.append(f"{CSV_NAME} does not agree with the log")
     if (folder / PARQUET_NAME).exists():
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -524,7 +531,7 @@ def copies_that_differ(folder: Path, log: bytes) -> list[str]:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return read_file(path, most=RECORD_BYTES)
+        return read_file(path, most=RECORD_BYTES, error=AuditError)
     except FileNotFoundError:
         return None
     except OSError as error:

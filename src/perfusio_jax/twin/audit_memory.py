@@ -1,6 +1,7 @@
 """What the journal keeps of the audit trail: how far it has come, and whose key signs it."""
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -61,8 +62,10 @@ def recall(folder: Path) -> Known | None:
         JournalError: If there is one and it cannot be read.
     """
     path = folder / JOURNAL_NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    if not path.is_file():
+        raise JournalError(f"The journal {path} is no file.")
     try:
         address = f"file:{quote(str(path.resolve()))}?mode=ro"
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=5.0)) as db:
