@@ -8,6 +8,7 @@ from asyncua import Server, ua
 
 from perfusio_jax._core import ConnectorError, DataError
 from perfusio_jax.connectors import OPCUAConnector
+from perfusio_jax.connectors.opcua_values import step_of
 from tests.connectors.opcua_rigs import connect
 
 URI = "urn:rounds"
@@ -21,7 +22,7 @@ CONTROLS = {
 
 
 @contextlib.asynccontextmanager
-async def coarse() -> AsyncIterator[OPCUAConnector]:
+async def coarse() -> AsyncIterator[tuple[OPCUAConnector, Server]]:
     server = Server()
     server.disable_clock()
     await server.init()
@@ -44,7 +45,7 @@ async def coarse() -> AsyncIterator[OPCUAConnector]:
     try:
         url = f"opc.tcp://127.0.0.1:{server.bserver.port}/coarse"
         async with connect(url, node_map=node_map) as connector:
-            yield connector
+            yield connector, server
     finally:
         await server.stop()
 
@@ -59,7 +60,7 @@ def _rounding(step):
 
 
 async def test_a_device_that_rounds_says_its_grid_and_gets_values_of_it():
-    async with coarse() as connector:
+    async with coarse() as (connector, _):
         grids = await connector.read_grids()
         assert grids["agitation"] == (10.0, 0.0) and grids["temperature"] == (0.1, -273.15)
         assert grids["glucose_setpoint"] == (0.180156, 0.0)
@@ -74,3 +75,32 @@ async def test_a_device_that_rounds_says_its_grid_and_gets_values_of_it():
             await connector.write_setpoints({"perfusion_rate": 1.23})
         with pytest.raises(DataError, match="whole numbers"):
             await connector.write_setpoints({"glucose_setpoint": 5.0})
+
+
+async def test_a_grid_that_changes_while_connected_is_followed():
+    async with coarse() as (connector, server):
+        index = await server.get_namespace_index(URI)
+        assert (await connector.read_grids())["temperature"] == (0.1, -273.15)
+        node = server.get_node(ua.NodeId("temperature", index))
+        (precision,) = await node.get_properties()
+        await precision.write_value(2.0)
+        await server.get_node(ua.NodeId("agitation", index)).write_value(ua.Variant(1e308))
+        grids = await connector.read_grids()
+        assert grids["temperature"] == (0.01, -273.15)
+
+
+@pytest.mark.parametrize(
+    ("precision", "held", "step"),
+    [
+        (9, 1e308, None),  # more steps than there are numbers
+        (9, -1e308, None),
+        (1, -3.25, None),
+        (1, -3.2, 0.1),
+        (2, -3.25, 0.01),
+        (0, 2**62, 1.0),
+        (1, None, 0.1),
+        (True, 3.0, None),
+    ],
+)
+def test_a_precision_counts_where_the_value_held_can_be_of_it(precision, held, step):
+    assert step_of(precision, ua.VariantType.Double, held) == step

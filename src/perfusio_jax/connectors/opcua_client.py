@@ -364,12 +364,14 @@ class OPCUAConnector(BioreactorConnectorBase):
     async def read_grids(self) -> dict[str, tuple[float, float]]:
         """Step and origin of each control whose node says them: whole numbers, `ValuePrecision`.
 
+        They are looked at anew: a device may be told another precision while it is connected.
+
         Raises:
             ConnectorError: If the server cannot be reached.
         """
         if self._replay is not None:
             return {}
-        nodes = await self._link.run(self._directory.resolved)
+        nodes = await self._link.run(lambda s: self._directory.resolved(s, is_anew=True))
         here = {n: nodes.found[n] for n in self.node_map.controls if n in nodes.found}
         grids = {name: grid_of(name, node) for name, node in here.items()}
         return {name: grid for name, grid in grids.items() if grid is not None}

@@ -255,9 +255,11 @@ def step_of(precision: Any, kind: ua.VariantType, held: Any) -> float | None:
     if not _is_number(precision) or precision != round(precision) or not -6 <= precision <= 9:
         return whole
     step = max(float(f"1e{-round(precision)}"), whole or 0.0)
-    if _is_number(held) and abs(held / step - round(held / step)) > 1e-6 * max(1.0, held / step):
-        return whole
-    return step
+    if not _is_number(held):
+        return step
+    count = float(held) / step
+    fits = math.isfinite(count) and abs(count - round(count)) <= 1e-6 * max(1.0, abs(count))
+    return step if fits else whole
 
 
 def grid_of(name: str, node: Node) -> tuple[float, float] | None:
