@@ -52,6 +52,8 @@ def said(report: ReadReport) -> str:
         ("day;volume_L\n0;240\n1;240\n", "volume_L", [240, 240], "outside 0.001 to 10 L"),
         ("day;temperature\n0;310\n1;310\n", "temperature", [310, 310], "outside 25 to 42 degC"),
         ("day;pH\n0;0.71\n1;0.72\n", "pH", [0.71, 0.72], "outside 5.5 to 8.5 pH"),
+        ("day;bleed_rate;perfusion_rate\n0;2;1\n1;2;3\n", "bleed_rate", [2, 2], "in 1 row(s)"),
+        ("time_h;VCD\n0;0.4\n0.3;0.5\n24;0.9\n", "VCD", [0.4, 0.5, 0.9], "samples of their own"),
         ("time_h;VCD\n0;0.4\n2;1.7\n4;8\n", "VCD", [0.4, 1.7, 8], "are these days, not hours"),
         ("day;VCD\n0;0.4\n24;1.7\n48;8\n", "VCD", [0.4, 1.7, 8], "are these hours"),
     ],
@@ -138,6 +140,14 @@ def test_a_spreadsheet_may_begin_further_right(tmp_path):
     times, records, report = rows(path)
     assert times == [0.0, 24.0] and records[1].values == {"VCD": 0.9}
     assert [column.label for column in report.columns] == ["day", "VCD"]
+
+
+def test_a_sample_id_that_names_no_sample_is_looked_at(tmp_path):
+    """The name of a vessel in the column of samples makes one sample of two days."""
+    path = write(tmp_path, "sample_id,day,VCD,Glc\nV1,0,0.4,\nV1,1,,4\n")
+    assert "'V1' stands in line 2 and, 24 h later, in line 3" in " ".join(rows(path)[2].doubts)
+    near = write(tmp_path, "sample_id,time_h,VCD,Glc\nV1,0,0.4,\nV1,3,,4\n", "near.csv")
+    assert not rows(near)[2].doubts
 
 
 def test_what_a_command_is_told_and_does_not_use_is_said(tmp_path):

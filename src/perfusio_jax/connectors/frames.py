@@ -32,6 +32,7 @@ from perfusio_jax._core.units import canonical_unit, to_canonical
 from perfusio_jax.connectors.cells import find_decimal, plain, qualified, to_tell, understood
 from perfusio_jax.connectors.columns import nearest, other_meaning
 from perfusio_jax.connectors.doubts import feeds, hours_called_days, too_fast
+from perfusio_jax.connectors.joining import DEFAULT_JOIN_H
 from perfusio_jax.connectors.samples import parse_number
 from perfusio_jax.connectors.totals import RATE_OF, Totals, judge, settle
 from perfusio_jax.states import Trajectory
@@ -652,7 +653,15 @@ def _look_at(
         for name in ("VCD", "Glc", "Gln", "Pyr")
         if name in numbers
     }
-    found = [f"{text} ({where(int(rows[k]))})" for k, text in feeds(hours, species)]
+    fed = feeds(hours, species)
+    found = [f"{text} ({where(int(rows[k]))})" for k, text in fed]
+    near = np.flatnonzero(np.diff(times[rows]) <= DEFAULT_JOIN_H) + 1
+    close = [int(k) for k in near if k not in dict(fed)]
+    if close:
+        found.append(
+            f"{len(close)} row(s) follow the one before within {DEFAULT_JOIN_H:g} h and stay "
+            f"samples of their own ({where(int(rows[close[0]]))}): one sample? Make them one row."
+        )
     if "time_h" not in numbers:
         odd = hours_called_days(numbers["day"][rows].tolist())
     else:

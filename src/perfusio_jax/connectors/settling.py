@@ -20,6 +20,9 @@ Conflicts = Literal["error", "last"]
 
 _DECISIVE: Final = frozenset((*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS))
 """Two values of these in rows close by are two samples; of a tag or a volume, the first counts."""
+_RATES: Final = ("perfusion_rate", "bleed_rate")
+_SAMPLE_H: Final = 6.0
+"""Rows of one sample_id further apart [h] than this are hardly of one sample."""
 _SHOWN: Final = 3
 """Examples of one oddity that are named; the others are counted."""
 
@@ -99,6 +102,12 @@ class Settling:
                     f"line {other.last_line} to line {first.last_line}, "
                     f"{other.time_h - first.time_h:.3g} h later"
                 )
+                if other.time_h - first.time_h > _SAMPLE_H:
+                    self.doubts.append(
+                        f"{whose}sample_id '{first.sample_id}' stands in line {first.last_line} "
+                        f"and, {other.time_h - first.time_h:.3g} h later, in line "
+                        f"{other.last_line}: is it the name of one sample?"
+                    )
                 self._merge(first, other)
                 del self.rows[(other.run_id, other.reactor_id, other.time_h)]
         ids = " or of one sample_id" if any(row.sample_id for row in rows) else ""
@@ -192,6 +201,13 @@ class Settling:
             odd = too_fast(times, species["VCD"])
         if odd:
             self.doubts.append(f"{whose}{odd}")
+        flows = [[_or_nan(row.values.get(name)) for row in rows] for name in _RATES]
+        above = [row for row, whole, part in zip(rows, *flows, strict=True) if part > whole]
+        if above:
+            self.doubts.append(
+                f"{whose}bleed_rate is above perfusion_rate in {len(above)} row(s) (first line "
+                f"{above[0].last_line})"
+            )
 
 
 def some(what: str, examples: Sequence[str]) -> list[str]:
