@@ -144,6 +144,7 @@ class OneSample:
 
     def __init__(self) -> None:
         self.node_map = Names({"VCD": 1, "sample_day": 2, "sample_time_h": 3})
+        self.found = {"VCD": types.SimpleNamespace(remark=None)}
 
     def reading(self, name, value, at):
         return Reading(value.Value.Value, "good", time_of(value), at)
@@ -171,15 +172,37 @@ def value_of(content, when=NOW) -> ua.DataValue:
 )
 def test_any_sample_time_of_a_server_gives_a_record_the_twin_can_take(hours, when):
     sampling = Sampling(
-        OneSample(), reactor_id="R", acceleration=1440.0, slack_s=60.0, now=lambda: NOW
+        OneSample(),
+        reactor_id="R",
+        acceleration=1440.0,
+        slack_s=60.0,
+        stamp_means="measured",
+        now=lambda: NOW,
     )
     values = {"VCD": value_of(2.0, when), "sample_time_h": value_of(hours)}
     due = time_of(value_of(0, when))
-    record = sampling._as_record(3, values, due, NOW, NOW, [])
+    record = sampling._as_record(3, values, OneSample(), due, NOW, NOW, [])
     assert abs(record.time_h) <= LONGEST_H
     if not isinstance(hours, float | int) or isinstance(hours, bool) or not abs(hours) <= LONGEST_H:
         assert record.time_h == 72.0 and any("sample_time_h" in n for n in record.notes)
     assert abs(as_plain(record, 3)["age_h"] or 0.0) <= LONGEST_H
+
+
+@pytest.mark.parametrize("year", [1602, 1969, 2300, 9999])
+def test_a_value_stamped_at_no_time_is_of_another_sample_and_not_without_a_stamp(year):
+    sampling = Sampling(
+        OneSample(),
+        reactor_id="R",
+        acceleration=1.0,
+        slack_s=60.0,
+        stamp_means="measured",
+        now=lambda: NOW,
+    )
+    when = dt.datetime(year, 12, 31, tzinfo=dt.UTC)
+    values = {"VCD": value_of(2.0, when), "sample_day": value_of(3)}
+    record = sampling._as_record(3, values, OneSample(), NOW, NOW, NOW, [])
+    assert record.values["VCD"] is None
+    assert any("than the sample" in note for note in record.notes)
 
 
 @pytest.mark.parametrize("time_h", [1e9, -1e9, 1e300, 10**400])

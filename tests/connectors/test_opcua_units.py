@@ -362,7 +362,8 @@ def test_a_number_too_large_for_the_canonical_unit_is_no_value():
         (NOW, None, NOW),
         (dt.datetime(1970, 1, 1), NOW, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)),
         (dt.datetime(1980, 1, 6), None, dt.datetime(1980, 1, 6, tzinfo=dt.UTC)),
-        (dt.datetime(9999, 12, 31), None, dt.datetime(9999, 12, 31, tzinfo=dt.UTC)),
+        (dt.datetime(9999, 12, 31), NOW, dt.datetime(2199, 12, 31, 23, 59, 59, tzinfo=dt.UTC)),
+        (dt.datetime(1601, 1, 2), None, dt.datetime(1970, 1, 1, tzinfo=dt.UTC)),
         (dt.datetime(1, 1, 1), None, None),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 from asyncua import ua
 
 from perfusio_jax._core import ConnectorError, DataError, UnitError
-from perfusio_jax._core.instants import known_instant
+from perfusio_jax._core.instants import EARLIEST, LATEST, known_instant
 from perfusio_jax._core.text import cut
 from perfusio_jax._core.units import (
     CANONICAL_UNITS,
@@ -38,6 +38,7 @@ _COUNTED: Final = {SAMPLE_TIME: "time_h", SAMPLE_DAY: "day"}
 """Columns of what counts time."""
 _NEVER: Final = dt.datetime(1601, 1, 1, tzinfo=dt.UTC)
 """Zero on the wire."""
+_NEWEST: Final = LATEST - dt.timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,11 +183,13 @@ def time_of(value: ua.DataValue) -> dt.datetime | None:
 
     Only the first moment the protocol can name means that nobody knows. The clock of a device
     that has lost the time begins in 1970 or 1980; such a stamp is a time like any other, and an
-    old one.
+    old one. One no arithmetic should be done with, such as 9999, is the first or the last that
+    may be: older or newer than any sample, and not without a stamp.
     """
     for when in (value.SourceTimestamp, value.ServerTimestamp):
         if when is not None and aware(when) > _NEVER:
-            return known_instant(aware(when))
+            beyond = EARLIEST if aware(when) < EARLIEST else _NEWEST
+            return known_instant(aware(when)) or beyond
     return None
 
 
