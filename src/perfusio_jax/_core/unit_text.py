@@ -105,8 +105,26 @@ _SYMBOLS: Final[Mapping[str, Unit]] = MappingProxyType(
 )
 """Symbols; upper and lower case differ, because `M` and `m` do."""
 
+_PREFIXES: Final = {
+    **{"mega": "M", "kilo": "k", "hecto": "h", "deci": "d", "centi": "c"},
+    **{"milli": "m", "micro": "u", "nano": "n", "pico": "p"},
+}
+_SPELLED: Final = {
+    **{"gram": "g", "mole": "mol", "litre": "L", "liter": "L", "metre": "m", "meter": "m"},
+    **{"pascal": "Pa", "farad": "F", "osmole": "Osm", "bar": "bar"},
+}
+_SPELLED_OUT: Final[Mapping[str, Unit]] = {
+    prefix + word + plural: _SYMBOLS[short + symbol]
+    for prefix, short in {"": "", **_PREFIXES}.items()
+    for word, symbol in _SPELLED.items()
+    for plural in ("", "s")
+    if short + symbol in _SYMBOLS
+}
+"""`milligram`, `millimoles`, `decimetre`, as UNECE spells its units: the symbols in words."""
+
 _WORDS: Final[Mapping[str, Unit]] = MappingProxyType(
     {
+        **_SPELLED_OUT,
         **dict.fromkeys(("gram", "grams"), _SYMBOLS["g"]),
         **dict.fromkeys(("mol", "mole", "moles"), _of(1, amount=1)),
         **dict.fromkeys(("cell", "cells", "zelle", "zellen"), _of(1, cell=1)),
