@@ -141,8 +141,11 @@ BAD = {
         b'{"ticket":"t","reactor_id":"R1","kind":"dance","actor":"a","payload":{},"role":null}'
     ),
     f"it has more than {MOST_BYTES} bytes": b" " * (MOST_BYTES + 1),
-    "its actor has half characters, which nothing can keep": (
+    "its actor has characters that cannot be printed": (
         rb'{"ticket":"t","reactor_id":"R1","kind":"stop","actor":"\ud800","payload":{}}'
+    ),
+    "its actor has characters that cannot be printed ": (
+        rb'{"ticket":"t","reactor_id":"R1","kind":"stop","actor":"a\n  done","payload":{}}'
     ),
     f"its payload is nested more than {MOST_DEEP} deep": (
         b'{"ticket":"t","reactor_id":"R1","kind":"stop","actor":"a","payload":{"a":'

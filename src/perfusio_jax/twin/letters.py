@@ -166,8 +166,8 @@ def _fields(text: bytes) -> tuple[dict[str, Any], str]:
     if not isinstance(fields.get("role"), str | None):
         return {}, "its role is no text"
     for name in (*_TEXTS, "role"):
-        if any("\ud800" <= c <= "\udfff" for c in fields.get(name) or ""):
-            return {}, f"its {name} has half characters, which nothing can keep"
+        if not (fields.get(name) or "").isprintable():  # a line of its own is a lie in `status`
+            return {}, f"its {name} has characters that cannot be printed"
     if _is_deep(fields["payload"]):
         return {}, f"its payload is nested more than {MOST_DEEP} deep"
     return fields, ""
