@@ -68,7 +68,15 @@ def test_a_row_whose_time_is_its_stamp_is_left_out(tmp_path, stamp):
     assert any("line 3" in n and n.endswith("left out") for n in store.report().notes)
 
 
-@pytest.mark.parametrize("day", ["1e300", "1e9", "-1", "inf", "9" * 400])
+def test_a_row_of_a_negative_day_is_told_as_before_the_inoculation(tmp_path):
+    store = store_of(tmp_path, "day,VCD\n1,2\n-1,3\n3,4\n")
+    assert asyncio.run(store.days_available()) == [1, 3]
+    assert any("before the inoculation" in n and "line 3" in n for n in store.report().notes)
+    with pytest.raises(DataError, match="line 2, before the inoculation"):
+        asyncio.run(store_of(tmp_path, "day,VCD\n-1,3\n").read_record(2))
+
+
+@pytest.mark.parametrize("day", ["1e300", "1e9", "inf", "9" * 400])
 def test_a_row_with_an_impossible_day_is_left_out_and_named_where_it_is_missed(tmp_path, day):
     store = store_of(tmp_path, f"day,VCD\n1,2\n{day},3\n3,4\n")
     assert asyncio.run(store.days_available()) == [1, 3]
