@@ -485,7 +485,7 @@ async def test_a_torn_recording_loses_its_last_line_only(tmp_path):
         (good + '{"day": -1, "name": "VCD"}\n', "whole number"),
         (good + '{"day": 1, "node": "ns=2;s=X", "value": 1}\n', "nothing says"),
         (good + '{"day": 1, "name": "VCD", "quality": "fine"}\n', "quality is"),
-        (good + '{"day": 1, "name": "VCD", "time": "2026-01-01T00:00:00"}\n', "no zone"),
+        (good + '{"day": 1, "name": "VCD", "time": "2026-01-01T00:00:00"}\n', "no time zone"),
         ("[]\n", "not a record"),
     ):
         path.write_text(text)

@@ -534,7 +534,7 @@ class RackServer:
         first = [self.rack.controls(i) for i in range(len(self.rack.ids))]
         try:
             raw = read_file(self._state_path, most=TABLE_BYTES)
-            content = parse_json(raw, str(self._state_path))
+            content = parse_json(raw, f"{self._state_path} is not the state of a rack: it")
             if content["version"] != STATE_VERSION:
                 raise DataError(
                     f"{self._state_path} has version {content['version']}; this program "
