@@ -250,7 +250,7 @@ def test_content_no_program_of_ours_wrote_is_named(store):
     if store.database.is_sqlite:  # PostgreSQL takes no such thing
         with store.database.connection(is_write=True) as connection:
             connection.exec_driver_sql("UPDATE sample SET quality = '{torn'")
-        with pytest.raises(SchemaError, match="holds text that cannot be read; is it damaged"):
+        with pytest.raises(DataError, match="'{torn' where JSON belongs"):
             asyncio.run(store.read_sample(1))
     else:
         with pytest.raises(sa.exc.DBAPIError), store.database.connection(is_write=True) as c:

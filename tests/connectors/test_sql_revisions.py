@@ -72,10 +72,7 @@ def joined(old: Sample, new: Sample) -> tuple[Sample, bool, bool]:
     cells, fills, differs = dict(old.cells), False, False
     for name, cell in new.cells.items():
         was = cells.get(name, (None, "missing"))
-        if cell[1] == "missing":
-            cells.setdefault(name, cell)
-            continue
-        if cell == was:
+        if cell[1] == "missing" or cell == was:  # late news of nothing changes nothing
             continue
         fills |= was[1] == "missing"
         differs |= was[1] != "missing"
