@@ -377,7 +377,8 @@ class World:
             reach = LIMITS.max_rate.get(name)
             if last is None:
                 say("written before anything was read back")
-            elif reach is not None and abs(value - last[name]) > reach * (1 + 1e-9):
+            # 32 bits read back stand for a number of the grid, half their last place away at most
+            elif reach is not None and abs(value - last[name]) > reach + 2**-24 * abs(last[name]):
                 say(f"{name} moves from {last[name]} to {value}, more than {reach}")
         if self.plant.reads_since_write < 1:
             say("a set-point is sent again without a read-back")
