@@ -120,4 +120,4 @@ def test_the_derivative_of_a_failed_run_is_no_number(backward):
 def test_a_failed_lane_leaves_the_derivatives_of_others_alone(forward):
     spoilt = push(SAME.at[0, NAMES.index("start 3")].set(jnp.nan), EACH, RTOL)
     np.testing.assert_array_equal(spoilt[1:], forward[1:])
-    assert not np.any(spoilt[0])
+    assert not np.any(np.isfinite(spoilt[0]))  # and its own are no numbers

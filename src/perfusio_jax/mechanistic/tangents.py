@@ -182,7 +182,7 @@ def tangents(
     d_volume = d_amounts[:, N_PLANT:]
     d_c = (d_amounts[:, :N_PLANT] - c * d_volume) / volume
     d_states = jnp.concatenate([d_c, d_volume], axis=1)
-    broken = _unknown(ok, d_reactor, d_plan)
+    broken = _unknown(ok, d_reactor, d_plan)[None, None, :]
     d_states, d_totals = d_states + broken, d_totals + broken
     first = jnp.zeros((1, d_totals.shape[1], lanes), d_totals.dtype)
     return (
