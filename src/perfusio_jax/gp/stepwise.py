@@ -18,6 +18,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.scipy.special import ndtri
 from jaxtyping import Array, ArrayLike, Float
@@ -243,9 +244,10 @@ def _step_length(step: Any, dt_hours: Any) -> Scalar:
     length = jnp.asarray(found if dt_hours is None else dt_hours, float)
     if isinstance(length, Tracer) or isinstance(own, Tracer):
         return length
-    if not (length.shape == () and bool(jnp.isfinite(length) & (length > 0))):
+    # NumPy looks at the numbers: JAX's comparison would be traced within `jit`, constant or not
+    if length.shape != () or not 0.0 < float(np.asarray(length)) < np.inf:
         raise ConfigError(f"dt_hours={dt_hours}; allowed is one number of hours above zero.")
-    if own is not None and not bool(jnp.allclose(length, jnp.asarray(own, float))):
+    if own is not None and not np.allclose(np.asarray(length), np.asarray(own, float)):
         raise ConfigError(
             f"dt_hours={dt_hours} and a step of {float(own)} h; leave dt_hours out, or give the "
             "step that length."
