@@ -228,6 +228,9 @@ def test_a_step_has_one_length(gp):
     for bad in (0.0, -1.0, jnp.nan, jnp.ones(2)):
         with pytest.raises(ConfigError, match="above zero"):
             wrapped(dt_hours=bad)
+    # a constant inside `jit` is looked at as it is outside
+    length = jax.jit(lambda hours: hours * wrapped(dt_hours=jnp.asarray(12.0)).dt_hours)
+    assert float(length(2.0)) == 24.0
 
 
 def test_bad_requests_are_refused(gp):
