@@ -31,7 +31,6 @@ from perfusio_jax.hybrid import (
     assimilate_run,
     draw_paths,
     forecast_report,
-    rollout,
     rollout_states,
 )
 from perfusio_jax.states import Trajectory
@@ -183,7 +182,6 @@ def estimate(
     return beliefs.belief(history.n_days - 1), beliefs
 
 
-@eqx.filter_jit
 def forecast_paths(
     model: HybridStateSpaceModel,
     c0: Float[Array, "S 9"],
@@ -191,9 +189,9 @@ def forecast_paths(
     day0: Array,
     key: Array,
 ) -> Float[Array, "S H 12"]:
-    """Paths of the latent readings, one per start, a day a step; compiled once per size."""
-    paths = draw_paths(model, c0.shape[0], key=key, max_steps=controls.shape[0])
-    return rollout(model, paths, c0, controls, day0)
+    """Paths of the latent readings, one per start, a day a step; the program of `forecast`."""
+    steps = jnp.asarray(np.full(controls.shape[0], HOURS_PER_DAY))
+    return _with_readings(model, c0, controls, day0, key, steps)[0]
 
 
 @eqx.filter_jit
