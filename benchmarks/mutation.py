@@ -1,9 +1,10 @@
 """Mutation test of the write gate and the audit trail: `make mutation`.
 
-Changes each line of `twin/gate.py` and `twin/audit.py` in small ways (mutmut) and runs their
-tests, but for the one that starts a program of its own; what survives is a change no test
-minds. Works in a copy under `build/mutation`, so the sources are never touched. Takes ten to
-twenty minutes on one core.
+Changes each line of the gate, of the device's grid, of the audit trail with what it stands on,
+and of what keeps secrets out of it, in small ways (mutmut) and runs their tests, but for the one
+that starts a program of its own; what survives is a change no test minds. Works in a copy under
+`build/mutation`, so the sources are never touched. `python benchmarks/mutation.py FOLDER MODULE
+...` takes another folder, and only some of the modules.
 """
 
 import os
@@ -14,7 +15,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("gate", "audit")
+MODULES = (
+    "gate", "grid", "audit", "chain", "vouching", "segments", "audit_memory", "secrets",
+)  # fmt: skip
+"""Files of `twin` that are changed."""
+JUDGES = ("gate", "grid", "audit", "secrets")
+"""Their tests are the files whose names begin so."""
 SETTINGS = """
 [project]
 name = "mutation"
@@ -31,7 +37,7 @@ pytest_add_cli_args_test_selection = [{tests}]
 """
 
 
-def make_copy(place: Path) -> None:
+def make_copy(place: Path, modules: tuple[str, ...]) -> None:
     """A copy of the sources and of the tests that judge them."""
     shutil.rmtree(place, ignore_errors=True)
     (place / "tests" / "twin").mkdir(parents=True)
@@ -42,12 +48,12 @@ def make_copy(place: Path) -> None:
     )
     files = [
         file
-        for name in MODULES
+        for name in JUDGES
         for file in sorted((ROOT / "tests" / "twin").glob(f"test_{name}*.py"))
     ]
     for file in files:
         shutil.copy(file, place / "tests" / "twin")
-    sources = ", ".join(f'"src/perfusio_jax/twin/{name}.py"' for name in MODULES)
+    sources = ", ".join(f'"src/perfusio_jax/twin/{name}.py"' for name in modules)
     tests = ", ".join(f'"tests/twin/{file.name}"' for file in files)
     (place / "pyproject.toml").write_text(SETTINGS.format(sources=sources, tests=tests))
 
@@ -55,7 +61,11 @@ def make_copy(place: Path) -> None:
 def main() -> int:
     """Run it and print a table; 1 if less than nine tenths are killed in a module."""
     place = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "mutation"
-    make_copy(place)
+    modules = tuple(sys.argv[2:]) or MODULES
+    if unknown := set(modules) - set(MODULES):
+        print(f"no such modules: {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}.")
+        return 2
+    make_copy(place, modules)
     mutmut = Path(sys.executable).with_name("mutmut")
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     if os.access("/dev/shm", os.W_OK):
@@ -84,7 +94,7 @@ def main() -> int:
         print(log.read_text()[-2000:])
         return 1
     is_enough, summary = True, []
-    for module in MODULES:
+    for module in modules:
         mine = [(name, outcome) for where, name, outcome in results if where == module]
         alive = [name for name, outcome in mine if outcome not in ("killed", "timeout")]
         share = 1.0 - len(alive) / max(len(mine), 1)
