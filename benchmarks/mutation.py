@@ -27,6 +27,7 @@ name = "mutation"
 version = "0"
 
 [tool.pytest.ini_options]
+asyncio_mode = "auto"
 asyncio_default_fixture_loop_scope = "function"
 addopts = "--import-mode=importlib -p no:xdist -p no:benchmark -p no:cacheprovider -k 'not killed'"
 
@@ -90,7 +91,7 @@ def main() -> int:
         check=True,
     ).stdout
     results = re.findall(r"perfusio_jax\.twin\.(\w+)\.(\S+): (.+)", found)
-    if not results:
+    if not any(outcome == "killed" for _, _, outcome in results):  # the tests themselves failed
         print(log.read_text()[-2000:])
         return 1
     is_enough, summary = True, []
