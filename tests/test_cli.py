@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+import perfusio_jax
 from perfusio_jax import cli
 from perfusio_jax._core import AuditError, ConfigError, DataError, RunLockedError, SimulationError
 from perfusio_jax.twin import AuditLogger, RunLock
@@ -428,3 +431,46 @@ def test_demo_refuses_a_target_no_culture_can_have(tmp_path, capsys, target):
     code, _, err = run("demo", "--target", target, "--out", str(out), capsys=capsys)
     assert code == 2 and "target" in err
     assert not out.exists()
+
+
+def test_help_groups_every_command_by_what_one_wants(capsys):
+    _, out, _ = run("--help", capsys=capsys)
+    sections = re.findall(r"^(\S[^\n]*):\n((?:  .*\n?)+)", out, re.MULTILINE)
+    listed = {
+        title: re.findall(r"^  ([a-z][\w-]*)", rows, re.MULTILINE) for title, rows in sections[1:]
+    }
+    assert tuple(listed) == cli.groups.GROUPS
+    assert sorted(name for names in listed.values() for name in names) == sorted(
+        typer.main.get_command(cli.app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    )
+    assert "..." not in out.split("\n", 1)[1]  # sentences are whole
+    assert listed["Next runs"] == ["propose"] and "status" in listed["Run a reactor"]
+    _, out, _ = run("db", "--help", capsys=capsys)
+    assert "something would be lost." in out
+
+
+def test_version_and_completion(capsys):
+    code, out, _ = run("--version", capsys=capsys)
+    assert (code, out.split()) == (0, ["perfusio-jax", perfusio_jax.__version__])
+    env = {"_PERFUSIO_JAX_COMPLETE": "complete_bash", "COMP_WORDS": "perfusio-jax veri"}
+    done = subprocess.run(
+        CLI, env={**os.environ, **env, "COMP_CWORD": "1"}, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == ["verify-audit"]
+
+
+def test_what_looks_at_a_run_does_not_wait_for_jax(tmp_path):
+    with AuditLogger(tmp_path, "run") as audit:
+        audit.log("SAMPLE_READ", {"VCD": 2.0}, day=0)
+    script = (
+        "import sys\nfrom perfusio_jax import cli\n"
+        "try:\n    cli.main(sys.argv[1:])\n"
+        "finally:\n    print([m for m in ('jax', 'matplotlib') if m in sys.modules])\n"
+    )
+    for words in (["verify-audit"], ["status"], ["stop"], ["report"]):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words, str(tmp_path)],
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.stdout.splitlines()[-1] == "[]", (words, done)

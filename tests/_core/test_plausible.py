@@ -2,8 +2,8 @@
 
 import pytest
 
+from perfusio_jax._core import AUXILIARY_TAGS, CONTROL_NAMES, REGISTRY, STREAM_TOTALS
 from perfusio_jax._core.plausible import PLAUSIBLE, doubt
-from perfusio_jax._core.types import AUXILIARY_TAGS, CONTROL_NAMES, REGISTRY, STREAM_TOTALS
 from perfusio_jax.chemistry import SpeciesRegistry
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 

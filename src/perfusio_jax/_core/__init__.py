@@ -1,48 +1,9 @@
-"""Foundations: names, errors, result codes, precision, constrained parameters, units."""
+"""Foundations: names, errors, result codes, precision, constrained parameters, units.
 
-from perfusio_jax._core.errors import AccessRefused as AccessRefused
-from perfusio_jax._core.errors import AuditError as AuditError
-from perfusio_jax._core.errors import ConfigError as ConfigError
-from perfusio_jax._core.errors import ConnectorError as ConnectorError
-from perfusio_jax._core.errors import DataError as DataError
-from perfusio_jax._core.errors import GateError as GateError
-from perfusio_jax._core.errors import PerfusioError as PerfusioError
-from perfusio_jax._core.errors import PrecisionError as PrecisionError
-from perfusio_jax._core.errors import RunLockedError as RunLockedError
-from perfusio_jax._core.errors import SampleNotReady as SampleNotReady
-from perfusio_jax._core.errors import SimulationError as SimulationError
-from perfusio_jax._core.errors import StopRun as StopRun
-from perfusio_jax._core.errors import UnitError as UnitError
-from perfusio_jax._core.parameters import Bounded as Bounded
-from perfusio_jax._core.parameters import Positive as Positive
-from perfusio_jax._core.parameters import bounded as bounded
-from perfusio_jax._core.parameters import positive as positive
-from perfusio_jax._core.parameters import trainable as trainable
-from perfusio_jax._core.parameters import unwrap as unwrap
-from perfusio_jax._core.precision import enable_x64 as enable_x64
-from perfusio_jax._core.precision import is_x64_enabled as is_x64_enabled
-from perfusio_jax._core.precision import require_x64 as require_x64
-from perfusio_jax._core.results import Result as Result
-from perfusio_jax._core.results import describe as describe
-from perfusio_jax._core.results import fraction_failed as fraction_failed
-from perfusio_jax._core.results import is_success as is_success
-from perfusio_jax._core.results import summarise as summarise
-from perfusio_jax._core.results import worst as worst
-from perfusio_jax._core.shapes import expect_last as expect_last
-from perfusio_jax._core.shapes import float_array as float_array
-from perfusio_jax._core.types import AUXILIARY_TAGS as AUXILIARY_TAGS
-from perfusio_jax._core.types import BALANCED as BALANCED
-from perfusio_jax._core.types import CONTROL_NAMES as CONTROL_NAMES
-from perfusio_jax._core.types import FORECAST_SPECIES as FORECAST_SPECIES
-from perfusio_jax._core.types import HOURS_PER_DAY as HOURS_PER_DAY
-from perfusio_jax._core.types import REGISTRY as REGISTRY
-from perfusio_jax._core.types import STATE_ORDER as STATE_ORDER
-from perfusio_jax._core.types import STREAM_TOTALS as STREAM_TOTALS
-from perfusio_jax._core.types import Array as Array
-from perfusio_jax._core.types import ArrayLike as ArrayLike
-from perfusio_jax._core.types import BioreactorConnector as BioreactorConnector
-from perfusio_jax._core.types import Bool as Bool
-from perfusio_jax._core.types import Float as Float
-from perfusio_jax._core.types import Int as Int
-from perfusio_jax._core.types import Key as Key
-from perfusio_jax._core.types import Scalar as Scalar
+Loaded on first use (the list is `__init__.pyi`), so that what needs only names and errors does
+not wait for JAX.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

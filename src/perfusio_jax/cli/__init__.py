@@ -1,4 +1,4 @@
-"""Command line: demo, simulate, fit, validate, forecast, propose, run, transfer-study and others.
+"""Command line; `groups` holds the order of the commands.
 
 Exit codes: 0 done; 1 an error nobody foresaw; 2 a wrong argument or configuration; 3 data that
 cannot be used; 4 the outside world (files, locks, devices); 5 an audit trail that does not
@@ -9,7 +9,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,20 +25,39 @@ from perfusio_jax._core import (
 from perfusio_jax._core.text import LONGEST_MESSAGE, cut
 from perfusio_jax.twin.entries import JournalError
 
-from . import common, data, devices, doctor, learning, modelling, running
+from . import common, data, devices, doctor, groups, learning, modelling, running
 
 __all__ = ["EXIT_CODES", "app", "common", "exit_code", "in_words", "main"]
 
 app = typer.Typer(
     name="perfusio-jax",
-    help="Develops a perfusion cell-culture process by itself. With --debug, errors show where.",
+    cls=groups.GroupedCommands,
     no_args_is_help=True,
-    add_completion=False,
+    subcommand_metavar="COMMAND ...",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # square brackets hold units here, not markup
 )
 for _room in (modelling, running, data, devices, learning, doctor):
     app.add_typer(_room.commands)
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        from perfusio_jax import __version__
+
+        typer.echo(f"perfusio-jax {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Errors show where they arose.")] = False,
+) -> None:
+    """Develops a perfusion cell-culture process by itself."""
+
 
 EXIT_CODES: dict[type[BaseException], int] = {
     PrecisionError: 2,

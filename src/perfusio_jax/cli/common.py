@@ -12,13 +12,6 @@ from perfusio_jax._core import ConfigError, DataError, UnitError
 from perfusio_jax._core.text import plain_number
 
 
-def cache_folder() -> Path:
-    """Folder of compiled programs, kept between starts."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("perfusio-jax")) / "compiled"
-
-
 def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> None:
     """Double precision and a persistent compilation cache, for programs started here.
 
@@ -26,7 +19,7 @@ def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> None:
     """
     import jax
 
-    from perfusio_jax import enable_x64
+    from perfusio_jax import enable_compile_cache, enable_x64
 
     if device:
         jax.config.update("jax_platforms", device)
@@ -35,17 +28,12 @@ def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> None:
     enable_x64()
     # Ctrl-C ends a program after what it computes; one that ends before would crash
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    folder = cache_folder()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        enable_compile_cache()
+    except ConfigError as error:
         from .screen import say
 
-        say(f"note: no compilation cache ({error}); every start compiles.", err=True)
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+        say(f"note: {error}", err=True)
 
 
 def console() -> Any:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from . import groups
 from .common import as_data, console, writable
 from .screen import say
 
@@ -45,7 +46,7 @@ DatabaseURL = Annotated[
 ]
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.DATA)
 def inspect(
     file: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file with samples.")],
     column_map: ColumnMapFile = None,
@@ -83,7 +84,13 @@ def inspect(
 
 
 db = typer.Typer(help="Databases of samples: make, bring up to date, fill, export.")
-commands.add_typer(db, name="db", no_args_is_help=True)
+commands.add_typer(
+    db,
+    name="db",
+    no_args_is_help=True,
+    cls=groups.GroupedCommands,
+    rich_help_panel=groups.DATA,
+)
 
 
 @db.command("upgrade")

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from . import common
+from . import common, groups
 from .common import Seed
 from .screen import say
 
 commands = typer.Typer(rich_markup_mode=None)
 
 
-@commands.command("serve-emulator")
+@commands.command("serve-emulator", rich_help_panel=groups.DEVICES)
 def serve_emulator_command(
     reactors: Annotated[int, typer.Option(min=1, max=24, help="Number of vessels.")] = 5,
     accelerate: Annotated[
@@ -59,7 +59,7 @@ def serve_emulator_command(
     serve_emulator(settings, say=say)
 
 
-@commands.command("opcua-certificates")
+@commands.command("opcua-certificates", rich_help_panel=groups.DEVICES)
 def opcua_certificates(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     host: Annotated[str | None, typer.Option(help="Name or address of the server.")] = None,

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import typer
 
-from . import common
-from .common import cache_folder
+from . import common, groups
 from .screen import say
 
 commands = typer.Typer(rich_markup_mode=None)
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.START)
 def doctor() -> None:
     """Say what this installation has: versions, devices, precision, cache, write access."""
     common.set_up_jax()
     import jax
 
     from perfusio_jax import __version__
+    from perfusio_jax._core import default_compile_cache
 
     lines: list[tuple[str, str, bool]] = [
         ("perfusio-jax", __version__, True),
@@ -34,7 +34,8 @@ def doctor() -> None:
     lines.append(("devices", devices, True))
     lines.append(("64-bit floats", str(bool(jax.numpy.zeros(1).dtype == "float64")), True))
     lines.append(("cores", str(os.cpu_count()), True))
-    for name, folder in (("compilation cache", cache_folder()), ("working folder", Path.cwd())):
+    cache = default_compile_cache()
+    for name, folder in (("compilation cache", cache), ("working folder", Path.cwd())):
         writable = os.access(folder, os.W_OK) if folder.exists() else False
         size = sum(p.stat().st_size for p in folder.glob("*")) if name.startswith("comp") else 0
         note = f"{folder}" + (f" ({size / 1e6:.0f} MB)" if size else "")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import common
+from . import common, groups
 from .common import Seed, console, writable
 from .screen import say
 
@@ -18,7 +18,7 @@ rl = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-commands.add_typer(rl, name="rl")
+commands.add_typer(rl, name="rl", cls=groups.GroupedCommands, rich_help_panel=groups.LEARNING)
 
 RlOut = Annotated[
     Path, typer.Option(help="Folder; trainings of the same sizes found in it are gone on with.")

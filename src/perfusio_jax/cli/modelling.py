@@ -7,7 +7,7 @@ import typer
 
 from perfusio_jax._core import ConfigError
 
-from . import common
+from . import common, groups
 from .common import Seed, as_data, assignments, console, writable
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -17,7 +17,7 @@ FillDown = Annotated[
 ]
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.START)
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Number of repetitions.")] = 1,
@@ -43,7 +43,7 @@ def demo(
     )
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.DATA)
 def simulate(
     out: Annotated[Path, typer.Argument(help="Campaign table to write (.csv or .parquet).")],
     clone: Annotated[str, typer.Option(help="CloneX or CloneY.")] = "CloneX",
@@ -102,7 +102,7 @@ def simulate(
     screen.print(f"{runs} runs of {days} d{sampled}, {clone}, design {design}: {out}")
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.MODEL)
 def fit(
     campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
@@ -148,7 +148,7 @@ def fit(
     screen.print(f"model: {out}")
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.MODEL)
 def validate(
     campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("validation"),
@@ -174,7 +174,7 @@ def validate(
         )
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.MODEL)
 def forecast(
     model: Annotated[Path, typer.Argument(help="Folder of a fitted model.")],
     samples: Annotated[Path, typer.Argument(help="Samples of one run so far.")],
@@ -208,7 +208,7 @@ def forecast(
         )
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.NEXT)
 def propose(
     runs: Annotated[Path, typer.Argument(help="Campaign table of the runs so far.")],
     out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("proposed.csv"),
@@ -264,7 +264,7 @@ def propose(
         propose_file(runs, wishes=wishes, pending=pending, space=space, out=out, console=console())
 
 
-@commands.command("transfer-study")
+@commands.command("transfer-study", rich_help_panel=groups.MODEL)
 def transfer_study(
     folder: Annotated[Path, typer.Argument(help="Folder of runs, see docs/transfer.md.")],
     out: Annotated[Path | None, typer.Option(help="Where results go; the folder itself.")] = None,

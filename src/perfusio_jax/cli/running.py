@@ -9,7 +9,7 @@ import typer
 from perfusio_jax._core import ConfigError
 from perfusio_jax.twin.accounts import account
 
-from . import common
+from . import common, groups
 from .common import console, writable
 from .screen import fit_to_show, say
 
@@ -18,7 +18,7 @@ _MARKDOWN = (".md", ".markdown", ".txt")
 """Endings that do not promise another kind of report than there is."""
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.REACTOR)
 def run(
     what: Annotated[Path, typer.Argument(help="twin.toml, a run folder, or a sample file.")],
     days: Annotated[int | None, typer.Option(min=1, help="Days in all [d].")] = None,
@@ -44,7 +44,7 @@ Actor = Annotated[
 Vessel = Annotated[str | None, typer.Option("--reactor", help="Only this vessel.")]
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.REACTOR)
 def status(place: RunPlace) -> None:
     """Say where a run stands: days, mode, open writes, what waits for approval, alarms."""
     from perfusio_jax.twin.commands import find_runs
@@ -55,7 +55,7 @@ def status(place: RunPlace) -> None:
             say(str(line))
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.REACTOR)
 def approve(
     place: RunPlace,
     role: Annotated[str, typer.Option("--as", help="Role in which you approve.")],
@@ -88,7 +88,7 @@ def approve(
     _tell_outcome(folder, f"decision {decision}: {kind} by {_who(claim)} as {role}", sent)
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.REACTOR)
 def stop(place: RunPlace, actor: Actor = None, reactor: Vessel = None) -> None:
     """Stop a running twin: nothing more is written from within a second on."""
     from perfusio_jax.twin.commands import find_runs, is_running, send
@@ -101,7 +101,7 @@ def stop(place: RunPlace, actor: Actor = None, reactor: Vessel = None) -> None:
             say(f"{name}: asked to stop")
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.REACTOR)
 def tell(
     place: RunPlace,
     what: Annotated[
@@ -134,7 +134,7 @@ def tell(
         _tell_outcome(folder, what, sent)
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.RECORDS)
 def replay(
     what: Annotated[Path, typer.Argument(help="twin.toml or its folder.")], reactor: Vessel = None
 ) -> None:
@@ -146,7 +146,7 @@ def replay(
         raise typer.Exit(6)
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.RECORDS)
 def report(
     place: RunPlace,
     out: Annotated[Path | None, typer.Option(help="Markdown file; else it is printed.")] = None,
@@ -165,7 +165,7 @@ def report(
     say(f"report: {out}")
 
 
-@commands.command()
+@commands.command(rich_help_panel=groups.RECORDS)
 def keygen(
     path: Annotated[Path, typer.Argument(help="File of the private key; must not be there.")],
 ) -> None:
@@ -177,7 +177,7 @@ def keygen(
     say(f"key {signer.key_id}: {path} (private, mode 0600), {path}.pub (public)")
 
 
-@commands.command("verify-audit")
+@commands.command("verify-audit", rich_help_panel=groups.RECORDS)
 def verify_audit_command(
     where: Annotated[
         Path, typer.Argument(help="Run folder, one above several, audit.jsonl, or twin.toml.")

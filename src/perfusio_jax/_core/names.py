@@ -1,23 +1,10 @@
-"""Names, array aliases and the connector protocol every other folder builds on.
+"""The names every other folder builds on, and their order.
 
 The orders below are contracts: arrays carry no column names inside jitted code, so a
-column *is* its position in one of these tuples.
+column *is* its position in one of these tuples. Nothing here needs JAX.
 """
 
-from typing import Final, Protocol, runtime_checkable
-
-from jaxtyping import Array as Array
-from jaxtyping import ArrayLike as ArrayLike
-from jaxtyping import Bool as Bool
-from jaxtyping import Float as Float
-from jaxtyping import Int as Int
-from jaxtyping import PRNGKeyArray
-
-Scalar = Float[Array, ""]
-"""A zero-dimensional floating array."""
-
-Key = PRNGKeyArray
-"""A JAX random key; always keyword-only, used once."""
+from typing import Final
 
 CONTROL_NAMES: Final[tuple[str, ...]] = (
     "perfusion_rate",
@@ -95,31 +82,3 @@ AUXILIARY_TAGS: Final[tuple[str, ...]] = (
 
 HOURS_PER_DAY: Final[float] = 24.0
 """[h/d]; time is in hours inside, in days where people speak of days."""
-
-
-@runtime_checkable
-class BioreactorConnector(Protocol):
-    """What the twin needs from a reactor, whatever stands behind it."""
-
-    async def is_alive(self) -> bool:
-        """Whether the source of samples can be reached now."""
-        ...
-
-    async def read_sample(self, day: int) -> dict[str, float | None]:
-        """The sample of one culture day.
-
-        Args:
-            day: Culture day [d], 0 at inoculation.
-
-        Returns:
-            Value per canonical species name; `None` where a measurement is missing.
-        """
-        ...
-
-    async def write_setpoints(self, setpoints: dict[str, float]) -> None:
-        """Hand new set-points to the reactor.
-
-        Args:
-            setpoints: Value per control name, in the canonical unit of each control.
-        """
-        ...

@@ -1,0 +1,45 @@
+"""Compiled programs kept on disk between processes."""
+
+from pathlib import Path
+
+import jax
+
+from perfusio_jax._core.errors import ConfigError
+
+
+def default_compile_cache() -> Path:
+    """Folder of this user's compiled programs."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("perfusio-jax")) / "compiled"
+
+
+def enable_compile_cache(folder: Path | str | None = None) -> Path:
+    """Keep compiled programs on disk, so that the next process need not compile them again.
+
+    Switches on JAX's persistent cache, for the rest of the process, for whatever takes a tenth of
+    a second or more to compile. Programs are found again by what they compute, the version of JAX
+    and the device: a stale entry is never used. Call it before anything is compiled.
+
+    Args:
+        folder: Where; made if it is not there. The user's cache folder by default, which the
+            command line uses too.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: If the folder cannot be made.
+    """
+    place = default_compile_cache() if folder is None else Path(folder).expanduser()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"compiled programs cannot be kept in {place}: {error.strerror or error}. Name another "
+            "folder, or go on without: every process then compiles for itself."
+        ) from error
+    jax.config.update("jax_compilation_cache_dir", str(place))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return place
