@@ -4,6 +4,7 @@ import csv
 import datetime as dt
 import hashlib
 import json
+import sqlite3
 import time
 from pathlib import Path
 
@@ -13,8 +14,12 @@ import pytest
 from perfusio_jax._core import AuditError, ConfigError
 from perfusio_jax.twin import audit as audit_module
 from perfusio_jax.twin.audit import AuditLogger, verify_audit
-from perfusio_jax.twin.chain import GENESIS, Head, records
+from perfusio_jax.twin.audit_memory import AuditMemory, recall
+from perfusio_jax.twin.chain import GENESIS, AuditCopy, AuditReport, Head, records
+from perfusio_jax.twin.entries import JournalError
 from perfusio_jax.twin.keys import generate_key
+from perfusio_jax.twin.store import JOURNAL_NAME
+from perfusio_jax.twin.vouching import Known, standing, trail_of
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 STAMP = "2026-01-02T01:04:05.000000Z"
@@ -296,3 +301,93 @@ def test_what_the_disk_refuses_is_told_in_words(tmp_path, monkeypatch):
     (tmp_path / "audit.head").mkdir()
     with pytest.raises(AuditError, match=r"audit\.head cannot be read: .*directory"):
         verify_audit(tmp_path)
+
+
+# ---------------------------------------------------------------- what a person is told
+
+
+def test_a_verdict_says_what_holds_and_what_does_not():
+    fine = AuditReport(ok=True, n_records=3, head_hash="ab")
+    assert str(fine) == "audit log verified: 3 records, head ab, not signed"
+    signed = AuditReport(True, 3, head_hash="ab", key_id="k1", warnings=("one", "two"))
+    assert str(signed) == (
+        "audit log verified: 3 records, head ab, signed by key k1\nnote: one\nnote: two"
+    )
+    broken = AuditReport(False, 1, 2, 2, "it is gone", head_hash="ab")
+    assert str(broken) == "audit log NOT verified: record 2 (line 2): it is gone"
+    whole = AuditReport(False, 3, reason="nobody vouches for it", head_hash="ab", is_intact=True)
+    assert str(whole) == (
+        "audit log NOT verified: nobody vouches for it\nnote: the chain as it stands now holds: "
+        "3 records, head ab, not signed"
+    )
+
+
+def test_a_copy_says_how_far_it_has_come_and_what_differs():
+    assert str(AuditCopy(4, 4)) == "4 of 4 records are in the database"
+    behind = AuditCopy(4, 2, first_missing=3)
+    assert str(behind) == ("2 of 4 records are in the database; record 3 is the first that is not")
+    assert behind.ok and not AuditCopy(4, 4, n_foreign=1).ok
+    other = AuditCopy(4, 2, 3, 2, 5)
+    assert str(other) == (
+        "2 of 4 records are in the database; record 3 is the first that is not; record 2 says "
+        "something else there; 5 rows there are not in the log"
+    )
+    assert not other.ok
+
+
+@pytest.mark.parametrize("known", [None, Known(b"one", b"two"), Known(b"one", b"two", "key")])
+def test_what_the_journal_keeps_of_the_log_is_read_back_as_it_was_kept(tmp_path, known):
+    path = tmp_path / JOURNAL_NAME
+    assert recall(tmp_path) is None
+    with AuditMemory(path) as memory:
+        assert memory.recall_audit() is None and not memory.has_history()
+        if known is not None:
+            memory.remember_audit(Known(b"older", b"older", "older"))
+            memory.remember_audit(known)
+        assert memory.recall_audit() == recall(tmp_path) == known
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM meta WHERE name = 'audit_begun'")  # half an entry is one that lies
+        db.execute("DELETE FROM meta WHERE name = 'audit_key'")
+    left = recall(tmp_path)
+    assert left == (None if known is None else Known(b"one", b"None"))
+
+
+def test_a_journal_that_is_no_file_or_no_database_is_named(tmp_path):
+    (tmp_path / "a" / JOURNAL_NAME).mkdir(parents=True)
+    with pytest.raises(JournalError, match=r"The journal .*a/journal\.sqlite is no file"):
+        recall(tmp_path / "a")
+    (tmp_path / JOURNAL_NAME).write_bytes(b"x" * 4096)
+    with pytest.raises(JournalError, match=r"The journal .*journal\.sqlite cannot be read: "):
+        recall(tmp_path)
+
+
+def test_what_the_journal_says_against_a_log_is_told_in_words(tmp_path):
+    with AuditLogger(tmp_path, "r") as audit:
+        audit.log("A", {})
+        audit.log("B", {})
+    log, head = (tmp_path / "audit.jsonl").read_bytes(), (tmp_path / "audit.head").read_bytes()
+    trail = trail_of(log)
+
+    def against(acknowledged: bytes) -> tuple[int, str]:
+        found = standing(trail, "r", head, Known(acknowledged, acknowledged))
+        return found.n_known, found.trouble
+
+    assert against(b"x") == (0, "what the journal keeps of this log is not readable")
+    nothing = Head("r", 0, GENESIS, 0)
+    assert against(nothing.to_bytes()) == (
+        0, "2 records beyond record 0, of which the journal knows nothing",
+    )  # fmt: skip
+    assert against(Head("r", 1, "0" * 64, 1).to_bytes()) == (
+        1, "the journal knows 1 record; record 1 here is another one, signed by nobody",
+    )  # fmt: skip
+    key = generate_key(tmp_path / "key")
+    assert against(Head("r", 2, trail.hashes[2], 2).to_bytes(key)) == (
+        2, "what the journal keeps of this log is not signed as the log is",
+    )  # fmt: skip
+    with AuditLogger(tmp_path / "signed", "r", signer=key) as audit:
+        audit.log("A", {})
+    trail = trail_of((tmp_path / "signed" / "audit.jsonl").read_bytes())
+    head = (tmp_path / "signed" / "audit.head").read_bytes()
+    assert against(Head("r", 2, "0" * 64, 2).to_bytes())[1] == (
+        f"the journal knows 2 records; record 2 here is another one, signed by key {key.key_id}"
+    )

@@ -197,6 +197,63 @@ def test_a_read_back_is_itself_unless_it_is_a_rounding(value, step):
     assert as_held(float32(on_grid), bounds, Grid(step)) == pytest.approx(on_grid, rel=1e-12)
 
 
+# ---------------------------------------------------------------- where two rules meet
+
+
+def test_a_value_inside_its_bounds_stays_inside_where_the_grid_has_none_there():
+    five = {"agitation": Grid(5.0)}
+
+    def at(value: float, low: float, high: float) -> float:
+        return rounded({"agitation": value}, five, {"agitation": (low, high)})["agitation"]
+
+    assert at(13.0, 8.0, 14.0) == 10.0  # 15 is nearer, and outside
+    assert at(12.0, 11.0, 14.0) == 12.0  # no multiple of 5 is inside: the gate judges it
+    assert at(11.0, 11.0, 18.0) == 15.0 and at(14.0, 8.0, 14.0) == 10.0  # the bounds count
+    assert at(23.0, 8.0, 14.0) == 25.0  # outside it was, on the grid it goes to the gate
+    assert rounded({"agitation": 13.0}, five, {}) == {"agitation": 15.0}
+
+
+def test_lowering_the_outflow_keeps_to_its_grid_and_its_bounds():
+    pair = ("bleed_rate", "perfusion_rate")
+    even = {"bleed_rate": 0.304, "perfusion_rate": 0.304}
+    grids = {"bleed_rate": Grid(0.007), "perfusion_rate": Grid(0.01)}
+    assert rounded(even, grids, {}, pair) == {"bleed_rate": 0.294, "perfusion_rate": 0.3}
+    narrow = {"bleed_rate": (0.302, 0.6)}  # nothing at or below 0.3 is allowed: the gate decides
+    grids = {"bleed_rate": Grid(0.005), "perfusion_rate": Grid(0.01)}
+    assert rounded(even, grids, narrow, pair) == {"bleed_rate": 0.305, "perfusion_rate": 0.3}
+
+
+def test_a_read_back_is_told_from_the_grid_s_own_origin_and_from_the_limits():
+    wide = (exact(0.0), exact(50.0))
+    kelvin = Grid(1.0, -273.15)
+    assert as_held(float32(36.85), wide, kelvin) == exact(36.85)
+    assert as_held(37.2, wide, kelvin) == exact(37.2)  # another number: it stays
+    assert as_held(0.9999999, wide, Grid(1.0)) == 1 and as_held(0.4, wide, Grid(1.0)) == exact(0.4)
+    both = (exact(0.0), exact(0.30000004))  # a limit beside a value of the grid: the grid's
+    assert as_held(0.30000002, both, Grid(0.1)) == exact(0.3)
+    edge = (exact(0.999999), exact(5.0))  # a millionth away is still the device's way
+    assert as_held(1.0, edge, None) == exact(0.999999)
+
+
+def test_each_control_of_a_device_is_judged_by_itself():
+    found = {"light": Grid(1.0), "agitation": Grid(10.0), "temperature": Grid(0.25)}
+    limits, notes = LIMITS.with_device(found)
+    assert not notes and "light" not in limits.resolution
+    assert (limits.resolution["agitation"], limits.resolution["temperature"]) == (10.0, 0.25)
+    assert LIMITS.with_device({"agitation": Grid(1.0)})[0].resolution["agitation"] == 5.0
+    told = GateLimits.from_design_space(
+        SPACE, device_steps={"temperature": 1.0, "agitation": 10.0}, origin={"temperature": 0.85}
+    )
+    kelvin = {"temperature": Grid(1.0, -273.15), "bleed_rate": Grid(0.05), "agitation": Grid(2.0)}
+    learnt, notes = told.with_device(kelvin)
+    assert not notes  # a degree from 0.85 is a kelvin from 274, and ten turns are five times two
+    assert learnt.resolution["bleed_rate"] == 0.05
+    bare = GateLimits(lower={"x": 0.0}, upper={"x": 10.0})
+    assert bare.with_device({"x": Grid(0.5)})[0].resolution == {"x": 0.5}
+    given_whole = GateLimits.from_design_space(SPACE, resolution={"agitation": 2.0})
+    assert given_whole.assumed == frozenset()
+
+
 # ---------------------------------------------------------------- the writer learns it
 
 

@@ -133,3 +133,30 @@ def test_a_megabyte_of_anything_takes_a_time_in_proportion(part):
             refuse_secrets(table)
         except ConfigError as error:
             assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("opc.tcp://ada:hun://ter2@rack", "opc.tcp://ada:***@rack"),
+        ("opc.tcp://ada/x:hunter2@rack", "opc.tcp://***@rack"),
+        ("opc.tcp://hunter2/x@rack", "opc.tcp://***@rack"),
+        ("opc.tcp://ada@rack", "opc.tcp://ada@rack"),
+    ],
+)
+def test_an_address_is_rebuilt_without_what_may_be_a_password(text, shown):
+    assert redact(text) == shown
+
+
+def test_a_short_secret_is_one_alone_and_a_long_one_wherever_it_stands(monkeypatch):
+    def is_refused(value: str) -> bool:
+        try:
+            refuse_secrets({"twin": {"reactor_id": value}})
+        except ConfigError:
+            return True
+        return False
+
+    monkeypatch.setenv("PGPASSWORD", "rackpas")  # seven letters, as in many a word
+    assert is_refused("rackpas") and not is_refused("a rackpas b") and not is_refused("R1")
+    monkeypatch.setenv("PGPASSWORD", "rackpass")
+    assert is_refused("rackpass") and is_refused("a rackpass b") and not is_refused("R1")
