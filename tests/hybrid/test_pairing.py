@@ -69,3 +69,15 @@ def test_padded_rows_are_no_readings():
 def test_a_tolerance_of_half_a_day_is_refused():
     with pytest.raises(ConfigError, match="tolerance_h=12"):
         pairs([0.0, 24.0], tolerance_h=12.0)
+
+
+def test_a_model_of_half_days_takes_each_day_in_two_equal_steps():
+    u = np.zeros((5, 6))
+    u[:, 1] = [0.1, 0.3, 0.3, 0.5, 0.5]
+    found = pairs([0.0, 12.0, 25.0, 36.0, 48.0], controls=u, horizon=2, parts=2)
+    assert found.dt_h[0, 0].tolist() == [12.5, 12.5, 11.5, 11.5]
+    assert found.hours[0, 0].tolist() == [25.0, 48.0] and found.target[0, 0].tolist() == [2, 4]
+    first = (12.0 * 0.1 + 0.5 * 0.3) / 12.5
+    assert np.allclose(found.controls[0, 0, :, 1], [first, 0.3, (11 * 0.3 + 0.5 * 0.5) / 11.5, 0.5])
+    whole = pairs([0.0, 12.0, 25.0, 36.0, 48.0], controls=u, horizon=2)
+    assert np.array_equal(whole.hours, found.hours) and np.array_equal(whole.target, found.target)

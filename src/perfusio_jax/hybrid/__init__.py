@@ -41,6 +41,7 @@ from .model import rollout as rollout
 from .model import rollout_states as rollout_states
 from .model import rollout_with_info as rollout_with_info
 from .model import step_batch as step_batch
+from .model import steps_per_day as steps_per_day
 from .observation import AssayNoise as AssayNoise
 from .observation import LatentMap as LatentMap
 from .observation import forecast_report as forecast_report

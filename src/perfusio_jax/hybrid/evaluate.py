@@ -23,6 +23,7 @@ from perfusio_jax.hybrid.model import (
     at_clone,
     draw_paths,
     rollout_states,
+    steps_per_day,
 )
 from perfusio_jax.hybrid.observation import forecast_report
 from perfusio_jax.hybrid.pairing import TOLERANCE_H, pair_by_time
@@ -69,9 +70,9 @@ def _forecast_all(
     starts: Array,
     steps: tuple[Array, ...],
     keys: tuple[Array, Array, Array],
-    sizes: tuple[int, int],
+    sizes: tuple[int, int, int],
 ) -> tuple[Array, Array, Array, Array, Array]:
-    n_particles, n_paths = sizes
+    n_particles, n_paths, parts = sizes
     for_filter, for_paths, for_start = keys
     paths = draw_paths(model, n_paths, key=for_paths, max_steps=steps[0].shape[2])
 
@@ -86,7 +87,7 @@ def _forecast_all(
             row, (hours, plan, target, inside) = xs
             belief = Belief(beliefs.filtered[row], beliefs.days[row])
             start = belief.sample(n_paths, key=jax.random.fold_in(for_start, row))
-            clean, noisy = _roll(mine, paths, start, plan, belief.day, hours)
+            clean, noisy = _roll(mine, paths, start, plan, belief.day, hours, parts)
             there = jnp.minimum(target, run.mask.shape[0] - 1)
             seen = jnp.where(inside[:, None], measured[there], jnp.nan)
             position, score = _place(seen, noisy)
@@ -108,11 +109,13 @@ def _roll(
     plan: Array,
     day: Array,
     hours: Array,
+    parts: int,
 ) -> tuple[Array, Array]:
-    """Paths of the species without and with assay noise."""
+    """Paths of the species at the end of each day, without and with assay noise."""
     states, _ = rollout_states(model, paths, start, plan, day, dt_h=hours)
+    states = states[:, parts - 1 :: parts]
     size = model.diam_base, model.diam_death_coeff
-    draws = paths.assay[:, : plan.shape[0]]
+    draws = paths.assay[:, : states.shape[1]]
     return forecast_report(states, *size), forecast_report(states, *size, model.assay, draws)
 
 
@@ -165,11 +168,13 @@ def forecast_unseen(
     if not starts or min(starts) < 0 or max(starts) >= shape[1]:
         raise ConfigError(f"starts {starts}; allowed are rows 0 to {shape[1] - 1}.")
     keys = jax.random.split(key, 3)
+    parts = steps_per_day(model)
     pairs = pair_by_time(
         *(np.asarray(v) for v in (runs.times_h, runs.controls, runs.mask)),
         starts=starts,
         horizon=horizon,
         tolerance_h=tolerance_h,
+        parts=parts,
     )
     made = _forecast_all(
         model,
@@ -178,7 +183,7 @@ def forecast_unseen(
         jnp.asarray(starts),
         tuple(jnp.asarray(v) for v in pairs),
         (keys[0], keys[1], keys[2]),
-        (n_particles, n_paths),
+        (n_particles, n_paths, parts),
     )
     rows = np.broadcast_to(np.asarray(starts), pairs.target.shape[:2])
     return Forecasts(*made, pairs.target, pairs.is_inside, pairs.hours, rows)

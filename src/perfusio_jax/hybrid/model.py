@@ -478,6 +478,22 @@ def draw_paths(
     return Paths(functions, noise[:, :, :_N], noise[:, :, _N:], constants)
 
 
+def steps_per_day(model: HybridStateSpaceModel) -> int:
+    """Steps in which a roll-out of this model takes a day: as long as those it learned from.
+
+    What the process adds is a mean over the interval between two samples, from the state at its
+    start. Over a longer step it would be the mean of another time; so samples 12 h apart make two
+    steps a day. Samples more than a day apart make one.
+
+    Args:
+        model: Hybrid model, outside of jit.
+
+    Returns:
+        The number, at least 1.
+    """
+    return max(1, round(HOURS_PER_DAY / float(model.dt_hours)))
+
+
 def step_batch(
     model: HybridStateSpaceModel,
     states: Float[Array, "S 9"],

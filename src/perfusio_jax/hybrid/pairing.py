@@ -3,7 +3,8 @@
 A forecast from a sample goes on day by day, as a forecast of a running reactor does. Where a
 sample lies near a whole number of days later, the step ends at that sample's own time, so that
 the forecast is for the hour of the reading; a day without a sample (a weekend) is a step
-without a counterpart.
+without a counterpart. A model that learned from samples less than a day apart takes each of these
+steps in equal parts of about its own interval, for which its process was learned.
 """
 
 from typing import NamedTuple
@@ -20,19 +21,20 @@ TOLERANCE_H = 6.0
 class Pairs(NamedTuple):
     """Steps of the forecasts of R runs from D samples each, and what each step is judged by."""
 
-    dt_h: Float[np.ndarray, "R D H"]
-    """Length of each step [h]."""
-    controls: Float[np.ndarray, "R D H 6"]
+    dt_h: Float[np.ndarray, "R D HP"]
+    """Length of each step of the roll-out [h]; P of them make a day."""
+    controls: Float[np.ndarray, "R D HP 6"]
     """Set-points over each step: those that acted, weighted with the hours they did."""
     target: Int[np.ndarray, "R D H"]
-    """Row of the sample at the end of each step; T, one beyond the last, where there is none."""
+    """Row of the sample at the end of each day; T, one beyond the last, where there is none."""
     is_inside: Bool[np.ndarray, "R D H"]
     """Whether that sample is part of the run."""
 
     @property
     def hours(self) -> Float[np.ndarray, "R D H"]:
-        """Time ahead at the end of each step [h]."""
-        return np.cumsum(self.dt_h, axis=-1)
+        """Time ahead at the end of each day [h]."""
+        parts = self.dt_h.shape[-1] // self.target.shape[-1]
+        return np.cumsum(self.dt_h, axis=-1)[..., parts - 1 :: parts]
 
 
 def pair_by_time(
@@ -43,6 +45,7 @@ def pair_by_time(
     starts: tuple[int, ...],
     horizon: int,
     tolerance_h: float = TOLERANCE_H,
+    parts: int = 1,
 ) -> Pairs:
     """Steps of a day from each start, ended at samples where there are any.
 
@@ -53,6 +56,7 @@ def pair_by_time(
         starts: Rows after whose sample a forecast starts.
         horizon: Days ahead [d].
         tolerance_h: How far a sample may lie from the day it counts for [h].
+        parts: Equal steps of the roll-out that make each of these days; see `steps_per_day`.
 
     Returns:
         Steps and their counterparts.
@@ -64,7 +68,7 @@ def pair_by_time(
         raise ConfigError(f"tolerance_h={tolerance_h!r}; allowed are 0 to below 12 h.")
     rows = np.asarray(starts)
     parts = [
-        _pair(t, u, m, rows, horizon, tolerance_h)
+        _pair(t, u, m, rows, horizon, tolerance_h, parts)
         for t, u, m in zip(times_h, controls, mask, strict=True)
     ]
     return Pairs(*(np.stack(column) for column in zip(*parts, strict=True)))
@@ -77,6 +81,7 @@ def _pair(
     rows: np.ndarray,
     horizon: int,
     tolerance: float,
+    parts: int,
 ) -> Pairs:
     begin = times[rows][:, None]
     due = begin + HOURS_PER_DAY * np.arange(1, horizon + 1)
@@ -86,6 +91,10 @@ def _pair(
     is_inside = is_near & mask[nearest]
     ends = np.where(is_inside, times[nearest], due)
     edges = np.concatenate([begin, ends], axis=1)
+    if parts > 1:
+        share = np.arange(1, parts + 1) / parts
+        inner = edges[:, :-1, None] + np.diff(edges, axis=1)[:, :, None] * share
+        edges = np.concatenate([begin, inner.reshape(rows.size, -1)], axis=1)
     # what acted in a step: the set-points of each interval, by the hours it shares with it
     until = np.append(times[1:], np.inf)
     low, high = edges[:, :-1, None], edges[:, 1:, None]
