@@ -150,6 +150,31 @@ def hours_before(when: dt.datetime, hours: float) -> dt.datetime:
     return when - dt.timedelta(hours=culture_hours(hours, "the time between"))
 
 
+def as_day(day: float) -> int | float:
+    """A culture day [d] as people write it: a whole number where it is one, else a fraction.
+
+    Example:
+        >>> as_day(2.0), as_day(0.5)
+        (2, 0.5)
+    """
+    whole = int(day)
+    return whole if whole == day else float(day)
+
+
+def day_number(day: float) -> int:
+    """A whole number for a culture day [d], to draw random numbers with.
+
+    A whole day is its own number. Between two days, minutes tell instants apart, whatever the
+    interval between samples is.
+
+    Example:
+        >>> day_number(3), day_number(3.5)
+        (3, 720003)
+    """
+    whole = math.floor(day)
+    return whole + 1000 * round(1440.0 * (day - whole))
+
+
 def culture_hours(value: Any, what: str) -> float:
     """Hours of a culture from outside.
 

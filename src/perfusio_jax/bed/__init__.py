@@ -69,6 +69,7 @@ from perfusio_jax.bed.search import (
     optimise_acquisition_with_info as optimise_acquisition_with_info,
 )
 from perfusio_jax.bed.search import optimise_sequentially as optimise_sequentially
+from perfusio_jax.bed.steps import step_hours as step_hours
 from perfusio_jax.bed.surrogates import GaussianSurrogate as GaussianSurrogate
 from perfusio_jax.bed.surrogates import RolloutSurrogate as RolloutSurrogate
 from perfusio_jax.bed.surrogates import Surrogate as Surrogate

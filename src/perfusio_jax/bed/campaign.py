@@ -34,6 +34,7 @@ from perfusio_jax.bed.progress import Say, compiling, in_words, rollout_seconds,
 from perfusio_jax.bed.sampling import sobol_points
 from perfusio_jax.bed.search import SearchSettings, climb, raw_points, to_unit
 from perfusio_jax.bed.smooth import log_fatplus, log_mean_exp
+from perfusio_jax.bed.steps import n_steps_of
 from perfusio_jax.bed.surrogates import RolloutSurrogate, plain_score
 
 
@@ -210,7 +211,7 @@ def propose_runs(
 
     Args:
         model: Fitted hybrid model.
-        paths: Paths drawn from it by `draw_paths`, for at least `ofv.horizon` days.
+        paths: Paths drawn from it by `draw_paths`, for at least `ofv.n_steps` steps.
         c0: Latent state after inoculation, `BALANCED` order, or one per path.
         runs: Recipes already run, one per row; may be empty.
         ofv: What a run is worth; its horizon is the length of a run.
@@ -244,10 +245,12 @@ def propose_runs(
     box = recipe_box(limits, fixed or {}, q=q)
     d = box.lower.shape[0]
     n_steps = getattr(paths, "n_steps", None)
-    if n_steps is not None and n_steps < ofv.horizon:
+    needed = n_steps_of(ofv)
+    if n_steps is not None and n_steps < needed:
+        what = "days" if needed == ofv.horizon else "steps"
         raise ConfigError(
-            f"the paths were drawn for {n_steps} days and a run takes {ofv.horizon}; draw them "
-            f"with max_steps={ofv.horizon}."
+            f"the paths were drawn for {n_steps} {what} and a run takes {needed}; draw them "
+            f"with max_steps={needed}."
         )
     known = _recipes("runs", runs, d)
     waiting = jnp.zeros((0, d)) if pending is None else _recipes("pending", pending, d)
@@ -264,7 +267,7 @@ def propose_runs(
     )
     with telling(say):
         n_paths = getattr(paths, "n_paths", None) or jax.tree.leaves(paths)[0].shape[0]
-        seconds = count_rollouts(settings, q, d) * rollout_seconds(model, n_paths, ofv.horizon)
+        seconds = count_rollouts(settings, q, d) * rollout_seconds(model, n_paths, needed)
         tell(f"searching for {q} runs: {in_words(seconds)}")
         U, seen = _search(surrogate, (known, waiting), box, q, settings, seed)
         return U, CampaignInfo(**_describe(surrogate, U), **_held(U, box, limits), **seen)

@@ -15,12 +15,14 @@ import jax.numpy as jnp
 from perfusio_jax._core import (
     CONTROL_NAMES,
     FORECAST_SPECIES,
+    HOURS_PER_DAY,
     Array,
     ArrayLike,
     ConfigError,
     Float,
 )
 from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.bed.steps import check_step, n_steps_of
 
 _PERFUSION = CONTROL_NAMES.index("perfusion_rate")
 _BLEED = CONTROL_NAMES.index("bleed_rate")
@@ -220,6 +222,8 @@ class ProcessOFV(eqx.Module):
     """Days ahead [d]."""
     is_pareto: bool = eqx.field(static=True)
     """True keeps the criteria apart."""
+    step_h: float = eqx.field(static=True, default=HOURS_PER_DAY)
+    """Length of a roll-out's step [h]; the criteria see the whole days."""
 
     def __init__(
         self,
@@ -229,6 +233,7 @@ class ProcessOFV(eqx.Module):
         scales: ArrayLike | None = None,
         horizon: int = 3,
         is_pareto: bool = False,
+        step_h: float = HOURS_PER_DAY,
     ):
         """Put criteria together.
 
@@ -238,9 +243,11 @@ class ProcessOFV(eqx.Module):
             scales: Difference that counts as one; 1 by default.
             horizon: Days ahead [d].
             is_pareto: Whether to keep the criteria apart, for hypervolume acquisitions.
+            step_h: Length of a roll-out's step [h]. Criteria count by days and see the end of
+                each, so a day must be a whole number of steps.
 
         Raises:
-            ConfigError: If there is no criterion, or a weight or scale is unusable.
+            ConfigError: If there is no criterion, or a weight, scale or step is unusable.
         """
         self.criteria = tuple(criteria)
         m = len(self.criteria)
@@ -259,6 +266,21 @@ class ProcessOFV(eqx.Module):
                 "front needs two criteria or more."
             )
         self.horizon, self.is_pareto = int(horizon), bool(is_pareto)
+        self.step_h = check_step(step_h)
+        if abs(self._steps_a_day * self.step_h - HOURS_PER_DAY) > 1e-6:
+            raise ConfigError(
+                f"step_h={step_h:g} h was given; criteria count by days, so a day must be a whole "
+                "number of steps (24, 12, 8, 6, ... h). Leave it at 24, or track targets."
+            )
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a roll-out over the horizon."""
+        return n_steps_of(self)
+
+    @property
+    def _steps_a_day(self) -> int:
+        return round(HOURS_PER_DAY / self.step_h)
 
     @property
     def n_objectives(self) -> int:
@@ -275,6 +297,9 @@ class ProcessOFV(eqx.Module):
         Returns:
             One value per criterion.
         """
+        often = self._steps_a_day
+        if often > 1:
+            Y = Y[..., often - 1 :: often, :]
         return jnp.stack([criterion(Y, u) for criterion in self.criteria], axis=-1)
 
     def parts(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "... m"]:

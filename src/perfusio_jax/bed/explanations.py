@@ -10,6 +10,7 @@ from perfusio_jax.bed.constraints import Chance, each_constraint
 from perfusio_jax.bed.criteria import ProcessOFV
 from perfusio_jax.bed.objectives import TargetTrackingOFV
 from perfusio_jax.bed.recommend import RecommendInfo
+from perfusio_jax.bed.steps import steps_of
 
 
 def explain(
@@ -27,7 +28,8 @@ def explain(
         chance: Constraints of the decision.
 
     Returns:
-        Nested dictionary, ready for JSON.
+        Nested dictionary, ready for JSON. Where the steps are no days, "forecast_hours" has the
+        time of each row of a forecast [h].
     """
 
     def names(mask: Any) -> list[str]:
@@ -60,7 +62,9 @@ def explain(
     ]
     outside, slow = np.asarray(info.is_outside), np.asarray(info.at_rate_limit)
     reached, underway = outside & ~slow, outside & slow
+    hours = steps_of(ofv)
     return {
+        **({} if hours is None else {"forecast_hours": np.cumsum(hours).tolist()}),
         "targets": _parts_in_words(info, ofv),
         "constraints": constraints,
         "alternatives": alternatives,
@@ -147,13 +151,13 @@ def _parts_in_words(
 
 
 def by_species(values: Any) -> dict[str, list[float]]:
-    """A table (days, species) as one list per species.
+    """A table (steps, species) as one list per species.
 
     Args:
         values: `FORECAST_SPECIES` last.
 
     Returns:
-        One value per day and species.
+        One value per step and species.
     """
     table = np.asarray(values)
     return {name: table[:, k].tolist() for k, name in enumerate(FORECAST_SPECIES)}

@@ -15,10 +15,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from perfusio_jax._core import FORECAST_SPECIES, Array, ArrayLike, ConfigError, Float, Scalar
+from perfusio_jax._core import (
+    FORECAST_SPECIES,
+    HOURS_PER_DAY,
+    Array,
+    ArrayLike,
+    ConfigError,
+    Float,
+    Scalar,
+)
+from perfusio_jax.bed.steps import along, check_step, n_steps_of, steps_of
+
+MOST_STEPS = 32
+"""Steps paths are drawn for where nobody says how many."""
 
 Rollout = Callable[..., Float[Array, "S H K"]]
-"""`rollout(model, paths, c0, controls, day0)`: forecast samples, `FORECAST_SPECIES` last."""
+"""`rollout(model, paths, c0, controls, day0)`: forecast samples, `FORECAST_SPECIES` last.
+
+Where the steps are no days it is also given `dt_h`, the length of each [h]."""
 
 
 def _scalar(value: ArrayLike) -> Array:
@@ -90,16 +104,24 @@ class TargetSpec(eqx.Module):
         """Name of the species."""
         return FORECAST_SPECIES[self.species_index]
 
-    def squared_error(self, Y: Float[Array, "... H K"]) -> Float[Array, "..."]:
+    def squared_error(
+        self, Y: Float[Array, "... H K"], hours: Float[np.ndarray, "H"] | None = None
+    ) -> Float[Array, "..."]:
         """Weighted sum over the days of squared deviations, in squared units of the species.
 
         Args:
             Y: Trajectories, `FORECAST_SPECIES` last.
+            hours: Length of each step [h]; a day by default. A step counts by its share of a
+                day, so that the sum means the same whatever the steps are.
 
         Returns:
             Weighted sum of squares, not negative.
         """
         y = Y[..., self.species_index]
+        if hours is not None:
+            apart = (y - along(self.target, hours)[(None,) * (y.ndim - 1)]) ** 2
+            share = jnp.asarray(hours / HOURS_PER_DAY, y.dtype)[(None,) * (y.ndim - 1)]
+            return self.weight * jnp.sum(share * apart, axis=-1)
         goal = jnp.broadcast_to(self.target, y.shape[-1:]).reshape((1,) * (y.ndim - 1) + (-1,))
         return self.weight * jnp.sum((y - goal) ** 2, axis=-1)
 
@@ -123,6 +145,8 @@ class TargetTrackingOFV(eqx.Module):
     """Seed of those paths: the same set-points always get the same number."""
     rollout_functions: tuple[Callable, Callable] | None = eqx.field(static=True, default=None)
     """`(draw_paths, rollout)`; those of `perfusio_jax.hybrid` if not given."""
+    step_h: float = eqx.field(static=True, default=HOURS_PER_DAY)
+    """Length of a roll-out's step [h]."""
 
     def __init__(
         self,
@@ -133,6 +157,7 @@ class TargetTrackingOFV(eqx.Module):
         *,
         seed: int = 42,
         rollout_functions: tuple[Callable, Callable] | None = None,
+        step_h: float = HOURS_PER_DAY,
     ):
         """Collect targets.
 
@@ -144,9 +169,12 @@ class TargetTrackingOFV(eqx.Module):
             seed: Seed of those paths.
             rollout_functions: `(draw_paths, rollout)` in place of those of
                 `perfusio_jax.hybrid`; module-level functions.
+            step_h: Length of a roll-out's step [h]: the time between two samples. A target per
+                day counts for all steps of its day.
 
         Raises:
-            ConfigError: If there is no target, or a size is below one.
+            ConfigError: If there is no target, a size is below one, or a target per day has not
+                one value for each day.
         """
         self.targets = tuple(targets)
         if not self.targets:
@@ -155,6 +183,19 @@ class TargetTrackingOFV(eqx.Module):
         self.hybrid, self.horizon = hybrid, int(horizon)
         self.n_samples, self.seed = int(n_samples), int(seed)
         self.rollout_functions = rollout_functions
+        self.step_h = check_step(step_h)
+        for spec in self.targets if self.step_h != HOURS_PER_DAY else ():
+            if spec.target.size not in (1, self.horizon):
+                raise ConfigError(
+                    f"the target of {spec.species} has {spec.target.size} values; with steps of "
+                    f"{self.step_h:g} h it needs one, or one for each of the {self.horizon} days "
+                    "of the horizon."
+                )
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a roll-out over the horizon."""
+        return n_steps_of(self)
 
     def score_trajectories(self, Y: Float[Array, "... H K"]) -> Float[Array, "..."]:
         """Negative plain sum of squares: the number to report, higher is better.
@@ -165,7 +206,8 @@ class TargetTrackingOFV(eqx.Module):
         Returns:
             Score, squared units of the species, at most zero.
         """
-        return -sum((t.squared_error(Y) for t in self.targets), start=jnp.zeros(()))
+        hours = steps_of(self)
+        return -sum((t.squared_error(Y, hours) for t in self.targets), start=jnp.zeros(()))
 
     def scaled_score(self, Y: Float[Array, "... H K"]) -> Float[Array, "..."]:
         """Negative sum of squares of deviations in units of each target's `scale`.
@@ -176,7 +218,8 @@ class TargetTrackingOFV(eqx.Module):
         Returns:
             Score [-], at most zero; -0.01 is one target missed by 10 % on one day.
         """
-        parts = (t.squared_error(Y) / t.scale**2 for t in self.targets)
+        hours = steps_of(self)
+        parts = (t.squared_error(Y, hours) / t.scale**2 for t in self.targets)
         return -sum(parts, start=jnp.zeros(()))
 
     def parts(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "... T"]:
@@ -189,7 +232,8 @@ class TargetTrackingOFV(eqx.Module):
         Returns:
             Squared units of each species, lower is better.
         """
-        return jnp.stack([t.squared_error(Y) for t in self.targets], axis=-1)
+        hours = steps_of(self)
+        return jnp.stack([t.squared_error(Y, hours) for t in self.targets], axis=-1)
 
     def evaluate(self, c0: Float[Array, "9"], u: Float[Array, "d"], *, day0: float = 0.0) -> Scalar:
         """Objective value of one candidate held over the horizon, from the mean forecast.
@@ -251,6 +295,8 @@ class MultiObjectiveOFV(eqx.Module):
     """Seed of those paths."""
     rollout_functions: tuple[Callable, Callable] | None = eqx.field(static=True, default=None)
     """`(draw_paths, rollout)`; those of `perfusio_jax.hybrid` if not given."""
+    step_h: float = eqx.field(static=True, default=HOURS_PER_DAY)
+    """Length of a roll-out's step [h]."""
 
     def __init__(
         self,
@@ -261,6 +307,7 @@ class MultiObjectiveOFV(eqx.Module):
         *,
         seed: int = 42,
         rollout_functions: tuple[Callable, Callable] | None = None,
+        step_h: float = HOURS_PER_DAY,
     ):
         """Collect objectives.
 
@@ -272,6 +319,7 @@ class MultiObjectiveOFV(eqx.Module):
             seed: Seed of those paths.
             rollout_functions: `(draw_paths, rollout)` in place of those of
                 `perfusio_jax.hybrid`.
+            step_h: Length of a roll-out's step [h].
 
         Raises:
             ConfigError: If there is no objective, an index is unknown, or a direction is
@@ -292,6 +340,12 @@ class MultiObjectiveOFV(eqx.Module):
         self.hybrid, self.horizon = hybrid, int(horizon)
         self.n_samples, self.seed = int(n_samples), int(seed)
         self.rollout_functions = rollout_functions
+        self.step_h = check_step(step_h)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a roll-out over the horizon."""
+        return n_steps_of(self)
 
     @property
     def n_objectives(self) -> int:
@@ -307,7 +361,12 @@ class MultiObjectiveOFV(eqx.Module):
         Returns:
             One value per objective, in the species' unit.
         """
-        y = jnp.mean(Y[..., jnp.asarray(self.species_indices)], axis=-2)
+        y, hours = Y[..., jnp.asarray(self.species_indices)], steps_of(self)
+        if hours is None:
+            y = jnp.mean(y, axis=-2)
+        else:  # the mean over time, also where the last step is a shorter one
+            share = jnp.asarray(hours / hours.sum(), y.dtype)
+            y = jnp.sum(share[(None,) * (y.ndim - 2) + (slice(None), None)] * y, axis=-2)
         shape = (1,) * (y.ndim - 1) + (-1,)
         return self.directions.reshape(shape) * (y - self.targets.reshape(shape))
 
@@ -385,20 +444,28 @@ def _mean_forecasts(
             "made, or score trajectories of your own with `score_trajectories`."
         )
     draw_paths, rollout = hybrid_functions(ofv.rollout_functions)
-    paths = draw_paths(ofv.hybrid, ofv.n_samples, key=jax.random.key(ofv.seed))
+    n, hours = ofv.n_steps, steps_of(ofv)
+    longer = {"max_steps": n} if n > MOST_STEPS else {}
+    paths = draw_paths(ofv.hybrid, ofv.n_samples, key=jax.random.key(ofv.seed), **longer)
     start = (jnp.asarray(c0, float), jnp.asarray(day0, float))
     controls = jnp.asarray(u_batch, float)
-    return _batched_mean(rollout, ofv.horizon, (ofv.hybrid, paths), start, controls)
+    steps = None if hours is None else jnp.asarray(hours)
+    return _batched_mean(rollout, n, (ofv.hybrid, paths), start, (controls, steps))
 
 
 @eqx.filter_jit
 def _batched_mean(
-    rollout: Rollout, horizon: int, model: tuple[Any, Any], start: tuple[Array, Array], u: Array
+    rollout: Rollout,
+    n_steps: int,
+    model: tuple[Any, Any],
+    start: tuple[Array, Array],
+    ahead: tuple[Array, Array | None],
 ) -> Array:
-    (hybrid, paths), (c0, day0) = model, start
+    (hybrid, paths), (c0, day0), (u_batch, hours) = model, start, ahead
+    lengths = {} if hours is None else {"dt_h": hours}
 
     def one(u: Array) -> Array:
-        controls = jnp.broadcast_to(u[None, :], (horizon, u.shape[-1]))
-        return jnp.mean(rollout(hybrid, paths, c0, controls, day0), axis=0)
+        controls = jnp.broadcast_to(u[None, :], (n_steps, u.shape[-1]))
+        return jnp.mean(rollout(hybrid, paths, c0, controls, day0, **lengths), axis=0)
 
-    return jax.lax.map(one, u, batch_size=32)
+    return jax.lax.map(one, u_batch, batch_size=32)

@@ -20,6 +20,7 @@ import numpy as np
 from perfusio_jax._core import (
     CONTROL_NAMES,
     FORECAST_SPECIES,
+    HOURS_PER_DAY,
     STATE_ORDER,
     Array,
     ArrayLike,
@@ -27,6 +28,7 @@ from perfusio_jax._core import (
     DataError,
     Float,
 )
+from perfusio_jax._core.instants import as_day, day_number
 from perfusio_jax.bed.acquisitions import ACQUISITION_NAMES, build_acquisition
 from perfusio_jax.bed.constraints import (
     Chance,
@@ -36,7 +38,12 @@ from perfusio_jax.bed.constraints import (
 from perfusio_jax.bed.criteria import ProcessOFV
 from perfusio_jax.bed.explanations import by_species
 from perfusio_jax.bed.explanations import explain as explain
-from perfusio_jax.bed.objectives import TargetSpec, TargetTrackingOFV, hybrid_functions
+from perfusio_jax.bed.objectives import (
+    MOST_STEPS,
+    TargetSpec,
+    TargetTrackingOFV,
+    hybrid_functions,
+)
 from perfusio_jax.bed.progress import Say, compiling, in_words, tell, telling
 from perfusio_jax.bed.recommend import (
     ROLLOUT_SETTINGS,
@@ -51,6 +58,7 @@ from perfusio_jax.bed.search import (
     describe_search,
     optimise_acquisition_with_info,
 )
+from perfusio_jax.bed.steps import check_takes_hours, n_steps_of, steps_of
 from perfusio_jax.bed.surrogates import RolloutSurrogate
 
 if TYPE_CHECKING:
@@ -73,8 +81,8 @@ class BEDDecision:
 
     timestamp: datetime | None
     """When it was made, as the caller says; None if the caller did not say."""
-    day: int
-    """Process day [d]."""
+    day: float
+    """Process day [d]; an `int` where it is a whole one."""
     recommended_controls: dict[str, float]
     """Set-points by control name, in their canonical units."""
     acqf_value: float
@@ -84,7 +92,8 @@ class BEDDecision:
     current_state: dict[str, float]
     """Measured state the decision started from (its mean, if it was a belief)."""
     forecast_mean: dict[str, list[float]] = field(default_factory=dict)
-    """Mean forecast per species, one value per day of the horizon."""
+    """Mean forecast per species, one value per step of the horizon: a day, if the objective says
+    no other."""
     forecast_q10: dict[str, list[float]] = field(default_factory=dict)
     """10 % quantiles of the latent forecast."""
     forecast_q50: dict[str, list[float]] = field(default_factory=dict)
@@ -105,7 +114,7 @@ class ReactorNow:
 
     c_current: Any
     """Measured state `(9,)` in `STATE_ORDER` without gaps, or a belief with `particles`."""
-    day: int
+    day: float
     """Process day [d]."""
     u_now: ArrayLike | dict[str, float]
     """Set-points read back; of a pending vessel, those decided for it."""
@@ -153,6 +162,7 @@ class BEDPolicy:
         n_scan_paths: int | Literal["auto"] | None = "auto",
         ofv: TargetTrackingOFV | ProcessOFV | None = None,
         chance: Chance = None,
+        step_h: float = HOURS_PER_DAY,
     ):
         """Set up a policy.
 
@@ -176,12 +186,13 @@ class BEDPolicy:
                 `perfusio_jax.hybrid`.
             n_scan_paths: Paths on which a search is begun; see `recommend`. None: all of them.
                 By default `SCAN_PATHS` if there are `SCAN_FROM` paths or more.
-            ofv: Objective in place of tracking `targets`; its horizon applies.
+            ofv: Objective in place of tracking `targets`; its horizon and steps apply.
             chance: Constraints in place of `viability_min` alone.
+            step_h: Length of a roll-out's step [h]: the time between two samples.
 
         Raises:
-            ConfigError: If the acquisition is unknown, there is nothing to track, or a limit
-                is unusable.
+            ConfigError: If the acquisition is unknown, there is nothing to track, or a limit or
+                a step is unusable.
         """
         if acqf_name not in ACQUISITION_NAMES:
             raise ConfigError(
@@ -197,8 +208,15 @@ class BEDPolicy:
             raise ConfigError(f"n_scan_paths={n_scan_paths} must lie from 1 to n_paths={n_paths}.")
         if ofv is None:
             self.targets = tuple(targets) if targets else default_targets(design_space)
-            self.ofv = TargetTrackingOFV(self.targets, horizon=horizon, n_samples=n_paths)
+            self.ofv = TargetTrackingOFV(
+                self.targets, horizon=horizon, n_samples=n_paths, step_h=step_h
+            )
         else:
+            if step_h not in (HOURS_PER_DAY, own := getattr(ofv, "step_h", HOURS_PER_DAY)):
+                raise ConfigError(
+                    f"step_h={step_h:g} was given beside an objective with steps of {own:g} h; "
+                    "give it to the objective."
+                )
             self.targets, self.ofv = getattr(ofv, "targets", ()), ofv
         self._made_with = {
             "max_change": max_change,
@@ -220,6 +238,8 @@ class BEDPolicy:
             n_raw_samples=n_raw_samples or chosen.n_raw_samples,
         )
         self._functions = rollout_functions
+        if rollout_functions is not None and steps_of(self.ofv) is not None:
+            check_takes_hours(rollout_functions[1])
         self._history: tuple[BEDDecision, ...] = ()
 
     @property
@@ -258,14 +278,17 @@ class BEDPolicy:
         if not made["own_targets"]:
             new.targets = default_targets(design_space)
             new.ofv = TargetTrackingOFV(
-                new.targets, horizon=self.ofv.horizon, n_samples=self.n_paths
+                new.targets,
+                horizon=self.ofv.horizon,
+                n_samples=self.n_paths,
+                step_h=self.ofv.step_h,
             )
         return new
 
     def decide(
         self,
         c_current: Any,
-        day: int,
+        day: float,
         surrogate_model: Any = None,
         best_f: float | None = None,
         seed: int | None = None,
@@ -276,12 +299,12 @@ class BEDPolicy:
         fixed: dict[str, float] | None = None,
         say: Say | None = None,
     ) -> BEDDecision:
-        """Recommend set-points for the next day and remember the decision.
+        """Recommend set-points until the next decision and remember this one.
 
         Args:
             c_current: Measured state `(9,)` in `STATE_ORDER`, without gaps, or a belief with
                 `particles (N, 9)` in `BALANCED` order.
-            day: Process day [d].
+            day: Process day [d], also between two whole ones.
             surrogate_model: A hybrid model (the policy's own if None), a `RolloutSurrogate`, or
                 any object with `posterior` and `sample` over set-points.
             best_f: Incumbent in the surrogate's own score; by default the better of the
@@ -312,14 +335,14 @@ class BEDPolicy:
         is_plain = hasattr(model, "posterior") and hasattr(model, "sample")
         with telling(say):
             if is_plain and not isinstance(model, RolloutSurrogate):
-                made = self._on_plain_surrogate(model, now, best_f, number + int(day), held)
+                made = self._on_plain_surrogate(model, now, best_f, number + day_number(day), held)
             else:
                 tell(f"deciding: {in_words(self._seconds(model))}")
-                when = (int(day), number)
+                when = (float(day), number)
                 made = self._on_rollouts(model, state, (now, plan), best_f, when, held)
         decision = BEDDecision(
             timestamp=timestamp,
-            day=int(day),
+            day=as_day(day),
             acqf_name=self.acqf_name,
             current_state=dict(zip(STATE_ORDER, map(float, face), strict=True)),
             allow_write=self.allow_write,
@@ -383,10 +406,10 @@ class BEDPolicy:
         draw_paths, rollout = hybrid_functions(self._functions)
         path_key, scan_key, noise_key = jax.random.split(jax.random.key(number), 3)
         first = self._model_of(everyone[0])
-        shared = _drawn(draw_paths, first, self.n_paths, path_key)
+        shared = _drawn(draw_paths, first, self.n_paths, path_key, self._longer)
         scan_paths = None
         if self.n_scan_paths is not None:
-            scan_paths = _drawn(draw_paths, first, self.n_scan_paths, scan_key)
+            scan_paths = _drawn(draw_paths, first, self.n_scan_paths, scan_key, self._longer)
         # room in whole racks, so that racks of any size share what is compiled
         taught = jnp.zeros((self.n_paths, -(-len(everyone) // _RACK) * _RACK))
         decisions: list[BEDDecision] = []
@@ -421,7 +444,7 @@ class BEDPolicy:
                     preferences=self.preferences,
                     acquisition=self.acqf_name,
                     settings=self._settings,
-                    seed=number + int(vessel.day),
+                    seed=number + day_number(vessel.day),
                     rollout=rollout,
                     template=template,
                     positions=positions,
@@ -433,7 +456,7 @@ class BEDPolicy:
                 decisions.append(
                     BEDDecision(
                         timestamp=timestamp,
-                        day=int(vessel.day),
+                        day=as_day(vessel.day),
                         acqf_name=self.acqf_name,
                         current_state=dict(zip(STATE_ORDER, map(float, face), strict=True)),
                         allow_write=self.allow_write,
@@ -465,8 +488,14 @@ class BEDPolicy:
             len(self._names),
             self.n_paths,
             self.n_scan_paths or 0,
-            self.ofv.horizon,
+            n_steps_of(self.ofv),
         )
+
+    @property
+    def _longer(self) -> int | None:
+        """Steps to draw paths for, where they are more than those drawn anyway."""
+        n = n_steps_of(self.ofv)
+        return n if n > MOST_STEPS else None
 
     def _model_of(self, vessel: ReactorNow) -> Any:
         model = self.hybrid if vessel.model is None else vessel.model
@@ -486,7 +515,12 @@ class BEDPolicy:
                 f"reactor {vessel.reactor_id} has targets for {given}; the policy was made for "
                 f"{[t.species for t in self.targets]}, in this order."
             )
-        return TargetTrackingOFV(vessel.targets, horizon=self.ofv.horizon, n_samples=self.n_paths)
+        return TargetTrackingOFV(
+            vessel.targets,
+            horizon=self.ofv.horizon,
+            n_samples=self.n_paths,
+            step_h=self.ofv.step_h,
+        )
 
     def _several(self) -> str:
         return (
@@ -500,14 +534,15 @@ class BEDPolicy:
         state: Array,
         known: tuple[Array, Array | None],
         best_f: float | None,
-        when: tuple[int, int],
+        when: tuple[float, int],
         held: dict[int, float],
     ) -> dict[str, Any]:
         (day, seed), (now, plan) = when, known
         if self.acqf_name not in SINGLE_OBJECTIVE:
             raise ConfigError(self._several())
         draw_paths, rollout = hybrid_functions(self._functions)
-        path_key, particle_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), day))
+        drawn_for = jax.random.fold_in(jax.random.key(seed), day_number(day))
+        path_key, particle_key = jax.random.split(drawn_for)
         scan = None
         if isinstance(model, RolloutSurrogate):
             paths, rollout, model = model.paths, model.rollout or rollout, model.model
@@ -517,11 +552,11 @@ class BEDPolicy:
                     "there is no model to forecast with; give the policy a hybrid model or "
                     "`decide` a surrogate."
                 )
-            paths = _drawn(draw_paths, model, self.n_paths, path_key)
+            paths = _drawn(draw_paths, model, self.n_paths, path_key, self._longer)
             if self.n_scan_paths is not None:
                 few, some = jax.random.split(jax.random.fold_in(path_key, 1))
                 scan = (
-                    _drawn(draw_paths, model, self.n_scan_paths, few),
+                    _drawn(draw_paths, model, self.n_scan_paths, few, self._longer),
                     match_particles(state, self.n_scan_paths, key=some),
                 )
         template, positions = self._embedding(now)
@@ -532,14 +567,14 @@ class BEDPolicy:
             now,
             ofv=self.ofv,
             limits=self.limits,
-            day0=float(day),
+            day0=day,
             u_plan=plan,
             chance=self.chance,
             preferences=self.preferences,
             acquisition=self.acqf_name,
             best_f=best_f,
             settings=self._settings,
-            seed=seed + day,
+            seed=seed + day_number(day),
             rollout=rollout,
             template=template,
             positions=positions,
@@ -683,10 +718,10 @@ def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[
 
 
 @eqx.filter_jit
-def _drawn(draw_paths: Callable, model: Any, n: int, key: Array) -> Any:
+def _drawn(draw_paths: Callable, model: Any, n: int, key: Array, longer: int | None) -> Any:
     """Paths of a model; uncompiled, drawing them takes longer than rolling them out."""
     compiling(f"the draw of {n} paths")
-    return draw_paths(model, n, key=key)
+    return draw_paths(model, n, key=key, **({} if longer is None else {"max_steps": longer}))
 
 
 def _own_noise(paths: Any, *, key: Array) -> Any:

@@ -70,7 +70,7 @@ def rollout_seconds(model: Any, n_paths: int, horizon: int) -> float:
     Args:
         model: Hybrid model.
         n_paths: Paths.
-        horizon: Days.
+        horizon: Steps.
     """
     process = getattr(model, "gp", None)
     rows = 0 if process is None else process.data.inputs.shape[0]

@@ -301,7 +301,7 @@ def decision_seconds(
         n_controls: Set-points searched.
         n_paths: Paths.
         n_scan: Paths on which the search is begun; 0 if there is no such part.
-        horizon: Days ahead [d].
+        horizon: Steps ahead.
     """
     gradient = 1 + (n_controls if settings.derivative == "difference" else 3)
     ends, last = settings.n_restarts + 2, _room(n_controls)

@@ -21,6 +21,7 @@ from perfusio_jax.bed.constraints import (
 )
 from perfusio_jax.bed.criteria import ProcessOFV
 from perfusio_jax.bed.objectives import MultiObjectiveOFV, Rollout, TargetTrackingOFV
+from perfusio_jax.bed.steps import n_steps_of, steps_of
 
 
 def _scalar(value: Any) -> Array:
@@ -202,8 +203,10 @@ class RolloutSurrogate(eqx.Module):
             Samples, `FORECAST_SPECIES` last.
         """
         u = self.full(x)
-        controls = jnp.broadcast_to(u[None, :], (self.ofv.horizon, u.shape[-1]))
-        return self._rollout()(self.model, self.paths, self.c0, controls, self.day0)
+        controls = jnp.broadcast_to(u[None, :], (n_steps_of(self.ofv), u.shape[-1]))
+        hours = steps_of(self.ofv)
+        lengths = {} if hours is None else {"dt_h": jnp.asarray(hours)}
+        return self._rollout()(self.model, self.paths, self.c0, controls, self.day0, **lengths)
 
     def scores(self, x: Float[Array, "d"]) -> tuple[Array, Array]:
         """Score of one candidate on every path, and the log of its feasibility.

@@ -1,0 +1,87 @@
+"""The steps of a roll-out: how long each one is, and to which day of the horizon it belongs.
+
+A horizon is told in days. Where samples come more or less often than daily, the steps are as
+long as the time between two samples; the last one is shorter where they do not fill the days.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from perfusio_jax._core import HOURS_PER_DAY, Array, ConfigError, Float
+
+_ROUNDING_H = 1e-6
+
+
+def step_hours(horizon: int, step_h: float = HOURS_PER_DAY) -> Float[np.ndarray, "H"]:
+    """Length of each step.
+
+    Args:
+        horizon: Days ahead [d].
+        step_h: Length of a whole step [h].
+
+    Returns:
+        Lengths [h] that add up to the horizon.
+
+    Example:
+        >>> step_hours(3, 48.0).tolist()
+        [48.0, 24.0]
+    """
+    total = HOURS_PER_DAY * horizon
+    n = int(np.ceil((total - _ROUNDING_H) / step_h))
+    ends = np.minimum(step_h * np.arange(1, n + 1), total)
+    ends[-1] = total
+    return np.diff(ends, prepend=0.0)
+
+
+def steps_of(ofv: Any) -> Float[np.ndarray, "H"] | None:
+    """Length of each step of an objective's roll-outs [h]; `None`: a day each."""
+    step_h = float(getattr(ofv, "step_h", HOURS_PER_DAY))
+    return None if step_h == HOURS_PER_DAY else step_hours(ofv.horizon, step_h)
+
+
+def n_steps_of(ofv: Any) -> int:
+    """Steps of an objective's roll-outs [-]."""
+    hours = steps_of(ofv)
+    return int(ofv.horizon) if hours is None else hours.size
+
+
+def along(values: Float[Array, "*D"], hours: Float[np.ndarray, "H"]) -> Float[Array, "H"]:
+    """One value per step, of one for all or of one per day: what a day has, all its steps have.
+
+    Args:
+        values: One value, or one per day of the horizon.
+        hours: Length of each step [h].
+    """
+    if values.ndim == 0 or values.shape[0] == 1:
+        return jnp.broadcast_to(values, hours.shape)
+    ends = np.cumsum(hours)
+    return values[np.ceil((ends - _ROUNDING_H) / HOURS_PER_DAY).astype(int) - 1]
+
+
+def check_takes_hours(rollout: Callable[..., Any]) -> None:
+    """Refuse a roll-out that knows only days.
+
+    Raises:
+        ConfigError: If it has no argument `dt_h`.
+    """
+    taken = inspect.signature(rollout).parameters
+    if "dt_h" not in taken and all(p.kind is not p.VAR_KEYWORD for p in taken.values()):
+        raise ConfigError(
+            f"the roll-out {getattr(rollout, '__name__', rollout)!r} has no argument dt_h, the "
+            "length of each step [h]; with a step other than 24 h it needs one."
+        )
+
+
+def check_step(step_h: float) -> float:
+    """The length of a step.
+
+    Raises:
+        ConfigError: If it is no number above zero.
+    """
+    if not (np.isfinite(step_h) and step_h > 0.0):
+        raise ConfigError(f"step_h={step_h} was given; hours above 0 are needed.")
+    return float(step_h)
