@@ -23,6 +23,7 @@ from perfusio_jax._core import (
     CONTROL_NAMES,
     REGISTRY,
     BioreactorConnector,
+    ConfigError,
     ConnectorError,
     DataError,
 )
@@ -186,6 +187,19 @@ async def days_and_history_agree(rig: Rig) -> None:
     assert [record.day for record in history] == list(days)
     for record in history:
         assert dict(record.values) == await rig.connector.read_sample(record.day)
+
+
+@_needs()
+async def an_interval_is_served_or_refused_by_name(rig: Rig) -> None:
+    rig.connector.sample_every(24.0)
+    for hours in (12.0, 36.0):
+        try:
+            rig.connector.sample_every(hours)
+        except ConfigError as error:
+            assert f"{type(rig.connector).__name__} gives whole days" in str(error)
+    rig.connector.sample_every(24.0)
+    (day,) = await _fill(rig)
+    assert await rig.connector.read_sample(day)
 
 
 @_needs("put")

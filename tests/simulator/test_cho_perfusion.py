@@ -153,3 +153,38 @@ def test_the_published_campaign_has_27_runs():
     seen = np.isfinite(noisy)
     assert 0.02 < np.std(noisy[seen] / clean[seen]) < 0.10
     assert campaign_design().shape == (27, 6)
+
+
+def test_samples_may_be_taken_at_any_interval():
+    sim = CHOSimulator(seed=3)
+    sim.sample_every(12.0)
+    half = asyncio.run(sim.read_sample(0.5))
+    asyncio.run(sim.read_sample(2))
+    assert sim.day == 2 and type(sim.day) is int
+    clean = CHOSimulator(seed=3).simulate_run(2, interval_h=12.0)
+    for row, day in enumerate((0, 0.5, 1, 1.5, 2)):
+        assert sim.truth(day)["VCD"] == pytest.approx(clean[row, 0], rel=1e-6)
+    assert half == asyncio.run(sim.read_sample(0.5)) != asyncio.run(sim.read_sample(1))
+    daily = CHOSimulator(seed=3)
+    asyncio.run(daily.read_sample(1))
+    both = sim.stream_totals(0.5) + sim.stream_totals(1)
+    np.testing.assert_allclose(both[:2], daily.stream_totals(1)[:2], rtol=1e-6)
+    thirds = CHOSimulator()
+    thirds.sample_every(8.0)
+    asyncio.run(thirds.read_sample(7 / 3))
+    assert thirds.day == 7 / 3
+
+
+def test_a_day_nobody_samples_on_and_another_interval_in_mid_run_are_refused():
+    sim = CHOSimulator()
+    with pytest.raises(DataError, match="day 0.5 is not a culture day; days are whole numbers"):
+        asyncio.run(sim.read_sample(0.5))
+    sim.sample_every(12.0)
+    with pytest.raises(DataError, match="day 0.3 .* taken every 12 h from day 0 on"):
+        asyncio.run(sim.read_sample(0.3))
+    asyncio.run(sim.read_sample(0.5))
+    sim.sample_every(12.0)
+    with pytest.raises(ConfigError, match=r"every 24 h was asked for; .* every 12 h up to day 0.5"):
+        sim.sample_every(24.0)
+    with pytest.raises(ConfigError, match="hours above 0"):
+        sim.sample_every(0.0)

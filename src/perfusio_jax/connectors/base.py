@@ -5,6 +5,7 @@ One protocol for files, databases, control systems and virtual vessels:
 | call | says |
 | --- | --- |
 | `is_alive` | whether the source answers now; never raises |
+| `sample_every` | is told how far samples lie apart, where they are not daily |
 | `read_sample` | values of one culture day, by species |
 | `read_record` | the same with quality, source time and age per tag |
 | `read_history`, `days_available` | what is there |
@@ -24,7 +25,13 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar, Final, Literal, Self, get_args
 
-from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConnectorError, DataError
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    HOURS_PER_DAY,
+    ConfigError,
+    ConnectorError,
+    DataError,
+)
 from perfusio_jax._core import SampleNotReady as SampleNotReady
 from perfusio_jax._core.instants import hours_between
 
@@ -78,8 +85,8 @@ class SampleRecord:
     All values are in canonical units; `None` means that nothing usable was measured.
     """
 
-    day: int
-    """Culture day [d] the sample counts for."""
+    day: float
+    """Culture day [d] the sample counts for; a fraction between two whole ones."""
     time_h: float
     """Time since inoculation [h]."""
     values: Mapping[str, float | None]
@@ -143,7 +150,7 @@ class SampleRecord:
                 )
         held = ", ".join([*self.values, *self.tags, *self.stream_totals, *self.controls])
         raise DataError(
-            f"the sample of day {self.day} has no '{name}'; it has {held or 'nothing'}."
+            f"the sample of day {self.day:g} has no '{name}'; it has {held or 'nothing'}."
         )
 
 
@@ -162,6 +169,26 @@ class BioreactorConnectorBase(ABC):
     @abstractmethod
     async def is_alive(self) -> bool:
         """Whether the source of samples can be reached now. Never raises."""
+
+    def sample_every(self, interval_h: float) -> None:
+        """Be told how far samples lie apart: from now on days are counted in such steps.
+
+        One that serves samples between the days overrides this, and takes and gives fractions
+        of days wherever a day is spoken of. By default days are whole, and so is every interval
+        that is a multiple of one.
+
+        Args:
+            interval_h: Time between two samples [h].
+
+        Raises:
+            ConfigError: If this connector does not serve samples that lie so far apart.
+        """
+        if interval_h % HOURS_PER_DAY:
+            raise ConfigError(
+                f"{type(self).__name__} gives whole days; sampling_interval_hours is "
+                f"{interval_h:g}. Set it to 24 or a whole multiple of it, or take the samples from "
+                "a file or a database, which serve any interval."
+            )
 
     @abstractmethod
     async def read_sample(self, day: int) -> dict[str, float | None]:
@@ -216,8 +243,8 @@ class BioreactorConnectorBase(ABC):
             quality={name: "missing" if v is None else "good" for name, v in values.items()},
         )
 
-    async def days_available(self) -> list[int]:
-        """Culture days [d] whose samples are there, ascending.
+    async def days_available(self) -> Sequence[float]:
+        """Culture days [d] whose samples are there, ascending; `int`s where they are whole.
 
         Raises:
             ConnectorError: If this kind of connector cannot tell.
@@ -230,7 +257,7 @@ class BioreactorConnectorBase(ABC):
         Raises:
             ConnectorError: If this kind of connector cannot tell which there are.
         """
-        return [await self.read_record(day) for day in await self.days_available()]
+        return [await self.read_record(int(day)) for day in await self.days_available()]
 
     async def read_tags(self) -> dict[str, Reading]:
         """Online tags as they are now, by name; empty where there are none.

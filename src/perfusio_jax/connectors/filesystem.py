@@ -23,6 +23,7 @@ from perfusio_jax._core import (
     DataError,
 )
 from perfusio_jax._core.instants import hours_between
+from perfusio_jax.twin.cadence import DAILY, Cadence
 
 from .base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
 from .columns import ColumnMap
@@ -63,7 +64,7 @@ class FilesystemStore(BioreactorConnectorBase):
         on_conflict: Two different values for one time: "error" refuses that day; "last" takes
             the later row for a correction. Both are reported.
         day_tolerance_h: How far from 24 h x day [h] a sample may lie and still count for it;
-            the nearest one does.
+            the nearest one does. At other intervals it is as large a share of the interval.
         allow_unterminated: Read a last line that has no line end; only for files that no
             longer grow.
         controls: Names of the controls.
@@ -76,7 +77,8 @@ class FilesystemStore(BioreactorConnectorBase):
         date_order: "dmy" or "mdy" where time stamps have the year last; found out if a day above
             12 tells.
         join_within_h: Rows of one reactor this close [h] to the first of a sample belong to it,
-            unless they contradict it; 0 for none. A column `sample_id` says more.
+            unless they contradict it; 0 for none, a quarter of the sampling interval at most. A
+            column `sample_id` says more.
         totals: "cumulative" where stream totals are counters, which are then differenced, or
             "increments" where they are the volumes since the sample before. What looks like a
             counter is not used until it is told.
@@ -160,7 +162,9 @@ class FilesystemStore(BioreactorConnectorBase):
             join_within_h=join_within_h,
             totals=totals,
         )
-        self._tolerance_h = day_tolerance_h
+        self._day_tolerance_h = day_tolerance_h
+        self._cadence = DAILY
+        self._join_within_h = join_within_h
         self._timeout_s = timeout_s
         self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
         self._served: dict[tuple[str, str, float], dict[str, float | None]] = {}
@@ -169,6 +173,19 @@ class FilesystemStore(BioreactorConnectorBase):
     def setpoint_log(self) -> Path:
         """The file set-points are appended to."""
         return self._log.path
+
+    def sample_every(self, interval_h: float) -> None:
+        """Count in steps of an interval: days may then be fractions of one.
+
+        Args:
+            interval_h: Time between two samples [h].
+
+        Raises:
+            ConfigError: If nobody samples at this interval.
+        """
+        self._cadence = Cadence(interval_h)
+        # what is due soon after one another is not one sample
+        self._source.join_within(min(self._join_within_h, 0.25 * interval_h))
 
     async def is_alive(self) -> bool:
         """Whether the source is there and can be opened."""
@@ -183,7 +200,7 @@ class FilesystemStore(BioreactorConnectorBase):
         except (ConnectorError, DataError, OSError):
             return False
 
-    async def read_sample(self, day: int) -> dict[str, float | None]:
+    async def read_sample(self, day: float) -> dict[str, float | None]:
         """The sample recorded for one culture day.
 
         Args:
@@ -200,7 +217,7 @@ class FilesystemStore(BioreactorConnectorBase):
         """
         return dict((await self.read_record(day)).values)
 
-    async def read_record(self, day: int) -> SampleRecord:
+    async def read_record(self, day: float) -> SampleRecord:
         """The sample of one culture day with quality, age, totals, set-points and tags.
 
         The age comes from a column `sampled_at` (ISO 8601); without one, for the newest row,
@@ -220,7 +237,7 @@ class FilesystemStore(BioreactorConnectorBase):
         return await self._offload(lambda: self._record(day))
 
     async def read_history(self) -> list[SampleRecord]:
-        """All samples there are, by day.
+        """All samples there are that are due, by day.
 
         Raises:
             ConnectorError: If the file is not there or does not answer in time.
@@ -256,7 +273,7 @@ class FilesystemStore(BioreactorConnectorBase):
 
         return await self._offload(collect)
 
-    async def days_available(self) -> list[int]:
+    async def days_available(self) -> list[float]:
         """Culture days [d] the file has a complete row for, ascending.
 
         Raises:
@@ -369,17 +386,21 @@ class FilesystemStore(BioreactorConnectorBase):
                 )
         return sorted(rows, key=lambda row: row.time_h)
 
-    def _days(self) -> list[int]:
-        days = set()
-        for row in self._rows():
-            day = round(row.time_h / HOURS_PER_DAY)
-            if abs(row.time_h - day * HOURS_PER_DAY) <= self._tolerance_h:
-                days.add(day)
-        return sorted(days)
+    @property
+    def _tolerance_h(self) -> float:
+        return self._day_tolerance_h * self._cadence.interval_h / HOURS_PER_DAY
 
-    def _record(self, day: int) -> SampleRecord:
+    def _days(self) -> list[float]:
+        cadence, numbers = self._cadence, set()
+        for row in self._rows():
+            number = cadence.number(row.time_h / HOURS_PER_DAY)
+            if abs(row.time_h - cadence.hours(number)) <= self._tolerance_h:
+                numbers.add(number)
+        return [cadence.day(number) for number in sorted(numbers)]
+
+    def _record(self, day: float) -> SampleRecord:
         rows = self._rows()
-        due = day * HOURS_PER_DAY
+        due = day * HOURS_PER_DAY if self._cadence.is_daily else self._cadence.due(day)
         near = [row for row in rows if abs(row.time_h - due) <= self._tolerance_h]
         if not near:
             raise SampleNotReady(self._why_not(day, rows))
@@ -388,14 +409,16 @@ class FilesystemStore(BioreactorConnectorBase):
         notes = list(row.notes)
         if len(near) > 1:
             others = ", ".join(f"{r.time_h:g}" for r in near if r is not row)
-            notes.append(f"day {day} is the sample at {row.time_h:g} h; there is also {others} h")
+            notes.append(f"day {day:g} is the sample at {row.time_h:g} h; there is also {others} h")
         return self._as_record(row, day, notes, is_newest=row is rows[-1])
 
-    def _as_record(self, row: Row, day: int, notes: list[str], *, is_newest: bool) -> SampleRecord:
+    def _as_record(
+        self, row: Row, day: float, notes: list[str], *, is_newest: bool
+    ) -> SampleRecord:
         key = (row.run_id, row.reactor_id, row.time_h)
         earlier = self._served.get(key)
         if earlier is not None and earlier != row.values:
-            notes.append(f"the row of day {day} changed since it was first read")
+            notes.append(f"the row of day {day:g} changed since it was first read")
         self._served.setdefault(key, dict(row.values))
         columns = self._source.samples().columns
 
@@ -426,8 +449,8 @@ class FilesystemStore(BioreactorConnectorBase):
         if row.conflicts:
             raise DataError(f"{self.source_path}: {'; '.join(row.conflicts)}. Keep one of them.")
 
-    def _why_not(self, day: int, rows: list[Row]) -> str:
-        text = f"{self.source_path} has no row for day {day} yet"
+    def _why_not(self, day: float, rows: list[Row]) -> str:
+        text = f"{self.source_path} has no row for day {day:g} yet"
         report = self.report()
         if report.held_back is not None:
             text += f" (line {report.held_back} has no line end and is not read until it has)"

@@ -154,7 +154,7 @@ def _off_days(store: FilesystemStore) -> list[str]:
         text = off_days_text(times)
         if text:
             whose = f"run {run_id}: " if run_id else f"reactor {reactor_id}: " if reactor_id else ""
-            found.append(f"{whose}{text}; a twin, which counts by days, would wait for it")
+            found.append(f"{whose}{text}; a daily twin would wait for it")
     return found
 
 

@@ -96,6 +96,12 @@ class SourceFile:
             return None
         return instant_of_seconds(self._cache.marks[0][0] / 1e9)
 
+    def join_within(self, hours: float) -> None:
+        """Take further rows of a sample for so long after its first one [h], from now on."""
+        if hours != self._meaning["join_within_h"]:
+            self._meaning["join_within_h"] = hours
+            self.forget()
+
     def forget(self) -> None:
         """Read the file anew next time, changed or not."""
         self._cache = None

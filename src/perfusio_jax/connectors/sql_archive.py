@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import json
+import math
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -308,16 +309,19 @@ def _audit_row(record: Mapping[str, Any]) -> dict[str, Any]:
     lacking = [name for name in _OWN if name not in record]
     if lacking:
         raise DataError(f"an audit record lacks {', '.join(lacking)}.")
+    day, beside = record["day"], {n: v for n, v in record.items() if n not in _OWN}
+    if isinstance(day, float):  # the column is of whole days: what is between stands beside it
+        day, beside = math.floor(day), {**beside, "day": day}
     return {
         "run_id": record["run_id"],
         "key": record["hash"],
         "seq": record["seq"],
-        "day": record["day"],
+        "day": day,
         "event_type": record["event_type"],
         "actor": record["user"],
         "happened_at": dt.datetime.fromisoformat(record["timestamp"]),
         "payload": record["payload"],
-        "details": {n: v for n, v in record.items() if n not in _OWN},
+        "details": beside,
     }
 
 

@@ -286,7 +286,7 @@ def merge(old: SampleRecord, new: SampleRecord) -> Merged:
     return Merged(merged, tuple(filled), tuple(differing))
 
 
-def _number(raw: Any, name: str, day: int) -> float | None:
+def _number(raw: Any, name: str, day: float) -> float | None:
     if raw is None:
         return None
     if isinstance(raw, bool | str):

@@ -13,7 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from perfusio_jax._core import CONTROL_NAMES, DataError
+from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, DataError
+from perfusio_jax.twin.cadence import DAILY, Cadence
 from perfusio_jax.twin.entries import Stored
 
 from . import sql_schema as schema
@@ -77,6 +78,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             db_url, experiment_name, reactor_name, echo, timeout_s=timeout_s, clock=clock
         )
         self.controls = tuple(controls)
+        self._cadence = DAILY
 
     # ------------------------------------------------------------ samples in
 
@@ -263,7 +265,21 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         except Exception:
             return False
 
-    async def read_sample(self, day: int) -> dict[str, float | None]:
+    def sample_every(self, interval_h: float) -> None:
+        """Count in steps of an interval: days may then be fractions of one.
+
+        A sample between two days is one whose `time_h` says so, whatever its column `day`; it may
+        lie up to a quarter of the interval from when it is due.
+
+        Args:
+            interval_h: Time between two samples [h].
+
+        Raises:
+            ConfigError: If nobody samples at this interval.
+        """
+        self._cadence = Cadence(interval_h)
+
+    async def read_sample(self, day: float) -> dict[str, float | None]:
         """The species of one culture day, newest revision.
 
         Args:
@@ -278,7 +294,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         """
         return dict((await self.read_record(day)).values)
 
-    async def read_record(self, day: int) -> SampleRecord:
+    async def read_record(self, day: float) -> SampleRecord:
         """The sample of one culture day with quality, times, totals, set-points and tags.
 
         Of several samples of one day the one nearest to 24 h x day counts.
@@ -287,15 +303,20 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             SampleNotReady: If there is none for that day yet.
             DatabaseError: If the database cannot be used.
         """
-        wanted = whole_day(day)
-        found = await self.database.acall(lambda c: self._records(c, day=wanted))
+        if self._counts_days:
+            wanted: float = whole_day(day)
+            found = await self.database.acall(lambda c: self._records(c, day=int(wanted)))
+        else:
+            number = self._cadence.number(day)
+            wanted = self._cadence.day(number)
+            found = [r for r in await self.read_history() if r.day == wanted]
         if not found:
             raise SampleNotReady(await self.database.acall(lambda c: self._why_not(c, wanted)))
         record = min(found, key=lambda r: abs(r.time_h - 24.0 * r.day))
         if len(found) == 1:
             return record
         others = ", ".join(f"{r.time_h:g}" for r in found if r is not record)
-        note = f"day {day} is the sample at {record.time_h:g} h; there is also {others} h"
+        note = f"day {day:g} is the sample at {record.time_h:g} h; there is also {others} h"
         return replace(record, notes=(*record.notes, note))
 
     async def read_history(self) -> list[SampleRecord]:
@@ -304,12 +325,28 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         Raises:
             DatabaseError: If the database cannot be used.
         """
-        return await self.database.acall(self._records)
+        found = await self.database.acall(self._records)
+        return found if self._counts_days else [r for r in map(self._placed, found) if r]
 
-    async def days_available(self) -> list[int]:
+    @property
+    def _counts_days(self) -> bool:
+        """Whether every sample asked for is that of a day; else times say which it is."""
+        return self._cadence.interval_h % HOURS_PER_DAY == 0.0
+
+    def _placed(self, record: SampleRecord) -> SampleRecord | None:
+        """A sample with the day it is due on; `None` if it is due on none."""
+        cadence = self._cadence
+        number = cadence.number(record.time_h / HOURS_PER_DAY)
+        if abs(record.time_h - cadence.hours(number)) > 0.25 * cadence.interval_h:
+            return None
+        return replace(record, day=cadence.day(number))
+
+    async def days_available(self) -> list[float]:
         """Culture days [d] that have a sample, ascending."""
+        if not self._counts_days:
+            return sorted({record.day for record in await self.read_history()})
 
-        def work(connection: sa.Connection) -> list[int]:
+        def work(connection: sa.Connection) -> list[float]:
             day = schema.sample.c.day
             query = self._of_this(sa.select(day).distinct(), schema.sample)
             return sorted(
@@ -373,8 +410,8 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         now = self._now()
         return [from_row(r, reactor_id=self.reactor_name, read_at=now) for r in newest.values()]
 
-    def _why_not(self, connection: sa.Connection, day: int) -> str:
-        text = f"{self.database.where} has no sample of {self.reactor_name} for day {day} yet"
+    def _why_not(self, connection: sa.Connection, day: float) -> str:
+        text = f"{self.database.where} has no sample of {self.reactor_name} for day {day:g} yet"
         if connection.execute(self._reactor_query()).scalar() is not None:
             return text + "."
         names = connection.execute(

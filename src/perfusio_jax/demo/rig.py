@@ -51,7 +51,7 @@ class FileReactor:
             header = ",".join(_COLUMNS) + "\n" + ",".join(units) + "\n"
             append_durably(self.samples, header.encode())
 
-    async def sample(self, day: int) -> None:
+    async def sample(self, day: float) -> None:
         """Live until a day under the set-points in the file, then append its sample.
 
         Args:

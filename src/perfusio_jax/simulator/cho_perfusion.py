@@ -18,6 +18,7 @@ from perfusio_jax._core import (
     ConfigError,
     DataError,
 )
+from perfusio_jax._core.instants import as_day
 from perfusio_jax.chemistry import from_balanced
 from perfusio_jax.mechanistic import (
     Method,
@@ -46,8 +47,8 @@ class CHOSimulator:
     """One virtual bioreactor with the interface of a real one.
 
     Day 0 is inoculation. The state is carried forward: a set-point change acts from the last
-    sampled day on, and the past is never simulated again. Reading a day again returns the same
-    sample.
+    sample on, and the past is never simulated again. Reading a day again returns the same
+    sample. Samples are daily, until `sample_every` says otherwise.
 
     Args:
         clone: `"CloneX"` (lactate switch) or `"CloneY"`.
@@ -96,6 +97,25 @@ class CHOSimulator:
         self._streams: list[Float[np.ndarray, " 4"]] = [np.full(4, np.nan)]
         self._applied: list[Float[Array, " 6"]] = []
         self._lock = asyncio.Lock()
+        self._interval_h = HOURS_PER_DAY
+
+    def sample_every(self, interval_h: float) -> None:
+        """Take samples at an interval; days are then fractions of one between two whole days.
+
+        Args:
+            interval_h: Time between two samples [h].
+
+        Raises:
+            ConfigError: If it is not above zero, or samples were taken at another interval.
+        """
+        if not (np.isfinite(interval_h) and interval_h > 0):
+            raise ConfigError(f"a sample every {interval_h} h: hours above 0 are needed.")
+        if interval_h != self._interval_h and len(self._states) > 1:
+            raise ConfigError(
+                f"a sample every {interval_h:g} h was asked for; this reactor has been sampled "
+                f"every {self._interval_h:g} h up to day {self.day:g}. Make another one."
+            )
+        self._interval_h = float(interval_h)
 
     @property
     def seconds_per_day(self) -> float:
@@ -103,9 +123,9 @@ class CHOSimulator:
         return 86400.0 / self.acceleration
 
     @property
-    def day(self) -> int:
-        """Last day reached [d]."""
-        return len(self._states) - 1
+    def day(self) -> float:
+        """Last day reached [d]; an `int` where it is a whole one."""
+        return as_day(self._interval_h * (len(self._states) - 1) / HOURS_PER_DAY)
 
     @property
     def controls(self) -> dict[str, float]:
@@ -116,15 +136,37 @@ class CHOSimulator:
         """Whether the virtual reactor runs; it always does."""
         return True
 
-    def _advance_to(self, day: int) -> None:
-        while self.day < day:
+    def _row(self, day: float) -> int:
+        """Number of the sample of a day.
+
+        Raises:
+            DataError: If none is taken on that day.
+        """
+        row = round(HOURS_PER_DAY * day / self._interval_h)
+        if row < 0 or abs(self._interval_h * row - HOURS_PER_DAY * day) > 1e-6:
+            what = (
+                "days are whole numbers from 0"
+                if self._interval_h == HOURS_PER_DAY
+                else f"samples are taken every {self._interval_h:g} h from day 0 on"
+            )
+            raise DataError(f"day {day} is not a culture day; {what}.")
+        return row
+
+    def _reached(self, day: float, what: str) -> int:
+        row = self._row(day) if day >= 0 else -1
+        if not 0 <= row < len(self._states):
+            raise DataError(f"day {day:g} has no {what} yet; days 0 to {self.day:g} have.")
+        return row
+
+    def _advance_to(self, row: int) -> None:
+        while len(self._states) <= row:
             plan = make_plan(
                 self.reactor,
                 self._states[-1][None],
                 self._controls[None],
-                jnp.full(1, 24.0),
+                jnp.full(1, self._interval_h),
                 volume_L=self.volume_L,
-                start_h=24.0 * self.day,
+                start_h=self._interval_h * (len(self._states) - 1),
             )
             out = simulate(self.reactor, plan, method=_STREAMS)
             perfusion, bleed, glucose, _ = np.asarray(out.totals[0, 1])
@@ -132,24 +174,21 @@ class CHOSimulator:
             self._applied.append(self._controls)
             self._states.append(out.concentrations[0, 1])
 
-    def truth(self, day: int) -> dict[str, float]:
+    def truth(self, day: float) -> dict[str, float]:
         """Noise-free readings of a day that has been reached.
 
         Raises:
             DataError: If the day lies ahead; only reading a sample moves the reactor on.
         """
-        if not 0 <= day <= self.day:
-            raise DataError(f"day {day} has no state yet; days 0 to {self.day} have.")
-        row = np.asarray(observe(self.reactor.kinetics, self._states[day]))
+        state = self._states[self._reached(day, "state")]
+        row = np.asarray(observe(self.reactor.kinetics, state))
         return dict(zip(READINGS, row[:12].tolist(), strict=True))
 
-    def stream_totals(self, day: int) -> Float[np.ndarray, " 4"]:
-        """Volumes of perfusion, bleed, glucose and sample in the day before [L]; NaN on day 0."""
-        if not 0 <= day <= self.day:
-            raise DataError(f"day {day} has no totals yet; days 0 to {self.day} have.")
-        return self._streams[day]
+    def stream_totals(self, day: float) -> Float[np.ndarray, " 4"]:
+        """Volumes of perfusion, bleed, glucose and sample since the last one [L]; NaN on day 0."""
+        return self._streams[self._reached(day, "totals")]
 
-    async def read_sample(self, day: int) -> dict[str, float | None]:
+    async def read_sample(self, day: float) -> dict[str, float | None]:
         """Sample of a culture day; moves the reactor on to that day if needed.
 
         Args:
@@ -159,17 +198,15 @@ class CHOSimulator:
             Reading per species, None where missing.
 
         Raises:
-            DataError: If the day is negative or not a whole number.
+            DataError: If no sample is taken on that day.
         """
-        if day < 0 or day != int(day):
-            raise DataError(f"day {day} is not a culture day; days are whole numbers from 0.")
-        day = int(day)
+        row = self._row(day)
         async with self._lock:
-            await asyncio.to_thread(self._advance_to, day)
-        return self.noise.apply(self.truth(day), day)
+            await asyncio.to_thread(self._advance_to, row)
+        return self.noise.apply(self.truth(day), row)
 
     async def write_setpoints(self, setpoints: dict[str, float]) -> None:
-        """Change set-points from the last sampled day on.
+        """Change set-points from the last sample on.
 
         Args:
             setpoints: New values by name; controls not named keep theirs.
