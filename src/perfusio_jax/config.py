@@ -226,7 +226,7 @@ class RunConfig(ConfigModel):
     duration_days: int = Field(default=14, ge=1)
     """Length of the run [d]."""
     sampling_interval_hours: float = Field(default=24.0, gt=0.0)
-    """Time between samples [h]; the twin, which decides once a day, takes 24 or less."""
+    """Time between samples [h]; the twin waits for one as often, and decides after each."""
     retrain_every: int = Field(default=1, ge=1)
     """Samples between two updates of the model."""
     acquisition: AcquisitionName = "qLogEI"

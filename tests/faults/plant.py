@@ -13,6 +13,7 @@ from perfusio_jax.connectors.base import (
     SampleNotReady,
     SampleRecord,
 )
+from perfusio_jax.twin.cadence import DAILY, Cadence
 
 from .virtual_time import EPOCH
 
@@ -72,6 +73,7 @@ class Plant(BioreactorConnectorBase):
         plan: Fault names by (kind, day): kinds "sample", "write", "read_back", "device",
             "line" (hours without an answer).
         on_write: Called with the set-points at the moment a write begins.
+        cadence: When samples are taken.
     """
 
     def __init__(
@@ -81,9 +83,11 @@ class Plant(BioreactorConnectorBase):
         reactor_id: str,
         time: Callable[[], float],
         clock: Callable[[], dt.datetime],
-        plan: dict[tuple[str, int], str],
+        plan: dict[tuple[str, float], str],
         on_write: Callable[[dict[str, float]], None],
+        cadence: Cadence = DAILY,
     ) -> None:
+        self.cadence = cadence
         self.reactor_id, self._time, self._clock, self.plan = reactor_id, time, clock, plan
         self._on_write = on_write
         self.noise = random.Random(seed)
@@ -93,41 +97,46 @@ class Plant(BioreactorConnectorBase):
         self.reads_since_write = 1
         self.delayed: list[tuple[float, dict[str, float]]] = []
         self.clock_wrong_s = 0.0
-        self.served: dict[int, list[dict[str, float | None]]] = {}
+        self.served: dict[float, list[dict[str, float | None]]] = {}
         self.started_s = 0.0
         self._truth: dict[int, dict[str, float]] = {}
-        self._done: set[tuple[str, int]] = set()
+        self._done: set[tuple[str, float]] = set()
 
     @property
     def day(self) -> int:
         return int(self._time() // 24)
 
-    def fault(self, kind: str, day: int | None = None) -> str:
+    def fault(self, kind: str, day: float | None = None) -> str:
         return self.plan.get((kind, self.day if day is None else day), "")
 
-    def truth(self, day: int) -> dict[str, float]:
-        for d in range(day + 1):
+    def truth(self, day: float) -> dict[str, float]:
+        number = self.cadence.number(day)
+        for d in range(number + 1):
             if d not in self._truth:
                 self._truth[d] = {
                     n: level * (1.0 + 0.2 * math.sin(d / 3 + k)) * self.noise.gauss(1.0, 0.01)
                     for k, (n, level) in enumerate(zip(STATE_ORDER, LEVELS, strict=True))
                 }
-        return dict(self._truth[day])
+        return dict(self._truth[number])
 
     async def is_alive(self) -> bool:
         return True
 
-    def _due(self, day: int) -> float:
+    def _due(self, day: float) -> float:
         late = {"late": 5.0, "missing": 1e9, "early": -2.0}.get(self.fault("sample", day), 0.0)
-        return 24.0 * day + late
+        return self.cadence.due(day) + late
 
-    async def days_available(self) -> list[int]:
-        return [d for d in range(self.day + 2) if self._due(d) <= self._time()]
+    def sample_every(self, interval_h: float) -> None:
+        self.cadence = Cadence(interval_h)
 
-    async def read_sample(self, day: int):
+    async def days_available(self) -> list[float]:
+        days = map(self.cadence.day, range(self.cadence.count(self.day + 2)))
+        return [d for d in days if self._due(d) <= self._time()]
+
+    async def read_sample(self, day: float):
         return dict((await self.read_record(day)).values)
 
-    async def read_record(self, day: int) -> SampleRecord:
+    async def read_record(self, day: float) -> SampleRecord:
         fault, now = self.fault("sample", day), self._time()
         self._settle_device()
         if self._is_dark():
@@ -143,8 +152,9 @@ class Plant(BioreactorConnectorBase):
             raise ConnectorError("the line is dead; password=hunter2")
         values: dict = self.truth(day)
         quality = dict.fromkeys(values, "good")
-        time_h, age_h, vessel = 24.0 * day, max(now - 24.0 * day, 0.0), self.reactor_id
-        if fault == "corrected" and now > 24.0 * day + 12.0:
+        time_h, vessel = self.cadence.due(day), self.reactor_id
+        age_h = max(now - time_h, 0.0)
+        if fault == "corrected" and now > time_h + 12.0:
             values["VCD"] *= 1.05
         elif fault in ("nan", "inf"):
             values["Glc"] = math.nan if fault == "nan" else math.inf
@@ -152,7 +162,7 @@ class Plant(BioreactorConnectorBase):
             quality["Lac"] = fault
             values["Lac"] = None if fault == "bad" else values["Lac"]
         elif fault == "stuck" and day > 0:
-            values = self.truth(day - 1)
+            values = self.truth(self.cadence.day(self.cadence.number(day) - 1))
         elif fault == "drift":
             values["Glc"] *= 1.1
         elif fault == "spike":
@@ -162,7 +172,7 @@ class Plant(BioreactorConnectorBase):
         elif fault == "text":
             values["Amm"] = "n/a"
         elif fault == "wrong_time":
-            time_h = 24.0 * day - 30.0
+            time_h -= 30.0
         elif fault == "wrong_vessel":
             vessel = "R99"
         elif fault == "empty":

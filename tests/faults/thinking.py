@@ -37,7 +37,7 @@ class LightBrain:
         is_frozen: Whether it never learns.
     """
 
-    def __init__(self, fault: Callable[[int], str], *, is_frozen: bool = True) -> None:
+    def __init__(self, fault: Callable[[float], str], *, is_frozen: bool = True) -> None:
         self._fault, self.is_frozen = fault, is_frozen
         self.n_asked = 0
 

@@ -15,12 +15,13 @@ import random
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from perfusio_jax._core import CONTROL_NAMES, AuditError, StopRun
+from perfusio_jax._core.instants import as_day
 from perfusio_jax.twin import (
     AlarmNotifier,
     DispatchReport,
@@ -33,6 +34,7 @@ from perfusio_jax.twin import (
     audit,
     verify_audit,
 )
+from perfusio_jax.twin.cadence import Cadence
 from perfusio_jax.twin.reader import rows_of
 from perfusio_jax.twin.run_files import JOURNAL_NAME, RunFiles, open_run
 
@@ -134,6 +136,7 @@ class World:
         seed: Of everything.
         n_days: Culture days.
         rate: Share of days on which each kind of fault happens.
+        interval_h: Time between two samples [h].
         crash_rate: Mean number of process ends per ten days.
     """
 
@@ -142,7 +145,8 @@ class World:
     rate: float = 0.25
     crash_rate: float = 2.0
     reactor_id: str = "R01"
-    plan: dict[tuple[str, int], str] = field(default_factory=dict)
+    interval_h: float = 24.0
+    plan: dict[tuple[str, float], str] = field(default_factory=dict)
     crash_after: list[int | None] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path()
@@ -150,8 +154,10 @@ class World:
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
+        self.cadence = Cadence(self.interval_h)
+        self.days = [self.cadence.day(k) for k in range(self.cadence.count(self.n_days))]
         if not self.plan:
-            self.plan = make_plan(self.draw, self.n_days, self.rate)
+            self.plan = make_plan(self.draw, self.days, self.rate)
         if not self.crash_after:
             n = self.draw.randint(0, round(self.crash_rate * self.n_days / 5))
             self.crash_after = [self.draw.randint(0, 250) for _ in range(n)]
@@ -181,6 +187,7 @@ class World:
             clock=self._device_clock,
             plan=self.plan,
             on_write=self._on_write,
+            cadence=self.cadence,
         )
         try:
             self._live()
@@ -253,7 +260,8 @@ class World:
             "initial_controls": dict(START),
             "species_bounds": BOUNDS,
             "poll_seconds": 1800.0,
-            "patience_seconds": 30.0 * 3600.0,
+            "patience_seconds": 1.25 * self.interval_h * 3600.0,
+            "sampling_interval_h": self.interval_h,
             "on_missed": "hold",
             "beat_seconds": 3600.0,
             "require_age": True,
@@ -424,14 +432,14 @@ class World:
         for day, revision, payload in samples:
             revisions.setdefault(day, []).append(revision)
             values = json.loads(payload)["values"]
-            if values not in self.plant.served.get(int(day), []):
+            if values not in self.plant.served.get(day, []):
                 say(f"day {day} is stored with values nobody served")
         for day, found in revisions.items():
             if found != list(range(1, len(found) + 1)):
                 say(f"day {day} has the revisions {found}")
-        if closed != [float(d) for d in range(self.n_days)]:
+        if closed != [float(d) for d in self.days]:
             say(f"the closed days are {closed}")
-        for day in range(self.n_days):
+        for day in self.days:
             fault = self.plan.get(("sample", day), "")
             if fault in ("", "stuck", "drift", "spike", "nan") and day not in revisions:
                 say(f"the sample of day {day} ({fault or 'no fault'}) is not stored")
@@ -453,8 +461,9 @@ class World:
                 if not kept["recommended"] or not kept["digest"]:
                     continue
                 samples = files.records.samples(self.reactor_id, up_to=kept["last_sample"])
-                rows = rows_of([s.values for s in samples if s.day <= decision.day], dict(START))
-                situation = Situation(int(decision.day), rows, kept["u_now"], kept["fixed"])
+                known = [s.values for s in samples if s.day <= decision.day]
+                rows = rows_of(known, dict(START), self.cadence)
+                situation = Situation(as_day(decision.day), rows, kept["u_now"], kept["fixed"])
                 brain = LightBrain(lambda day: self.plan.get(("brain", day), ""))
                 again = brain.propose(situation)
                 if again.digest != kept["digest"]:
@@ -463,7 +472,9 @@ class World:
             files.close()
 
 
-def make_plan(draw: random.Random, n_days: int, rate: float) -> dict[tuple[str, int], str]:
+def make_plan(
+    draw: random.Random, days: Sequence[float], rate: float
+) -> dict[tuple[str, float], str]:
     """Faults by kind and day."""
     menu = {
         "sample": SAMPLE_FAULTS,
@@ -481,7 +492,7 @@ def make_plan(draw: random.Random, n_days: int, rate: float) -> dict[tuple[str, 
     return {
         (kind, day): draw.choice(names)
         for kind, names in menu.items()
-        for day in range(n_days)
+        for day in days
         if draw.random() < rate * scale.get(kind, 1.0)
     }
 

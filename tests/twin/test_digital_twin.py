@@ -6,15 +6,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perfusio_jax._core import CONTROL_NAMES, ConfigError, ConnectorError, DataError, RunLockedError
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    FORECAST_SPECIES,
+    ConfigError,
+    ConnectorError,
+    DataError,
+    RunLockedError,
+)
 from perfusio_jax.bed import BEDDecision
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, RunConfig
 from perfusio_jax.connectors import BioreactorConnectorBase, FilesystemStore, SampleNotReady
 from perfusio_jax.hybrid import HybridStateSpaceModel
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.simulator import CHOSimulator
-from perfusio_jax.twin import DigitalTwin, GateLimits, verify_audit, writer
-from perfusio_jax.twin.step import digest, history_from_records, padded_length
+from perfusio_jax.twin import (
+    DigitalTwin,
+    GateLimits,
+    ModelBrain,
+    replay,
+    verify_audit,
+    writer,
+)
+from perfusio_jax.twin.cadence import Cadence
+from perfusio_jax.twin.checks import expectations
+from perfusio_jax.twin.digital_twin import default_policy
+from perfusio_jax.twin.step import digest, history_from_records, hours_ahead, padded_length
 
 CENTRE = DEFAULT_AMBR250_DESIGN_SPACE.centre
 
@@ -51,6 +68,9 @@ class Rack(BioreactorConnectorBase):
         self.is_dead_on_write = False
         self.lost: set[int] = set()
         self.values: dict[str, float | None] = {}
+
+    def sample_every(self, interval_h: float) -> None:
+        self.simulator.sample_every(interval_h)
 
     async def is_alive(self) -> bool:
         return True
@@ -250,12 +270,89 @@ def test_same_inputs_same_bytes(tmp_path, model):
     assert np.asarray(a.belief.particles).tobytes() == np.asarray(b.belief.particles).tobytes()
 
 
-def test_samples_between_the_days_are_not_left_out_in_silence(tmp_path, model):
-    said = []
-    for hours in (24.0, 12.0):
-        settings = RunConfig(sampling_interval_hours=hours)
-        make_twin(tmp_path / f"{hours:g}", model, run_config=settings, say=said.append).close()
-    assert len(said) == 1 and "every 12 h" in said[0] and "leaves the others out" in said[0]
+def test_a_culture_sampled_twice_a_day_is_decided_on_twice_a_day(tmp_path, model):
+    rack, said = Rack(), []
+    settings = RunConfig(seed=3, n_mc_samples=16, duration_days=3, sampling_interval_hours=12.0)
+    with make_twin(tmp_path, model, rack, run_config=settings, say=said.append) as twin:
+        twin.run_sync()
+        result = twin.step(3)
+        seen = [s["day"] for s in twin.policy.seen]
+        days = [s.day for s in twin.journal.samples("R00")]
+        report = replay(
+            twin.journal, "R00", fresh_brain(twin, model), twin.settings.initial_controls
+        )
+    assert said[0] == "samples come every 12 h; the twin decides after each"
+    assert days == [0, 0.5, 1, 1.5, 2, 2.5, 3] == seen
+    assert rack.simulator.day == 3 and len(rack.written) == 7
+    assert report.ok and report.n_same == 7, str(report)
+    # Forecasts at their own hours: half a day apart, three days ahead, and alarms count so.
+    assert result["forecast"]["days"] == pytest.approx([3.5, 4, 4.5, 5, 5.5, 6])
+    assert result["forecast"]["lead_days"] == pytest.approx([0.5, 1, 1.5, 2, 2.5, 3])
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tmp_path / "forecasts.parquet").to_pandas()
+    assert sorted(set(table.made_on_day)) == days and len(table) == 7 * 6 * 12
+    ahead = table[(table.made_on_day == 0.5) & (table.species == "VCD")]
+    assert list(ahead.day) == pytest.approx([1, 1.5, 2, 2.5, 3, 3.5])
+    # The forecast of a time is what its sample is compared with.
+    assert set(expectations(result["forecast"], FORECAST_SPECIES, 3.5, {})) == {*FORECAST_SPECIES}
+    made = [r for r in records(tmp_path) if r["event_type"] == "DECISION_MADE"]
+    assert [r["day"] for r in made] == days and type(made[2]["day"]) is int
+
+
+def fresh_brain(twin, model) -> ModelBrain:
+    return ModelBrain(
+        model,
+        twin.policy,
+        seed=3,
+        volume_L=twin.volume_L,
+        run_id=twin.run_id,
+        n_paths=16,
+        sample_h=twin.cadence.interval_h,
+    )
+
+
+def test_a_forecast_has_a_row_for_the_next_sample():
+    class ofv:
+        horizon = 3
+        step_h = 24.0
+
+    assert hours_ahead(ofv) is None and hours_ahead(ofv, 24.0) is None
+    assert hours_ahead(ofv, 48.0) is None  # two of the policy's days
+    assert hours_ahead(ofv, 12.0) == [12.0, 24.0, 36.0, 48.0, 60.0, 72.0]
+    assert hours_ahead(ofv, 36.0) == [36.0, 72.0]
+    assert hours_ahead(ofv, 96.0) == [24.0, 48.0, 72.0, 96.0]
+    ofv.step_h = 12.0
+    assert hours_ahead(ofv, 24.0) == [12.0, 24.0, 36.0, 48.0, 60.0, 72.0]
+    ofv.step_h = 48.0
+    assert hours_ahead(ofv, 48.0) == [48.0, 72.0]
+
+
+def test_thirds_of_a_day_are_expected_where_they_were_forecast():
+    days = [7 / 3 + k * 8.0 / 24.0 for k in range(1, 4)]
+    ahead = {"days": days, **{q: np.ones((3, 1)) for q in ("q10", "q50", "q90")}}
+    for k in range(8, 11):
+        assert expectations(ahead, ["VCD"], Cadence(8.0).day(k), {}), k
+    assert not expectations(ahead, ["VCD"], 2.5, {})
+
+
+def test_the_policy_of_a_twin_moves_as_far_as_the_gate_lets_it(model):
+    limits = GateLimits.from_design_space(DEFAULT_AMBR250_DESIGN_SPACE)
+
+    def made(hours):
+        return default_policy(
+            model,
+            DEFAULT_AMBR250_DESIGN_SPACE,
+            limits,
+            cadence=Cadence(hours),
+            acqf_name="qLogEI",
+        )
+
+    daily, half, rare = (made(h) for h in (24.0, 12.0, 48.0))
+    np.testing.assert_array_equal(daily.limits.max_change, list(limits.max_rate.values()))
+    np.testing.assert_array_equal(half.limits.max_change, 0.5 * np.array(daily.limits.max_change))
+    np.testing.assert_array_equal(rare.limits.max_change, daily.limits.max_change)
+    assert [p.ofv.n_steps for p in (daily, half, rare)] == [3, 6, 2]
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path, model):
@@ -266,8 +363,8 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, model):
         make_twin(tmp_path, model, retrain_every=0)
     with pytest.raises(ConfigError, match="startup_days"):
         make_twin(tmp_path, model, startup_days=-1)
-    with pytest.raises(ConfigError, match="sampling_interval_hours is 48"):
-        make_twin(tmp_path, model, run_config=RunConfig(sampling_interval_hours=48.0))
+    with pytest.raises(ConfigError, match="sampling_interval_hours is 0.1"):
+        make_twin(tmp_path, model, run_config=RunConfig(sampling_interval_hours=0.1))
     empty = DEFAULT_AMBR250_DESIGN_SPACE.replace(control_bounds={})
     with pytest.raises(ConfigError, match="no controls"):
         DigitalTwin(rack, model, empty, log_dir=tmp_path)

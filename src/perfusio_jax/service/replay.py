@@ -6,11 +6,12 @@ from typing import Any
 import jax
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.hybrid import untrained_model
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
 from perfusio_jax.twin import GateLimits, ModelBrain, RunRecords, replay
+from perfusio_jax.twin.cadence import Cadence
 from perfusio_jax.twin.commands import reactors
+from perfusio_jax.twin.digital_twin import default_policy
 from perfusio_jax.twin.run_files import JOURNAL_NAME
 
 from .plan import RunPlan, read_plan
@@ -55,15 +56,15 @@ def brain_of(plan: RunPlan) -> ModelBrain:
     model = plan.model
     if model is None:
         model = untrained_model(CHOPerfusionModel(volume_L=volume))
-    limits = GateLimits.from_design_space(space)
-    change = {n: r for n, r in limits.max_rate.items() if n in space.control_names}
+    limits, cadence = GateLimits.from_design_space(space), Cadence(run.sampling_interval_hours)
     return ModelBrain(
         model,
-        BEDPolicy(model, space, acqf_name=run.acquisition, max_change=change),
+        default_policy(model, space, limits, cadence=cadence, acqf_name=run.acquisition),
         seed=0 if run.seed is None else run.seed,
         volume_L=volume,
         run_id=plan.run_id,
         retrain_every=run.retrain_every,
         n_paths=run.n_mc_samples,
         mode=plan.table.get("mode", "adaptive"),
+        sample_h=cadence.interval_h,
     )

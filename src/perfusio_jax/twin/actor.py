@@ -203,7 +203,7 @@ class Actor:
         if not asks or not may_write or not asked:
             return not settings.approvals
         self.attendant.enter("waiting")
-        self._say(f"day {basis.day}: decision {number} waits for {', '.join(settings.approvals)}")
+        self._say(f"day {basis.day:g}: decision {number} waits for {', '.join(settings.approvals)}")
         await self._log(
             "APPROVAL_ASKED",
             {"decision": number, "roles": list(settings.approvals)},

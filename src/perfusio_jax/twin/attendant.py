@@ -67,7 +67,7 @@ class Attendant:
         self.was_stopped = False
         """Whether the last run ended because of a stop."""
         self.phase, self.phase_since = "idle", runtime.monotonic()
-        self.day = 0
+        self.day: float = 0
         self._is_stuck = False
         self.lease: int | None = None
         """Number of the lease on the reactor."""
@@ -161,7 +161,7 @@ class Attendant:
 
     # ------------------------------------------------------------------ commands
 
-    async def look(self, day: int) -> None:
+    async def look(self, day: float) -> None:
         """Carry out what people asked for since the last look."""
         self.day = day
         if self._busy is None:
@@ -173,7 +173,7 @@ class Attendant:
                 outcome = await self._carry_out(command, day)
                 await self._rt.offload(lambda c=command, o=outcome: self._records.mark(c.id, o))
 
-    async def _carry_out(self, command: Command, day: int) -> str:
+    async def _carry_out(self, command: Command, day: float) -> str:
         """Do it and put it into the audit; "done", or why not."""
         outcome = "done"
         before = self._session.mode
@@ -210,7 +210,7 @@ class Attendant:
             until = self._rt.now() + dt.timedelta(hours=hours)
             await self._rt.offload(lambda: self._records.suppress_alarm(number, until))
 
-    async def _audit_command(self, command: Command, before: str, outcome: str, day: int) -> None:
+    async def _audit_command(self, command: Command, before: str, outcome: str, day: float) -> None:
         changes = command.kind in ("arm", "disarm", "manual", "automatic")
         account = command.account or command.actor
         claim = {} if command.actor == account else {"says_to_be": command.actor}
@@ -227,7 +227,7 @@ class Attendant:
             )
         )
 
-    async def disarm(self, reason: str, who: str, day: int) -> None:
+    async def disarm(self, reason: str, who: str, day: float) -> None:
         """Stop writing until a person arms the session again."""
         before = self._session.mode
         self._session.apply("disarm", {})
@@ -285,7 +285,7 @@ class Attendant:
                     self._vote(command)
         self._is_recalled = True
 
-    async def approval(self, decision: int, day: int) -> bool:
+    async def approval(self, decision: int, day: float) -> bool:
         """Wait until every role has approved a decision, one has refused it, or time is up."""
         deadline = self._rt.monotonic() + self._settings.approval_seconds
         await self._recall_votes()
@@ -304,7 +304,7 @@ class Attendant:
 
     # ------------------------------------------------------------------ clocks
 
-    async def check_clocks(self, day: int) -> str | None:
+    async def check_clocks(self, day: float) -> str | None:
         """Whether time can be trusted; a sentence if it cannot, and then nothing is written."""
         tolerance = self._settings.clock_tolerance_s
         now = (self._rt.now().timestamp(), self._rt.monotonic())

@@ -133,7 +133,7 @@ class AuditLogger:
         self,
         event_type: str,
         payload: Mapping[str, Any],
-        day: int = 0,
+        day: float = 0,
         user: str = "system",
         *,
         role: str | None = None,
@@ -151,7 +151,7 @@ class AuditLogger:
             event_type: What happened, e.g. "SETPOINT_CHANGE", "MODEL_RETRAIN",
                 "ALARM_RAISED", "DECISION_MADE".
             payload: Details of the event.
-            day: Culture day [d].
+            day: Culture day [d]; a fraction between two whole ones.
             user: Who did it; "system" for automated events.
             role: As what they did it, e.g. "operator"; none for automated events.
             state_sha256: Hash of the state the event rests on, if there is one.
@@ -338,7 +338,7 @@ class AuditLogger:
         event_type: str,
         details: dict[str, Any],
         *,
-        day: int,
+        day: float,
         user: str,
         is_begun: bool = True,
     ) -> str:
@@ -559,6 +559,8 @@ def _parquet_table(rows: list[dict[str, Any]]) -> Any:
         columns["seq"].append(record["seq"])
         columns["hash"].append(record["hash"])
     kinds = [(name, pa.int64() if name in ("day", "seq") else pa.string()) for name in names]
+    if not all(isinstance(day, int) for day in columns["day"]):
+        kinds[names.index("day")] = ("day", pa.float64())
     return pa.table(columns, schema=pa.schema(kinds))
 
 

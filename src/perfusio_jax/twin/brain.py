@@ -15,8 +15,8 @@ Row = Mapping[str, Any]
 class Situation:
     """All that a decision may depend on; kept in the journal, so that it can be repeated."""
 
-    day: int
-    """Culture day [d]."""
+    day: float
+    """Culture day [d]; an `int` where it is a whole one."""
     rows: Sequence[Row]
     """Samples so far, the last one being today's."""
     u_now: Mapping[str, float]
@@ -38,7 +38,8 @@ class Proposal:
     digest: str = ""
     """SHA-256 over everything the recommendation was made from."""
     forecast: Mapping[str, Any] | None = None
-    """Forecast in the form alarms read: `days`, `mean`, `q10`, `q50`, `q90`, `samples`."""
+    """Forecast in the form alarms read: `days`, `mean`, `q10`, `q50`, `q90`, `samples`; where its
+    rows are no days apart also `lead_days`, how far ahead [d] of the decision each one is."""
     species: Sequence[str] = ()
     """Columns of the forecast."""
     explanation: Mapping[str, Any] = field(default_factory=dict)

@@ -19,6 +19,9 @@ JUMP_FLOOR: Final = 0.1
 FLOAT32: Final = 1e-6
 """Relative difference that is a device's way of keeping numbers."""
 
+SAME_DAY: Final = 1e-9
+"""Difference of two culture days [d] that is rounding: 1/3 twice is not always 2/3."""
+
 CONFIRMS: Final = 0.3
 """A second sample within this share of a jump confirms it: the culture did change."""
 
@@ -38,7 +41,7 @@ class Expectation:
 def expectations(
     forecast: Mapping[str, Any] | None,
     species: Sequence[str],
-    day: int,
+    day: float,
     bounds: Mapping[str, tuple[float, float]],
 ) -> dict[str, Expectation]:
     """What a forecast made earlier says of a day, by species.
@@ -51,10 +54,10 @@ def expectations(
     """
     if forecast is None or any(forecast.get(k) is None for k in ("days", "q10", "q50", "q90")):
         return {}
-    days = [float(d) for d in forecast["days"]]
-    if float(day) not in days:
+    apart = [abs(float(d) - day) for d in forecast["days"]]
+    row = min(range(len(apart)), key=apart.__getitem__, default=0)
+    if not apart or apart[row] > SAME_DAY:
         return {}
-    row = days.index(float(day))
     found = {}
     for column, name in enumerate(species):
         low, centre, high = (float(forecast[k][row][column]) for k in ("q10", "q50", "q90"))

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfusio_jax._core import ConfigError, RunLockedError
+from perfusio_jax._core.instants import as_day
 
 from .alarm_book import Alarm
 from .brain import Brain, Situation
+from .cadence import DAILY, Cadence, cadence_of
 from .chain import plain
 from .entries import Command, Decision
 from .grid import Grid
@@ -41,7 +43,7 @@ class ReactorStatus:
     is_running: bool
     """Whether a process holds the run folder."""
     n_days: int
-    """Days that are closed."""
+    """Days, or other cycles, that are closed."""
     last_day: float | None
     """The last of them [d]."""
     last_outcome: str
@@ -60,13 +62,16 @@ class ReactorStatus:
     """Alarms that stand."""
     holder: str
     """Who holds, or held, the reactor."""
+    cadence: Cadence = DAILY
+    """When its samples are due."""
 
     def __str__(self) -> str:
         """A few lines for a person."""
         run = "running" if self.is_running else "not running"
         last = "no day yet" if self.last_day is None else f"day {self.last_day:g}"
         lines = [
-            f"{self.reactor_id}: {run}, {self.mode}; {self.n_days} days closed, last {last}"
+            f"{self.reactor_id}: {run}, {self.mode}; "
+            f"{self.n_days} {self.cadence.words()} closed, last {last}"
             + (f" ({self.last_outcome})" if self.last_outcome else "")
             + (f"; held by {self.holder}" if self.holder else "")
         ]
@@ -156,6 +161,11 @@ def reactors(records: RunRecords) -> list[str]:
     """Reactors a journal knows."""
     query = " UNION ".join(_REACTORS.format(table) for table in _TABLES)
     return sorted(row[0] for row in records._query(query, ()))
+
+
+def sampled(records: RunRecords, reactor_id: str) -> Cadence:
+    """When the samples of a run are due, as its last session had it."""
+    return cadence_of(c.payload for c in records.handled(reactor_id) if c.kind == "session")
 
 
 def send(
@@ -298,6 +308,7 @@ def replay(
         The report. Set-points and digest are compared as canonical bytes.
     """
     differing, skipped, n_same, n = [], [], 0, 0
+    cadence = sampled(records, reactor_id)
     for decision in records.decisions(reactor_id):
         kept = decision.payload
         where = f"day {decision.day:g}"
@@ -309,11 +320,11 @@ def replay(
             for s in records.samples(reactor_id, up_to=kept["last_sample"])
             if s.day <= decision.day
         ]
-        rows = rows_of(samples, initial)
+        rows = rows_of(samples, initial, cadence)
         readings = records.readings(reactor_id, until_h=float(rows[-1]["time_h"]))
         grids = {n: Grid(step, origin) for n, step, origin in kept.get("grids", ())}
         situation = Situation(
-            int(decision.day), rows, kept["u_now"], kept["fixed"], readings, grids
+            as_day(decision.day), rows, kept["u_now"], kept["fixed"], readings, grids
         )
         brain.learn(situation)
         made = brain.propose(situation)
@@ -350,4 +361,5 @@ def _status(folder: Path, records: RunRecords, name: str, runs: bool) -> Reactor
         waiting=tuple(d for d in records.decisions(name) if d.day not in cycles),
         alarms=tuple(records.standing_alarms(name)),
         holder="" if lease is None or not runs else lease[1],
+        cadence=sampled(records, name),
     )

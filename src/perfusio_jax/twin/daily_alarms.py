@@ -11,7 +11,7 @@ from .notifications import AlarmEvent, AlarmNotifier
 async def raise_alarms(
     desk: AlarmDesk,
     notifier: AlarmNotifier | None,
-    day: int,
+    day: float,
     *,
     record: Mapping[str, Any],
     proposal: Proposal,

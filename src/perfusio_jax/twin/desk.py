@@ -23,7 +23,7 @@ MOST_NEW: Final = 20
 """Alarms told one by one in a cycle; more are told as a flood."""
 
 
-def event(kind: str, what: str, note: str, day: int, *, severity: str = "warning") -> AlarmEvent:
+def event(kind: str, what: str, note: str, day: float, *, severity: str = "warning") -> AlarmEvent:
     """An alarm that is not about a limit."""
     return AlarmEvent(
         day, what, math.nan, math.nan, "unknown", 0, severity=severity, kind=kind, note=note
@@ -59,7 +59,7 @@ class AlarmDesk:
         self._n_dropped = 0
         self._failures: list[tuple[str, str]] = []
 
-    async def update(self, kind: str, events: Sequence[AlarmEvent], day: int) -> list[Alarm]:
+    async def update(self, kind: str, events: Sequence[AlarmEvent], day: float) -> list[Alarm]:
         """Bring the alarms of a kind up to date with the causes found now.
 
         Args:
@@ -114,7 +114,7 @@ class AlarmDesk:
         if await self._rt.offload(lambda: self._records.clear_alarm(self._reactor, found.name)):
             await self._log("ALARM_CLEARED", {"name": found.name}, found.day)
 
-    def tell(self, events: Sequence[AlarmEvent], day: int) -> None:
+    def tell(self, events: Sequence[AlarmEvent], day: float) -> None:
         """Queue alarms for the channels; returns at once and needs no journal."""
         if self._notifier is None or not events:
             return
@@ -149,7 +149,7 @@ class AlarmDesk:
             else:
                 self._failures.extend(report.failed)
 
-    async def _report(self, day: int) -> None:
+    async def _report(self, day: float) -> None:
         failures, self._failures = self._failures, []
         dropped, self._n_dropped = self._n_dropped, 0
         for channel, problem in failures:
@@ -158,7 +158,7 @@ class AlarmDesk:
             await self._log("ALARM_NOT_DELIVERED", {"n": dropped}, day, "the queue was full")
 
     async def _log(
-        self, kind: str, payload: Mapping[str, Any], day: int, reason: str | None = None
+        self, kind: str, payload: Mapping[str, Any], day: float, reason: str | None = None
     ) -> None:
         await self._rt.offload(lambda: self._audit.log(kind, payload, day=day, reason=reason))
 

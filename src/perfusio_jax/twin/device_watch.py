@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perfusio_jax._core.instants import as_day
+
 from .attendant import Attendant
 from .audit import AuditLogger
 from .desk import AlarmDesk, event
@@ -36,7 +38,7 @@ class DeviceWatch:
     _held: str = ""
     _started: str | None = None
 
-    async def note_edits(self, day: int, read_back: ReadBack) -> None:
+    async def note_edits(self, day: float, read_back: ReadBack) -> None:
         """Write down what was moved, and by whom."""
         evidence = await self._evidence()
         edited = self.session.edits(read_back) - self.session.overridden
@@ -60,7 +62,7 @@ class DeviceWatch:
         can_forget = not self.writer.keeps_setpoints and bool(self.session.plan)
         return can_forget and self.runtime.monotonic() >= self._next_look_s
 
-    async def look(self, day: int, sample: Mapping[str, Any] | None, now_h: float | None) -> None:
+    async def look(self, day: float, sample: Mapping[str, Any] | None, now_h: float | None) -> None:
         """Look at the device between two samples, from time to time or if it was away.
 
         Args:
@@ -80,7 +82,7 @@ class DeviceWatch:
         time_h = float(sample["time_h"])
         age_h = None if now_h is None else max(now_h - time_h, 0.0)
         basis = Basis(
-            int(sample["day"]),
+            as_day(sample["day"]),
             time_h + (age_h or 0.0),
             age_h,
             str(sample["quality"]),
@@ -139,7 +141,7 @@ class DeviceWatch:
             new=dict(verdict.setpoints),
             reason="; ".join((because, *verdict.reasons)),
         )
-        on_day = Basis(int(standing.day), basis.time_h, basis.age_h, basis.quality, ())
+        on_day = Basis(as_day(standing.day), basis.time_h, basis.age_h, basis.quality, ())
         is_written = await self.writer.write(number, verdict, on_day, read_back)
         if is_written and not session.reset:
             await self.desk.clear(_alarm(day))
@@ -147,7 +149,7 @@ class DeviceWatch:
 
     # ------------------------------------------------------------------ what happened
 
-    async def _note_reset(self, day: int, names: frozenset[str], read_back: ReadBack) -> None:
+    async def _note_reset(self, day: float, names: frozenset[str], read_back: ReadBack) -> None:
         values = {n: v for n in sorted(names) if (v := read_back[n]) is not None}
         await self._log(
             "DEVICE_RESET",
@@ -167,7 +169,7 @@ class DeviceWatch:
         note = f"the device restarted and forgot {', '.join(sorted(values))}"
         await self.desk.raise_one(_alarm(day, note))
 
-    async def _note_override(self, day: int, names: list[str], read_back: ReadBack) -> None:
+    async def _note_override(self, day: float, names: list[str], read_back: ReadBack) -> None:
         await self._log(
             "OPERATOR_OVERRIDE",
             {"controls": names},
@@ -219,5 +221,5 @@ class DeviceWatch:
         await self.runtime.offload(lambda: self.audit.log(kind, payload, **more))
 
 
-def _alarm(day: int, note: str = "") -> Any:
+def _alarm(day: float, note: str = "") -> Any:
     return event("session", "device", note, day, severity="critical")

@@ -10,7 +10,7 @@ import datetime as dt
 import math
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from perfusio_jax.hybrid import HybridStateSpaceModel, untrained_model
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
 
 from .accounts import account
+from .cadence import Cadence, cadence_of, kept
 from .gate import GateLimits
 from .keys import Signer, load_key
 from .loop import CycleResult, ReactorLoop
@@ -58,7 +59,8 @@ class DigitalTwin:
         hybrid: Fitted hybrid model; without one the twin starts from the mechanistic model and
             learns from its own run.
         design_space: Controls, their bounds and the targets.
-        bed_policy: Policy; by default one for the design space's targets.
+        bed_policy: Policy; by default one for the design space's targets, which rolls out in
+            steps of the sampling interval.
         notifier: Alarms, optional.
         log_dir: Run folder: audit, journal, recommendations and forecasts; the working directory
             by default.
@@ -66,15 +68,17 @@ class DigitalTwin:
         allow_write: Whether set-points may be written. False by default: recommendations then
             go to the audit and `recommendations.csv` only.
         species_names: Species the source is expected to deliver; the nine of `STATE_ORDER`.
-        retrain_every: Days between two updates of the model.
-        run_config: Seed, sizes, duration.
-        gate_limits: What the reactor tolerates; from the design space by default.
+        retrain_every: Samples between two updates of the model.
+        run_config: Seed, sizes, duration, and the time between two samples: the twin waits for
+            one every `sampling_interval_hours` and decides after each.
+        gate_limits: What the reactor tolerates; from the design space by default. Where samples
+            come less often than daily, the times without data it allows are longer by as much.
         reactor_id: Vessel, for journal and records.
         volume_L: Working volume [L].
         startup_days: Days on which the twin watches and does not write.
         initial_controls: Set-points in force at the start, where the connector cannot say.
         poll_seconds: Time between two looks for a sample that is not there yet [s].
-        patience_seconds: How long to wait for a sample before the day counts as missed [s];
+        patience_seconds: How long to wait for a sample before it counts as missed [s];
             by default one and a quarter of the sampling interval in real time.
         user: Who armed the session.
         clock: Source of time stamps, UTC.
@@ -89,7 +93,8 @@ class DigitalTwin:
             are not the default ones; they go into the limits made from the design space.
 
     Raises:
-        ConfigError: If the design space has no controls or a setting makes no sense.
+        ConfigError: If the design space has no controls, a setting makes no sense, the connector
+            does not serve samples at this interval, or the run in the folder has another one.
         RunLockedError: If a live process uses the run folder or writes to the reactor.
         AuditError: If the audit trail in the folder does not verify.
     """
@@ -140,12 +145,6 @@ class DigitalTwin:
         if mode not in ("frozen", "adaptive"):
             raise ConfigError(f"mode is {mode!r}; allowed are 'frozen' and 'adaptive'.")
         _check_controls(design_space, initial_controls)
-        if config.sampling_interval_hours > HOURS_PER_DAY:
-            raise ConfigError(
-                f"sampling_interval_hours is {config.sampling_interval_hours:g}; the twin waits "
-                f"for a sample each day, so at most {HOURS_PER_DAY:g} is allowed. Where days go "
-                "without one, leave it at 24 and set on_missed = 'hold'."
-            )
         if patience_seconds is None:
             patience_seconds = 1.25 * config.sampling_interval_hours * 3600.0
         settings = LoopSettings(
@@ -158,12 +157,15 @@ class DigitalTwin:
             species_bounds={n: (b.lo, b.hi) for n, b in design_space.species_bounds.items()},
             poll_seconds=poll_seconds,
             patience_seconds=patience_seconds,
+            sampling_interval_h=config.sampling_interval_hours,
         )
         try:
             settings = replace(settings, **dict(options or {}))
         except TypeError as error:
             raise ConfigError(f"options holds what no setting is called: {error}") from None
         self.settings = settings
+        self.cadence = settings.cadence
+        agree(connector, self.cadence)
         self.seed = 0 if config.seed is None else config.seed
         self.species_names = tuple(STATE_ORDER if species_names is None else species_names)
         self.notifier = notifier
@@ -176,14 +178,21 @@ class DigitalTwin:
                 "device_steps were given beside gate_limits; give the steps as its resolution."
             )
         self.limits = gate_limits or GateLimits.from_design_space(
-            design_space, device_steps=device_steps
+            design_space, device_steps=device_steps, **_ages(self.cadence)
         )
         self.base_model = (
             hybrid
             if hybrid is not None
             else untrained_model(CHOPerfusionModel(volume_L=self.volume_L))
         )
-        self.policy = bed_policy or self._default_policy()
+        self.policy = bed_policy or default_policy(
+            self.base_model,
+            self.design_space,
+            self.limits,
+            cadence=self.cadence,
+            acqf_name=config.acquisition,
+            allow_write=self.allow_write,
+        )
         self.brain = ModelBrain(
             self.base_model,
             self.policy,
@@ -194,6 +203,7 @@ class DigitalTwin:
             n_paths=config.n_mc_samples,
             mode=mode,
             say=self._say,
+            sample_h=self.cadence.interval_h,
         )
         self.archive = connector if archive is None and is_archive(connector) else archive
         self._is_running = False
@@ -213,6 +223,7 @@ class DigitalTwin:
         )
         self.audit, self.journal = self._files.audit, self._files.records
         try:
+            self._check_folder()
             self.loop = ReactorLoop(
                 connector,
                 self.brain,
@@ -234,18 +245,31 @@ class DigitalTwin:
             self._files.close()
             raise
 
-    def _begin(self, config: RunConfig) -> None:
-        if config.sampling_interval_hours < HOURS_PER_DAY:
-            self._say(
-                f"samples come every {config.sampling_interval_hours:g} h; the twin decides once a "
-                "day, from the sample nearest to each whole day, and leaves the others out"
+    def _check_folder(self) -> None:
+        """Refuse to go on with a run at another interval: its cycles are others.
+
+        Raises:
+            ConfigError: If the journal has closed cycles of another interval.
+        """
+        sessions = [c.payload for c in self.journal.handled(self.reactor_id) if c.kind == "session"]
+        before = cadence_of(sessions)
+        if before != self.cadence and self.journal.cycles(self.reactor_id):
+            raise ConfigError(
+                f"sampling_interval_hours is {self.cadence.interval_h:g}, and the run in "
+                f"{self.log_dir} has one of {before.interval_h:g}; set it to "
+                f"{before.interval_h:g} to go on with it, or begin another in a folder of its own."
             )
+
+    def _begin(self, config: RunConfig) -> None:
+        if not self.cadence.is_daily:
+            hours = self.cadence.interval_h
+            self._say(f"samples come every {hours:g} h; the twin decides after each")
         armed = self.loop.session.is_armed
         reason = "armed" if armed else "advisory: set-points are not written"
         if self.allow_write and not armed:
             reason = "disarmed in an earlier session, and not armed since"
             self._say(f"{reason}; to arm it: perfusio-jax tell {self.log_dir} arm")
-        may = {"allow_write": self.allow_write}
+        may = {"allow_write": self.allow_write, **kept(self.cadence)}
         self.journal.keep(self.reactor_id, "session", actor=self.user, payload=may)
         self.audit.log(
             "SESSION_STARTED",
@@ -266,14 +290,16 @@ class DigitalTwin:
     # ---------------------------------------------------------------- public
 
     async def run(self, n_days: int | None = None, interval_seconds: float | None = None) -> None:
-        """Run the twin day by day.
+        """Run the twin, day by day or at whatever interval samples come.
 
-        A day whose sample is in the source already is processed at once; otherwise the source
-        is polled. A run that was interrupted goes on after the last finished day. `stop` ends
+        A sample that is in the source already is processed at once; otherwise the source
+        is polled. A run that was interrupted goes on after the last finished cycle. `stop` ends
         it: nothing is written from then on.
 
         Args:
-            n_days: Number of culture days in all; `run_config.duration_days` by default.
+            n_days: Number of culture days in all; `run_config.duration_days` by default. Every
+                sample that is due in them counts, the first one at their beginning: 3 days have
+                days 0, 1 and 2, or at 12 h days 0, 0.5, ... 2.5.
             interval_seconds: Least real time between two steps [s]; 0 by default, because the
                 source sets the pace.
 
@@ -285,8 +311,8 @@ class DigitalTwin:
         self._is_running = True
         try:
             first = await self.first_day()
-            if self.loop.days_done(first) >= total:
-                self._say(f"all {total} days, from day {first} on, are done already")
+            if self.loop.cycles_done(first) >= self.cadence.count(total):
+                self._say(f"all {total} days, from day {first:g} on, are done already")
             interval = 0.0 if interval_seconds is None else float(interval_seconds)
             await self.loop.run(total, first_day=first, interval_seconds=interval)
         finally:
@@ -296,34 +322,41 @@ class DigitalTwin:
         """`run`, blocking."""
         self._blocking.run(self.run(n_days, interval_seconds))
 
-    def step(self, day: int) -> dict[str, Any]:
-        """One day, blocking; connections are kept from one call to the next.
+    def step(self, day: float) -> dict[str, Any]:
+        """One cycle, blocking; connections are kept from one call to the next.
 
         Args:
-            day: Culture day [d].
+            day: Culture day [d]; a fraction where samples come between the days.
 
         Returns:
             `sample`, `forecast`, `decision` and the gate's `verdict`.
+
+        Raises:
+            ConfigError: If no sample is due on that day.
         """
         return self._blocking.run(self.step_async(day))
 
-    async def step_async(self, day: int) -> dict[str, Any]:
-        """One day; see `step`."""
-        result = await self.loop.cycle(day)
+    async def step_async(self, day: float) -> dict[str, Any]:
+        """One cycle; see `step`."""
+        if not self.cadence.is_cycle(day):
+            raise ConfigError(
+                f"no sample is due on day {day:g}; with one every {self.cadence.interval_h:g} h "
+                f"the nearest is that of day {self.cadence.day(self.cadence.number(day)):g}."
+            )
+        result = await self.loop.cycle(self.cadence.day(self.cadence.number(day)))
         await self.loop.desk.drain(self.settings.call_timeout_s)
         await self.loop.copy_audit()
         if result.timings:
             self.timings.append({"day": float(day), **result.timings})
         return _as_dict(result)
 
-    async def first_day(self) -> int:
+    async def first_day(self) -> float:
         """First day of the run: that of the journal, else of the source, else inoculation."""
+        cadence = self.cadence
         samples = self.journal.samples(self.reactor_id)
-        days = [int(s.day) for s in samples[:1]] + [
-            int(d) for d in self.journal.cycles(self.reactor_id)
-        ]
+        days = [s.day for s in samples[:1]] + list(self.journal.cycles(self.reactor_id))
         if days:
-            return min(days)
+            return cadence.day(cadence.number(min(days)))
         lister = getattr(self.connector, "days_available", None)
         if lister is None:
             return 0
@@ -334,7 +367,8 @@ class DigitalTwin:
             raise
         except (ConnectorError, TimeoutError, OSError):
             return 0
-        return int(min(there)) if there else 0
+        due = cadence.numbers(there)
+        return cadence.day(min(due)) if due else 0
 
     def stop(self) -> None:
         """Ask a running `run` to end; from now on nothing is written."""
@@ -397,19 +431,60 @@ class DigitalTwin:
         """Samples in the journal, oldest first."""
         return [{"day": s.day, **s.values} for s in self.journal.samples(self.reactor_id)]
 
-    # ---------------------------------------------------------------- helpers
 
-    def _default_policy(self) -> BEDPolicy:
-        change = {
-            n: r for n, r in self.limits.max_rate.items() if n in self.design_space.control_names
-        }
-        return BEDPolicy(
-            self.base_model,
-            self.design_space,
-            acqf_name=self.config.acquisition,
-            allow_write=self.allow_write,
-            max_change=change,
+def default_policy(
+    model: HybridStateSpaceModel,
+    space: DesignSpace,
+    limits: GateLimits,
+    *,
+    cadence: Cadence,
+    acqf_name: str,
+    allow_write: bool = False,
+) -> BEDPolicy:
+    """The policy of a twin nobody gave one: the targets of its design space.
+
+    Args:
+        model: Hybrid model.
+        space: Controls, bounds and targets.
+        limits: Of the gate, whose rates hold from one decision to the next.
+        cadence: When samples are due.
+        acqf_name: Acquisition.
+        allow_write: Whether set-points may be written.
+    """
+    reach = limits.reach(cadence.interval_h)
+    return BEDPolicy(
+        model,
+        space,
+        acqf_name=acqf_name,
+        allow_write=allow_write,
+        max_change={n: r for n, r in reach.items() if n in space.control_names},
+        step_h=cadence.interval_h,
+    )
+
+
+def agree(connector: Any, cadence: Cadence) -> None:
+    """Tell a connector how far samples lie apart.
+
+    Raises:
+        ConfigError: If it does not serve samples that are due then.
+    """
+    told = getattr(connector, "sample_every", None)
+    if told is not None:
+        told(cadence.interval_h)
+    elif not all(cadence.hours(k) % HOURS_PER_DAY == 0.0 for k in range(1, 3)):
+        raise ConfigError(
+            f"{type(connector).__name__} gives whole days; sampling_interval_hours is "
+            f"{cadence.interval_h:g}. Set it to 24 or whole multiples of it, or give the "
+            "connector a method sample_every(hours) and fractions of days."
         )
+
+
+def _ages(cadence: Cadence) -> dict[str, Any]:
+    """How old data may be where samples come less often than daily [h]."""
+    share = cadence.interval_h / HOURS_PER_DAY
+    names = ("max_data_age_h", "fallback_after_h", "disarm_after_h")
+    daily = {f.name: f.default for f in fields(GateLimits) if f.name in names}
+    return {name: share * age for name, age in daily.items()} if share > 1.0 else {}
 
 
 def _check_controls(space: DesignSpace, initial: Mapping[str, float] | None) -> None:

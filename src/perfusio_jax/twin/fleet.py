@@ -66,16 +66,17 @@ class Fleet:
 
     async def run(
         self,
-        n_days: int,
+        n_days: float,
         *,
-        first_day: int | Callable[[str], Awaitable[int]] = 0,
+        first_day: float | Callable[[str], Awaitable[float]] = 0,
         interval_seconds: float = 0.0,
     ) -> dict[str, Fate]:
         """Run all of them until each has come to an end.
 
         Args:
             n_days: Culture days in all.
-            first_day: Number of the first; or what says it of a reactor, asked at each start.
+            first_day: Culture day of the first cycle [d]; or what says it of a reactor, asked at
+                each start.
             interval_seconds: Least real time between two cycles [s].
 
         Returns:
@@ -104,7 +105,7 @@ class Fleet:
         self,
         name: str,
         loop: ReactorLoop,
-        work: tuple[int, int | Callable[[str], Awaitable[int]], float],
+        work: tuple[float, float | Callable[[str], Awaitable[float]], float],
     ) -> Fate:
         n_days, first, interval = work
         for tries in range(len(PAUSES_S) + 1):

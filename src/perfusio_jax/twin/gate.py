@@ -82,6 +82,11 @@ class GateLimits:
         """Names of the controls the gate knows."""
         return tuple(self.lower)
 
+    def reach(self, hours: float) -> dict[str, float]:
+        """Largest change of each control that is limited, after so many hours [h]."""
+        share = min(hours, HOURS_PER_DAY) / HOURS_PER_DAY
+        return {name: rate * share for name, rate in self.max_rate.items()}
+
     @property
     def grids(self) -> dict[str, Grid]:
         """Grid of each control that has one."""

@@ -30,24 +30,24 @@ class SourceLine:
         self.has_answered = False
         """Whether it answered in this session."""
 
-    async def lost(self, day: int, why: str) -> None:
+    async def lost(self, day: float, why: str) -> None:
         """It cannot be read, or what it holds cannot be understood."""
         now = self._rt.monotonic()
         if self._since is None:
             self._since = now
         if why != self._why:
             self._why = why
-            self._say(f"day {day}: the source cannot be read: {why}")
+            self._say(f"day {day:g}: the source cannot be read: {why}")
         away_s = now - self._since
         if away_s >= self._patience_s and not self._is_raised:
             self._is_raised = self._may_stand = True
             note = f"the source could not be read for {away_s / 60.0:.3g} min: {why}"
             await self._desk.raise_one(event("session", "source", note, day))
 
-    async def back(self, day: int) -> None:
+    async def back(self, day: float) -> None:
         """It answers."""
         if self._since is not None:
-            self._say(f"day {day}: the source answers again")
+            self._say(f"day {day:g}: the source answers again")
         self._since, self._why, self._is_raised = None, "", False
         self.has_answered = True
         if self._may_stand:

@@ -1,10 +1,10 @@
 """One reactor's loop: everything with effects around a pure decision and a pure gate.
 
-One cycle of a day:
+One cycle, of a day or of whatever time lies between two samples:
 
     settle what is open -> sample -> validate -> journal -> learn -> propose -> alarms ->
     journal the decision -> approval -> gate -> journal the intent -> audit -> write ->
-    read back -> audit -> journal the result -> close the day
+    read back -> audit -> journal the result -> close the cycle
 
 A crash between any two arrows is recovered from the journal: no sample is lost or doubled,
 and a write whose outcome is unknown is settled by reading back, never sent again blindly.
@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 from perfusio_jax._core import (
     CONTROL_NAMES,
-    HOURS_PER_DAY,
     AuditError,
     RunLockedError,
     StopRun,
 )
+from perfusio_jax._core.instants import as_day
 
 from .actor import Actor, printable
 from .attendant import Attendant
@@ -60,7 +60,8 @@ BACK_OFF_S = (1.0, 5.0, 15.0, 60.0)
 class CycleResult:
     """What one cycle came to."""
 
-    day: int
+    day: float
+    """Culture day [d]; a fraction between two whole ones."""
     outcome: str
     """"done before", "written", "fallback", "hold", "disarm", "unsettled" or "stopped"."""
     sample: dict[str, Any] | None = None
@@ -173,7 +174,7 @@ class ReactorLoop:
                 day=lambda: self.attendant.day,
             )
         )
-        self._last: tuple[Proposal, int] | None = None
+        self._last: tuple[Proposal, float] | None = None
         self.scheduler: DailyScheduler | None = None
         self.session.is_armed = settings.allow_write
         self.session.recover(
@@ -186,12 +187,15 @@ class ReactorLoop:
 
     # ------------------------------------------------------------------ running
 
-    async def run(self, n_days: int, *, first_day: int = 0, interval_seconds: float = 0.0) -> None:
-        """Run day by day, from the first that is not closed, until the days are over.
+    async def run(
+        self, n_days: float, *, first_day: float = 0, interval_seconds: float = 0.0
+    ) -> None:
+        """Run cycle by cycle, from the first that is not closed, until the days are over.
 
         Args:
-            n_days: Culture days in all.
-            first_day: Number of the first.
+            n_days: Culture days in all; as many cycles as are due in them, the first one at
+                their beginning.
+            first_day: Culture day of the first cycle [d].
             interval_seconds: Least real time between two cycles [s].
 
         Raises:
@@ -199,12 +203,13 @@ class ReactorLoop:
             RunLockedError: If another process has taken the reactor over.
         """
         await self._rt.offload(self._forget_old_stops)
-        done = await self._rt.offload(lambda: self.days_done(first_day))
+        cadence = self.settings.cadence
+        done = await self._rt.offload(lambda: self.cycles_done(first_day))
         scheduler = DailyScheduler(
-            self._day,
-            max(n_days - done, 0),
+            lambda number: self._day(cadence.day(number)),
+            max(cadence.count(n_days) - done, 0),
             interval_seconds=interval_seconds,
-            start_day=first_day + done,
+            start_day=cadence.number(first_day) + done,
             sleep=self._rt.sleep,
             clock=self._rt.monotonic,
             wall_clock=self._rt.monotonic,
@@ -227,7 +232,8 @@ class ReactorLoop:
             raise lost
 
     async def _end(self, scheduler: DailyScheduler) -> None:
-        details = {"ending": scheduler.ending, "last_day": scheduler.completed_day}
+        last_day = self.settings.cadence.day(scheduler.completed_day)
+        details = {"ending": scheduler.ending, "last_day": last_day}
 
         def finish() -> None:
             self.audit.log("RUN_ENDED", details)
@@ -247,15 +253,15 @@ class ReactorLoop:
         if self.mirror is not None and await self.mirror.catch_up(is_last=True):
             await self.mirror.catch_up(is_last=True)  # alarms of the first one are records, too
 
-    async def _day(self, day: int) -> None:
-        """One day, tried again while only its own records fail."""
+    async def _day(self, day: float) -> None:
+        """One cycle, tried again while only its own records fail."""
         started, tries = self._rt.monotonic(), 0
         while True:
             try:
                 result = await self.cycle(day)
             except (JournalError, AuditError) as error:
                 trouble = in_short(error)
-                self._say(f"day {day}: the records cannot be written: {trouble}")
+                self._say(f"day {day:g}: the records cannot be written: {trouble}")
                 if tries == 0:
                     note = f"nothing is written to the reactor, for the records fail: {trouble}"
                     self.desk.tell(
@@ -264,11 +270,11 @@ class ReactorLoop:
                 if self._rt.monotonic() - started > self.settings.patience_seconds + 3600.0:
                     raise
                 if await self.attendant.pause(BACK_OFF_S[min(tries, len(BACK_OFF_S) - 1)]):
-                    raise StopRun(f"stopped while the records of day {day} failed") from error
+                    raise StopRun(f"stopped while the records of day {day:g} failed") from error
                 tries += 1
                 continue
             if result.outcome == "stopped":
-                raise StopRun(f"stopped on day {day}")
+                raise StopRun(f"stopped on day {day:g}")
             return
 
     @property
@@ -286,10 +292,11 @@ class ReactorLoop:
             if command.kind == "stop":
                 self.records.mark(command.id, "too late: nothing was running")
 
-    def days_done(self, first_day: int) -> int:
-        """How many days from the first are closed without a gap."""
-        done = 0
-        while self.records.is_closed(self.settings.reactor_id, first_day + done):
+    def cycles_done(self, first_day: float) -> int:
+        """How many cycles from that of the first day [d] on are closed without a gap."""
+        cadence, done = self.settings.cadence, 0
+        first = cadence.number(first_day)
+        while self.records.is_closed(self.settings.reactor_id, cadence.day(first + done)):
             done += 1
         return done
 
@@ -327,7 +334,7 @@ class ReactorLoop:
             lambda: self.records.readings(self.settings.reactor_id, since_h=since)
         )
         u_now = _known(await self.writer.read_back(day), self.settings.initial_controls)
-        situation = Situation(int(rows[-1]["day"]), rows, u_now, {}, found)
+        situation = Situation(as_day(rows[-1]["day"]), rows, u_now, {}, found)
         try:
             outlook = await self.thinker.compute(lambda: self.brain.outlook(situation))
         except Exception as error:  # readings must never end a run
@@ -340,8 +347,11 @@ class ReactorLoop:
 
     # ------------------------------------------------------------------ one cycle
 
-    async def cycle(self, day: int) -> CycleResult:
-        """One day.
+    async def cycle(self, day: float) -> CycleResult:
+        """One cycle.
+
+        Args:
+            day: Its culture day [d].
 
         Raises:
             NotReady: If the sample does not come and `on_missed` is "end".
@@ -360,9 +370,9 @@ class ReactorLoop:
         self.attendant.enter("settling")
         is_settled = await self.writer.settle(day)
         if await self._rt.offload(lambda: self._is_over(day)):
-            self._say(f"day {day}: already done")
+            self._say(f"day {day:g}: already done")
             return CycleResult(day, "done before")
-        self._say(f"day {day}: waiting for the sample")
+        self._say(f"day {day:g}: waiting for the sample")
         self.attendant.enter("waiting")
         try:
             record = await self.reader.wait(day, lambda: self._look_at_device(day))
@@ -377,7 +387,8 @@ class ReactorLoop:
         await self.watch.note_edits(day, read_back)
         late = await self.reader.look_back(day)
         if late:
-            self._say(f"day {day}: samples of days {late} came late or were corrected")
+            days = ", ".join(f"{past:g}" for past in late)
+            self._say(f"day {day:g}: samples of days [{days}] came late or were corrected")
         age = record["age_h"]
         bounds = self.settings.species_bounds
         expected = (
@@ -392,7 +403,7 @@ class ReactorLoop:
         self.attendant.enter("learning")
         lesson = await self.thinker.learn(situation)
         mark("learn")
-        self._say(f"day {day}: deciding")
+        self._say(f"day {day:g}: deciding")
         self.attendant.enter("deciding")
         proposal, trouble = await self.thinker.propose(situation)
         mark("decide")
@@ -413,11 +424,11 @@ class ReactorLoop:
         await self._copies(day, proposal, verdict)
         await self._rt.offload(lambda: self.records.close_cycle(reactor, day, outcome))
         self._last = (proposal, day)
-        self._say(f"day {day}: {_in_words(proposal.setpoints, verdict)}")
+        self._say(f"day {day:g}: {_in_words(proposal.setpoints, verdict)}")
         self.attendant.enter("idle")
         return CycleResult(day, outcome, record, proposal, verdict, tuple(alarms), lesson, marks)
 
-    async def _look_at_device(self, day: int) -> None:
+    async def _look_at_device(self, day: float) -> None:
         """While a sample is waited for: whether the device forgot what it was told."""
         if not self.watch.is_due:
             return
@@ -427,8 +438,8 @@ class ReactorLoop:
         await self.watch.look(day, last, self.reader.culture_hours(self._rt.now()))
         self.attendant.enter("waiting")
 
-    def _is_over(self, day: int) -> bool:
-        """Whether a day is closed; one whose write is done and nothing else left is closed now."""
+    def _is_over(self, day: float) -> bool:
+        """Whether a cycle is closed; one whose write is all that was left is closed now."""
         reactor = self.settings.reactor_id
         if self.records.is_closed(reactor, day):
             return True
@@ -437,13 +448,13 @@ class ReactorLoop:
         self.records.close_cycle(reactor, day, "written before a restart")
         return True
 
-    async def _blind(self, day: int, is_settled: bool) -> CycleResult:
-        """A day without a sample: hold, and after a time the fallback recipe, or disarm."""
+    async def _blind(self, day: float, is_settled: bool) -> CycleResult:
+        """A cycle without a sample: hold, and after a time the fallback recipe, or disarm."""
         read_back = await self.writer.read_back(day)
         await self.watch.note_edits(day, read_back)
-        note = f"day {day} has no sample"
+        note = f"day {day:g} has no sample"
         await self.desk.raise_one(event("quality", "sample", note, day))
-        basis = Basis(day, HOURS_PER_DAY * day, None, "missing", (note,))
+        basis = Basis(day, self.settings.cadence.due(day), None, "missing", (note,))
         situation = Situation(day, (), _known(read_back, self.settings.initial_controls))
         proposal = Proposal({})
         verdict, outcome = await self.actor.act(basis, proposal, note, is_settled, situation)
@@ -453,11 +464,11 @@ class ReactorLoop:
         await self._rt.offload(
             lambda: self.records.close_cycle(self.settings.reactor_id, day, outcome)
         )
-        self._say(f"day {day}: no sample; {_in_words({}, verdict)}")
+        self._say(f"day {day:g}: no sample; {_in_words({}, verdict)}")
         self.attendant.enter("idle")
         return CycleResult(day, outcome, None, proposal, verdict)
 
-    async def _situation(self, day: int, read_back: ReadBack) -> Situation:
+    async def _situation(self, day: float, read_back: ReadBack) -> Situation:
         rows = await self.reader.rows()
         readings = await self._rt.offload(
             lambda: self.records.readings(
@@ -468,7 +479,7 @@ class ReactorLoop:
         fixed = {n: u_now[n] for n in sorted(self.session.overridden)}
         return Situation(day, rows, u_now, fixed, readings, self.writer.limits.grids)
 
-    async def _copies(self, day: int, proposal: Proposal, verdict: GateVerdict) -> None:
+    async def _copies(self, day: float, proposal: Proposal, verdict: GateVerdict) -> None:
         """Recommendations and forecasts for people; a full disk here stops nothing."""
         folder, reactor = self.folder, self.settings.reactor_id
         if folder is None:

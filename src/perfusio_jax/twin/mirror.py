@@ -68,7 +68,7 @@ class AuditMirror:
         *,
         runtime: Runtime,
         timeout_s: float,
-        day: Callable[[], int],
+        day: Callable[[], float],
     ) -> None:
         self._audit = audit
         self._archive = archive

@@ -1,7 +1,7 @@
 """The brain of the real twin: a hybrid model that learns, and a policy that decides.
 
 `frozen`: the model never changes; the same history gives the same bytes. `adaptive`: every
-`retrain_every` days a challenger is trained on the run so far. It replaces the champion only if
+`retrain_every` samples a challenger is trained on the run so far. It replaces the champion only if
 it explains the samples that come after no worse: neither model was fitted on those, so one that
 has learnt the run by heart gains nothing by it. Both are functions of the samples alone, so that
 a restart, or a replay, comes to the same model.
@@ -15,7 +15,13 @@ import jax
 import numpy as np
 from scipy import stats
 
-from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, SimulationError
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    FORECAST_SPECIES,
+    HOURS_PER_DAY,
+    SimulationError,
+)
+from perfusio_jax._core.instants import day_number
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.hybrid import (
     HybridConfig,
@@ -28,7 +34,15 @@ from perfusio_jax.hybrid import (
 from perfusio_jax.states import Trajectory
 
 from .brain import Lesson, Proposal, Row, Situation
-from .step import Decision, decide, digest, estimate, forecast, history_from_records
+from .step import (
+    Decision,
+    decide,
+    digest,
+    estimate,
+    forecast,
+    history_from_records,
+    hours_ahead,
+)
 
 Mode = Literal["frozen", "adaptive"]
 
@@ -61,6 +75,7 @@ class ModelBrain:
         n_paths: Paths of a forecast.
         mode: "frozen" or "adaptive".
         say: Called with a line about what is going on.
+        sample_h: Time between two samples [h].
     """
 
     def __init__(
@@ -75,11 +90,13 @@ class ModelBrain:
         n_paths: int = 256,
         mode: Mode = "adaptive",
         say: Callable[[str], None] | None = None,
+        sample_h: float = HOURS_PER_DAY,
     ) -> None:
         self.base_model = self.model = model
         self.policy = policy
         self.seed, self.volume_L, self.run_id = seed, volume_L, run_id
         self.retrain_every, self.n_paths, self.mode = retrain_every, n_paths, mode
+        self.sample_h = float(sample_h)
         self._say = say or (lambda _: None)
         self._learnt_rows = 0
         self._trial: tuple[HybridStateSpaceModel, int] | None = None
@@ -129,6 +146,8 @@ class ModelBrain:
             fixed=dict(situation.fixed),
             grids=situation.grids,
             n_paths=self.n_paths,
+            day=None if self.sample_h == HOURS_PER_DAY else situation.day,
+            sample_h=self.sample_h,
         )
         trouble = not_finite(decision)
         if trouble:
@@ -160,6 +179,7 @@ class ModelBrain:
         for r in good:
             if r.time_h > start and r.value is not None:
                 table[hours.index(r.time_h - start), names.index(r.tag)] = r.value
+        seed = self.seed + 1009 * day_number(situation.day) + 7
         belief, _ = estimate(run, self.model, seed=self.seed)
         u = np.array([situation.u_now[n] for n in CONTROL_NAMES])
         belief, _ = advance_online(
@@ -169,17 +189,19 @@ class ModelBrain:
             np.array(hours),
             table,
             sensors=sensors,
-            key=jax.random.key(self.seed + 1009 * situation.day + 7),
+            key=jax.random.key(seed),
         )
+        ends = hours_ahead(self.policy.ofv, self.sample_h)
         ahead = forecast(
             self.model,
             belief,
             situation.u_now,
-            horizon=self.policy.ofv.horizon,
-            seed=self.seed + 1009 * situation.day + 7,
+            horizon=self.policy.ofv.horizon if ends is None else len(ends),
+            seed=seed,
             n_paths=self.n_paths,
+            hours=ends,
         )
-        return Proposal({}, forecast=ahead.as_dict(), species=FORECAST_SPECIES)
+        return Proposal({}, forecast=ahead.from_day(situation.day), species=FORECAST_SPECIES)
 
     def _is_due(self, n_rows: int) -> bool:
         if self.mode == "frozen" or n_rows < 3 or (n_rows - 1) % self.retrain_every:
@@ -193,7 +215,7 @@ class ModelBrain:
             verdict = self._judge(rows, turn)
         if self._trial is not None or not self._is_due(len(rows)):
             return verdict
-        self._say(f"day {rows[-1]['day']}: a new model is fitted")
+        self._say(f"day {rows[-1]['day']:g}: a new model is fitted")
         challenger = self._trained(self.history(rows))
         with self._mutex:
             if turn != self._turn:
@@ -250,8 +272,7 @@ class ModelBrain:
         length = 32
         while length < run.n_days:
             length *= 2
-        first, middle, last = (int(run.days[k]) for k in (0, half, -1))
-        parts = [run.slice_days(first, middle), run.slice_days(middle, last + 1)]
+        parts = [_rows(run, slice(None, half)), _rows(run, slice(half, None))]
         model, report = fit_hybrid(
             parts,
             key=key,
@@ -260,6 +281,11 @@ class ModelBrain:
         )
         self._say(f"fitted {report.details['rows']} rows of this run")
         return model
+
+
+def _rows(run: Trajectory, rows: slice) -> Trajectory:
+    """Some rows of a run; days would not tell rows apart where several are of one."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], run)
 
 
 def not_finite(decision: Decision) -> str:
@@ -298,7 +324,7 @@ def as_proposal(decision: Decision) -> Proposal:
     return Proposal(
         decision.setpoints,
         digest=decision.digest,
-        forecast=decision.outlook.as_dict(),
+        forecast=decision.outlook.from_day(decision.day),
         species=FORECAST_SPECIES,
         explanation=explanation,
         native=decision,

@@ -28,8 +28,8 @@ _Z90: Final = 1.2815515655446004
 class AlarmEvent:
     """A single alarm."""
 
-    day: int
-    """Culture day [d] on which it is raised."""
+    day: float
+    """Culture day [d] on which it is raised; a fraction between two whole ones."""
     species: str
     """What it is about."""
     predicted_value: float
@@ -39,7 +39,7 @@ class AlarmEvent:
     """Limit that is crossed; NaN if it cannot be judged."""
     direction: str
     """"below", "above" or "unknown": the forecast cannot tell, which is an alarm too."""
-    lead_days: int
+    lead_days: float
     """How many days [d] ahead; 0 for a measurement."""
     probability: float | None = None
     """Probability of being beyond the limit on that day, if the forecast has a spread."""
@@ -59,7 +59,7 @@ class AlarmEvent:
         return f"{self.kind}/{self.species}/{self.direction}"
 
     @property
-    def violation_day(self) -> int:
+    def violation_day(self) -> float:
         """Culture day [d] on which the limit is crossed."""
         return self.day + self.lead_days
 
@@ -69,12 +69,12 @@ class AlarmEvent:
         if self.note:
             return f"{self.severity}: {self.note}"
         if self.direction == "unknown":
-            return f"{self.species}: no usable value for day {self.violation_day}"
+            return f"{self.species}: no usable value for day {self.violation_day:g}"
         what = "is" if self.lead_days == 0 else "is forecast to be"
         odds = "" if self.probability is None else f" (probability {self.probability:.0%})"
         return (
             f"{self.severity}: {self.species} {what} {self.predicted_value:.3g} on day "
-            f"{self.violation_day}, limit {self.threshold:.3g} from {self.direction}{odds}"
+            f"{self.violation_day:g}, limit {self.threshold:.3g} from {self.direction}{odds}"
         )
 
 
@@ -200,15 +200,17 @@ class AlarmNotifier:
         return tuple(self._channels)
 
     def check_forecast(
-        self, forecast: Mapping[str, Any], species_names: Sequence[str], current_day: int
+        self, forecast: Mapping[str, Any], species_names: Sequence[str], current_day: float
     ) -> list[AlarmEvent]:
         """Scan a forecast for violations within the lead window.
 
         Args:
             forecast: "mean" (horizon, n_species); optionally "samples" (n_samples, horizon,
-                n_species), or the quantiles "q10" and "q90" shaped like the mean.
+                n_species), or the quantiles "q10" and "q90" shaped like the mean; "lead_days"
+                (horizon,), how far ahead [d] each row is, where they are no days apart.
             species_names: Names of the columns.
-            current_day: Culture day [d] the forecast starts from; its first row is the next.
+            current_day: Culture day [d] the forecast starts from; its first row is the next
+                day, unless "lead_days" says otherwise.
 
         Returns:
             All violations, by day and species. A watched species whose forecast is missing
@@ -225,24 +227,27 @@ class AlarmNotifier:
                 f"for the species {', '.join(names)}."
             )
         spread = _Spread.of(forecast, mean.shape)
+        leads = _leads(forecast, len(mean))
+        n = sum(lead <= self.lead_days + 1e-9 for lead in leads)
+        leads = leads[: max(n, 1)]  # a row beyond the window is still the next there is
         events: list[AlarmEvent] = []
         for name, limits in self.thresholds.items():
             if name not in names:
-                events.append(_unknown(name, current_day, 1))
+                events.append(_unknown(name, current_day, leads[0] if leads else 1))
                 continue
             column = names.index(name)
-            path = mean[: self.lead_days, column]
+            path = mean[: len(leads), column]
             for step in np.flatnonzero(~np.isfinite(path)):
-                events.append(_unknown(name, current_day, int(step) + 1))
+                events.append(_unknown(name, current_day, leads[int(step)]))
             for side, limit in zip(("below", "above"), limits, strict=True):
                 if math.isfinite(limit):
-                    odds = spread.beyond(column, side, limit, self.lead_days)
-                    events += self._crossings(name, path, side, limit, current_day, odds)
+                    odds = spread.beyond(column, side, limit, len(leads))
+                    events += self._crossings(name, path, side, limit, (current_day, leads), odds)
         order = {name: n for n, name in enumerate(self.thresholds)}
         return sorted(events, key=lambda event: (event.lead_days, order[event.species]))
 
     def check_sample(
-        self, values: Mapping[str, float | None], current_day: int
+        self, values: Mapping[str, float | None], current_day: float
     ) -> list[AlarmEvent]:
         """Compare a measurement with the limits as they stand.
 
@@ -320,10 +325,10 @@ class AlarmNotifier:
         path: np.ndarray,
         side: str,
         limit: float,
-        day: int,
+        when: tuple[float, Sequence[float]],
         beyond: tuple[np.ndarray, float] | None,
     ) -> list[AlarmEvent]:
-        events = []
+        events, (day, leads) = [], when
         for step, value in enumerate(path):
             odds = None if beyond is None else float(beyond[0][step])
             is_likely = odds is not None and odds >= self.min_probability
@@ -336,7 +341,7 @@ class AlarmNotifier:
                     predicted_value=float(value),
                     threshold=limit,
                     direction=side,
-                    lead_days=step + 1,
+                    lead_days=leads[step],
                     probability=odds,
                     probability_within_lead=None if beyond is None else beyond[1],
                     severity=self._severity(name, side, float(value)),
@@ -378,11 +383,11 @@ class _Spread:
         return cls()
 
     def beyond(
-        self, column: int, side: str, limit: float, lead_days: int
+        self, column: int, side: str, limit: float, n_rows: int
     ) -> tuple[np.ndarray, float] | None:
-        """Probability of lying beyond a limit by day, and on any day of the window."""
+        """Probability of lying beyond a limit by row, and in any row of the window."""
         if self.samples is not None:
-            paths = self.samples[:, :lead_days, column]
+            paths = self.samples[:, :n_rows, column]
             paths = paths[np.all(np.isfinite(paths), axis=1)]
             if len(paths) == 0:
                 return None
@@ -390,7 +395,7 @@ class _Spread:
             return out.mean(axis=0), float(out.any(axis=1).mean())
         if self.quantiles is None:
             return None
-        low, centre, high = (q[:lead_days, column] for q in self.quantiles)
+        low, centre, high = (q[:n_rows, column] for q in self.quantiles)
         # Two half normals with the forecast's own 10 % and 90 % points.
         width = np.where(limit < centre, centre - low, high - centre) / _Z90
         score = (limit - centre) / np.maximum(width, 1e-12 * (1.0 + np.abs(centre)))
@@ -446,7 +451,21 @@ def _is_beyond(value: float, side: str, limit: float) -> bool:
     return value < limit if side == "below" else value > limit
 
 
-def _unknown(name: str, day: int, lead_days: int) -> AlarmEvent:
+def _leads(forecast: Mapping[str, Any], n_rows: int) -> list[float]:
+    """How far ahead each row of a forecast is [d].
+
+    Raises:
+        DataError: If the forecast says it of another number of rows.
+    """
+    told = forecast.get("lead_days")
+    if told is None:
+        return list(range(1, n_rows + 1))
+    if len(told) != n_rows:
+        raise DataError(f"The forecast has {n_rows} rows and {len(told)} lead_days.")
+    return [float(lead) for lead in told]
+
+
+def _unknown(name: str, day: float, lead_days: float) -> AlarmEvent:
     return AlarmEvent(day, name, math.nan, math.nan, "unknown", lead_days)
 
 

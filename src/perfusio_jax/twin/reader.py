@@ -7,7 +7,6 @@ from typing import Any
 
 from perfusio_jax._core import (
     CONTROL_NAMES,
-    HOURS_PER_DAY,
     AccessRefused,
     ConnectorError,
     DataError,
@@ -18,6 +17,7 @@ from perfusio_jax._core.instants import hours_before, hours_between, known_insta
 
 from .audit import AuditLogger
 from .brain import Row
+from .cadence import DAILY, Cadence
 from .checks import Expectation, implausible, is_about
 from .entries import OnlineReading, Stored
 from .line import SourceLine
@@ -29,15 +29,12 @@ from .session import Session
 from .settings import LoopSettings
 from .writer import has_own
 
-DAY_SLACK_H = 12.0
-"""How far [h] the time of a sample may lie from 24 h times its day."""
-
 _COMPARED = ("values", "quality", "time_h", "stream_totals")
 """What makes a sample another one; a source may add set-points and tags as they are now."""
 
 
 class NotReady(ConnectorError):
-    """The sample of a day did not come within the time given."""
+    """A sample did not come within the time given."""
 
 
 class SampleReader:
@@ -71,15 +68,16 @@ class SampleReader:
         self._audit = audit
         self._session = session
         self._settings = settings
+        self._cadence = settings.cadence
         self._rt = runtime
         self._pause = pause
         self._line = line
         self._origin: dt.datetime | None = None  # wall clock at culture time 0
 
     async def wait(
-        self, day: int, beside: Callable[[], Awaitable[None]] | None = None
+        self, day: float, beside: Callable[[], Awaitable[None]] | None = None
     ) -> dict[str, Any] | None:
-        """The sample of a day as plain data, polled for until it is there.
+        """The sample of a cycle as plain data, polled for until it is there.
 
         Args:
             day: Culture day [d].
@@ -128,7 +126,7 @@ class SampleReader:
             if left <= 0.0:
                 await self._log("SAMPLE_MISSED", {}, day=day, reason=trouble)
                 raise NotReady(
-                    f"the sample of day {day} did not come within "
+                    f"the sample of day {day:g} did not come within "
                     f"{self._settings.patience_seconds:g} s: {trouble}"
                 )
             if await self._pause(min(self._settings.poll_seconds, left)):
@@ -136,7 +134,7 @@ class SampleReader:
 
     async def store(
         self,
-        day: int,
+        day: float,
         record: dict[str, Any],
         *,
         read_back: Mapping[str, float | None],
@@ -190,18 +188,19 @@ class SampleReader:
         )
         return record
 
-    async def look_back(self, day: int) -> list[int]:
-        """Look at earlier days again for samples that came late or were corrected.
+    async def look_back(self, day: float) -> list[float]:
+        """Look at earlier cycles again for samples that came late or were corrected.
 
         Returns:
-            Days whose sample is new or changed.
+            Days [d] whose sample is new or changed.
         """
         if not has_own(self._connector, "days_available"):
             return []
-        changed = []
+        changed: list[float] = []
+        cadence = self._cadence
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
-                there = set(await self._connector.days_available())
+                there = cadence.numbers(await self._connector.days_available())
         except (PerfusioError, TimeoutError, OSError):
             return []
         reactor = self._settings.reactor_id
@@ -209,10 +208,11 @@ class SampleReader:
         known = {s.day: s.values for s in samples}
         if not known:
             return []
-        first = max(int(min(known)), day - self._settings.look_back_days)
-        for past in range(first, day):
-            if past not in there:
+        oldest = cadence.number(day) - cadence.count(self._settings.look_back_days)
+        for number in range(max(cadence.number(min(known)), oldest), cadence.number(day)):
+            if number not in there:
                 continue
+            past = cadence.day(number)
             try:
                 record = await self._read(past)
             except (PerfusioError, TimeoutError, OSError):
@@ -227,9 +227,9 @@ class SampleReader:
         """Samples so far, with the set-points that acted after each."""
         reactor = self._settings.reactor_id
         samples = await self._rt.offload(lambda: self._records.samples(reactor))
-        return rows_of([s.values for s in samples], self._settings.initial_controls)
+        return rows_of([s.values for s in samples], self._settings.initial_controls, self._cadence)
 
-    async def read_online(self, day: int) -> list[OnlineReading]:
+    async def read_online(self, day: float) -> list[OnlineReading]:
         """Read online tags now and store them; those that were new."""
         if not has_own(self._connector, "read_tags"):
             return []
@@ -256,16 +256,16 @@ class SampleReader:
             return None
         return hours_between(at, self._origin)
 
-    async def _read(self, day: int) -> dict[str, Any]:
+    async def _read(self, day: float) -> dict[str, Any]:
         reader = getattr(self._connector, "read_record", self._connector.read_sample)
         async with asyncio.timeout(self._settings.call_timeout_s):
-            record = as_plain(await reader(day), day)
+            record = as_plain(await reader(day), day, self._cadence.due(day))
         age = record["age_h"] or 0.0
         self._origin = hours_before(self._rt.now(), record["time_h"] + age)
         return record
 
     def _misplaced(
-        self, day: int, record: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
+        self, day: float, record: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
     ) -> list[str]:
         """What says that this is not the sample that was asked for."""
         wrong = []
@@ -273,10 +273,12 @@ class SampleReader:
         if vessel not in (None, "", self._settings.reactor_id) and self._checks_vessel:
             wrong.append(f"the sample is of reactor {vessel}")
         time_h = record["time_h"]
-        if not abs(time_h - HOURS_PER_DAY * day) <= DAY_SLACK_H:
-            wrong.append(f"the sample is dated {time_h:g} h, which is not day {day}")
-        if earlier and not time_h > _time_of(earlier[-1]):
-            wrong.append(f"the sample is dated {time_h:g} h, before the one of the day before")
+        cadence = self._cadence
+        if not abs(time_h - cadence.due(day)) <= cadence.slack_h:
+            wrong.append(f"the sample is dated {time_h:g} h, which is not day {day:g}")
+        if earlier and not time_h > _time_of(earlier[-1], cadence):
+            before = "the day before" if cadence.is_daily else f"day {earlier[-1]['day']:g}"
+            wrong.append(f"the sample is dated {time_h:g} h, before the one of {before}")
         return wrong
 
     @property
@@ -288,7 +290,9 @@ class SampleReader:
         await self._rt.offload(lambda: self._audit.log(kind, payload, **more))
 
 
-def rows_of(samples: Sequence[Mapping[str, Any]], initial: Mapping[str, float]) -> list[Row]:
+def rows_of(
+    samples: Sequence[Mapping[str, Any]], initial: Mapping[str, float], cadence: Cadence = DAILY
+) -> list[Row]:
     """Rows of a history from stored samples.
 
     Set-points that acted after a sample are those read back with the next one; what a sample
@@ -297,6 +301,7 @@ def rows_of(samples: Sequence[Mapping[str, Any]], initial: Mapping[str, float]) 
     Args:
         samples: As the journal holds them, by day.
         initial: Set-points where nobody can say.
+        cadence: When samples are due.
     """
     rows = []
     for k, sample in enumerate(samples):
@@ -310,17 +315,18 @@ def rows_of(samples: Sequence[Mapping[str, Any]], initial: Mapping[str, float]) 
             for n, v in sample["values"].items()
             if not any(is_about(note, n) for note in sample["implausible"])
         }
-        rows.append({**sample, "time_h": _time_of(sample), "values": values, "controls": acting})
+        time_h = _time_of(sample, cadence)
+        rows.append({**sample, "time_h": time_h, "values": values, "controls": acting})
     return rows
 
 
-def _time_of(sample: Mapping[str, Any]) -> float:
-    """Time of a stored sample [h]; that of its day where its date was not believed.
+def _time_of(sample: Mapping[str, Any], cadence: Cadence) -> float:
+    """Time of a stored sample [h]; when it was due where its date was not believed.
 
     Else one wrong date would put every later sample before it.
     """
-    time_h, due = float(sample["time_h"]), HOURS_PER_DAY * int(sample["day"])
-    return time_h if abs(time_h - due) <= DAY_SLACK_H else due
+    time_h, due = float(sample["time_h"]), cadence.due(sample["day"])
+    return time_h if abs(time_h - due) <= cadence.slack_h else due
 
 
 def _same(stored: Mapping[str, Any], record: Mapping[str, Any]) -> bool:

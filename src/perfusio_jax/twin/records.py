@@ -33,12 +33,12 @@ def append_recommendation(
     verdict: GateVerdict,
     *,
     reactor_id: str,
-    day: int,
+    day: float,
     at: dt.datetime,
 ) -> None:
     """Append one line to `recommendations.csv`, header first.
 
-    A day decided again, after a restart, replaces the line it has if that is the last one.
+    A cycle decided again, after a restart, replaces the line it has if that is the last one.
 
     Args:
         folder: Run folder.
@@ -54,7 +54,7 @@ def append_recommendation(
     cells = [
         at.astimezone(dt.UTC).isoformat(timespec="seconds"),
         reactor_id,
-        str(day),
+        f"{day:.8g}",
         *(f"{wanted[n]:.12g}" if n in wanted else "" for n in CONTROL_NAMES),
         verdict.action,
         f"{why['ofv']:.6g}" if "ofv" in why else "",
@@ -65,14 +65,14 @@ def append_recommendation(
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     if not lines:
         line = ",".join(_HEADER) + "\n" + line
-    elif lines[-1].split(",")[1:3] == [reactor_id, str(day)]:
+    elif lines[-1].split(",")[1:3] == [reactor_id, f"{day:.8g}"]:
         replace_durably(path, "".join([*lines[:-1], line]).encode())
         return
     append_durably(path, line.encode())
 
 
-def store_forecast(folder: Path, proposal: Proposal, *, reactor_id: str, day: int) -> None:
-    """Add a forecast to `forecasts.parquet`; a day decided again replaces its rows.
+def store_forecast(folder: Path, proposal: Proposal, *, reactor_id: str, day: float) -> None:
+    """Add a forecast to `forecasts.parquet`; a cycle decided again replaces its rows.
 
     Args:
         folder: Run folder.
@@ -107,7 +107,12 @@ def store_forecast(folder: Path, proposal: Proposal, *, reactor_id: str, day: in
                 old["reactor_id"].to_pylist(), old["made_on_day"].to_pylist(), strict=True
             )
         ]
-        table = pa.concat_tables([old.filter(pa.array(keep)), table])
+        old = old.filter(pa.array(keep))
+        if old.schema != table.schema:  # whole days so far, and now a fraction of one
+            number = table.schema.get_field_index("made_on_day")
+            schema = table.schema.set(number, pa.field("made_on_day", pa.float64()))
+            table, old = table.cast(schema), old.cast(schema)
+        table = pa.concat_tables([old, table])
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     replace_durably(path, buffer.getvalue())

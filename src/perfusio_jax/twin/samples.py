@@ -31,12 +31,13 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
     return {str(k): _number(str(k), v) for k, v in values.items()}
 
 
-def as_plain(record: Any, day: int) -> dict[str, Any]:
+def as_plain(record: Any, day: float, due_h: float | None = None) -> dict[str, Any]:
     """Plain data of a sample record, or of a bare mapping of species to values.
 
     Args:
         record: A `SampleRecord`, or what `read_sample` returned.
         day: Culture day [d] it was asked for.
+        due_h: When it is due [h]; 24 h x day by default. It stands in for a time it lacks.
 
     Returns:
         `day`, `time_h`, `values`, `quality`, `stream_totals`, `controls`, `tags`, `notes` and
@@ -46,10 +47,11 @@ def as_plain(record: Any, day: int) -> dict[str, Any]:
     Raises:
         DataError: If it is neither, or holds something that is no number.
     """
+    due_h = day * HOURS_PER_DAY if due_h is None else due_h
     if isinstance(record, Mapping):
         return {
             "day": day,
-            "time_h": day * HOURS_PER_DAY,
+            "time_h": due_h,
             "values": _numbers(record),
             "quality": "bad" if _is_any_infinite(record) else "good",
             "stream_totals": {},
@@ -64,10 +66,10 @@ def as_plain(record: Any, day: int) -> dict[str, Any]:
     notes = [cut(redact(str(note)), 500) for note in record.notes[:_MOST_NOTES]]
     time_h = _number("time_h", record.time_h)
     if time_h is None:
-        raise DataError(f"the sample of day {day} has no time.")
+        raise DataError(f"the sample of day {day:g} has no time.")
     if not is_culture_time(time_h):
-        notes.append(f"it is dated {time_h:g} h, no time of a culture; day {day} x 24 h counts")
-        time_h = day * HOURS_PER_DAY
+        notes.append(f"it is dated {time_h:g} h, no time of a culture; day {day:g} x 24 h counts")
+        time_h = due_h
     age_h = _number("age_h", record.age_h)
     if age_h is not None and not is_culture_time(age_h):
         notes.append(f"its age would be {age_h:g} h, which is none; nothing tells its age")

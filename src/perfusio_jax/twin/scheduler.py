@@ -1,4 +1,4 @@
-"""The daily cadence: one step a day, on time, stoppable at any moment and restartable.
+"""The cadence: one step a day, or a cycle, on time, stoppable at any moment and restartable.
 
 Due times are counted from the first one, not from the end of the last step, so that slow
 steps do not make the run drift.
@@ -22,6 +22,9 @@ Ending = Literal["not run", "completed", "stopped", "ended by step", "cancelled"
 
 class DailyScheduler:
     """Runs `step_fn(day)` once a day.
+
+    What it counts are the steps. A loop whose steps are no days gives it the number of the cycle
+    in place of that of the day.
 
     A step ends the run early by raising `StopRun` or `StopAsyncIteration`; any other error
     leaves `run` and that day counts as not done. `run` may be called again: it goes on with

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from perfusio_jax._core import ConfigError
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+
+from .cadence import Cadence
 
 OnMissed = Literal["end", "hold"]
 
@@ -24,8 +26,10 @@ class LoopSettings:
     """Who armed the session."""
     allow_write: bool = False
     """Whether this run may write at all."""
-    startup_days: int = 0
+    startup_days: float = 0
     """Days on which is watched only."""
+    sampling_interval_h: float = HOURS_PER_DAY
+    """Time between two samples, and so between two decisions [h]."""
     initial_controls: Mapping[str, float] = field(default_factory=dict)
     """Set-points in force at the start, where nobody else can say."""
     species_bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -33,12 +37,12 @@ class LoopSettings:
     poll_seconds: float = 5.0
     """Time between two looks for a sample [s]."""
     patience_seconds: float = 86400.0
-    """How long a sample is waited for before its day counts as missed [s]."""
+    """How long a sample is waited for before it counts as missed [s]."""
     line_seconds: float = 300.0
     """How long the source may be out of reach before it is an alarm [s]."""
     on_missed: OnMissed = "end"
     """What a missed sample does: end the run, or hold (later: fallback, disarm) and go on."""
-    look_back_days: int = 3
+    look_back_days: float = 3
     """Earlier days [d] looked at again for late and corrected samples."""
     approvals: tuple[str, ...] = ()
     """Roles of which one person each must approve a write; one or two, or none."""
@@ -59,14 +63,20 @@ class LoopSettings:
     lease_seconds: float = 120.0
     """How long the lease on the reactor holds without being renewed [s]."""
     max_writes: int = 3
-    """How often a day's set-points may be sent, each time only after a read-back."""
+    """How often a cycle's set-points may be sent, each time only after a read-back."""
     device_seconds: float = 60.0
     """Least time between two looks at whether the device restarted, while a sample is waited
     for [s]."""
     online_seconds: float = 0.0
     """Time between two looks at online tags [s]; 0: they are not read."""
 
+    @property
+    def cadence(self) -> Cadence:
+        """When samples are due."""
+        return Cadence(self.sampling_interval_h)
+
     def __post_init__(self) -> None:
+        _ = self.cadence  # refuses an interval nobody samples at
         for name in (
             "startup_days",
             "poll_seconds",

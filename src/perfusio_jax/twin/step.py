@@ -5,6 +5,7 @@ file or a network; the shell passes the time stamp and the read-back in.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ from perfusio_jax._core import (
     STREAM_TOTALS,
     DataError,
 )
-from perfusio_jax.bed import BEDDecision, BEDPolicy
+from perfusio_jax._core.instants import as_day, day_number
+from perfusio_jax.bed import BEDDecision, BEDPolicy, step_hours
 from perfusio_jax.hybrid import (
     Belief,
     HybridStateSpaceModel,
@@ -67,6 +69,8 @@ class Outlook:
     """10 % quantile of readings, assay noise included."""
     reading_q90: Float[np.ndarray, "H 12"]
     """90 % quantile of readings."""
+    is_daily: bool = True
+    """Whether the rows are a day apart."""
 
     def as_dict(self) -> dict[str, Any]:
         """In the form of `forecast_run`, which alarms and tables read."""
@@ -79,13 +83,20 @@ class Outlook:
             "samples": self.samples,
         }
 
+    def from_day(self, day: float) -> dict[str, Any]:
+        """The same for a decision made on a day [d], with what alarms need to count ahead."""
+        made = self.as_dict()
+        if not self.is_daily:
+            made["lead_days"] = [ahead - day for ahead in self.days]
+        return made
+
 
 @dataclass(frozen=True)
 class Decision:
     """Everything one cycle decided, before the gate."""
 
-    day: int
-    """Culture day [d]."""
+    day: float
+    """Culture day [d]; an `int` where it is a whole one."""
     setpoints: dict[str, float]
     """Recommended set-points by control name, on the device's grid."""
     outlook: Outlook
@@ -226,7 +237,7 @@ def forecast(
         model: Hybrid model.
         belief: State now.
         controls: Set-points by control name.
-        horizon: Days ahead [d].
+        horizon: Steps ahead, each a day where `hours` says no other.
         seed: Seed of the paths.
         n_paths: Number of paths.
         hours: Times from the belief's own on [h], rising, one for each of the horizon; by
@@ -252,7 +263,7 @@ def forecast(
     q10, q50, q90 = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
     low, high = np.quantile(readings, [0.1, 0.9], axis=0)
     days = tuple((float(belief.day) + ends / HOURS_PER_DAY).tolist())
-    return Outlook(days, values.mean(axis=0), q10, q50, q90, values, low, high)
+    return Outlook(days, values.mean(axis=0), q10, q50, q90, values, low, high, hours is None)
 
 
 def decide(
@@ -267,6 +278,8 @@ def decide(
     timestamp: "datetime | None" = None,
     n_particles: int = 128,
     n_paths: int = 256,
+    day: float | None = None,
+    sample_h: float = HOURS_PER_DAY,
 ) -> Decision:
     """Recommend the set-points of the next interval.
 
@@ -282,11 +295,13 @@ def decide(
         timestamp: When, for the record.
         n_particles: Size of the state ensemble.
         n_paths: Paths of the reported forecasts.
+        day: Culture day [d] of the decision; by default the whole day nearest to the last sample.
+        sample_h: Time to the next sample [h]; a row of the reported forecasts is for it.
 
     Returns:
         Recommendation, forecasts, state estimate and digest of the inputs.
     """
-    day = int(history.days[-1])
+    day = int(history.days[-1]) if day is None else as_day(day)
     belief, beliefs = estimate(history, model, seed=seed, n_particles=n_particles)
     made = policy.decide(
         belief,
@@ -302,11 +317,12 @@ def decide(
     wanted = made.recommended_controls
     setpoints = rounded(wanted, grids or {}, bounds, balance, fixed=frozenset(fixed or ()))
     made = replace(made, recommended_controls=setpoints)
-    day_seed = seed + 1009 * day
+    ends = hours_ahead(policy.ofv, sample_h)
+    sizes = {"seed": seed + 1009 * day_number(day), "n_paths": n_paths}
+    sizes |= {"horizon": policy.ofv.horizon if ends is None else len(ends)}
     recommended = {**u_now, **setpoints}
-    horizon = policy.ofv.horizon
-    outlook = forecast(model, belief, recommended, horizon=horizon, seed=day_seed, n_paths=n_paths)
-    unchanged = forecast(model, belief, u_now, horizon=horizon, seed=day_seed, n_paths=n_paths)
+    outlook = forecast(model, belief, recommended, hours=ends, **sizes)
+    unchanged = forecast(model, belief, u_now, hours=ends, **sizes)
     state = np.asarray(_report(model, belief.particles))
     return Decision(
         day=day,
@@ -321,6 +337,25 @@ def decide(
         digest=digest(history, model, seed),
         coverage=_coverage(beliefs, history.n_days),
     )
+
+
+def hours_ahead(ofv: Any, sample_h: float = HOURS_PER_DAY) -> list[float] | None:
+    """Times of a reported forecast, from the sample on [h]; `None`: a day apart.
+
+    They are the policy's own steps where these meet the next sample, else as far apart as samples
+    are; they reach the policy's horizon, and the next sample if that is later.
+
+    Args:
+        ofv: The policy's objective.
+        sample_h: Time to the next sample [h].
+    """
+    step_h = float(getattr(ofv, "step_h", HOURS_PER_DAY))
+    if not math.isclose(sample_h / step_h, round(sample_h / step_h), rel_tol=1e-9):
+        step_h = sample_h
+    if step_h == HOURS_PER_DAY and sample_h <= HOURS_PER_DAY * ofv.horizon:
+        return None
+    days = max(ofv.horizon, math.ceil(sample_h / HOURS_PER_DAY - 1e-9))
+    return np.cumsum(step_hours(days, step_h)).tolist()
 
 
 def _report(model: HybridStateSpaceModel, particles: Array) -> Array:

@@ -8,7 +8,7 @@ from perfusio_jax._core.limits import RECORD_BYTES, read_file
 
 from .audit import LOG_NAME, verify_audit
 from .chain import records as records_of
-from .commands import opened, reactors
+from .commands import opened, reactors, sampled
 
 TROUBLES = {
     "SAMPLE_MISSED": "samples that did not come",
@@ -44,7 +44,8 @@ def summarise(folder: Path) -> str:
     with opened(folder) as journal:
         for name in reactors(journal):
             cycles = Counter(journal.cycles(name).values())
-            lines += [f"## Reactor {name}", "", "| days ended as | count |", "| --- | --- |"]
+            what = sampled(journal, name).words()
+            lines += [f"## Reactor {name}", "", f"| {what} ended as | count |", "| --- | --- |"]
             lines += [f"| {outcome} | {n} |" for outcome, n in sorted(cycles.items())]
             samples = journal.samples(name)
             corrected = sum(s.revision > 1 for s in samples)

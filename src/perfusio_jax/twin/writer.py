@@ -37,7 +37,7 @@ SETTLE_PAUSES_S = (0.0, 2.0, 10.0)
 class Basis:
     """What a request to the gate rests on besides the set-points."""
 
-    day: int
+    day: float
     time_h: float
     """Culture time of the sample, or of the cycle where there is none [h]."""
     age_h: float | None
@@ -91,7 +91,7 @@ class SetpointWriter:
 
     # ------------------------------------------------------------------ read-back
 
-    async def read_back(self, day: int = 0) -> dict[str, float | None]:
+    async def read_back(self, day: float = 0) -> dict[str, float | None]:
         """Set-points in force; `None` where nobody can say.
 
         A connector that has no read-back at all is believed to hold the plan. One that has
@@ -104,7 +104,7 @@ class SetpointWriter:
         plan = self._session.plan
         return {n: known[n] if n in known else plan.get(n, initial[n]) for n in CONTROL_NAMES}
 
-    async def _device(self, day: int) -> dict[str, float | None] | None:
+    async def _device(self, day: float) -> dict[str, float | None] | None:
         """What the device itself says; `None` if it should answer and does not."""
         reader = next(
             (m for m in ("read_back", "read_setpoints") if has_own(self._connector, m)), None
@@ -137,12 +137,12 @@ class SetpointWriter:
             return None
         return None if found is None else found.isoformat()
 
-    async def _say_trouble(self, trouble: str, day: int) -> None:
+    async def _say_trouble(self, trouble: str, day: float) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
             await self._log("READ_BACK_UNAVAILABLE", {}, day=day, reason=trouble)
 
-    async def learn_grid(self, day: int) -> None:
+    async def learn_grid(self, day: float) -> None:
         """Put the limits on the grid that the device says it has, if it says anything."""
         if not has_own(self._connector, "read_grids"):
             return
@@ -166,7 +166,7 @@ class SetpointWriter:
 
     # ------------------------------------------------------------------ settlement
 
-    async def settle(self, day: int) -> bool:
+    async def settle(self, day: float) -> bool:
         """Settle open writes by reading back; whether none is open any more.
 
         That a write arrived is believed at once; that it did not, only at the last look.
@@ -189,7 +189,7 @@ class SetpointWriter:
                     await self._settle_one(intent, device, day)
         return not await self._rt.offload(lambda: self._records.pending(self._settings.reactor_id))
 
-    async def _settle_one(self, intent: Intent, device: ReadBack, day: int) -> None:
+    async def _settle_one(self, intent: Intent, device: ReadBack, day: float) -> None:
         tolerance = {n: 0.5 * r for n, r in self.limits.resolution.items()}
         verdict = await self._rt.offload(
             lambda: self._records.settle(intent.id, device, current_day=day, tolerance=tolerance)
@@ -247,7 +247,7 @@ class SetpointWriter:
             hours_since_write=(
                 HOURS_PER_DAY
                 if last is None or is_restoring
-                else HOURS_PER_DAY * max(basis.day - last, 0.0)
+                else max(settings.cadence.due(basis.day) - settings.cadence.due(last), 0.0)
             ),
             vetoes=tuple(vetoes),
             approved=is_approved,
@@ -293,7 +293,7 @@ class SetpointWriter:
         # From this look to the first byte that leaves, nothing else runs.
         if self._is_stopping():
             await self._abandon(number, decision, "stopped before it was sent")
-            raise StopRun(f"stopped before the set-points of day {day} were sent")
+            raise StopRun(f"stopped before the set-points of day {day:g} were sent")
         try:
             async with asyncio.timeout(self._settings.call_timeout_s):
                 await self._send(setpoints, basis)
