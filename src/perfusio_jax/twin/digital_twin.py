@@ -483,7 +483,7 @@ def _ages(cadence: Cadence) -> dict[str, Any]:
     """How old data may be where samples come less often than daily [h]."""
     share = cadence.interval_h / HOURS_PER_DAY
     names = ("max_data_age_h", "fallback_after_h", "disarm_after_h")
-    daily = {f.name: f.default for f in fields(GateLimits) if f.name in names}
+    daily: dict[str, Any] = {f.name: f.default for f in fields(GateLimits) if f.name in names}
     return {name: share * age for name, age in daily.items()} if share > 1.0 else {}
 
 
