@@ -3,6 +3,7 @@ import datetime as dt
 import json
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -352,7 +353,8 @@ def test_the_policy_of_a_twin_moves_as_far_as_the_gate_lets_it(model):
     np.testing.assert_array_equal(daily.limits.max_change, list(limits.max_rate.values()))
     np.testing.assert_array_equal(half.limits.max_change, 0.5 * np.array(daily.limits.max_change))
     np.testing.assert_array_equal(rare.limits.max_change, daily.limits.max_change)
-    assert [p.ofv.n_steps for p in (daily, half, rare)] == [3, 6, 2]
+    # a model of daily samples takes two days as two: its process knows no longer mean
+    assert [p.ofv.n_steps for p in (daily, half, rare)] == [3, 6, 3]
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path, model):
@@ -487,3 +489,30 @@ def test_each_day_says_what_it_recommends_and_what_became_of_it(tmp_path, model)
     with make_twin(tmp_path / "b", model, say=said.append, allow_write=False) as twin:
         twin.step(0)
     assert any("; not written: " in t and "allow_write" in t for t in said)
+
+
+def test_a_model_of_half_days_takes_a_day_in_two_steps_and_reports_days(model):
+    """What its process adds is a mean over 12 h; over 24 h it would be that of another time."""
+    from perfusio_jax.bed import BEDPolicy
+    from perfusio_jax.hybrid import Belief, parts_of
+    from perfusio_jax.twin.step import forecast
+
+    half = HybridStateSpaceModel(CHOPerfusionModel(), None, dt_hours=12.0)
+    assert [parts_of(m, h) for m, h in ((half, 24.0), (half, 6.0), (half, 36.0))] == [2, 1, 3]
+    jittered = HybridStateSpaceModel(CHOPerfusionModel(), None, dt_hours=23.7)
+    assert [parts_of(m) for m in (model, jittered, object())] == [1, 1, 1]
+    face = np.array([20.0, 0.5, 5.0, 3.0, 0.7, 9.0, 2.0, 0.8, 250.0])
+    start = Belief(jnp.asarray(np.tile(face, (4, 1))), jnp.asarray(4.0))
+    days = forecast(half, start, CENTRE, horizon=2, seed=1, n_paths=8)
+    steps = forecast(
+        half, start, CENTRE, horizon=4, seed=1, n_paths=8, hours=[12.0, 24.0, 36.0, 48.0]
+    )
+    assert days.days == (5.0, 6.0) and steps.days == (4.5, 5.0, 5.5, 6.0)
+    assert np.array_equal(days.samples, steps.samples[:, 1::2])
+    assert days.is_daily and days.reading_q90.shape == (2, 12)
+    space = DEFAULT_AMBR250_DESIGN_SPACE
+    assert BEDPolicy(half, space).ofv.step_h == 12.0 and BEDPolicy(model, space).ofv.step_h == 24.0
+    limits = GateLimits.from_design_space(space)
+    for interval, step in ((24.0, 12.0), (48.0, 12.0), (8.0, 8.0)):
+        made = default_policy(half, space, limits, cadence=Cadence(interval), acqf_name="qLogEI")
+        assert made.ofv.step_h == step

@@ -60,6 +60,7 @@ from perfusio_jax.bed.search import (
 )
 from perfusio_jax.bed.steps import check_takes_hours, n_steps_of, steps_of
 from perfusio_jax.bed.surrogates import RolloutSurrogate
+from perfusio_jax.hybrid import parts_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -162,7 +163,7 @@ class BEDPolicy:
         n_scan_paths: int | Literal["auto"] | None = "auto",
         ofv: TargetTrackingOFV | ProcessOFV | None = None,
         chance: Chance = None,
-        step_h: float = HOURS_PER_DAY,
+        step_h: float | None = None,
     ):
         """Set up a policy.
 
@@ -188,7 +189,8 @@ class BEDPolicy:
                 By default `SCAN_PATHS` if there are `SCAN_FROM` paths or more.
             ofv: Objective in place of tracking `targets`; its horizon and steps apply.
             chance: Constraints in place of `viability_min` alone.
-            step_h: Length of a roll-out's step [h]: the time between two samples.
+            step_h: Length of a roll-out's step [h]; by default a day, in as many parts as the
+                samples of a day the model learned from.
 
         Raises:
             ConfigError: If the acquisition is unknown, there is nothing to track, or a limit or
@@ -206,13 +208,17 @@ class BEDPolicy:
             n_scan_paths = SCAN_PATHS if n_paths >= SCAN_FROM else None
         elif n_scan_paths is not None and not 1 <= n_scan_paths <= n_paths:
             raise ConfigError(f"n_scan_paths={n_scan_paths} must lie from 1 to n_paths={n_paths}.")
+        default_h = HOURS_PER_DAY / parts_of(hybrid)
         if ofv is None:
             self.targets = tuple(targets) if targets else default_targets(design_space)
             self.ofv = TargetTrackingOFV(
-                self.targets, horizon=horizon, n_samples=n_paths, step_h=step_h
+                self.targets,
+                horizon=horizon,
+                n_samples=n_paths,
+                step_h=default_h if step_h is None else step_h,
             )
         else:
-            if step_h not in (HOURS_PER_DAY, own := getattr(ofv, "step_h", HOURS_PER_DAY)):
+            if step_h not in (None, own := getattr(ofv, "step_h", HOURS_PER_DAY)):
                 raise ConfigError(
                     f"step_h={step_h:g} was given beside an objective with steps of {own:g} h; "
                     "give it to the objective."

@@ -37,11 +37,11 @@ from .model import Paths as Paths
 from .model import RolloutInfo as RolloutInfo
 from .model import draw_paths as draw_paths
 from .model import for_clone as for_clone
+from .model import parts_of as parts_of
 from .model import rollout as rollout
 from .model import rollout_states as rollout_states
 from .model import rollout_with_info as rollout_with_info
 from .model import step_batch as step_batch
-from .model import steps_per_day as steps_per_day
 from .observation import AssayNoise as AssayNoise
 from .observation import LatentMap as LatentMap
 from .observation import forecast_report as forecast_report

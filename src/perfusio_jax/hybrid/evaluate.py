@@ -22,8 +22,8 @@ from perfusio_jax.hybrid.model import (
     Paths,
     at_clone,
     draw_paths,
+    parts_of,
     rollout_states,
-    steps_per_day,
 )
 from perfusio_jax.hybrid.observation import forecast_report
 from perfusio_jax.hybrid.pairing import TOLERANCE_H, pair_by_time
@@ -168,7 +168,7 @@ def forecast_unseen(
     if not starts or min(starts) < 0 or max(starts) >= shape[1]:
         raise ConfigError(f"starts {starts}; allowed are rows 0 to {shape[1] - 1}.")
     keys = jax.random.split(key, 3)
-    parts = steps_per_day(model)
+    parts = parts_of(model)
     pairs = pair_by_time(
         *(np.asarray(v) for v in (runs.times_h, runs.controls, runs.mask)),
         starts=starts,

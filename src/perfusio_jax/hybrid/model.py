@@ -478,20 +478,21 @@ def draw_paths(
     return Paths(functions, noise[:, :, :_N], noise[:, :, _N:], constants)
 
 
-def steps_per_day(model: HybridStateSpaceModel) -> int:
-    """Steps in which a roll-out of this model takes a day: as long as those it learned from.
+def parts_of(model: Any, hours: float = HOURS_PER_DAY) -> int:
+    """Steps in which a roll-out of this model takes some hours: as long as those it learned from.
 
     What the process adds is a mean over the interval between two samples, from the state at its
-    start. Over a longer step it would be the mean of another time; so samples 12 h apart make two
-    steps a day. Samples more than a day apart make one.
+    start. Over a longer step it would be the mean of another time; so a model of samples 12 h
+    apart takes a day in two steps. One of samples more than a day apart takes it in one.
 
     Args:
-        model: Hybrid model, outside of jit.
+        model: Hybrid model, outside of jit; another one takes whatever it is given as one step.
+        hours: What the steps are to fill [h].
 
     Returns:
         The number, at least 1.
     """
-    return max(1, round(HOURS_PER_DAY / float(model.dt_hours)))
+    return max(1, round(hours / float(getattr(model, "dt_hours", hours))))
 
 
 def step_batch(

@@ -56,7 +56,7 @@ def pair_by_time(
         starts: Rows after whose sample a forecast starts.
         horizon: Days ahead [d].
         tolerance_h: How far a sample may lie from the day it counts for [h].
-        parts: Equal steps of the roll-out that make each of these days; see `steps_per_day`.
+        parts: Equal steps of the roll-out that make each of these days; see `parts_of`.
 
     Returns:
         Steps and their counterparts.

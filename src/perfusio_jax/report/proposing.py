@@ -10,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import ValidationError
 
-from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, ConfigError, DataError
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    FORECAST_SPECIES,
+    HOURS_PER_DAY,
+    ConfigError,
+    DataError,
+)
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.campaign import (
@@ -30,7 +36,7 @@ from perfusio_jax.bed.criteria import (
 )
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
 from perfusio_jax.connectors import read_campaign
-from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
+from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone, parts_of
 from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.recipes import new_ids, still_pending, write_recipes
 from perfusio_jax.report.setpoints import complete_setpoints, moved_unseen, never_varied, repeated
@@ -125,7 +131,7 @@ def propose_file(
         remedy="If it was the same in all of them and is to stay so, say --set name=value.",
     )
     days = wishes.days or max(round(float(t.times_h[-1]) / 24.0) for t in trajectories)
-    ofv = objective(wishes, design, days)
+    measured = objective(wishes, design, days)
     chance = limits_of(wishes, design)
     recipes, changed = recipes_of(trajectories, names)
     start = start_state(trajectories)
@@ -144,11 +150,12 @@ def propose_file(
     if model.embedding is not None:
         console.print(f"planning for clone {clone}")
         model = for_clone(model, clone)
+    ofv = objective(wishes, design, days, step_h=HOURS_PER_DAY / parts_of(model))
     positions = tuple(CONTROL_NAMES.index(name) for name in names)
     is_plain = positions == tuple(range(len(CONTROL_NAMES)))
     U, info = propose_runs(
         model,
-        draw_paths(model, N_PATHS, key=for_paths, max_steps=days),
+        draw_paths(model, N_PATHS, key=for_paths, max_steps=ofv.n_steps),
         jnp.asarray(start),
         jnp.asarray(recipes),
         ofv=ofv,
@@ -173,7 +180,7 @@ def propose_file(
             f"{found['best_probability']:.2f}. Relax --viability, --ammonium or --probability, or "
             "widen the design space."
         )
-    found["best_measured"] = best_measured(trajectories, ofv)
+    found["best_measured"] = best_measured(trajectories, measured)
     lower, upper = (np.asarray(bound) for bound in design.bounds_array)
     found["remarks"] += repeated(np.asarray(U), recipes, ids, upper - lower)
     found["remarks"] += moved_unseen(
@@ -257,8 +264,16 @@ def read_space(path: Path | None) -> DesignSpace:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def objective(wishes: Wishes, design: DesignSpace, days: int) -> ProcessOFV:
+def objective(
+    wishes: Wishes, design: DesignSpace, days: int, *, step_h: float = HOURS_PER_DAY
+) -> ProcessOFV:
     """The goal as an objective over a whole run.
+
+    Args:
+        wishes: The goal and its target.
+        design: Design space, with targets of its own.
+        days: Length of a run [d].
+        step_h: Length of a roll-out's step [h].
 
     Raises:
         ConfigError: If the goal is unknown, or has no target.
@@ -270,7 +285,7 @@ def objective(wishes: Wishes, design: DesignSpace, days: int) -> ProcessOFV:
     settled = days // 2
     if wishes.goal == "front":
         both = [FinalValue("Titer"), FinalValue("Amm", direction=-1)]
-        return ProcessOFV(both, horizon=days, is_pareto=True)
+        return ProcessOFV(both, horizon=days, is_pareto=True, step_h=step_h)
     target = design.vcv_target if wishes.target is None else wishes.target
     if wishes.goal == "vcv" and (target is None or not math.isfinite(target) or target <= 0):
         raise ConfigError(f"goal vcv needs a target above 0; given: {target}. Use --target.")
@@ -280,7 +295,7 @@ def objective(wishes: Wishes, design: DesignSpace, days: int) -> ProcessOFV:
         "yield": lambda: SpaceTimeYield(settled),
         "medium": lambda: MediumPerGram(settled),
     }[wishes.goal]()
-    return ProcessOFV([one], horizon=days)
+    return ProcessOFV([one], horizon=days, step_h=step_h)
 
 
 def limits_of(wishes: Wishes, design: DesignSpace) -> tuple[ChanceConstraint, ...]:

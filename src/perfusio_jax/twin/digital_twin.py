@@ -26,7 +26,7 @@ from perfusio_jax._core import (
 )
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace, RunConfig
-from perfusio_jax.hybrid import HybridStateSpaceModel, untrained_model
+from perfusio_jax.hybrid import HybridStateSpaceModel, parts_of, untrained_model
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
 
 from .accounts import account
@@ -458,7 +458,7 @@ def default_policy(
         acqf_name=acqf_name,
         allow_write=allow_write,
         max_change={n: r for n, r in reach.items() if n in space.control_names},
-        step_h=cadence.interval_h,
+        step_h=cadence.interval_h / parts_of(model, cadence.interval_h),
     )
 
 

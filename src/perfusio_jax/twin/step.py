@@ -33,6 +33,7 @@ from perfusio_jax.hybrid import (
     assimilate_run,
     draw_paths,
     forecast_report,
+    parts_of,
     rollout_states,
 )
 from perfusio_jax.states import Trajectory
@@ -213,11 +214,14 @@ def _with_readings(
     day0: Array,
     key: Array,
     hours: Float[Array, " H"],
+    rows: tuple[int, ...] | None = None,
 ) -> tuple[Float[Array, "S H 12"], Float[Array, "S H 12"]]:
-    """Paths of the latent readings, and the same with assay noise."""
+    """Paths of the latent readings, and the same with assay noise; of some steps, or of all."""
     paths = draw_paths(model, c0.shape[0], key=key, max_steps=controls.shape[0])
     states, _ = rollout_states(model, paths, c0, controls, day0, dt_h=hours)
-    size, draws = (model.diam_base, model.diam_death_coeff), paths.assay[:, : controls.shape[0]]
+    if rows is not None:
+        states = states[:, jnp.asarray(rows)]
+    size, draws = (model.diam_base, model.diam_death_coeff), paths.assay[:, : states.shape[1]]
     return forecast_report(states, *size), forecast_report(states, *size, model.assay, draws)
 
 
@@ -232,6 +236,9 @@ def forecast(
     hours: Sequence[float] | None = None,
 ) -> Outlook:
     """Forecast with set-points that are held.
+
+    A step that is longer than those the model learned from is taken in parts of about their
+    length (`hybrid.parts_of`).
 
     Args:
         model: Hybrid model.
@@ -253,12 +260,15 @@ def forecast(
     steps = np.diff(ends, prepend=0.0)
     if ends.shape != (horizon,) or not np.all(steps > 0.0):
         raise DataError(f"hours {ends} of a forecast; needed are {horizon} that rise from above 0.")
-
+    parts = [parts_of(model, step) for step in steps]
+    steps, rows = np.repeat(steps / parts, parts), None
+    if len(steps) > horizon:
+        rows = tuple((np.cumsum(parts) - 1).tolist())
     path_key, state_key = jax.random.split(jax.random.key(seed))
     u = jnp.asarray([controls[n] for n in CONTROL_NAMES], float)
-    held = jnp.broadcast_to(u[None, :], (horizon, u.shape[0]))
+    held = jnp.broadcast_to(u[None, :], (len(steps), u.shape[0]))
     c0 = belief.sample(n_paths, key=state_key)
-    made = _with_readings(model, c0, held, belief.day, path_key, jnp.asarray(steps))
+    made = _with_readings(model, c0, held, belief.day, path_key, jnp.asarray(steps), rows)
     values, readings = (np.asarray(v) for v in made)
     q10, q50, q90 = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
     low, high = np.quantile(readings, [0.1, 0.9], axis=0)
