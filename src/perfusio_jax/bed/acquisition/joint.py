@@ -20,8 +20,8 @@ from jax.core import Tracer
 from scipy.special import ndtr
 
 from perfusio_jax._core import Array, ConfigError, Float
-from perfusio_jax.bed.draws import Constraint, OutcomeConstraint, make_base
-from perfusio_jax.bed.sampling import normal_base_samples
+from perfusio_jax.bed.acquisition.draws import Constraint, OutcomeConstraint, make_base
+from perfusio_jax.bed.optimiser.sampling import normal_base_samples
 
 _CHANCE = 1e-4
 """How often independent sets are taken for dependent ones [-]."""

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
-from perfusio_jax.bed.draws import Draws, PinnedDraws
-from perfusio_jax.bed.sampling import normal_base_samples
+from perfusio_jax.bed.acquisition.draws import Draws, PinnedDraws
+from perfusio_jax.bed.optimiser.sampling import normal_base_samples
 
 _AT_ONCE = 16
 """Directions evaluated together: memory against speed."""

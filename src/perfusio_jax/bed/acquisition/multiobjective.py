@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
-from perfusio_jax.bed.boxes import BoxDecomposition, nondominated_boxes
-from perfusio_jax.bed.draws import Draws, PinnedDraws, never
-from perfusio_jax.bed.montecarlo import best_known
-from perfusio_jax.bed.smooth import fatmin, log_fatplus, log_mean_exp
+from perfusio_jax.bed.acquisition.boxes import BoxDecomposition, nondominated_boxes
+from perfusio_jax.bed.acquisition.draws import Draws, PinnedDraws, never
+from perfusio_jax.bed.acquisition.montecarlo import best_known
+from perfusio_jax.bed.acquisition.smooth import fatmin, log_fatplus, log_mean_exp
 
 MAX_BATCH = 8
 """Largest number of points whose joint hypervolume improvement is summed over subsets."""

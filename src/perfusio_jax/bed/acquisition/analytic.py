@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
-from perfusio_jax.bed.draws import Draws
-from perfusio_jax.bed.smooth import log_expected_improvement, log_mean_exp
+from perfusio_jax.bed.acquisition.draws import Draws
+from perfusio_jax.bed.acquisition.smooth import log_expected_improvement, log_mean_exp
 
 
 def _scalar(value: Array | float) -> Array:

@@ -23,12 +23,12 @@ import numpy as np
 from jax.core import Tracer
 
 from perfusio_jax._core import Array, ArrayLike, ConfigError, Float, Scalar
-from perfusio_jax.bed import analytic, directions, montecarlo, multiobjective
-from perfusio_jax.bed.boxes import BoxDecomposition, compact, nondominated_boxes
-from perfusio_jax.bed.draws import Constraint, Draws, OutcomeConstraint, make_base
-from perfusio_jax.bed.joint import joint_base
-from perfusio_jax.bed.knowledge import KnowledgeGradient
-from perfusio_jax.bed.wrappers import CostWeighted
+from perfusio_jax.bed.acquisition import analytic, directions, montecarlo, multiobjective
+from perfusio_jax.bed.acquisition.boxes import BoxDecomposition, compact, nondominated_boxes
+from perfusio_jax.bed.acquisition.draws import Constraint, Draws, OutcomeConstraint, make_base
+from perfusio_jax.bed.acquisition.joint import joint_base
+from perfusio_jax.bed.acquisition.knowledge import KnowledgeGradient
+from perfusio_jax.bed.acquisition.wrappers import CostWeighted
 
 ACQUISITION_NAMES: Final[tuple[str, ...]] = (
     "PI",

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import Array, ConfigError
-from perfusio_jax.bed.ascent import SearchInfo, SearchSettings, climb, to_unit
-from perfusio_jax.bed.polytope import Polytope, make_polytope
+from perfusio_jax.bed.optimiser.ascent import SearchInfo, SearchSettings, climb, to_unit
+from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
 
 Levels = dict[int, np.ndarray]
 

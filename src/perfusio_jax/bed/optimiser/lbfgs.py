@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, Bool, Float, Int, Result, Scalar
-from perfusio_jax.bed.polytope import Polytope, along_face, face_basis
+from perfusio_jax.bed.optimiser.polytope import Polytope, along_face, face_basis
 
 ARMIJO = 1e-4
 """Share of the predicted decrease that a step must achieve [-]."""

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, Bool, ConfigError, Float, Int
-from perfusio_jax.bed.sampling import normal_base_samples
-from perfusio_jax.bed.smooth import log_fatmoid
+from perfusio_jax.bed.acquisition.smooth import log_fatmoid
+from perfusio_jax.bed.optimiser.sampling import normal_base_samples
 
 Constraint = Callable[[Array], Array]
 """`c(X (n,d)) -> (n,)` or `(S,n)`; a candidate is feasible where it is at most zero."""

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
-from perfusio_jax.bed.draws import Draws, PinnedDraws, never
-from perfusio_jax.bed.smooth import fatmax, log_fatplus, log_mean_exp
+from perfusio_jax.bed.acquisition.draws import Draws, PinnedDraws, never
+from perfusio_jax.bed.acquisition.smooth import fatmax, log_fatplus, log_mean_exp
 
 
 def _array(value: Array | float) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from perfusio_jax._core import Array, ArrayLike, ConfigError, Float, Key
-from perfusio_jax.bed.smooth import cholesky_small
+from perfusio_jax.bed.surrogate.cholesky import cholesky_small
 
 JITTER = 1e-10
 """Added to the diagonal before a Cholesky factor, relative to its mean [-]."""

@@ -19,22 +19,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import STATE_ORDER, Array, ArrayLike, Bool, ConfigError, Float, Int, Key
-from perfusio_jax.bed.boxes import BoxDecomposition, nondominated_boxes
-from perfusio_jax.bed.constraints import (
+from perfusio_jax.bed.acquisition.boxes import BoxDecomposition, nondominated_boxes
+from perfusio_jax.bed.acquisition.smooth import log_fatplus, log_mean_exp
+from perfusio_jax.bed.goal.constraints import (
     Chance,
     ControlLimits,
     each_constraint,
     margin_feasibility,
     worst_margin,
 )
-from perfusio_jax.bed.criteria import ProcessOFV
-from perfusio_jax.bed.objectives import Rollout
-from perfusio_jax.bed.polytope import Polytope, make_polytope
-from perfusio_jax.bed.progress import Say, compiling, in_words, rollout_seconds, tell, telling
-from perfusio_jax.bed.sampling import sobol_points
-from perfusio_jax.bed.search import SearchSettings, climb, raw_points, to_unit
-from perfusio_jax.bed.smooth import log_fatplus, log_mean_exp
-from perfusio_jax.bed.surrogates import RolloutSurrogate, plain_score
+from perfusio_jax.bed.goal.criteria import ProcessOFV
+from perfusio_jax.bed.goal.objectives import Rollout
+from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
+from perfusio_jax.bed.optimiser.progress import (
+    Say,
+    compiling,
+    in_words,
+    rollout_seconds,
+    tell,
+    telling,
+)
+from perfusio_jax.bed.optimiser.sampling import sobol_points
+from perfusio_jax.bed.optimiser.search import SearchSettings, climb, raw_points, to_unit
+from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate, plain_score
 
 
 class CampaignSettings(NamedTuple):

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from perfusio_jax._core import FORECAST_SPECIES
-from perfusio_jax.bed.constraints import Chance, each_constraint
-from perfusio_jax.bed.criteria import ProcessOFV
-from perfusio_jax.bed.objectives import TargetTrackingOFV
-from perfusio_jax.bed.recommend import RecommendInfo
+from perfusio_jax.bed.goal.constraints import Chance, each_constraint
+from perfusio_jax.bed.goal.criteria import ProcessOFV
+from perfusio_jax.bed.goal.objectives import TargetTrackingOFV
+from perfusio_jax.bed.policy.recommend import RecommendInfo
 
 
 def explain(

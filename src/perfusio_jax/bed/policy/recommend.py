@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import Array, ArrayLike, Bool, ConfigError, Float, Int, Key
-from perfusio_jax.bed import montecarlo
-from perfusio_jax.bed.constraints import (
+from perfusio_jax.bed.acquisition import montecarlo
+from perfusio_jax.bed.acquisition.draws import Draws
+from perfusio_jax.bed.goal.constraints import (
     Chance,
     ControlCost,
     ControlLimits,
@@ -31,13 +32,12 @@ from perfusio_jax.bed.constraints import (
     probability_all_kept,
     probability_kept,
 )
-from perfusio_jax.bed.criteria import ProcessOFV
-from perfusio_jax.bed.draws import Draws
-from perfusio_jax.bed.objectives import Rollout, TargetTrackingOFV
-from perfusio_jax.bed.polytope import Polytope, make_polytope
-from perfusio_jax.bed.progress import compiling, rollout_seconds
-from perfusio_jax.bed.sampling import sobol_points
-from perfusio_jax.bed.search import (
+from perfusio_jax.bed.goal.criteria import ProcessOFV
+from perfusio_jax.bed.goal.objectives import Rollout, TargetTrackingOFV
+from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
+from perfusio_jax.bed.optimiser.progress import compiling, rollout_seconds
+from perfusio_jax.bed.optimiser.sampling import sobol_points
+from perfusio_jax.bed.optimiser.search import (
     SearchInfo,
     SearchSettings,
     choose_starts,
@@ -45,7 +45,7 @@ from perfusio_jax.bed.search import (
     raw_points,
     to_unit,
 )
-from perfusio_jax.bed.surrogates import RolloutSurrogate, plain_score
+from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate, plain_score
 
 ROLLOUT_SETTINGS = SearchSettings(
     n_restarts=3,

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, ConfigError, Float, Key
-from perfusio_jax.bed.constraints import (
+from perfusio_jax.bed.goal.constraints import (
     Chance,
     ControlCost,
     chance_feasibility,
     each_constraint,
 )
-from perfusio_jax.bed.criteria import ProcessOFV
-from perfusio_jax.bed.objectives import MultiObjectiveOFV, Rollout, TargetTrackingOFV
+from perfusio_jax.bed.goal.criteria import ProcessOFV
+from perfusio_jax.bed.goal.objectives import MultiObjectiveOFV, Rollout, TargetTrackingOFV
 
 
 def _scalar(value: Any) -> Array:

@@ -27,31 +27,31 @@ from perfusio_jax._core import (
     DataError,
     Float,
 )
-from perfusio_jax.bed.acquisitions import ACQUISITION_NAMES, build_acquisition
-from perfusio_jax.bed.constraints import (
+from perfusio_jax.bed.acquisition.acquisitions import ACQUISITION_NAMES, build_acquisition
+from perfusio_jax.bed.goal.constraints import (
     Chance,
     ChanceConstraint,
     control_limits,
 )
-from perfusio_jax.bed.criteria import ProcessOFV
-from perfusio_jax.bed.explanations import by_species
-from perfusio_jax.bed.explanations import explain as explain
-from perfusio_jax.bed.objectives import TargetSpec, TargetTrackingOFV, hybrid_functions
-from perfusio_jax.bed.progress import Say, compiling, in_words, tell, telling
-from perfusio_jax.bed.recommend import (
+from perfusio_jax.bed.goal.criteria import ProcessOFV
+from perfusio_jax.bed.goal.objectives import TargetSpec, TargetTrackingOFV, hybrid_functions
+from perfusio_jax.bed.optimiser.progress import Say, compiling, in_words, tell, telling
+from perfusio_jax.bed.optimiser.search import (
+    SearchSettings,
+    describe_search,
+    optimise_acquisition_with_info,
+)
+from perfusio_jax.bed.policy.explanations import by_species
+from perfusio_jax.bed.policy.explanations import explain as explain
+from perfusio_jax.bed.policy.recommend import (
     ROLLOUT_SETTINGS,
     SINGLE_OBJECTIVE,
     Preferences,
     RecommendInfo,
     decision_seconds,
 )
-from perfusio_jax.bed.recommend import recommend as recommend
-from perfusio_jax.bed.search import (
-    SearchSettings,
-    describe_search,
-    optimise_acquisition_with_info,
-)
-from perfusio_jax.bed.surrogates import RolloutSurrogate
+from perfusio_jax.bed.policy.recommend import recommend as recommend
+from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate
 
 if TYPE_CHECKING:
     from datetime import datetime

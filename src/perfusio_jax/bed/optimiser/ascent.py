@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import Array, Bool, ConfigError, Float, Int, Key, Result
-from perfusio_jax.bed.lbfgs import Ends, Tolerances, minimise_lanes
-from perfusio_jax.bed.polytope import Polytope
-from perfusio_jax.bed.progress import compiling
+from perfusio_jax.bed.optimiser.lbfgs import Ends, Tolerances, minimise_lanes
+from perfusio_jax.bed.optimiser.polytope import Polytope
+from perfusio_jax.bed.optimiser.progress import compiling
 
 DUPLICATE_DISTANCE = 1e-3
 """Largest normalised coordinate difference of two ends that count as one optimum [-]."""
