@@ -65,7 +65,7 @@ EFFECTS = {
     "structlog",
     "time",
 }
-DELEGATION = ("states.trajectory", "connectors.frames")
+DELEGATION = ("states.trajectory", "connectors.files.frames")
 
 
 def module_name(path: Path) -> str:

@@ -350,7 +350,7 @@ class Trajectory(eqx.Module):
 
     def to_frame(self) -> "pd.DataFrame":
         """The run as a campaign table (pandas is imported now)."""
-        from perfusio_jax.connectors.frames import campaign_to_frame
+        from perfusio_jax.connectors.files.frames import campaign_to_frame
 
         return campaign_to_frame([self])
 
@@ -370,7 +370,7 @@ class Trajectory(eqx.Module):
         Raises:
             DataError: If the table breaks the contract or holds several runs.
         """
-        from perfusio_jax.connectors.frames import campaign_from_frame
+        from perfusio_jax.connectors.files.frames import campaign_from_frame
 
         runs = campaign_from_frame(frame, units=units).trajectories
         if len(runs) != 1:
