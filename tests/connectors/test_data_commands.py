@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from perfusio_jax.cli import main
 from perfusio_jax.connectors import FilesystemStore, SQLStore, read_campaign, write_campaign
-from perfusio_jax.connectors.sql.admin import export_samples
+from perfusio_jax.connectors.exchange import export_samples
 from perfusio_jax.connectors.tables.spreadsheet import guard, unguard
 from perfusio_jax.states import Trajectory
 

@@ -142,8 +142,8 @@ def db_import(
     totals: TotalsOption = None,
 ) -> None:
     """Store the samples of a file; doing it again changes nothing."""
+    from perfusio_jax.connectors.exchange import import_file
     from perfusio_jax.connectors.files.inspecting import source
-    from perfusio_jax.connectors.sql.admin import import_file
 
     with as_data():
         rows = source(
@@ -172,6 +172,6 @@ def db_export(
 ) -> None:
     """Write the samples of an experiment as a table."""
     writable(out)
-    from perfusio_jax.connectors.sql.admin import export_file
+    from perfusio_jax.connectors.exchange import export_file
 
     say(export_file(url, out, experiment, reactor or []))
