@@ -65,7 +65,7 @@ EFFECTS = {
     "structlog",
     "time",
 }
-DELEGATION = ("states.trajectory", "connectors.files.frames")
+DELEGATION = ("states.trajectory", "connectors.files.campaign_table")
 
 
 def module_name(path: Path) -> str:

@@ -16,7 +16,7 @@ _FACES = {
     "BioreactorConnectorBase": "base",
     "FilesystemStore": "files.filesystem",
     "Campaign": "files.frames",
-    "FrameReport": "files.frames",
+    "FrameReport": "files.frame_report",
     "ReadReport": "tables.report",
     "Reading": "base",
     "SQLStore": "sql.store",
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from perfusio_jax.connectors.files.campaign_files import read_campaign as read_campaign
     from perfusio_jax.connectors.files.campaign_files import write_campaign as write_campaign
     from perfusio_jax.connectors.files.filesystem import FilesystemStore as FilesystemStore
+    from perfusio_jax.connectors.files.frame_report import FrameReport as FrameReport
     from perfusio_jax.connectors.files.frames import Campaign as Campaign
-    from perfusio_jax.connectors.files.frames import FrameReport as FrameReport
     from perfusio_jax.connectors.files.frames import campaign_from_frame as campaign_from_frame
     from perfusio_jax.connectors.files.frames import campaign_to_frame as campaign_to_frame
     from perfusio_jax.connectors.opcua.client import OPCUAConnector as OPCUAConnector

@@ -19,15 +19,14 @@ import tomli_w
 from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.connectors.files.frame_columns import ID_COLUMNS, NUMBER_COLUMNS
+from perfusio_jax.connectors.files.frame_doubts import rising_totals
+from perfusio_jax.connectors.files.frame_numbers import with_point
 from perfusio_jax.connectors.files.frames import (
-    ID_COLUMNS,
-    NUMBER_COLUMNS,
     Campaign,
     FrameReport,
     campaign_from_frame,
     campaign_to_frame,
-    rising_totals,
-    with_point,
 )
 from perfusio_jax.connectors.tables.columns import refuse_second_header
 from perfusio_jax.connectors.tables.packed import check_parquet, check_text
