@@ -14,7 +14,7 @@ Reference:
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,13 +22,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from perfusio_jax._core import Array, ArrayLike, ConfigError, Float, Scalar
+from perfusio_jax._core import Array, ArrayLike, ConfigError, Float
 from perfusio_jax.bed.acquisition import analytic, directions, montecarlo, multiobjective
 from perfusio_jax.bed.acquisition.boxes import BoxDecomposition, compact, nondominated_boxes
 from perfusio_jax.bed.acquisition.draws import Constraint, Draws, OutcomeConstraint, make_base
 from perfusio_jax.bed.acquisition.joint import joint_base
 from perfusio_jax.bed.acquisition.knowledge import KnowledgeGradient
 from perfusio_jax.bed.acquisition.wrappers import CostWeighted
+from perfusio_jax.bed.optimiser.maximand import Acquisition as Acquisition
 
 ACQUISITION_NAMES: Final[tuple[str, ...]] = (
     "PI",
@@ -82,14 +83,6 @@ _MULTI_OPTIONS: Final[dict[str, frozenset[str]]] = {
 
 class FallbackWarning(UserWarning):
     """Something given was unusable and a documented substitute was taken."""
-
-
-class Acquisition(Protocol):
-    """A batch of candidates in, one number out; more is better."""
-
-    def __call__(self, X: Float[Array, "q d"]) -> Scalar:
-        """Value of a batch."""
-        ...
 
 
 def build_acquisition(

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, Float, Scalar
+from perfusio_jax.bed.optimiser.maximand import WithDecisions, n_extra_of
 
 
 class CostWeighted(eqx.Module):
@@ -29,11 +30,11 @@ class CostWeighted(eqx.Module):
     @property
     def n_extra(self) -> int:
         """Rows that are not candidates, as of the acquisition inside."""
-        return getattr(self.acqf, "n_extra", 0)
+        return n_extra_of(self.acqf)
 
     def arrange(self, points: Float[Array, "N n d"]) -> Float[Array, "N n d"]:
         """Starting points as the acquisition inside wants them."""
-        return self.acqf.arrange(points) if hasattr(self.acqf, "arrange") else points
+        return self.acqf.arrange(points) if isinstance(self.acqf, WithDecisions) else points
 
     def __call__(self, X: Float[Array, "n d"]) -> Scalar:
         """Value of a batch."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from perfusio_jax._core import Array, Bool, ConfigError, Float, Int, Key, Result
 from perfusio_jax.bed.optimiser.lbfgs import Ends, Tolerances, minimise_lanes
+from perfusio_jax.bed.optimiser.maximand import WithDecisions, n_extra_of
 from perfusio_jax.bed.optimiser.polytope import Polytope
 from perfusio_jax.bed.optimiser.progress import compiling
 
@@ -133,7 +134,7 @@ def maximise(
         raw: Points of the unit cube, scored before the climb.
         starts: Further starts in the unit of the set-points, used beside `n_restarts` drawn
             ones; projected onto the limits first.
-        key: Draws the starts.
+        key: Draws the starts, and where the best batch is moved to.
         settings: Sizes and tolerances.
 
     Returns:
@@ -142,8 +143,8 @@ def maximise(
     """
     unit, to_physical = _normalise(box)
     points = jax.vmap(jax.vmap(unit.fold))(raw)
-    if hasattr(acqf, "arrange"):
-        points = to_unit(box, acqf.arrange(jax.vmap(to_physical)(points)))  # pyright: ignore
+    if isinstance(acqf, WithDecisions):
+        points = to_unit(box, acqf.arrange(jax.vmap(to_physical)(points)))
     batch_size = _divisor(raw.shape[0], settings.raw_batch)
     scores = jax.lax.map(lambda z: acqf(to_physical(z)), points, batch_size=batch_size)
     z0 = points[choose_starts(scores, settings, key=key)]
@@ -151,7 +152,7 @@ def maximise(
         z0 = jnp.concatenate([to_unit(box, starts), z0], axis=0)
     good = jnp.argsort(jnp.where(jnp.isfinite(scores), -scores, jnp.inf))
     pool = points[good[: settings.exchange_pool]].reshape(-1, points.shape[-1])
-    return climb(acqf, box, z0, scores, settings=settings, pool=pool)
+    return climb(acqf, box, z0, scores, settings=settings, pool=pool, key=key)
 
 
 def raw_points(box: Polytope, raw: Float[Array, "N q d"]) -> Float[Array, "N q d"]:
@@ -176,6 +177,7 @@ def climb(
     *,
     settings: SearchSettings,
     pool: Float[Array, "K d"] | None = None,
+    key: Key | None = None,
 ) -> tuple[Float[Array, "q d"], Float[Array, ""], SearchInfo]:
     """Second half of `maximise`: from starting points to the best end.
 
@@ -187,14 +189,24 @@ def climb(
         settings: Sizes and tolerances.
         pool: Feasible candidates in normalised coordinates, good ones first, that batches may
             take in an exchange.
+        key: Draws where the best batch is moved to before it climbs again. A single candidate,
+            or a sequential search, needs none.
 
     Returns:
         Best batch, its value, diagnostics, as `maximise`.
+
+    Raises:
+        ConfigError: If a batch is to climb in rounds and there is no key.
     """
     unit, to_physical = _normalise(box)
     z0 = jax.vmap(_per_candidate(unit)(lambda limits, z: limits.project(z)))(starts)
     moved = jnp.max(jnp.abs(z0 - starts), axis=(1, 2))
     R, q, d = z0.shape
+    if key is None and q > 1 and not settings.is_sequential:
+        raise ConfigError(
+            f"a batch of {q} candidates is to climb without a key; give `key`, which draws where "
+            "the best batch is moved to, or set is_sequential."
+        )
     is_finite = jnp.isfinite(scores)
     high = jnp.max(jnp.where(is_finite, scores, -jnp.inf))
     low = jnp.min(jnp.where(is_finite, scores, jnp.inf))
@@ -220,11 +232,12 @@ def climb(
         fine = jnp.asarray(settings.value_tolerance, z0.dtype)
         ends, n_swaps = descend(z0, jnp.asarray(R), fine), jnp.zeros((), int)
     else:
-        is_batch = q > 1 and unit.lower.ndim == 1 and not getattr(acqf, "n_extra", 0)
+        is_batch = q > 1 and unit.lower.ndim == 1 and not n_extra_of(acqf)
         n_exchanges = settings.n_exchanges if is_batch else 0
         value_of = _only_value(lambda z: -acqf(to_physical(z)))
         project = jax.vmap(_per_candidate(unit)(lambda limits, z: limits.project(z)))
-        ends, n_swaps = _in_rounds(descend, (value_of, project), (z0, pool), n_exchanges, settings)
+        evaluate, given = (value_of, project), (z0, pool)
+        ends, n_swaps = _in_rounds(descend, evaluate, given, n_exchanges, settings, key=key)
     lost = ~jnp.isfinite(ends.f)
     values = jnp.where(lost, jnp.nan, -ends.f)
     best = jnp.argmax(jnp.where(lost, -jnp.inf, values))
@@ -271,6 +284,8 @@ def _in_rounds(
     given: tuple[Float[Array, "R q d"], Float[Array, "K d"] | None],
     n_exchanges: int,
     settings: SearchSettings,
+    *,
+    key: Key | None,
 ) -> tuple[Ends, Int[Array, ""]]:
     """All starts climb coarsely, batches exchange candidates, the best ends climb on.
 
@@ -308,7 +323,7 @@ def _in_rounds(
 
         def shaken() -> Array:
             # samples make kinks on which a climb can come to rest: start from nearby, too
-            noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), k), (2, q, d))
+            noise = jax.random.normal(jax.random.fold_in(key, k), (2, q, d))  # pyright: ignore
             return project(batches[:1] + jnp.asarray(_SHAKES, z0.dtype)[:, None, None] * noise)
 
         def filled(chosen: Array) -> tuple[Array, Array]:
@@ -447,7 +462,7 @@ def _maximise(
     compiling("the search")
     key = jax.random.key(seed)
     batch, value, info = maximise(acqf, box, raw, starts, key=key, settings=settings)
-    q = raw.shape[1] - getattr(acqf, "n_extra", 0)
+    q = raw.shape[1] - n_extra_of(acqf)
     return batch[:q], jnp.full((q,), value), value, info
 
 

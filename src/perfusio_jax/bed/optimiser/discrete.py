@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import Array, ConfigError
+from perfusio_jax._core import Array, ConfigError, Key
 from perfusio_jax.bed.optimiser.ascent import SearchInfo, SearchSettings, climb, to_unit
 from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
 
@@ -81,7 +81,13 @@ def check_levels(
 
 
 def settle_levels(
-    acqf: Any, box: Polytope, levels: Levels, info: SearchInfo, settings: SearchSettings
+    acqf: Any,
+    box: Polytope,
+    levels: Levels,
+    info: SearchInfo,
+    settings: SearchSettings,
+    *,
+    key: Key,
 ) -> tuple[Array, float, int]:
     """From the continuous search's ends to a batch of allowed values.
 
@@ -91,6 +97,7 @@ def settle_levels(
         levels: Values by position.
         info: Diagnostics of the continuous search.
         settings: Sizes and tolerances.
+        key: Moves batches that climb again, all by the same draws.
 
     Returns:
         Best batch with all its rows, its value, how many settings were tried.
@@ -105,7 +112,7 @@ def settle_levels(
     for row in order[:_ENDS]:
         rounded = _round(ends[row], levels, box)
         if rounded is not None:
-            _try(acqf, box, levels, rounded, settings, tried)
+            _try(acqf, box, levels, rounded, (settings, key), tried)
     if not tried:
         raise ConfigError(
             "no rounding of the discrete set-points keeps the linear constraints near the "
@@ -116,7 +123,7 @@ def settle_levels(
         # two values at a time only where one at a time does not help: ridges may be oblique
         for n_moved in (1, 2):
             for neighbour in _next_door(best, levels, n_moved):
-                _try(acqf, box, levels, neighbour, settings, tried)
+                _try(acqf, box, levels, neighbour, (settings, key), tried)
             if max(value for value, _ in tried.values()) > best_value:
                 break
         else:
@@ -178,7 +185,7 @@ def _try(
     box: Polytope,
     levels: Levels,
     batch: np.ndarray,
-    settings: SearchSettings,
+    how: tuple[SearchSettings, Key],
     tried: dict[bytes, tuple[float, np.ndarray]],
 ) -> None:
     """Climb in the continuous set-points with the discrete ones held."""
@@ -190,7 +197,7 @@ def _try(
     if len(kept) < len(each):
         return
     limits = jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept)
-    found, value = _climb_again(acqf, limits, jnp.asarray(batch), settings)
+    found, value = _climb_again(acqf, limits, jnp.asarray(batch), *how)
     result = np.array(found)
     for k in levels:
         result[:, k] = batch[:, k]
@@ -199,8 +206,9 @@ def _try(
 
 @eqx.filter_jit
 def _climb_again(
-    acqf: Any, limits: Polytope, batch: Array, settings: SearchSettings
+    acqf: Any, limits: Polytope, batch: Array, settings: SearchSettings, key: Key
 ) -> tuple[Array, Array]:
     start = jax.vmap(to_unit)(limits, batch)
-    found, value, _ = climb(acqf, limits, start[None], jnp.zeros((2,)), settings=settings)
+    scores = jnp.zeros((2,))
+    found, value, _ = climb(acqf, limits, start[None], scores, settings=settings, key=key)
     return found, value

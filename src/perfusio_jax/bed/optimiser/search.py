@@ -30,6 +30,7 @@ from perfusio_jax.bed.optimiser.ascent import raw_points as raw_points
 from perfusio_jax.bed.optimiser.ascent import score as score
 from perfusio_jax.bed.optimiser.ascent import to_unit as to_unit
 from perfusio_jax.bed.optimiser.discrete import check_levels, settle_levels
+from perfusio_jax.bed.optimiser.maximand import n_extra_of
 from perfusio_jax.bed.optimiser.polytope import make_polytope
 from perfusio_jax.bed.optimiser.regions import TrustRegion, narrowed_bounds
 from perfusio_jax.bed.optimiser.sampling import sobol_points
@@ -145,7 +146,7 @@ def optimise_acquisition_with_info(
     A, b = (None, None) if linear_constraints is None else linear_constraints
     box = make_polytope(lower, upper, A, b)
     d = lower.size
-    n_rows = q + getattr(acqf, "n_extra", 0)
+    n_rows = q + n_extra_of(acqf)
     number = 0 if seed is None else int(seed)
     raw = sobol_points(n_raw_samples, n_rows * d, seed=number).reshape(-1, n_rows, d)
     starts = _starts(initial_points, n_rows, d)
@@ -165,7 +166,9 @@ def optimise_acquisition_with_info(
         )
     if not levels:
         return candidates, values, info
-    full, value, n_tried = settle_levels(acqf, box, levels, info, chosen)
+    full, value, n_tried = settle_levels(
+        acqf, box, levels, info, chosen, key=jax.random.key(number)
+    )
     info = info._replace(n_rounded=np.asarray(n_tried))
     return full[:q], jnp.full((q,), value), info
 
