@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from perfusio_jax.connectors import OPCUAConnector, RackServer, make_certificates
-from perfusio_jax.connectors.opcua_names import LADS_URI, RACK_URI, BrowsePath, unit_steps
-from perfusio_jax.connectors.opcua_security import ServerSecurity
+from perfusio_jax.connectors.opcua.names import LADS_URI, RACK_URI, BrowsePath, unit_steps
+from perfusio_jax.connectors.opcua.security import ServerSecurity
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import perfusio_jax
 from benchmarks.translate import N_INPUTS, N_STATE, to_casadi, to_python
 from perfusio_jax.mechanistic import Reactor, day_inputs, vector_field
-from perfusio_jax.mechanistic.reactor import DayInputs
+from perfusio_jax.mechanistic.vector_field import DayInputs
 
 VOLUME = 0.25
 DAYS = 28

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from perfusio_jax.connectors import SQLStore
 from perfusio_jax.connectors.base import SampleRecord
-from perfusio_jax.connectors.sql_records import record_of
+from perfusio_jax.connectors.sql.records import record_of
 from tests.connectors.postgres import find_binaries, running_server
 
 Call = Callable[[SQLStore], Awaitable[object]]

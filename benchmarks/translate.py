@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from perfusio_jax.mechanistic import Reactor, vector_field
-from perfusio_jax.mechanistic.reactor import DayInputs
+from perfusio_jax.mechanistic.vector_field import DayInputs
 
 N_STATE = 11
 N_INPUTS = len(DayInputs._fields)

@@ -339,5 +339,5 @@ def test_default_ranges_are_those_of_the_species_registry():
 
 
 def test_a_run_may_ask_for_every_acquisition_there_is():
-    module = importlib.import_module("perfusio_jax.bed.acquisitions")
+    module = importlib.import_module("perfusio_jax.bed.acquisition.acquisitions")
     assert set(module.ACQUISITION_NAMES) == set(get_args(AcquisitionName))

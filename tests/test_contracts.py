@@ -66,7 +66,7 @@ EFFECTS = {
     "time",
 }
 FACE = {name for name in dir(perfusio_jax) if name not in RANK}
-DELEGATION = ("states.trajectory", "connectors.frames")
+DELEGATION = ("states.trajectory", "connectors.files.campaign_table")
 
 
 def module_name(path: Path) -> str:

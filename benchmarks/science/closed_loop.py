@@ -40,7 +40,7 @@ from scipy.stats import qmc
 
 from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, STATE_ORDER
 from perfusio_jax.bed import ROLLOUT_SETTINGS, BEDPolicy, TargetSpec
-from perfusio_jax.bed.policies import ReactorNow
+from perfusio_jax.bed.policy.policies import ReactorNow
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.demo.baselines import Loop, run_baselines
 from perfusio_jax.hybrid import (

@@ -61,7 +61,7 @@ from benchmarks.science.closed_loop import (
 )
 from perfusio_jax._core import CONTROL_NAMES
 from perfusio_jax.bed import BEDPolicy, TargetSpec
-from perfusio_jax.bed.policies import ReactorNow
+from perfusio_jax.bed.policy.policies import ReactorNow
 from perfusio_jax.demo.baselines import LANES, Loop, proportional, run_lanes, tracking_error
 from perfusio_jax.hybrid import condition_on, filter_step, initial_belief
 from perfusio_jax.rl import (

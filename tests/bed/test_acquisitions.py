@@ -17,7 +17,7 @@ from perfusio_jax.bed import (
     normal_base_samples,
     optimise_acquisition,
 )
-from perfusio_jax.bed.multiobjective import hypervolume_improvement
+from perfusio_jax.bed.acquisition.multiobjective import hypervolume_improvement
 from perfusio_jax.metrics import hypervolume
 
 BEST = 0.3

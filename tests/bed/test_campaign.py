@@ -11,13 +11,13 @@ import pytest
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.bed import ChanceConstraint, control_limits
-from perfusio_jax.bed.campaign import (
+from perfusio_jax.bed.goal.criteria import FinalValue, ProcessOFV
+from perfusio_jax.bed.policy.campaign import (
     CampaignSettings,
     count_rollouts,
     explain_campaign,
     propose_runs,
 )
-from perfusio_jax.bed.criteria import FinalValue, ProcessOFV
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 
 SPACE = DEFAULT_AMBR250_DESIGN_SPACE

@@ -7,13 +7,13 @@ import pytest
 
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError
 from perfusio_jax.bed import ChanceConstraint, probability_kept
-from perfusio_jax.bed.constraints import (
+from perfusio_jax.bed.goal.constraints import (
     chance_feasibility,
     each_constraint,
     probability_all_kept,
     worst_margin,
 )
-from perfusio_jax.bed.criteria import (
+from perfusio_jax.bed.goal.criteria import (
     CellSpecificPerfusion,
     FinalValue,
     MediumPerGram,

@@ -16,7 +16,7 @@ from perfusio_jax.bed import (
     normal_base_samples,
     optimise_acquisition_with_info,
 )
-from perfusio_jax.bed.directions import hypervolume_directions, reach
+from perfusio_jax.bed.acquisition.directions import hypervolume_directions, reach
 
 RNG = np.random.default_rng(4)
 X = RNG.random((9, 2))

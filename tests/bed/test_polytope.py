@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.bed.polytope import along_face, face_basis, make_polytope
+from perfusio_jax.bed.optimiser.polytope import along_face, face_basis, make_polytope
 
 LOWER, UPPER = np.array([0.0, -1.0, 0.5]), np.array([1.0, 2.0, 0.5])
 

@@ -95,7 +95,7 @@ def test_another_acquisition_improves_on_standing_still_too(scene):
 
 
 def test_every_acquisition_of_a_decision_prefers_what_is_better(scene):
-    from perfusio_jax.bed.recommend import _acquisition, _Known, _Rule
+    from perfusio_jax.bed.policy.recommend import _acquisition, _Known, _Rule
 
     best_f = jnp.linspace(-0.2, -0.1, S)
     for kind in ("PI", "EI", "LogEI", "UCB"):
@@ -143,7 +143,7 @@ def test_fixed_set_points_stay_and_impossible_limits_are_named(scene):
 
 
 def test_differences_equal_forward_derivatives(scene, linear):
-    from perfusio_jax.bed.ascent import SearchSettings, _differentiated
+    from perfusio_jax.bed.optimiser.ascent import SearchSettings, _differentiated
 
     paths = linear.draw_paths(scene.model, S, key=jax.random.key(0))
     surrogate = RolloutSurrogate(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perfusio_jax.bed import build_acquisition, gaussian_process, gaussian_processes
-from perfusio_jax.bed.draws import OutcomeConstraint
+from perfusio_jax.bed.acquisition.draws import OutcomeConstraint
 from tests.reference import bed_cases as cases
 
 STORE = np.load(cases.STORE)

@@ -10,9 +10,9 @@ from scipy.optimize import minimize
 from benchmarks.bed_problems import HARTMANN_A, HARTMANN_P
 from perfusio_jax._core import ConfigError, Result
 from perfusio_jax.bed import optimise_acquisition, optimise_acquisition_with_info
-from perfusio_jax.bed.polytope import make_polytope
-from perfusio_jax.bed.sampling import sobol_points
-from perfusio_jax.bed.search import SearchSettings, _bounds, maximise
+from perfusio_jax.bed.optimiser.polytope import make_polytope
+from perfusio_jax.bed.optimiser.sampling import sobol_points
+from perfusio_jax.bed.optimiser.search import SearchSettings, _bounds, maximise
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 
 BOX2 = ([-5.0, 0.0], [10.0, 15.0])

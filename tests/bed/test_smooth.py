@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from perfusio_jax.bed.smooth import fatmax as eager_fatmax
-from perfusio_jax.bed.smooth import fatplus as eager_fatplus
-from perfusio_jax.bed.smooth import (
+from perfusio_jax.bed.acquisition.smooth import fatmax as eager_fatmax
+from perfusio_jax.bed.acquisition.smooth import fatplus as eager_fatplus
+from perfusio_jax.bed.acquisition.smooth import (
     log_expected_improvement,
     log_mean_exp,
 )
-from perfusio_jax.bed.smooth import log_fatplus as eager_log_fatplus
+from perfusio_jax.bed.acquisition.smooth import log_fatplus as eager_log_fatplus
 
 fatmax = jax.jit(eager_fatmax)
 fatplus = jax.jit(eager_fatplus)

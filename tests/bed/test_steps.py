@@ -16,7 +16,7 @@ from perfusio_jax.bed import (
     TargetTrackingOFV,
     TrackingError,
 )
-from perfusio_jax.bed.steps import step_hours
+from perfusio_jax.bed.goal.steps import step_hours
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE as SPACE
 
 TITER = FORECAST_SPECIES.index("Titer")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from perfusio_jax.connectors.sql_engine import Database
-from perfusio_jax.connectors.sql_migrate import upgrade
-from perfusio_jax.connectors.sql_store import SQLStore
+from perfusio_jax.connectors.sql.engine import Database
+from perfusio_jax.connectors.sql.migrate import upgrade
+from perfusio_jax.connectors.sql.store import SQLStore
 from tests.connectors.postgres import INSTALL, Server, find_binaries, running_server
 
 KINDS = ("sqlite", "postgresql")

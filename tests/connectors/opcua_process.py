@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from perfusio_jax.connectors import RackServer
-from perfusio_jax.connectors.opcua_serve import clones_of, security_of
+from perfusio_jax.connectors.opcua.serve import clones_of, security_of
 from tests.connectors.opcua_rigs import CannedRack, SmoothRack
 
 

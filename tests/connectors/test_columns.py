@@ -3,7 +3,7 @@
 import pytest
 
 from perfusio_jax._core import ConfigError, DataError
-from perfusio_jax.connectors.columns import (
+from perfusio_jax.connectors.tables.columns import (
     ColumnMap,
     Header,
     nearest,
@@ -11,7 +11,7 @@ from perfusio_jax.connectors.columns import (
     refuse_second_header,
     suggest,
 )
-from perfusio_jax.connectors.tables import RawTable
+from perfusio_jax.connectors.tables.raw import RawTable
 
 
 def header(labels, column_map=None, **settings) -> Header:

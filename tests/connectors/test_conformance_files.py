@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from perfusio_jax._core import CONTROL_NAMES
-from perfusio_jax.connectors.filesystem import FilesystemStore
+from perfusio_jax.connectors.files.filesystem import FilesystemStore
 from tests.connectors.conformance import SAMPLE, Check, Rig, Values, checks, name_of
 
 

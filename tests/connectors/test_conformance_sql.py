@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from perfusio_jax.connectors import sql_schema as schema
-from perfusio_jax.connectors.sql_store import SQLStore
+from perfusio_jax.connectors.sql import schema
+from perfusio_jax.connectors.sql.store import SQLStore
 from tests.connectors.conformance import Check, Rig, Values, checks, name_of
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from perfusio_jax.cli import main
 from perfusio_jax.connectors import FilesystemStore, SQLStore, read_campaign, write_campaign
-from perfusio_jax.connectors.spreadsheet import guard, unguard
-from perfusio_jax.connectors.sql_admin import export_samples
+from perfusio_jax.connectors.exchange import export_samples
+from perfusio_jax.connectors.tables.spreadsheet import guard, unguard
 from perfusio_jax.states import Trajectory
 
 GOOD = "day,VCD [1e6 cells/mL],Glc\n,,g/L\n0,0.5,6\n1,2.3,4.8\n"

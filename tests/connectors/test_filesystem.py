@@ -20,9 +20,9 @@ from perfusio_jax._core import (
     DataError,
     UnitError,
 )
-from perfusio_jax.connectors import source_file as module
 from perfusio_jax.connectors.base import SampleNotReady, SampleRecord
-from perfusio_jax.connectors.filesystem import FilesystemStore
+from perfusio_jax.connectors.files import source_file as module
+from perfusio_jax.connectors.files.filesystem import FilesystemStore
 
 PLAIN = "day,VCD,Via,Glc\n1,2.3,98.1,4.8\n2,3.5,97.9,\n3,5.0,97.5,4.1\n"
 

@@ -16,7 +16,7 @@ import pytest
 
 from perfusio_jax._core import ConnectorError, DataError
 from perfusio_jax.connectors.base import Reading
-from perfusio_jax.connectors.filesystem import FilesystemStore
+from perfusio_jax.connectors.files.filesystem import FilesystemStore
 from perfusio_jax.twin import FileLock
 
 NOW = dt.datetime(2026, 5, 6, 7, 8, 9, tzinfo=dt.UTC)
@@ -202,7 +202,7 @@ FULL = """
 import asyncio, resource, signal, sys
 from perfusio_jax._core import ConnectorError
 from perfusio_jax.connectors.base import Reading
-from perfusio_jax.connectors.filesystem import FilesystemStore
+from perfusio_jax.connectors.files.filesystem import FilesystemStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = FilesystemStore(sys.argv[1], reactor_id="R1")
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -237,7 +237,7 @@ READ_ONLY = """
 import asyncio, os, sys
 from perfusio_jax._core import ConnectorError
 from perfusio_jax.connectors.base import Reading
-from perfusio_jax.connectors.filesystem import FilesystemStore
+from perfusio_jax.connectors.files.filesystem import FilesystemStore
 source, nobody = sys.argv[1], int(sys.argv[2])
 store = FilesystemStore(source, reactor_id="R1")
 asyncio.run(store.read_sample(1))  # loads what root alone may read

@@ -16,7 +16,7 @@ from perfusio_jax.connectors import (
     read_campaign,
     write_campaign,
 )
-from perfusio_jax.connectors.campaign_files import sidecar_path, units_template
+from perfusio_jax.connectors.files.campaign_files import sidecar_path, units_template
 from perfusio_jax.states import Trajectory
 
 CSV = """run_id,reactor_id,clone_id,time_h,VCD,Via,Glc,perfusion_rate,bleed_rate

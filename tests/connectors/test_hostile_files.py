@@ -18,7 +18,7 @@ from perfusio_jax import cli
 from perfusio_jax._core import ConfigError, DataError, PerfusioError, checkpoint, limits
 from perfusio_jax.cli import common
 from perfusio_jax.connectors import read_campaign
-from perfusio_jax.connectors.filesystem import FilesystemStore
+from perfusio_jax.connectors.files.filesystem import FilesystemStore
 from tests.connectors.hostile import BOOKS, DEVICES, TEXT, cells, pipe, workbook, zeros
 
 pytestmark = [
@@ -174,7 +174,7 @@ def test_what_unpacks_to_a_gigabyte_is_refused_in_half_of_that(tmp_path):
         "from pathlib import Path\n"
         "import openpyxl, pyarrow.parquet\n"
         "from perfusio_jax._core import DataError\n"
-        "from perfusio_jax.connectors.tables import read_bytes, read_table\n"
+        "from perfusio_jax.connectors.tables.raw import read_bytes, read_table\n"
         "held = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (held + 500_000_000,) * 2)\n"
         "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"

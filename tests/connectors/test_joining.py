@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfusio_jax.connectors.doubts import feeds, hours_called_days, too_fast
-from perfusio_jax.connectors.joining import join
+from perfusio_jax.connectors.tables.doubts import feeds, hours_called_days, too_fast
+from perfusio_jax.connectors.tables.joining import join
 
 
 @pytest.mark.parametrize(

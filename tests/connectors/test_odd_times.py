@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from perfusio_jax._core import STATE_ORDER, DataError
 from perfusio_jax._core.instants import LONGEST_H
 from perfusio_jax.connectors.base import Reading, SampleRecord
-from perfusio_jax.connectors.filesystem import FilesystemStore
-from perfusio_jax.connectors.frames import campaign_from_frame
-from perfusio_jax.connectors.opcua_samples import Sampling
-from perfusio_jax.connectors.opcua_values import time_of
-from perfusio_jax.connectors.setpoint_log import SetpointLog
-from perfusio_jax.connectors.sql_store import SQLStore
+from perfusio_jax.connectors.files.filesystem import FilesystemStore
+from perfusio_jax.connectors.files.frames import campaign_from_frame
+from perfusio_jax.connectors.files.setpoint_log import SetpointLog
+from perfusio_jax.connectors.opcua.samples import Sampling
+from perfusio_jax.connectors.opcua.values import time_of
+from perfusio_jax.connectors.sql.store import SQLStore
 from perfusio_jax.twin.reader import rows_of
 from perfusio_jax.twin.samples import as_plain
 from tests.connectors.test_run_twin import LEVELS, command  # noqa: F401

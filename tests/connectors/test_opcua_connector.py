@@ -19,8 +19,8 @@ from perfusio_jax.connectors import (
     rack_node_map,
 )
 from perfusio_jax.connectors.base import Reading
-from perfusio_jax.connectors.opcua_names import CONTROL_RANGES, rack_path
-from perfusio_jax.connectors.opcua_records import line_of
+from perfusio_jax.connectors.opcua.names import CONTROL_RANGES, rack_path
+from perfusio_jax.connectors.opcua.records import line_of
 from tests.connectors.conformance import Rig, checks, name_of
 from tests.connectors.opcua_rigs import (
     FAST,
@@ -505,7 +505,7 @@ async def test_pauses_between_attempts_double_and_go_on_doubling(monkeypatch):
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("perfusio_jax.connectors.opcua_link._pause", pause)
+    monkeypatch.setattr("perfusio_jax.connectors.opcua.link._pause", pause)
     settings = {**FAST, "retry_delay_s": 0.5, "patience_s": 1000.0, "max_retries": 3}
     async with connect("opc.tcp://127.0.0.1:1/nobody", **settings) as connector:
         for _ in range(2):

@@ -15,8 +15,8 @@ from asyncua import Server, ua
 
 from perfusio_jax._core import ConfigError, ConnectorError, DataError
 from perfusio_jax.connectors import OPCUAConnector, RackServer, rack_node_map
-from perfusio_jax.connectors.opcua_link import _within
-from perfusio_jax.connectors.opcua_nodes import NodeMap
+from perfusio_jax.connectors.opcua.link import _within
+from perfusio_jax.connectors.opcua.nodes import NodeMap
 from tests.connectors.opcua_rigs import CannedRack, EmptyRack, connect, now, served, until
 from tests.faults.proxy import Proxy
 

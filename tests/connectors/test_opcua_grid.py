@@ -8,7 +8,7 @@ from asyncua import Server, ua
 
 from perfusio_jax._core import ConnectorError, DataError
 from perfusio_jax.connectors import OPCUAConnector
-from perfusio_jax.connectors.opcua_values import step_of
+from perfusio_jax.connectors.opcua.values import step_of
 from tests.connectors.opcua_rigs import connect
 
 URI = "urn:rounds"

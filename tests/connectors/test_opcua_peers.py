@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from perfusio_jax._core import AccessRefused, ConfigError, ConnectorError
-from perfusio_jax.connectors.opcua_peers import (
+from perfusio_jax.connectors.opcua.peers import (
     FAULTS,
     POLICIES,
     application_uri,
@@ -28,7 +28,7 @@ from perfusio_jax.connectors.opcua_peers import (
     faults_of,
     first_of,
 )
-from perfusio_jax.connectors.opcua_refusals import hint
+from perfusio_jax.connectors.opcua.refusals import hint
 from tests.connectors.opcua_rigs import connect
 
 NOW = dt.datetime(2026, 3, 4, 12, tzinfo=dt.UTC)
@@ -125,7 +125,7 @@ def test_all_faults_of_a_certificate_are_named_at_once_and_allowed_ones_are_logg
     certificate = made("elsewhere", start=NOW - 2 * DAY, end=NOW - DAY)
     with pytest.raises(AccessRefused, match="has expired .*, and is not for rack"):
         check_peer("opc.tcp://rack:1", certificate, (), NOW)
-    with caplog.at_level("WARNING", logger="perfusio_jax.connectors.opcua_peers"):
+    with caplog.at_level("WARNING", logger="perfusio_jax.connectors.opcua.peers"):
         check_peer("opc.tcp://rack:1", certificate, ("expired", "foreign_host"), NOW)
     assert len(caplog.records) == 2
 

@@ -11,8 +11,8 @@ import pytest
 from perfusio_jax._core import ConfigError
 from perfusio_jax.cli import EXIT_CODES, app
 from perfusio_jax.connectors import RackServer
-from perfusio_jax.connectors.opcua_security import PASSWORD_VARIABLE, USER_VARIABLE
-from perfusio_jax.connectors.opcua_serve import Serving, clones_of, security_of, serve_emulator
+from perfusio_jax.connectors.opcua.security import PASSWORD_VARIABLE, USER_VARIABLE
+from perfusio_jax.connectors.opcua.serve import Serving, clones_of, security_of, serve_emulator
 from tests.connectors.opcua_rigs import FREE, CannedRack, connect, until
 
 

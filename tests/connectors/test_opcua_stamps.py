@@ -6,7 +6,7 @@ import pytest
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.base import Reading
-from perfusio_jax.connectors.opcua_stamps import MEANINGS, Stamps
+from perfusio_jax.connectors.opcua.stamps import MEANINGS, Stamps
 from tests.connectors.opcua_rigs import connect
 
 NOON = dt.datetime(2026, 3, 4, 12, tzinfo=dt.UTC)

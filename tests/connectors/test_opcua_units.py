@@ -9,10 +9,10 @@ from asyncua import ua
 
 from perfusio_jax._core import ConfigError, ConnectorError, DataError, UnitError
 from perfusio_jax._core.units import CANONICAL_UNITS, to_canonical
-from perfusio_jax.connectors.opcua_names import UNITS_URI, engineering_unit, unit_id
-from perfusio_jax.connectors.opcua_nodes import NodeMap
-from perfusio_jax.connectors.opcua_units import UNECE, are_same, code_of, contradicts, unit_of
-from perfusio_jax.connectors.opcua_values import (
+from perfusio_jax.connectors.opcua.names import UNITS_URI, engineering_unit, unit_id
+from perfusio_jax.connectors.opcua.nodes import NodeMap
+from perfusio_jax.connectors.opcua.units import UNECE, are_same, code_of, contradicts, unit_of
+from perfusio_jax.connectors.opcua.values import (
     LAST_DAY,
     day_in,
     foreign_unit,

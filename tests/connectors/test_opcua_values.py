@@ -7,7 +7,7 @@ import pytest
 from asyncua import ua
 
 from perfusio_jax._core import ConnectorError, DataError
-from perfusio_jax.connectors.opcua_values import (
+from perfusio_jax.connectors.opcua.values import (
     Node,
     fitted,
     foreign_unit,

@@ -9,7 +9,7 @@ import pytest
 
 from perfusio_jax._core import ConfigError, DataError, UnitError
 from perfusio_jax.connectors import FilesystemStore, read_campaign, write_campaign
-from perfusio_jax.connectors.report import ReadReport
+from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.states import Trajectory
 
 

@@ -16,7 +16,7 @@ import pytest
 from perfusio_jax import cli
 from perfusio_jax._core import STATE_ORDER, ConnectorError
 from perfusio_jax.cli import EXIT_CODES, common
-from perfusio_jax.connectors.opcua_security import PASSWORD_VARIABLE, USER_VARIABLE
+from perfusio_jax.connectors.opcua.security import PASSWORD_VARIABLE, USER_VARIABLE
 from perfusio_jax.service import replay
 from perfusio_jax.twin import digital_twin, verify_audit
 from perfusio_jax.twin.chain import records

@@ -20,9 +20,9 @@ import sqlalchemy as sa
 
 from perfusio_jax._core import DataError
 from perfusio_jax.connectors import SQLStore
-from perfusio_jax.connectors import sql_schema as schema
 from perfusio_jax.connectors.base import SampleNotReady
-from perfusio_jax.connectors.sql_errors import (
+from perfusio_jax.connectors.sql import schema
+from perfusio_jax.connectors.sql.errors import (
     DatabaseAccessError,
     DatabaseDownError,
     DatabaseError,
@@ -325,7 +325,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_once(make, url):
 FULL = """
 import resource, signal, sys
 from perfusio_jax.connectors import SQLStore
-from perfusio_jax.connectors.sql_errors import DatabaseError
+from perfusio_jax.connectors.sql.errors import DatabaseError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = SQLStore(sys.argv[1], "Exp1", "R1")
 store.write_sample(0, {"VCD": 0.0})
@@ -360,7 +360,7 @@ def test_a_full_disk_is_named_and_loses_nothing(make, url):
 READ_ONLY = """
 import asyncio, os, sys
 from perfusio_jax.connectors import SQLStore
-from perfusio_jax.connectors.sql_errors import DatabaseError
+from perfusio_jax.connectors.sql.errors import DatabaseError
 url, folder, nobody = sys.argv[1], sys.argv[2], int(sys.argv[3])
 warm = SQLStore(f"sqlite:///{folder}/warm.db", "E", "R")  # loads what root alone may read
 warm.create_tables()
@@ -443,7 +443,7 @@ def test_text_no_column_holds_is_kept_inside_a_payload_and_refused_as_a_name(sto
 
 
 def test_sqlite_errors_without_a_code_are_named():
-    from perfusio_jax.connectors.sql_errors import named
+    from perfusio_jax.connectors.sql.errors import named
 
     error = named(sqlite3.OperationalError("no such table: sample"), "sqlite:///x")
     assert isinstance(error, SchemaError)

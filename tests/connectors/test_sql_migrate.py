@@ -16,10 +16,10 @@ from alembic.migration import MigrationContext
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors import SQLStore
-from perfusio_jax.connectors import sql_schema as schema
-from perfusio_jax.connectors.sql_engine import Database
-from perfusio_jax.connectors.sql_errors import SchemaError
-from perfusio_jax.connectors.sql_migrate import MIGRATIONS, downgrade, upgrade
+from perfusio_jax.connectors.sql import schema
+from perfusio_jax.connectors.sql.engine import Database
+from perfusio_jax.connectors.sql.errors import SchemaError
+from perfusio_jax.connectors.sql.migrate import MIGRATIONS, downgrade, upgrade
 
 EIGHT = {
     "experiment", "reactor", "sample", "setpoint_history", "model_run", "forecast",
@@ -197,8 +197,8 @@ def test_a_killed_migration_leaves_everything_as_it_was(make, url):
     program = """
 import os, signal, sys
 import alembic.operations.batch as batch
-from perfusio_jax.connectors.sql_engine import Database
-from perfusio_jax.connectors.sql_migrate import downgrade
+from perfusio_jax.connectors.sql.engine import Database
+from perfusio_jax.connectors.sql.migrate import downgrade
 real = batch.BatchOperationsImpl.flush
 def dies(self):
     real(self)

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from perfusio_jax._core import DataError, SampleNotReady
 from perfusio_jax.connectors.base import SampleRecord
-from perfusio_jax.connectors.sql_records import record_of
-from perfusio_jax.connectors.sql_store import SQLStore
+from perfusio_jax.connectors.sql.records import record_of
+from perfusio_jax.connectors.sql.store import SQLStore
 from perfusio_jax.twin.entries import Stored
 
 PHASES = (Phase.explicit, Phase.generate)  # an example of six steps needs no shrinking

@@ -26,10 +26,10 @@ from perfusio_jax._core import (
     DataError,
 )
 from perfusio_jax.connectors import SQLStore
-from perfusio_jax.connectors import sql_schema as schema
 from perfusio_jax.connectors.base import Reading, SampleNotReady, SampleRecord
-from perfusio_jax.connectors.sql_engine import read_url
-from perfusio_jax.connectors.sql_records import clean, merge, record_of
+from perfusio_jax.connectors.sql import schema
+from perfusio_jax.connectors.sql.engine import read_url
+from perfusio_jax.connectors.sql.records import clean, merge, record_of
 from perfusio_jax.twin import AlarmEvent, AuditLogger
 from perfusio_jax.twin.entries import Stored
 

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 
 from perfusio_jax._core import STATE_ORDER
-from perfusio_jax.connectors import sql_schema as schema
-from perfusio_jax.connectors.sql_engine import open_sqlite
-from perfusio_jax.connectors.sql_schema import HEAD, VERSION_TABLE
-from perfusio_jax.connectors.sql_store import SQLStore
+from perfusio_jax.connectors.sql import schema
+from perfusio_jax.connectors.sql.engine import open_sqlite
+from perfusio_jax.connectors.sql.schema import HEAD, VERSION_TABLE
+from perfusio_jax.connectors.sql.store import SQLStore
 from perfusio_jax.twin import LoopSettings, ReactorLoop, RunRecords, mirror, verify_audit
 from perfusio_jax.twin.chain import records
 from perfusio_jax.twin.desk import event

@@ -8,8 +8,8 @@ import pytest
 
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.connectors import FilesystemStore
-from perfusio_jax.connectors.off_days import off_days_text, off_the_days
-from perfusio_jax.connectors.starts import parse_starts
+from perfusio_jax.connectors.tables.off_days import off_days_text, off_the_days
+from perfusio_jax.connectors.tables.starts import parse_starts
 
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 TWO = (

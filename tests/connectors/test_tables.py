@@ -6,10 +6,10 @@ import zoneinfo
 import pytest
 
 from perfusio_jax._core import DataError
-from perfusio_jax.connectors.cells import find_decimal, plain, qualified, understood
-from perfusio_jax.connectors.samples import parse_number
-from perfusio_jax.connectors.stamps import as_iso, find_order, read_stamp
-from perfusio_jax.connectors.tables import RawTable, leave_out_footer, read_table
+from perfusio_jax.connectors.tables.cells import find_decimal, plain, qualified, understood
+from perfusio_jax.connectors.tables.raw import RawTable, leave_out_footer, read_table
+from perfusio_jax.connectors.tables.samples import parse_number
+from perfusio_jax.connectors.tables.stamps import as_iso, find_order, read_stamp
 
 KNOWN = frozenset({"day", "vcd", "glc", "via"})
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfusio_jax._core import DataError
-from perfusio_jax.connectors.totals import differenced, judge, settle
+from perfusio_jax.connectors.tables.totals import differenced, judge, settle
 
 NAN = math.nan
 FED = [0.008, 0.009, 0.012, 0.011, 0.013]

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 
 from perfusio_jax import cli
 from perfusio_jax._core import ConfigError, DataError
-from perfusio_jax.connectors.run_study import read_study, run_study, write_study
+from perfusio_jax.connectors.files.run_study import read_study, run_study, write_study
 from perfusio_jax.embedding import (
     SPECIES,
     check_study,

@@ -27,8 +27,8 @@ from perfusio_jax._core import STATE_ORDER
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import make_certificates
-from perfusio_jax.connectors.opcua_security import PASSWORD_VARIABLE, USER_VARIABLE
-from perfusio_jax.connectors.opcua_serve import clones_of
+from perfusio_jax.connectors.opcua.security import PASSWORD_VARIABLE, USER_VARIABLE
+from perfusio_jax.connectors.opcua.serve import clones_of
 from perfusio_jax.hybrid import untrained_model
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
 from perfusio_jax.twin import Brain, GateLimits, ModelBrain, Situation

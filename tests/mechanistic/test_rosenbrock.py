@@ -10,8 +10,8 @@ from scipy.integrate import solve_ivp
 
 from perfusio_jax.mechanistic import Reactor, Rodas3, Rodas4, clone_x, day_inputs, vector_field
 from perfusio_jax.mechanistic.plant_step import jacobian_pattern
-from perfusio_jax.mechanistic.reactor import growth_rate
 from perfusio_jax.mechanistic.rosenbrock import factorise, make_pattern
+from perfusio_jax.mechanistic.vector_field import growth_rate
 from tests.mechanistic.cases import START, random_controls
 
 N = 11

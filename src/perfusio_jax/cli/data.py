@@ -63,7 +63,7 @@ def inspect(
     ] = False,
 ) -> None:
     """Say what is understood of a file, column by column; exit code 3 if it holds no sample."""
-    from perfusio_jax.connectors.inspecting import inspect_file, source
+    from perfusio_jax.connectors.files.inspecting import inspect_file, source
 
     with as_data():
         store = source(
@@ -98,7 +98,7 @@ def db_upgrade(
     url: DatabaseURL, to: Annotated[str, typer.Option(help="Migration to stop at.")] = "head"
 ) -> None:
     """Make the tables, or bring those there are to this version."""
-    from perfusio_jax.connectors.sql_admin import upgrade_here
+    from perfusio_jax.connectors.sql.admin import upgrade_here
 
     say(upgrade_here(url, to))
 
@@ -112,7 +112,7 @@ def db_downgrade(
     ] = False,
 ) -> None:
     """Bring the tables back to an earlier version; refused where something would be lost."""
-    from perfusio_jax.connectors.sql_admin import downgrade_here
+    from perfusio_jax.connectors.sql.admin import downgrade_here
 
     say(downgrade_here(url, to, drop_history=drop_history))
 
@@ -120,7 +120,7 @@ def db_downgrade(
 @db.command("status")
 def db_status(url: DatabaseURL) -> None:
     """Say at which migration a database is and what it holds."""
-    from perfusio_jax.connectors.sql_admin import show_status
+    from perfusio_jax.connectors.sql.admin import show_status
 
     show_status(url, console())
 
@@ -149,8 +149,8 @@ def db_import(
     totals: TotalsOption = None,
 ) -> None:
     """Store the samples of a file; doing it again changes nothing."""
-    from perfusio_jax.connectors.inspecting import source
-    from perfusio_jax.connectors.sql_admin import import_file
+    from perfusio_jax.connectors.exchange import import_file
+    from perfusio_jax.connectors.files.inspecting import source
 
     with as_data():
         rows = source(
@@ -179,6 +179,6 @@ def db_export(
 ) -> None:
     """Write the samples of an experiment as a table."""
     writable(out)
-    from perfusio_jax.connectors.sql_admin import export_file
+    from perfusio_jax.connectors.exchange import export_file
 
     say(export_file(url, out, experiment, reactor or []))

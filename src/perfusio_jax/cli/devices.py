@@ -41,7 +41,7 @@ def serve_emulator_command(
 ) -> None:
     """Serve an emulated rack over OPC UA until Ctrl-C; user and password by environment."""
     common.set_up_jax()
-    from perfusio_jax.connectors.opcua_serve import Serving, serve_emulator
+    from perfusio_jax.connectors.opcua.serve import Serving, serve_emulator
 
     settings = Serving(
         reactors=reactors,

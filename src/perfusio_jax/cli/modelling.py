@@ -286,7 +286,7 @@ def transfer_study(
     except ValueError:
         raise ConfigError(f"--counts {counts!r} must be whole numbers, as in 2,4,8.") from None
     common.set_up_jax()
-    from perfusio_jax.connectors.run_study import run_study, write_example_study
+    from perfusio_jax.connectors.files.run_study import run_study, write_example_study
 
     if write_example:
         screen = console()

@@ -26,13 +26,8 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import CONTROL_NAMES, ConfigError, expect_last, float_array
-from perfusio_jax.mechanistic.reactor import (
-    N_PLANT,
-    PLANT_SPECIES,
-    DayInputs,
-    Reactor,
-    day_inputs,
-)
+from perfusio_jax.mechanistic.reactor import Reactor
+from perfusio_jax.mechanistic.vector_field import N_PLANT, PLANT_SPECIES, DayInputs, day_inputs
 
 Columns = tuple[Array, ...]
 

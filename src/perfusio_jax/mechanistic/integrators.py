@@ -37,14 +37,7 @@ from perfusio_jax.mechanistic.plan import (
     Totals,
 )
 from perfusio_jax.mechanistic.plant_step import quadrature
-from perfusio_jax.mechanistic.reactor import (
-    BALANCED_COLUMNS,
-    N_PLANT,
-    Reactor,
-    controls_from_dict,
-    medium_from_dict,
-    vector_field,
-)
+from perfusio_jax.mechanistic.reactor import Reactor
 from perfusio_jax.mechanistic.rosenbrock import RODAS3, RODAS4, Tableau, rosenbrock_step
 from perfusio_jax.mechanistic.runs import (
     CHUNK,
@@ -54,6 +47,8 @@ from perfusio_jax.mechanistic.runs import (
     make_plan,
     take_runs,
 )
+from perfusio_jax.mechanistic.set_points import controls_from_dict, medium_from_dict
+from perfusio_jax.mechanistic.vector_field import BALANCED_COLUMNS, N_PLANT, vector_field
 
 # -------------------------------------------------------------------- diffrax
 

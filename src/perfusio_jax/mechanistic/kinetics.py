@@ -24,6 +24,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import STATE_ORDER, ConfigError
+from perfusio_jax.mechanistic.vector_field import face_derivatives
 
 CELLS_PER_UNIT = 1e9
 """Cells per litre at a density of 1e6 cells/mL [1/L]."""
@@ -321,8 +322,6 @@ class CHOKinetics(eqx.Module):
         Raises:
             ConfigError: If a control has an unknown name.
         """
-        from perfusio_jax.mechanistic.reactor import face_derivatives
-
         return face_derivatives(self, jnp.asarray(y), controls)
 
 

@@ -30,8 +30,9 @@ from perfusio_jax.mechanistic.plan import (
     to_concentrations,
 )
 from perfusio_jax.mechanistic.plant_step import plant_step
-from perfusio_jax.mechanistic.reactor import N_PLANT, Parts, Reactor
+from perfusio_jax.mechanistic.reactor import Reactor
 from perfusio_jax.mechanistic.tangents import Record, tangents
+from perfusio_jax.mechanistic.vector_field import N_PLANT, Parts
 
 
 class _Loop(NamedTuple):

@@ -28,15 +28,9 @@ from perfusio_jax.mechanistic.integrators import (
     simulate,
 )
 from perfusio_jax.mechanistic.kinetics import CHOKinetics
-from perfusio_jax.mechanistic.reactor import (
-    BALANCED_COLUMNS,
-    GlucosePump,
-    Reactor,
-    controls_from_dict,
-    day_inputs,
-    fluxes,
-    medium_from_dict,
-)
+from perfusio_jax.mechanistic.reactor import GlucosePump, Reactor
+from perfusio_jax.mechanistic.set_points import controls_from_dict, medium_from_dict
+from perfusio_jax.mechanistic.vector_field import BALANCED_COLUMNS, day_inputs, fluxes
 
 
 class CHOPerfusionModel(eqx.Module):

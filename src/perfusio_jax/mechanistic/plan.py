@@ -8,12 +8,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from perfusio_jax.mechanistic.reactor import (
-    N_PLANT,
-    DayInputs,
-    Parts,
-)
 from perfusio_jax.mechanistic.rosenbrock import RODAS4, Tableau
+from perfusio_jax.mechanistic.vector_field import N_PLANT, DayInputs, Parts
 
 N_STATE = N_PLANT + 1
 N_STREAMS = 4

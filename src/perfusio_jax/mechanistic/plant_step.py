@@ -9,15 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from perfusio_jax.mechanistic.plan import N_STATE, Method, Totals
-from perfusio_jax.mechanistic.reactor import (
-    N_PLANT,
-    DayInputs,
-    Parts,
-    Reactor,
-    fluxes,
-    growth_rate,
-    vector_field,
-)
+from perfusio_jax.mechanistic.reactor import Reactor
 from perfusio_jax.mechanistic.rosenbrock import (
     Pattern,
     Solve,
@@ -28,6 +20,14 @@ from perfusio_jax.mechanistic.rosenbrock import (
     make_pattern,
     quadrature_weights,
     rosenbrock_step,
+)
+from perfusio_jax.mechanistic.vector_field import (
+    N_PLANT,
+    DayInputs,
+    Parts,
+    fluxes,
+    growth_rate,
+    vector_field,
 )
 
 

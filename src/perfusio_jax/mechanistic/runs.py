@@ -19,7 +19,8 @@ from perfusio_jax.mechanistic.plan import (
     Plan,
     Tolerances,
 )
-from perfusio_jax.mechanistic.reactor import N_PLANT, PLANT_SPECIES, Reactor, day_inputs
+from perfusio_jax.mechanistic.reactor import Reactor
+from perfusio_jax.mechanistic.vector_field import N_PLANT, PLANT_SPECIES, day_inputs
 
 CHUNK: Final[int] = 256
 """Lanes advanced together: enough to amortise a loop pass, few enough to stay in cache."""

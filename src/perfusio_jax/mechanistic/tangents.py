@@ -30,7 +30,8 @@ from perfusio_jax.mechanistic.plan import (
     to_amounts,
 )
 from perfusio_jax.mechanistic.plant_step import plant_step
-from perfusio_jax.mechanistic.reactor import N_PLANT, DayInputs, Parts, Reactor
+from perfusio_jax.mechanistic.reactor import Reactor
+from perfusio_jax.mechanistic.vector_field import N_PLANT, DayInputs, Parts
 
 
 class Record(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 
 from perfusio_jax._core import FORECAST_SPECIES
 from perfusio_jax._core.units import canonical_unit
-from perfusio_jax.bed.criteria import FinalValue, ProcessOFV
+from perfusio_jax.bed.goal.criteria import FinalValue, ProcessOFV
 from perfusio_jax.states import Trajectory
 
 

@@ -19,20 +19,20 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax.bed import ChanceConstraint, control_limits
-from perfusio_jax.bed.campaign import (
-    CampaignSettings,
-    explain_campaign,
-    propose_runs,
-    recipe_box,
-    start_state,
-)
-from perfusio_jax.bed.criteria import (
+from perfusio_jax.bed.goal.criteria import (
     Criterion,
     FinalValue,
     MediumPerGram,
     ProcessOFV,
     SpaceTimeYield,
     TrackingError,
+)
+from perfusio_jax.bed.policy.campaign import (
+    CampaignSettings,
+    explain_campaign,
+    propose_runs,
+    recipe_box,
+    start_state,
 )
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
 from perfusio_jax.connectors import read_campaign

@@ -13,7 +13,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import TABLE_BYTES, read_file
 from perfusio_jax._core.text import plain_number
 from perfusio_jax._core.units import canonical_unit
-from perfusio_jax.connectors.packed import check_text
+from perfusio_jax.connectors.tables.packed import check_text
 
 
 def read_recipes(path: Path, names: list[str]) -> np.ndarray:

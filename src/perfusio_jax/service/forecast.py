@@ -20,8 +20,8 @@ from perfusio_jax._core import (
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import FilesystemStore
-from perfusio_jax.connectors.off_days import off_days_text
-from perfusio_jax.connectors.report import ReadReport
+from perfusio_jax.connectors.tables.off_days import off_days_text
+from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, read_verdict
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.states import intervals_text

@@ -13,7 +13,7 @@ from perfusio_jax.connectors import (
     OPCUAConnector,
     SQLStore,
 )
-from perfusio_jax.connectors.report import ReadReport
+from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, load
 from perfusio_jax.twin import AlarmNotifier, DigitalTwin, GateLimits
 from perfusio_jax.twin.accounts import account

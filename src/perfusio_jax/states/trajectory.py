@@ -350,9 +350,9 @@ class Trajectory(eqx.Module):
 
     def to_frame(self) -> "pd.DataFrame":
         """The run as a campaign table (pandas is imported now)."""
-        from perfusio_jax.connectors.frames import campaign_to_frame
+        from perfusio_jax.connectors.files.campaign_table import table_of
 
-        return campaign_to_frame([self])
+        return table_of([self])
 
     @classmethod
     def from_frame(
@@ -370,11 +370,11 @@ class Trajectory(eqx.Module):
         Raises:
             DataError: If the table breaks the contract or holds several runs.
         """
-        from perfusio_jax.connectors.frames import campaign_from_frame
+        from perfusio_jax.connectors.files.campaign_table import runs_of
 
-        runs = campaign_from_frame(frame, units=units).trajectories
+        runs, _ = runs_of(frame, units=units)
         if len(runs) != 1:
             raise DataError(
                 f"the table holds {len(runs)} runs; use campaign_from_frame to read them all."
             )
-        return runs[0]
+        return cls(**runs[0])

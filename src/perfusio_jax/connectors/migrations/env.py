@@ -9,8 +9,8 @@ import os
 from alembic import context
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.connectors.sql_migrate import run_in
-from perfusio_jax.connectors.sql_schema import VERSION_TABLE, metadata
+from perfusio_jax.connectors.sql.migrate import run_in
+from perfusio_jax.connectors.sql.schema import VERSION_TABLE, metadata
 
 
 def _run(connection) -> None:

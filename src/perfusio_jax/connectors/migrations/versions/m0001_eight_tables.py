@@ -5,7 +5,7 @@ from alembic import context, op
 from sqlalchemy.schema import SchemaItem
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.connectors.sql_schema import UTCDateTime
+from perfusio_jax.connectors.sql.schema import UTCDateTime
 
 revision = "0001"
 down_revision = None

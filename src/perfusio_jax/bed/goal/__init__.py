@@ -1,0 +1,1 @@
+"""What is wanted and what is allowed: objectives, criteria, constraints, Pareto fronts."""

@@ -1,0 +1,1 @@
+"""How a maximum is found: starting points, ascent within limits, whole numbers."""

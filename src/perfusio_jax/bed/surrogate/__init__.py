@@ -1,0 +1,1 @@
+"""What the search believes about a candidate: processes, ensembles, roll-outs of a model."""

@@ -1,0 +1,209 @@
+"""Samples from files into a database, and from a database into a table.
+
+What `perfusio-jax db import` and `db export` do.
+"""
+
+import asyncio
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    CONTROL_NAMES,
+    REGISTRY,
+    STREAM_TOTALS,
+    ConfigError,
+    ConnectorError,
+    DataError,
+)
+from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.twin import replace_durably
+from perfusio_jax.twin.entries import Stored
+
+from .base import SampleRecord
+from .files.filesystem import FilesystemStore
+from .sql.admin import holdings
+from .sql.engine import Database
+from .sql.store import SQLStore
+from .tables.spreadsheet import guard
+
+_LEADING = ("run_id", "reactor_id", "day", "time_h", "sampled_at")
+_NUMBERS = (*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *AUXILIARY_TAGS, "volume_L")
+
+
+def import_samples(
+    store: SQLStore,
+    rows: Iterable[SampleRecord],
+    *,
+    is_correction: bool = False,
+    user: str = "system",
+    reason: str | None = None,
+) -> dict[str, int]:
+    """Store samples of one reactor; doing it again changes nothing.
+
+    Args:
+        store: Where to.
+        rows: Samples.
+        is_correction: Whether other values replace those stored.
+        user: Who imports.
+        reason: Why they are corrected.
+
+    Returns:
+        How many were new, known already, and corrected or filled in.
+
+    Raises:
+        DataError: If one contradicts what is stored; then none is.
+        DatabaseError: If the database cannot be used.
+    """
+    fates = store.write_records(rows, is_correction=is_correction, user=user, reason=reason)
+    return {fate.value: fates.count(fate) for fate in Stored}
+
+
+async def export_samples(store: SQLStore, out: Path, reactors: Sequence[str]) -> int:
+    """Write samples as a table this library reads: one row per sample, newest revision.
+
+    Text that a spreadsheet would run as a formula is made harmless in CSV.
+
+    Args:
+        store: Any reactor of the experiment.
+        out: `.csv` (units in the second row) or `.parquet` (units in its metadata).
+        reactors: Which to write.
+
+    Returns:
+        Number of samples.
+
+    Raises:
+        ConfigError: If the suffix is neither.
+        DataError: If there is nothing to write.
+        ConnectorError: If the file or the database cannot be used; an earlier file stays.
+    """
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise ConfigError(f"{out} must end in .csv or .parquet.")
+    records = [
+        record for name in reactors for record in await store.for_reactor(name).read_history()
+    ]
+    if not records:
+        raise DataError(f"experiment {store.experiment_name} has no samples to export.")
+    rows = [_row(store.experiment_name, record) for record in records]
+    known = [n for name in _NUMBERS for n in (name, f"{name}_quality")]
+    names = [n for n in known if any(n in row for row in rows)]
+    try:
+        if out.suffix.lower() == ".csv":
+            replace_durably(out, _csv(rows, names))
+        else:
+            replace_durably(out, _parquet(rows, names))
+    except OSError as error:
+        raise ConnectorError(f"{out} cannot be written: {error}") from error
+    return len(records)
+
+
+def import_file(
+    url: str,
+    rows: FilesystemStore,
+    experiment: str,
+    reactor: str | None,
+    *,
+    correct: bool = False,
+    reason: str | None = None,
+) -> list[str]:
+    """Store the samples of a file, reactor by reactor; what was done, as lines.
+
+    Raises:
+        ConfigError: If the file names no reactor and none is given.
+        DataError: If the file cannot be understood or contradicts what is stored.
+        DatabaseError: If the database cannot be used.
+    """
+    names = rows.reactors()
+    if not names and reactor is None:
+        raise ConfigError(f"{rows.source_path} names no reactor; say which with --reactor.")
+    lines = [f"{rows.source_path.name}: {line}" for line in rows.report().oddities]
+    for name in [reactor] if reactor is not None else names:
+        rows.reactor_id = name
+        store = SQLStore(url, experiment, name or "")
+        found = asyncio.run(rows.read_rows())
+        with closing(store.database):
+            counts = import_samples(store, found, is_correction=correct, reason=reason)
+        shown = ", ".join(f"{n} {fate}" for fate, n in counts.items())
+        lines.append(f"{experiment}, {name}: {len(found)} samples ({shown})")
+    return lines
+
+
+def export_file(url: str, out: Path, experiment: str, reactors: Sequence[str]) -> str:
+    """Export samples; what was done, as a line.
+
+    Raises:
+        DataError: If there is nothing to export.
+        DatabaseError: If the database cannot be used.
+    """
+    with closing(Database(url)) as database:
+        known = [h.reactor for h in holdings(database) if h.experiment == experiment]
+    unknown = [name for name in reactors if name not in known]
+    if unknown or not known:
+        raise DataError(
+            f"experiment {experiment} has no samples of {', '.join(unknown) or 'any reactor'}; "
+            f"it has {', '.join(known) or 'none'}."
+        )
+    wanted = list(reactors) or known
+    store = SQLStore(url, experiment, wanted[0])
+    with closing(store.database):
+        n = asyncio.run(export_samples(store, out, wanted))
+    return f"{n} samples of {len(wanted)} reactor(s): {out}"
+
+
+def _row(experiment: str, record: SampleRecord) -> dict[str, Any]:
+    times = sorted(record.source_times.values())
+    row: dict[str, Any] = {
+        "run_id": experiment,
+        "reactor_id": record.reactor_id,
+        "day": record.day,
+        "time_h": record.time_h,
+        "sampled_at": times[-1].isoformat() if times else None,
+    }
+    groups = (record.values, record.controls, record.stream_totals, record.tags)
+    for group in groups:
+        row |= group
+    if record.volume_L is not None:
+        row["volume_L"] = record.volume_L
+    doubtful = {n: q for n, q in record.quality.items() if q in ("uncertain", "bad")}
+    return row | {f"{n}_quality": q for n, q in doubtful.items()}
+
+
+def _is_quality(name: str) -> bool:
+    return name.endswith("_quality")
+
+
+def _csv(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> bytes:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*_LEADING, *names])
+    units = ["", "", *(canonical_unit(n) for n in ("day", "time_h")), ""]
+    writer.writerow([*units, *("" if _is_quality(n) else canonical_unit(n) for n in names)])
+    for row in rows:
+        cells = [row.get(n) for n in (*_LEADING, *names)]
+        writer.writerow(
+            ["" if c is None else repr(c) if isinstance(c, float) else guard(str(c)) for c in cells]
+        )
+    return out.getvalue().encode()
+
+
+def _parquet(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text, number = pa.string(), pa.float64()
+    kinds = dict(zip(_LEADING, (text, text, pa.int64(), number, text), strict=True))
+    fields = [pa.field(n, kind) for n, kind in kinds.items()]
+    fields += [
+        pa.field(n, pa.string())
+        if _is_quality(n)
+        else pa.field(n, pa.float64(), metadata={"unit": canonical_unit(n)})
+        for n in names
+    ]
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(fields))
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out)
+    return out.getvalue().to_pybytes()

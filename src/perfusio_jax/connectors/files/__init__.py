@@ -1,0 +1,1 @@
+"""Files on a disk as a source, a log and a campaign."""

@@ -1,0 +1,261 @@
+"""The campaign table: rows of a pandas frame to the fields of runs, and back.
+
+One row per sample: `run_id, reactor_id, clone_id, time_h`, species, controls, stream totals
+and auxiliary tags by canonical name. Row d of a run holds the sample of day d and the
+set-points applied from that sample until the next.
+
+Nothing is mended in silence: what cannot be understood is refused with column, row and value;
+what can be coped with (another unit, another order of rows, a column left out on request)
+is listed in the `FrameReport` that comes back with the runs.
+
+Nothing here knows `states.Trajectory`, which turns itself into a table through this file.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    CONTROL_NAMES,
+    HOURS_PER_DAY,
+    REGISTRY,
+    STREAM_TOTALS,
+    DataError,
+)
+from perfusio_jax._core.units import canonical_unit
+
+from ..tables.totals import Totals
+from .frame_columns import (
+    ID_COLUMNS,
+    NUMBER_COLUMNS,
+    Where,
+    check_columns,
+    read_header,
+    unknown_column,
+    without_homonyms,
+)
+from .frame_doubts import count_missing, implausible, look_at, settle_totals, strange, two_times
+from .frame_numbers import (
+    check_values,
+    read_ids,
+    read_numbers,
+    read_times,
+    since_start,
+    with_points,
+)
+from .frame_report import FrameReport
+from .frame_run import Run, RunFields
+
+
+def table_of(runs: Sequence[Run]) -> pd.DataFrame:
+    """Write runs as one campaign table, in canonical units.
+
+    Species or controls that some runs lack become NaN there. Metadata is not part of the table.
+
+    Args:
+        runs: Runs with distinct `run_id`.
+
+    Returns:
+        The table; `frame.attrs["units"]` holds the unit of each numeric column.
+
+    Raises:
+        DataError: If two runs share an id or a column has a name outside the contract.
+    """
+    ids = [run.run_id for run in runs]
+    twice = sorted({i for i in ids if ids.count(i) > 1})
+    if twice:
+        raise DataError(f"run_id {', '.join(twice)} is used by more than one run.")
+    tables = [_run_table(run) for run in runs]
+    used = {name for table in tables for name in table}
+    columns = [n for n in (*ID_COLUMNS, *NUMBER_COLUMNS) if n in used]
+    rows: dict[str, Any] = {}
+    for name in columns:
+        blank: Any = "" if name in ID_COLUMNS else np.nan
+        parts = [t.get(name, np.full(len(t["time_h"]), blank)) for t in tables]
+        rows[name] = np.concatenate(parts)
+    frame = pd.DataFrame(rows, columns=pd.Index(columns))
+    frame.attrs["totals"] = dict.fromkeys(STREAM_TOTALS, "increments")
+    frame.attrs["units"] = {n: canonical_unit(n) for n in columns if n not in ID_COLUMNS}
+    return frame
+
+
+def runs_of(
+    frame: pd.DataFrame,
+    *,
+    units: Mapping[str, str] | None = None,
+    unknown: Literal["error", "ignore"] = "error",
+    volume_L: float = 0.25,
+    lines: Sequence[int] | None = None,
+    totals: Totals | Mapping[str, str] | None = None,
+    decimal: str | None = None,
+) -> tuple[list[RunFields], FrameReport]:
+    """Read the runs of a campaign table.
+
+    Args:
+        frame: The table; a header may carry its unit, as in `"Glc [mmol/L]"`.
+        units: Unit per column; without it `frame.attrs["units"]`, then the canonical unit.
+        unknown: What to do with a column outside the contract: refuse it, or leave it out
+            and say so in the report.
+        volume_L: Working volume [L] where the table has no such column.
+        lines: Line of the file each row came from, for messages.
+        totals: What stream totals are, all of them or by name: "cumulative" for counters, which
+            are differenced, "increments" for volumes since the sample before. By default
+            `frame.attrs["totals"]`, else told apart: what looks like a counter is not used.
+        decimal: "." or ",", of numbers that are text; found out if not given.
+
+    Returns:
+        The runs in order of first appearance, and the report.
+
+    Raises:
+        DataError: If a column is unknown, duplicate or missing, a value is not a number,
+            infinite or negative where it cannot be, or two rows of a run have one time.
+        UnitError: If a unit cannot be read or does not fit its column.
+    """
+    if len(frame) == 0:
+        raise DataError(
+            f"the table holds a header ({', '.join(map(str, frame.columns)) or 'empty'}) and no "
+            "rows; a campaign needs at least one sample."
+        )
+    where = Where(list(lines) if lines is not None else None)
+    names, header_units = read_header(frame)
+    stated = {**frame.attrs.get("units", {}), **header_units, **(units or {})}
+    odd: list[str] = []
+    names = without_homonyms(names, stated, unknown, odd)
+    ignored = check_columns(names, unknown)
+    strangers = sorted(set(stated) - set(names) - set(ID_COLUMNS))
+    if strangers and units is not None:
+        raise DataError(f"units are given for {', '.join(strangers)}, which the table lacks.")
+    table = with_points(frame.set_axis(names, axis=1), decimal, where)
+    assumed: dict[str, str] = {}
+    table, where = since_start(table, where, odd)
+    ids = read_ids(table, assumed, where)
+    numbers, converted = read_numbers(table, stated, assumed, where, odd)
+    check_values(numbers, where)
+    times = read_times(numbers, assumed, where)
+    groups, reordered = _group(ids["run_id"], times, where)
+    kinds = frame.attrs.get("totals", {}) if totals is None else totals
+    spans = {n: (np.nanmin(v), np.nanmax(v)) for n, v in numbers.items() if not np.isnan(v).all()}
+    for run, rows in groups.items():
+        odd += settle_totals(f"run '{run}': ", rows, numbers, times, kinds, where)
+        odd += look_at(f"run '{run}': ", rows, numbers, times, where)
+        odd += two_times(f"run '{run}': ", rows, numbers, where)
+    if "volume_L" not in numbers:
+        assumed["volume_L"] = f"{volume_L:g} L"
+        numbers["volume_L"] = np.full(len(table), float(volume_L))
+    columns = [n for n in NUMBER_COLUMNS if n in numbers]
+    runs = [_build(rows, ids, numbers, times, where) for rows in groups.values()]
+    noted = strange(numbers)
+    report = FrameReport(
+        n_rows=len(table),
+        run_ids=tuple(groups),
+        columns=tuple([n for n in ID_COLUMNS if n in names] + columns),
+        ignored=ignored,
+        converted=converted,
+        assumed=assumed,
+        reordered=reordered,
+        empty=tuple(n for n in columns if np.all(np.isnan(numbers[n]))),
+        missing=count_missing(numbers, columns),
+        warnings=(*odd, *implausible(spans, noted), *noted),
+    )
+    return runs, report
+
+
+def _run_table(run: Run) -> dict[str, np.ndarray]:
+    n = run.n_days
+    table = {name: np.full(n, getattr(run, name), dtype=object) for name in ID_COLUMNS}
+    table["time_h"] = np.asarray(run.times_h, np.float64)
+    days = np.asarray(run.days)
+    if not np.array_equal(days, _day_of(table["time_h"])):
+        table["day"] = days.astype(np.float64)
+    table["volume_L"] = np.asarray(run.volume_L, np.float64)
+    for names, array in (
+        (run.species_names, run.species),
+        (run.control_names, run.controls),
+        (STREAM_TOTALS, run.stream_totals),
+        (run.auxiliary_names, run.auxiliary),
+    ):
+        values = np.asarray(array, np.float64)
+        for column, name in enumerate(names):
+            if name not in NUMBER_COLUMNS:
+                raise DataError(unknown_column(name))
+            table[name] = values[:, column]
+    return table
+
+
+def _day_of(times_h: np.ndarray) -> np.ndarray:
+    """Nearest process day [d] of a time [h]."""
+    return np.floor(times_h / HOURS_PER_DAY + 0.5).astype(int)
+
+
+def _group(
+    run_ids: Sequence[str], times: np.ndarray, where: Where
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Rows of each run in order of time, and the runs for which that changed something."""
+    rows: dict[str, list[int]] = {}
+    for row, run in enumerate(run_ids):
+        rows.setdefault(run, []).append(row)
+    groups, reordered = {}, []
+    for run, members in rows.items():
+        index = np.asarray(members)
+        ordered = index[np.argsort(times[index], kind="stable")]
+        repeat = np.flatnonzero(np.diff(times[ordered]) == 0)
+        if repeat.size:
+            first, second = sorted(ordered[repeat[0] : repeat[0] + 2].tolist())
+            raise DataError(
+                f"run '{run}' has two rows at {times[first]:g} h: {where(first)} and "
+                f"{where(second)}. Keep one of them."
+            )
+        if not np.array_equal(ordered, np.arange(index[0], index[0] + index.size)):
+            reordered.append(run)
+        groups[run] = ordered
+    return groups, tuple(reordered)
+
+
+def _build(
+    rows: np.ndarray,
+    ids: Mapping[str, list[str]],
+    numbers: Mapping[str, np.ndarray],
+    times: np.ndarray,
+    where: Where,
+) -> RunFields:
+    run_id = ids["run_id"][rows[0]]
+    for name in ("reactor_id", "clone_id"):
+        first = ids[name][rows[0]]
+        for row in rows.tolist():
+            if ids[name][row] != first:
+                raise DataError(
+                    f"{name} of run '{run_id}' changes from '{first}' to '{ids[name][row]}' in "
+                    f"{where(row)}; a run has one."
+                )
+    volume = numbers["volume_L"][rows]
+    if not np.all(volume > 0):
+        row = int(rows[np.argmin(volume > 0)])
+        raise DataError(f"volume_L is empty or zero in {where(row)}; a volume is above zero.")
+
+    def stack(names: Sequence[str]) -> np.ndarray:
+        blank = np.full(len(rows), np.nan)
+        columns = [numbers[n][rows] if n in numbers else blank for n in names]
+        return np.stack(columns, axis=1) if columns else np.empty((len(rows), 0))
+
+    species = [n for n in REGISTRY if n in numbers]
+    controls = [n for n in CONTROL_NAMES if n in numbers]
+    tags = [n for n in AUXILIARY_TAGS if n in numbers]
+    days = numbers["day"][rows].astype(int) if "day" in numbers else _day_of(times[rows])
+    return RunFields(
+        species=stack(species),
+        controls=stack(controls),
+        volume_L=volume,
+        days=days,
+        species_names=species,
+        control_names=controls,
+        run_id=run_id,
+        clone_id=ids["clone_id"][rows[0]],
+        reactor_id=ids["reactor_id"][rows[0]],
+        times_h=times[rows],
+        stream_totals=stack(STREAM_TOTALS),
+        auxiliary=stack(tags),
+        auxiliary_names=tags,
+    )

@@ -1,0 +1,251 @@
+"""Numbers of the campaign table: cells of text, units, what is missing, times.
+
+Nothing is mended in silence: a cell that is no number is refused with column, row and value.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from perfusio_jax._core import HOURS_PER_DAY, DataError
+from perfusio_jax._core.instants import LONGEST_H
+from perfusio_jax._core.text import in_line
+from perfusio_jax._core.units import canonical_unit, to_canonical
+
+from ..tables.cells import find_decimal, plain, qualified, to_tell, understood
+from ..tables.samples import parse_number
+from .frame_columns import ID_COLUMNS, NUMBER_COLUMNS, Where
+
+MISSING_MARKS: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--"})
+"""Cell texts that mean "not measured", in lower case."""
+
+_BEYOND: Final = {
+    "below": "below the limit of the assay, of which half is taken,",
+    "above": "above what the assay reads, and missing,",
+}
+
+_DEFAULT_IDS: Final = {"reactor_id": "R00", "clone_id": "unknown"}
+
+_MAY_BE_NEGATIVE: Final = frozenset({"TMP", "capacitance", "pH"})
+
+
+def with_points(table: pd.DataFrame, decimal: str | None, where: Where) -> pd.DataFrame:
+    """The table with a decimal point in those of its numbers that are text."""
+    if decimal == ".":
+        return table  # as all that is read from CSV
+    columns = {
+        name: table[name].tolist()
+        for name in table.columns
+        if name in NUMBER_COLUMNS and not pd.api.types.is_numeric_dtype(table[name])
+    }
+    rows = range(len(table)) if where.lines is None else where.lines
+    texts = (
+        (to_tell(cell), row)
+        for cells in columns.values()
+        for row, cell in zip(rows, cells, strict=True)
+        if isinstance(cell, str)
+    )
+    mark = decimal or find_decimal(texts, None, where.word)
+    if mark == ".":
+        return table
+    changed = {
+        name: [with_point(cell, mark) if isinstance(cell, str) else cell for cell in cells]
+        for name, cells in columns.items()
+    }
+    return table.assign(**changed)
+
+
+def with_point(cell: str, decimal: str) -> Any:
+    """A number where the cell is one; else the cell, with a decimal point."""
+    number = parse_number(cell, decimal)
+    if not isinstance(number, str):
+        return number
+    found = qualified(number)
+    if found is None:
+        return cell
+    return f"{found.sign}{plain(found.number, decimal)} {found.unit}"
+
+
+def since_start(table: pd.DataFrame, where: Where, odd: list[str]) -> tuple[pd.DataFrame, Where]:
+    """The rows from the inoculation on; those before are left out by name."""
+    name = "time_h" if "time_h" in table else "day"
+    times = parse_column(pd.Series(table[name]), name, where)
+    early = np.flatnonzero(times < 0.0)
+    if early.size == 0 or early.size == len(table):
+        return table, where
+    places = ", ".join(where(int(row)) for row in early[:3])
+    odd.append(f"{early.size} row(s) from before the inoculation are left out ({places}).")
+    rows = np.flatnonzero(~(times < 0.0))
+    return table.iloc[rows].reset_index(drop=True), where.of(rows)
+
+
+def read_ids(table: pd.DataFrame, assumed: dict[str, str], where: Where) -> dict[str, list[str]]:
+    """Run, vessel and clone of every row; what had to be assumed goes into `assumed`.
+
+    Raises:
+        DataError: If a row has no `run_id`.
+    """
+    ids = {}
+    for name in ID_COLUMNS:
+        if name not in table:
+            assumed[name] = _DEFAULT_IDS[name]
+            ids[name] = [_DEFAULT_IDS[name]] * len(table)
+            continue
+        values = ["" if pd.isna(v) else str(v).strip() for v in table[name]]
+        if "" in values and name == "run_id":
+            raise DataError(f"run_id is empty in {where(values.index(''))}.")
+        if "" in values:
+            assumed[name] = f"{_DEFAULT_IDS[name]} where the cell is empty"
+        ids[name] = [v or _DEFAULT_IDS[name] for v in values]
+    return ids
+
+
+def read_numbers(
+    table: pd.DataFrame,
+    stated: Mapping[str, str],
+    assumed: dict[str, str],
+    where: Where,
+    odd: list[str],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Numeric columns in canonical units, and those whose numbers changed on the way.
+
+    Raises:
+        DataError: If a cell is no number.
+        UnitError: If a unit cannot be read or does not fit its column.
+    """
+    numbers, converted, unstated = {}, {}, []
+    for name in (n for n in table.columns if n in NUMBER_COLUMNS):
+        unit = str(stated.get(name, "")).strip()
+        raw = parse_column(pd.Series(table[name]), name, where, unit=unit, odd=odd)
+        if not unit:
+            unstated.append(name)
+            numbers[name] = raw
+            continue
+        numbers[name] = to_canonical(raw, unit, name)
+        if not np.allclose(numbers[name], raw, rtol=1e-12, atol=0, equal_nan=True):
+            converted[name] = f"{unit} -> {canonical_unit(name)}"
+    if unstated:
+        assumed["units"] = ", ".join(f"{n} {canonical_unit(n)}" for n in unstated)
+    return numbers, converted
+
+
+def parse_column(
+    column: pd.Series, name: str, where: Any, *, unit: str = "", odd: list[str] | None = None
+) -> np.ndarray:
+    """Numbers of one column, NaN where the cell says that nothing was measured.
+
+    A cell may carry its unit (`98 %`). `< 0.05` is read as half the limit, `> 20` as missing.
+
+    Args:
+        column: Numbers or texts.
+        name: Canonical column name, for messages.
+        where: Function from row number to a phrase that names the row.
+        unit: Unit of the column; empty for the canonical one.
+        odd: Takes a sentence on readings beyond a limit of the assay.
+
+    Returns:
+        64-bit floats.
+
+    Raises:
+        DataError: If a cell is neither a number nor one of `MISSING_MARKS`, or is infinite.
+    """
+    if pd.api.types.is_float_dtype(column) or pd.api.types.is_integer_dtype(column):
+        numbers = column.to_numpy(np.float64, na_value=np.nan)
+        if np.any(np.isinf(numbers)):
+            raise DataError(
+                f"column '{name}' is infinite in {where(int(np.argmax(np.isinf(numbers))))}."
+            )
+        return numbers
+    numbers = np.empty(len(column))
+    limits: dict[str, list[str]] = {}
+    for row, cell in enumerate(column.tolist()):
+        numbers[row], kind = _parse_cell(cell, name, row, where, unit)
+        if kind in _BEYOND:
+            limits.setdefault(kind, []).append(f"'{cell.strip()}' in {where(row)}")
+    if odd is not None:
+        odd += [
+            f"{name} is {_BEYOND[kind]} in {len(found)} row(s) (first {found[0]})."
+            for kind, found in limits.items()
+        ]
+    return numbers
+
+
+def _parse_cell(cell: Any, name: str, row: int, where: Any, unit: str) -> tuple[float, str]:
+    """(number in the column's unit, what kind of number it is) of one cell."""
+    if isinstance(cell, str):
+        number = parse_number(cell)
+        if isinstance(number, str):
+            number, kind = understood(number, name, unit, parse_number)
+            if kind == "above":
+                return np.nan, kind
+            if number is None:
+                raise DataError(_no_number(cell, name, where(row)))
+            return number, kind
+        number = np.nan if number is None else number
+    elif pd.isna(cell):
+        return np.nan, ""
+    else:
+        try:
+            number = float(cell)
+        except (TypeError, ValueError, OverflowError):
+            raise DataError(_no_number(cell, name, where(row))) from None
+    if np.isinf(number):
+        raise DataError(f"column '{name}' is infinite in {where(row)}.")
+    return number, ""
+
+
+def _no_number(cell: Any, name: str, where: str) -> str:
+    hint = " A decimal comma needs another separator than the comma." if "," in str(cell) else ""
+    return (
+        f"column '{name}' holds {in_line(cell)} in {where}, which is not a number; a value that "
+        f"was not measured is an empty cell or 'NaN'.{hint}"
+    )
+
+
+def check_values(numbers: Mapping[str, np.ndarray], where: Where) -> None:
+    """Refuse what is negative and cannot be.
+
+    Raises:
+        DataError: With column, row and value.
+    """
+    for name, values in numbers.items():
+        if name not in _MAY_BE_NEGATIVE and np.any(values < 0):
+            row = int(np.argmax(values < 0))
+            raise DataError(
+                f"column '{name}' is negative in {where(row)} ({values[row]:g} "
+                f"{canonical_unit(name)}); leave the cell empty if the value is not to be trusted."
+            )
+
+
+def read_times(
+    numbers: Mapping[str, np.ndarray], assumed: dict[str, str], where: Where
+) -> np.ndarray:
+    """Time of every row since inoculation [h]; from the day where there is no time.
+
+    Raises:
+        DataError: If a time is missing or none of a culture, or a day is no whole number.
+    """
+    if "time_h" in numbers:
+        times = numbers["time_h"]
+    else:
+        assumed["time_h"] = "24 h per day"
+        times = numbers["day"] * HOURS_PER_DAY
+    for name in (n for n in ("time_h", "day") if n in numbers):
+        values = numbers[name]
+        if np.any(np.isnan(values)):
+            raise DataError(f"{name} is empty in {where(int(np.argmax(np.isnan(values))))}.")
+    if np.any(times > LONGEST_H):
+        row = int(np.argmax(times > LONGEST_H))
+        raise DataError(
+            f"time_h is {times[row]:g} in {where(row)}, which is no time of a culture: no more "
+            f"than {LONGEST_H:g} h (ten years) are taken."
+        )
+    if "day" in numbers and np.any(numbers["day"] % 1):
+        row = int(np.argmax(numbers["day"] % 1 != 0))
+        raise DataError(
+            f"day is {numbers['day'][row]:g} in {where(row)}; it is a whole number. Times between "
+            "two days go into a column time_h [h]."
+        )
+    return times

@@ -1,0 +1,173 @@
+"""`perfusio-jax inspect`: what was understood of a file, column by column."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+
+from ..tables.off_days import off_days_text
+from ..tables.report import ColumnReport
+from ..tables.sidecar import DECIMALS
+from ..tables.starts import parse_starts
+from .filesystem import FilesystemStore
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+_TEXT_WIDTH = 14
+"""Narrowest a column of texts gets."""
+
+
+class Findings(NamedTuple):
+    """What a file is good for."""
+
+    has_samples: bool
+    is_clear: bool
+    """Whether besides everything was understood and nothing is odd enough to look at."""
+
+
+def source(
+    file: Path,
+    column_map: Path | None = None,
+    is_long: bool = False,
+    sheet: str | None = None,
+    time_zone: str | None = None,
+    inoculated_at: str | Sequence[str] | None = None,
+    decimal: str | None = None,
+    **more: Any,
+) -> FilesystemStore:
+    """A file with the settings a command line gives.
+
+    A last line without a line end is read: a file somebody hands over no longer grows.
+
+    Raises:
+        ConfigError: For settings that make no sense.
+    """
+    if decimal not in (None, *DECIMALS):
+        raise ConfigError(f"--decimal is {decimal!r}; allowed are comma and point.")
+    began = parse_starts(inoculated_at)
+    return FilesystemStore(
+        file,
+        wide_format=not is_long,
+        column_map=column_map,
+        sheet=sheet,
+        time_zone=time_zone,
+        inoculated_at=began,
+        decimal=None if decimal is None else DECIMALS[decimal],
+        allow_unterminated=True,
+        timeout_s=120.0,
+        **more,
+    )
+
+
+def inspect_file(store: FilesystemStore, console: "Console") -> Findings:
+    """Read a file and print what each of its columns was taken for.
+
+    Args:
+        store: The file with the settings it would be read with.
+        console: Where to print.
+
+    Returns:
+        What it is good for.
+
+    Raises:
+        ConnectorError: If the file is not there.
+        DataError: If it cannot be understood at all.
+        UnitError: If a unit cannot be read or does not fit its column.
+    """
+    report = store.inspect()
+    text = f"{store.source_path}: {report.n_rows} rows, {len(report.columns)} columns"
+    if report.separator:
+        text += f"; {report.separator}-separated, decimal {report.decimal}"
+    console.print(text, soft_wrap=True)
+    columns = (*report.columns, *report.species)
+    odd: list[str] = []
+    remarks: list[str] = []
+    for column in columns:
+        if column.doubt or column.role == "unknown" or column.n_unusable:
+            odd.append(column.label)
+        told = any(column.remark and column.remark in note for note in report.notes)
+        if column.remark and not told:
+            remarks.append(f"{column.label}: {column.remark}")
+        if column.n_limits:
+            remarks.append(f"{column.label}: {column.n_limits} below the limit of the assay")
+        if column.doubt:
+            remarks.append(
+                f"{column.label}: {column.doubt} A row of units or a column map can say which it is"
+            )
+    if columns:
+        _print_table([_cells(column) for column in columns], console)
+    notes = (f"note: {note}" for note in report.notes)
+    doubts = (f"look at this: {doubt}" for doubt in report.doubts)
+    for line in (*_extent(store), *remarks, *notes, *doubts):
+        console.print(line, soft_wrap=True)
+    if odd:
+        console.print(f"look at: {', '.join(odd)}", soft_wrap=True)
+    off = _off_days(store)
+    for line in off:
+        console.print(f"look at this: {line}", soft_wrap=True)
+    has_samples = report.n_usable > 0
+    is_clear = not (odd or off or report.doubts or report.n_conflicts)
+    return Findings(has_samples, has_samples and is_clear)
+
+
+def _cells(column: ColumnReport) -> list[str]:
+    unit = column.canonical_unit
+    if unit and column.unit and column.unit != unit:
+        unit = f"{column.unit} -> {unit}"
+    counts = (column.n_values, column.n_missing, column.n_unusable)
+    return [
+        column.label,
+        f"{column.name} ({column.role})" if column.name else "nothing",
+        unit,
+        *(str(n) if unit else "" for n in counts),
+        "" if column.span is None else "{:.5g} .. {:.5g}".format(*column.span),
+    ]
+
+
+def _print_table(rows: list[list[str]], console: "Console") -> None:
+    """Print columns as a table: texts wrap, numbers never, or the table gets wider."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for label in ("column", "read as", "unit"):
+        table.add_column(label, overflow="fold", min_width=14 if label != "unit" else None)
+    for label in ("values", "missing", "bad"):
+        table.add_column(label, justify="right", no_wrap=True)
+    table.add_column("from .. to", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    labels = [str(column.header) for column in table.columns]
+    widths = [max(map(len, cells)) for cells in zip(labels, *rows, strict=True)]
+    needed = sum(min(width, _TEXT_WIDTH) for width in widths[:3]) + sum(widths[3:]) + 2 * 6
+    if needed > console.width:
+        table.width = needed
+    console.print(table, crop=False)
+
+
+def _off_days(store: FilesystemStore) -> list[str]:
+    """Samples that neither a twin nor anyone else who counts by days would find."""
+    found = []
+    for run_id, reactor_id, times in store.runs():
+        text = off_days_text(times)
+        if text:
+            whose = f"run {run_id}: " if run_id else f"reactor {reactor_id}: " if reactor_id else ""
+            found.append(f"{whose}{text}; a daily twin would wait for it")
+    return found
+
+
+def _extent(store: FilesystemStore) -> list[str]:
+    """Which days of which reactors there are."""
+    groups = store.runs()
+    lines = []
+    for run_id, reactor_id, times in groups[:30]:
+        names = [f"run {run_id}"] * bool(run_id) + [f"reactor {reactor_id}"] * bool(reactor_id)
+        lines.append(
+            f"{', '.join(names) or 'one reactor'}: {len(times)} samples from day "
+            f"{times[0] / HOURS_PER_DAY:g} to {times[-1] / HOURS_PER_DAY:g}"
+        )
+    if len(groups) > 30:
+        lines.append(f"and {len(groups) - 30} more reactors")
+    return lines

@@ -1,0 +1,396 @@
+"""Columns: which label means what, in which unit."""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    CONTROL_NAMES,
+    REGISTRY,
+    STREAM_TOTALS,
+    ConfigError,
+    DataError,
+    UnitError,
+)
+from perfusio_jax._core.limits import read_toml
+from perfusio_jax._core.text import LONGEST_NAME, in_line
+from perfusio_jax._core.units import to_canonical
+
+from .raw import RawTable
+from .totals import TOTALS
+
+IDS: Final = ("run_id", "reactor_id", "clone_id", "sample_id")
+TIMES: Final = ("time_h", "day")
+NUMBERS: Final = (*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *AUXILIARY_TAGS, "volume_L")
+KNOWN: Final = (*IDS, *TIMES, "sampled_at", "quality", *NUMBERS)
+LONG: Final = ("species", "value", "unit")
+UNITS: Final = frozenset((*TIMES, *NUMBERS))
+"""Names of columns that have a unit."""
+
+_WITH_UNIT: Final = re.compile(r"(?P<name>[^\[(]+?)\s*[\[(](?P<unit>[^\])]*)[\])]")
+FOLDED: Final = {name.casefold(): name for name in (*KNOWN, *LONG)}
+_COMMON_WORDS: Final = {
+    "glucose": "Glc",
+    "gluc": "Glc",
+    "glutamine": "Gln",
+    "glutamate": "Glu",
+    "lactate": "Lac",
+    "lactic acid": "Lac",
+    "ammonium": "Amm",
+    "ammonia": "Amm",
+    "NH4+": "Amm",
+    "NH4": "Amm",
+    "NH3": "Amm",
+    "pyruvate": "Pyr",
+    "titre": "Titer",
+    "product": "Titer",
+    "mAb": "Titer",
+    "IgG": "Titer",
+    "viability": "Via",
+    "viable cell density": "VCD",
+    "viable cell concentration": "VCD",
+    "dead cell density": "DCD",
+    "diameter": "Diam",
+    "osm": "osmolality",
+    "osmo": "osmolality",
+    "dissolved oxygen": "DO",
+    "temp": "temperature",
+    "perfusion": "perfusion_rate",
+    "bleed": "bleed_rate",
+    "stirring": "agitation",
+    "stirrer speed": "agitation",
+    "working volume": "volume_L",
+    "culture day": "day",
+    "time": "time_h",
+}
+"""What people call the columns, the abbreviations of analysers among it. A raw count is nothing
+here: `Viable cells` is a number of cells as often as a density."""
+_QUALIFIERS: Final = frozenset(
+    "total dead lysed set setpoint sp target rate feed count counts number raw sd std cv min max "
+    "mean error flow volume added".split()
+)
+"""Words that make another quantity of a name; a name that lacks them is not meant."""
+_SHORT: Final = 4
+"""Names up to this length [characters] are only ever themselves: Glu, Gln and Glc are three."""
+
+_LONG: Final = 40
+"""Names beyond this length [characters] are a slip of nothing we know."""
+
+HOMONYMS: Final = {"Lys": ("lysed cells", "lysine")}
+"""Names that mean something else in other people's tables."""
+_AMINO_ACIDS: Final = frozenset(
+    "ala arg asn asp cys gly his ile leu met phe pro ser thr trp tyr val".split()
+)
+
+
+class ColumnMap(NamedTuple):
+    """What a user says about columns: label to canonical name, and to unit."""
+
+    names: Mapping[str, str]
+    """Canonical name, or "ignore", by label."""
+    units: Mapping[str, str]
+    """Unit by label or canonical name."""
+    totals: Mapping[str, str] = {}
+    """"cumulative" or "increments" by label, of stream totals."""
+
+    def entry(self, label: str) -> str | None:
+        """The label in the map that a label of the table is meant by, if any.
+
+        Case, blanks and the two signs for micro make no difference; a map may leave the unit
+        in brackets away.
+        """
+        if label in self.names:
+            return label
+        known = {_folded(name): name for name in reversed([*self.names])}
+        return known.get(_folded(label)) or known.get(_folded(bare_label(label)[0]))
+
+    @classmethod
+    def of(cls, source: Mapping[str, Any] | Path | str | None) -> "ColumnMap":
+        """Read a column map.
+
+        Args:
+            source: A mapping of label to name, or to a mapping with `name`, `unit` and, for a
+                stream total, `totals`; or a TOML file with such a table under `[columns]`.
+
+        Returns:
+            The map; empty for `None`.
+
+        Raises:
+            ConfigError: If the file cannot be read or an entry means nothing.
+        """
+        if source is None:
+            return cls({}, {})
+        if not isinstance(source, Mapping):
+            source = _columns_of(Path(source))
+        names: dict[str, str] = {}
+        units: dict[str, str] = {}
+        totals: dict[str, str] = {}
+        for label, entry in source.items():
+            fields = {"name": entry} if isinstance(entry, str) else entry
+            if not isinstance(fields, Mapping) or set(fields) - {"name", "unit", "totals"}:
+                raise ConfigError(
+                    f"Column map: '{label}' is {entry!r}; it is a name, 'ignore', or a table with "
+                    "'name', 'unit' and 'totals'."
+                )
+            name = str(fields.get("name", label))
+            if name not in (*KNOWN, *LONG, "ignore"):
+                raise ConfigError(f"Column map: '{label}' is to be '{name}'. {suggest(name)}")
+            names[label] = name
+            if "unit" in fields:
+                units[label] = str(fields["unit"])
+            if "totals" in fields:
+                totals[label] = str(fields["totals"])
+                if totals[label] not in TOTALS or name not in STREAM_TOTALS:
+                    raise ConfigError(
+                        f"Column map: totals of '{label}' is {fields['totals']!r}; allowed are "
+                        f"{' and '.join(TOTALS)}, for {', '.join(STREAM_TOTALS)}."
+                    )
+        return cls(names, units, totals)
+
+
+def is_known_label(label: str, column_map: ColumnMap | None = None) -> bool:
+    """Whether a column label would be understood."""
+    if column_map is not None and column_map.entry(label) is not None:
+        return True
+    return bare_label(label)[0].casefold() in FOLDED or label.casefold().endswith("_quality")
+
+
+def is_number_label(label: str, column_map: ColumnMap | None = None) -> bool:
+    """Whether a column of this label would be read as numbers."""
+    said = None if column_map is None else column_map.entry(label)
+    if column_map is not None and said is not None:
+        return is_numeric(column_map.names[said])
+    return is_numeric(FOLDED.get(_folded(bare_label(label)[0]), ""))
+
+
+class Header:
+    """Labels and what they mean."""
+
+    def __init__(
+        self, table: RawTable, column_map: ColumnMap, wide: bool, *, has_start: bool = False
+    ) -> None:
+        self.times = (*TIMES, "sampled_at") if has_start else TIMES
+        self.labels = table.header
+        self.column_map = column_map
+        self.used: set[str] = set()
+        """Labels of the map that meant something."""
+        self._known: dict[str, tuple[str, str]] = {}
+        self.names: list[str] = []
+        self.units: list[str] = []
+        self.totals: dict[str, str] = {}
+        """What is known of stream totals, by canonical name."""
+        self.is_wide = wide
+        for label in self.labels:
+            name, unit = self.meaning(label)
+            self.names.append(name)
+            self.units.append(unit or table.units.get(label, ""))
+        self._check()
+
+    def meaning(self, label: str) -> tuple[str, str]:
+        """Canonical name of a label, empty if it has none, and its unit, if it states one."""
+        if label not in self._known:
+            self._known[label] = self._look_up(label)
+        return self._known[label]
+
+    def _look_up(self, label: str) -> tuple[str, str]:
+        bare, unit = bare_label(label)
+        said = self.column_map.entry(label)
+        if said is not None:
+            self.used.add(said)
+            name = self.column_map.names[said]
+        elif bare.casefold().endswith("_quality"):
+            name = fold(bare[: -len("_quality")]) + "_quality"
+        else:
+            name = FOLDED.get(_folded(bare), "")
+        units = self.column_map.units
+        if said is not None and said in self.column_map.totals:
+            self.totals[name] = self.column_map.totals[said]
+        return name, units.get(said or "") or units.get(name) or unit
+
+    @property
+    def unused(self) -> list[str]:
+        """Labels of the map that nothing in the table is called by."""
+        return [label for label in self.column_map.names if label not in self.used]
+
+    def _check(self) -> None:
+        known = [name for name in self.names if name not in ("", "ignore")]
+        for name in known:
+            if known.count(name) > 1:
+                where = [n + 1 for n, other in enumerate(self.names) if other == name]
+                labels = ", ".join(f"'{self.labels[n - 1]}' (column {n})" for n in where)
+                raise DataError(f"{name} occurs more than once: {labels}. Keep one of them.")
+        if not set(self.times) & set(known):
+            stamped = "sampled_at" in known
+            raise DataError(
+                f"there is no column 'day' or 'time_h' among {self._listed()}. "
+                + (
+                    "Say when the run began (inoculated_at), and sampled_at will do."
+                    if stamped
+                    else "Is the separator right? A column map can give your names."
+                )
+            )
+        has_long = {"species", "value"} <= set(known)
+        if self.is_wide and has_long and not set(NUMBERS) & set(known):
+            raise DataError(
+                "has the columns 'species' and 'value', so it is in long format; say "
+                "wide_format=False (--long on the command line)."
+            )
+        if not self.is_wide and not has_long:
+            raise DataError(
+                f"long format needs the columns 'species' and 'value'; there are {self._listed()}."
+            )
+        if self.is_wide and not set(NUMBERS) & set(known):
+            raise DataError(
+                f"none of its columns is a measurement: {self._listed()}. Known are "
+                f"{', '.join(REGISTRY)}; a column map can give your names."
+            )
+
+    def _listed(self) -> str:
+        return ", ".join(in_line(label) for label in self.labels[:20])
+
+
+def bare_label(label: str) -> tuple[str, str]:
+    """Name and unit of a label such as "Glc [g/L]"."""
+    # A long label is no name; the pattern would try each of its spaces against each bracket.
+    found = _WITH_UNIT.fullmatch(label.strip()) if len(label) <= LONGEST_NAME else None
+    if found is None:
+        return label.strip(), ""
+    return found["name"].strip(), found["unit"].strip()
+
+
+def fold(name: str) -> str:
+    """Canonical spelling of a name, whatever its case; unknown names come back as they are."""
+    return FOLDED.get(name.casefold(), name)
+
+
+def is_numeric(name: str) -> bool:
+    """Whether a column of this name holds numbers."""
+    return name in NUMBERS or name in TIMES or name == "value"
+
+
+def role_of(name: str) -> str:
+    """What a column of this canonical name is for; "unknown" for the empty name."""
+    roles: tuple[tuple[str, tuple[str, ...]], ...] = (
+        ("time", TIMES),
+        ("id", IDS),
+        ("species", REGISTRY),
+        ("control", CONTROL_NAMES),
+        ("stream total", STREAM_TOTALS),
+        ("tag", AUXILIARY_TAGS),
+        ("volume", ("volume_L",)),
+        ("time stamp", ("sampled_at",)),
+        ("long format", LONG),
+        ("ignored", ("ignore",)),
+        ("unknown", ("",)),
+    )
+    return next((role for role, names in roles if name in names), "quality")
+
+
+def suggest(name: str, present: Iterable[str] = ()) -> str:
+    """A sentence about a name nobody knows: what is probably meant, and what to do.
+
+    Args:
+        name: Label without its unit.
+        present: Canonical names the table has already; none of them is meant.
+    """
+    if len(name) > LONGEST_NAME:
+        return f"{in_line(name)} is no name; is the separator right?"
+    meant = nearest(name, present)
+    if meant:
+        return f"Did you mean '{meant}'? Say so in a column map."
+    return f"'{name}' is no known name; a column map can give it one, or 'ignore' it."
+
+
+def nearest(name: str, present: Iterable[str] = ()) -> str | None:
+    """The known name that is probably meant; none rather than a wrong one."""
+    taken = set(present)
+    words = {_letters(word): meant for word, meant in (FOLDED | _COMMON_WORDS).items()}
+    if name.endswith("+"):
+        words = {_letters(word): meant for word, meant in _COMMON_WORDS.items()}
+    said = _letters(name)
+    meant = words.get(said)
+    if meant is None and _SHORT < len(said) <= _LONG:
+        long = [w for w in words if len(w) > _SHORT]
+        near = difflib.get_close_matches(said, long, n=1, cutoff=0.8)
+        meant = words[near[0]] if near else None
+        qualified = set(re.findall(r"[a-z]+", name.casefold())) & _QUALIFIERS
+        if meant is None or qualified - set(re.findall(r"[a-z]+", f"{near[0]} {meant}".casefold())):
+            return None
+    return None if meant in taken else meant
+
+
+def other_meaning(name: str, unit: str, labels: Sequence[str]) -> str:
+    """Why a column is not what its name says here; empty if it is.
+
+    Args:
+        name: Canonical name.
+        unit: Unit of the column; empty if it states none.
+        labels: All labels of the table.
+    """
+    if name not in HOMONYMS:
+        return ""
+    ours, theirs = HOMONYMS[name]
+    beside = [bare_label(label)[0] for label in labels]
+    acids = [label for label in beside if label.casefold() in _AMINO_ACIDS]
+    if unit and not fits(name, unit):
+        why = f"in '{unit}'"
+    elif not unit and len(acids) >= 2:
+        why = f"beside {', '.join(acids[:3])}"
+    else:
+        return ""
+    return (
+        f"'{name}' is the density of {ours} here; {why} it is something else ({theirs}?) and is "
+        'left out. A column map can say so: "ignore"'
+    )
+
+
+def fits(name: str, unit: str) -> bool:
+    """Whether a unit is one of this column's."""
+    try:
+        to_canonical([0.0, 1.0], unit, name)
+    except UnitError:
+        return False
+    return True
+
+
+def refuse_second_header(line: int, stated: Sequence[tuple[str, str]]) -> None:
+    """Refuse a second row that holds names where units are looked for.
+
+    Args:
+        line: Its line in the file.
+        stated: Canonical name and text of each cell in a column of numbers.
+
+    Raises:
+        DataError: If two cells or more are names, or none of them is a unit of its column.
+    """
+    if len(stated) < 2:
+        return
+    is_name = [FOLDED.get(_folded(text)) is not None for _, text in stated]
+    if sum(is_name) >= 2 or not any(fits(name, text) for name, text in stated):
+        raise DataError(
+            f"line {line} ({', '.join(text for _, text in stated)}) looks like a second row of "
+            "names: none of it is a unit of its column. Keep one of the two, or give the units."
+        )
+
+
+def _folded(label: str) -> str:
+    """A label without what people do not see: case, blanks, one of two signs for micro."""
+    return " ".join(unicodedata.normalize("NFKC", label).split()).casefold()
+
+
+def _letters(word: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", word.casefold())
+
+
+def _columns_of(path: Path) -> Mapping[str, Any]:
+    try:
+        content = read_toml(path)
+    except (OSError, ConfigError) as error:
+        raise ConfigError(f"The column map {path} cannot be read: {error}") from error
+    if set(content) != {"columns"} or not isinstance(content["columns"], dict):
+        raise ConfigError(f"The column map {path} needs one table, [columns].")
+    return content["columns"]
