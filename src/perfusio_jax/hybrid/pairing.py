@@ -67,11 +67,11 @@ def pair_by_time(
     if not 0.0 <= tolerance_h < 0.5 * HOURS_PER_DAY:
         raise ConfigError(f"tolerance_h={tolerance_h!r}; allowed are 0 to below 12 h.")
     rows = np.asarray(starts)
-    parts = [
+    found = [
         _pair(t, u, m, rows, horizon, tolerance_h, parts)
         for t, u, m in zip(times_h, controls, mask, strict=True)
     ]
-    return Pairs(*(np.stack(column) for column in zip(*parts, strict=True)))
+    return Pairs(*(np.stack(column) for column in zip(*found, strict=True)))
 
 
 def _pair(
