@@ -1,12 +1,44 @@
 """Settings every test runs under: 64-bit floats, no silent rank promotion, one BLAS thread."""
 
+import ctypes
 import gc
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# Most of a run is the compiler's work on programs that run once, so it is told to take no pains:
+# the same operations in the same 64 bits, in machine code that is less polished.
+_FLAGS = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_llvm_disable_expensive_passes=true",
+)
+_GIVEN = os.environ.get("XLA_FLAGS", "").split()
+_NAMED = {flag.partition("=")[0] for flag in _GIVEN}
+os.environ["XLA_FLAGS"] = " ".join(
+    [*_GIVEN, *(flag for flag in _FLAGS if flag.partition("=")[0] not in _NAMED)]
+)
+
+# Workers share what they compile, with each other, with programs that tests start, and with the
+# next run; `make clean` takes it away.
+_CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": str(Path(__file__).parents[1] / ".pytest_cache" / "xla"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+}
+os.environ.update(_CACHE)
+
+# Journals and audit trails wait for the disk at every record. Files of tests lie in memory where
+# there is room; `TMPDIR` chooses another place.
+_MEMORY = Path("/dev/shm")
+_ROOM = 4 << 30
+if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK | os.X_OK):
+    if shutil.disk_usage(_MEMORY).free >= _ROOM:
+        os.environ["TMPDIR"] = str(_MEMORY)
 
 # Programs that tests start import the same sources.
 _SOURCES = str(Path(__file__).parents[1] / "src")
@@ -22,12 +54,9 @@ from hypothesis import HealthCheck, settings
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Workers share what they compile, and so does the next run; `make clean` takes it away.
-jax.config.update(
-    "jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "xla")
-)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+# Tracing makes many objects and little garbage: it is looked for less often.
+gc.set_threshold(20_000, 20, 20)
 
 settings.register_profile(
     "house",
@@ -78,18 +107,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.path.as_posix().endswith(_LONG))
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was loaded so far: it stays to the end."""
+    gc.collect()
+    gc.freeze()
+
+
 _MOST_MAPS = 20_000
+_MOST_BYTES = 3 << 29
+_LEAST_GROWTH = 1 << 29
+_after_the_last = [0]
+
+
+def _held() -> int:
+    """Memory of this process [B]; 0 where nothing tells."""
+    told = Path("/proc/self/statm")
+    return int(told.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if told.exists() else 0
+
+
+def _are_too_many() -> bool:
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+        return True
+    return _held() > max(_MOST_BYTES, _after_the_last[0] + _LEAST_GROWTH)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_programs_are_given_back() -> Iterator[None]:
-    """Drop compiled programs when a process holds many.
+    """Drop compiled programs when a process holds many; a file that needs one reads it again.
 
     Each keeps a few memory maps; the kernel allows 65 530 in a process, and a worker that runs
-    all rooms would meet that limit as a crash in the compiler.
+    all rooms would meet that limit as a crash in the compiler. With what tracing leaves behind
+    they take memory too: what is dropped is handed back to the system where the C library can.
     """
     yield
-    maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPS:
+    if _are_too_many():
         jax.clear_caches()
         gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+        _after_the_last[0] = _held()
