@@ -119,8 +119,8 @@ def known_secrets() -> tuple[str, ...]:
     """Values of environment variables that are secrets, as they are and quoted, longest first."""
     found = {
         form
-        for name, value in os.environ.items()
-        if _OURS.match(name) and len(value) >= _SHORTEST
+        for name in os.environ
+        if _OURS.match(name) and len(value := os.environ.get(name, "")) >= _SHORTEST
         for form in (value, quote(value, safe=""), quote(value), quote_plus(value))
     }
     return tuple(sorted(found, key=len, reverse=True))
