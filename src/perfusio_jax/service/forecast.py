@@ -137,7 +137,8 @@ def forecast_file(
     if changes:
         check_setpoints(held, "--set")
     volume = float(hybrid.mech_model.volume_L)
-    for line in (*_told(run, held, changes, volume), *_far_out(held)):
+    told = _told(run, held, changes, volume, float(hybrid.dt_hours))
+    for line in (*told, *_far_out(held)):
         console.print(line, soft_wrap=True)
     history = history_from_records(run.rows, volume_L=volume)
     with console.status("estimating the state and forecasting (compiles first)"):
@@ -181,7 +182,11 @@ def _when(time_h: float) -> str:
 
 
 def _told(
-    run: RunSoFar, held: Mapping[str, float], changes: Mapping[str, float], volume_L: float
+    run: RunSoFar,
+    held: Mapping[str, float],
+    changes: Mapping[str, float],
+    volume_L: float,
+    learned_h: float,
 ) -> list[str]:
     """What is assumed, and how the samples lie in time, one sentence each."""
     times = [float(row["time_h"]) for row in run.rows]
@@ -207,6 +212,11 @@ def _told(
             )
         else:
             lines.append(f"assumed until {_when(until)}, before the file tells: {', '.join(names)}")
+    if learned_h > 1.5 * HOURS_PER_DAY:
+        lines.append(
+            f"the model learned from samples {learned_h:g} h apart: what it says of single days "
+            "rests on the mechanism more than on what was learned"
+        )
     odd = [v for v in run.volumes_L if abs(v - volume_L) > 0.01 * volume_L]
     if odd:
         stated = ", ".join(f"{v:g}" for v in odd)
