@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test check bench mutation clean
+.PHONY: demo test test-fast check bench mutation clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/.installed
@@ -28,6 +28,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# What one runs while working: without the files that tests/slow.txt names.
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not slow' \
+		$$(sed -n 's/^[0-9]* /--ignore=/p' tests/slow.txt) $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.simulate

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -11,10 +12,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # Most of a run is the compiler's work on programs that run once, so it is told to take no pains:
-# the same operations in the same 64 bits, in machine code that is less polished.
+# the same operations in the same 64 bits, in machine code that is less polished. (Without the
+# fusion emitters it would be quicker still, but two programs of one sum then differ in last bits.)
 _FLAGS = (
     "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false",
     "--xla_llvm_disable_expensive_passes=true",
 )
 _GIVEN = os.environ.get("XLA_FLAGS", "").split()
@@ -38,7 +39,7 @@ _MEMORY = Path("/dev/shm")
 _ROOM = 4 << 30
 if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK | os.X_OK):
     if shutil.disk_usage(_MEMORY).free >= _ROOM:
-        os.environ["TMPDIR"] = str(_MEMORY)
+        os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
 # Programs that tests start import the same sources.
 _SOURCES = str(Path(__file__).parents[1] / "src")
@@ -51,6 +52,8 @@ from typing import Any
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.slow import slow_files
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -96,15 +99,10 @@ def traces() -> TraceCounter:
     return TraceCounter()
 
 
-_LONG = (
-    "demo/test_demo.py", "tests/test_examples.py", "faults/test_soak.py", "faults/test_closing.py",
-    "report/test_proposing.py",
-)  # fmt: skip
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with files of few tests and many seconds: no worker is left with one at the end."""
-    items.sort(key=lambda item: not item.path.as_posix().endswith(_LONG))
+    """Begin with the files that take longest: no worker is left with one at the end."""
+    rank = {path: k for k, path in enumerate(slow_files())}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
 
 
 def pytest_collection_finish() -> None:
