@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
-    "gate", "grid", "audit", "chain", "vouching", "segments", "audit_memory", "secrets",
+    "decision.gate", "decision.grid", "records.audit", "records.chain", "records.vouching",
+    "records.segments", "records.audit_memory", "records.secrets",
 )  # fmt: skip
 """Files of `twin` that are changed."""
 JUDGES = ("gate", "grid", "audit", "secrets")
@@ -54,7 +55,7 @@ def make_copy(place: Path, modules: tuple[str, ...]) -> None:
     ]
     for file in files:
         shutil.copy(file, place / "tests" / "twin")
-    sources = ", ".join(f'"src/perfusio_jax/twin/{name}.py"' for name in modules)
+    sources = ", ".join(f'"src/perfusio_jax/twin/{name.replace(".", "/")}.py"' for name in modules)
     tests = ", ".join(f'"tests/twin/{file.name}"' for file in files)
     (place / "pyproject.toml").write_text(SETTINGS.format(sources=sources, tests=tests))
 
@@ -90,7 +91,7 @@ def main() -> int:
         text=True,
         check=True,
     ).stdout
-    results = re.findall(r"perfusio_jax\.twin\.(\w+)\.(\S+): (.+)", found)
+    results = re.findall(r"perfusio_jax\.twin\.(\w+\.\w+)\.(\S+): (.+)", found)
     if not any(outcome == "killed" for _, _, outcome in results):  # the tests themselves failed
         print(log.read_text()[-2000:])
         return 1
@@ -100,10 +101,11 @@ def main() -> int:
         alive = [name for name, outcome in mine if outcome not in ("killed", "timeout")]
         share = 1.0 - len(alive) / max(len(mine), 1)
         is_enough = is_enough and share >= 0.9
-        print(f"twin/{module}.py: {len(mine)} mutants, {share:.1%} killed")
-        for name in alive:
-            print(f"  alive: {name}")
-        summary.append(f"{module}_mutants={len(mine)} {module}_killed={share:.4f}")
+        name = module.partition(".")[2]
+        print(f"twin/{module.replace('.', '/')}.py: {len(mine)} mutants, {share:.1%} killed")
+        for mutant in alive:
+            print(f"  alive: {mutant}")
+        summary.append(f"{name}_mutants={len(mine)} {name}_killed={share:.4f}")
     print(f"mutation: {' '.join(summary)}")
     return 0 if is_enough else 1
 

@@ -38,20 +38,20 @@ SHELL = {
     "service",
     "connectors",
     "twin.digital_twin",
-    "twin.audit",
-    "twin.journal",
-    "twin.notifications",
-    "twin.channels",
-    "twin.scheduler",
-    "twin.attendant",
-    "twin.desk",
-    "twin.fleet",
-    "twin.loop",
-    "twin.reader",
-    "twin.runtime",
-    "twin.writer",
-    "twin.mirror",
-    "twin.thinker",
+    "twin.records.audit",
+    "twin.records.journal",
+    "twin.alarms.notifications",
+    "twin.alarms.channels",
+    "twin.loop.scheduler",
+    "twin.loop.attendant",
+    "twin.alarms.desk",
+    "twin.loop.fleet",
+    "twin.loop.loop",
+    "twin.loop.reader",
+    "twin.records.runtime",
+    "twin.loop.writer",
+    "twin.loop.mirror",
+    "twin.loop.thinker",
     "viz.dashboard",
     "simulator.cho_perfusion",
 }
@@ -245,5 +245,5 @@ def test_the_checks_above_can_fail():
     found = set(imports(tree))
     assert "pandas" not in found
     assert {"time", "perfusio_jax.gp", "perfusio_jax.gp.kernels"} <= found
-    assert in_shell("connectors.filesystem") and in_shell("twin.audit")
-    assert not in_shell("twin.gate") and not in_shell("twin.audit_view")
+    assert in_shell("connectors.filesystem") and in_shell("twin.records.audit")
+    assert not in_shell("twin.decision.gate") and not in_shell("twin.audit_view")

@@ -37,3 +37,17 @@ def test_every_command_line_names_a_command_and_every_target_exists():
 def test_links_lead_somewhere():
     for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert (ROOT / link).exists(), link
+
+
+def test_the_map_leads_to_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+\? \| `([\w/]+)` \| ([^|]+) \|$", text, re.M)
+    assert len(rows) >= 10
+    for folder, files in rows:
+        for name in re.findall(r"`(\w+\.py)`", files):
+            assert (ROOT / "src" / "perfusio_jax" / folder / name).is_file(), (folder, name)
+    table = (ROOT / "docs" / "twin.md").read_text(encoding="utf-8")
+    inside = re.findall(r"`(\w+/\w+\.py)`", table)
+    assert inside
+    for name in inside:
+        assert (ROOT / "src" / "perfusio_jax" / "twin" / name).is_file(), name

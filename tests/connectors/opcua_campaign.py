@@ -29,9 +29,9 @@ from asyncua import Client, ua
 from perfusio_jax.connectors import OPCUAConnector
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.twin import Brain, GateLimits, LoopSettings, ReactorLoop, verify_audit
-from perfusio_jax.twin.fleet import Fleet
-from perfusio_jax.twin.run_files import JOURNAL_NAME, open_run
-from perfusio_jax.twin.runtime import system_runtime
+from perfusio_jax.twin.loop.fleet import Fleet
+from perfusio_jax.twin.records.run_files import JOURNAL_NAME, open_run
+from perfusio_jax.twin.records.runtime import system_runtime
 from tests.connectors.opcua_rigs import connect, smooth
 from tests.faults.proxy import Proxy
 from tests.faults.thinking import LightBrain

@@ -19,8 +19,8 @@ from perfusio_jax.connectors.files.setpoint_log import SetpointLog
 from perfusio_jax.connectors.opcua.samples import Sampling
 from perfusio_jax.connectors.opcua.values import time_of
 from perfusio_jax.connectors.sql.store import SQLStore
-from perfusio_jax.twin.reader import rows_of
-from perfusio_jax.twin.samples import as_plain
+from perfusio_jax.twin.loop.reader import rows_of
+from perfusio_jax.twin.records.samples import as_plain
 from tests.connectors.test_run_twin import LEVELS, command  # noqa: F401
 
 ODD = (

@@ -19,8 +19,8 @@ from perfusio_jax.cli import EXIT_CODES, common
 from perfusio_jax.connectors.opcua.security import PASSWORD_VARIABLE, USER_VARIABLE
 from perfusio_jax.service import replay
 from perfusio_jax.twin import digital_twin, verify_audit
-from perfusio_jax.twin.chain import records
-from perfusio_jax.twin.run_files import JOURNAL_NAME
+from perfusio_jax.twin.records.chain import records
+from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 from tests.connectors.opcua_rigs import until
 from tests.faults.plant import LEVELS
 from tests.faults.quick import QuickBrain

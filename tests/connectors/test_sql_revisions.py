@@ -14,7 +14,7 @@ from perfusio_jax._core import DataError, SampleNotReady
 from perfusio_jax.connectors.base import SampleRecord
 from perfusio_jax.connectors.sql.records import record_of
 from perfusio_jax.connectors.sql.store import SQLStore
-from perfusio_jax.twin.entries import Stored
+from perfusio_jax.twin.records.entries import Stored
 
 PHASES = (Phase.explicit, Phase.generate)  # an example of six steps needs no shrinking
 NAMES = ("VCD", "Glc", "V_bleed_L", "pH")

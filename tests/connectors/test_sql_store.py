@@ -31,7 +31,7 @@ from perfusio_jax.connectors.sql import schema
 from perfusio_jax.connectors.sql.engine import read_url
 from perfusio_jax.connectors.sql.records import clean, merge, record_of
 from perfusio_jax.twin import AlarmEvent, AuditLogger
-from perfusio_jax.twin.entries import Stored
+from perfusio_jax.twin.records.entries import Stored
 
 NOON = dt.datetime(2026, 5, 6, 12, tzinfo=dt.UTC)
 
@@ -455,7 +455,7 @@ def test_audit_events_are_kept_and_repeated_ones_harmless(make):
 
 
 def test_the_audit_trail_is_mirrored_once_and_whole(store, tmp_path):
-    from perfusio_jax.twin.chain import records as audit_records
+    from perfusio_jax.twin.records.chain import records as audit_records
 
     with AuditLogger(tmp_path / "log", "run1", clock=lambda: NOON) as audit:
         for day in range(3):
@@ -478,7 +478,7 @@ def test_the_audit_trail_is_mirrored_once_and_whole(store, tmp_path):
 
 def copied(make, tmp_path, n: int = 3) -> tuple[Path, list[dict]]:
     """A trail of `n` records and its copy in an SQLite database."""
-    from perfusio_jax.twin.chain import records as audit_records
+    from perfusio_jax.twin.records.chain import records as audit_records
 
     with AuditLogger(tmp_path / "log", "run1", clock=lambda: NOON) as audit:
         for day in range(n):

@@ -17,10 +17,10 @@ from perfusio_jax.connectors.sql.engine import open_sqlite
 from perfusio_jax.connectors.sql.schema import HEAD, VERSION_TABLE
 from perfusio_jax.connectors.sql.store import SQLStore
 from perfusio_jax.twin import LoopSettings, ReactorLoop, RunRecords, mirror, verify_audit
-from perfusio_jax.twin.chain import records
-from perfusio_jax.twin.desk import event
-from perfusio_jax.twin.run_files import JOURNAL_NAME, RunFiles, open_run
-from perfusio_jax.twin.runtime import system_runtime
+from perfusio_jax.twin.alarms.desk import event
+from perfusio_jax.twin.records.chain import records
+from perfusio_jax.twin.records.run_files import JOURNAL_NAME, RunFiles, open_run
+from perfusio_jax.twin.records.runtime import system_runtime
 from tests.connectors.opcua_rigs import until
 from tests.faults.plant import BOUNDS, LEVELS, START
 from tests.faults.process import FileDevice

@@ -13,7 +13,7 @@ from perfusio_jax.connectors.base import (
     SampleNotReady,
     SampleRecord,
 )
-from perfusio_jax.twin.cadence import DAILY, Cadence
+from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 
 from .virtual_time import EPOCH
 

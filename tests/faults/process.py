@@ -11,7 +11,7 @@ from pathlib import Path
 
 from perfusio_jax.connectors.base import BioreactorConnectorBase
 from perfusio_jax.twin import LoopSettings, ReactorLoop, system_runtime
-from perfusio_jax.twin.run_files import open_run
+from perfusio_jax.twin.records.run_files import open_run
 
 from .plant import BOUNDS, LEVELS, START, STATE_ORDER
 from .thinking import LightBrain

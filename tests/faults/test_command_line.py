@@ -12,9 +12,9 @@ import pytest
 
 from perfusio_jax import cli
 from perfusio_jax.twin import AuditLogger, Mailbox, RunLock, RunRecords, generate_key
-from perfusio_jax.twin.accounts import account
-from perfusio_jax.twin.commands import outcomes, reactors, send
-from perfusio_jax.twin.run_files import JOURNAL_NAME
+from perfusio_jax.twin.loop.commands import outcomes, reactors, send
+from perfusio_jax.twin.records.accounts import account
+from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 
 from .test_process import end, start, wait_for
 from .world import World
@@ -280,7 +280,7 @@ def test_settings_of_the_twin_that_cannot_be_used_are_named(tmp_path, capsys, li
 def test_no_traceback_or_debug_output_shows_a_secret_of_the_environment(tmp_path):
     """A driver's error repeats the password; what this program prints does not."""
     program = (
-        "import sys; from perfusio_jax import cli; from perfusio_jax.twin import commands\n"
+        "import sys; from perfusio_jax import cli; from perfusio_jax.twin.loop import commands\n"
         "def bad(*a): raise OSError(5, 'login hunter2-xyz refused at opc://u:hunter2-xyz@h')\n"
         "commands.find_runs = bad; cli.main(sys.argv[1:])"
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from perfusio_jax._core import AuditError
 from perfusio_jax.twin import AuditLogger, JournalError, RunRecords, generate_key, verify_audit
-from perfusio_jax.twin.chain import Head, records, verify
+from perfusio_jax.twin.records.chain import Head, records, verify
 
 N = 4
 

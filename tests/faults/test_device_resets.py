@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from perfusio_jax.twin.gate import operator_edits
+from perfusio_jax.twin.decision.gate import operator_edits
 
 from .plant import START
 from .world import LIMITS, World, read_log

@@ -13,7 +13,7 @@ import pytest
 
 from perfusio_jax._core import ConfigError, RunLockedError
 from perfusio_jax.twin import Fleet, LoopSettings, ReactorLoop, RunRecords, verify_audit
-from perfusio_jax.twin.run_files import JOURNAL_NAME, open_run
+from perfusio_jax.twin.records.run_files import JOURNAL_NAME, open_run
 
 from .plant import BOUNDS, SAMPLE_FAULTS, START, Plant
 from .thinking import LightBrain

@@ -24,10 +24,10 @@ from perfusio_jax.twin import (
     replay,
     verify_audit,
 )
-from perfusio_jax.twin.cadence import Cadence
-from perfusio_jax.twin.commands import status
-from perfusio_jax.twin.notifications import AlarmEvent
-from perfusio_jax.twin.summary import summarise
+from perfusio_jax.twin.alarms.notifications import AlarmEvent
+from perfusio_jax.twin.decision.cadence import Cadence
+from perfusio_jax.twin.loop.commands import status
+from perfusio_jax.twin.loop.summary import summarise
 
 from .plant import LEVELS, START
 from .quick import QuickBrain

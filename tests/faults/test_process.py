@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from perfusio_jax.twin import verify_audit
-from perfusio_jax.twin.run_files import JOURNAL_NAME
+from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 
 from .world import LIMITS, read_log
 

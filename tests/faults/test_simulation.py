@@ -8,7 +8,8 @@ from fractions import Fraction
 
 import pytest
 
-from perfusio_jax.twin import Journal, RunRecords, reader, writer
+from perfusio_jax.twin import Journal, RunRecords
+from perfusio_jax.twin.loop import reader, writer
 
 from .plant import SAMPLE_FAULTS, WRITE_FAULTS
 from .thinking import BRAIN_FAULTS
@@ -16,7 +17,7 @@ from .world import World, read_log
 
 BLOCKS, PER_BLOCK = 10, 22
 
-gate = importlib.import_module("perfusio_jax.twin.gate")  # the face has the function
+gate = importlib.import_module("perfusio_jax.twin.decision.gate")  # the face has the function
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

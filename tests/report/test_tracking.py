@@ -11,7 +11,7 @@ import pytest
 from perfusio_jax._core import DataError
 from perfusio_jax.cli import main
 from perfusio_jax.report import tracking
-from perfusio_jax.twin.lock import RunLock
+from perfusio_jax.twin.records.lock import RunLock
 
 SMALL = ("--epochs", "3", "--episodes", "6")
 

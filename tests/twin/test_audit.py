@@ -23,10 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfusio_jax._core import AuditError, ConfigError, RunLockedError
-from perfusio_jax.twin import audit as audit_module
-from perfusio_jax.twin.audit import AuditLogger, sha256_of, verify_audit
-from perfusio_jax.twin.chain import GENESIS, Head, plain, records, seal, split_head, verify
-from perfusio_jax.twin.keys import (
+from perfusio_jax.twin.records import audit as audit_module
+from perfusio_jax.twin.records.audit import AuditLogger, sha256_of, verify_audit
+from perfusio_jax.twin.records.chain import GENESIS, Head, plain, records, seal, split_head, verify
+from perfusio_jax.twin.records.keys import (
     PASSPHRASE_VARIABLE,
     Signer,
     generate_key,
@@ -465,7 +465,7 @@ def test_no_record_is_taken_while_the_head_cannot_be_written(tmp_path, monkeypat
 ENDLESS = """
 import sys
 from pathlib import Path
-from perfusio_jax.twin.audit import AuditLogger
+from perfusio_jax.twin.records.audit import AuditLogger
 logger = AuditLogger(Path(sys.argv[1]), "r", flush_every=2)
 while True:
     logger.log("E", {"text": "x" * 500})

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from perfusio_jax._core import AuditError, ConfigError
-from perfusio_jax.twin import audit as audit_module
-from perfusio_jax.twin.audit import AuditLogger, verify_audit
-from perfusio_jax.twin.audit_memory import AuditMemory, recall
-from perfusio_jax.twin.chain import GENESIS, AuditCopy, AuditReport, Head, records
-from perfusio_jax.twin.entries import JournalError
-from perfusio_jax.twin.keys import generate_key
-from perfusio_jax.twin.store import JOURNAL_NAME
-from perfusio_jax.twin.vouching import Known, standing, trail_of
+from perfusio_jax.twin.records import audit as audit_module
+from perfusio_jax.twin.records.audit import AuditLogger, verify_audit
+from perfusio_jax.twin.records.audit_memory import AuditMemory, recall
+from perfusio_jax.twin.records.chain import GENESIS, AuditCopy, AuditReport, Head, records
+from perfusio_jax.twin.records.entries import JournalError
+from perfusio_jax.twin.records.keys import generate_key
+from perfusio_jax.twin.records.store import JOURNAL_NAME
+from perfusio_jax.twin.records.vouching import Known, standing, trail_of
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 STAMP = "2026-01-02T01:04:05.000000Z"

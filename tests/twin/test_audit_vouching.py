@@ -20,10 +20,10 @@ from perfusio_jax.twin import (
     generate_key,
     verify_audit,
 )
-from perfusio_jax.twin.audit_memory import recall
-from perfusio_jax.twin.chain import GENESIS, Head, records, seal, verify
-from perfusio_jax.twin.segments import Segments
-from perfusio_jax.twin.vouching import Known, standing, trail_of
+from perfusio_jax.twin.records.audit_memory import recall
+from perfusio_jax.twin.records.chain import GENESIS, Head, records, seal, verify
+from perfusio_jax.twin.records.segments import Segments
+from perfusio_jax.twin.records.vouching import Known, standing, trail_of
 
 
 class Clock:

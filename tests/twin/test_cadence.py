@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.twin.cadence import DAILY, Cadence
+from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 
 INTERVALS = (1.5, 6.0, 8.0, 12.0, 24.0, 36.0, 48.0, 7.0, 0.7)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from perfusio_jax.twin.checks import (
+from perfusio_jax.twin.decision.checks import (
     Expectation,
     clock_jump,
     expectations,

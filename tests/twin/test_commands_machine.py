@@ -27,9 +27,9 @@ from hypothesis.stateful import (
 )
 
 from perfusio_jax.twin import LoopSettings, RunRecords, Runtime, letters
-from perfusio_jax.twin.attendant import Attendant
-from perfusio_jax.twin.letters import INBOX
-from perfusio_jax.twin.session import Session
+from perfusio_jax.twin.loop.attendant import Attendant
+from perfusio_jax.twin.loop.session import Session
+from perfusio_jax.twin.records.letters import INBOX
 
 ACCOUNTS = st.sampled_from(["ada", "bob", "eve"])
 ROLES = st.sampled_from(["operator", "qa", "boss", None])

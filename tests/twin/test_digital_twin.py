@@ -29,10 +29,10 @@ from perfusio_jax.twin import (
     verify_audit,
     writer,
 )
-from perfusio_jax.twin.cadence import Cadence
-from perfusio_jax.twin.checks import expectations
+from perfusio_jax.twin.decision.cadence import Cadence
+from perfusio_jax.twin.decision.checks import expectations
+from perfusio_jax.twin.decision.step import digest, history_from_records, hours_ahead, padded_length
 from perfusio_jax.twin.digital_twin import default_policy
-from perfusio_jax.twin.step import digest, history_from_records, hours_ahead, padded_length
 
 CENTRE = DEFAULT_AMBR250_DESIGN_SPACE.centre
 
@@ -396,7 +396,7 @@ def test_padding_doubles_and_digest_sees_every_number(model):
 
 
 def test_growing_runs_do_not_compile_again(tmp_path, model):
-    from perfusio_jax.twin import step
+    from perfusio_jax.twin.decision import step
 
     with make_twin(tmp_path, model) as twin:
         twin.step(0)
@@ -495,7 +495,7 @@ def test_a_model_of_half_days_takes_a_day_in_two_steps_and_reports_days(model):
     """What its process adds is a mean over 12 h; over 24 h it would be that of another time."""
     from perfusio_jax.bed import BEDPolicy
     from perfusio_jax.hybrid import Belief, parts_of
-    from perfusio_jax.twin.step import forecast
+    from perfusio_jax.twin.decision.step import forecast
 
     half = HybridStateSpaceModel(CHOPerfusionModel(), None, dt_hours=12.0)
     assert [parts_of(m, h) for m, h in ((half, 24.0), (half, 6.0), (half, 36.0))] == [2, 1, 3]

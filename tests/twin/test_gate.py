@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.twin.gate import (
+from perfusio_jax.twin.decision.gate import (
     GateLimits,
     GateRequest,
     GateVerdict,
     gate,
     operator_edits,
 )
-from perfusio_jax.twin.grid import nearest as nearest_in
+from perfusio_jax.twin.decision.grid import nearest as nearest_in
 
 LIMITS = GateLimits(
     lower={"perfusion_rate": 0.5, "bleed_rate": 0.05, "temperature": 35.0, "agitation": 700.0},

@@ -10,12 +10,20 @@ from hypothesis import strategies as st
 
 from perfusio_jax._core import ConfigError, ConnectorError
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
-from perfusio_jax.twin.checks import implausible
-from perfusio_jax.twin.gate import GateLimits, GateRequest, GateVerdict, gate
-from perfusio_jax.twin.grid import Grid, as_held, exact, is_number, nearest, no_finer, rounded
-from perfusio_jax.twin.session import Session
-from perfusio_jax.twin.settings import LoopSettings
-from perfusio_jax.twin.writer import SetpointWriter
+from perfusio_jax.twin.decision.checks import implausible
+from perfusio_jax.twin.decision.gate import GateLimits, GateRequest, GateVerdict, gate
+from perfusio_jax.twin.decision.grid import (
+    Grid,
+    as_held,
+    exact,
+    is_number,
+    nearest,
+    no_finer,
+    rounded,
+)
+from perfusio_jax.twin.loop.session import Session
+from perfusio_jax.twin.loop.settings import LoopSettings
+from perfusio_jax.twin.loop.writer import SetpointWriter
 
 SPACE = DEFAULT_AMBR250_DESIGN_SPACE
 LIMITS = GateLimits.from_design_space(SPACE)

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from perfusio_jax._core import DataError
-from perfusio_jax.twin.journal import (
+from perfusio_jax.twin.records.journal import (
     Journal,
     JournalError,
     Settlement,
@@ -152,7 +152,7 @@ STAGES = [
 CYCLE = """
 import os, sys
 from pathlib import Path
-from perfusio_jax.twin.journal import Journal
+from perfusio_jax.twin.records.journal import Journal
 
 def say(step):
     print(step, flush=True)

@@ -11,11 +11,11 @@ import sys
 import pytest
 
 from perfusio_jax._core import ConnectorError, RunLockedError
-from perfusio_jax.twin.lock import LOCK_NAME, FileLock, RunLock
+from perfusio_jax.twin.records.lock import LOCK_NAME, FileLock, RunLock
 
 HOLD = """
 import sys
-from perfusio_jax.twin.lock import RunLock
+from perfusio_jax.twin.records.lock import RunLock
 lock = RunLock(sys.argv[1]).acquire()
 print("held", flush=True)
 sys.stdin.read()

@@ -11,10 +11,10 @@ import pytest
 
 from perfusio_jax._core import ConfigError, RunLockedError
 from perfusio_jax.twin import JournalError, RunRecords, accounts, letters
-from perfusio_jax.twin.accounts import account
-from perfusio_jax.twin.entries import OnlineReading
-from perfusio_jax.twin.letters import INBOX, MOST_BYTES, MOST_DEEP
-from perfusio_jax.twin.store import _VERSION_1, stamp
+from perfusio_jax.twin.records.accounts import account
+from perfusio_jax.twin.records.entries import OnlineReading
+from perfusio_jax.twin.records.letters import INBOX, MOST_BYTES, MOST_DEEP
+from perfusio_jax.twin.records.store import _VERSION_1, stamp
 
 START = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)

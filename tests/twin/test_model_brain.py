@@ -11,8 +11,8 @@ from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.hybrid import HybridStateSpaceModel
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.twin import ModelBrain, Situation, model_brain
-from perfusio_jax.twin.entries import OnlineReading
-from perfusio_jax.twin.step import digest
+from perfusio_jax.twin.decision.step import digest
+from perfusio_jax.twin.records.entries import OnlineReading
 
 CENTRE = DEFAULT_AMBR250_DESIGN_SPACE.centre
 LEVELS = (12.0, 96.0, 3.0, 4.0, 2.0, 15.0, 3.0, 1.0, 400.0)

@@ -36,8 +36,8 @@ from perfusio_jax.twin import (
     generate_key,
     verify_audit,
 )
-from perfusio_jax.twin.chain import GENESIS, Head, records, seal
-from perfusio_jax.twin.vouching import Standing
+from perfusio_jax.twin.records.chain import GENESIS, Head, records, seal
+from perfusio_jax.twin.records.vouching import Standing
 
 DAYS = st.integers(0, 2)
 STEPS = st.one_of(st.none(), st.integers(0, 24))

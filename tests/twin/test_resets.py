@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfusio_jax.twin.entries import Command, Intent
-from perfusio_jax.twin.resets import Evidence, forgotten
-from perfusio_jax.twin.session import Session
+from perfusio_jax.twin.decision.resets import Evidence, forgotten
+from perfusio_jax.twin.loop.session import Session
+from perfusio_jax.twin.records.entries import Command, Intent
 
 STEP = {"temperature": 0.1, "bleed_rate": 0.005, "agitation": 5.0}
 PLAN = {"temperature": 36.0, "bleed_rate": 0.2, "agitation": 850.0}

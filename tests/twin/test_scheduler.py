@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from perfusio_jax._core import ConfigError, StopRun
-from perfusio_jax.twin import scheduler as module
-from perfusio_jax.twin.scheduler import DailyScheduler
+from perfusio_jax.twin.loop import scheduler as module
+from perfusio_jax.twin.loop.scheduler import DailyScheduler
 
 
 class Time:

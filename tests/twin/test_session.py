@@ -1,7 +1,7 @@
 """The state of a session, and that the journal gives it back."""
 
-from perfusio_jax.twin.entries import Command, Intent, Settlement
-from perfusio_jax.twin.session import Session
+from perfusio_jax.twin.loop.session import Session
+from perfusio_jax.twin.records.entries import Command, Intent, Settlement
 
 STEP = {"temperature": 0.1, "bleed_rate": 0.005}
 

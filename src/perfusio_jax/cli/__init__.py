@@ -23,7 +23,7 @@ from perfusio_jax._core import (
     SimulationError,
 )
 from perfusio_jax._core.text import LONGEST_MESSAGE, cut
-from perfusio_jax.twin.entries import JournalError
+from perfusio_jax.twin.records.entries import JournalError
 
 from . import common, data, devices, doctor, groups, learning, modelling, running
 

@@ -58,7 +58,7 @@ def writable(path: Path, *, is_folder: bool = False, suffixes: tuple[str, ...] =
         ConfigError: If something of the other kind is there, nothing can be written there, it is
             a record of a run, or its name promises another kind of file.
     """
-    from perfusio_jax.twin.run_files import RECORD_NAMES
+    from perfusio_jax.twin.records.run_files import RECORD_NAMES
 
     if suffixes and path.suffix.lower() not in suffixes:
         raise ConfigError(

@@ -61,7 +61,7 @@ def _alone_in(out: Path, devices: int) -> Iterator[Any]:
     common.set_up_jax(n_devices=devices)
     from perfusio_jax.report import tracking
     from perfusio_jax.report.stopping import between_chunks
-    from perfusio_jax.twin.lock import RunLock
+    from perfusio_jax.twin.records.lock import RunLock
 
     with RunLock(out), between_chunks():
         try:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.twin.accounts import account
+from perfusio_jax.twin.records.accounts import account
 
 from . import common, groups
 from .common import console, writable
@@ -47,8 +47,8 @@ Vessel = Annotated[str | None, typer.Option("--reactor", help="Only this vessel.
 @commands.command(rich_help_panel=groups.REACTOR)
 def status(place: RunPlace) -> None:
     """Say where a run stands: days, mode, open writes, what waits for approval, alarms."""
-    from perfusio_jax.twin.commands import find_runs
-    from perfusio_jax.twin.commands import status as status_of
+    from perfusio_jax.twin.loop.commands import find_runs
+    from perfusio_jax.twin.loop.commands import status as status_of
 
     for folder in find_runs(_run_folder(place)):
         for line in status_of(folder):
@@ -68,7 +68,7 @@ def approve(
 
     Your account votes, once, whatever name --by gives. Exit code 2 if the twin does not count it.
     """
-    from perfusio_jax.twin.commands import find_runs, send, waiting_decision
+    from perfusio_jax.twin.loop.commands import find_runs, send, waiting_decision
 
     place = _run_folder(place)
     if decision is None:
@@ -91,7 +91,7 @@ def approve(
 @commands.command(rich_help_panel=groups.REACTOR)
 def stop(place: RunPlace, actor: Actor = None, reactor: Vessel = None) -> None:
     """Stop a running twin: nothing more is written from within a second on."""
-    from perfusio_jax.twin.commands import find_runs, is_running, send
+    from perfusio_jax.twin.loop.commands import find_runs, is_running, send
 
     running = [f for f in find_runs(_run_folder(place), reactor) if is_running(f)]
     if not running:
@@ -118,7 +118,7 @@ def tell(
 
     Exit code 2 if the twin does not carry it out.
     """
-    from perfusio_jax.twin.commands import find_runs, send
+    from perfusio_jax.twin.loop.commands import find_runs, send
 
     allowed = ("manual", "automatic", "arm", "disarm", "acknowledge", "suppress")
     if what not in allowed:
@@ -152,8 +152,8 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Markdown file; else it is printed.")] = None,
 ) -> None:
     """Sum a run up from its journal and audit trail: days, writes, faults met, alarms."""
-    from perfusio_jax.twin.commands import find_runs
-    from perfusio_jax.twin.summary import summarise
+    from perfusio_jax.twin.loop.commands import find_runs
+    from perfusio_jax.twin.loop.summary import summarise
 
     if out is not None:
         writable(out, suffixes=_MARKDOWN)
@@ -210,7 +210,7 @@ def _tell_outcome(folder: Path, what: str, sent: list[tuple[str, str]]) -> None:
     Raises:
         ConfigError: If it did not carry it out.
     """
-    from perfusio_jax.twin.commands import is_running, outcomes
+    from perfusio_jax.twin.loop.commands import is_running, outcomes
 
     refused = []
     for name, outcome in outcomes(folder, sent, sleep=time.sleep).items():

@@ -13,7 +13,7 @@ from rich.status import Status
 from rich.text import Text
 
 from perfusio_jax._core.text import shown
-from perfusio_jax.twin.secrets import redact
+from perfusio_jax.twin.records.secrets import redact
 
 
 def fit_to_show(text: str) -> str:

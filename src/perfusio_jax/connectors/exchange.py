@@ -22,7 +22,7 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.twin import replace_durably
-from perfusio_jax.twin.entries import Stored
+from perfusio_jax.twin.records.entries import Stored
 
 from .base import SampleRecord
 from .files.filesystem import FilesystemStore

@@ -26,7 +26,7 @@ from perfusio_jax.hybrid import HybridStateSpaceModel, read_verdict
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.states import intervals_text
 from perfusio_jax.twin import estimate, forecast, history_from_records
-from perfusio_jax.twin.samples import as_plain
+from perfusio_jax.twin.records.samples import as_plain
 
 from .plan import load_model, oddities
 from .settings import check_setpoints

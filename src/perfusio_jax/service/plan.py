@@ -16,7 +16,7 @@ from perfusio_jax.connectors import (
 from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, load
 from perfusio_jax.twin import AlarmNotifier, DigitalTwin, GateLimits
-from perfusio_jax.twin.accounts import account
+from perfusio_jax.twin.records.accounts import account
 
 from .settings import archive_of, folders_of, read_settings
 

@@ -9,10 +9,10 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.hybrid import untrained_model
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
 from perfusio_jax.twin import GateLimits, ModelBrain, RunRecords, replay
-from perfusio_jax.twin.cadence import Cadence
-from perfusio_jax.twin.commands import reactors
+from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.digital_twin import default_policy
-from perfusio_jax.twin.run_files import JOURNAL_NAME
+from perfusio_jax.twin.loop.commands import reactors
+from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 
 from .plan import RunPlan, read_plan
 

@@ -11,7 +11,7 @@ import jax
 
 from perfusio_jax._core import ConnectorError, PerfusioError
 from perfusio_jax.twin import DigitalTwin, Fleet
-from perfusio_jax.twin.secrets import in_short
+from perfusio_jax.twin.records.secrets import in_short
 
 from .plan import read_plan
 

@@ -9,7 +9,7 @@ from perfusio_jax._core import CONTROL_NAMES, ConfigError
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.twin import refuse_secrets
-from perfusio_jax.twin.run_files import RECORD_NAMES
+from perfusio_jax.twin.records.run_files import RECORD_NAMES
 
 _NUMBER = (int, float)
 _KEYS: dict[str, tuple[tuple[type, ...], str]] = {

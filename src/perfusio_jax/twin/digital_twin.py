@@ -29,19 +29,19 @@ from perfusio_jax.config import DesignSpace, RunConfig
 from perfusio_jax.hybrid import HybridStateSpaceModel, parts_of, untrained_model
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
 
-from .accounts import account
-from .cadence import Cadence, cadence_of, kept
-from .gate import GateLimits
-from .keys import Signer, load_key
-from .loop import CycleResult, ReactorLoop
-from .mirror import AuditArchive, is_archive
-from .model_brain import Mode, ModelBrain
-from .notifications import AlarmNotifier
-from .reader import NotReady as NotReady
-from .run_files import open_run
-from .runtime import LoopThread, system_runtime
-from .settings import LoopSettings
-from .step import digest
+from .alarms.notifications import AlarmNotifier
+from .decision.cadence import Cadence, cadence_of, kept
+from .decision.gate import GateLimits
+from .decision.model_brain import Mode, ModelBrain
+from .decision.step import digest
+from .loop.loop import CycleResult, ReactorLoop
+from .loop.mirror import AuditArchive, is_archive
+from .loop.reader import NotReady as NotReady
+from .loop.settings import LoopSettings
+from .records.accounts import account
+from .records.keys import Signer, load_key
+from .records.run_files import open_run
+from .records.runtime import LoopThread, system_runtime
 
 Say = Callable[[str], None]
 

@@ -23,7 +23,7 @@ from perfusio_jax._core import (
     DataError,
 )
 from perfusio_jax._core.instants import hours_between
-from perfusio_jax.twin.cadence import DAILY, Cadence
+from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 
 from ..base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
 from ..tables.columns import ColumnMap

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from perfusio_jax._core import DataError
-from perfusio_jax.twin.chain import AuditCopy, plain
+from perfusio_jax.twin.records.chain import AuditCopy, plain
 
 from . import schema
 from .records import check_name

@@ -14,8 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, DataError
-from perfusio_jax.twin.cadence import DAILY, Cadence
-from perfusio_jax.twin.entries import Stored
+from perfusio_jax.twin.decision.cadence import DAILY, Cadence
+from perfusio_jax.twin.records.entries import Stored
 
 from ..base import (
     BioreactorConnectorBase,

@@ -8,9 +8,9 @@ import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES
 
-from .brain import Proposal
+from ..decision.brain import Proposal
+from ..decision.gate import GateVerdict
 from .files import append_durably, replace_durably
-from .gate import GateVerdict
 from .secrets import redact
 
 RECOMMENDATIONS = "recommendations.csv"

@@ -15,16 +15,16 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.instants import hours_before, hours_between, known_instant
 
-from .audit import AuditLogger
-from .brain import Row
-from .cadence import DAILY, Cadence
-from .checks import Expectation, implausible, is_about
-from .entries import OnlineReading, Stored
+from ..decision.brain import OnlineReading, Row
+from ..decision.cadence import DAILY, Cadence
+from ..decision.checks import Expectation, implausible, is_about
+from ..records.audit import AuditLogger
+from ..records.entries import Stored
+from ..records.records_file import RunRecords
+from ..records.runtime import Runtime
+from ..records.samples import as_plain
+from ..records.secrets import in_short
 from .line import SourceLine
-from .records_file import RunRecords
-from .runtime import Runtime
-from .samples import as_plain
-from .secrets import in_short
 from .session import Session
 from .settings import LoopSettings
 from .writer import has_own

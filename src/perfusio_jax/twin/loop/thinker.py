@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from .audit import AuditLogger
-from .brain import Brain, Lesson, Proposal, Situation
-from .desk import AlarmDesk, event
-from .runtime import Runtime
-from .secrets import in_short
+from ..alarms.desk import AlarmDesk, event
+from ..decision.brain import Brain, Lesson, Proposal, Situation
+from ..records.audit import AuditLogger
+from ..records.runtime import Runtime
+from ..records.secrets import in_short
 
 _T = TypeVar("_T")
 

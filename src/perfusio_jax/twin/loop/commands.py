@@ -14,19 +14,19 @@ from typing import Any, Final
 from perfusio_jax._core import ConfigError, RunLockedError
 from perfusio_jax._core.instants import as_day
 
-from .alarm_book import Alarm
-from .brain import Brain, Situation
-from .cadence import DAILY, Cadence, cadence_of
-from .chain import plain
-from .entries import Command, Decision
-from .grid import Grid
-from .lock import LOCK_NAME, FileLock
-from .mailbox import MOST_HOURS
+from ..decision.brain import Brain, Situation
+from ..decision.cadence import DAILY, Cadence, cadence_of
+from ..decision.grid import Grid
+from ..records.alarm_book import Alarm
+from ..records.chain import plain
+from ..records.entries import Command, Decision
+from ..records.lock import LOCK_NAME, FileLock
+from ..records.mailbox import MOST_HOURS
+from ..records.records_file import RunRecords
+from ..records.run_files import JOURNAL_NAME
+from ..records.store import dump
 from .reader import rows_of
-from .records_file import RunRecords
-from .run_files import JOURNAL_NAME
 from .session import Session
-from .store import dump
 
 _REACTORS = "SELECT reactor_id FROM {} "
 _TABLES = ("cycles", "samples", "leases")

@@ -87,17 +87,6 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class OnlineReading:
-    """One reading of an online tag."""
-
-    tag: str
-    time_h: float
-    """Culture time [h]."""
-    value: float | None
-    quality: str
-
-
-@dataclass(frozen=True, slots=True)
 class Command:
     """What a person asked of a running twin."""
 

@@ -17,13 +17,13 @@ from perfusio_jax._core import (
     StopRun,
 )
 
-from .audit import AuditLogger
-from .entries import Intent, Settlement, settled_as_written
-from .gate import GateLimits, GateRequest, GateVerdict, gate
-from .grid import Grid
-from .records_file import RunRecords
-from .runtime import Runtime
-from .secrets import in_short
+from ..decision.gate import GateLimits, GateRequest, GateVerdict, gate
+from ..decision.grid import Grid
+from ..records.audit import AuditLogger
+from ..records.entries import Intent, Settlement, settled_as_written
+from ..records.records_file import RunRecords
+from ..records.runtime import Runtime
+from ..records.secrets import in_short
 from .session import Session
 from .settings import LoopSettings
 

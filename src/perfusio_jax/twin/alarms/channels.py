@@ -26,8 +26,8 @@ import structlog
 
 from perfusio_jax._core import ConfigError, ConnectorError
 
-from .chain import plain
-from .files import append_durably
+from ..records.chain import plain
+from ..records.files import append_durably
 
 CHANNELS: Final = ("log", "file", "email", "slack", "webhook")
 """Names of the channels."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 
-from .cadence import Cadence
+from ..decision.cadence import Cadence
 
 OnMissed = Literal["end", "hold"]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from .desk import AlarmDesk, event
-from .runtime import Runtime
+from ..alarms.desk import AlarmDesk, event
+from ..records.runtime import Runtime
 
 
 class SourceLine:

@@ -4,11 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from .entries import OnlineReading
 from .grid import Grid
 
 Row = Mapping[str, Any]
 """One sample: `day`, `time_h`, `values`, `controls` in force after it, `stream_totals`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineReading:
+    """One reading of an online tag."""
+
+    tag: str
+    time_h: float
+    """Culture time [h]."""
+    value: float | None
+    quality: str
 
 
 @dataclass(frozen=True)

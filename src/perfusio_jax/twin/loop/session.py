@@ -7,8 +7,8 @@ journal, so that a crash forgets nothing: who was disarmed stays so until somebo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .entries import Command, Intent, Sample, Settlement
-from .gate import operator_edits
+from ..decision.gate import operator_edits
+from ..records.entries import Command, Intent, Sample, Settlement
 
 
 @dataclass

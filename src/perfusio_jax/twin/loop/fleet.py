@@ -11,11 +11,11 @@ from typing import Final
 
 from perfusio_jax._core import AccessRefused, ConfigError, RunLockedError
 
-from .desk import event
+from ..alarms.desk import event
+from ..records.runtime import Runtime
+from ..records.secrets import in_short
 from .loop import ReactorLoop
 from .reader import NotReady
-from .runtime import Runtime
-from .secrets import in_short
 
 PAUSES_S: Final = (1.0, 15.0, 60.0, 300.0)
 """Waits [s] before a loop that failed is started again."""

@@ -22,10 +22,10 @@ from typing import Any
 
 from perfusio_jax._core import DataError, RunLockedError
 
+from ..decision.brain import OnlineReading as OnlineReading
 from .entries import Decision as Decision
 from .entries import Intent as Intent
 from .entries import JournalError as JournalError
-from .entries import OnlineReading as OnlineReading
 from .entries import Sample as Sample
 from .entries import Settlement as Settlement
 from .entries import Stage as Stage

@@ -12,12 +12,12 @@ from typing import Any, Final, Protocol, TypeGuard, runtime_checkable
 
 from perfusio_jax._core import AuditError, ConnectorError, DataError, PerfusioError
 
-from .audit import AuditLogger
-from .chain import records
-from .desk import AlarmDesk, event
-from .entries import JournalError
-from .runtime import Runtime
-from .secrets import in_short
+from ..alarms.desk import AlarmDesk, event
+from ..records.audit import AuditLogger
+from ..records.chain import records
+from ..records.entries import JournalError
+from ..records.runtime import Runtime
+from ..records.secrets import in_short
 
 PAUSES_S: Final = (1.0, 5.0, 15.0, 60.0)
 """Waits [s] before the next look at the log: the first while all is well, the later ones after

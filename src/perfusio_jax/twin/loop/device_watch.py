@@ -10,13 +10,13 @@ from typing import Any
 
 from perfusio_jax._core.instants import as_day
 
+from ..alarms.desk import AlarmDesk, event
+from ..decision.gate import operator_edits
+from ..decision.resets import Evidence, ReadBack, forgotten
+from ..records.audit import AuditLogger
+from ..records.records_file import RunRecords
+from ..records.runtime import Runtime
 from .attendant import Attendant
-from .audit import AuditLogger
-from .desk import AlarmDesk, event
-from .gate import operator_edits
-from .records_file import RunRecords
-from .resets import Evidence, ReadBack, forgotten
-from .runtime import Runtime
 from .session import Session
 from .settings import LoopSettings
 from .writer import Basis, SetpointWriter

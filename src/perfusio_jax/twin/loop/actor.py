@@ -6,14 +6,14 @@ from typing import Any
 
 from perfusio_jax._core import StopRun
 
+from ..alarms.desk import AlarmDesk, event
+from ..decision.brain import Proposal, Situation
+from ..decision.gate import GateVerdict
+from ..records.audit import AuditLogger
+from ..records.records_file import RunRecords
+from ..records.runtime import Runtime
 from .attendant import Attendant
-from .audit import AuditLogger
-from .brain import Proposal, Situation
-from .desk import AlarmDesk, event
 from .device_watch import DeviceWatch
-from .gate import GateVerdict
-from .records_file import RunRecords
-from .runtime import Runtime
 from .session import Session
 from .settings import LoopSettings
 from .writer import Basis, ReadBack, SetpointWriter

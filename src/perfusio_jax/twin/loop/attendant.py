@@ -10,15 +10,15 @@ from perfusio_jax._core import AuditError, ConfigError, PerfusioError, RunLocked
 from perfusio_jax._core.instants import hours_between
 from perfusio_jax._core.text import in_line
 
-from .audit import AuditLogger
-from .checks import clock_jump
-from .desk import AlarmDesk, event
-from .entries import Command, JournalError
-from .grid import is_number
-from .mailbox import MOST_HOURS, UNREADABLE
-from .records_file import RunRecords
-from .runtime import Runtime
-from .secrets import in_short
+from ..alarms.desk import AlarmDesk, event
+from ..decision.checks import clock_jump
+from ..decision.grid import is_number
+from ..records.audit import AuditLogger
+from ..records.entries import Command, JournalError
+from ..records.mailbox import MOST_HOURS, UNREADABLE
+from ..records.records_file import RunRecords
+from ..records.runtime import Runtime
+from ..records.secrets import in_short
 from .session import Session
 from .settings import LoopSettings
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from perfusio_jax._core.limits import RECORD_BYTES, read_file
 
-from .audit import LOG_NAME, verify_audit
-from .chain import records as records_of
+from ..records.audit import LOG_NAME, verify_audit
+from ..records.chain import records as records_of
 from .commands import opened, reactors, sampled
 
 TROUBLES = {

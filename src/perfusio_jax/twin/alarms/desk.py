@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from .alarm_book import Alarm
-from .audit import AuditLogger
+from ..records.alarm_book import Alarm
+from ..records.audit import AuditLogger
+from ..records.records_file import RunRecords
+from ..records.runtime import Runtime
 from .notifications import AlarmEvent, AlarmNotifier
-from .records_file import RunRecords
-from .runtime import Runtime
 
 MOST_IN_FLIGHT: Final = 32
 """Deliveries under way at a time; what comes on top is counted and said in the audit."""

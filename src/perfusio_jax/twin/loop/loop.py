@@ -26,25 +26,25 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.instants import as_day
 
+from ..alarms.daily_alarms import raise_alarms
+from ..alarms.desk import AlarmDesk, event
+from ..alarms.notifications import AlarmEvent, AlarmNotifier
+from ..decision.brain import Brain, Lesson, Proposal, Situation
+from ..decision.checks import expectations
+from ..decision.gate import GateLimits, GateVerdict
+from ..records.audit import AuditLogger
+from ..records.entries import JournalError, Stage
+from ..records.records import append_recommendation, store_forecast
+from ..records.records_file import RunRecords
+from ..records.runtime import Runtime
+from ..records.secrets import in_short
 from .actor import Actor, printable
 from .attendant import Attendant
-from .audit import AuditLogger
-from .brain import Brain, Lesson, Proposal, Situation
-from .checks import expectations
-from .daily_alarms import raise_alarms
-from .desk import AlarmDesk, event
 from .device_watch import DeviceWatch
-from .entries import JournalError, Stage
-from .gate import GateLimits, GateVerdict
 from .line import SourceLine
 from .mirror import AuditArchive, AuditMirror
-from .notifications import AlarmEvent, AlarmNotifier
 from .reader import NotReady, SampleReader
-from .records import append_recommendation, store_forecast
-from .records_file import RunRecords
-from .runtime import Runtime
 from .scheduler import DailyScheduler
-from .secrets import in_short
 from .session import Session
 from .settings import LoopSettings
 from .thinker import Thinker

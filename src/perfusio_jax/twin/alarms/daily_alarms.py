@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .brain import Proposal
+from ..decision.brain import Proposal
 from .desk import AlarmDesk, event
 from .notifications import AlarmEvent, AlarmNotifier
 

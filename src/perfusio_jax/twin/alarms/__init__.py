@@ -1,0 +1,1 @@
+"""Who is told: alarms, their desk and the channels they leave by."""

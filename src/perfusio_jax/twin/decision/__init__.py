@@ -1,0 +1,1 @@
+"""What to do: a pure decision, a pure gate, and the models that learn."""
