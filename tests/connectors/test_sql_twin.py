@@ -16,8 +16,9 @@ from perfusio_jax.connectors.sql import schema
 from perfusio_jax.connectors.sql.engine import open_sqlite
 from perfusio_jax.connectors.sql.schema import HEAD, VERSION_TABLE
 from perfusio_jax.connectors.sql.store import SQLStore
-from perfusio_jax.twin import LoopSettings, ReactorLoop, RunRecords, mirror, verify_audit
+from perfusio_jax.twin import LoopSettings, ReactorLoop, RunRecords, verify_audit
 from perfusio_jax.twin.alarms.desk import event
+from perfusio_jax.twin.loop import mirror
 from perfusio_jax.twin.records.chain import records
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME, RunFiles, open_run
 from perfusio_jax.twin.records.runtime import system_runtime

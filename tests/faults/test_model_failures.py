@@ -20,9 +20,9 @@ from perfusio_jax.twin import (
     DigitalTwin,
     GateLimits,
     ModelBrain,
-    model_brain,
     verify_audit,
 )
+from perfusio_jax.twin.decision import model_brain
 
 from .plant import LEVELS
 from .world import read_log

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.twin import LoopSettings, Mailbox, RunRecords, letters, replay
+from perfusio_jax.twin import LoopSettings, Mailbox, RunRecords, replay
 from perfusio_jax.twin.loop.attendant import Attendant
 from perfusio_jax.twin.loop.commands import find_runs, is_running, send, status, waiting_decision
 from perfusio_jax.twin.loop.summary import summarise
+from perfusio_jax.twin.records import letters
 from perfusio_jax.twin.records.accounts import account
 from perfusio_jax.twin.records.entries import Command
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME

@@ -31,11 +31,11 @@ from perfusio_jax.twin import (
     Mailbox,
     ReactorLoop,
     Situation,
-    audit,
     verify_audit,
 )
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.loop.reader import rows_of
+from perfusio_jax.twin.records import audit
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME, RunFiles, open_run
 
 from .plant import BOUNDS, READ_BACK_FAULTS, SAMPLE_FAULTS, START, WRITE_FAULTS, Plant

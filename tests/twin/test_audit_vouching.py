@@ -16,10 +16,10 @@ from perfusio_jax.twin import (
     AuditReport,
     RunRecords,
     Signer,
-    audit,
     generate_key,
     verify_audit,
 )
+from perfusio_jax.twin.records import audit
 from perfusio_jax.twin.records.audit_memory import recall
 from perfusio_jax.twin.records.chain import GENESIS, Head, records, seal, verify
 from perfusio_jax.twin.records.segments import Segments

@@ -26,9 +26,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from perfusio_jax.twin import LoopSettings, RunRecords, Runtime, letters
+from perfusio_jax.twin import LoopSettings, RunRecords, Runtime
 from perfusio_jax.twin.loop.attendant import Attendant
 from perfusio_jax.twin.loop.session import Session
+from perfusio_jax.twin.records import letters
 from perfusio_jax.twin.records.letters import INBOX
 
 ACCOUNTS = st.sampled_from(["ada", "bob", "eve"])

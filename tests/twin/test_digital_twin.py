@@ -27,12 +27,12 @@ from perfusio_jax.twin import (
     ModelBrain,
     replay,
     verify_audit,
-    writer,
 )
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.decision.checks import expectations
 from perfusio_jax.twin.decision.step import digest, history_from_records, hours_ahead, padded_length
 from perfusio_jax.twin.digital_twin import default_policy
+from perfusio_jax.twin.loop import writer
 
 CENTRE = DEFAULT_AMBR250_DESIGN_SPACE.centre
 

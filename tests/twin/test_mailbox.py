@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from perfusio_jax._core import ConfigError, RunLockedError
-from perfusio_jax.twin import JournalError, RunRecords, accounts, letters
+from perfusio_jax.twin import JournalError, RunRecords
+from perfusio_jax.twin.decision.brain import OnlineReading
+from perfusio_jax.twin.records import accounts, letters
 from perfusio_jax.twin.records.accounts import account
-from perfusio_jax.twin.records.entries import OnlineReading
 from perfusio_jax.twin.records.letters import INBOX, MOST_BYTES, MOST_DEEP
 from perfusio_jax.twin.records.store import _VERSION_1, stamp
 

@@ -10,9 +10,10 @@ from perfusio_jax.bed import BEDDecision
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.hybrid import HybridStateSpaceModel
 from perfusio_jax.mechanistic import CHOPerfusionModel
-from perfusio_jax.twin import ModelBrain, Situation, model_brain
+from perfusio_jax.twin import ModelBrain, Situation
+from perfusio_jax.twin.decision import model_brain
+from perfusio_jax.twin.decision.brain import OnlineReading
 from perfusio_jax.twin.decision.step import digest
-from perfusio_jax.twin.records.entries import OnlineReading
 
 CENTRE = DEFAULT_AMBR250_DESIGN_SPACE.centre
 LEVELS = (12.0, 96.0, 3.0, 4.0, 2.0, 15.0, 3.0, 1.0, 400.0)
@@ -214,10 +215,10 @@ def test_drift_is_said_when_too_few_readings_lie_in_their_bands():
 
         class outlook:
             @staticmethod
-            def as_dict():
+            def from_day(day):
                 return {}
 
-        setpoints, digest = {}, "d"
+        day, setpoints, digest = 3, {}, "d"
 
     for coverage, is_drift in (((8, 20), True), ((12, 20), False), ((0, 10), False)):
         Decided.coverage = coverage

@@ -32,10 +32,10 @@ from perfusio_jax.twin import (
     AuditReport,
     RunRecords,
     Signer,
-    audit,
     generate_key,
     verify_audit,
 )
+from perfusio_jax.twin.records import audit
 from perfusio_jax.twin.records.chain import GENESIS, Head, records, seal
 from perfusio_jax.twin.records.vouching import Standing
 
