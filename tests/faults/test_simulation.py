@@ -137,7 +137,7 @@ def _patched(monkeypatch, what: str) -> None:
         monkeypatch.setattr(
             reader,
             "as_plain",
-            lambda record, day: {**REAL_PLAIN(record, day), "values": {"VCD": 0}},
+            lambda *given: {**REAL_PLAIN(*given), "values": {"VCD": 0}},
         )
 
 

@@ -60,7 +60,18 @@ def reach(
     """
     shape = (1,) * (Y.ndim - 1)
     above = (Y - ref_point.reshape((*shape, -1)))[..., None, :]
-    return jnp.maximum(jnp.min(above / directions.reshape((*shape, *directions.shape)), -1), 0.0)
+    return jnp.maximum(-_largest(-above / directions.reshape((*shape, *directions.shape)), -1), 0.0)
+
+
+def _largest(values: Array, axis: int) -> Array:
+    """Maximum by its place.
+
+    The derivative of `jnp.max` looks for the entry that equals the maximum. Where a checkpoint
+    computes both again and the compiler rounds one of them otherwise, there is none, and the
+    derivative is 0 / 0.
+    """
+    place = jnp.argmax(jax.lax.stop_gradient(values), axis=axis, keepdims=True)
+    return jnp.squeeze(jnp.take_along_axis(values, place, axis=axis), axis)
 
 
 class DirectionalHypervolumeImprovement(eqx.Module):
@@ -111,7 +122,7 @@ class DirectionalHypervolumeImprovement(eqx.Module):
             directions, best = part  # (l,m), (S,l)
             length = reach(samples, self.ref_point, directions)
             gain = jnp.maximum(length, best[:, None, :]) ** m - best[:, None, :] ** m
-            return jnp.mean(jnp.max(weight * gain, axis=1), axis=0)
+            return jnp.mean(_largest(weight * gain, 1), axis=0)
 
         size = min(_AT_ONCE, self.directions.shape[0])
         best = jnp.swapaxes(self.best.reshape(self.best.shape[0], -1, size), 0, 1)
