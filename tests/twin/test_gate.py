@@ -568,3 +568,9 @@ def test_ages_may_be_short():
     )
     assert judge(limits, data_age_h=0.1, hours_without_good_data=0.1).action == "write"
     assert judge(limits, data_age_h=0.3, hours_without_good_data=0.1).action == "hold"
+
+
+def test_a_control_reaches_as_far_as_the_hours_let_it_and_a_day_at_most():
+    limits = GateLimits(lower={"a": 0.0, "b": 0.0}, upper={"a": 9.0, "b": 9.0}, max_rate={"a": 2.0})
+    assert limits.reach(6.0) == {"a": 0.5} and limits.reach(24.0) == {"a": 2.0}
+    assert limits.reach(48.0) == {"a": 2.0}
