@@ -493,7 +493,7 @@ def test_each_day_says_what_it_recommends_and_what_became_of_it(tmp_path, model)
 
 def test_a_model_of_half_days_takes_a_day_in_two_steps_and_reports_days(model):
     """What its process adds is a mean over 12 h; over 24 h it would be that of another time."""
-    from perfusio_jax.bed import BEDPolicy
+    from perfusio_jax.bed import BEDPolicy, TargetSpec, TargetTrackingOFV
     from perfusio_jax.hybrid import Belief, parts_of
     from perfusio_jax.twin.decision.step import forecast
 
@@ -512,6 +512,8 @@ def test_a_model_of_half_days_takes_a_day_in_two_steps_and_reports_days(model):
     assert days.is_daily and days.reading_q90.shape == (2, 12)
     space = DEFAULT_AMBR250_DESIGN_SPACE
     assert BEDPolicy(half, space).ofv.step_h == 12.0 and BEDPolicy(model, space).ofv.step_h == 24.0
+    goals = [TargetSpec(1, 16.0)]
+    assert [TargetTrackingOFV(goals, m).step_h for m in (half, model, None)] == [12.0, 24.0, 24.0]
     limits = GateLimits.from_design_space(space)
     for interval, step in ((24.0, 12.0), (48.0, 12.0), (8.0, 8.0)):
         made = default_policy(half, space, limits, cadence=Cadence(interval), acqf_name="qLogEI")

@@ -27,6 +27,7 @@ from perfusio_jax.bed.goal.criteria import (
     SpaceTimeYield,
     TrackingError,
 )
+from perfusio_jax.bed.goal.steps import native_step
 from perfusio_jax.bed.policy.campaign import (
     CampaignSettings,
     explain_campaign,
@@ -36,7 +37,7 @@ from perfusio_jax.bed.policy.campaign import (
 )
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
 from perfusio_jax.connectors import read_campaign
-from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone, parts_of
+from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
 from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.recipes import new_ids, still_pending, write_recipes
 from perfusio_jax.report.setpoints import complete_setpoints, moved_unseen, never_varied, repeated
@@ -150,7 +151,7 @@ def propose_file(
     if model.embedding is not None:
         console.print(f"planning for clone {clone}")
         model = for_clone(model, clone)
-    ofv = objective(wishes, design, days, step_h=HOURS_PER_DAY / parts_of(model))
+    ofv = objective(wishes, design, days, step_h=native_step(model))
     positions = tuple(CONTROL_NAMES.index(name) for name in names)
     is_plain = positions == tuple(range(len(CONTROL_NAMES)))
     U, info = propose_runs(

@@ -24,7 +24,7 @@ from perfusio_jax._core import (
     Float,
     Scalar,
 )
-from perfusio_jax.bed.goal.steps import along, check_step, n_steps_of, steps_of
+from perfusio_jax.bed.goal.steps import along, check_step, n_steps_of, native_step, steps_of
 
 MOST_STEPS = 32
 """Steps paths are drawn for where nobody says how many."""
@@ -157,7 +157,7 @@ class TargetTrackingOFV(eqx.Module):
         *,
         seed: int = 42,
         rollout_functions: tuple[Callable, Callable] | None = None,
-        step_h: float = HOURS_PER_DAY,
+        step_h: float | None = None,
     ):
         """Collect targets.
 
@@ -169,8 +169,9 @@ class TargetTrackingOFV(eqx.Module):
             seed: Seed of those paths.
             rollout_functions: `(draw_paths, rollout)` in place of those of
                 `perfusio_jax.hybrid`; module-level functions.
-            step_h: Length of a roll-out's step [h]: the time between two samples. A target per
-                day counts for all steps of its day.
+            step_h: Length of a roll-out's step [h]; by default a day, in as many parts as the
+                samples of a day `hybrid` learned from. A target per day counts for all steps of
+                its day.
 
         Raises:
             ConfigError: If there is no target, a size is below one, or a target per day has not
@@ -183,7 +184,7 @@ class TargetTrackingOFV(eqx.Module):
         self.hybrid, self.horizon = hybrid, int(horizon)
         self.n_samples, self.seed = int(n_samples), int(seed)
         self.rollout_functions = rollout_functions
-        self.step_h = check_step(step_h)
+        self.step_h = check_step(native_step(hybrid) if step_h is None else step_h)
         for spec in self.targets if self.step_h != HOURS_PER_DAY else ():
             if spec.target.size not in (1, self.horizon):
                 raise ConfigError(
@@ -307,7 +308,7 @@ class MultiObjectiveOFV(eqx.Module):
         *,
         seed: int = 42,
         rollout_functions: tuple[Callable, Callable] | None = None,
-        step_h: float = HOURS_PER_DAY,
+        step_h: float | None = None,
     ):
         """Collect objectives.
 
@@ -319,7 +320,7 @@ class MultiObjectiveOFV(eqx.Module):
             seed: Seed of those paths.
             rollout_functions: `(draw_paths, rollout)` in place of those of
                 `perfusio_jax.hybrid`.
-            step_h: Length of a roll-out's step [h].
+            step_h: Length of a roll-out's step [h]; by default as for `TargetTrackingOFV`.
 
         Raises:
             ConfigError: If there is no objective, an index is unknown, or a direction is
@@ -340,7 +341,7 @@ class MultiObjectiveOFV(eqx.Module):
         self.hybrid, self.horizon = hybrid, int(horizon)
         self.n_samples, self.seed = int(n_samples), int(seed)
         self.rollout_functions = rollout_functions
-        self.step_h = check_step(step_h)
+        self.step_h = check_step(native_step(hybrid) if step_h is None else step_h)
 
     @property
     def n_steps(self) -> int:

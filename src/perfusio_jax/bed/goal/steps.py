@@ -37,6 +37,19 @@ def step_hours(horizon: int, step_h: float = HOURS_PER_DAY) -> Float[np.ndarray,
     return np.diff(ends, prepend=0.0)
 
 
+def native_step(model: Any) -> float:
+    """A day [h], in as many parts as the samples of a day a model learned from.
+
+    Args:
+        model: Hybrid model; one that says nothing, or none, takes a day as one step.
+    """
+    if model is None:
+        return HOURS_PER_DAY
+    from perfusio_jax.hybrid import parts_of  # here: who needs no model need not load its room
+
+    return HOURS_PER_DAY / parts_of(model)
+
+
 def steps_of(ofv: Any) -> Float[np.ndarray, "H"] | None:
     """Length of each step of an objective's roll-outs [h]; `None`: a day each."""
     step_h = float(getattr(ofv, "step_h", HOURS_PER_DAY))

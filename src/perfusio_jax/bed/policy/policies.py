@@ -42,7 +42,7 @@ from perfusio_jax.bed.goal.objectives import (
     TargetTrackingOFV,
     hybrid_functions,
 )
-from perfusio_jax.bed.goal.steps import check_takes_hours, n_steps_of, steps_of
+from perfusio_jax.bed.goal.steps import check_takes_hours, n_steps_of, native_step, steps_of
 from perfusio_jax.bed.optimiser.progress import Say, compiling, in_words, tell, telling
 from perfusio_jax.bed.optimiser.search import (
     SearchSettings,
@@ -60,7 +60,6 @@ from perfusio_jax.bed.policy.recommend import (
 )
 from perfusio_jax.bed.policy.recommend import recommend as recommend
 from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate
-from perfusio_jax.hybrid import parts_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -208,14 +207,13 @@ class BEDPolicy:
             n_scan_paths = SCAN_PATHS if n_paths >= SCAN_FROM else None
         elif n_scan_paths is not None and not 1 <= n_scan_paths <= n_paths:
             raise ConfigError(f"n_scan_paths={n_scan_paths} must lie from 1 to n_paths={n_paths}.")
-        default_h = HOURS_PER_DAY / parts_of(hybrid)
         if ofv is None:
             self.targets = tuple(targets) if targets else default_targets(design_space)
             self.ofv = TargetTrackingOFV(
                 self.targets,
                 horizon=horizon,
                 n_samples=n_paths,
-                step_h=default_h if step_h is None else step_h,
+                step_h=native_step(hybrid) if step_h is None else step_h,
             )
         else:
             if step_h not in (None, own := getattr(ofv, "step_h", HOURS_PER_DAY)):
