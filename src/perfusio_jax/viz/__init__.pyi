@@ -1,0 +1,11 @@
+from .static import closed_loop_figure as closed_loop_figure
+from .static import fig4_training_trajectories as fig4_training_trajectories
+from .static import fig6_model_predictions as fig6_model_predictions
+from .static import fig7_pareto_front as fig7_pareto_front
+from .static import fig8_closed_loop_performance as fig8_closed_loop_performance
+from .static import tracking_error_figure as tracking_error_figure
+from .theme import LABELS as LABELS
+from .theme import PALETTE as PALETTE
+from .theme import save_figure as save_figure
+from .validation import calibration_figure as calibration_figure
+from .validation import parity_figure as parity_figure
