@@ -16,10 +16,12 @@ from perfusio_jax.hybrid import (
     forecast_run,
     refit,
     retrain_online,
+    train,
     train_hybrid,
 )
 from perfusio_jax.hybrid.assimilate import _assimilate_jit
-from perfusio_jax.hybrid.train import _put_rows, leave_run_out
+from perfusio_jax.hybrid.spread import leave_run_out
+from perfusio_jax.hybrid.update import _put_rows
 from perfusio_jax.states import Trajectory
 from tests.hybrid.cases import campaign
 
@@ -138,3 +140,18 @@ def test_seed_training_faces(hybrid):
     assert int(jnp.sum(grown.data.row_present)) == 22
     moved = retrain_online(x[:2] + 0.01, y[:2], fitted, n_iter=3)
     assert not np.allclose(moved.kernel.lengthscale, grown.kernel.lengthscale)
+
+
+def test_the_training_faces_use_the_key_they_are_given(hybrid, monkeypatch):
+    gp, keys = hybrid.gp, []
+
+    def fit(model, *, key, **settings):
+        keys.append(int(jax.random.key_data(key)[-1]))
+        return model, None
+
+    monkeypatch.setattr(train, "fit", fit)
+    x, y = np.asarray(gp.data.inputs)[:4], np.asarray(gp.data.targets)[:4]
+    for own in ({}, {"key": jax.random.key(7)}):
+        train_hybrid(x, y, gp, GaussianLikelihood(0.3), **own)
+        retrain_online(x, y, gp, n_iter=1, **own)
+    assert keys == [0, 0, 7, 7]

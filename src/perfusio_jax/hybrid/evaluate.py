@@ -17,6 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError, DataError, Key
 from perfusio_jax.hybrid.assimilate import Belief, RunArrays, assimilate_arrays, step_law
+from perfusio_jax.hybrid.campaign import stack_runs
+from perfusio_jax.hybrid.fit import fit_hybrid
 from perfusio_jax.hybrid.model import (
     HybridStateSpaceModel,
     Paths,
@@ -27,7 +29,7 @@ from perfusio_jax.hybrid.model import (
 )
 from perfusio_jax.hybrid.observation import forecast_report
 from perfusio_jax.hybrid.pairing import TOLERANCE_H, pair_by_time
-from perfusio_jax.hybrid.train import HybridConfig, fit_hybrid, stack_runs
+from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.states import Trajectory
 
 LEVELS = (0.8, 0.95)

@@ -20,8 +20,8 @@ from jaxtyping import Array, Float
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, DataError
 from perfusio_jax.chemistry import from_balanced
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
+from perfusio_jax.hybrid.spread import leave_run_out
 from perfusio_jax.hybrid.storage import VERDICT, model_hash
-from perfusio_jax.hybrid.train import leave_run_out
 from perfusio_jax.hybrid.transition import apply_residual, flat_prior, prior_step
 from perfusio_jax.states import Trajectory
 

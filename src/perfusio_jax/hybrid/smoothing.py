@@ -1,0 +1,134 @@
+"""A smoothed campaign: states, residual rates and their variances, run by run.
+
+What the filter and smoother leave of a campaign is what everything is learned from: the
+constants of the mechanism, the process on its residuals, and the rows of later days.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER
+from perfusio_jax.chemistry import to_balanced
+from perfusio_jax.embedding import CloneRegistry
+from perfusio_jax.hybrid.assimilate import Disturbance, RunArrays, RunBeliefs, assimilate_arrays
+from perfusio_jax.hybrid.calibrate import Intervals
+from perfusio_jax.hybrid.campaign import filled
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
+from perfusio_jax.hybrid.settings import HybridConfig
+from perfusio_jax.hybrid.transition import Prior, flat_prior, prior_step
+
+_N = len(STATE_ORDER)
+
+
+class Smoothed(NamedTuple):
+    """Training rows of T1 intervals, of one run or with an axis of runs in front."""
+
+    inputs: Float[Array, "... T1 D"]
+    """Smoothed state, set-points, clone if there are several, and culture day."""
+    targets: Float[Array, "... T1 9"]
+    """Residual rates [residual units]."""
+    variance: Float[Array, "... T1 9"]
+    """Their variances [residual units squared]."""
+    steps: Bool[Array, "... T1"]
+    """Intervals between two samples; the others are padding."""
+
+
+def rows_of(model: HybridStateSpaceModel, run: RunArrays, beliefs: RunBeliefs) -> Smoothed:
+    """Training rows of one run: smoothed states, set-points, day; residuals and variances."""
+    states = jnp.mean(beliefs.smoothed[:-1], axis=1)
+    ends = [beliefs.days[:-1]]
+    if model.embedding is not None:
+        ends.insert(0, jnp.broadcast_to(jnp.asarray(run.clone), ends[0].shape))
+    return Smoothed(
+        inputs=jnp.concatenate([states, run.controls[:-1], jnp.stack(ends, axis=1)], axis=1),
+        targets=jnp.mean(beliefs.residuals, axis=1),
+        variance=jnp.var(beliefs.residuals, axis=1),
+        steps=run.mask[1:] & run.mask[:-1],
+    )
+
+
+@eqx.filter_jit
+def smooth(
+    model: HybridStateSpaceModel, runs: RunArrays, law: Disturbance, keys: Array, n: int
+) -> tuple[Smoothed, Any]:
+    """Rows of every run by an ensemble of n, and the filter's diagnostics."""
+
+    def one(run: RunArrays, key: Array) -> tuple[Smoothed, Any]:
+        mine = at_clone(model, jnp.asarray(run.clone))
+        beliefs = assimilate_arrays(mine, run, law, key=key, n_particles=n)
+        return rows_of(mine, run, beliefs), beliefs.info
+
+    return jax.vmap(one)(runs, keys)
+
+
+def fresh_sd(data: Smoothed, config: HybridConfig) -> np.ndarray:
+    """What is new of a drifting residual each interval, from its spread."""
+    steps = np.asarray(data.steps)
+    square = (np.asarray(data.targets) ** 2 + np.asarray(data.variance))[steps]
+    fresh = np.sqrt(1.0 - float(config.persistence) ** 2) * np.sqrt(np.mean(square, axis=0))
+    return np.maximum(fresh, 1e-3)
+
+
+@eqx.filter_jit
+def _priors(model: HybridStateSpaceModel, data: Smoothed, dt_h: Array, clones: Array) -> Prior:
+    """The mechanism's interval at every smoothed state (runs, intervals)."""
+    inputs = data.inputs
+    if not model.use_mechanism:
+        return jax.vmap(jax.vmap(flat_prior))(inputs[..., :_N])
+
+    def run(rows: Array, dts: Array, clone: Array) -> Prior:
+        mech = at_clone(model, clone).mech_model
+        return jax.vmap(lambda r, dt: prior_step(mech, r[:_N], r[_N : _N + 6], dt))(rows, dts)
+
+    return jax.vmap(run)(inputs, dt_h, clones)
+
+
+def intervals_of(model: HybridStateSpaceModel, data: Smoothed, runs: RunArrays) -> Intervals:
+    """Smoothed rates of every interval, flat."""
+    dt = jnp.diff(runs.times_h, axis=1)
+    prior = _priors(model, data, dt, jnp.asarray(runs.clone))
+    rates = prior.rates + data.targets * model.basis.unit(prior)
+    flat = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
+        (data.inputs[..., :_N], data.inputs[..., _N : _N + 6], rates, dt, data.steps),
+    )
+    return Intervals(*flat)
+
+
+def retarget(
+    before: HybridStateSpaceModel, after: HybridStateSpaceModel, data: Smoothed, runs: RunArrays
+) -> Smoothed:
+    """The same rates as residuals of another mechanism."""
+    dt = jnp.diff(runs.times_h, axis=1)
+    clones = jnp.asarray(runs.clone)
+    old, new = _priors(before, data, dt, clones), _priors(after, data, dt, clones)
+    unit_old, unit_new = before.basis.unit(old), after.basis.unit(new)
+    rates = old.rates + data.targets * unit_old
+    return data._replace(
+        targets=(rates - new.rates) / unit_new,
+        variance=data.variance * (unit_old / unit_new) ** 2,
+    )
+
+
+def blank_rows(runs: RunArrays, registry: CloneRegistry | None) -> Smoothed:
+    """Rows of the raw samples that claim no residual: shapes as after smoothing."""
+    face = filled(np.asarray(runs.face), np.asarray(runs.times_h))
+    states = to_balanced(jnp.asarray(face))[:, :-1]
+    ends = [runs.times_h[:, :-1] / HOURS_PER_DAY]
+    if registry is not None:
+        ends.insert(0, jnp.broadcast_to(jnp.asarray(runs.clone)[:, None], ends[0].shape))
+    inputs = jnp.concatenate([states, runs.controls[:, :-1], jnp.stack(ends, axis=2)], axis=2)
+    nothing = jnp.zeros_like(states)
+    return Smoothed(inputs, nothing, nothing + 1.0, runs.mask[:, 1:] & runs.mask[:, :-1])
+
+
+def mean_nis(info: Any, runs: RunArrays) -> float:
+    """Normalised innovation squared per reading [-]: about one if model and noise are right."""
+    mask = np.asarray(runs.mask)[:, 1:]
+    nis, count = np.asarray(info.nis)[:, 1:][mask], np.asarray(info.n_observed)[:, 1:][mask]
+    return float(nis.sum() / max(count.sum(), 1.0))
