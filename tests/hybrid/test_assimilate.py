@@ -13,7 +13,7 @@ from perfusio_jax.hybrid import (
     initial_belief,
     run_arrays,
 )
-from perfusio_jax.hybrid.assimilate import smoother_gain
+from perfusio_jax.hybrid.ensemble import smoother_gain
 from perfusio_jax.states import Trajectory
 from tests.hybrid.cases import campaign
 

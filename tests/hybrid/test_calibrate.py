@@ -17,7 +17,7 @@ from perfusio_jax.hybrid import (
 )
 from perfusio_jax.hybrid.calibrate import N_CONSTANTS, Intervals, shifted, with_constants
 from perfusio_jax.hybrid.family import CloneFamily, family_prior
-from perfusio_jax.hybrid.model import rollout_states
+from perfusio_jax.hybrid.rollout import rollout_states
 from perfusio_jax.hybrid.transition import prior_step
 from perfusio_jax.mechanistic import CHOPerfusionModel
 

@@ -10,13 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perfusio_jax._core import (
-    CONTROL_NAMES,
-    FORECAST_SPECIES,
-    STATE_ORDER,
-    ConfigError,
-    DataError,
-)
+from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, STATE_ORDER, ConfigError, DataError
 from perfusio_jax.chemistry import from_balanced
 from perfusio_jax.gp import (
     AdditiveKernel,
@@ -39,8 +33,9 @@ from perfusio_jax.hybrid import (
     rollout_with_info,
     save,
 )
-from perfusio_jax.hybrid.assimilate import mean_residual
-from perfusio_jax.hybrid.model import Paths, rollout_states
+from perfusio_jax.hybrid.disturbance import mean_residual
+from perfusio_jax.hybrid.paths import Paths
+from perfusio_jax.hybrid.rollout import rollout_states
 from perfusio_jax.hybrid.storage import SCHEMA_VERSION
 from perfusio_jax.hybrid.transition import ResidualBasis
 from perfusio_jax.mechanistic import CHOPerfusionModel, Reactor

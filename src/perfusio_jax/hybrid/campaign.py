@@ -6,7 +6,7 @@ import numpy as np
 
 from perfusio_jax._core import STATE_ORDER, DataError
 from perfusio_jax.embedding import CloneRegistry
-from perfusio_jax.hybrid.assimilate import RunArrays, run_arrays
+from perfusio_jax.hybrid.runs import RunArrays, run_arrays
 from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.states import Trajectory
 

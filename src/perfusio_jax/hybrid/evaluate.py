@@ -16,20 +16,19 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError, DataError, Key
-from perfusio_jax.hybrid.assimilate import Belief, RunArrays, assimilate_arrays, step_law
+from perfusio_jax.hybrid.assimilate import assimilate_arrays
+from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.campaign import stack_runs
+from perfusio_jax.hybrid.disturbance import step_law
 from perfusio_jax.hybrid.fit import fit_hybrid
-from perfusio_jax.hybrid.model import (
-    HybridStateSpaceModel,
-    Paths,
-    at_clone,
-    draw_paths,
-    parts_of,
-    rollout_states,
-)
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.hybrid.observation import forecast_report
 from perfusio_jax.hybrid.pairing import TOLERANCE_H, pair_by_time
+from perfusio_jax.hybrid.paths import Paths, draw_paths
+from perfusio_jax.hybrid.rollout import rollout_states
+from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.settings import HybridConfig
+from perfusio_jax.hybrid.step import parts_of
 from perfusio_jax.states import Trajectory
 
 LEVELS = (0.8, 0.95)

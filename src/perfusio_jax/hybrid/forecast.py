@@ -13,8 +13,10 @@ from perfusio_jax._core import (
     ConfigError,
 )
 from perfusio_jax.chemistry import to_balanced
-from perfusio_jax.hybrid.assimilate import Belief
-from perfusio_jax.hybrid.model import HybridStateSpaceModel, draw_paths, for_clone, rollout
+from perfusio_jax.hybrid.belief import Belief
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, for_clone
+from perfusio_jax.hybrid.paths import draw_paths
+from perfusio_jax.hybrid.rollout import rollout
 
 
 @eqx.filter_jit

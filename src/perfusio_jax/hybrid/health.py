@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from perfusio_jax._core import STATE_ORDER
-from perfusio_jax.hybrid.assimilate import FilterInfo
+from perfusio_jax.hybrid.ensemble import FilterInfo
 
 CHANNELS = (*STATE_ORDER, "V_glucose_L")
 """Readings of the daily filter, in order."""

@@ -1,43 +1,19 @@
-"""The hybrid state-space model: mechanistic prior plus learned residual, and its roll-out."""
+"""The hybrid state-space model: mechanistic prior plus learned residual."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from perfusio_jax._core import (
-    CONTROL_NAMES,
-    FORECAST_SPECIES,
-    HOURS_PER_DAY,
-    STATE_ORDER,
-    ConfigError,
-    Key,
-    Scalar,
-)
-from perfusio_jax.chemistry import from_balanced, to_balanced
+from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, STATE_ORDER, ConfigError, Scalar
 from perfusio_jax.embedding import PRIOR_CLONE
-from perfusio_jax.gp import (
-    N_FREQUENCIES,
-    GPPaths,
-    MechanisticPriorMean,
-    MultiTaskRateGP,
-    StepwiseGP,
-    draw_gp_paths,
-)
-from perfusio_jax.hybrid.calibrate import shifted
+from perfusio_jax.gp import MechanisticPriorMean, MultiTaskRateGP, StepwiseGP
 from perfusio_jax.hybrid.family import CloneFamily
-from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, forecast_report
+from perfusio_jax.hybrid.observation import AssayNoise, LatentMap
 from perfusio_jax.hybrid.prior import check_mechanism
-from perfusio_jax.hybrid.transition import (
-    Limits,
-    ResidualBasis,
-    StepInfo,
-    apply_residual,
-    flat_prior,
-    prior_step,
-)
+from perfusio_jax.hybrid.transition import HybridStep, Limits, ResidualBasis
 
 _N = len(STATE_ORDER)
 
@@ -301,6 +277,8 @@ class HybridStateSpaceModel(eqx.Module):
         Raises:
             ConfigError: If the state has gaps or shapes do not fit.
         """
+        from perfusio_jax.hybrid.rollout import predict  # here: roll-outs know the model
+
         model = self if clone_id is None else for_clone(self, clone_id)
         face, plan = jnp.asarray(c0, float), jnp.asarray(controls, float)
         if face.shape != (_N,) or not bool(jnp.all(jnp.isfinite(face))):
@@ -314,55 +292,9 @@ class HybridStateSpaceModel(eqx.Module):
             raise ConfigError(
                 f"controls of shape {plan.shape}; allowed are (6,) and ({n_days}, 6)."
             )
-        states = _predict(model, face, plan, jnp.asarray(start_day, float), seed, n_samples)
+        states = predict(model, face, plan, jnp.asarray(start_day, float), seed, n_samples)
         q10, q50, q90 = jnp.quantile(states, jnp.asarray([0.1, 0.5, 0.9]), axis=0)
         return {"mean": jnp.mean(states, axis=0), "q10": q10, "q50": q50, "q90": q90}
-
-
-class HybridStep(eqx.Module):
-    """Next state from a residual: the step of a `StepwiseGP` that forecasts a hybrid model."""
-
-    mech_model: Any
-    """Mechanistic model with `advance`."""
-    basis: ResidualBasis
-    """Unit of the residual."""
-    limits: Limits
-    """Physical limits."""
-    dt_hours: Scalar
-    """Length of the step [h]."""
-    use_mechanism: bool = eqx.field(static=True)
-    """False for the purely data-driven ablation."""
-
-    def __call__(
-        self, state: Float[Array, " 9"], rate: Float[Array, " 9"], controls: Float[Array, " 6"]
-    ) -> Float[Array, " 9"]:
-        """State after `dt_hours`.
-
-        Args:
-            state: Balanced state.
-            rate: Residual [residual units].
-            controls: Set-points in `CONTROL_NAMES` order.
-
-        Returns:
-            Balanced state.
-        """
-        legal = jnp.maximum(state, 0.0)
-        prior = (
-            prior_step(self.mech_model, legal, controls, self.dt_hours)
-            if self.use_mechanism
-            else flat_prior(legal)
-        )
-        after, _, _ = apply_residual(
-            self.mech_model,
-            self.basis,
-            self.limits,
-            legal,
-            controls,
-            prior,
-            rate,
-            self.dt_hours,
-        )
-        return after
 
 
 def for_clone(
@@ -408,280 +340,3 @@ def at_clone(model: HybridStateSpaceModel, index: Array) -> HybridStateSpaceMode
 
 _DEFAULT_START = (0.8, 0.03, 5.0, 5.0, 0.7, 1.0, 0.8, 0.5, 10.0)
 _DEFAULT_OFFSET = (0.05, 0.02, 0.1, 0.05, 0.05, 0.1, 0.05, 0.05, 5.0)
-
-
-class Paths(eqx.Module):
-    """Everything random in a set of roll-outs, drawn once."""
-
-    functions: GPPaths | None
-    """Residual functions, one per path; None without a GP."""
-    process: Float[Array, "S K 9"]
-    """Standard normal process noise per path and step [-]."""
-    assay: Float[Array, "S K 12"]
-    """Standard normal assay noise per path and step [-]."""
-    constants: Float[Array, "S P"] | None = None
-    """Standard normal numbers for the constants of each path's mechanism; None for one
-    mechanism in all paths."""
-
-    @property
-    def n_paths(self) -> int:
-        """Number of paths."""
-        return self.process.shape[0]
-
-    @property
-    def n_steps(self) -> int:
-        """Longest roll-out these draws serve [steps]."""
-        return self.process.shape[1]
-
-
-class RolloutInfo(NamedTuple):
-    """How often the physical limits acted, as fractions of all path-steps."""
-
-    residual_limited: Array
-    """Per species: residual reduced by more than 5 %."""
-    cells_limited: Array
-    """Cell limit took more than 5 %."""
-    floored: Array
-    """Per species: concentration bent off at zero."""
-    is_finite: Array
-    """Whether every number is finite."""
-
-
-def draw_paths(
-    model: HybridStateSpaceModel,
-    n: int,
-    *,
-    key: Key,
-    max_steps: int = 32,
-    n_frequencies: int = N_FREQUENCIES,
-) -> Paths:
-    """Draw residual functions and noise for roll-outs.
-
-    Args:
-        model: Hybrid model.
-        n: Number of paths.
-        key: Random key.
-        max_steps: Longest roll-out.
-        n_frequencies: Fourier frequencies per block of paths.
-
-    Returns:
-        The draws; the same draws serve any state, any controls (common random numbers).
-    """
-    for_functions, for_noise = jax.random.split(key)
-    constants = None
-    if model.openness is not None:
-        constants = jax.random.normal(jax.random.fold_in(key, 2), (n, model.openness.shape[0]))
-    functions = None
-    if model.gp is not None:
-        functions = draw_gp_paths(model.gp, n, key=for_functions, n_frequencies=n_frequencies)
-    noise = jax.random.normal(for_noise, (n, max_steps, _N + len(FORECAST_SPECIES)))
-    return Paths(functions, noise[:, :, :_N], noise[:, :, _N:], constants)
-
-
-def parts_of(model: Any, hours: float = HOURS_PER_DAY) -> int:
-    """Steps in which a roll-out of this model takes some hours: as long as those it learned from.
-
-    What the process adds is a mean over the interval between two samples, from the state at its
-    start. Over a longer step it would be the mean of another time; so a model of samples 12 h
-    apart takes a day in two steps. One of samples more than a day apart takes it in one.
-
-    Args:
-        model: Hybrid model, outside of jit; another one takes whatever it is given as one step.
-        hours: What the steps are to fill [h].
-
-    Returns:
-        The number, at least 1.
-    """
-    return max(1, round(hours / float(getattr(model, "dt_hours", hours))))
-
-
-def step_batch(
-    model: HybridStateSpaceModel,
-    states: Float[Array, "S 9"],
-    controls: Float[Array, "S 6"],
-    day: Scalar,
-    residual: Any,
-    dt_h: Scalar,
-    shifts: Float[Array, "S P"] | None = None,
-) -> tuple[Float[Array, "S 9"], Float[Array, " S"], StepInfo]:
-    """One interval for a batch of states.
-
-    Args:
-        model: Hybrid model.
-        states: Balanced states, not negative.
-        controls: Set-points per state.
-        day: Culture day at the start [d].
-        residual: Function of the GP inputs (S, 16) giving residuals (S, 9), or an array.
-        dt_h: Length [h].
-        shifts: What each state's mechanism has other constants by, or None.
-
-    Returns:
-        Next states, concentrate fed [L], limits.
-    """
-    mech = model.mech_model
-    if not model.use_mechanism:
-        prior = jax.vmap(flat_prior)(states)
-    elif shifts is None:
-        prior = jax.vmap(lambda c, u: prior_step(mech, c, u, dt_h))(states, controls)
-    else:
-        prior = jax.vmap(lambda c, u, d: prior_step(shifted(mech, d), c, u, dt_h))(
-            states, controls, shifts
-        )
-    value: Any = (
-        residual(gp_inputs(model, states, controls, day)) if callable(residual) else residual
-    )
-
-    def finish(c: Array, u: Array, p: Any, r: Array) -> Any:
-        return apply_residual(mech, model.basis, model.limits, c, u, p, r, dt_h)
-
-    return jax.vmap(finish)(states, controls, prior, value)
-
-
-def gp_inputs(
-    model: HybridStateSpaceModel,
-    states: Float[Array, "S 9"],
-    controls: Float[Array, "S 6"],
-    day: Scalar,
-) -> Float[Array, "S D"]:
-    """Rows of the GP: `[c, u, day]`, or `[c, u, clone, day]` if the model holds clones."""
-    ends = [day] if model.embedding is None else [model.clone, day]
-    columns = [jnp.broadcast_to(jnp.asarray(v, states.dtype), states.shape[:1]) for v in ends]
-    return jnp.concatenate([states, controls, jnp.stack(columns, axis=1)], axis=1)
-
-
-def rollout_states(
-    model: HybridStateSpaceModel,
-    paths: Paths,
-    c0: Float[Array, "..."],
-    controls: Float[Array, "..."],
-    day0: Scalar,
-    *,
-    process_noise: bool = True,
-    n_steps: int | None = None,
-    dt_h: Float[ArrayLike, "..."] | None = None,
-) -> tuple[Float[Array, "S H 9"], StepInfo]:
-    """Balanced states along every path.
-
-    Args:
-        model: Hybrid model.
-        paths: Draws.
-        c0: Balanced start, (9,) or one per path (S, 9).
-        controls: (H, 6); (6,) with `n_steps` holds them.
-        day0: Culture day of the start [d].
-        process_noise: Whether unexplained variation is added.
-        n_steps: Steps when `controls` is (6,); one by default.
-        dt_h: Length of each step (H,), or of all [h]; a day by default. Traced: other hours
-            do not recompile.
-
-    Returns:
-        States after each step, and what the limits did per step.
-
-    Raises:
-        ConfigError: If shapes do not fit.
-    """
-    if controls.ndim == 1:
-        controls = jnp.broadcast_to(controls[None, :], (n_steps or 1, controls.shape[0]))
-    horizon, size = controls.shape[0], paths.n_paths
-    if horizon > paths.n_steps:
-        raise ConfigError(
-            f"{horizon} steps asked for, the paths were drawn for {paths.n_steps}; draw them "
-            "with a larger max_steps."
-        )
-    if c0.ndim == 1:
-        c0 = jnp.broadcast_to(c0[None, :], (size, _N))
-    if c0.shape != (size, _N):
-        raise ConfigError(f"start of shape {c0.shape}; allowed are (9,) and ({size}, 9).")
-    gp, functions, sd = model.gp, paths.functions, model.process_sd[None, :]
-    shifts = None
-    if paths.constants is not None and model.openness is not None:
-        shifts = paths.constants @ model.openness.T
-
-    def body(state: Array, xs: Any) -> Any:
-        control, noise, day, hours = xs
-        # white in the rates: the mean over a longer step varies less
-        share = jnp.sqrt(model.dt_hours / hours)
-
-        def residual(inputs: Array) -> Array:
-            known = 0.0
-            if functions is not None and gp is not None:
-                # drawn around the mean function, which is zero in what fit_hybrid makes
-                known = functions(inputs) + gp.mean_at(inputs)
-            return known + sd * share * noise if process_noise else known + 0.0 * noise
-
-        many = jnp.broadcast_to(control[None, :], (size, control.shape[0]))
-        after, _, info = step_batch(model, state, many, day, residual, hours, shifts)
-        return after, (after, info)
-
-    hours = jnp.asarray(HOURS_PER_DAY if dt_h is None else dt_h, c0.dtype)
-    hours = jnp.broadcast_to(hours, (horizon,))
-    days = jnp.asarray(day0, c0.dtype) + (jnp.cumsum(hours) - hours) / HOURS_PER_DAY
-    noise = paths.process[:, :horizon].transpose(1, 0, 2)
-    _, (states, info) = jax.lax.scan(body, jnp.maximum(c0, 0.0), (controls, noise, days, hours))
-    return states.transpose(1, 0, 2), info
-
-
-def rollout(
-    model: HybridStateSpaceModel,
-    paths: Paths,
-    c0: Float[Array, "..."],
-    controls: Float[Array, "..."],
-    day0: Scalar,
-    *,
-    process_noise: bool = True,
-    measurement_noise: bool = False,
-    dt_h: Float[ArrayLike, "..."] | None = None,
-) -> Float[Array, "S H 12"]:
-    """Forecast along every path; pure, differentiable in controls and start.
-
-    Args:
-        model: Hybrid model.
-        paths: Draws of `draw_paths`.
-        c0: Balanced start, (9,) or one per path (S, 9).
-        controls: (H, 6), or (6,) for one step.
-        day0: Culture day of the start [d].
-        process_noise: Whether unexplained variation is added.
-        measurement_noise: Whether assay noise is added, for forecasts of readings.
-        dt_h: Length of each step (H,), or of all [h]; a day by default.
-
-    Returns:
-        `FORECAST_SPECIES` after each step.
-    """
-    states, _ = rollout_states(
-        model, paths, c0, controls, day0, process_noise=process_noise, dt_h=dt_h
-    )
-    noise = model.assay if measurement_noise else None
-    draws = paths.assay[:, : states.shape[1]] if measurement_noise else None
-    return forecast_report(states, model.diam_base, model.diam_death_coeff, noise, draws)
-
-
-def rollout_with_info(
-    model: HybridStateSpaceModel,
-    paths: Paths,
-    c0: Float[Array, "..."],
-    controls: Float[Array, "..."],
-    day0: Scalar,
-) -> tuple[Float[Array, "S H 12"], RolloutInfo]:
-    """`rollout`, and how often the physical limits acted."""
-    states, info = rollout_states(model, paths, c0, controls, day0)
-    values = forecast_report(states, model.diam_base, model.diam_death_coeff)
-    summary = RolloutInfo(
-        residual_limited=jnp.mean(info.residual.astype(float), axis=(0, 1)),
-        cells_limited=jnp.mean(info.cells.astype(float)),
-        floored=jnp.mean(info.floor.astype(float), axis=(0, 1)),
-        is_finite=jnp.all(jnp.isfinite(states)),
-    )
-    return values, summary
-
-
-@eqx.filter_jit
-def _predict(
-    model: HybridStateSpaceModel,
-    face: Array,
-    controls: Array,
-    day: Array,
-    seed: int,
-    n_samples: int,
-) -> Array:
-    paths = draw_paths(model, n_samples, key=jax.random.key(seed), max_steps=controls.shape[0])
-    states, _ = rollout_states(model, paths, to_balanced(face), controls, day)
-    return from_balanced(states)

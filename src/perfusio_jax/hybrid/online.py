@@ -23,17 +23,12 @@ from perfusio_jax._core import (
     DataError,
     Key,
 )
-from perfusio_jax.hybrid.assimilate import (
-    Belief,
-    FilterInfo,
-    OpenInterval,
-    centred_noise,
-    ensemble_update,
-    mean_residual,
-    process_sd_over,
-)
-from perfusio_jax.hybrid.model import HybridStateSpaceModel, step_batch
+from perfusio_jax.hybrid.belief import Belief, OpenInterval
+from perfusio_jax.hybrid.disturbance import mean_residual, process_sd_over
+from perfusio_jax.hybrid.ensemble import FilterInfo, centred_noise, ensemble_update
+from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.observation import forecast_report
+from perfusio_jax.hybrid.step import step_batch
 from perfusio_jax.hybrid.transition import StepInfo
 
 _N = len(STATE_ORDER)

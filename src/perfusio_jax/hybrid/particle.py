@@ -21,9 +21,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key
-from perfusio_jax.hybrid.assimilate import RunArrays, mean_residual, step_law
-from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone, step_batch
+from perfusio_jax.hybrid.disturbance import mean_residual, step_law
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.hybrid.observation import predict_reading, reading_sd, transform_reading
+from perfusio_jax.hybrid.runs import RunArrays
+from perfusio_jax.hybrid.step import step_batch
 
 _N = len(STATE_ORDER)
 _FEED_UNIT = 0.002

@@ -15,10 +15,12 @@ from jaxtyping import Array, Bool, Float
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER
 from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.embedding import CloneRegistry
-from perfusio_jax.hybrid.assimilate import Disturbance, RunArrays, RunBeliefs, assimilate_arrays
+from perfusio_jax.hybrid.assimilate import RunBeliefs, assimilate_arrays
 from perfusio_jax.hybrid.calibrate import Intervals
 from perfusio_jax.hybrid.campaign import filled
+from perfusio_jax.hybrid.disturbance import Disturbance
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
+from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.hybrid.transition import Prior, flat_prior, prior_step
 

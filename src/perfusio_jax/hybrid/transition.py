@@ -265,3 +265,49 @@ def apply_residual(
         floor=after < 0.0,
     )
     return positive.at[_XV].set(cells), fed, info
+
+
+class HybridStep(eqx.Module):
+    """Next state from a residual: the step of a `StepwiseGP` that forecasts a hybrid model."""
+
+    mech_model: Any
+    """Mechanistic model with `advance`."""
+    basis: ResidualBasis
+    """Unit of the residual."""
+    limits: Limits
+    """Physical limits."""
+    dt_hours: Scalar
+    """Length of the step [h]."""
+    use_mechanism: bool = eqx.field(static=True)
+    """False for the purely data-driven ablation."""
+
+    def __call__(
+        self, state: Float[Array, " 9"], rate: Float[Array, " 9"], controls: Float[Array, " 6"]
+    ) -> Float[Array, " 9"]:
+        """State after `dt_hours`.
+
+        Args:
+            state: Balanced state.
+            rate: Residual [residual units].
+            controls: Set-points in `CONTROL_NAMES` order.
+
+        Returns:
+            Balanced state.
+        """
+        legal = jnp.maximum(state, 0.0)
+        prior = (
+            prior_step(self.mech_model, legal, controls, self.dt_hours)
+            if self.use_mechanism
+            else flat_prior(legal)
+        )
+        after, _, _ = apply_residual(
+            self.mech_model,
+            self.basis,
+            self.limits,
+            legal,
+            controls,
+            prior,
+            rate,
+            self.dt_hours,
+        )
+        return after

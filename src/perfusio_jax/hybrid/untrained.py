@@ -11,13 +11,13 @@ from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER
 from perfusio_jax.chemistry import balance_rates, perfusion_flows, to_balanced
 from perfusio_jax.embedding import CloneRegistry
 from perfusio_jax.gp import MultiTaskRateGP
-from perfusio_jax.hybrid.assimilate import RunArrays
 from perfusio_jax.hybrid.calibrate import N_CONSTANTS
 from perfusio_jax.hybrid.campaign import filled
 from perfusio_jax.hybrid.diameter import fit_diameter
 from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, InitialState
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap
+from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.settings import ASSAY_FLOOR, HybridConfig
 from perfusio_jax.hybrid.transition import Limits, ResidualBasis, prior_step
 from perfusio_jax.states import Trajectory

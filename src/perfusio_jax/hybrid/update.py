@@ -6,9 +6,10 @@ import jax.numpy as jnp
 
 from perfusio_jax._core import DataError, Key
 from perfusio_jax.gp import FitConfig, FitReport, MultiTaskRateGP, RateData, fit
-from perfusio_jax.hybrid.assimilate import assimilate_run, clone_of, run_arrays
+from perfusio_jax.hybrid.assimilate import assimilate_run
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.residual_gp import row_noise
+from perfusio_jax.hybrid.runs import clone_of, run_arrays
 from perfusio_jax.hybrid.smoothing import Smoothed, rows_of
 from perfusio_jax.hybrid.spread import gp_noise_sd
 from perfusio_jax.states import Trajectory

@@ -1,0 +1,66 @@
+"""Everything random in a set of roll-outs, drawn once."""
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float
+
+from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER, Key
+from perfusio_jax.gp import N_FREQUENCIES, GPPaths, draw_gp_paths
+from perfusio_jax.hybrid.model import HybridStateSpaceModel
+
+_N = len(STATE_ORDER)
+
+
+class Paths(eqx.Module):
+    """Everything random in a set of roll-outs, drawn once."""
+
+    functions: GPPaths | None
+    """Residual functions, one per path; None without a GP."""
+    process: Float[Array, "S K 9"]
+    """Standard normal process noise per path and step [-]."""
+    assay: Float[Array, "S K 12"]
+    """Standard normal assay noise per path and step [-]."""
+    constants: Float[Array, "S P"] | None = None
+    """Standard normal numbers for the constants of each path's mechanism; None for one
+    mechanism in all paths."""
+
+    @property
+    def n_paths(self) -> int:
+        """Number of paths."""
+        return self.process.shape[0]
+
+    @property
+    def n_steps(self) -> int:
+        """Longest roll-out these draws serve [steps]."""
+        return self.process.shape[1]
+
+
+def draw_paths(
+    model: HybridStateSpaceModel,
+    n: int,
+    *,
+    key: Key,
+    max_steps: int = 32,
+    n_frequencies: int = N_FREQUENCIES,
+) -> Paths:
+    """Draw residual functions and noise for roll-outs.
+
+    Args:
+        model: Hybrid model.
+        n: Number of paths.
+        key: Random key.
+        max_steps: Longest roll-out.
+        n_frequencies: Fourier frequencies per block of paths.
+
+    Returns:
+        The draws; the same draws serve any state, any controls (common random numbers).
+    """
+    for_functions, for_noise = jax.random.split(key)
+    constants = None
+    if model.openness is not None:
+        constants = jax.random.normal(jax.random.fold_in(key, 2), (n, model.openness.shape[0]))
+    functions = None
+    if model.gp is not None:
+        functions = draw_gp_paths(model.gp, n, key=for_functions, n_frequencies=n_frequencies)
+    noise = jax.random.normal(for_noise, (n, max_steps, _N + len(FORECAST_SPECIES)))
+    return Paths(functions, noise[:, :, :_N], noise[:, :, _N:], constants)

@@ -1,0 +1,100 @@
+"""One run as the filter reads it."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from perfusio_jax._core import (
+    CONTROL_NAMES,
+    HOURS_PER_DAY,
+    STATE_ORDER,
+    STREAM_TOTALS,
+    DataError,
+    Scalar,
+)
+from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
+from perfusio_jax.states import Trajectory
+
+_FEED = STREAM_TOTALS.index("V_glucose_L")
+
+
+class RunArrays(NamedTuple):
+    """One run as the filter reads it; pad with NaN samples."""
+
+    face: Float[Array, "T 9"]
+    """Samples in `STATE_ORDER`; NaN where missing."""
+    controls: Float[Array, "T 6"]
+    """Set-points from each sample on."""
+    feed_L: Float[Array, " T"]
+    """Concentrated glucose since the sample before [L]; NaN if unknown."""
+    times_h: Float[Array, " T"]
+    """Sample times [h]."""
+    mask: Bool[Array, " T"]
+    """Rows that are part of the run."""
+    clone: Scalar | np.float64 = np.float64(-1.0)
+    """Clone index; unused by a model without an embedding."""
+
+
+def run_arrays(trajectory: Trajectory, *, length: int | None = None, clone: int = -1) -> RunArrays:
+    """Take from a trajectory what the filter needs.
+
+    Args:
+        trajectory: Run with all nine state species and six controls among its columns.
+        length: Rows to pad to.
+        clone: Index of its clone in the model's family.
+
+    Returns:
+        Arrays.
+
+    Raises:
+        DataError: If a species or control column is absent or a set-point is not finite.
+    """
+    absent = [n for n in CONTROL_NAMES if n not in trajectory.control_names]
+    if absent:
+        raise DataError(
+            f"run '{trajectory.run_id}' lacks the controls {absent}; all of {CONTROL_NAMES} are "
+            "needed."
+        )
+    # on the host: one eager operation each would cost a compile, and arrays that came out of
+    # a simulation may be pinned to a device, which would cost another
+    face = np.asarray(trajectory.select_species(STATE_ORDER, missing_ok=True))
+    columns = [trajectory.control_names.index(name) for name in CONTROL_NAMES]
+    controls = np.array(trajectory.controls)[:, columns]
+    n = trajectory.n_days
+    acting = controls[:-1] if n > 1 else controls
+    if not np.all(np.isfinite(acting)):
+        raise DataError(
+            f"run '{trajectory.run_id}' has a set-point that is not finite; fill in the value "
+            "that acted (the commands fill blanks down with --fill-down)."
+        )
+    controls[-1] = np.where(np.isfinite(controls[-1]), controls[-1], acting[-1])
+    times = np.asarray(trajectory.times_h)
+    feed = np.asarray(trajectory.stream_totals)[:, _FEED]
+    pad = 0 if length is None else length - n
+    if pad < 0:
+        raise DataError(f"run '{trajectory.run_id}' has {n} rows, more than {length}.")
+    later = times[-1] + HOURS_PER_DAY * (1.0 + np.arange(pad))
+    return RunArrays(
+        face=jnp.asarray(np.pad(face, ((0, pad), (0, 0)), constant_values=np.nan)),
+        controls=jnp.asarray(np.pad(controls, ((0, pad), (0, 0)), mode="edge")),
+        feed_L=jnp.asarray(np.pad(feed, (0, pad), constant_values=np.nan)),
+        times_h=jnp.asarray(np.concatenate([times, later])),
+        mask=jnp.asarray(np.arange(n + pad) < n),
+        clone=jnp.asarray(clone, float),
+    )
+
+
+def clone_of(
+    model: HybridStateSpaceModel, trajectory: Trajectory
+) -> tuple[HybridStateSpaceModel, int]:
+    """The model set to a run's clone, and the clone's index; -1 without an embedding.
+
+    Raises:
+        ConfigError: If the model holds clones, but not the run's.
+    """
+    if model.embedding is None:
+        return model, -1
+    index = model.embedding.index(trajectory.clone_id)
+    return at_clone(model, jnp.asarray(index, float)), index
