@@ -6,9 +6,15 @@ import zoneinfo
 import pytest
 
 from perfusio_jax._core import DataError
-from perfusio_jax.connectors.tables.cells import find_decimal, plain, qualified, understood
-from perfusio_jax.connectors.tables.raw import RawTable, leave_out_footer, read_table
-from perfusio_jax.connectors.tables.samples import parse_number
+from perfusio_jax.connectors.tables.cells import (
+    find_decimal,
+    parse_number,
+    plain,
+    qualified,
+    understood,
+)
+from perfusio_jax.connectors.tables.formats import read_table
+from perfusio_jax.connectors.tables.raw import RawTable, leave_out_footer
 from perfusio_jax.connectors.tables.stamps import as_iso, find_order, read_stamp
 
 KNOWN = frozenset({"day", "vcd", "glc", "via"})

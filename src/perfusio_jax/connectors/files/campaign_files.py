@@ -22,23 +22,18 @@ from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors.files.frame_columns import ID_COLUMNS, NUMBER_COLUMNS
 from perfusio_jax.connectors.files.frame_doubts import rising_totals
 from perfusio_jax.connectors.files.frame_numbers import with_point
-from perfusio_jax.connectors.files.frames import (
-    Campaign,
-    FrameReport,
-    campaign_from_frame,
-    campaign_to_frame,
-)
+from perfusio_jax.connectors.files.frame_report import FrameReport
+from perfusio_jax.connectors.files.frames import Campaign, campaign_from_frame, campaign_to_frame
+from perfusio_jax.connectors.tables.column_units import is_units_row
 from perfusio_jax.connectors.tables.columns import refuse_second_header
+from perfusio_jax.connectors.tables.formats import PARQUET_SUFFIXES, TEXT_SUFFIXES, read_table
 from perfusio_jax.connectors.tables.packed import check_parquet, check_text
-from perfusio_jax.connectors.tables.raw import SEPARATORS, leave_out_footer, read_table
-from perfusio_jax.connectors.tables.samples import is_units_row
+from perfusio_jax.connectors.tables.raw import SEPARATORS, leave_out_footer
 from perfusio_jax.connectors.tables.sidecar import Sidecar, read_sidecar
 from perfusio_jax.connectors.tables.spreadsheet import guard, unguard
 from perfusio_jax.connectors.tables.totals import Totals
 from perfusio_jax.states import Trajectory
 
-_TEXT: Final = frozenset({".csv", ".tsv", ".txt"})
-_PARQUET: Final = frozenset({".parquet", ".pq"})
 _KNOWN: Final = frozenset((*ID_COLUMNS, *NUMBER_COLUMNS))
 
 
@@ -147,11 +142,11 @@ class _Cells(NamedTuple):
 
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
-    if suffix in _TEXT:
+    if suffix in TEXT_SUFFIXES:
         return "text"
-    if suffix in _PARQUET:
+    if suffix in PARQUET_SUFFIXES:
         return "parquet"
-    allowed = ", ".join(sorted(_TEXT | _PARQUET))
+    allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES))
     raise DataError(f"{path} has suffix '{path.suffix}'; a campaign table is one of {allowed}.")
 
 

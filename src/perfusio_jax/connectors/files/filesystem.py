@@ -27,8 +27,8 @@ from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 
 from ..base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
 from ..tables.columns import ColumnMap
+from ..tables.content import signature
 from ..tables.joining import DEFAULT_JOIN_H
-from ..tables.raw import signature
 from ..tables.report import ReadReport
 from ..tables.settling import Conflicts, Row
 from ..tables.stamps import DATE_ORDERS, DateOrder, zone_of

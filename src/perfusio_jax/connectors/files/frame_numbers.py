@@ -14,8 +14,7 @@ from perfusio_jax._core.instants import LONGEST_H
 from perfusio_jax._core.text import in_line
 from perfusio_jax._core.units import canonical_unit, to_canonical
 
-from ..tables.cells import find_decimal, plain, qualified, to_tell, understood
-from ..tables.samples import parse_number
+from ..tables.cells import find_decimal, parse_number, plain, qualified, to_tell, understood
 from .frame_columns import ID_COLUMNS, NUMBER_COLUMNS, Where
 
 MISSING_MARKS: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--"})

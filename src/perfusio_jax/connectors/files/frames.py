@@ -9,7 +9,7 @@ from perfusio_jax.states import Trajectory
 
 from ..tables.totals import Totals
 from .campaign_table import runs_of, table_of
-from .frame_report import FrameReport as FrameReport
+from .frame_report import FrameReport
 
 
 class Campaign(NamedTuple):

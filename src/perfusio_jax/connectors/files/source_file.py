@@ -14,8 +14,9 @@ from perfusio_jax._core.instants import instant_of_seconds
 from perfusio_jax._core.limits import SETTINGS_BYTES
 
 from ..tables.columns import ColumnMap, is_known_label, is_number_label
+from ..tables.content import Signature, read_bytes, signature
+from ..tables.formats import read_table
 from ..tables.joining import DEFAULT_JOIN_H
-from ..tables.raw import Signature, read_bytes, read_table, signature
 from ..tables.samples import Samples, interpret
 from ..tables.settling import Conflicts
 from ..tables.sidecar import Sidecar, read_sidecar

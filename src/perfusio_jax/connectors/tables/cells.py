@@ -7,11 +7,14 @@ A mark is read where the text proves what it is. `1.437,5` and `0,5` prove the d
 import math
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import DataError, UnitError
+from perfusio_jax._core.text import in_line, plain_number
 from perfusio_jax._core.units import canonical_unit, convert
 
+MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})
+"""Texts that mean that nothing was measured, in lower case."""
 BLANK_GROUP: Final = re.compile(
     r"(?a:[+-]?\d{1,3}(?:[ \u00a0\u2009\u202f'\u2019]\d{3})+(?:[.,]\d+)?)"
 )
@@ -111,6 +114,34 @@ def plain(text: str, decimal: str) -> str:
     if _GROUPS[other].fullmatch(text) or _BOTH[decimal].fullmatch(text):
         text = text.replace(other, "")
     return text.replace(",", ".") if decimal == "," else text
+
+
+def parse_number(cell: Any, decimal: str = ".") -> float | str | None:
+    """One cell as a number.
+
+    Args:
+        cell: Text, number or `None`.
+        decimal: Decimal mark of text.
+
+    Returns:
+        The number; `None` where nothing was measured; the text itself if it is no number.
+    """
+    if cell is None or isinstance(cell, bool):
+        return None if cell is None else str(cell)
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text.casefold() in MISSING:
+            return None
+        try:
+            number = plain_number(plain(text, decimal))
+        except ValueError:
+            return text
+    else:
+        try:
+            number = float(cell)
+        except (TypeError, ValueError, OverflowError):
+            return in_line(cell)
+    return None if math.isnan(number) else number
 
 
 def find_decimal(

@@ -1,0 +1,135 @@
+"""Units of the columns: by header, by a row of units, by a sidecar; and what they convert by."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from perfusio_jax._core import DataError, UnitError
+from perfusio_jax._core.units import canonical_unit, conversion
+
+from .cells import parse_number, qualified
+from .columns import (
+    NUMBERS,
+    TIMES,
+    UNITS,
+    Header,
+    bare_label,
+    is_numeric,
+    other_meaning,
+    refuse_second_header,
+)
+
+
+class ColumnUnits:
+    """Unit of every column of a table, one source of them never against another.
+
+    Args:
+        header: Labels, and the units they state.
+        sidecar: Unit by canonical name.
+    """
+
+    def __init__(self, header: Header, sidecar: Mapping[str, str]) -> None:
+        self.header, self.sidecar = header, sidecar
+        self.units = list(header.units)
+        """Unit by column; empty where none is stated."""
+        self.other_meanings: dict[int, str] = {}
+        """What a column is, that by its unit is not what its label says."""
+        self._converters: dict[tuple[str, str], Callable[[float], float]] = {}
+
+    def take_row(self, cells: Sequence[Any], line: int) -> None:
+        """Read a row of units.
+
+        Args:
+            cells: The row.
+            line: Its line, for messages.
+
+        Raises:
+            DataError: If it is a second header, or a unit is not that of the header.
+        """
+        texts = ["" if cell is None else str(cell).strip().strip("[]()").strip() for cell in cells]
+        names = self.header.names
+        stated = [(names[n], text) for n, text in enumerate(texts) if text and names[n] in UNITS]
+        refuse_second_header(line, stated)
+        for n, text in enumerate(texts):
+            name = names[n]
+            if not text or not (is_numeric(name) or name == "value"):
+                continue
+            if self.units[n] and self.units[n] != text:
+                raise DataError(
+                    f"column '{self.header.labels[n]}' is in '{self.units[n]}' by its header and "
+                    f"in '{text}' by the units row; correct one of them."
+                )
+            self.units[n] = text
+
+    def settle(self) -> None:
+        """Take the sidecar's units, and refuse what does not fit its column, at once.
+
+        A column whose unit is another quantity's loses its name in the header.
+
+        Raises:
+            DataError: If sidecar and table disagree.
+            UnitError: If a unit cannot be read or does not fit its column.
+        """
+        for n, name in enumerate(self.header.names):
+            if name not in NUMBERS and name not in TIMES:
+                continue
+            stated = self.sidecar.get(name, "").strip()
+            if stated and self.units[n] and stated != self.units[n]:
+                raise DataError(
+                    f"column '{name}' is in '{self.units[n]}' by the table and in '{stated}' by "
+                    "the sidecar; correct one of them."
+                )
+            self.units[n] = self.units[n] or stated
+            label = self.header.labels[n]
+            if is_other := other_meaning(name, self.units[n], self.header.labels):
+                self.header.names[n] = ""
+                self.other_meanings[n] = is_other
+                continue
+            try:
+                self.converter(name, self.units[n])
+            except UnitError as error:
+                raise UnitError(
+                    f"{error} A column map can state another unit, or leave the column out: "
+                    f"'{label}' = 'ignore' (--map)."
+                ) from None
+
+    def converter(self, name: str, unit: str) -> Callable[[float], float]:
+        """Conversion to the canonical unit, worked out once per column and unit.
+
+        Raises:
+            UnitError: If the unit cannot be read or does not fit.
+        """
+        key = (name, unit)
+        if key not in self._converters:
+            line = conversion(unit or canonical_unit(name), name)
+            is_same = line.slope == 1 and not line.offset
+            self._converters[key] = float if is_same else lambda number: float(line(number))
+        return self._converters[key]
+
+    def unused(self, seen: Iterable[str]) -> list[tuple[str, str]]:
+        """Units of the sidecar for names that mean nothing in this table.
+
+        Args:
+            seen: Names met in rows, in long format.
+        """
+        strange = {
+            bare_label(label)[0]
+            for label, name in zip(self.header.labels, self.header.names, strict=True)
+            if name in ("", "ignore")
+        }
+        used = {*self.header.names, *seen, *strange}
+        if not self.header.is_wide:
+            used |= UNITS  # of a species whose first row is to come
+        return [(name, unit) for name, unit in self.sidecar.items() if name not in used]
+
+
+def is_units_row(cells: Sequence[Any], decimal: str) -> bool:
+    """Whether a first row holds text, and nothing that reads as a value, in number columns.
+
+    Args:
+        cells: Of the columns of numbers.
+        decimal: Decimal mark of text.
+    """
+    parsed = [parse_number(cell, decimal) for cell in cells]
+    texts = [text for text in parsed if isinstance(text, str)]
+    readings = [q for q in map(qualified, texts) if q and (q.sign or q.unit.startswith("%"))]
+    return bool(texts) and not readings and not any(isinstance(p, float) for p in parsed)

@@ -1,0 +1,59 @@
+"""Files to cells by their kind: CSV in all its dialects, Parquet and Excel."""
+
+from collections.abc import Callable
+from typing import Final
+
+from perfusio_jax._core import DataError
+
+from .cells import find_decimal
+from .delimited import read_text
+from .parquet import read_parquet
+from .raw import RawTable, marked
+from .workbook import read_excel
+
+TEXT_SUFFIXES: Final = frozenset({".csv", ".tsv", ".txt"})
+PARQUET_SUFFIXES: Final = frozenset({".parquet", ".pq"})
+EXCEL_SUFFIXES: Final = frozenset({".xlsx", ".xlsm"})
+
+
+def read_table(
+    content: bytes,
+    suffix: str,
+    *,
+    is_known: Callable[[str], bool],
+    separator: str | None = None,
+    decimal: str | None = None,
+    sheet: str | None = None,
+    allow_unterminated: bool = False,
+    is_number: Callable[[str], bool] | None = None,
+) -> RawTable:
+    """Cells of a file by its kind.
+
+    Args:
+        content: The file.
+        suffix: Its suffix, which says what kind it is.
+        is_known: Whether a column label is understood; decides between separators.
+        separator: Field separator of a text file; found out if not given.
+        decimal: "." or ","; found out if not given.
+        sheet: Sheet of an Excel file; the first if not given.
+        allow_unterminated: Read a last line that has no line end.
+        is_number: Whether a column label is of numbers; then a cell such as `98,5 %` tells the
+            decimal mark, too.
+
+    Returns:
+        The cells; without header if the file holds none.
+
+    Raises:
+        DataError: If the file is not of its kind or its rows have no common shape.
+    """
+    suffix = suffix.lower()
+    if suffix in TEXT_SUFFIXES:
+        return read_text(content, is_known, separator, decimal, allow_unterminated, is_number)
+    if suffix in PARQUET_SUFFIXES | EXCEL_SUFFIXES:
+        is_excel = suffix in EXCEL_SUFFIXES
+        table = read_excel(content, sheet) if is_excel else read_parquet(content)
+        texts = marked(table, is_number, all_columns=False)  # numbers may be there as text
+        table.decimal = decimal or find_decimal(texts, None)
+        return table
+    allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES))
+    raise DataError(f"files of kind '{suffix or 'no suffix'}' cannot be read; allowed: {allowed}.")

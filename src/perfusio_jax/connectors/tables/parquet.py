@@ -1,0 +1,36 @@
+"""Parquet to cells."""
+
+from typing import Final
+
+from perfusio_jax._core import DataError
+
+from .packed import check_parquet
+from .raw import RawTable, first_line, not_complete
+
+_PARQUET_MARK: Final = b"PAR1"
+"""First and last bytes of a Parquet file."""
+
+
+def read_parquet(content: bytes) -> RawTable:
+    """Cells of a Parquet file, with the units its fields carry."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    is_begun = content.startswith(_PARQUET_MARK)
+    if not content or (is_begun and not (len(content) > 12 and content.endswith(_PARQUET_MARK))):
+        return not_complete(content)
+    check_parquet(content)
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"cannot be read as Parquet ({first_line(error)})") from None
+    columns = [column.to_pylist() for column in table.columns]
+    units = {
+        item.name: item.metadata[b"unit"].decode()
+        for item in table.schema
+        if item.metadata and b"unit" in item.metadata
+    }
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return RawTable(
+        header=list(table.column_names), rows=rows, lines=list(range(1, len(rows) + 1)), units=units
+    )

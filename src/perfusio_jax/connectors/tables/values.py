@@ -1,0 +1,62 @@
+"""The value of one cell: what of it counts, in which quality, and what is odd about it."""
+
+import math
+from typing import Any, Final
+
+from perfusio_jax._core.text import in_line
+from perfusio_jax._core.units import canonical_unit
+
+from .cells import parse_number, understood
+from .column_units import ColumnUnits
+
+_SIGNED: Final = frozenset({"TMP", "capacitance", "temperature"})
+
+
+class ValueReader:
+    """Reads the cells of a table.
+
+    Args:
+        units: Conversions to canonical units.
+        decimal: Decimal mark of text.
+    """
+
+    def __init__(self, units: ColumnUnits, decimal: str) -> None:
+        self._units, self._decimal = units, decimal
+
+    def read(self, name: str, cell: Any, unit: str) -> tuple[float | None, str, str]:
+        """One cell.
+
+        Args:
+            name: Canonical name of its column.
+            cell: What is in it.
+            unit: Its unit; empty for the canonical one.
+
+        Returns:
+            Value [canonical unit], quality, and what is odd; "good" and nothing odd at best, no
+            value where it counts as missing.
+        """
+        number = parse_number(cell, self._decimal)
+        if number is None:
+            return None, "missing", ""
+        if isinstance(number, str):
+            return self._odd(name, number, unit)
+        if math.isinf(number):
+            return None, "bad", "is infinite"
+        value = self._units.converter(name, unit)(number)
+        if value < 0.0 and name not in _SIGNED:
+            return None, "bad", f"is negative ({number:g} {unit or canonical_unit(name)})"
+        if name == "Via" and value > 100.0:
+            return None, "bad", f"is {value:g} %, above 100 %"
+        return value, "good", ""
+
+    def _odd(self, name: str, text: str, unit: str) -> tuple[float | None, str, str]:
+        """The same of a cell that is more than a number."""
+        number, kind = understood(text, name, unit, lambda part: parse_number(part, self._decimal))
+        if kind == "above":
+            return None, "bad", f"is {in_line(text)}, above what the assay reads"
+        if number is None:
+            return None, "bad", f"is {in_line(text)}, not a number"
+        value = self._units.converter(name, unit)(number)
+        if kind == "below":
+            return value, "uncertain", f"is {text!r}: half the limit of the assay is taken"
+        return self.read(name, value, "")

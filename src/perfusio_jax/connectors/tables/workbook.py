@@ -1,0 +1,87 @@
+"""Sheets of an Excel file to cells."""
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from perfusio_jax._core import DataError
+from perfusio_jax._core.text import in_line
+
+from .packed import bounded_rows, survey_workbook
+from .raw import RawTable, first_line, not_complete
+
+_ZIP_MARK, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
+"""First bytes of a zip archive, which an Excel file is, and those its last part begins with."""
+
+
+def read_excel(content: bytes, sheet: str | None) -> RawTable:
+    """Cells of one sheet, by default the first."""
+    if not content or (content.startswith(_ZIP_MARK) and _ZIP_END not in content[-65_557:]):
+        return not_complete(content)
+    has_formulas = survey_workbook(content)
+    with _workbook(content, data_only=True) as book:
+        if sheet is not None and sheet not in book.sheetnames:
+            raise DataError(f"has no sheet '{sheet}'; it has {', '.join(book.sheetnames)}.")
+        name = sheet if sheet is not None else book.sheetnames[0]
+        filled = list(bounded_rows(_rows(book[name])))
+        others = ", ".join(book.sheetnames[1:])
+    table = RawTable()
+    if has_formulas:
+        _note_formulas(content, name, dict(filled), table)
+    if sheet is None and others:
+        table.notes.append(f"sheet '{name}' was read; there are others: {others}")
+    if not filled:
+        return table
+    width = max(n + 1 for n, cell in enumerate(filled[0][1]) if cell is not None)
+    labels = ["" if cell is None else str(cell).strip() for cell in filled[0][1][:width]]
+    for line, row in filled[1:]:
+        if any(cell is not None for cell in row[width:]):
+            raise DataError(f"row {line} is wider than the header.")
+        table.rows.append((row + [None] * (width - len(row)))[:width])
+        table.lines.append(line)
+    kept = [n for n in range(width) if labels[n] or any(row[n] is not None for row in table.rows)]
+    table.header = [labels[n] or f"column {n + 1} without a name" for n in kept]
+    if len(kept) < width:
+        table.rows = [[row[n] for n in kept] for row in table.rows]
+    return table
+
+
+@contextlib.contextmanager
+def _workbook(content: bytes, *, data_only: bool) -> Iterator[Any]:
+    """An open workbook; whatever is wrong with it, also further down, is a `DataError`."""
+    from openpyxl import load_workbook
+
+    book = None
+    try:
+        book = load_workbook(io.BytesIO(content), read_only=True, data_only=data_only)
+        yield book
+    except DataError:
+        raise
+    except Exception as error:  # openpyxl lets through whatever zip and XML raise
+        raise DataError(f"cannot be read as Excel ({first_line(error)})") from None
+    finally:
+        if book is not None:
+            book.close()
+
+
+def _rows(sheet: Any) -> Iterator[Any]:
+    """Rows of a sheet by what stands in it, whatever size it declares."""
+    sheet.reset_dimensions()
+    return sheet.iter_rows(values_only=True)
+
+
+def _note_formulas(
+    content: bytes, sheet: str, rows: Mapping[int, list[Any]], table: RawTable
+) -> None:
+    """Formulas whose value no spreadsheet has stored look like empty cells: say so."""
+    with _workbook(content, data_only=False) as book:
+        formulas = list(bounded_rows(_rows(book[sheet])))
+    for line, cells in formulas:
+        values = rows.get(line, [])
+        for cell, value in zip(cells, [*values, *[None] * len(cells)], strict=False):
+            if value is None and isinstance(cell, str) and cell.startswith("="):
+                table.notes.append(
+                    f"row {line} holds the formula {in_line(cell)[1:-1]} without a stored value, "
+                    "which counts as missing; open and save the file in a spreadsheet"
+                )
