@@ -129,6 +129,18 @@ def test_names_and_errors_and_the_command_line_do_not_wait_for_jax():
     assert seen == []
 
 
+def test_a_server_of_a_rack_waits_for_jax_only_where_a_plant_is_simulated():
+    seen = in_fresh_python(
+        "import sys, json\n"
+        "from perfusio_jax.connectors import OPCUAConnector, RackServer\n"
+        "from perfusio_jax.connectors.opcua.serve import security_of\n"
+        "import tests.connectors.opcua_rigs\n"
+        "heavy = ('jax', 'equinox', 'diffrax', 'perfusio_jax.simulator')\n"
+        "print(json.dumps([name for name in heavy if name in sys.modules]))"
+    )
+    assert seen == []
+
+
 @pytest.mark.parametrize(
     "code", ["perfusio_jax.Trajectory, perfusio_jax.DesignSpace", "perfusio_jax.chemistry"]
 )

@@ -26,8 +26,8 @@ from typing import Any, ClassVar
 
 from asyncua import Client, ua
 
+from perfusio_jax._core import DEFAULT_CONTROLS
 from perfusio_jax.connectors import OPCUAConnector
-from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.twin import Brain, GateLimits, LoopSettings, ReactorLoop, verify_audit
 from perfusio_jax.twin.loop.fleet import Fleet
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME, open_run

@@ -11,9 +11,8 @@ from typing import Any
 from asyncua.server.address_space import AttributeValue, NodeData
 from asyncua.server.internal_server import InternalServer
 
-from perfusio_jax._core import AUXILIARY_TAGS, FORECAST_SPECIES, STREAM_TOTALS
+from perfusio_jax._core import AUXILIARY_TAGS, DEFAULT_CONTROLS, FORECAST_SPECIES, STREAM_TOTALS
 from perfusio_jax.connectors import OPCUAConnector, RackServer, rack_node_map
-from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 
 _STANDARD: dict[Any, NodeData] = {}
 _build = InternalServer.load_standard_address_space

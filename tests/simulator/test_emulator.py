@@ -14,7 +14,7 @@ from perfusio_jax._core import (
     DataError,
 )
 from perfusio_jax.connectors import Ambr250Emulator, SampleNotReady
-from perfusio_jax.connectors.ambr250_emulator import CultureClock
+from perfusio_jax.connectors.culture_clock import CultureClock
 from perfusio_jax.simulator import (
     CHOSimulator,
     NoiseModel,

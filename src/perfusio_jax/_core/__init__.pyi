@@ -24,6 +24,7 @@ from .errors import UnitError as UnitError
 from .names import AUXILIARY_TAGS as AUXILIARY_TAGS
 from .names import BALANCED as BALANCED
 from .names import CONTROL_NAMES as CONTROL_NAMES
+from .names import DEFAULT_CONTROLS as DEFAULT_CONTROLS
 from .names import FORECAST_SPECIES as FORECAST_SPECIES
 from .names import HOURS_PER_DAY as HOURS_PER_DAY
 from .names import REGISTRY as REGISTRY

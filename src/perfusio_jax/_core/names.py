@@ -4,6 +4,7 @@ The orders below are contracts: arrays carry no column names inside jitted code,
 column *is* its position in one of these tuples. Nothing here needs JAX.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 CONTROL_NAMES: Final[tuple[str, ...]] = (
@@ -15,6 +16,16 @@ CONTROL_NAMES: Final[tuple[str, ...]] = (
     "pyruvate_feed",
 )
 """The six set-points [vvd, vvd, g/L, degC, rpm, mmol/L], in array order."""
+
+DEFAULT_CONTROLS: Final[Mapping[str, float]] = {
+    "perfusion_rate": 1.25,
+    "bleed_rate": 0.175,
+    "glucose_setpoint": 5.0,
+    "temperature": 36.25,
+    "agitation": 875.0,
+    "pyruvate_feed": 2.5,
+}
+"""Centre of the default design space, in its units, used where a control is not given."""
 
 STATE_ORDER: Final[tuple[str, ...]] = (
     "VCD",

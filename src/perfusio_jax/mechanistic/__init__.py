@@ -1,5 +1,7 @@
 """The plant: kinetics, vector field, integrators and the model built from them."""
 
+from perfusio_jax._core import DEFAULT_CONTROLS as DEFAULT_CONTROLS
+
 from .daily import advance_interval as advance_interval
 from .integrators import Rodas3 as Rodas3
 from .integrators import Rodas4 as Rodas4
@@ -29,7 +31,6 @@ from .runs import CHUNK as CHUNK
 from .runs import RunSolution as RunSolution
 from .runs import integrate as integrate
 from .runs import make_plan as make_plan
-from .set_points import DEFAULT_CONTROLS as DEFAULT_CONTROLS
 from .set_points import controls_from_dict as controls_from_dict
 from .set_points import medium_from_dict as medium_from_dict
 from .vector_field import BALANCED_COLUMNS as BALANCED_COLUMNS

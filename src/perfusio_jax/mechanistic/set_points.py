@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import CONTROL_NAMES, ConfigError
+from perfusio_jax._core import CONTROL_NAMES, DEFAULT_CONTROLS, ConfigError
 from perfusio_jax.chemistry import Medium
 
 _ALIASES: Final[Mapping[str, str]] = {
@@ -21,16 +21,6 @@ _MEDIUM_NAMES: Final[Mapping[str, str]] = {
     "glucose_feed_conc": "glucose",
     "gln_feed_conc": "glutamine",
 }
-
-DEFAULT_CONTROLS: Final[Mapping[str, float]] = {
-    "perfusion_rate": 1.25,
-    "bleed_rate": 0.175,
-    "glucose_setpoint": 5.0,
-    "temperature": 36.25,
-    "agitation": 875.0,
-    "pyruvate_feed": 2.5,
-}
-"""Centre of the default design space, used where a control is not given."""
 
 
 def controls_from_dict(

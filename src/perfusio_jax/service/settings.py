@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perfusio_jax._core import CONTROL_NAMES, ConfigError
+from perfusio_jax._core import CONTROL_NAMES, DEFAULT_CONTROLS, ConfigError
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.twin import refuse_secrets
@@ -171,8 +171,6 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"initial_controls names unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}."
         )
-    from perfusio_jax.mechanistic import DEFAULT_CONTROLS  # needs JAX; most readers do not
-
     check_setpoints({**DEFAULT_CONTROLS, **controls}, "initial_controls")
 
 

@@ -19,7 +19,6 @@ from perfusio_jax.connectors.opcua.security import (
     make_certificates,
 )
 from perfusio_jax.connectors.opcua.server import RackServer
-from perfusio_jax.simulator import VirtualRack
 
 Say = Callable[[str], None]
 
@@ -100,6 +99,8 @@ def serve_emulator(settings: Serving, *, say: Say) -> None:
         ConfigError: For settings that make no sense.
         ConnectorError: If the port is taken.
     """
+    from perfusio_jax.simulator import VirtualRack  # needs JAX; a server of other racks does not
+
     if not 0 <= settings.port <= 65535:
         raise ConfigError(f"port {settings.port} does not exist; allowed are 0 to 65535.")
     if settings.node_map is not None:

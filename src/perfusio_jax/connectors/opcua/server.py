@@ -27,7 +27,7 @@ from asyncua.server.user_managers import PermissiveUserManager
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConfigError, ConnectorError, DataError
 from perfusio_jax._core.instants import instant_of_text
 from perfusio_jax._core.limits import TABLE_BYTES, parse_json, read_file
-from perfusio_jax.connectors.ambr250_emulator import CultureClock
+from perfusio_jax.connectors.culture_clock import CultureClock
 from perfusio_jax.connectors.opcua.names import SAMPLED
 from perfusio_jax.connectors.opcua.security import (
     SERVER_URI,
