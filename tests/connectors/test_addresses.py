@@ -7,7 +7,7 @@ from asyncua import ua
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax._core.text import LONGEST_NAME
-from perfusio_jax.connectors.opcua.link import check_url
+from perfusio_jax.connectors.opcua.addresses import check_url
 from perfusio_jax.connectors.opcua.refusals import in_words
 from perfusio_jax.connectors.opcua.values import unit_text
 from perfusio_jax.connectors.sql.engine import read_url

@@ -167,7 +167,7 @@ async def test_history_from_before_a_change_of_unit_is_left_out(server, vessel):
 
 
 async def test_a_late_value_is_read_when_it_has_come(server, vessel):
-    server._delay_s = 0.0  # due at the next refresh
+    server._display.delay_s = 0.0  # due at the next refresh
     try:
         server.inject("Delayed", vessel, "Lac")
         await server.put_sample(vessel, 1, {"VCD": 5.0, "Lac": 9.0})
@@ -179,7 +179,7 @@ async def test_a_late_value_is_read_when_it_has_come(server, vessel):
             await until(has_come)
             assert (await connector.read_sample(1))["Lac"] == 9.0
     finally:
-        server._delay_s = 5.0
+        server._display.delay_s = 5.0
 
 
 async def test_days_that_have_passed_are_read_from_history_and_say_so(server, vessel):

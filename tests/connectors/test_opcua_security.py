@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from perfusio_jax._core import AccessRefused, ConfigError, ConnectorError
 from perfusio_jax.connectors import RackServer, make_certificates
-from perfusio_jax.connectors.opcua.link import ClientSecurity
+from perfusio_jax.connectors.opcua.client_security import ClientSecurity
 from perfusio_jax.connectors.opcua.security import (
     PASSWORD_VARIABLE,
     CertificatePair,

@@ -1,5 +1,6 @@
 """Connector to reactors behind an OPC UA server."""
 
+import contextlib
 import datetime as dt
 import math
 import time
@@ -9,7 +10,6 @@ from typing import Any, Final
 from urllib.parse import urlparse
 
 from asyncua import ua
-from asyncua.common.subscription import DataChangeEvent, StatusChangeEvent
 from pydantic import SecretStr
 
 from perfusio_jax._core import (
@@ -26,23 +26,17 @@ from perfusio_jax.connectors.base import (
     SampleRecord,
     check_setpoints,
 )
+from perfusio_jax.connectors.opcua.client_security import ClientSecurity
 from perfusio_jax.connectors.opcua.directory import CLOCK, Directory
-from perfusio_jax.connectors.opcua.link import ClientSecurity, Link, Session
-from perfusio_jax.connectors.opcua.names import (
-    HEARTBEAT,
-)
-from perfusio_jax.connectors.opcua.nodes import NodeMap, typed
+from perfusio_jax.connectors.opcua.link import Link
+from perfusio_jax.connectors.opcua.names import HEARTBEAT
+from perfusio_jax.connectors.opcua.nodes import NodeMap
 from perfusio_jax.connectors.opcua.records import Recorder, ReplayConnector, line_of
 from perfusio_jax.connectors.opcua.samples import Sampling
-from perfusio_jax.connectors.opcua.values import (
-    Node,
-    aware,
-    fitted,
-    grid_of,
-    has_arrived,
-    plain,
-    to_node_unit,
-)
+from perfusio_jax.connectors.opcua.session import Session
+from perfusio_jax.connectors.opcua.values import aware, grid_of, plain
+from perfusio_jax.connectors.opcua.watch import Watch
+from perfusio_jax.connectors.opcua.writing import check_arrived, send
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
@@ -423,55 +417,18 @@ class OPCUAConnector(BioreactorConnectorBase):
             await self._replay.write_setpoints(wanted)
             return
 
-        async def send(session: Session) -> list[tuple[str, Node, ua.Variant, ua.StatusCode]]:
-            nodes = await self._directory.resolved(session, is_anew=True)
-            gone = [name for name in wanted if name not in nodes.found]
-            if gone:
-                raise ConnectorError(
-                    f"{self._vessel}: {gone[0]}: {self._directory.absent(gone[0])}."
-                )
-            prepared = []
-            for name, value in wanted.items():
-                node = nodes.found[name]
-                if node.doubt is not None or node.is_array:
-                    raise DataError(
-                        f"{self._vessel}: {name}: {node.doubt or 'its node holds an array'}; "
-                        "nothing was sent."
-                    )
-                local = value if node.unit is None else to_node_unit(name, value, node.unit)
-                local = fitted(local, node)
-                if node.limits is not None and not node.limits[0] <= local <= node.limits[1]:
-                    raise DataError(
-                        f"{self._vessel}: {name} {local:g} is outside what its device takes, "
-                        f"{node.limits[0]:g} to {node.limits[1]:g}; nothing was sent."
-                    )
-                prepared.append((name, node, typed(name, local, node.kind)))
-            statuses = await session.write(
-                [n.id for _, n, _ in prepared], [v for *_, v in prepared]
-            )
-            return [(*p, status) for p, status in zip(prepared, statuses, strict=True)]
-
         # Reading may be tried again; what follows may not, so the line is tried out first.
         await self._link.run(lambda session: self._directory.read(session, wanted))
-        sent = await self._link.run(send, is_repeatable=False)
-        refused = [
-            f"{n} {wanted[n]:g} ({status.name})" for n, *_, status in sent if not status.is_good()
-        ]
+        sent = await self._link.run(
+            lambda session: send(session, self._directory, wanted, self._vessel),
+            is_repeatable=False,
+        )
         await self._note(
             "write", {n: Reading(v, read_at=self._now(), status="sent") for n, v in wanted.items()}
         )
         back = await self._read_now(wanted)
         await self._note("read_back", back)
-        if refused:
-            raise ConnectorError(f"{self._vessel} refused {', '.join(refused)}.")
-        for name, node, variant, _ in sent:
-            shown = back[name].value
-            if shown is None or not has_arrived(name, wanted[name], shown, variant, node):
-                raise ConnectorError(
-                    f"{self._vessel}: {name} was set to {wanted[name]:.12g} and reads back as "
-                    f"{shown if shown is not None else back[name].status or 'nothing'}. If the "
-                    "device rounds, its step belongs under resolution in [twin]."
-                )
+        check_arrived(sent, wanted, back, self._vessel)
 
     # ---------------------------------------------------------------- subscription
 
@@ -495,52 +452,15 @@ class OPCUAConnector(BioreactorConnectorBase):
         Raises:
             ConnectorError: If the server cannot be reached.
         """
-        wanted = [n for n in (names or self.node_map)]
-        last: dict[str, tuple[Any, Any]] = {}
-        while True:
-            session, subscription, by_id = await self._link.run(
-                lambda s: self._subscribe(s, wanted, period_s, queue_size)
-            )
-            try:
-                async for event in subscription:
-                    if isinstance(event, StatusChangeEvent):
-                        break  # the line is lost, or the server gave the subscription up
-                    if not isinstance(event, DataChangeEvent):
-                        continue
-                    value = event.data.monitored_item.Value
-                    name = by_id[event.node.nodeid]
-                    if self._directory.is_news(event.node.nodeid, value):
-                        await self._link.run(lambda s: self._directory.resolved(s, is_anew=True))
-                    if name is None:
-                        continue
-                    mark = (value.SourceTimestamp, plain(value))
-                    if mark[0] is not None and last.get(name) == mark:
-                        continue
-                    last[name] = mark
-                    yield name, self._directory.reading(name, value, self._now())
-            finally:
-                await self._link.forget(session, subscription)
-
-    async def _subscribe(
-        self, session: Session, names: Sequence[str], period_s: float, queue_size: int
-    ) -> tuple[Session, Any, dict[ua.NodeId, str | None]]:
-        nodes = await self._directory.resolved(session)
-        by_id: dict[ua.NodeId, str | None] = {
-            nodes.found[n].id: n for n in names if n in nodes.found
-        }
-        if not by_id:
-            raise ConnectorError(f"{self._vessel}: the server has none of {', '.join(names)}.")
-        for node in [nodes.found[n] for n in by_id.values() if n is not None]:
-            if node.unit_node is not None:
-                by_id.setdefault(node.unit_node, None)  # its unit may change meanwhile
-        subscription = await session.client.create_subscription(
-            period_s * 1000.0, queue_maxsize=max(10_000, queue_size * len(by_id))
+        watch = Watch(
+            self._link,
+            self._directory,
+            list(names or self.node_map),
+            vessel=self._vessel,
+            period_s=period_s,
+            queue_size=queue_size,
+            now=self._now,
         )
-        subscribe: Any = subscription.subscribe_data_change
-        items = [session.client.get_node(i) for i in by_id]
-        await subscribe(
-            items,
-            queuesize=queue_size,
-            sampling_interval=0.0,
-        )
-        return session, subscription, by_id
+        async with contextlib.aclosing(watch.changes()) as changes:
+            async for change in changes:
+                yield change

@@ -8,9 +8,9 @@ from asyncua import ua
 
 from perfusio_jax._core import CONTROL_NAMES, ConnectorError, UnitError
 from perfusio_jax.connectors.base import Reading
-from perfusio_jax.connectors.opcua.link import Session
 from perfusio_jax.connectors.opcua.names import CONFIGURATION, EXTRA, HEARTBEAT
 from perfusio_jax.connectors.opcua.nodes import NodeMap, NodeRef
+from perfusio_jax.connectors.opcua.session import Session
 from perfusio_jax.connectors.opcua.units import contradicts, unit_of
 from perfusio_jax.connectors.opcua.values import (
     Node,

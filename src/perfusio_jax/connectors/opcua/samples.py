@@ -21,8 +21,8 @@ from perfusio_jax._core.instants import hours_between, is_culture_time
 from perfusio_jax._core.text import in_line
 from perfusio_jax.connectors.base import Reading, SampleNotReady, SampleRecord
 from perfusio_jax.connectors.opcua.directory import CLOCK, Directory, Nodes
-from perfusio_jax.connectors.opcua.link import Session
 from perfusio_jax.connectors.opcua.names import EXTRA, GROUPED, SAMPLE_DAY, SAMPLE_TIME, SPECIAL
+from perfusio_jax.connectors.opcua.session import Session
 from perfusio_jax.connectors.opcua.stamps import MEANINGS, Stamps
 from perfusio_jax.connectors.opcua.values import aware, day_in, plain, time_of
 
