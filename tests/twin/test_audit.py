@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from perfusio_jax._core import AuditError, ConfigError, RunLockedError
 from perfusio_jax.twin.records import audit as audit_module
-from perfusio_jax.twin.records.audit import AuditLogger, sha256_of, verify_audit
+from perfusio_jax.twin.records.audit import AuditLogger, sha256_of
 from perfusio_jax.twin.records.chain import GENESIS, Head, plain, records, seal, split_head, verify
 from perfusio_jax.twin.records.keys import (
     PASSPHRASE_VARIABLE,
@@ -33,6 +33,7 @@ from perfusio_jax.twin.records.keys import (
     load_key,
     load_public_key,
 )
+from perfusio_jax.twin.records.verifying import verify_audit
 
 START = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 

@@ -13,12 +13,13 @@ import pytest
 
 from perfusio_jax._core import AuditError, ConfigError
 from perfusio_jax.twin.records import audit as audit_module
-from perfusio_jax.twin.records.audit import AuditLogger, verify_audit
+from perfusio_jax.twin.records.audit import AuditLogger
 from perfusio_jax.twin.records.audit_memory import AuditMemory, recall
 from perfusio_jax.twin.records.chain import GENESIS, AuditCopy, AuditReport, Head, records
 from perfusio_jax.twin.records.entries import JournalError
 from perfusio_jax.twin.records.keys import generate_key
 from perfusio_jax.twin.records.store import JOURNAL_NAME
+from perfusio_jax.twin.records.verifying import verify_audit
 from perfusio_jax.twin.records.vouching import Known, standing, trail_of
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=2)))

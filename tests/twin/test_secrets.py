@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.twin import AuditLogger, redact, refuse_secrets
-from perfusio_jax.twin.records.audit import CSV_NAME, LOG_NAME, PARQUET_NAME
 from perfusio_jax.twin.records.secrets import has_secret, in_short
+from perfusio_jax.twin.records.trail_files import CSV_NAME, LOG_NAME, PARQUET_NAME
 
 
 @pytest.mark.parametrize(

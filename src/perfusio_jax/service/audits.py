@@ -7,8 +7,8 @@ from pathlib import Path
 from perfusio_jax._core import ConfigError, PerfusioError
 from perfusio_jax._core.limits import RECORD_BYTES, read_file
 from perfusio_jax.twin import AuditReport, verify_audit
-from perfusio_jax.twin.records.audit import LOG_NAME
 from perfusio_jax.twin.records.chain import records
+from perfusio_jax.twin.records.trail_files import LOG_NAME
 
 from .settings import archive_of, config_in, folders_of, read_settings
 

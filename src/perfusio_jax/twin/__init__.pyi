@@ -31,7 +31,6 @@ from .loop.scheduler import DailyScheduler as DailyScheduler
 from .loop.settings import LoopSettings as LoopSettings
 from .records.audit import AuditLogger as AuditLogger
 from .records.audit import sha256_of as sha256_of
-from .records.audit import verify_audit as verify_audit
 from .records.chain import AuditReport as AuditReport
 from .records.entries import JournalError as JournalError
 from .records.entries import Settlement as Settlement
@@ -55,3 +54,4 @@ from .records.runtime import Runtime as Runtime
 from .records.runtime import system_runtime as system_runtime
 from .records.secrets import redact as redact
 from .records.secrets import refuse_secrets as refuse_secrets
+from .records.verifying import verify_audit as verify_audit

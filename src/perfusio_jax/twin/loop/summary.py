@@ -6,8 +6,9 @@ from typing import Any
 
 from perfusio_jax._core.limits import RECORD_BYTES, read_file
 
-from ..records.audit import LOG_NAME, verify_audit
 from ..records.chain import records as records_of
+from ..records.trail_files import LOG_NAME
+from ..records.verifying import verify_audit
 from .commands import opened, reactors, sampled
 
 TROUBLES = {

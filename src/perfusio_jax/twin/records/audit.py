@@ -12,41 +12,29 @@ Files in `log_dir`:
 What this proves, and what a single host cannot prove, is written in `docs/audit.md`.
 """
 
-import csv
 import dataclasses
 import datetime as dt
 import hashlib
 import io
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import rfc8785
-
 from perfusio_jax._core import AuditError, ConfigError
-from perfusio_jax._core.limits import RECORD_BYTES, read_file
 
-from .audit_memory import AuditMemory, recall
-from .chain import FORMAT_VERSION, GENESIS, AuditReport, Head, plain, records, seal, verify
+from .audit_memory import AuditMemory
+from .chain import FORMAT_VERSION, GENESIS, Head, plain, records, seal, verify
+from .copies import COLUMNS, csv_copy, csv_rows, parquet_table
 from .entries import JournalError
-from .files import append_durably, neutralise, replace_durably
+from .files import append_durably, replace_durably
 from .keys import Signer, key_id
 from .lock import FileLock
 from .secrets import without_secrets
 from .segments import BREAK, NOT_IN_JOURNAL, RECOVERED, SIGNED_BY
-from .store import JOURNAL_NAME
+from .trail_files import CSV_NAME, HEAD_NAME, LOG_NAME, PARQUET_NAME, TORN_NAME, read_trail
 from .vouching import NO_TRAIL, Known, Standing, standing, trail_of
-
-LOG_NAME = "audit.jsonl"
-HEAD_NAME = "audit.head"
-TORN_NAME = "audit.torn"
-CSV_NAME = "audit_events.csv"
-PARQUET_NAME = "audit_events.parquet"
-
-MOST_LOOKS = 5
-"""How often a log that is being written is looked at until its journal says the same."""
 
 
 class AuditLogger:
@@ -72,6 +60,7 @@ class AuditLogger:
 
     Examples:
         >>> import tempfile
+        >>> from perfusio_jax.twin import verify_audit
         >>> audit = AuditLogger(log_dir=tempfile.mkdtemp(), run_id="run001")
         >>> _ = audit.log("SETPOINT_CHANGE", {"perfusion_rate": 1.2}, day=3)
         >>> audit.close()
@@ -79,7 +68,7 @@ class AuditLogger:
         True
     """
 
-    COLUMNS = ["timestamp", "run_id", "event_type", "day", "user", "payload_json"]  # noqa: RUF012
+    COLUMNS = list(COLUMNS)  # noqa: RUF012
 
     def __init__(
         self,
@@ -218,8 +207,8 @@ class AuditLogger:
         self.close()
 
     def _open(self) -> None:
-        log = _read(self.path)
-        head = _read(self.log_dir / HEAD_NAME)
+        log = read_trail(self.path)
+        head = read_trail(self.log_dir / HEAD_NAME)
         known = None if self._memory is None else self._memory.recall_audit()
         self._refuse_without_key(None if known is None else known.public_key, "by the journal")
         if not log and head is None:
@@ -403,16 +392,16 @@ class AuditLogger:
         if not self._rows:
             return
         try:
-            append_durably(self.log_dir / CSV_NAME, _csv_rows(self._rows))
+            append_durably(self.log_dir / CSV_NAME, csv_rows(self._rows))
         except OSError as error:
             raise AuditError(f"The CSV copy of the audit log was not written: {error}") from error
         self._rows.clear()
 
     def _rebuild_csv(self, log: bytes) -> bool:
         """Make the CSV copy agree with the log; say whether it held what the log does not."""
-        wanted = _csv_copy(list(records(log)))
+        wanted = csv_copy(list(records(log)))
         path = self.log_dir / CSV_NAME
-        found = _read(path) or b""
+        found = read_trail(path) or b""
         if found != wanted:
             replace_durably(path, wanted)
         return not wanted.startswith(found)
@@ -423,157 +412,12 @@ class AuditLogger:
 
         sink = io.BytesIO()
         try:
-            pq.write_table(_parquet_table(list(records(_read(self.path) or b""))), sink)
+            pq.write_table(parquet_table(list(records(read_trail(self.path) or b""))), sink)
             replace_durably(self.log_dir / PARQUET_NAME, sink.getvalue())
         except (OSError, pa.ArrowException) as error:
             raise AuditError(f"The Parquet copy was not written: {error}") from error
 
     _is_head_stale = False
-
-
-def verify_audit(path: Path | str, *, trusted: Collection[str] | None = None) -> AuditReport:
-    """Verify an audit log on the disk.
-
-    Any change of any byte of any record is found, and so are records that were deleted,
-    inserted, swapped or cut off at the end. Where the journal of the run lies beside the log, the
-    two must agree, and a log all of whose hashes were computed anew is found out too. Copies that
-    say something else than the log are noted; they are no evidence either way.
-
-    Args:
-        path: The folder of the log, or `audit.jsonl` itself; the head lies beside it.
-        trusted: Public keys [hexadecimal] of which one must have signed the head.
-
-    Returns:
-        The report, which names the first bad record.
-
-    Raises:
-        AuditError: If the files are there but cannot be read.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path = path / LOG_NAME
-    log, head, known, notes = _snapshot(path)
-    report = verify(log or b"", head, trusted=trusted)
-    if log is None and head is None:
-        reason = f"there is no audit log at {path}"
-        if known is not None:
-            reason += "; " + standing(NO_TRAIL, "", b"", known).trouble
-        return AuditReport(False, 0, 1, 1, reason)
-    if not report.is_intact:
-        return report
-    content = log or b""
-    stands = standing(trail_of(content), Head.from_bytes(head or b"").run_id, head or b"", known)
-    if stands.trouble and report.ok:
-        bad = stands.n_vouched + 1
-        report = dataclasses.replace(
-            report, ok=False, first_bad=bad, line=bad, reason=stands.trouble
-        )
-    elif stands.trouble:
-        notes.append(stands.trouble)
-    notes += copies_that_differ(path.parent, content)
-    return dataclasses.replace(report, warnings=(*report.warnings, *notes))
-
-
-def _snapshot(path: Path) -> tuple[bytes | None, bytes | None, Known | None, list[str]]:
-    """Log, head and what the journal knows of them, of one moment; and notes about the journal.
-
-    The head is read before the log: a record written in between then stands beyond it, which is
-    what a crash leaves too, whereas the other order would look like a cut.
-    """
-    trouble = "the log was not compared with the journal beside it"
-    head = log = None
-    for _ in range(MOST_LOOKS):
-        try:
-            known = recall(path.parent)
-            head, log = _read(path.with_name(HEAD_NAME)), _read(path)
-            if recall(path.parent) == known:
-                is_new_to_it = known is None and log and (path.parent / JOURNAL_NAME).exists()
-                unknown = ["the journal beside the log knows nothing of it"] if is_new_to_it else []
-                return log, head, known, unknown
-        except JournalError as error:
-            head, log = _read(path.with_name(HEAD_NAME)), _read(path)
-            return log, head, None, [f"{trouble}: {error}"]
-    return log, head, None, [f"{trouble}, which is being written"]
-
-
-def copies_that_differ(folder: Path, log: bytes) -> list[str]:
-    """What the CSV and Parquet copies say that the log does not.
-
-    Args:
-        folder: Where they lie.
-        log: Verified bytes of `audit.jsonl`.
-
-    Returns:
-        One sentence per copy that is no beginning of the log.
-    """
-    rows = list(records(log))
-    notes = []
-    try:
-        found = _read(folder / CSV_NAME)
-    except AuditError as error:  # no evidence either way
-        notes.append(str(error))
-    else:
-        if found is not None and not _csv_copy(rows).startswith(found):
-            notes.append(f"{CSV_NAME} does not agree with the log")
-    if (folder / PARQUET_NAME).exists():
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            copy = pq.read_table(folder / PARQUET_NAME)
-            agrees = copy.equals(_parquet_table(rows[: copy.num_rows]))
-        except (OSError, pa.ArrowException):
-            agrees = False
-        if not agrees:
-            notes.append(f"{PARQUET_NAME} does not agree with the log")
-    return notes
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return read_file(path, most=RECORD_BYTES, error=AuditError)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise AuditError(f"{path} cannot be read: {error}") from error
-
-
-def _cells(record: Mapping[str, Any]) -> list[Any]:
-    """The seed columns of a record; everything the record adds goes into the payload cell."""
-    named = {"timestamp", "run_id", "event_type", "day", "user"}
-    chain = {"version", "seq", "prev_hash", "hash", "payload"}
-    extra = {name: value for name, value in record.items() if name not in named | chain}
-    payload = {**record["payload"], **{f"_{name}": value for name, value in extra.items()}}
-    cells = [record[name] for name in AuditLogger.COLUMNS[:-1]]
-    return [*cells, rfc8785.dumps(payload).decode()]
-
-
-def _parquet_table(rows: list[dict[str, Any]]) -> Any:
-    import pyarrow as pa
-
-    names = (*AuditLogger.COLUMNS, "seq", "hash")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    for record in rows:
-        for name, cell in zip(AuditLogger.COLUMNS, _cells(record), strict=True):
-            columns[name].append(cell)
-        columns["seq"].append(record["seq"])
-        columns["hash"].append(record["hash"])
-    kinds = [(name, pa.int64() if name in ("day", "seq") else pa.string()) for name in names]
-    if not all(isinstance(day, int) for day in columns["day"]):
-        kinds[names.index("day")] = ("day", pa.float64())
-    return pa.table(columns, schema=pa.schema(kinds))
-
-
-def _csv_copy(rows: list[dict[str, Any]]) -> bytes:
-    return (",".join(AuditLogger.COLUMNS) + "\r\n").encode() + _csv_rows(rows)
-
-
-def _csv_rows(rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    for record in rows:
-        writer.writerow([neutralise(cell) for cell in _cells(record)])
-    return text.getvalue().encode()
 
 
 def sha256_of(*parts: bytes | os.PathLike[str]) -> str:

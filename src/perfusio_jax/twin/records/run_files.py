@@ -10,11 +10,6 @@ from typing import Any
 
 from perfusio_jax._core import RunLockedError
 
-from .audit import CSV_NAME as AUDIT_CSV
-from .audit import HEAD_NAME as AUDIT_HEAD
-from .audit import LOG_NAME as AUDIT_LOG
-from .audit import PARQUET_NAME as AUDIT_PARQUET
-from .audit import TORN_NAME as AUDIT_TORN
 from .audit import AuditLogger
 from .keys import Signer
 from .letters import INBOX
@@ -23,6 +18,11 @@ from .records import FORECASTS, RECOMMENDATIONS
 from .records_file import RunRecords
 from .runtime import Runtime
 from .store import JOURNAL_NAME as JOURNAL_NAME
+from .trail_files import CSV_NAME as AUDIT_CSV
+from .trail_files import HEAD_NAME as AUDIT_HEAD
+from .trail_files import LOG_NAME as AUDIT_LOG
+from .trail_files import PARQUET_NAME as AUDIT_PARQUET
+from .trail_files import TORN_NAME as AUDIT_TORN
 
 RECORD_NAMES = frozenset(
     {
