@@ -53,6 +53,7 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
+from perfusio_jax._core.executables import keep_executables
 from tests.slow import slow_files
 
 jax.config.update("jax_enable_x64", True)
@@ -109,6 +110,13 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what was loaded so far: it stays to the end."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _executables_are_kept_within_a_test() -> Iterator[None]:
+    """A command keeps what it compiles; a test that counts compiles later has to see them all."""
+    yield
+    keep_executables(None)
 
 
 _MOST_MAPS = 20_000

@@ -220,7 +220,7 @@ def test_effects_and_engines_stay_where_they_belong(module: str):
         assert not roots & EFFECTS, f"{module} is not part of the shell"
     if not module.startswith("gp"):
         assert "gpjax" not in roots
-    if module != "mechanistic.integrators":
+    if module != "mechanistic.with_diffrax":
         assert "diffrax" not in roots
     if module.startswith("simulator"):
         inner = {t.removeprefix("perfusio_jax.").split(".")[0] for t in imports(MODULES[module])}

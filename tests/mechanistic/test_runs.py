@@ -18,6 +18,7 @@ from perfusio_jax.mechanistic import (
     Tolerances,
     clone_x,
     integrate,
+    integrate_diffrax,
     integrators,
     make_plan,
     simulate,
@@ -183,6 +184,6 @@ def test_complex_states_and_dense_output(solver):
 def test_diffrax_integrates_the_plant_with_our_method():
     reactor, plan = lay_out(1, reactor=Reactor(kinetics=clone_x()))
     ours = integrate(reactor, plan, Tolerances(rtol=1e-8))
-    theirs = integrators.integrate_diffrax(reactor, plan, solver=Rodas4(), rtol=1e-8, atol=1e-10)
+    theirs = integrate_diffrax(reactor, plan, solver=Rodas4(), rtol=1e-8, atol=1e-10)
     assert int(theirs.result[0]) == 0
     assert relative_error(theirs.concentrations, np.asarray(ours.concentrations)) < 1e-5

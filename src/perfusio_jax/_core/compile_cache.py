@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 
 from perfusio_jax._core.errors import ConfigError
+from perfusio_jax._core.executables import keep_executables
 
 
 def default_compile_cache() -> Path:
@@ -18,8 +19,10 @@ def enable_compile_cache(folder: Path | str | None = None) -> Path:
     """Keep compiled programs on disk, so that the next process need not compile them again.
 
     Switches on JAX's persistent cache, for the rest of the process, for whatever takes a tenth of
-    a second or more to compile. Programs are found again by what they compute, the version of JAX
-    and the device: a stale entry is never used. Call it before anything is compiled.
+    a second or more to compile; and for the programs of this package the folder of finished
+    executables, which need not even be traced again. Programs are found again by what they
+    compute, the versions of JAX and this package, and the device: a stale entry is never used.
+    Call it before anything is compiled. What is in the folder is run: it must be yours alone.
 
     Args:
         folder: Where; made if it is not there. The user's cache folder by default, which the
@@ -29,11 +32,12 @@ def enable_compile_cache(folder: Path | str | None = None) -> Path:
         The folder.
 
     Raises:
-        ConfigError: If the folder cannot be made.
+        ConfigError: If the folder cannot be made, or others may write there.
     """
     place = default_compile_cache() if folder is None else Path(folder).expanduser()
     try:
         place.mkdir(parents=True, exist_ok=True)
+        keep_executables(place / "executables")
     except OSError as error:
         raise ConfigError(
             f"compiled programs cannot be kept in {place}: {error.strerror or error}. Name another "

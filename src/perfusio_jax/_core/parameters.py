@@ -88,6 +88,9 @@ def positive(value: ArrayLike) -> Positive:
     if _is_concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) > 0)):
         raise ConfigError(f"a positive parameter was given {value}; it must be finite and > 0.")
     # inverse softplus, exact at both ends: log(expm1(v)) = v + log(-expm1(-v))
+    if _is_concrete(array):  # on the host, where nothing has to be compiled for it
+        known = np.asarray(array)
+        return Positive(raw=jnp.asarray(known + np.log(-np.expm1(-known))))
     return Positive(raw=array + jnp.log(-jnp.expm1(-array)))
 
 

@@ -8,13 +8,13 @@ engineer could do.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import CONTROL_NAMES, REGISTRY
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import bleed_trigger, cell_volume_fraction
 from perfusio_jax.mechanistic import CHOKinetics, Method, Reactor, Tolerances, integrate, make_plan
 from perfusio_jax.simulator import NoiseModel, apply_noise, observe
@@ -38,7 +38,7 @@ class Loop(NamedTuple):
     noise: NoiseModel
 
 
-@eqx.filter_jit
+@compiled
 def _one_day(
     reactor: Reactor, states: Float[Array, "L 10"], controls: Float[Array, "L 6"]
 ) -> Float[Array, "L 10"]:
@@ -46,7 +46,7 @@ def _one_day(
     return integrate(reactor, plan, Tolerances(), Method()).concentrations[:, 1]
 
 
-@eqx.filter_jit
+@compiled
 def _vcv_read(
     kinetics: CHOKinetics,
     states: Float[Array, "L 10"],

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optimistix as optx
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import ConfigError, Key, Scalar
+from perfusio_jax._core.programs import compiled
 
 Method = Literal["laplace", "nuts"]
 """How the posterior is computed."""
@@ -49,7 +49,7 @@ class EmbeddingPosterior(eqx.Module):
         return self.mean[None, :] + z @ root.T
 
 
-@eqx.filter_jit
+@compiled
 def laplace(
     log_density: LogDensity,
     model: Any,
@@ -71,6 +71,7 @@ def laplace(
         Mode and covariance. Directions in which the density is not peaked (a mode at the end
         of a plateau) take the prior's spread.
     """
+    import optimistix as optx
 
     def loss(vector: Array, _: Any) -> Array:
         value = -log_density(model, vector)

@@ -19,11 +19,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import ConfigError, DataError, Key, Scalar, require_x64
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.embedding.clones import START_RANGE
 from perfusio_jax.embedding.fedbatch import FedBatchRuns
 
@@ -349,7 +349,7 @@ def _loss(kernel: ProductKernel, rows: RateRows, scales: Scales, settings: Setti
     return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
 
-@eqx.filter_jit
+@compiled
 def search(
     starts: ProductKernel, rows: RateRows, scales: Scales, settings: Settings
 ) -> tuple[ProductKernel, FitInfo]:
@@ -364,6 +364,8 @@ def search(
     Returns:
         The kernel and how it went.
     """
+    import optimistix as optx
+
     values = jax.lax.map(lambda k: _loss(k, rows, scales, settings), starts)
     best = jax.tree.map(lambda leaf: leaf[jnp.argmin(values)], starts)
     params, fixed = eqx.partition(best, _spec(best))
@@ -400,7 +402,7 @@ def with_lengthscale(kernel: ProductKernel, value: float) -> ProductKernel:
     return eqx.tree_at(lambda k: k.log_lengthscale, kernel, start)
 
 
-@eqx.filter_jit
+@compiled
 def condition(kernel: ProductKernel, rows: RateRows, scales: Scales) -> ProductGP:
     """Solve for the rows given."""
     x, y = _scaled(rows, scales)
@@ -476,7 +478,7 @@ def fit_products(
     return kernel, scales, info
 
 
-@eqx.filter_jit
+@compiled
 def roll_out(
     model: ProductGP, runs: FedBatchRuns, start: Float[Array, "runs 6"]
 ) -> Float[Array, "runs samples 6"]:

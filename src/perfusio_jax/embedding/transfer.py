@@ -16,7 +16,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import ConfigError, DataError, Key, Scalar, require_x64
@@ -27,6 +26,7 @@ from perfusio_jax._core.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.embedding.clones import PRIOR_CLONE, EntityEmbedding
 from perfusio_jax.embedding.inputs import EmbeddedInputs, fit_embedded
 from perfusio_jax.embedding.posterior import EmbeddingPosterior, Method, laplace, nuts
@@ -493,7 +493,7 @@ def _bare(model: MultiTaskRateGP) -> MultiTaskRateGP:
     return eqx.tree_at(lambda m: m.state, model, None, is_leaf=lambda node: node is None)
 
 
-@eqx.filter_jit
+@compiled
 def _finish(model: MultiTaskRateGP) -> MultiTaskRateGP:
     return model.condition()
 
@@ -517,7 +517,7 @@ def _train(
     return _adam(model, spec, (lr_backbone, lr_embedding), move, n_iter)
 
 
-@eqx.filter_jit
+@compiled
 def _adam(
     model: MultiTaskRateGP,
     spec: Any,
@@ -526,6 +526,8 @@ def _adam(
     n_iter: int,
 ) -> MultiTaskRateGP:
     """Adam with one rate for the table and one for the rest; the best point met is kept."""
+    import optax
+
     params, fixed = eqx.partition(model, spec)
     labels = jax.tree.map(lambda _: "backbone", params)
     labels = eqx.tree_at(lambda m: m.scaling.trainable(), labels, ("embedding",))
@@ -563,7 +565,7 @@ def _adam(
     return eqx.combine(best, fixed).condition()
 
 
-@eqx.filter_jit
+@compiled
 def _conditioned(
     model: MultiTaskRateGP, clone: Array, vectors: Float[Array, "S D"]
 ) -> MultiTaskRateGP:
@@ -574,7 +576,7 @@ def _conditioned(
     return eqx.filter_vmap(one)(vectors)
 
 
-@eqx.filter_jit
+@compiled
 def _mixture(models: MultiTaskRateGP, inputs: Float[Array, "M D"]) -> Mixture:
     means, covariances = eqx.filter_vmap(lambda m: m.posterior(inputs))(models)
     variances = jnp.maximum(jnp.diagonal(covariances, axis1=2, axis2=3), 0.0)

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float
-from numpyro.infer import MCMC, NUTS
 
 from perfusio_jax._core import ConfigError, Key, Positive, Scalar, require_x64
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.ensemble import mixture_quantile
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.fit import trainable_filter
@@ -111,7 +111,7 @@ class NutsReport(NamedTuple):
     """Whether all r_hat are below 1.1 and no draw in twenty diverged."""
 
 
-@eqx.filter_jit
+@compiled
 def _moments(models: MultiTaskRateGP, inputs: Array) -> tuple[Array, Array]:
     def one(model: MultiTaskRateGP) -> tuple[Array, Array]:
         mean, covariance = model.posterior(inputs)
@@ -167,6 +167,8 @@ def fit_nuts(
             gradient costs the cube of the rows, and a table of that size leaves little doubt
             about the parameters.
     """
+    from numpyro.infer import MCMC, NUTS
+
     require_x64("Sampling the hyper-parameters of a Gaussian process")
     rows = int(jnp.sum(model.data.row_present))
     if rows > _MAX_ROWS:
@@ -212,7 +214,7 @@ def fit_nuts(
     return GPMixture(models, n_models), _report(grouped, extra)
 
 
-@eqx.filter_jit
+@compiled
 def _condition_all(params: Any, fixed: Any) -> MultiTaskRateGP:
     def one(p: Any) -> MultiTaskRateGP:
         conditioned: MultiTaskRateGP = eqx.combine(p, fixed).condition()

@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from perfusio_jax._core import ConfigError, DataError, require_x64
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP, with_form
 from perfusio_jax.gp.fit import trainable_filter
 from perfusio_jax.gp.inference import log_posterior
@@ -300,7 +300,7 @@ def _alike(models: list[MultiTaskRateGP]) -> list[MultiTaskRateGP]:
     ]
 
 
-@eqx.filter_jit
+@compiled
 def _jackknife_plus(calibration: Calibration, mean: Array, level: Array) -> tuple[Array, Array]:
     """Order statistics of the left-out predictions plus and minus the left-out errors."""
     centre = jnp.einsum("nk,kmt->mnt", calibration.weights, mean)
@@ -320,8 +320,10 @@ def _jackknife_plus(calibration: Calibration, mean: Array, level: Array) -> tupl
     return jnp.where(is_finite, low, -jnp.inf), jnp.where(is_finite, high, jnp.inf)
 
 
-@eqx.filter_jit
+@compiled
 def _train(stacked: MultiTaskRateGP, n_iter: int, lr: Array) -> MultiTaskRateGP:
+    import optax
+
     spec = trainable_filter(stacked)
     params, fixed = eqx.partition(stacked, spec)
     solver = optax.adam(lr)
@@ -342,7 +344,7 @@ def _train(stacked: MultiTaskRateGP, n_iter: int, lr: Array) -> MultiTaskRateGP:
     return jax.vmap(lambda m: m.condition())(eqx.combine(params, fixed))
 
 
-@eqx.filter_jit
+@compiled
 def _member_moments(stacked: MultiTaskRateGP, inputs: Array) -> tuple[Array, Array]:
     def one(model: MultiTaskRateGP) -> tuple[Array, Array]:
         mean, covariance = model.posterior(inputs)
@@ -351,7 +353,7 @@ def _member_moments(stacked: MultiTaskRateGP, inputs: Array) -> tuple[Array, Arr
     return jax.vmap(one)(stacked)
 
 
-@eqx.filter_jit
+@compiled
 def mixture_quantile(
     mean: Float[Array, "K *shape"], sd: Float[Array, "K *shape"], level: float
 ) -> Float[Array, "*shape"]:

@@ -18,6 +18,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.checks import warn_about
 from perfusio_jax.gp.inference import Conditioned, condition_state
 from perfusio_jax.gp.kernels import PerfusionKernel, with_fixed_columns
@@ -258,7 +259,7 @@ class MultiTaskRateGP(eqx.Module):
         return x[:, :width], x[:, width].astype(int)
 
 
-@eqx.filter_jit
+@compiled
 def _posterior(model: MultiTaskRateGP, inputs: Array) -> tuple[Array, Array]:
     state = condition_state(model) if model.state is None else model.state
     scaled = model.scaling(inputs)

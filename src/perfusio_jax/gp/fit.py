@@ -7,12 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from perfusio_jax._core import ConfigError, Key, Result, Scalar, require_x64
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.inference import log_evidence, log_posterior
 from perfusio_jax.gp.layout import RateData
@@ -111,6 +110,8 @@ class _Run(NamedTuple):
 
 def _lbfgs(loss: Any, start: Array, config: FitConfig, scale: Array) -> _Run:
     """Optimistix' L-BFGS, stepped by hand so that the path of the evidence is kept."""
+    import optimistix as optx
+
     solver = optx.LBFGS(rtol=1e-6, atol=1e-5, history_length=10)
     options = {"autodiff_mode": "bwd"}
 
@@ -149,6 +150,8 @@ def _lbfgs(loss: Any, start: Array, config: FitConfig, scale: Array) -> _Run:
 
 def _adam(loss: Any, start: Any, config: FitConfig, scale: Array) -> _Run:
     """Adam; keeps the best point met and ignores non-finite steps."""
+    import optax
+
     solver = optax.adam(config.learning_rate)
 
     def body(carry: Any, _: Any) -> Any:
@@ -174,7 +177,7 @@ def _loss(params: Any, fixed: Any) -> Scalar:
     return -log_posterior(eqx.combine(params, fixed))
 
 
-@eqx.filter_jit
+@compiled
 def _search(
     model: MultiTaskRateGP, spec: Any, key: Key, config: FitConfig, method: str
 ) -> tuple[_Run, Array]:
@@ -197,7 +200,7 @@ def _search(
     return chosen._replace(params=unravel(chosen.params)), runs.value
 
 
-@eqx.filter_jit
+@compiled
 def _finish(model: MultiTaskRateGP) -> tuple[MultiTaskRateGP, Array, Array]:
     fitted = model.condition()
     condition = fitted.state.solved.condition_number if fitted.state is not None else jnp.nan

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import ConfigError, Scalar
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.masked import (
     MaskedPosterior,
     masked_log_density,
@@ -73,7 +74,7 @@ def _gram(model: Any, scaled: Array) -> tuple[Array, Array]:
     return model.kernel.input_matrix(scaled, scaled) * rows[:, None] * rows[None, :], rows
 
 
-@eqx.filter_jit
+@compiled
 def condition_state(
     model: Any, solved: KroneckerPosterior | MaskedPosterior | DensePosterior | None = None
 ) -> Conditioned:
@@ -105,7 +106,7 @@ def condition_state(
     return Conditioned(scaled, rows, solved, solved.solve(targets), offset)
 
 
-@eqx.filter_jit
+@compiled
 def log_evidence(model: Any) -> Scalar:
     """Log marginal likelihood of the observed targets, in their scaled unit.
 
@@ -157,7 +158,7 @@ def _structured_evidence(
     return density - 0.5 * jnp.sum(present * (rows + jnp.log(noise)[None, :]))
 
 
-@eqx.filter_jit
+@compiled
 def log_posterior(model: Any) -> Scalar:
     """Log evidence plus log hyper-prior: what `fit` maximises.
 

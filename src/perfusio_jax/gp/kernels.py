@@ -195,7 +195,7 @@ class PerfusionKernel(AbstractKernel):
         # a fixed, unequal start: equal entries would be a saddle of the evidence
         start = 0.3 * np.cos(np.outer(np.arange(n_tasks) + 0.5, np.arange(rank) + 1.0))
         self.index_factor = jnp.asarray(start.reshape(n_tasks, rank), float)
-        self.index_diagonal = positive(jnp.full((n_tasks,), task_variance))
+        self.index_diagonal = positive(np.full((n_tasks,), task_variance))
         self.n_tasks, self.n_state_dims, self.rank = n_tasks, n_state_dims, rank
         super().__init__(n_dims=n_state_dims + 2, compute_engine=DenseEngine())
 

@@ -23,6 +23,7 @@ import scipy.special
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import Key, Scalar
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.inference import require_state
 from perfusio_jax.gp.kernels import PerfusionKernel
@@ -275,7 +276,7 @@ def _solve_noisy(model: MultiTaskRateGP, prior: Array, normal: Array) -> Array:
     return state.solved.solve((prior.swapaxes(-1, -2) + noise) * present)
 
 
-@eqx.filter_jit
+@compiled
 def variance_error(
     model: MultiTaskRateGP,
     inputs: Float[Array, "M D"],

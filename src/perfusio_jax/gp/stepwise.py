@@ -24,6 +24,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError, Key, Scalar
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.likelihood import GaussianLikelihood
 from perfusio_jax.gp.moments import is_supported
@@ -260,7 +261,7 @@ def _inputs(states: Array, rest: Array) -> Array:
     return jnp.concatenate([states, many], axis=1)
 
 
-@eqx.filter_jit
+@compiled
 def _sample(
     gp: StepwiseGP,
     start: Array,
@@ -305,7 +306,7 @@ def _sample(
     return jax.vmap(lambda *lane: one(lane))(start, plan, rest, jnp.arange(start.shape[0]))
 
 
-@eqx.filter_jit
+@compiled
 def _moments(
     gp: StepwiseGP, start: Array, plan: Array, rest: Array, process_noise: bool, is_closed: bool
 ) -> MomentPath:
@@ -324,7 +325,7 @@ def _moments(
     return jax.lax.map(one, (start, plan, rest))
 
 
-@eqx.filter_jit
+@compiled
 def _draw(path: MomentPath, key: Key, n_samples: int) -> Array:
     def one(part: MomentPath, lane: Array) -> Array:
         shape = (part.mean.shape[0], n_samples, part.mean.shape[1])

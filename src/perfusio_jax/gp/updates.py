@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP, with_form
 from perfusio_jax.gp.inference import condition_state, require_state
 from perfusio_jax.gp.layout import RateData, rate_data
@@ -50,7 +51,7 @@ def _with_room(model: MultiTaskRateGP, present: np.ndarray) -> MultiTaskRateGP:
     return with_form(model, is_complete=False, n_missing=-(-missing // 64) * 64)
 
 
-@eqx.filter_jit
+@compiled
 def _recondition(model: MultiTaskRateGP) -> MultiTaskRateGP:
     return model.condition()
 
@@ -119,7 +120,7 @@ def append_rows(
     return _extend(model, table, jnp.asarray(count), added)
 
 
-@eqx.filter_jit
+@compiled
 def _extend(model: MultiTaskRateGP, table: RateData, start: Array, added: int) -> MultiTaskRateGP:
     """Block update of the Cholesky factor: rows `start` to `start + added` are new."""
     state = require_state(model)

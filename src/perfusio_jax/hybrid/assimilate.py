@@ -6,12 +6,13 @@ The ensemble lives in `z = log(c + offset)`, beside the residual rate of the las
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.disturbance import Disturbance, mean_residual, step_law
 from perfusio_jax.hybrid.ensemble import FilterInfo, smoother_gain
@@ -41,7 +42,12 @@ class RunBeliefs(NamedTuple):
     def belief(self, row: int, *, smoothed: bool = False) -> Belief:
         """Belief after one sample."""
         source = self.smoothed if smoothed else self.filtered
-        return Belief(source[row], self.days[row])
+        return _belief_at(source, self.days, np.asarray(row))
+
+
+@compiled
+def _belief_at(source: Array, days: Array, row: ArrayLike) -> Belief:
+    return Belief(source[row], days[row])
 
 
 def assimilate_arrays(
@@ -133,7 +139,7 @@ def assimilate_arrays(
     )
 
 
-@eqx.filter_jit
+@compiled
 def _assimilate_jit(
     model: HybridStateSpaceModel,
     run: RunArrays,

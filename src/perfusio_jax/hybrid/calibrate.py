@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from perfusio_jax._core import STATE_ORDER, ConfigError
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.transition import ResidualBasis, prior_step
 
 CALIBRATED: Final[tuple[str, ...]] = (
@@ -151,7 +152,7 @@ class _Point(NamedTuple):
     slopes: Array
 
 
-@eqx.filter_jit
+@compiled
 def _search(
     mech: Any,
     basis: ResidualBasis,

@@ -9,13 +9,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError, DataError, Key
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.assimilate import assimilate_arrays
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.campaign import stack_runs
@@ -63,7 +63,7 @@ class Forecasts(NamedTuple):
     """Row of the sample each forecast starts from."""
 
 
-@eqx.filter_jit
+@compiled
 def _forecast_all(
     model: HybridStateSpaceModel,
     runs: RunArrays,

@@ -3,12 +3,12 @@
 The ensemble lives in `z = log(c + offset)`; its analysis is that of `ensemble.py`.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key, Scalar
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.disturbance import mean_residual, process_sd_over, step_sd
 from perfusio_jax.hybrid.ensemble import FilterInfo, centred_noise, ensemble_update
@@ -71,7 +71,7 @@ def _start(model: HybridStateSpaceModel, key: Key, n_particles: int) -> Array:
     return model.initial.mean[None, :] + model.initial.sd[None, :] * draws
 
 
-@eqx.filter_jit
+@compiled
 def _first_update(model: HybridStateSpaceModel, members: Array, face: Array) -> Array:
     nothing = jnp.zeros(members.shape[0])
     updated, _ = update_states(model, members, nothing, face, jnp.full((), jnp.nan))
@@ -115,7 +115,7 @@ def filter_step(
     )
 
 
-@eqx.filter_jit
+@compiled
 def _filter_step(
     model: HybridStateSpaceModel,
     belief: Belief,

@@ -1,6 +1,5 @@
 """Forecasts of a run, ready for decisions and pictures."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -12,6 +11,7 @@ from perfusio_jax._core import (
     STATE_ORDER,
     ConfigError,
 )
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, for_clone
@@ -19,7 +19,7 @@ from perfusio_jax.hybrid.paths import draw_paths
 from perfusio_jax.hybrid.rollout import rollout
 
 
-@eqx.filter_jit
+@compiled
 def forecast_samples(
     hybrid: HybridStateSpaceModel,
     start: Float[Array, "..."],

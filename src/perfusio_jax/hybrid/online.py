@@ -23,6 +23,7 @@ from perfusio_jax._core import (
     DataError,
     Key,
 )
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.belief import Belief, OpenInterval
 from perfusio_jax.hybrid.disturbance import mean_residual, process_sd_over
 from perfusio_jax.hybrid.ensemble import FilterInfo, centred_noise, ensemble_update
@@ -126,7 +127,7 @@ def fit_sensors(
     return OnlineSensors(gain, offset, sd, tuple(names)), SensorFit(share, pairs.astype(int))
 
 
-@eqx.filter_jit
+@compiled
 def observe_online(
     model: HybridStateSpaceModel,
     belief: Belief,
@@ -188,7 +189,7 @@ def _at(
     return states, step
 
 
-@eqx.filter_jit
+@compiled
 def _read(
     model: HybridStateSpaceModel,
     interval: OpenInterval,
@@ -210,7 +211,7 @@ def _read(
     return _with_members(model, interval, updated), info._replace(limited=limited)
 
 
-@eqx.filter_jit
+@compiled
 def _arrived(model: HybridStateSpaceModel, interval: OpenInterval, hours: Array) -> Belief:
     states, _ = _at(model, interval, hours)
     return Belief(states, interval.day + hours / HOURS_PER_DAY, interval)

@@ -15,12 +15,12 @@ Reference:
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.disturbance import mean_residual, step_law
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.hybrid.observation import predict_reading, reading_sd, transform_reading
@@ -97,7 +97,7 @@ def trace_back(particles: Float[Array, "T N d"], parents: Array) -> Float[Array,
     return paths
 
 
-@eqx.filter_jit
+@compiled
 def particle_filter(
     model: HybridStateSpaceModel, run: RunArrays, *, key: Key, n_particles: int = 4096
 ) -> ParticleBeliefs:

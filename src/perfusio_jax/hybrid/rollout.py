@@ -2,12 +2,12 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, ConfigError, Scalar
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import from_balanced, to_balanced
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.observation import forecast_report
@@ -155,7 +155,7 @@ def rollout_with_info(
     return values, summary
 
 
-@eqx.filter_jit
+@compiled
 def predict(
     model: HybridStateSpaceModel,
     face: Array,

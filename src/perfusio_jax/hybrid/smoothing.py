@@ -6,13 +6,13 @@ constants of the mechanism, the process on its residuals, and the rows of later 
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.embedding import CloneRegistry
 from perfusio_jax.hybrid.assimilate import RunBeliefs, assimilate_arrays
@@ -54,7 +54,7 @@ def rows_of(model: HybridStateSpaceModel, run: RunArrays, beliefs: RunBeliefs) -
     )
 
 
-@eqx.filter_jit
+@compiled
 def smooth(
     model: HybridStateSpaceModel, runs: RunArrays, law: Disturbance, keys: Array, n: int
 ) -> tuple[Smoothed, Any]:
@@ -76,7 +76,7 @@ def fresh_sd(data: Smoothed, config: HybridConfig) -> np.ndarray:
     return np.maximum(fresh, 1e-3)
 
 
-@eqx.filter_jit
+@compiled
 def _priors(model: HybridStateSpaceModel, data: Smoothed, dt_h: Array, clones: Array) -> Prior:
     """The mechanism's interval at every smoothed state (runs, intervals)."""
     inputs = data.inputs

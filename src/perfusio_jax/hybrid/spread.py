@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import STATE_ORDER, DataError
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.embedding import CloneRegistry
 from perfusio_jax.gp import KroneckerPosterior, MultiTaskRateGP
 from perfusio_jax.hybrid.smoothing import Smoothed
@@ -65,7 +65,7 @@ def leave_run_out(
     return error * scale, variance * scale**2
 
 
-@eqx.filter_jit
+@compiled
 def _function_sd(gp: MultiTaskRateGP) -> Array:
     """Root mean square posterior spread of the function over the training inputs."""
     rows = gp.data.row_present.astype(float)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import balance_rates, perfusion_flows, to_balanced
 from perfusio_jax.embedding import CloneRegistry
 from perfusio_jax.gp import MultiTaskRateGP
@@ -72,7 +72,7 @@ def base_model(
     )
 
 
-@eqx.filter_jit
+@compiled
 def _raw_rates(states: Array, runs: RunArrays, mech: Any) -> Array:
     """Balance rates straight from the gap-filled samples: orders of magnitude, no more."""
     fed = jnp.nan_to_num(runs.feed_L[:, 1:])

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import DataError, Key
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp import FitConfig, FitReport, MultiTaskRateGP, RateData, fit
 from perfusio_jax.hybrid.assimilate import assimilate_run
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
@@ -15,7 +16,7 @@ from perfusio_jax.hybrid.spread import gp_noise_sd
 from perfusio_jax.states import Trajectory
 
 
-@eqx.filter_jit
+@compiled
 def _put_rows(model: HybridStateSpaceModel, data: Smoothed) -> HybridStateSpaceModel:
     base = _drop_rows(model)
     gp = _require_gp(base)
@@ -106,7 +107,7 @@ def condition_on(
     return _put_rows(model, jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
 
 
-@eqx.filter_jit
+@compiled
 def _recondition(model: HybridStateSpaceModel) -> HybridStateSpaceModel:
     base = _drop_rows(model)
     gp = eqx.tree_at(lambda g: g.state, _require_gp(base), None).condition()

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, DataError
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import from_balanced
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.hybrid.spread import leave_run_out
@@ -161,7 +161,7 @@ def judge_fit(model: HybridStateSpaceModel, trajectories: list[Trajectory]) -> V
     )
 
 
-@eqx.filter_jit
+@compiled
 def _steps(
     model: HybridStateSpaceModel,
     inputs: Float[Array, "N D"],

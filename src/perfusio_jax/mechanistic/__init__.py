@@ -1,40 +1,9 @@
-"""The plant: kinetics, vector field, integrators and the model built from them."""
+"""The plant: kinetics, vector field, integrators and the model built from them.
 
-from perfusio_jax._core import DEFAULT_CONTROLS as DEFAULT_CONTROLS
+Names are loaded on first use (the list is `__init__.pyi`): a model does not wait for
+diffrax.
+"""
 
-from .daily import advance_interval as advance_interval
-from .integrators import Rodas3 as Rodas3
-from .integrators import Rodas4 as Rodas4
-from .integrators import balanced_to_plant as balanced_to_plant
-from .integrators import integrate_diffrax as integrate_diffrax
-from .integrators import integrate_run as integrate_run
-from .integrators import plant_term as plant_term
-from .integrators import plant_to_balanced as plant_to_balanced
-from .integrators import simulate as simulate
-from .kinetics import CHOKinetics as CHOKinetics
-from .kinetics import clone_x as clone_x
-from .kinetics import clone_y as clone_y
-from .kinetics import stack as stack
-from .lanes import integrate_lanes as integrate_lanes
-from .models import CHOPerfusionModel as CHOPerfusionModel
-from .plan import FLOOR as FLOOR
-from .plan import N_TOTALS as N_TOTALS
-from .plan import LaneSolution as LaneSolution
-from .plan import Method as Method
-from .plan import Plan as Plan
-from .plan import Tolerances as Tolerances
-from .reactor import GlucosePump as GlucosePump
-from .reactor import Reactor as Reactor
-from .rosenbrock import RODAS3 as RODAS3
-from .rosenbrock import RODAS4 as RODAS4
-from .runs import CHUNK as CHUNK
-from .runs import RunSolution as RunSolution
-from .runs import integrate as integrate
-from .runs import make_plan as make_plan
-from .set_points import controls_from_dict as controls_from_dict
-from .set_points import medium_from_dict as medium_from_dict
-from .vector_field import BALANCED_COLUMNS as BALANCED_COLUMNS
-from .vector_field import PLANT_SPECIES as PLANT_SPECIES
-from .vector_field import day_inputs as day_inputs
-from .vector_field import pump_rate as pump_rate
-from .vector_field import vector_field as vector_field
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

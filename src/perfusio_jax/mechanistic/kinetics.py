@@ -20,6 +20,7 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float
 
@@ -144,9 +145,10 @@ class CHOKinetics(eqx.Module):
         for name, value in self.items():
             if isinstance(value, Tracer) or not isinstance(value, jax.Array):
                 continue
-            if not bool(jnp.all(jnp.isfinite(value))):
+            known = np.asarray(value)  # on the host, where nothing has to be compiled for it
+            if not np.all(np.isfinite(known)):
                 raise ConfigError(f"kinetic constant {name} is {value}; it must be finite.")
-            if name not in _SIGNED and bool(jnp.any(value < 0)):
+            if name not in _SIGNED and np.any(known < 0):
                 raise ConfigError(f"kinetic constant {name} is {value}; it must be >= 0.")
 
     def items(self) -> list[tuple[str, Array]]:

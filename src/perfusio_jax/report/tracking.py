@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import ConfigError, DataError, Result, describe
 from perfusio_jax._core.checkpoint import holds_checkpoint
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.metrics import nauc
 from perfusio_jax.report.stopping import end_if_asked
 from perfusio_jax.rl import (
@@ -51,7 +51,7 @@ HOLD_STARTS = (0.0, 2.0, 3.0, 4.0)
 """Hours of full light from which the search for the optimum starts."""
 
 
-@eqx.filter_jit
+@compiled
 def _go_on(
     problem: Problem, settings: TrainSettings, state: TrainState, until: jax.Array
 ) -> TrainState:

@@ -23,6 +23,7 @@ from perfusio_jax._core import (
     ConfigError,
     DataError,
 )
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.mechanistic import (
     Method,
     Reactor,
@@ -59,7 +60,7 @@ class RackSample:
     """Set-points in force when the sample was taken."""
 
 
-@eqx.filter_jit
+@compiled
 def _advance(
     reactor: Reactor,
     concentrations: Float[Array, "24 10"],
@@ -75,7 +76,7 @@ def _advance(
     return out.concentrations[:, 1], out.totals[:, 1], out.result
 
 
-@eqx.filter_jit
+@compiled
 def _observe(reactor: Reactor, concentrations: Float[Array, "24 10"]) -> Array:
     return observe(reactor.kinetics, concentrations)[..., : len(FORECAST_SPECIES)]
 

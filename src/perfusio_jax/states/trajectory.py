@@ -224,8 +224,15 @@ class Trajectory(eqx.Module):
         Raises:
             KeyError: If a species is not here and `missing_ok` is False.
         """
-        blank = jnp.full(self.species.shape[:-1], jnp.nan, self.species.dtype)
         absent = set(names) - set(self.species_names) if missing_ok else set()
+        if is_concrete(self.species):  # on the host: a new length must not compile anything
+            known = np.asarray(self.species)
+            table = np.full((*known.shape[:-1], len(names)), np.nan, known.dtype)
+            for k, name in enumerate(names):
+                if name not in absent:
+                    table[..., k] = known[..., self.species_index(name)]
+            return jnp.asarray(table)
+        blank = jnp.full(self.species.shape[:-1], jnp.nan, self.species.dtype)
         columns = [blank if n in absent else self.get_species(n) for n in names]
         return jnp.stack(columns, axis=-1)
 

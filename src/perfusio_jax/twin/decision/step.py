@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import (
     CONTROL_NAMES,
@@ -25,6 +24,7 @@ from perfusio_jax._core import (
     DataError,
 )
 from perfusio_jax._core.instants import as_day, day_number
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed import BEDDecision, BEDPolicy, step_hours
 from perfusio_jax.hybrid import (
     Belief,
@@ -206,7 +206,7 @@ def forecast_paths(
     return _with_readings(model, c0, controls, day0, key, steps)[0]
 
 
-@eqx.filter_jit
+@compiled
 def _with_readings(
     model: HybridStateSpaceModel,
     c0: Float[Array, "S 9"],
@@ -223,6 +223,13 @@ def _with_readings(
         states = states[:, jnp.asarray(rows)]
     size, draws = (model.diam_base, model.diam_death_coeff), paths.assay[:, : states.shape[1]]
     return forecast_report(states, *size), forecast_report(states, *size, model.assay, draws)
+
+
+@compiled
+def _begun(belief: Belief, seed: ArrayLike, n_paths: int) -> tuple[Array, Float[Array, "S 9"]]:
+    """Key of the paths, and where they start."""
+    path_key, state_key = jax.random.split(jax.random.key(seed))
+    return path_key, belief.sample(n_paths, key=state_key)
 
 
 def forecast(
@@ -264,10 +271,9 @@ def forecast(
     steps, rows = np.repeat(steps / parts, parts), None
     if len(steps) > horizon:
         rows = tuple((np.cumsum(parts) - 1).tolist())
-    path_key, state_key = jax.random.split(jax.random.key(seed))
-    u = jnp.asarray([controls[n] for n in CONTROL_NAMES], float)
-    held = jnp.broadcast_to(u[None, :], (len(steps), u.shape[0]))
-    c0 = belief.sample(n_paths, key=state_key)
+    path_key, c0 = _begun(belief, np.asarray(seed), n_paths)
+    u = np.array([controls[n] for n in CONTROL_NAMES], float)
+    held = jnp.asarray(np.tile(u, (len(steps), 1)))
     made = _with_readings(model, c0, held, belief.day, path_key, jnp.asarray(steps), rows)
     values, readings = (np.asarray(v) for v in made)
     q10, q50, q90 = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
@@ -311,7 +317,7 @@ def decide(
     Returns:
         Recommendation, forecasts, state estimate and digest of the inputs.
     """
-    day = int(history.days[-1]) if day is None else as_day(day)
+    day = int(np.asarray(history.days)[-1]) if day is None else as_day(day)
     belief, beliefs = estimate(history, model, seed=seed, n_particles=n_particles)
     made = policy.decide(
         belief,
@@ -368,6 +374,7 @@ def hours_ahead(ofv: Any, sample_h: float = HOURS_PER_DAY) -> list[float] | None
     return np.cumsum(step_hours(days, step_h)).tolist()
 
 
+@compiled
 def _report(model: HybridStateSpaceModel, particles: Array) -> Array:
     from perfusio_jax.chemistry import report
 
