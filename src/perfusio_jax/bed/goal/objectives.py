@@ -147,6 +147,8 @@ class TargetTrackingOFV(eqx.Module):
     """`(draw_paths, rollout)`; those of `perfusio_jax.hybrid` if not given."""
     step_h: float = eqx.field(static=True, default=HOURS_PER_DAY)
     """Length of a roll-out's step [h]."""
+    is_pareto: bool = eqx.field(static=True, default=False)
+    """True keeps the targets apart."""
 
     def __init__(
         self,
@@ -158,6 +160,7 @@ class TargetTrackingOFV(eqx.Module):
         seed: int = 42,
         rollout_functions: tuple[Callable, Callable] | None = None,
         step_h: float | None = None,
+        is_pareto: bool = False,
     ):
         """Collect targets.
 
@@ -172,10 +175,11 @@ class TargetTrackingOFV(eqx.Module):
             step_h: Length of a roll-out's step [h]; by default a day, in as many parts as the
                 samples of a day `hybrid` learned from. A target per day counts for all steps of
                 its day.
+            is_pareto: Whether to keep the targets apart, for hypervolume acquisitions.
 
         Raises:
-            ConfigError: If there is no target, a size is below one, or a target per day has not
-                one value for each day.
+            ConfigError: If there is no target, a size is below one, a target per day has not one
+                value for each day, or a single target is to be kept apart.
         """
         self.targets = tuple(targets)
         if not self.targets:
@@ -184,6 +188,9 @@ class TargetTrackingOFV(eqx.Module):
         self.hybrid, self.horizon = hybrid, int(horizon)
         self.n_samples, self.seed = int(n_samples), int(seed)
         self.rollout_functions = rollout_functions
+        self.is_pareto = bool(is_pareto)
+        if self.is_pareto and len(self.targets) < 2:
+            raise ConfigError("is_pareto keeps targets apart; it needs two or more, one was given.")
         self.step_h = check_step(native_step(hybrid) if step_h is None else step_h)
         for spec in self.targets if self.step_h != HOURS_PER_DAY else ():
             if spec.target.size not in (1, self.horizon):
@@ -197,6 +204,11 @@ class TargetTrackingOFV(eqx.Module):
     def n_steps(self) -> int:
         """Steps of a roll-out over the horizon."""
         return n_steps_of(self)
+
+    @property
+    def n_objectives(self) -> int:
+        """Number of objectives the search sees."""
+        return len(self.targets) if self.is_pareto else 1
 
     def score_trajectories(self, Y: Float[Array, "... H K"]) -> Float[Array, "..."]:
         """Negative plain sum of squares: the number to report, higher is better.
@@ -217,10 +229,13 @@ class TargetTrackingOFV(eqx.Module):
             Y: Trajectories, `FORECAST_SPECIES` last.
 
         Returns:
-            Score [-], at most zero; -0.01 is one target missed by 10 % on one day.
+            Score [-], at most zero; -0.01 is one target missed by 10 % on one day. Targets kept
+            apart have one each, `(... T)`.
         """
         hours = steps_of(self)
-        parts = (t.squared_error(Y, hours) / t.scale**2 for t in self.targets)
+        parts = [t.squared_error(Y, hours) / t.scale**2 for t in self.targets]
+        if self.is_pareto:
+            return -jnp.stack(parts, axis=-1)
         return -sum(parts, start=jnp.zeros(()))
 
     def parts(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "... T"]:

@@ -17,13 +17,12 @@ import numpy as np
 
 from perfusio_jax._core import STATE_ORDER, Array, ArrayLike, ConfigError
 from perfusio_jax._core.instants import as_day, day_number
-from perfusio_jax.bed.acquisition.acquisitions import build_acquisition
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import TargetTrackingOFV, hybrid_functions
 from perfusio_jax.bed.optimiser.progress import Say, compiling, in_words, tell, telling
-from perfusio_jax.bed.optimiser.search import describe_search, optimise_acquisition_with_info
 from perfusio_jax.bed.policy.explanations import by_species, explain
-from perfusio_jax.bed.policy.recommend import SINGLE_OBJECTIVE, RecommendInfo, recommend
+from perfusio_jax.bed.policy.plain import decide_plain
+from perfusio_jax.bed.policy.recommend import RecommendInfo, recommend
 from perfusio_jax.bed.policy.settings import PolicySettings
 from perfusio_jax.bed.policy.state import latent, match_particles
 from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate
@@ -101,7 +100,7 @@ def decide(
         set_points: Those in force, those planned, those held.
         day: Process day [d], also between two whole ones.
         best_f: Incumbent in the surrogate's own score; by default the better of the set-points in
-            force and the last plan in this state.
+            force and the last plan in this state. Acquisitions that compare with both take none.
         seed: Seed of paths and search, combined with `day`.
         timestamp: When, for the record.
         say: Called with a line about how long it takes and what compiles.
@@ -122,7 +121,8 @@ def decide(
     is_plain = hasattr(model, "posterior") and hasattr(model, "sample")
     with telling(say):
         if is_plain and not isinstance(model, RolloutSurrogate):
-            made = _on_plain_surrogate(settings, model, (now, best_f, held), seed + day_number(day))
+            known = (now, plan, best_f, held)
+            made = decide_plain(settings, model, known, seed=seed + day_number(day))
         else:
             tell(f"deciding: {in_words(settings.seconds(model))}")
             known = (now, plan, best_f, held)
@@ -187,7 +187,9 @@ def in_words_of(
         "forecast_q10": by_species(outlook.q10),
         "forecast_q50": by_species(outlook.q50),
         "forecast_q90": by_species(outlook.q90),
-        "explanation": explain(info, ofv, settings.control_names, settings.chance),
+        "explanation": explain(
+            info, ofv, settings.control_names, settings.chance, acquisition=settings.acqf_name
+        ),
     }
 
 
@@ -204,19 +206,6 @@ def drawn(draw_paths: Callable, model: Any, n: int, key: Array, longer: int | No
     """
     compiling(f"the draw of {n} paths")
     return draw_paths(model, n, key=key, **({} if longer is None else {"max_steps": longer}))
-
-
-def check_several(settings: PolicySettings) -> None:
-    """Refuse an acquisition of several objectives.
-
-    Raises:
-        ConfigError: If the settings name one.
-    """
-    if settings.acqf_name not in SINGLE_OBJECTIVE:
-        raise ConfigError(
-            f"{settings.acqf_name} designs for several objectives; a policy that tracks targets "
-            f"uses one of {', '.join(SINGLE_OBJECTIVE)}."
-        )
 
 
 def check_call(day: Any, seed: int, best_f: float | None) -> None:
@@ -244,7 +233,7 @@ def _on_rollouts(
     when: tuple[float, int],
 ) -> dict[str, Any]:
     (day, seed), (now, plan, best_f, held) = when, known
-    check_several(settings)
+    settings.check_rollouts(best_f)
     draw_paths, rollout = hybrid_functions(settings.functions)
     drawn_for = jax.random.fold_in(jax.random.key(seed), day_number(day))
     path_key, particle_key = jax.random.split(drawn_for)
@@ -287,38 +276,3 @@ def _on_rollouts(
         scan=scan,
     )
     return in_words_of(settings, u, jax.device_get(info), settings.ofv)
-
-
-def _on_plain_surrogate(
-    settings: PolicySettings,
-    model: Any,
-    known: tuple[Array, float | None, dict[int, float]],
-    seed: int,
-) -> dict[str, Any]:
-    now, best_f, held = known
-    if best_f is None:
-        best_f = float(model.posterior(now[None, :])[0][0])
-    acqf = build_acquisition(settings.acqf_name, model, best_f=best_f, seed=seed)
-    lower, upper = (np.array(bound) for bound in settings.limits.box(now))
-    n_restarts, n_raw = settings.plain_sizes
-    candidates, values, info = optimise_acquisition_with_info(
-        acqf,
-        (lower, upper),
-        1,
-        n_restarts,
-        n_raw_samples=n_raw,
-        fixed_features=held,
-        seed=seed,
-        linear_constraints=(settings.limits.A, settings.limits.b),
-        initial_points=now[None, :],
-    )
-    report = {
-        "n_converged": int(info.n_converged),
-        "n_evals": int(info.n_evals),
-        "is_flat": bool(info.is_flat),
-    }
-    return {
-        "recommended_controls": settings.named(candidates[0]),
-        "acqf_value": float(values[0]),
-        "explanation": {"search": report, "remarks": list(describe_search(info)[:-1])},
-    }

@@ -83,7 +83,8 @@ class BEDPolicy:
         Args:
             hybrid: Fitted hybrid model, used when `decide` is given no surrogate.
             design_space: A `config.DesignSpace`; its targets and `viability_min` apply.
-            acqf_name: Acquisition, by name.
+            acqf_name: Acquisition, any name `build_acquisition` takes; those of several
+                objectives want two targets or more, qKG a plain surrogate.
             allow_write: Whether recommendations are meant to be written.
             targets: What to track; the design space's VCV and titre targets if None.
             n_restarts: Starts that climb: by default 10 on a plain surrogate, 3 (and the

@@ -23,12 +23,11 @@ from perfusio_jax.bed.optimiser.progress import Say, in_words, tell, telling
 from perfusio_jax.bed.policy.decision import (
     BEDDecision,
     check_call,
-    check_several,
     drawn,
     in_words_of,
     on_record,
 )
-from perfusio_jax.bed.policy.recommend import recommend
+from perfusio_jax.bed.policy.recommend import recommend, suited
 from perfusio_jax.bed.policy.settings import PolicySettings
 from perfusio_jax.bed.policy.state import latent, match_particles
 from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate
@@ -96,7 +95,7 @@ def decide_rack(
     """
     if not reactors:
         raise ConfigError("decide_rack was given no reactors; give at least one.")
-    check_several(settings)
+    settings.check_rollouts()
     for vessel in (*pending, *reactors):
         check_call(vessel.day, seed, None)
     with telling(say):
@@ -121,7 +120,8 @@ def _in_turn(
     shared = drawn(draw_paths, first, n, path_key, longer)
     scan_paths = None if n_scan is None else drawn(draw_paths, first, n_scan, scan_key, longer)
     # room in whole racks, so that racks of any size share what is compiled
-    taught = jnp.zeros((n, -(-len(everyone) // _RACK) * _RACK))
+    m = suited(settings.ofv, settings.acqf_name).n_objectives
+    taught = jnp.zeros((n, -(-len(everyone) // _RACK) * _RACK * m))
     decisions: list[BEDDecision] = []
     for place, vessel in enumerate(everyone):
         mine = jax.random.fold_in(noise_key, place)
@@ -177,13 +177,13 @@ def _in_turn(
                 model=model,
                 paths=paths,
                 c0=c0,
-                ofv=ofv,
+                ofv=suited(ofv, settings.acqf_name),
                 day0=float(vessel.day),
                 template=template,
                 positions=positions,
                 rollout=rollout,
             )
-            taught = _learn(held, u, taught, jnp.asarray(place))
+            taught = _learn(held, u, taught, jnp.asarray(place * m))
     return decisions
 
 
@@ -208,7 +208,11 @@ def _ofv_of(vessel: ReactorNow, settings: PolicySettings) -> TargetTrackingOFV |
             f"{wanted}, in this order."
         )
     return TargetTrackingOFV(
-        vessel.targets, horizon=ofv.horizon, n_samples=settings.n_paths, step_h=ofv.step_h
+        vessel.targets,
+        horizon=ofv.horizon,
+        n_samples=settings.n_paths,
+        step_h=ofv.step_h,
+        is_pareto=ofv.is_pareto,
     )
 
 
@@ -231,9 +235,18 @@ def _own_noise(paths: Any, *, key: Array) -> Any:
 
 @eqx.filter_jit
 def _learn(held: RolloutSurrogate, u: Array, taught: Array, place: Array) -> Array:
-    """Add what a decision will teach to the basis: its deviations between paths."""
-    score = held.scores(u)[0]
-    apart = score - jnp.mean(score)
+    """Add what a decision will teach to the basis: its deviations between paths.
+
+    Several objectives teach one direction each, in places one after the other.
+    """
+    scores = held.scores(u)[0]
+    each = [scores] if scores.ndim == 1 else list(scores.T)
+    for k, score in enumerate(each):
+        taught = _taught_too(taught, score - jnp.mean(score), place + k)
+    return taught
+
+
+def _taught_too(taught: Array, apart: Array, place: Array) -> Array:
     new = apart - taught @ (taught.T @ apart)
     size, before = jnp.linalg.norm(new), jnp.linalg.norm(apart)
     # nothing new, or rounding error of nothing new

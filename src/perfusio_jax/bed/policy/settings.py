@@ -10,13 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, Array, ArrayLike, ConfigError, Float
-from perfusio_jax.bed.acquisition.acquisitions import ACQUISITION_NAMES
+from perfusio_jax.bed.acquisition.acquisitions import ACQUISITION_NAMES, OWN_ACQUISITIONS
 from perfusio_jax.bed.goal.constraints import Chance, ControlLimits
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import MOST_STEPS, TargetTrackingOFV
 from perfusio_jax.bed.goal.steps import check_takes_hours, n_steps_of, steps_of
 from perfusio_jax.bed.optimiser.search import SearchSettings
-from perfusio_jax.bed.policy.recommend import ROLLOUT_SETTINGS, Preferences, decision_seconds
+from perfusio_jax.bed.policy.incumbents import check_acquisition, check_numbers
+from perfusio_jax.bed.policy.recommend import (
+    ROLLOUT_SETTINGS,
+    Preferences,
+    decision_seconds,
+    n_parts_of,
+)
 from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate
 
 
@@ -30,10 +36,9 @@ def check_sizes(acqf_name: str, n_paths: int) -> None:
     Raises:
         ConfigError: If either is given.
     """
-    if acqf_name not in ACQUISITION_NAMES:
-        raise ConfigError(
-            f"unknown acquisition {acqf_name!r}; the names are {', '.join(ACQUISITION_NAMES)}."
-        )
+    names = ACQUISITION_NAMES + OWN_ACQUISITIONS
+    if acqf_name not in names:
+        raise ConfigError(f"unknown acquisition {acqf_name!r}; the names are {', '.join(names)}.")
     if n_paths < 1:
         raise ConfigError(f"n_paths={n_paths} was given; at least one path is needed.")
 
@@ -86,6 +91,19 @@ class PolicySettings:
         """Steps to draw paths for, where they are more than those drawn anyway."""
         n = n_steps_of(self.ofv)
         return n if n > MOST_STEPS else None
+
+    def check_rollouts(self, best_f: float | None = None) -> None:
+        """Refuse, before any work, an acquisition that roll-outs of this objective have no use for.
+
+        Args:
+            best_f: Incumbent, or None.
+
+        Raises:
+            ConfigError: If it cannot be had.
+        """
+        m = n_parts_of(self.ofv)
+        check_acquisition(self.acqf_name, m, getattr(self.ofv, "is_pareto", False))
+        check_numbers(self.acqf_name, m, best_f, self.preferences.ref_point)
 
     def seconds(self, model: Any) -> float:
         """About how long one decision on roll-outs takes, once compiled [s].
