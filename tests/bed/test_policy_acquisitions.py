@@ -1,5 +1,7 @@
 """The daily policy with every acquisition the room has, on roll-outs and on plain surrogates."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -117,7 +119,8 @@ def test_limits_and_moves_count_as_for_one_objective(make):
 
 
 def test_criteria_side_by_side_and_a_search_begun_on_fewer_paths(make):
-    ofv = ProcessOFV([TrackingError("VCV", 14.0), FinalValue("Via")], scales=[10.0, 10.0])
+    criteria: list[Any] = [TrackingError("VCV", 14.0), FinalValue("Via")]
+    ofv = ProcessOFV(criteria, scales=np.array([10.0, 10.0]))
     made = decide(make("qLogNEHVI", targets=None, ofv=ofv, n_scan_paths=8))
     assert (
         np.isfinite(made.acqf_value) and made.explanation["ofv"] < made.explanation["ofv_unchanged"]

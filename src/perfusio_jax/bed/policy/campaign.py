@@ -30,7 +30,7 @@ from perfusio_jax.bed.goal.constraints import (
 )
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import Rollout
-from perfusio_jax.bed.goal.steps import n_steps_of
+from perfusio_jax.bed.goal.steps import closed, n_steps_of
 from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
 from perfusio_jax.bed.optimiser.progress import (
     Say,
@@ -249,6 +249,7 @@ def propose_runs(
             f"n_raw={settings.n_raw} and n_children={settings.n_children} must be multiples of "
             f"batch={settings.batch}."
         )
+    ofv = closed(ofv, model)
     box = recipe_box(limits, fixed or {}, q=q)
     d = box.lower.shape[0]
     n_steps = getattr(paths, "n_steps", None)

@@ -124,6 +124,7 @@ def decide(
             known = (now, plan, best_f, held)
             made = decide_plain(settings, model, known, seed=seed + day_number(day))
         else:
+            settings = settings.closed(model)
             tell(f"deciding: {in_words(settings.seconds(model))}")
             known = (now, plan, best_f, held)
             made = _on_rollouts(settings, model, state, known, (float(day), seed))

@@ -21,7 +21,7 @@ from perfusio_jax.bed.goal.constraints import (
 )
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import TargetSpec, TargetTrackingOFV
-from perfusio_jax.bed.goal.steps import native_step
+from perfusio_jax.bed.goal.steps import closed, is_open, with_step
 from perfusio_jax.bed.optimiser.progress import Say
 from perfusio_jax.bed.optimiser.search import SearchSettings
 from perfusio_jax.bed.policy.decision import BEDDecision as BEDDecision
@@ -104,7 +104,8 @@ class BEDPolicy:
             ofv: Objective in place of tracking `targets`; its horizon and steps apply.
             chance: Constraints in place of `viability_min` alone.
             step_h: Length of a roll-out's step [h]; by default a day, in as many parts as the
-                samples of a day the model learned from.
+                samples of a day the model learned from. Without a model the step is open, and
+                the model of each decision closes it.
 
         Raises:
             ConfigError: If the acquisition is unknown, there is nothing to track, or a limit or
@@ -113,28 +114,30 @@ class BEDPolicy:
         check_sizes(acqf_name, n_paths)
         if n_scan_paths == "auto":
             n_scan_paths = SCAN_PATHS if n_paths >= SCAN_FROM else None
-        step = native_step(hybrid) if step_h is None else step_h
         if ofv is not None:
-            if step_h not in (None, own := getattr(ofv, "step_h", HOURS_PER_DAY)):
+            if step_h is not None and is_open(ofv):
+                ofv = with_step(ofv, step_h)
+            elif step_h not in (None, own := getattr(ofv, "step_h", HOURS_PER_DAY)):
                 raise ConfigError(
                     f"step_h={step_h:g} was given beside an objective with steps of {own:g} h; "
                     "give it to the objective."
                 )
+        self._own_targets = targets is not None or ofv is not None
+        if ofv is None:
+            ofv = TargetTrackingOFV(
+                targets or default_targets(design_space),
+                horizon=horizon,
+                n_samples=n_paths,
+                step_h=step_h,
+            )
         search = ROLLOUT_SETTINGS if settings is None else settings
         self.hybrid, self.design_space = hybrid, design_space
         # what of the design space is in force, for a change of it
         self._limits_by = {"max_change": max_change, "soft_margin": soft_margin}
         self._probability = probability if chance is None else None
-        self._own_targets = targets is not None or ofv is not None
         self.settings = PolicySettings(
             control_names=tuple(design_space.control_names),
-            ofv=ofv
-            or TargetTrackingOFV(
-                targets or default_targets(design_space),
-                horizon=horizon,
-                n_samples=n_paths,
-                step_h=step,
-            ),
+            ofv=ofv if hybrid is None else closed(ofv, hybrid),
             limits=control_limits(design_space, **self._limits_by),
             chance=chance or ChanceConstraint(design_space.viability_min, probability),
             preferences=Preferences() if preferences is None else preferences,

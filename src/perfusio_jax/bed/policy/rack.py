@@ -98,6 +98,8 @@ def decide_rack(
     settings.check_rollouts()
     for vessel in (*pending, *reactors):
         check_call(vessel.day, seed, None)
+    # one objective for all: of vessels with models of their own, that of the first
+    settings = settings.closed(_model_of(reactors[0], model))
     with telling(say):
         work = len(reactors) * settings.seconds(_model_of(reactors[0], model))
         tell(f"deciding for {len(reactors)} reactors: {in_words(work)}")

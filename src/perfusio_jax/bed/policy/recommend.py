@@ -33,6 +33,7 @@ from perfusio_jax.bed.goal.constraints import (
 )
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import Rollout, TargetTrackingOFV
+from perfusio_jax.bed.goal.steps import closed
 from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
 from perfusio_jax.bed.optimiser.progress import compiling, rollout_seconds
 from perfusio_jax.bed.optimiser.sampling import sobol_points
@@ -256,7 +257,7 @@ def recommend(
     m = n_parts_of(ofv)
     check_acquisition(acquisition, m, getattr(ofv, "is_pareto", False))
     check_numbers(acquisition, m, best_f, preferences.ref_point)
-    ofv = suited(ofv, acquisition)
+    ofv = suited(closed(ofv, model), acquisition)
     u_now = jnp.asarray(u_now, float)
     lower, upper = (np.array(bound) for bound in _box(limits, u_now))
     for index, value in (fixed or {}).items():

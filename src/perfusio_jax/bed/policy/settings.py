@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +14,13 @@ from perfusio_jax.bed.acquisition.acquisitions import ACQUISITION_NAMES, OWN_ACQ
 from perfusio_jax.bed.goal.constraints import Chance, ControlLimits
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import MOST_STEPS, TargetTrackingOFV
-from perfusio_jax.bed.goal.steps import check_takes_hours, n_steps_of, steps_of
+from perfusio_jax.bed.goal.steps import (
+    check_takes_hours,
+    closed,
+    is_open,
+    n_steps_of,
+    steps_of,
+)
 from perfusio_jax.bed.optimiser.search import SearchSettings
 from perfusio_jax.bed.policy.incumbents import check_acquisition, check_numbers
 from perfusio_jax.bed.policy.recommend import (
@@ -54,7 +60,7 @@ class PolicySettings:
     control_names: tuple[str, ...]
     """Set-points searched, in array order."""
     ofv: TargetTrackingOFV | ProcessOFV
-    """What a forecast is worth."""
+    """What a forecast is worth; an open step is closed by the model of each decision."""
     limits: ControlLimits
     """What set-points must keep, in the order of `control_names`."""
     chance: Chance = None
@@ -83,7 +89,9 @@ class PolicySettings:
             raise ConfigError(
                 f"n_scan_paths={self.n_scan_paths} must lie from 1 to n_paths={self.n_paths}."
             )
-        if self.functions is not None and steps_of(self.ofv) is not None:
+        if is_open(self.ofv) or self.functions is None:
+            return
+        if steps_of(self.ofv) is not None:
             check_takes_hours(self.functions[1])
 
     @property
@@ -91,6 +99,18 @@ class PolicySettings:
         """Steps to draw paths for, where they are more than those drawn anyway."""
         n = n_steps_of(self.ofv)
         return n if n > MOST_STEPS else None
+
+    def closed(self, model: Any) -> PolicySettings:
+        """The same settings with the objective's step closed.
+
+        Args:
+            model: Hybrid model, or a surrogate that holds one.
+
+        Raises:
+            ConfigError: If the step does not suit targets or roll-out.
+        """
+        held = model.model if isinstance(model, RolloutSurrogate) else model
+        return replace(self, ofv=closed(self.ofv, held)) if is_open(self.ofv) else self
 
     def check_rollouts(self, best_f: float | None = None) -> None:
         """Refuse, before any work, an acquisition that roll-outs of this objective have no use for.
