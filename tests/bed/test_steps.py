@@ -235,7 +235,6 @@ def test_an_open_step_is_never_guessed(linear):
     for score in (
         ofv.scaled_score,
         MultiObjectiveOFV(None, [(0, 0.0, 1)]).score_trajectories,
-        lambda Y: ProcessOFV([FinalValue("Titer")]).values(Y, jnp.ones(6)),
     ):
         with pytest.raises(ConfigError, match="6 rows meets a horizon of 3 days"):
             score(often)

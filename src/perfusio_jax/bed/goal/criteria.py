@@ -22,7 +22,7 @@ from perfusio_jax._core import (
     Float,
 )
 from perfusio_jax._core.units import canonical_unit
-from perfusio_jax.bed.goal.steps import n_steps_of, open_step, rows_of
+from perfusio_jax.bed.goal.steps import n_steps_of, open_step
 
 _PERFUSION = CONTROL_NAMES.index("perfusion_rate")
 _BLEED = CONTROL_NAMES.index("bleed_rate")
@@ -303,13 +303,12 @@ class ProcessOFV(eqx.Module):
         """Each criterion in its own unit and sign.
 
         Args:
-            Y: Trajectories, `FORECAST_SPECIES` last.
+            Y: Trajectories, `FORECAST_SPECIES` last; a row is a day while the step is open.
             u: Set-points held, `CONTROL_NAMES` order.
 
         Returns:
             One value per criterion.
         """
-        rows_of(self, Y.shape[-2])  # refuses rows of unknown length
         often = self._steps_a_day
         if often > 1:
             Y = Y[..., often - 1 :: often, :]
