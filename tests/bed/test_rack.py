@@ -18,7 +18,7 @@ from perfusio_jax.bed import (
     TargetTrackingOFV,
 )
 from perfusio_jax.bed.goal.criteria import CellSpecificPerfusion, ProcessOFV, TrackingError
-from perfusio_jax.bed.policy.policies import ReactorNow, _learn
+from perfusio_jax.bed.policy.rack import ReactorNow, _learn
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 
 SPACE = DEFAULT_AMBR250_DESIGN_SPACE

@@ -95,13 +95,14 @@ def test_another_acquisition_improves_on_standing_still_too(scene):
 
 
 def test_every_acquisition_of_a_decision_prefers_what_is_better(scene):
-    from perfusio_jax.bed.policy.recommend import _acquisition, _Known, _Rule
+    from perfusio_jax.bed.policy.incumbents import Rule, Sampled, acquisition_of, compare_with
 
     best_f = jnp.linspace(-0.2, -0.1, S)
-    for kind in ("PI", "EI", "LogEI", "UCB"):
-        rule = _Rule(jnp.asarray(0.2), None, jax.random.key(0), kind)
+    for kind in ("PI", "EI", "LogEI", "UCB", "LogNEI"):
+        rule = Rule(jnp.asarray(0.2), None, jax.random.key(0), kind)
+        held = compare_with(rule, best_f[None], jnp.zeros(1))
         worse, better = (
-            float(_acquisition(rule, _Known(best_f + gain), best_f)(jnp.zeros((1, 1))))
+            float(acquisition_of(rule, Sampled(best_f + gain), held)(jnp.zeros((1, 1))))
             for gain in (-0.02, 0.02)
         )
         assert better > worse, kind

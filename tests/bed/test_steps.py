@@ -1,5 +1,8 @@
 """Roll-outs in steps that are no days: the horizon stays a number of days."""
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,15 +11,21 @@ import pytest
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError
 from perfusio_jax._core.instants import as_day, day_number
 from perfusio_jax.bed import (
+    ROLLOUT_SETTINGS,
     BEDPolicy,
+    CampaignSettings,
     FinalValue,
     MultiObjectiveOFV,
     ProcessOFV,
+    ReactorNow,
+    RolloutSurrogate,
     TargetSpec,
     TargetTrackingOFV,
     TrackingError,
+    control_limits,
+    propose_runs,
 )
-from perfusio_jax.bed.goal.steps import step_hours
+from perfusio_jax.bed.goal.steps import closed, step_hours
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE as SPACE
 
 TITER = FORECAST_SPECIES.index("Titer")
@@ -144,8 +153,118 @@ def test_a_policy_rolls_out_and_decides_between_the_days(linear):
             step_h=12.0,
         )
     with pytest.raises(ConfigError, match=r"step_h=12 .* steps of 24 h"):
-        policy(ofv=TargetTrackingOFV([TargetSpec(linear.vcv, 14.0)]), step_h=12.0)
+        policy(ofv=TargetTrackingOFV([TargetSpec(linear.vcv, 14.0)], step_h=24.0), step_h=12.0)
 
 
 def _face():
     return jnp.asarray([20.0, 97.0, 5.0, 2.0, 1.0, 20.0, 3.0, 1.0, 300.0])
+
+
+# ------------------------------------------------------------ objectives made without a model
+
+
+class HalfDays(eqx.Module):
+    """A model that learned from samples 12 h apart."""
+
+    linear: Any
+    dt_hours: jax.Array = eqx.field(default_factory=lambda: jnp.asarray(12.0))
+
+
+def _half_days(linear):
+    asked = []
+
+    def draw_paths(model, n, *, key, **more):
+        return linear.draw_paths(model.linear, n, key=key, **more)
+
+    def rollout(model, paths, c0, controls, day0, dt_h=None):
+        asked.append((controls.shape[0], None if dt_h is None else dt_h.shape))
+        return linear.rollout(model.linear, paths, c0, controls, day0)
+
+    return HalfDays(linear.make_model()), (draw_paths, rollout), asked
+
+
+GOALS = [
+    lambda v: TargetTrackingOFV([TargetSpec(v, 14.0)]),
+    lambda v: ProcessOFV([TrackingError("VCV", 14.0)]),
+]
+
+
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_objective_made_without_a_model_takes_the_step_of_the_one_it_meets(
+    linear, goal, is_known
+):
+    """Steps of 24 h of a model of half days were another mean, and nobody said so."""
+    model, functions, asked = _half_days(linear)
+    policy = BEDPolicy(
+        model if is_known else None,
+        SPACE,
+        ofv=goal(linear.vcv),
+        n_paths=8,
+        rollout_functions=functions,
+        settings=ROLLOUT_SETTINGS._replace(n_restarts=1, n_raw_samples=8),
+    )
+    assert policy.ofv.step_h == (12.0 if is_known else None)
+    now = {n: 0.5 * (b.lo + b.hi) for n, b in SPACE.control_bounds.items()}
+    made = policy.decide(_face(), 1, None if is_known else _surrogate(linear, model, functions))
+    assert set(asked) == {(6, (6,))}
+    assert made.explanation["forecast_hours"] == [12.0, 24.0, 36.0, 48.0, 60.0, 72.0]
+    asked.clear()
+    vessel = ReactorNow(_face(), 1, now, model=None if is_known else model)
+    (made,) = policy.decide_rack([vessel])
+    assert set(asked) <= {(6, (6,))} and len(made.forecast_mean["VCV"]) == 6
+
+
+def _surrogate(linear, model, functions):
+    paths = functions[0](model, 8, key=jax.random.key(0))
+    ofv = TargetTrackingOFV([TargetSpec(linear.vcv, 14.0)])
+    held = RolloutSurrogate(model, paths, linear.c0, ofv, 1.0, rollout=functions[1])
+    assert held.ofv.step_h == 12.0 and ofv.step_h is None
+    return held
+
+
+def test_an_open_step_is_never_guessed(linear):
+    ofv = TargetTrackingOFV([TargetSpec(1, [14.0, 13.0, 12.0])])
+    assert ofv.step_h is None
+    for asked in (lambda: ofv.n_steps, lambda: ProcessOFV([FinalValue("Titer")]).n_steps):
+        with pytest.raises(ConfigError, match="made without a model"):
+            asked()
+    daily, often = jnp.ones((4, 3, 12)), jnp.ones((4, 6, 12))
+    by_day = TargetTrackingOFV(ofv.targets, step_h=24.0)
+    np.testing.assert_array_equal(ofv.scaled_score(daily), by_day.scaled_score(daily))
+    for score in (
+        ofv.scaled_score,
+        MultiObjectiveOFV(None, [(0, 0.0, 1)]).score_trajectories,
+    ):
+        with pytest.raises(ConfigError, match="6 rows meets a horizon of 3 days"):
+            score(often)
+    half = closed(ofv, _half_days(linear)[0])
+    assert half.step_h == 12.0 and half.n_steps == 6 and closed(half, object()) is half
+    assert closed(ofv, object()).step_h == 24.0
+    with pytest.raises(ConfigError, match="target of VCV has 2 values"):
+        closed(TargetTrackingOFV([TargetSpec(1, [1.0, 2.0])]), _half_days(linear)[0])
+    with pytest.raises(ConfigError, match="the model is traced"):
+        jax.jit(lambda m: closed(ofv, m).step_h)(HalfDays(None))
+
+
+def test_a_step_given_to_the_policy_closes_an_open_objective(linear):
+    policy = BEDPolicy(
+        None, SPACE, ofv=TargetTrackingOFV([TargetSpec(linear.vcv, 14.0)]), step_h=8.0
+    )
+    assert policy.ofv.n_steps == 9 and policy.targets[0].species == "VCV"
+
+
+def test_a_campaign_takes_the_steps_of_its_model(linear):
+    model, (draw_paths, rollout), asked = _half_days(linear)
+    propose_runs(
+        model,
+        draw_paths(model, 4, key=jax.random.key(0)),
+        linear.c0,
+        np.zeros((0, 6)),
+        ofv=ProcessOFV([FinalValue("VCV")]),
+        limits=control_limits(SPACE),
+        q=1,
+        settings=CampaignSettings(16, 16, 4, (0.1,), climb_rounds=0),
+        rollout=rollout,
+    )
+    assert set(asked) == {(6, (6,))}

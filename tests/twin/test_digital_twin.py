@@ -513,7 +513,7 @@ def test_a_model_of_half_days_takes_a_day_in_two_steps_and_reports_days(model):
     space = DEFAULT_AMBR250_DESIGN_SPACE
     assert BEDPolicy(half, space).ofv.step_h == 12.0 and BEDPolicy(model, space).ofv.step_h == 24.0
     goals = [TargetSpec(1, 16.0)]
-    assert [TargetTrackingOFV(goals, m).step_h for m in (half, model, None)] == [12.0, 24.0, 24.0]
+    assert [TargetTrackingOFV(goals, m).step_h for m in (half, model, None)] == [12.0, 24.0, None]
     limits = GateLimits.from_design_space(space)
     for interval, step in ((24.0, 12.0), (48.0, 12.0), (8.0, 8.0)):
         made = default_policy(half, space, limits, cadence=Cadence(interval), acqf_name="qLogEI")

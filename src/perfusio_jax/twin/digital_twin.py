@@ -450,9 +450,12 @@ def default_policy(
         cadence: When samples are due.
         acqf_name: Acquisition.
         allow_write: Whether set-points may be written.
+
+    Raises:
+        ConfigError: If the acquisition cannot work on roll-outs of these targets.
     """
     reach = limits.reach(cadence.interval_h)
-    return BEDPolicy(
+    made = BEDPolicy(
         model,
         space,
         acqf_name=acqf_name,
@@ -460,6 +463,9 @@ def default_policy(
         max_change={n: r for n, r in reach.items() if n in space.control_names},
         step_h=cadence.interval_h / parts_of(model, cadence.interval_h),
     )
+    # here, not on the first morning: a twin forecasts with roll-outs
+    made.settings.check_rollouts()
+    return made
 
 
 def agree(connector: Any, cadence: Cadence) -> None:

@@ -16,15 +16,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from perfusio_jax._core import Array, ArrayLike, ConfigError, Float
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.acquisition import analytic, directions, montecarlo, multiobjective
-from perfusio_jax.bed.acquisition.boxes import BoxDecomposition, compact, nondominated_boxes
+from perfusio_jax.bed.acquisition.boxes import FEW, BoxDecomposition, compact, nondominated_boxes
 from perfusio_jax.bed.acquisition.draws import Constraint, Draws, OutcomeConstraint, make_base
 from perfusio_jax.bed.acquisition.joint import joint_base
 from perfusio_jax.bed.acquisition.knowledge import KnowledgeGradient
@@ -64,12 +64,12 @@ _MONTE_CARLO: Final = {
     "UCB": montecarlo.MCUpperConfidenceBound,
 }
 # building is an edge a user calls: op by op it would take seconds
-_boxes = eqx.filter_jit(nondominated_boxes)
-_noisy_boxes = eqx.filter_jit(multiobjective.noisy_boxes)
-_noisy_front = eqx.filter_jit(multiobjective.noisy_front)
-_noisy_log_improvement = eqx.filter_jit(montecarlo.noisy_log_improvement)
-_noisy_parego = eqx.filter_jit(multiobjective.noisy_parego)
-_directional = eqx.filter_jit(directions.directional_improvement)
+_boxes = compiled(nondominated_boxes)
+_noisy_boxes = compiled(multiobjective.noisy_boxes)
+_noisy_front = compiled(multiobjective.noisy_front)
+_noisy_log_improvement = compiled(montecarlo.noisy_log_improvement)
+_noisy_parego = compiled(multiobjective.noisy_parego)
+_directional = compiled(directions.directional_improvement)
 _NEEDS_BEST_F: Final = frozenset({"PI", "EI", "LogEI"})
 _MULTI_OPTIONS: Final[dict[str, frozenset[str]]] = {
     "qEHVI": frozenset({"n_directions"}),
@@ -305,7 +305,7 @@ def _from_baseline(
         acqf = _directional(rest, known, ref, n_directions=n_directions, seed=common.seed)
         _check_reference(name, jnp.any(acqf.best > 0), ref)
         return acqf
-    _check_dimension(name, m)
+    _check_dimension(name, m, baseline.shape[0])
     rest, boxes = _noisy_boxes(draws, baseline, is_there, ref)
     # without a front the only box that is not empty starts at the reference
     front = (boxes.lower > ref.reshape(1, 1, -1)) & (boxes.upper > boxes.lower)
@@ -334,7 +334,7 @@ def _expected_hypervolume(
             return _directional(
                 draws, known[None], ref, n_directions=n_directions, seed=common.seed
             )
-        _check_dimension("qEHVI", ref.shape[0])
+        _check_dimension("qEHVI", ref.shape[0], known.shape[0])
         partitioning = compact(_boxes(known, ref))
     if not isinstance(partitioning, BoxDecomposition):
         raise ConfigError(
@@ -457,12 +457,13 @@ def _check_reference(name: str, is_passed: Array, ref: Array) -> None:
         )
 
 
-def _check_dimension(name: str, m: int) -> None:
-    if m not in (2, 3):
+def _check_dimension(name: str, m: int, n_points: int) -> None:
+    if m not in (2, 3) and not (m > 3 and n_points <= FEW):
         raise ConfigError(
-            f"{name} is exact for 2 or 3 objectives and was given a reference point of {m}; use "
-            "qNParEGO, which takes any number, or say `n_directions` (for example 128) to "
-            "approximate the hypervolume with qEHVI or qNEHVI."
+            f"{name} is exact for 2 or 3 objectives, or for {FEW} known points at most, and was "
+            f"given a reference point of {m} and {n_points} points; use qNParEGO, which takes any "
+            "number, or say `n_directions` (for example 128) to approximate the hypervolume with "
+            "qEHVI or qNEHVI."
         )
 
 

@@ -1,7 +1,8 @@
 """The region no known point dominates, cut into boxes.
 
 Two and three objectives, all maximised, in pure JAX with fixed shapes: `n` points give `n + 1`
-boxes for two objectives and `(n + 1)^2` for three, some of them empty. Dominated points and
+boxes for two objectives and `(n + 1)^2` for three, some of them empty. One or two points may
+have any number of objectives: `m^n` boxes. Dominated points and
 points that do not reach the reference need no filtering; padding with the reference point
 leaves the region unchanged. `compact` drops places that no sample uses.
 
@@ -17,6 +18,9 @@ import numpy as np
 from jax.core import Tracer
 
 from perfusio_jax._core import Array, ConfigError, Float
+
+FEW = 2
+"""Points that may have any number of objectives."""
 
 
 class BoxDecomposition(eqx.Module):
@@ -36,16 +40,18 @@ def nondominated_boxes(Y: Float[Array, "n m"], ref_point: Float[Array, "m"]) -> 
         ref_point: Reference point.
 
     Returns:
-        Boxes; `n + 1` of them for two objectives, `(n + 1)^2` for three.
+        Boxes; `n + 1` of them for two objectives, `(n + 1)^2` for three, `m^n` for more.
 
     Raises:
-        ConfigError: If there are not two or three objectives.
+        ConfigError: If there are not two or three objectives, and more than `FEW` points.
     """
     m = ref_point.shape[0]
+    if m > 3 and Y.shape[0] <= FEW and Y.shape[-1] == m:
+        return few_boxes(Y, ref_point)
     if m not in (2, 3) or Y.shape[-1] != m:
         raise ConfigError(
             f"boxes of {m} objectives were asked for, with points of shape {Y.shape}; the exact "
-            "decomposition is for 2 or 3 objectives. Use qNParEGO for more."
+            f"decomposition is for 2 or 3 objectives, or for {FEW} points at most. Use qNParEGO."
         )
     if m == 2:
         return _boxes2(Y, ref_point)
@@ -71,6 +77,41 @@ def nondominated_boxes(Y: Float[Array, "n m"], ref_point: Float[Array, "m"]) -> 
 
     lower, upper = jax.vmap(slab)(jnp.arange(n + 1))
     return BoxDecomposition(lower.reshape(-1, 3), upper.reshape(-1, 3))
+
+
+def few_boxes(Y: Float[Array, "n m"], ref_point: Float[Array, "m"]) -> BoxDecomposition:
+    """The same region for one or two points and any number of objectives.
+
+    What a point leaves is split by the first objective in which a vector is better than it. Every
+    piece is a box, and so is what two of them have in common.
+
+    Args:
+        Y: Known points, higher is better; at or below the reference as padding.
+        ref_point: Reference point.
+
+    Returns:
+        `m^n` disjoint boxes, some of them empty.
+
+    Raises:
+        ConfigError: If there are more than `FEW` points.
+    """
+    n, m = Y.shape
+    if n > FEW:
+        raise ConfigError(
+            f"{n} points were given; the split by objectives grows like m^n and is for {FEW} at "
+            "most. Use `nondominated_boxes`, or qNParEGO."
+        )
+    lower = ref_point.reshape(1, m)
+    upper = jnp.full((1, m), jnp.inf, Y.dtype)
+    below, at = np.tri(m, k=-1, dtype=bool), np.eye(m, dtype=bool)
+    for point in Y:
+        # a point that does not reach the reference leaves everything
+        edge = jnp.maximum(point, ref_point)[None, :]
+        low = jnp.where(at, edge, ref_point[None, :])
+        high = jnp.where(below, edge, jnp.inf)
+        lower = jnp.maximum(lower[:, None, :], low[None]).reshape(-1, m)
+        upper = jnp.minimum(upper[:, None, :], high[None]).reshape(-1, m)
+    return BoxDecomposition(lower, upper)
 
 
 def _boxes2(Y: Array, ref_point: Array) -> BoxDecomposition:

@@ -22,7 +22,7 @@ from perfusio_jax._core import (
     Float,
 )
 from perfusio_jax._core.units import canonical_unit
-from perfusio_jax.bed.goal.steps import check_step, n_steps_of
+from perfusio_jax.bed.goal.steps import n_steps_of, open_step
 
 _PERFUSION = CONTROL_NAMES.index("perfusion_rate")
 _BLEED = CONTROL_NAMES.index("bleed_rate")
@@ -222,8 +222,9 @@ class ProcessOFV(eqx.Module):
     """Days ahead [d]."""
     is_pareto: bool = eqx.field(static=True)
     """True keeps the criteria apart."""
-    step_h: float = eqx.field(static=True, default=HOURS_PER_DAY)
-    """Length of a roll-out's step [h]; the criteria see the whole days."""
+    step_h: float | None = eqx.field(static=True, default=None)
+    """Length of a roll-out's step [h], None: open, the model's own; the criteria see the whole
+    days."""
 
     def __init__(
         self,
@@ -233,7 +234,7 @@ class ProcessOFV(eqx.Module):
         scales: ArrayLike | None = None,
         horizon: int = 3,
         is_pareto: bool = False,
-        step_h: float = HOURS_PER_DAY,
+        step_h: float | None = None,
     ):
         """Put criteria together.
 
@@ -243,7 +244,8 @@ class ProcessOFV(eqx.Module):
             scales: Difference that counts as one; 1 by default.
             horizon: Days ahead [d].
             is_pareto: Whether to keep the criteria apart, for hypervolume acquisitions.
-            step_h: Length of a roll-out's step [h]. Criteria count by days and see the end of
+            step_h: Length of a roll-out's step [h]; open by default, until a policy, surrogate or
+                campaign closes it with the model's own. Criteria count by days and see the end of
                 each, so a day must be a whole number of steps.
 
         Raises:
@@ -266,11 +268,21 @@ class ProcessOFV(eqx.Module):
                 "front needs two criteria or more."
             )
         self.horizon, self.is_pareto = int(horizon), bool(is_pareto)
-        self.step_h = check_step(step_h)
+        self.step_h = open_step(None, step_h)
+        self.check_steps()
+
+    def check_steps(self) -> None:
+        """Refuse steps that do not meet the ends of the days.
+
+        Raises:
+            ConfigError: If a day is no whole number of steps.
+        """
+        if self.step_h is None:
+            return
         if abs(self._steps_a_day * self.step_h - HOURS_PER_DAY) > 1e-6:
             raise ConfigError(
-                f"step_h={step_h:g} h was given; criteria count by days, so a day must be a whole "
-                "number of steps (24, 12, 8, 6, ... h). Leave it at 24, or track targets."
+                f"step_h={self.step_h:g} h was given; criteria count by days, so a day must "
+                "be a whole number of steps (24, 12, 8, 6, ... h). Leave it out, or track targets."
             )
 
     @property
@@ -280,7 +292,7 @@ class ProcessOFV(eqx.Module):
 
     @property
     def _steps_a_day(self) -> int:
-        return round(HOURS_PER_DAY / self.step_h)
+        return 1 if self.step_h is None else round(HOURS_PER_DAY / self.step_h)
 
     @property
     def n_objectives(self) -> int:
@@ -291,7 +303,7 @@ class ProcessOFV(eqx.Module):
         """Each criterion in its own unit and sign.
 
         Args:
-            Y: Trajectories, `FORECAST_SPECIES` last.
+            Y: Trajectories, `FORECAST_SPECIES` last; a row is a day while the step is open.
             u: Set-points held, `CONTROL_NAMES` order.
 
         Returns:

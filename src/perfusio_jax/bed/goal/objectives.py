@@ -24,7 +24,8 @@ from perfusio_jax._core import (
     Float,
     Scalar,
 )
-from perfusio_jax.bed.goal.steps import along, check_step, n_steps_of, native_step, steps_of
+from perfusio_jax._core.programs import compiled
+from perfusio_jax.bed.goal.steps import along, closed, n_steps_of, open_step, rows_of, steps_of
 
 MOST_STEPS = 32
 """Steps paths are drawn for where nobody says how many."""
@@ -145,8 +146,10 @@ class TargetTrackingOFV(eqx.Module):
     """Seed of those paths: the same set-points always get the same number."""
     rollout_functions: tuple[Callable, Callable] | None = eqx.field(static=True, default=None)
     """`(draw_paths, rollout)`; those of `perfusio_jax.hybrid` if not given."""
-    step_h: float = eqx.field(static=True, default=HOURS_PER_DAY)
-    """Length of a roll-out's step [h]."""
+    step_h: float | None = eqx.field(static=True, default=None)
+    """Length of a roll-out's step [h]; None: open, the model's own."""
+    is_pareto: bool = eqx.field(static=True, default=False)
+    """True keeps the targets apart."""
 
     def __init__(
         self,
@@ -158,6 +161,7 @@ class TargetTrackingOFV(eqx.Module):
         seed: int = 42,
         rollout_functions: tuple[Callable, Callable] | None = None,
         step_h: float | None = None,
+        is_pareto: bool = False,
     ):
         """Collect targets.
 
@@ -170,12 +174,13 @@ class TargetTrackingOFV(eqx.Module):
             rollout_functions: `(draw_paths, rollout)` in place of those of
                 `perfusio_jax.hybrid`; module-level functions.
             step_h: Length of a roll-out's step [h]; by default a day, in as many parts as the
-                samples of a day `hybrid` learned from. A target per day counts for all steps of
-                its day.
+                samples of a day `hybrid` learned from, and open without `hybrid`, until a policy
+                or surrogate closes it. A target per day counts for all steps of its day.
+            is_pareto: Whether to keep the targets apart, for hypervolume acquisitions.
 
         Raises:
-            ConfigError: If there is no target, a size is below one, or a target per day has not
-                one value for each day.
+            ConfigError: If there is no target, a size is below one, a target per day has not one
+                value for each day, or a single target is to be kept apart.
         """
         self.targets = tuple(targets)
         if not self.targets:
@@ -184,8 +189,19 @@ class TargetTrackingOFV(eqx.Module):
         self.hybrid, self.horizon = hybrid, int(horizon)
         self.n_samples, self.seed = int(n_samples), int(seed)
         self.rollout_functions = rollout_functions
-        self.step_h = check_step(native_step(hybrid) if step_h is None else step_h)
-        for spec in self.targets if self.step_h != HOURS_PER_DAY else ():
+        self.is_pareto = bool(is_pareto)
+        if self.is_pareto and len(self.targets) < 2:
+            raise ConfigError("is_pareto keeps targets apart; it needs two or more, one was given.")
+        self.step_h = open_step(hybrid, step_h)
+        self.check_steps()
+
+    def check_steps(self) -> None:
+        """Refuse targets per day that do not fit the days, where the steps are no days.
+
+        Raises:
+            ConfigError: If one has not one value for each day.
+        """
+        for spec in self.targets if self.step_h not in (None, HOURS_PER_DAY) else ():
             if spec.target.size not in (1, self.horizon):
                 raise ConfigError(
                     f"the target of {spec.species} has {spec.target.size} values; with steps of "
@@ -198,6 +214,11 @@ class TargetTrackingOFV(eqx.Module):
         """Steps of a roll-out over the horizon."""
         return n_steps_of(self)
 
+    @property
+    def n_objectives(self) -> int:
+        """Number of objectives the search sees."""
+        return len(self.targets) if self.is_pareto else 1
+
     def score_trajectories(self, Y: Float[Array, "... H K"]) -> Float[Array, "..."]:
         """Negative plain sum of squares: the number to report, higher is better.
 
@@ -207,7 +228,7 @@ class TargetTrackingOFV(eqx.Module):
         Returns:
             Score, squared units of the species, at most zero.
         """
-        hours = steps_of(self)
+        hours = rows_of(self, Y.shape[-2])
         return -sum((t.squared_error(Y, hours) for t in self.targets), start=jnp.zeros(()))
 
     def scaled_score(self, Y: Float[Array, "... H K"]) -> Float[Array, "..."]:
@@ -217,10 +238,13 @@ class TargetTrackingOFV(eqx.Module):
             Y: Trajectories, `FORECAST_SPECIES` last.
 
         Returns:
-            Score [-], at most zero; -0.01 is one target missed by 10 % on one day.
+            Score [-], at most zero; -0.01 is one target missed by 10 % on one day. Targets kept
+            apart have one each, `(... T)`.
         """
-        hours = steps_of(self)
-        parts = (t.squared_error(Y, hours) / t.scale**2 for t in self.targets)
+        hours = rows_of(self, Y.shape[-2])
+        parts = [t.squared_error(Y, hours) / t.scale**2 for t in self.targets]
+        if self.is_pareto:
+            return -jnp.stack(parts, axis=-1)
         return -sum(parts, start=jnp.zeros(()))
 
     def parts(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "... T"]:
@@ -233,7 +257,7 @@ class TargetTrackingOFV(eqx.Module):
         Returns:
             Squared units of each species, lower is better.
         """
-        hours = steps_of(self)
+        hours = rows_of(self, Y.shape[-2])
         return jnp.stack([t.squared_error(Y, hours) for t in self.targets], axis=-1)
 
     def evaluate(self, c0: Float[Array, "9"], u: Float[Array, "d"], *, day0: float = 0.0) -> Scalar:
@@ -296,8 +320,8 @@ class MultiObjectiveOFV(eqx.Module):
     """Seed of those paths."""
     rollout_functions: tuple[Callable, Callable] | None = eqx.field(static=True, default=None)
     """`(draw_paths, rollout)`; those of `perfusio_jax.hybrid` if not given."""
-    step_h: float = eqx.field(static=True, default=HOURS_PER_DAY)
-    """Length of a roll-out's step [h]."""
+    step_h: float | None = eqx.field(static=True, default=None)
+    """Length of a roll-out's step [h]; None: open, the model's own."""
 
     def __init__(
         self,
@@ -341,7 +365,7 @@ class MultiObjectiveOFV(eqx.Module):
         self.hybrid, self.horizon = hybrid, int(horizon)
         self.n_samples, self.seed = int(n_samples), int(seed)
         self.rollout_functions = rollout_functions
-        self.step_h = check_step(native_step(hybrid) if step_h is None else step_h)
+        self.step_h = open_step(hybrid, step_h)
 
     @property
     def n_steps(self) -> int:
@@ -362,7 +386,7 @@ class MultiObjectiveOFV(eqx.Module):
         Returns:
             One value per objective, in the species' unit.
         """
-        y, hours = Y[..., jnp.asarray(self.species_indices)], steps_of(self)
+        y, hours = Y[..., jnp.asarray(self.species_indices)], rows_of(self, Y.shape[-2])
         if hours is None:
             y = jnp.mean(y, axis=-2)
         else:  # the mean over time, also where the last step is a shorter one
@@ -444,6 +468,7 @@ def _mean_forecasts(
             "this objective has no hybrid model to forecast with; pass `hybrid=` when it is "
             "made, or score trajectories of your own with `score_trajectories`."
         )
+    ofv = closed(ofv, ofv.hybrid)
     draw_paths, rollout = hybrid_functions(ofv.rollout_functions)
     n, hours = ofv.n_steps, steps_of(ofv)
     longer = {"max_steps": n} if n > MOST_STEPS else {}
@@ -454,7 +479,7 @@ def _mean_forecasts(
     return _batched_mean(rollout, n, (ofv.hybrid, paths), start, (controls, steps))
 
 
-@eqx.filter_jit
+@compiled
 def _batched_mean(
     rollout: Rollout,
     n_steps: int,

@@ -2,14 +2,19 @@
 
 A horizon is told in days. Where samples come more or less often than daily, the steps are as
 long as the time between two samples; the last one is shorter where they do not fill the days.
+
+An objective made without a model does not know them: its step is open (`step_h` is None) until a
+policy, a surrogate or a campaign closes it with the model it forecasts with.
 """
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from perfusio_jax._core import HOURS_PER_DAY, Array, ConfigError, Float
 
@@ -50,10 +55,105 @@ def native_step(model: Any) -> float:
     return HOURS_PER_DAY / parts_of(model)
 
 
+def open_step(model: Any, step_h: float | None) -> float | None:
+    """Step of a new objective [h]: the one given, else the model's own; None without a model.
+
+    Args:
+        model: Hybrid model, or None.
+        step_h: Length that was asked for [h], or None.
+
+    Raises:
+        ConfigError: If it is no number above zero.
+    """
+    if step_h is not None:
+        return check_step(step_h)
+    return None if model is None else native_step(model)
+
+
+def is_open(ofv: Any) -> bool:
+    """Whether an objective's step is still to be taken from a model."""
+    return getattr(ofv, "step_h", HOURS_PER_DAY) is None
+
+
+def closed(ofv: Any, model: Any) -> Any:
+    """An objective whose step is known: the same one, or one with the model's own step.
+
+    Args:
+        ofv: Objective.
+        model: Hybrid model that forecasts, outside of jit; none takes a day as one step.
+
+    Returns:
+        The objective.
+
+    Raises:
+        ConfigError: If the targets do not fit the step, or the model is traced.
+    """
+    if not is_open(ofv):
+        return ofv
+    if isinstance(getattr(model, "dt_hours", None), Tracer):
+        raise ConfigError(
+            f"the step of this {type(ofv).__name__} is open and the model is traced, so that its "
+            "own step is not known; give the objective `step_h`, or close it outside of jit."
+        )
+    return with_step(ofv, native_step(model))
+
+
+def with_step(ofv: Any, step_h: float) -> Any:
+    """The same objective with steps of another length.
+
+    Args:
+        ofv: Objective.
+        step_h: Length of a whole step [h].
+
+    Returns:
+        A copy.
+
+    Raises:
+        ConfigError: If the length is no number above zero, or does not fit the objective.
+    """
+    new = copy.copy(ofv)
+    object.__setattr__(new, "step_h", check_step(step_h))
+    if hasattr(new, "check_steps"):
+        new.check_steps()
+    return new
+
+
 def steps_of(ofv: Any) -> Float[np.ndarray, "H"] | None:
-    """Length of each step of an objective's roll-outs [h]; `None`: a day each."""
-    step_h = float(getattr(ofv, "step_h", HOURS_PER_DAY))
-    return None if step_h == HOURS_PER_DAY else step_hours(ofv.horizon, step_h)
+    """Length of each step of an objective's roll-outs [h]; `None`: a day each.
+
+    Raises:
+        ConfigError: If the step is open.
+    """
+    step_h = getattr(ofv, "step_h", HOURS_PER_DAY)
+    if step_h is None:
+        raise ConfigError(
+            f"the step of this {type(ofv).__name__} is open: it was made without a model. Give it "
+            "`step_h` [h] or a model, or hand it to a policy or surrogate that has one."
+        )
+    return None if step_h == HOURS_PER_DAY else step_hours(ofv.horizon, float(step_h))
+
+
+def rows_of(ofv: Any, n_rows: int) -> Float[np.ndarray, "H"] | None:
+    """Length of the step each row of a trajectory ends [h]; `None`: a day each.
+
+    An objective with an open step takes one row per day of its horizon.
+
+    Args:
+        ofv: Objective.
+        n_rows: Rows of the trajectory.
+
+    Raises:
+        ConfigError: If the step is open and there are not as many rows as days.
+    """
+    if not is_open(ofv):
+        return steps_of(ofv)
+    if n_rows != ofv.horizon:
+        raise ConfigError(
+            f"a trajectory of {n_rows} rows meets a horizon of {ofv.horizon} days and an open "
+            f"step: how long a row lasts is not known. Give this {type(ofv).__name__} `step_h` [h] "
+            "or a model."
+        )
+    return None
 
 
 def n_steps_of(ofv: Any) -> int:

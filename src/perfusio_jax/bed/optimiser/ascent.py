@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import Array, Bool, ConfigError, Float, Int, Key, Result
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.optimiser.lbfgs import Ends, Tolerances, minimise_lanes
 from perfusio_jax.bed.optimiser.maximand import WithDecisions, n_extra_of
 from perfusio_jax.bed.optimiser.polytope import Polytope
@@ -450,7 +451,7 @@ def _by_differences(
     return value, slopes.reshape(z.shape)
 
 
-@eqx.filter_jit
+@compiled
 def _maximise(
     acqf: Any,
     box: Polytope,
@@ -466,7 +467,7 @@ def _maximise(
     return batch[:q], jnp.full((q,), value), value, info
 
 
-@eqx.filter_jit
+@compiled
 def score(acqf: Any, batches: Float[Array, "N q d"], batch_size: int) -> Float[Array, "N"]:
     """Acquisition of many batches.
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from itertools import combinations, islice, product
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import Array, ConfigError, Key
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.optimiser.ascent import SearchInfo, SearchSettings, climb, to_unit
 from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
 
@@ -204,7 +204,7 @@ def _try(
     tried[name] = (float(value) if np.isfinite(np.asarray(value)) else -np.inf, result)
 
 
-@eqx.filter_jit
+@compiled
 def _climb_again(
     acqf: Any, limits: Polytope, batch: Array, settings: SearchSettings, key: Key
 ) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import STATE_ORDER, Array, ArrayLike, Bool, ConfigError, Float, Int, Key
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.acquisition.boxes import BoxDecomposition, nondominated_boxes
 from perfusio_jax.bed.acquisition.smooth import log_fatplus, log_mean_exp
 from perfusio_jax.bed.goal.constraints import (
@@ -30,7 +31,7 @@ from perfusio_jax.bed.goal.constraints import (
 )
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import Rollout
-from perfusio_jax.bed.goal.steps import n_steps_of
+from perfusio_jax.bed.goal.steps import closed, n_steps_of
 from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
 from perfusio_jax.bed.optimiser.progress import (
     Say,
@@ -249,6 +250,7 @@ def propose_runs(
             f"n_raw={settings.n_raw} and n_children={settings.n_children} must be multiples of "
             f"batch={settings.batch}."
         )
+    ofv = closed(ofv, model)
     box = recipe_box(limits, fixed or {}, q=q)
     d = box.lower.shape[0]
     n_steps = getattr(paths, "n_steps", None)
@@ -464,7 +466,7 @@ def _values(surrogate: RolloutSurrogate, Y: Array, u: Array) -> Float[Array, "S 
     return surrogate.ofv.values(Y, u)
 
 
-@eqx.filter_jit
+@compiled
 def _look(surrogate: RolloutSurrogate, points: Array, batch: int) -> _Table:
     compiling(f"the forecast of {points.shape[0]} recipes")
     seen = jax.lax.map(lambda x: _look_at(surrogate, x), points, batch_size=batch)
@@ -481,7 +483,7 @@ def _look_few(surrogate: RolloutSurrogate, points: Array, batch: int) -> _Table 
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:n], *parts)
 
 
-@eqx.filter_jit
+@compiled
 def _rows(like: _Table, known: _Table | None, n: int) -> _Rows:
     """A table with room for n runs, those known in front."""
     size = -(-n // _CAPACITY) * _CAPACITY
@@ -493,23 +495,23 @@ def _rows(like: _Table, known: _Table | None, n: int) -> _Rows:
     return _Rows(filled, jnp.arange(size) < k)
 
 
-@eqx.filter_jit
+@compiled
 def _put(rows: _Rows, one: _Table, place: Array | int) -> _Rows:
     table = jax.tree.map(lambda all_, new: all_.at[place].set(new[0]), rows.table, one)
     return _Rows(table, rows.is_used.at[place].set(True))
 
 
-@eqx.filter_jit
+@compiled
 def _fold(box: Polytope, raw: Array) -> Array:
     return raw_points(box, raw)[:, 0, :]
 
 
-@eqx.filter_jit
+@compiled
 def _join(a: _Table, b: _Table) -> _Table:
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)
 
 
-@eqx.filter_jit
+@compiled
 def _roomy(others: _Table) -> _Table:
     """Runs with empty places after them, so that a campaign of some batches compiles once."""
     room = -others.points.shape[0] % _CAPACITY
@@ -526,7 +528,7 @@ def _roomy(others: _Table) -> _Table:
     )
 
 
-@eqx.filter_jit
+@compiled
 def _units(table: _Table) -> tuple[Array, Array]:
     """Centre and spread to scale by, and the spread itself, of the finite means."""
     mean = jnp.mean(table.scores, axis=1)
@@ -568,17 +570,17 @@ def _keeps(chance: Chance, table: _Table) -> Array:
     return share >= asked[None, :] - 1e-9
 
 
-@eqx.filter_jit
+@compiled
 def _all_kept(chance: Chance, table: _Table) -> Array:
     return jnp.all(_keeps(chance, table), axis=1)
 
 
-@eqx.filter_jit
+@compiled
 def _share_feasible(chance: Chance, table: _Table) -> Array:
     return jnp.mean(jnp.asarray(_keeps(chance, table), float), axis=0)
 
 
-@eqx.filter_jit
+@compiled
 def _compare(rows: _Rows, unit: Array, weights: Array) -> tuple[Array, BoxDecomposition | None]:
     """Best value, or region not dominated, of each path among runs that keep the limits there."""
     scaled = (rows.table.scores - unit[0][None, None, :]) / unit[1][None, None, :]
@@ -592,14 +594,14 @@ def _compare(rows: _Rows, unit: Array, weights: Array) -> tuple[Array, BoxDecomp
     return best, jax.vmap(nondominated_boxes, (1, None))(legal, low)
 
 
-@eqx.filter_jit
+@compiled
 def _worths(worth: _Worth, table: _Table) -> Float[Array, "N"]:
     return jax.lax.map(
         lambda row: worth.of(*row), (table.points, table.scores, table.margins), batch_size=64
     )
 
 
-@eqx.filter_jit
+@compiled
 def _best_of(worth: _Worth, table: _Table) -> tuple[Array, Array, Array]:
     """Best recipe, its value, and whether it keeps every limit, as it does if one can.
 
@@ -616,7 +618,7 @@ def _best_of(worth: _Worth, table: _Table) -> tuple[Array, Array, Array]:
     return table.points[i], scores[i], is_legal
 
 
-@eqx.filter_jit
+@compiled
 def _children(
     worth: _Worth, table: _Table, width: Array, key: Key, settings: CampaignSettings
 ) -> Array:
@@ -645,7 +647,7 @@ def _children(
     return jax.vmap(worth.box.project)(points)
 
 
-@eqx.filter_jit
+@compiled
 def _climb(
     worth: _Worth, start: Array, before: Array, settings: SearchSettings
 ) -> tuple[Array, Array]:
@@ -656,7 +658,7 @@ def _climb(
     return jnp.where(is_better, found[0], start), jnp.where(is_better, value, before)
 
 
-@eqx.filter_jit
+@compiled
 def _best_means(chance: Chance, table: _Table) -> tuple[Array, Array, Array, Array]:
     """Best expected values with all constraints and with each one left out."""
     keeps = _keeps(chance, table)
@@ -676,7 +678,7 @@ def _best_means(chance: Chance, table: _Table) -> tuple[Array, Array, Array, Arr
     return best(all_kept), relaxed, jnp.max(kept), jnp.any(all_kept)
 
 
-@eqx.filter_jit
+@compiled
 def _describe(surrogate: RolloutSurrogate, U: Array) -> dict[str, Array]:
     compiling("the forecast of the answer")
 
@@ -700,7 +702,7 @@ def _describe(surrogate: RolloutSurrogate, U: Array) -> dict[str, Array]:
     return jax.lax.map(one, U)
 
 
-@eqx.filter_jit
+@compiled
 def _held(U: Array, box: Polytope, limits: ControlLimits) -> dict[str, Array]:
     tolerance = 1e-6 * (limits.upper - limits.lower)[None, :]
     slack = limits.b[None, :] - U @ limits.A.T

@@ -12,12 +12,17 @@ from perfusio_jax.bed.goal.objectives import TargetTrackingOFV
 from perfusio_jax.bed.goal.steps import steps_of
 from perfusio_jax.bed.policy.recommend import RecommendInfo
 
+INCUMBENTS = ("set-points in force", "last plan", "set-points in force and last plan together")
+"""What a recommendation was compared with."""
+
 
 def explain(
     info: RecommendInfo,
     ofv: TargetTrackingOFV | ProcessOFV,
     control_names: Sequence[str],
     chance: Chance = None,
+    *,
+    acquisition: str | None = None,
 ) -> dict[str, Any]:
     """Diagnostics of a decision as names and plain numbers.
 
@@ -26,10 +31,12 @@ def explain(
         ofv: Targets or criteria.
         control_names: Names of the set-points, in array order.
         chance: Constraints of the decision.
+        acquisition: Name of the acquisition, which then is said with what it compared with.
 
     Returns:
         Nested dictionary, ready for JSON. Where the steps are no days, "forecast_hours" has the
-        time of each row of a forecast [h].
+        time of each row of a forecast [h]. "ref_point" and "weights" stand under "acquisition"
+        where there are any, by target or criterion in scaled score [-].
     """
 
     def names(mask: Any) -> list[str]:
@@ -78,7 +85,8 @@ def explain(
         "ofv_unchanged": float(old.ofv),
         "viability_probability": float(new.probability_kept),
         "viability_probability_unchanged": float(old.probability_kept),
-        "incumbent": ("set-points in force", "last plan")[int(info.incumbent)],
+        **({} if acquisition is None else {"acquisition": _acquisition(info, ofv, acquisition)}),
+        "incumbent": INCUMBENTS[int(info.incumbent)],
         "move_gains": by_control(info.move_gains),
         "at_lower_bound": names(info.at_lower),
         "at_upper_bound": names(info.at_upper),
@@ -97,6 +105,30 @@ def explain(
     }
 
 
+def _acquisition(
+    info: RecommendInfo, ofv: TargetTrackingOFV | ProcessOFV, name: str
+) -> dict[str, Any]:
+    """Which acquisition it was, and the numbers that belong to it."""
+    said: dict[str, Any] = {"name": name}
+    for key, values in (("ref_point", info.ref_point), ("weights", info.weights)):
+        if len(values):
+            said[key] = dict(zip(labels_of(ofv), np.asarray(values, float).tolist(), strict=True))
+    return said
+
+
+def labels_of(ofv: TargetTrackingOFV | ProcessOFV) -> list[str]:
+    """Names of the targets or criteria; where two are of one species, with their number.
+
+    Args:
+        ofv: Objective.
+    """
+    if isinstance(ofv, ProcessOFV):
+        names = [c.label for c in ofv.criteria]
+    else:
+        names = [t.species for t in ofv.targets]
+    return [n if names.count(n) == 1 else f"{n} ({k})" for k, n in enumerate(names, start=1)]
+
+
 def _remarks(
     info: RecommendInfo, constraints: list[dict[str, Any]], outside: tuple[list[str], list[str]]
 ) -> list[str]:
@@ -109,6 +141,11 @@ def _remarks(
         return said
     if bool(info.search.is_flat):
         said.append("No set-points differ in worth: the answer is only one that keeps the limits.")
+    if not bool(info.is_passed):
+        said.append(
+            "Neither the set-points in force nor the last plan are better than the reference point "
+            "for every target: everything above it counts as improvement, nothing below it."
+        )
     if int(info.search.n_raw_nonfinite):
         lost = int(info.search.n_raw_nonfinite)
         said.append(f"{lost} points looked at had no finite forecast and were left out.")

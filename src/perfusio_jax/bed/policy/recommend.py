@@ -3,7 +3,8 @@
 Every candidate meets the same paths of the hybrid model (common random numbers). The incumbent
 is the better of the set-points in force and the last plan *in the present state*, and
 improvement is counted path by path against it, so that what no set-point can change (the
-uncertain state, disturbances to come) cancels.
+uncertain state, disturbances to come) cancels. Acquisitions of several objectives see the targets
+side by side, and the front that the known set-points make (`incumbents`).
 
 Expected improvement of a squared distance still rewards spread: with a well-placed incumbent
 it steps away from the optimum by about 1.2 epistemic deviations, every day. In a closed loop
@@ -12,7 +13,7 @@ the acquisition sees it: 0 maximises the mean objective (near-greedy tracking), 
 acquisition. The default 0.1 costs about 1.5 % of the epistemic variance in tracking.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -20,9 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import Array, ArrayLike, Bool, ConfigError, Float, Int, Key
-from perfusio_jax.bed.acquisition import montecarlo
-from perfusio_jax.bed.acquisition.draws import Draws
+from perfusio_jax._core import Array, ArrayLike, Bool, ConfigError, Float, Int
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.goal.constraints import (
     Chance,
     ControlCost,
@@ -34,6 +34,7 @@ from perfusio_jax.bed.goal.constraints import (
 )
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import Rollout, TargetTrackingOFV
+from perfusio_jax.bed.goal.steps import closed
 from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
 from perfusio_jax.bed.optimiser.progress import compiling, rollout_seconds
 from perfusio_jax.bed.optimiser.sampling import sobol_points
@@ -44,6 +45,18 @@ from perfusio_jax.bed.optimiser.search import (
     climb,
     raw_points,
     to_unit,
+)
+from perfusio_jax.bed.policy.incumbents import SEVERAL_OBJECTIVES as SEVERAL_OBJECTIVES
+from perfusio_jax.bed.policy.incumbents import SINGLE_OBJECTIVE as SINGLE_OBJECTIVE
+from perfusio_jax.bed.policy.incumbents import (
+    Held,
+    Rule,
+    Sampled,
+    acquisition_of,
+    check_acquisition,
+    check_numbers,
+    compare_with,
+    draw_weights,
 )
 from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate, plain_score
 
@@ -69,9 +82,6 @@ common random numbers the score is a smooth function of the set-points, so that 
 good to about 1e-5, far below the search's tolerance, and they are only taken at points that are
 kept.
 """
-
-SINGLE_OBJECTIVE = ("PI", "EI", "LogEI", "UCB", "qEI", "qLogEI", "qUCB")
-"""Acquisitions a policy that tracks targets can use."""
 
 
 def _scalar(value: Any) -> Array:
@@ -105,6 +115,11 @@ class Preferences(eqx.Module):
     """Scaled score per unit of log feasibility of the chance constraint [-]."""
     beta: Float[Array, ""] = eqx.field(converter=_scalar, default=0.2)
     """Weight of exploration of UCB kinds [-]."""
+    ref_point: Float[Array, "m"] | None = eqx.field(
+        converter=lambda v: None if v is None else _scalar(v), default=None
+    )
+    """Reference point of the hypervolume kinds, one scaled score per target [-]: -0.01 is a target
+    missed by 10 % on one day. By default a tenth worse than the worst known value."""
 
 
 class Outlook(NamedTuple):
@@ -138,9 +153,10 @@ class RecommendInfo(NamedTuple):
     acquisition: Float[Array, ""]
     """Value at the recommendation."""
     incumbent: Int[Array, ""]
-    """0 if the set-points in force were the incumbent, 1 if the last plan was."""
+    """0 if the set-points in force were the incumbent, 1 if the last plan was, 2 if both were: the
+    better of each path, or their front."""
     incumbent_score: Float[Array, ""]
-    """Mean scaled score of the incumbent, costs included [-]."""
+    """Mean scaled score of the incumbent, costs included [-]; of a front, of its best point."""
     recommended: Outlook
     """Forecast under the recommendation."""
     unchanged: Outlook
@@ -169,6 +185,12 @@ class RecommendInfo(NamedTuple):
     """True if nothing finite was found and the set-points in force are kept."""
     search: SearchInfo
     """Diagnostics of the optimiser."""
+    ref_point: Float[Array, "m"]
+    """Reference point of a hypervolume, scaled score [-]; empty if there is none."""
+    is_passed: Bool[Array, ""]
+    """Whether a known point is better than it in every objective on some path."""
+    weights: Float[Array, "m"]
+    """Weights of a scalarisation [-]; empty if there is none."""
 
 
 def recommend(
@@ -209,8 +231,11 @@ def recommend(
         u_plan: Last plan, if it differs from what is in force.
         chance: Constraint on the latent trajectory, several, or None.
         preferences: What is weighed beside the targets; the defaults if None.
-        acquisition: One of `SINGLE_OBJECTIVE`; evaluated by Monte Carlo.
-        best_f: Incumbent in scaled score, in place of the better of `u_now` and `u_plan`.
+        acquisition: One of `SINGLE_OBJECTIVE`, or with two targets or criteria and more one of
+            `SEVERAL_OBJECTIVES`; evaluated by Monte Carlo. `u_now` and `u_plan` are what is
+            known; the weights of qNParEGO come from the seed.
+        best_f: Incumbent in scaled score, in place of the better of `u_now` and `u_plan`; not for
+            the acquisitions that compare with known points.
         settings: Sizes of the search.
         seed: Seed of the search.
         rollout: Roll-out function in place of that of `perfusio_jax.hybrid`.
@@ -226,13 +251,14 @@ def recommend(
         Recommended set-points and diagnostics.
 
     Raises:
-        ConfigError: If the acquisition is unknown here, or no set-points keep the limits.
+        ConfigError: If the acquisition is unknown here or does not suit the objective, or no
+            set-points keep the limits.
     """
-    if acquisition not in SINGLE_OBJECTIVE:
-        raise ConfigError(
-            f"acquisition {acquisition!r} cannot track targets; use one of "
-            f"{', '.join(SINGLE_OBJECTIVE)}."
-        )
+    preferences = Preferences() if preferences is None else preferences
+    m = n_parts_of(ofv)
+    check_acquisition(acquisition, m, getattr(ofv, "is_pareto", False))
+    check_numbers(acquisition, m, best_f, preferences.ref_point)
+    ofv = suited(closed(ofv, model), acquisition)
     u_now = jnp.asarray(u_now, float)
     lower, upper = (np.array(bound) for bound in _box(limits, u_now))
     for index, value in (fixed or {}).items():
@@ -247,7 +273,6 @@ def recommend(
     box = make_polytope(lower, upper, limits.A, limits.b)
     d = lower.size
     raw = jnp.asarray(sobol_points(settings.n_raw_samples, d, seed=seed)[:, None, :])
-    preferences = Preferences() if preferences is None else preferences
     surrogate = RolloutSurrogate(
         model=model,
         paths=paths,
@@ -273,11 +298,16 @@ def recommend(
     known = u_now[None, :]
     if u_plan is not None:
         known = jnp.stack([u_now, jnp.asarray(u_plan, float)])
-    rule = _Rule(
+    weights = None
+    if acquisition == "qNParEGO":
+        weights = jnp.asarray(draw_weights(m, seed))
+    rule = Rule(
         beta=preferences.beta,
         best_f=None if best_f is None else jnp.asarray(best_f, float),
         key=jax.random.key(seed),
         kind=acquisition.removeprefix("q"),
+        ref_point=preferences.ref_point,
+        weights=weights,
     )
     quick = None
     if scan is not None:
@@ -316,20 +346,32 @@ def decision_seconds(
     )
 
 
-class _Rule(eqx.Module):
-    """Which acquisition, against what incumbent, with what key."""
+def suited(ofv: TargetTrackingOFV | ProcessOFV, acquisition: str) -> TargetTrackingOFV | ProcessOFV:
+    """An objective as an acquisition wants it: several objectives side by side, or as it is.
 
-    beta: Float[Array, ""]
-    best_f: Float[Array, "*S"] | None
-    key: Key
-    kind: str = eqx.field(static=True)
+    Args:
+        ofv: Objective.
+        acquisition: Name of the acquisition.
+    """
+    if acquisition in SEVERAL_OBJECTIVES and not ofv.is_pareto:
+        return replace(ofv, is_pareto=True)
+    return ofv
+
+
+def n_parts_of(ofv: Any) -> int:
+    """Targets or criteria of an objective.
+
+    Args:
+        ofv: Objective.
+    """
+    return len(getattr(ofv, "criteria", getattr(ofv, "targets", ())))
 
 
 def _decide(
     surrogates: tuple[RolloutSurrogate, RolloutSurrogate | None],
     region: tuple[Polytope, ControlLimits, Array],
     known: Array,
-    rule: _Rule,
+    rule: Rule,
     settings: SearchSettings,
 ) -> tuple[Array, RecommendInfo]:
     """Forecast the known and the raw points, climb, forecast the answer.
@@ -341,7 +383,7 @@ def _decide(
     first = surrogate if quick is None else quick
     # set-points in force may lie outside limits that were changed: what can be had is nearest
     near, points = _reachable(box, known, raw)
-    samples, _ = _forecasts(first, _table_of(near, points))
+    samples, weights, _ = _forecasts(first, _table_of(near, points))
     coarse = settings
     if quick is not None:
         coarse = settings._replace(
@@ -349,23 +391,23 @@ def _decide(
             is_sequential=False,
             n_lanes=SCAN_LANES,
         )
-    found = _climb(first, box, samples, (near, points), rule, coarse)
+    found = _climb(first, box, (samples, weights), (near, points), rule, coarse)
     if quick is not None:
         ends = found.search.candidates[:, 0, :]
-        samples, _ = _forecasts(surrogate, _table_of(near, ends))
+        samples, weights, _ = _forecasts(surrogate, _table_of(near, ends))
         again = settings._replace(n_restarts=1)
-        last = _climb(surrogate, box, samples, (near[:0], ends, near), rule, again)
+        last = _climb(surrogate, box, (samples, weights), (near[:0], ends, near), rule, again)
         found = last._replace(search=_both(found.search, last.search), scores=found.scores)
     u, table, others, values = _second_table(box, found, (known, points))
-    _, outlooks = _forecasts(surrogate, table)
-    return u, _report((u, known[0], others, values), (limits, box), outlooks, found)
+    *_, outlooks = _forecasts(surrogate, table)
+    info = _report((u, known[0], others, values), (limits, box), outlooks, found)
+    return u, info if rule.weights is None else info._replace(weights=rule.weights)
 
 
 class _Found(NamedTuple):
     """What a climb left."""
 
-    best_f: Array
-    incumbent: Array
+    held: Held
     u: Array
     value: Array
     scores: Array
@@ -383,13 +425,13 @@ def _both(first: SearchInfo, last: SearchInfo) -> SearchInfo:
     )
 
 
-@eqx.filter_jit
+@compiled
 def _reachable(box: Polytope, known: Array, raw: Array) -> tuple[Array, Array]:
     """Known set-points brought into the limits, and the raw points in physical units."""
     return jax.vmap(box.project)(known), raw_points(box, raw)[:, 0, :]
 
 
-@eqx.filter_jit
+@compiled
 def _table_of(known: Array, points: Array) -> tuple[Array, Array]:
     """Known set-points, then others, in a table with room for the last one too."""
     rows = jnp.concatenate([known, points])
@@ -407,7 +449,7 @@ def _padded(points: Array, n: int) -> tuple[Array, Array]:
     return table, jnp.asarray(points.shape[0])
 
 
-@eqx.filter_jit
+@compiled
 def _second_table(
     box: Polytope, found: _Found, seen: tuple[Array, Array]
 ) -> tuple[Array, tuple[Array, Array], Array, Array]:
@@ -446,7 +488,7 @@ def _alternatives(box: Polytope, u: Array, points: Array, values: Array) -> tupl
     return jnp.stack(chosen), jnp.stack(worths)
 
 
-@eqx.filter_jit
+@compiled
 def _report(
     answer: tuple[Array, Array, Array, Array],
     bounds: tuple[ControlLimits, Polytope],
@@ -467,8 +509,8 @@ def _report(
     last = 2 + 2 * d
     return RecommendInfo(
         acquisition=found.value,
-        incumbent=found.incumbent,
-        incumbent_score=jnp.mean(found.best_f),
+        incumbent=found.held.incumbent,
+        incumbent_score=jnp.mean(found.held.best_f),
         recommended=chosen,
         unchanged=unchanged,
         alternatives=jax.tree.map(lambda leaf: leaf[last : last + N_ALTERNATIVES], outlooks),
@@ -483,6 +525,9 @@ def _report(
         is_outside=(u_now < box.lower - tolerance) | (u_now > box.upper + tolerance),
         is_fallback=~jnp.isfinite(found.value),
         search=found.search,
+        ref_point=jnp.asarray(found.held.ref_point),
+        is_passed=jnp.asarray(found.held.is_passed),
+        weights=jnp.zeros(0),
     )
 
 
@@ -490,87 +535,70 @@ def _on_paths(surrogate: RolloutSurrogate) -> str:
     return f" on {surrogate.c0.shape[0]} paths" if surrogate.c0.ndim > 1 else ""
 
 
-@eqx.filter_jit
+@compiled
 def _box(limits: ControlLimits, u_now: Array) -> tuple[Array, Array]:
     return limits.box(u_now)
 
 
-@eqx.filter_jit
+@compiled
 def _forecasts(
     surrogate: RolloutSurrogate, points: tuple[Array, Array]
-) -> tuple[Float[Array, "N S"], Outlook]:
-    """Scores per path and forecasts at the first points of a table; the rest stays zero."""
+) -> tuple[Float[Array, "N S *m"], Float[Array, "N"], Outlook]:
+    """Scores per path, log feasibilities and forecasts at the first points of a table.
+
+    The rest stays zero.
+    """
     table, n = points
     compiling(f"the forecast{_on_paths(surrogate)}")
 
-    def one(x: Array) -> tuple[Array, Outlook]:
+    def one(x: Array) -> tuple[Array, Array, Outlook]:
         trajectories = surrogate.trajectories(x)
-        return surrogate.score_of(trajectories, x)[0], _outlook(surrogate, trajectories, x)
+        return (*surrogate.score_of(trajectories, x), _outlook(surrogate, trajectories, x))
 
     shapes = jax.eval_shape(one, table[0])
     empty = jax.tree.map(lambda s: jnp.zeros((table.shape[0], *s.shape), s.dtype), shapes)
 
-    def fill(i: Array, filled: tuple[Array, Outlook]) -> tuple[Array, Outlook]:
+    def fill(i: Array, filled: tuple[Array, Array, Outlook]) -> tuple[Array, Array, Outlook]:
         return jax.tree.map(lambda all_, new: all_.at[i].set(new), filled, one(table[i]))
 
     return jax.lax.fori_loop(0, n, fill, empty)
 
 
-@eqx.filter_jit
+@compiled
 def _climb(
     surrogate: RolloutSurrogate,
     box: Polytope,
-    samples: Array,
+    worth: tuple[Array, Array],
     seen: tuple[Array, ...],
-    rule: _Rule,
+    rule: Rule,
     settings: SearchSettings,
 ) -> _Found:
     """Incumbent, starts, and the climb.
 
-    `samples` are those of the known points (the third entry of `seen`, if they are no starts)
-    and of the others.
+    `worth` holds scores and log feasibilities of the known points (the third entry of `seen`, if
+    they are no starts) and of the others.
     """
     compiling(f"the search{_on_paths(surrogate)}")
-    starting, points = seen[0], seen[1]
+    (samples, weights), starting, points = worth, seen[0], seen[1]
     n_known, n = seen[-1].shape[0] if len(seen) == 3 else starting.shape[0], points.shape[0]
-    means = jnp.mean(samples[:n_known], axis=1)
-    incumbent = jnp.argmax(jnp.where(jnp.isfinite(means), means, -jnp.inf))
-    best_f = samples[incumbent] if rule.best_f is None else rule.best_f
-    acqf = _acquisition(rule, surrogate, best_f)
-    scores = jax.vmap(lambda s: _acquisition(rule, _Known(s), best_f)(jnp.zeros((1, 1))))(
-        samples[n_known : n_known + n]
-    )
+    held = compare_with(rule, samples[:n_known], weights[:n_known])
+    acqf = acquisition_of(rule, surrogate, held)
+
+    def seen_worth(one: Array, weight: Array) -> Array:
+        return acquisition_of(rule, Sampled(one, weight), held)(jnp.zeros((1, 1)))
+
+    others = slice(n_known, n_known + n)
+    scores = jax.vmap(seen_worth)(samples[others], weights[others])
     drawn = to_unit(box, points)[choose_starts(scores, settings, key=rule.key)]
     starts = jnp.concatenate([to_unit(box, starting), drawn], axis=0)[:, None, :]
     batch, value, search = climb(acqf, box, starts, scores, settings=settings)
-    return _Found(best_f, incumbent, batch[0], value, scores, search)
-
-
-class _Known(eqx.Module):
-    """One candidate whose samples are known already, in the shape of a surrogate."""
-
-    samples: Float[Array, "S"]
-
-    def sample_and_feasibility(self, X: Array) -> tuple[Array, Array]:
-        return self.samples[:, None], jnp.zeros((1,), self.samples.dtype)
-
-
-def _acquisition(rule: _Rule, model: Any, best_f: Array) -> Callable[[Array], Array]:
-    draws = Draws(model=model, base=None)
-    # smooth on the scale of what can still be gained
-    size = jnp.abs(jnp.mean(best_f)) + 1e-4
-    if rule.kind == "LogEI":
-        return montecarlo.MCLogExpectedImprovement(draws, best_f, 1e-4 * size)
-    if rule.kind == "EI":
-        return montecarlo.MCExpectedImprovement(draws, best_f)
-    if rule.kind == "PI":
-        return montecarlo.MCProbabilityOfImprovement(draws, best_f, 1e-2 * size)
-    return montecarlo.MCUpperConfidenceBound(draws, rule.beta)
+    return _Found(held, batch[0], value, scores, search)
 
 
 def _outlook(surrogate: RolloutSurrogate, trajectories: Array, x: Array) -> Outlook:
     quantiles = jnp.quantile(trajectories, jnp.asarray([0.1, 0.5, 0.9]), axis=0)
     u = surrogate.full(x)
+    score = plain_score(surrogate.ofv, trajectories, u)
     errors = jnp.mean(surrogate.ofv.parts(trajectories, u), axis=0)  # pyright: ignore
     paths, limits = trajectories[:, None, :, :], each_constraint(surrogate.chance)
     nothing = jnp.zeros(0, trajectories.dtype)
@@ -583,7 +611,7 @@ def _outlook(surrogate: RolloutSurrogate, trajectories: Array, x: Array) -> Outl
         q90=quantiles[2],
         ofv=jnp.sum(errors),
         target_errors=errors,
-        score=jnp.mean(plain_score(surrogate.ofv, trajectories, u)),
+        score=jnp.mean(score if score.ndim == 1 else jnp.sum(score, axis=-1)),
         probability_kept=probability_all_kept(paths, limits)[0],
         constraint_probability=jnp.stack(kept) if kept else nothing,
         constraint_scores=surrogate.feasibility_weight * (jnp.stack(logs) if logs else nothing),

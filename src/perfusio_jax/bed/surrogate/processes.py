@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from perfusio_jax._core import Array, ArrayLike, ConfigError, Float, Key
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.surrogate.cholesky import cholesky_small
 
 JITTER = 1e-10
@@ -398,7 +399,7 @@ def _check_process(made: ProcessSurrogate) -> None:
         )
 
 
-@eqx.filter_jit
+@compiled
 def _condition(X: Array, Y: Array, hyper: tuple[Array, ...], is_single: bool) -> ProcessSurrogate:
     lengthscale, variance, noise, constant = hyper
     eye = jnp.eye(X.shape[0], dtype=X.dtype)

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from perfusio_jax._core import Array, ConfigError, Float, Key
+from perfusio_jax._core import Array, ArrayLike, ConfigError, Float, Key
 from perfusio_jax.bed.goal.constraints import (
     Chance,
     ControlCost,
@@ -21,7 +21,7 @@ from perfusio_jax.bed.goal.constraints import (
 )
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import MultiObjectiveOFV, Rollout, TargetTrackingOFV
-from perfusio_jax.bed.goal.steps import n_steps_of, steps_of
+from perfusio_jax.bed.goal.steps import closed, n_steps_of, steps_of
 
 
 def _scalar(value: Any) -> Array:
@@ -181,6 +181,34 @@ class RolloutSurrogate(eqx.Module):
     paths, zeros where there is none. It is taken out of the spread before exploration."""
 
     is_gaussian: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: Any,
+        paths: Any,
+        c0: Float[Array, "S 9"],
+        ofv: TargetTrackingOFV | MultiObjectiveOFV | ProcessOFV,
+        day0: ArrayLike,
+        control_cost: ControlCost | None = None,
+        chance: Chance = None,
+        exploration: ArrayLike = 1.0,
+        feasibility_weight: ArrayLike = 0.0,
+        template: Float[Array, "6"] | None = None,
+        positions: tuple[int, ...] = (),
+        rollout: Rollout | None = None,
+        taught: Float[Array, "S p"] | None = None,
+    ):
+        """Collect what a forecast needs; an open step of the objective becomes the model's own.
+
+        Raises:
+            ConfigError: If the objective's targets do not fit that step.
+        """
+        self.model, self.paths, self.c0, self.ofv = model, paths, c0, closed(ofv, model)
+        self.day0, self.control_cost, self.chance = _scalar(day0), control_cost, chance
+        self.exploration = _scalar(exploration)
+        self.feasibility_weight = _scalar(feasibility_weight)
+        self.template, self.positions, self.rollout = template, positions, rollout
+        self.taught = taught
 
     def full(self, x: Float[Array, "d"]) -> Float[Array, "6"]:
         """The whole control vector of a candidate.

@@ -191,7 +191,7 @@ class ModelBrain:
             sensors=sensors,
             key=jax.random.key(seed),
         )
-        ends = hours_ahead(self.policy.ofv, self.sample_h)
+        ends = hours_ahead(self.policy.ofv, self.sample_h, self.model)
         ahead = forecast(
             self.model,
             belief,

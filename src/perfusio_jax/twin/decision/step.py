@@ -333,7 +333,7 @@ def decide(
     wanted = made.recommended_controls
     setpoints = rounded(wanted, grids or {}, bounds, balance, fixed=frozenset(fixed or ()))
     made = replace(made, recommended_controls=setpoints)
-    ends = hours_ahead(policy.ofv, sample_h)
+    ends = hours_ahead(policy.ofv, sample_h, model)
     sizes = {"seed": seed + 1009 * day_number(day), "n_paths": n_paths}
     sizes |= {"horizon": policy.ofv.horizon if ends is None else len(ends)}
     recommended = {**u_now, **setpoints}
@@ -355,7 +355,7 @@ def decide(
     )
 
 
-def hours_ahead(ofv: Any, sample_h: float = HOURS_PER_DAY) -> list[float] | None:
+def hours_ahead(ofv: Any, sample_h: float = HOURS_PER_DAY, model: Any = None) -> list[float] | None:
     """Times of a reported forecast, from the sample on [h]; `None`: a day apart.
 
     They are the policy's own steps where these meet the next sample, else as far apart as samples
@@ -364,8 +364,10 @@ def hours_ahead(ofv: Any, sample_h: float = HOURS_PER_DAY) -> list[float] | None
     Args:
         ofv: The policy's objective.
         sample_h: Time to the next sample [h].
+        model: Hybrid model that forecasts, whose step is taken where the objective's is open.
     """
-    step_h = float(getattr(ofv, "step_h", HOURS_PER_DAY))
+    step_h = getattr(ofv, "step_h", HOURS_PER_DAY)
+    step_h = HOURS_PER_DAY / parts_of(model) if step_h is None else float(step_h)
     if not math.isclose(sample_h / step_h, round(sample_h / step_h), rel_tol=1e-9):
         step_h = sample_h
     if step_h == HOURS_PER_DAY and sample_h <= HOURS_PER_DAY * ofv.horizon:
