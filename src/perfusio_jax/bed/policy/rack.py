@@ -228,6 +228,7 @@ def targets_of(ofv: Any) -> tuple[TargetSpec, ...]:
     return getattr(ofv, "targets", ())
 
 
+@compiled
 def _own_noise(paths: Any, *, key: Array) -> Any:
     """The same functions with other process noise: vessels share the model, not their luck."""
     if not hasattr(paths, "process"):

@@ -190,7 +190,7 @@ class PolicySettings:
                 raise ConfigError(f"u_now lacks {', '.join(missing)}.")
             given = np.array([given[name] for name in self.control_names], float)
         values = jnp.asarray(given, float)
-        if values.shape != (len(self.control_names),) or not bool(jnp.all(jnp.isfinite(values))):
+        if values.shape != (len(self.control_names),) or not np.all(np.isfinite(values)):
             raise ConfigError(
                 f"u_now is {values}; it must hold one finite value for each of "
                 f"{', '.join(self.control_names)}."

@@ -9,6 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import STATE_ORDER, Array, DataError, Float
+from perfusio_jax._core.programs import compiled
+from perfusio_jax.chemistry import from_balanced, to_balanced
+
+# each of their operations would be a program of its own
+_measured, _balanced = compiled(from_balanced), compiled(to_balanced)
 
 
 def latent(c_current: Any) -> tuple[Array, np.ndarray, str]:
@@ -25,8 +30,6 @@ def latent(c_current: Any) -> tuple[Array, np.ndarray, str]:
     Raises:
         DataError: If the state has the wrong shape or a gap.
     """
-    from perfusio_jax.chemistry import from_balanced, to_balanced
-
     if hasattr(c_current, "particles"):
         particles = np.asarray(c_current.particles, float)
         if particles.ndim != 2 or particles.shape[0] == 0:
@@ -39,7 +42,7 @@ def latent(c_current: Any) -> tuple[Array, np.ndarray, str]:
         if 0 < lost < n:
             particles = particles[is_whole]
             remark = f"{lost} of {n} particles of the belief were not finite and were left out."
-        face = from_balanced(jnp.asarray(particles.mean(axis=0)))
+        face = _measured(particles.mean(axis=0))
         return jnp.asarray(particles), np.asarray(face), remark
     face = jnp.asarray(c_current, float)
     if face.shape != (len(STATE_ORDER),):
@@ -53,7 +56,7 @@ def latent(c_current: Any) -> tuple[Array, np.ndarray, str]:
             f"c_current lacks {', '.join(missing)}; a state with gaps must be filtered first: "
             "pass the belief of `perfusio_jax.hybrid.filter_step`."
         )
-    return to_balanced(face), np.asarray(face), ""
+    return _balanced(face), np.asarray(face), ""
 
 
 def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[Array, "n 9"]:
@@ -67,6 +70,11 @@ def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[
     Returns:
         Samples, one per path.
     """
+    return _matched(state, n, key)
+
+
+@compiled
+def _matched(state: Array, n: int, key: Array) -> Array:
     if state.ndim == 1:
         return jnp.broadcast_to(state[None, :], (n, state.shape[0]))
     N = state.shape[0]
