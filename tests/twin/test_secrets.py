@@ -160,3 +160,33 @@ def test_a_short_secret_is_one_alone_and_a_long_one_wherever_it_stands(monkeypat
     assert is_refused("rackpas") and not is_refused("a rackpas b") and not is_refused("R1")
     monkeypatch.setenv("PGPASSWORD", "rackpass")
     assert is_refused("rackpass") and is_refused("a rackpass b") and not is_refused("R1")
+
+
+@pytest.mark.parametrize(
+    ("table", "where", "place"),
+    [
+        ({"password": "hunter2"}, "", "password"),
+        ({"password": "hunter2"}, "alarms", "alarms.password"),
+        ({"twin": {"reactors": [{"x": 1, "api_key": "hunter2"}]}}, "", "twin.reactors.api_key"),
+        ({"alarms": {"smtp": {"password": "hunter2"}}}, "run", "run.alarms.smtp.password"),
+        # what stands before and after it is looked at as well
+        ({"a": {"password": "hunter2"}, "b": {"c": "d"}}, "", "a.password"),
+        ({"a": {"password": "hunter2"}, "b": ["c", {"d": "e"}]}, "", "a.password"),
+        ({"a": {"c": "d"}, "b": ["c"], "e": {"password": "hunter2"}}, "", "e.password"),
+    ],
+)
+def test_the_place_of_a_secret_is_named_from_the_top_and_what_to_do_about_it(table, where, place):
+    with pytest.raises(ConfigError) as caught:
+        refuse_secrets(table, where) if where else refuse_secrets(table)
+    says = str(caught.value)
+    assert says.startswith(f"{place} holds a secret; a configuration file may not. ")
+    assert "environment variable" in says and "docs/twin.md" in says
+
+
+@pytest.mark.parametrize("ending", ["_env", "_path"])
+@pytest.mark.parametrize("name", ["slack_webhook", "client_secret", "api_key", "credentials"])
+def test_a_name_that_says_where_the_secret_is_may_stand_and_no_other_ending(name, ending):
+    refuse_secrets({"twin": {name + ending: "here"}})
+    for other in (name, name + ending.upper(), name + ending + "s"):
+        with pytest.raises(ConfigError, match=f"twin.{other} holds a secret"):
+            refuse_secrets({"twin": {other: "here"}})
