@@ -391,3 +391,20 @@ def test_what_the_journal_says_against_a_log_is_told_in_words(tmp_path):
     assert against(Head("r", 2, "0" * 64, 2).to_bytes())[1] == (
         f"the journal knows 2 records; record 2 here is another one, signed by key {key.key_id}"
     )
+
+
+def test_the_journal_beside_a_log_is_opened_by_an_address_that_lets_nothing_be_written(
+    tmp_path, monkeypatch
+):
+    """Some builds of SQLite take a name for an address unasked; the others have to be asked."""
+    with AuditMemory(tmp_path / JOURNAL_NAME) as memory:
+        memory.remember_audit(Known(b"one", b"two"))
+    opened, connect = [], sqlite3.connect
+
+    def seen(address, **how):
+        opened.append((address, how.get("uri")))
+        return connect(address, **how)
+
+    monkeypatch.setattr(sqlite3, "connect", seen)
+    assert recall(tmp_path) == Known(b"one", b"two")
+    assert opened == [(f"file:{tmp_path / JOURNAL_NAME}?mode=ro", True)]

@@ -491,3 +491,84 @@ def test_what_lies_in_the_place_of_a_copy_or_of_the_log_is_told_in_the_trail_s_o
     os.mkfifo(run.log)
     with pytest.raises(AuditError, match="is a pipe"):
         run.report()
+
+
+def test_what_the_journal_says_against_a_log_is_told_with_the_record_it_begins_at(run):
+    """Before anybody has gone on with it: the report alone says where, and nothing is lost."""
+    key = run.signer.key_id
+    run.add_forged()
+    report = run.report()
+    assert (report.ok, report.first_bad, report.line) == (False, 5, 5)
+    assert (report.n_records, report.is_intact) == (5, True)
+    assert report.reason == "1 record beyond record 4, of which the journal knows nothing"
+    run.session("D")
+    run.add_forged()
+    again = run.report()  # its own break is the first thing wrong, the next one is a note
+    assert again.first_bad == 5 and "record 6 begins a new segment" in again.reason
+    assert again.warnings[-1] == "1 record beyond record 7, of which the journal knows nothing"
+    run.log.unlink()
+    run.head.unlink()
+    gone = run.report()
+    assert (gone.ok, gone.n_records, gone.first_bad, gone.line) == (False, 0, 1, 1)
+    assert gone.reason == (
+        f"there is no audit log at {run.log}; the journal knows 7 records, signed by key {key}, "
+        "of run 'r'"
+    )
+
+
+def test_a_log_the_journal_does_not_fit_is_told_so_in_these_words(run):
+    journal = run.folder / "journal.sqlite"
+    run.forget()
+    assert run.report().warnings == ("the journal beside the log knows nothing of it",)
+    journal.write_bytes(b"x" * 4096)
+    (note,) = run.report().warnings
+    assert note.startswith(
+        f"the log was not compared with the journal beside it: The journal {journal} cannot be read"
+    )
+
+
+def test_where_nothing_is_unvouched_there_is_no_span_and_one_record_is_told_as_one():
+    segments = Segments()
+    for kind, payload in [("A", {}), ("AUDIT_SIGNED_BY", {"public_key": "k"})]:
+        segments.add({"event_type": kind, "payload": payload})
+    assert segments.unvouched_before(2) is None and segments.unvouched == frozenset()
+    assert segments.notes(None) == ["1 record precedes the first signature"]
+    assert segments.notes(["k"]) == ["1 record precedes the first signature by that key"]
+    assert segments.notes(["other"]) == []
+    segments.add({"event_type": "AUDIT_HEAD_RECOVERED", "payload": {"unvouched": 1}})
+    segments.add({"event_type": "AUDIT_HEAD_RECOVERED", "payload": {"unvouched": 2}})
+    assert segments.unvouched_before(3) == (2, 2) and segments.unvouched_before(4) == (2, 3)
+    assert segments.notes([]) == [
+        f"{who} stood beyond the head when record {seq} was written, and nothing tells a crash "
+        "from a forgery: nobody vouches for it"
+        for who, seq in (("record 2", 3), ("records 2 to 3", 4))
+    ]
+    segments.add({"event_type": "AUDIT_BREAK", "payload": {"found": "a gap", "unvouched": 1}})
+    segments.add({"event_type": "AUDIT_NOT_IN_JOURNAL", "payload": {"records": 5}})
+    assert segments.broken(5) == (
+        "record 5 begins a new segment: a gap; nobody vouches for record 4 (1 record unvouched)"
+    )
+    assert segments.notes([])[2:] == [
+        "the journal knew nothing of the 5 records there were when record 6 was written"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        ({"event_type": "AUDIT_SIGNED_BY", "payload": {"public_key": "k"}}, "k"),
+        ({"event_type": "AUDIT_BREAK", "payload": {"public_key": "k"}}, "k"),
+        ({"event_type": "AUDIT_HEAD_RECOVERED", "payload": {"public_key": "k"}}, "k"),
+        ({"event_type": "A", "payload": {"public_key": "k"}}, None),
+        ({"event_type": "AUDIT_SIGNED_BY", "payload": {"public_key": 5}}, None),
+        ({"event_type": "AUDIT_SIGNED_BY", "payload": "k"}, None),
+        ({"event_type": "AUDIT_SIGNED_BY"}, None),
+        ({"payload": {"public_key": "k"}}, None),
+    ],
+)
+def test_only_some_events_announce_a_key(record, key):
+    segments = Segments()
+    segments.add(record)
+    assert segments.signers == [None, key] and segments.before_key(None) == (0 if key else None)
+    segments.add({"event_type": 7})
+    assert segments.signers[2] == key and segments.kinds[2] == ""

@@ -68,7 +68,7 @@ class Segments:
 
     def unvouched_before(self, seq: int) -> tuple[int, int] | None:
         """First and last record that the one of this number says nobody vouches for."""
-        n = self._unvouched.get(seq, 0)
+        n = self._unvouched.get(seq)
         return (seq - n, seq - 1) if n else None
 
     @property
