@@ -107,6 +107,13 @@ def test_a_reading_at_a_limit_is_not_implausible():
     assert implausible({"Glc": 0.3001}, bounds=bounds) == ["Glc=0.3001 outside 0 to 0.3"]
 
 
+def test_a_window_between_two_floats_holds_no_value():
+    third = Fraction(1, 3)
+    assert nearest(third, (third, third), None) is None
+    assert nearest(Fraction(5), (third, third), None) is None
+    assert nearest(third, (Fraction(1, 4), third), None) == 0.3333333333333333
+
+
 # ---------------------------------------------------------------- what a device says
 
 

@@ -59,6 +59,7 @@ def test_the_value_of_a_secret_variable_is_taken_out_wherever_it_stands(monkeypa
         {"twin": {"url": "opc.tcp://rack:4840/x?pw=hunter2"}},
         {"twin": {"archive": "postgresql://h/db?password=hunter2"}},
         {"twin": {"pw": "hunter2"}},
+        {"twin": {"url": "opc.tcp://ada:hunter2 at://x@rack"}},
     ],
 )
 def test_a_configuration_with_a_secret_is_refused_and_the_secret_not_shown(table):
@@ -117,6 +118,7 @@ def test_an_address_without_a_secret_stays_and_may_be_configured():
         assert redact(text) == text
         refuse_secrets({"url": text})
     refuse_secrets({"url": "postgresql://ada@h/db?sslmode=require"})
+    refuse_secrets({"note": "see https://x.org, or write to: ada@x.org"})  # words, not one address
 
 
 _HARD = ("x", "a.", "a://b:", "?a=", "?", "pass", "password", "secret='", '"', "=", " ", "bearer ")
