@@ -100,7 +100,8 @@ def test_a_number_is_what_a_double_holds():
     for number in (2.0**53, 2.0**53 - 1, -(2.0**53), 1e21):
         line, digest = seal({**body, "x": number})
         assert verify(line, Head("r", 1, digest, 1).to_bytes()).ok
-        assert next(records(line))["x"] == number
+        found = next(records(line))["x"]
+        assert found == number and isinstance(found, int) == (abs(number) < 2**53)
     line, _ = seal({**body, "x": 2.0**53})
     other = line.replace(b"9007199254740992", b"9007199254740993")
     assert other != line and "canonical" in verify(other, None).reason
@@ -112,7 +113,8 @@ def test_what_stands_after_the_head_or_in_its_place_is_named():
     def says(head: bytes | None, log: bytes = log) -> tuple[int | None, str]:
         report = verify(log, head)
         assert report.line == report.first_bad and report.head_hash == hashes[log.count(b"\n")]
-        assert not report.ok and not report.is_intact and report.n_records == log.count(b"\n")
+        assert report.ok is False and not report.is_intact
+        assert report.n_records == log.count(b"\n")
         return report.first_bad, report.reason
 
     assert says(None) == (4, "the head (audit.head) is missing: where the log ended is unknown")
@@ -155,8 +157,30 @@ def test_only_records_that_name_what_a_crash_left_may_stand_beyond_the_first_one
         log, hashes = chain({}, {}, {"event_type": kind, "payload": {"unvouched": 1}})
         report = verify(log, head_of(hashes, 1))
         assert report.is_intact and report.n_unvouched == 1
+        assert report.ok == (kind == "AUDIT_HEAD_RECOVERED")
+        assert report.first_bad == report.line == (None if report.ok else 2)
         log, hashes = chain({}, {"event_type": kind})
         assert verify(log, head_of(hashes, 1)).first_bad == 2
+
+
+def test_the_first_break_is_what_is_wrong_and_the_others_are_notes():
+    def found(what: str, n: int) -> dict:
+        return {"event_type": "AUDIT_BREAK", "payload": {"found": what, "unvouched": n}}
+
+    log, hashes = chain({}, {}, found("a gap", 2), {}, found("another", 0), {}, n=6)
+    report = verify(log, head_of(hashes))
+    assert (report.ok, report.is_intact, report.n_records) == (False, True, 6)
+    assert (report.first_bad, report.line, report.n_unvouched) == (1, 1, 2)
+    assert report.reason == (
+        "record 3 begins a new segment: a gap; nobody vouches for records 1 to 2 (2 records "
+        "unvouched)"
+    )
+    assert report.warnings == (
+        "record 5 begins a new segment: another; nobody vouches for nothing that is here (0 "
+        "records unvouched)",
+    )
+    log, hashes = chain({}, {}, found("a gap", 0), {})
+    assert verify(log, head_of(hashes)).first_bad == 3  # nothing before it: the break itself
 
 
 # ---------------------------------------------------------------- heads and signatures

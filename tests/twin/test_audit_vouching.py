@@ -516,6 +516,38 @@ def test_what_the_journal_says_against_a_log_is_told_with_the_record_it_begins_a
     )
 
 
+@pytest.mark.parametrize("n_forged", [0, 1])
+def test_a_break_keeps_what_was_found_and_what_the_journal_knew(run, written, n_forged):
+    """Forged beyond the head, or an older copy put back: numbers, heads and key, as they were."""
+    if n_forged:
+        run.add_forged()
+    else:
+        run.session("D")
+        shutil.copy(written / "audit.jsonl", run.log)
+        shutil.copy(written / "audit.head", run.head)
+    known, report = recall(run.folder), run.report()
+    assert known is not None
+    run.session("E")
+    found = run.events()[4 + n_forged]
+    assert found["event_type"] == "AUDIT_BREAK"
+    assert found["reason"] == "what stands here is not what was written"
+    assert (found["day"], found["user"]) == (0, "system")
+    assert found["payload"] == {
+        "found": report.reason,
+        "records": 4 + n_forged,
+        "vouched": 4,
+        "unvouched": n_forged,
+        "missing": 1 - n_forged,
+        "journal": {
+            "acknowledged": known.acknowledged.decode(),
+            "begun": known.begun.decode(),
+            "public_key": run.signer.public_key,
+        },
+        "public_key": run.signer.public_key,
+        "key_id": run.signer.key_id,
+    }
+
+
 def test_a_log_the_journal_does_not_fit_is_told_so_in_these_words(run):
     journal = run.folder / "journal.sqlite"
     run.forget()

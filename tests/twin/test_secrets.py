@@ -60,6 +60,7 @@ def test_the_value_of_a_secret_variable_is_taken_out_wherever_it_stands(monkeypa
         {"twin": {"archive": "postgresql://h/db?password=hunter2"}},
         {"twin": {"pw": "hunter2"}},
         {"twin": {"url": "opc.tcp://ada:hunter2 at://x@rack"}},
+        {"twin": {"url": "opc.tcp://ada@lab.org:hunter2@rack"}},
     ],
 )
 def test_a_configuration_with_a_secret_is_refused_and_the_secret_not_shown(table):
@@ -114,7 +115,12 @@ def test_no_password_in_an_address_is_shown_or_accepted(secret, host):
 
 
 def test_an_address_without_a_secret_stays_and_may_be_configured():
-    for text in ("opc.tcp://rack:4840/x", "postgresql://ada@h:5433/db", "see https://x.org/a:b."):
+    for text in (
+        "opc.tcp://rack:4840/x",
+        "opc.tcp://XAVER@rack",
+        "postgresql://ada@h:5433/db",
+        "see https://x.org/a:b.",
+    ):
         assert redact(text) == text
         refuse_secrets({"url": text})
     refuse_secrets({"url": "postgresql://ada@h/db?sslmode=require"})
