@@ -19,7 +19,7 @@ from perfusio_jax.twin.records.chain import GENESIS, AuditCopy, AuditReport, Hea
 from perfusio_jax.twin.records.entries import JournalError
 from perfusio_jax.twin.records.keys import generate_key
 from perfusio_jax.twin.records.store import JOURNAL_NAME
-from perfusio_jax.twin.records.vouching import Known, standing, trail_of
+from perfusio_jax.twin.records.vouching import Known, Standing, Trail, standing, trail_of
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 STAMP = "2026-01-02T01:04:05.000000Z"
@@ -408,3 +408,32 @@ def test_the_journal_beside_a_log_is_opened_by_an_address_that_lets_nothing_be_w
     monkeypatch.setattr(sqlite3, "connect", seen)
     assert recall(tmp_path) == Known(b"one", b"two")
     assert opened == [(f"file:{tmp_path / JOURNAL_NAME}?mode=ro", True)]
+
+
+def test_how_far_a_log_is_vouched_for_is_told_in_numbers_and_by_the_head_that_fits():
+    """Ten records and more: heads are compared as numbers, not as text."""
+    hashes = (GENESIS, *(f"{k:064x}" for k in range(1, 12)))
+    trail = Trail(hashes, (None,) * 12)
+    heads = [Head("r", k, hashes[k], k).to_bytes() for k in range(12)]
+    other = Head("r", 2, "f" * 64, 2).to_bytes()
+    assert trail.n_records == 11
+    assert standing(trail, "r", heads[11], None) == Standing(11, 0, heads[11])
+    assert standing(trail, "r", heads[11], Known(heads[9], heads[10])) == Standing(
+        10, 1, heads[10], "1 record beyond record 10, of which the journal knows nothing", 9
+    )
+    assert standing(trail, "r", heads[11], Known(heads[10], heads[11])) == Standing(
+        11, 0, heads[11], "", 10
+    )
+    # The record begun last says itself what was wrong before it; it need not be said again.
+    assert standing(trail, "r", heads[11], Known(other, heads[11])) == Standing(
+        11, 0, heads[11], "", 2
+    )
+    against = "the journal knows 2 records; record 2 here is another one, signed by nobody"
+    assert standing(trail, "r", heads[11], Known(other, heads[10])) == Standing(
+        10, 1, heads[10], against, 2
+    )
+    assert standing(trail, "r", heads[11], Known(other, other)) == Standing(
+        0, 11, heads[0], against, 2
+    )
+    signed = Trail(hashes, (None, *("key",) * 11))  # without a journal: up to its signed head
+    assert standing(signed, "r", heads[9], None) == Standing(9, 2, heads[9])
