@@ -462,6 +462,14 @@ def test_a_break_that_does_not_say_how_much_means_everything_before_it(n):
     assert "does not say what was found" in segments.breaks[3]
 
 
+def test_a_break_without_a_number_or_a_cause_says_so_and_a_recovered_head_doubts_nothing():
+    segments = Segments()
+    for kind in ("A", "AUDIT_HEAD_RECOVERED", "AUDIT_BREAK"):
+        segments.add({"event_type": kind, "payload": {}})
+    assert segments.unvouched_before(2) is None and segments.unvouched_before(3) == (1, 2)
+    assert segments.breaks == {3: "it does not say what was found"}
+
+
 def test_the_journal_of_a_run_is_read_without_being_changed(run):
     path = run.folder / "journal.sqlite"
     before = path.read_bytes()
@@ -604,3 +612,58 @@ def test_only_some_events_announce_a_key(record, key):
     assert segments.signers == [None, key] and segments.before_key(None) == (0 if key else None)
     segments.add({"event_type": 7})
     assert segments.signers[2] == key and segments.kinds[2] == ""
+
+
+def test_what_nobody_vouches_for_without_a_journal_is_kept_with_its_numbers_and_the_key(run):
+    """A signed log whose journal was lost: the record that goes on with it says what it found."""
+    run.add_forged()
+    run.forget()
+    run.session()
+    recovered, unknown = run.events()[5:]
+    key = {"public_key": run.signer.public_key, "key_id": run.signer.key_id}
+    assert (recovered["event_type"], unknown["event_type"]) == (
+        "AUDIT_HEAD_RECOVERED",
+        "AUDIT_NOT_IN_JOURNAL",
+    )
+    assert recovered["payload"] == {"head_count": 4, "records": 5, "unvouched": 1, **key}
+    assert unknown["payload"] == {"records": 5}
+    assert [(e["day"], e["user"]) for e in (recovered, unknown)] == [(0, "system")] * 2
+    known = recall(run.folder)
+    assert known == Known(run.head.read_bytes(), run.head.read_bytes(), run.signer.public_key)
+    run.session()
+    assert len(run.events()) == 7  # said once
+
+
+def test_a_log_that_is_gone_is_told_by_what_the_journal_holds_and_what_it_held(run):
+    with RunRecords(run.folder / "journal.sqlite") as book:
+        book.record_sample("R", 0, {"VCD": 1.0})
+    for file in (run.log, run.head):
+        file.unlink()
+    run.forget()
+    run.session()
+    (found,) = run.events()
+    assert found["payload"] == {
+        "found": "the journal holds samples or decisions of this run, and there is no log",
+        "records": 0,
+        "vouched": 0,
+        "unvouched": 0,
+        "missing": 0,
+        "public_key": run.signer.public_key,
+        "key_id": run.signer.key_id,
+    }
+    known = recall(run.folder)
+    assert known == Known(run.head.read_bytes(), run.head.read_bytes(), run.signer.public_key)
+
+
+def test_the_journal_of_a_log_without_a_key_names_none(place):
+    run = Run(place / "bare", None)
+    run.session("A")
+    head = Head("r", 1, run.events()[0]["hash"], 1).to_bytes()
+    assert run.head.read_bytes() == head
+    assert recall(run.folder) == Known(head, head, None)
+    run.forget()
+    run.session()
+    assert [e["event_type"] for e in run.events()] == ["A", "AUDIT_NOT_IN_JOURNAL"]
+    assert run.report().warnings == (
+        "the journal knew nothing of the 1 record there was when record 2 was written",
+    )
