@@ -667,3 +667,32 @@ def test_the_journal_of_a_log_without_a_key_names_none(place):
     assert run.report().warnings == (
         "the journal knew nothing of the 1 record there was when record 2 was written",
     )
+
+
+def test_a_log_that_is_gone_is_told_also_after_a_crash_before_it_was_told(run, monkeypatch):
+    with RunRecords(run.folder / "journal.sqlite") as book:
+        book.record_sample("R", 0, {"VCD": 1.0})
+    for file in (run.log, run.head):
+        file.unlink()
+    run.forget()
+    for name in ("append_durably", "replace_durably"):
+        with monkeypatch.context() as patch, RunRecords(run.folder / "journal.sqlite") as book:
+            dies(patch, name)
+            with pytest.raises(KeyboardInterrupt):
+                AuditLogger(run.folder, "r", clock=run.clock, signer=run.signer, memory=book)
+    run.session("D")
+    assert "samples or decisions of this run, and there is no log" in run.report().reason
+
+
+def test_a_log_that_was_emptied_is_told_as_one_that_is_gone_and_one_with_records_is_not(run):
+    with RunRecords(run.folder / "journal.sqlite") as book:
+        book.record_sample("R", 0, {"VCD": 1.0})
+    run.forget()
+    run.session()
+    assert run.report().ok and run.events()[-1]["event_type"] == "AUDIT_NOT_IN_JOURNAL"
+    run.forge([])
+    run.forget()
+    run.session("D")
+    assert "samples or decisions of this run, and there is no log" in run.report().reason
+    kinds = [e["event_type"] for e in run.events()]
+    assert kinds == ["AUDIT_BREAK", "AUDIT_COPY_REBUILT", "D"]

@@ -37,7 +37,7 @@ from .lock import FileLock
 from .secrets import without_secrets
 from .segments import BREAK, NOT_IN_JOURNAL, RECOVERED, SIGNED_BY
 from .store import JOURNAL_NAME
-from .vouching import NO_TRAIL, Known, Standing, standing, trail_of
+from .vouching import NO_TRAIL, Known, Standing, Trail, standing, trail_of
 
 LOG_NAME = "audit.jsonl"
 HEAD_NAME = "audit.head"
@@ -225,10 +225,7 @@ class AuditLogger:
         if not log and head is None:
             self._head = Head(self.run_id, 0, GENESIS, 0)
             head = self._head.to_bytes()
-            stands = standing(NO_TRAIL, self.run_id, head, known)
-            if known is None and self._memory is not None and self._memory.has_history():
-                why = "the journal holds samples or decisions of this run, and there is no log"
-                stands = dataclasses.replace(stands, trouble=why)
+            stands = self._standing(NO_TRAIL, head, known)
             self._acknowledged = stands.evidence
             self._write_head()
             replace_durably(self.path, b"")
@@ -256,7 +253,7 @@ class AuditLogger:
             stamp = f"# {self._now()} {len(torn)} bytes after record {report.n_records}\n"
             append_durably(self.log_dir / TORN_NAME, stamp.encode() + torn + b"\n")
             replace_durably(self.path, whole)
-        stands = standing(trail, self.run_id, head, known)
+        stands = self._standing(trail, head, known)
         self._acknowledged = stands.evidence
         is_behind = sealed.count != report.n_records
         self._signs = self._signer is not None and named == self._signer.public_key
@@ -293,6 +290,18 @@ class AuditLogger:
                 f"{self.path} is{says} signed by key {key_id(named)}; it is continued with a "
                 "signing key only."
             )
+
+    def _standing(self, trail: Trail, head: bytes, known: Known | None) -> Standing:
+        """How far the log is vouched for; one without records is none where the journal has some.
+
+        Also where a crash came between making the files of a log begun anew and its first record.
+        """
+        stands = standing(trail, self.run_id, head, known)
+        is_empty = known is None and not trail.n_records
+        if is_empty and self._memory is not None and self._memory.has_history():
+            why = "the journal holds samples or decisions of this run, and there is no log"
+            return dataclasses.replace(stands, trouble=why)
+        return stands
 
     def _begin_segment(self, named: str | None, stands: Standing, known: Known | None) -> None:
         """Name what nobody vouches for, or whose key signs from here on if it is another."""
@@ -362,7 +371,7 @@ class AuditLogger:
             fields["marks"] = marks
         line, digest = seal(fields)
         head = Head(self.run_id, fields["seq"], digest, fields["seq"])
-        content = head.to_bytes(self._signer if self._signs else None)
+        content = head.to_bytes(self._signer)  # this record or one before it names the key
         try:
             if is_begun:
                 self._remember(content)
@@ -380,7 +389,7 @@ class AuditLogger:
     def _remember(self, begun: bytes) -> None:
         """Have the journal know the record that is about to be written, or that none is."""
         if self._memory is not None:
-            key = self._signer.public_key if self._signer and self._signs else None
+            key = None if self._signer is None else self._signer.public_key
             self._memory.remember_audit(Known(self._acknowledged, begun, key))
 
     def _write_head(self) -> None:
