@@ -200,6 +200,15 @@ def test_messages_of_the_logger_are_these(tmp_path):
     assert "record 2" in str(error.value)
 
 
+def test_a_log_whose_head_is_gone_is_not_continued_and_told_which_file_is_missing(tmp_path):
+    write(tmp_path)
+    (tmp_path / "audit.head").unlink()
+    with pytest.raises(
+        AuditError, match=r"cannot be continued: .*the head \(audit\.head\) is miss"
+    ):
+        AuditLogger(tmp_path, "r")
+
+
 def test_a_clock_without_a_zone_writes_nothing(tmp_path):
     with (
         pytest.raises(AuditError, match=r"^The clock of the audit log gave a time without a zone"),

@@ -696,3 +696,31 @@ def test_a_log_that_was_emptied_is_told_as_one_that_is_gone_and_one_with_records
     assert "samples or decisions of this run, and there is no log" in run.report().reason
     kinds = [e["event_type"] for e in run.events()]
     assert kinds == ["AUDIT_BREAK", "AUDIT_COPY_REBUILT", "D"]
+
+
+def test_a_log_begun_anew_keeps_what_the_journal_knew_of_the_one_that_is_gone(run):
+    head = run.head.read_text()
+    run.log.unlink()
+    run.head.unlink()
+    run.session()
+    (found,) = run.events()
+    key = run.signer.public_key
+    assert found["payload"]["journal"] == {"acknowledged": head, "begun": head, "public_key": key}
+    assert (found["payload"]["records"], found["payload"]["missing"]) == (0, 4)
+
+
+def test_a_head_brought_up_by_the_journal_is_the_signed_one(run, monkeypatch):
+    """A second crash at once must not leave a signed log under a head without a signature."""
+    how = {"clock": run.clock, "signer": run.signer}
+    with monkeypatch.context() as patch, RunRecords(run.folder / "journal.sqlite") as book:
+        logger = AuditLogger(run.folder, "r", **how, memory=book)
+        dies(patch, "replace_durably")
+        with pytest.raises(KeyboardInterrupt):
+            logger.log("D", {})
+        logger._lock.release()
+    with monkeypatch.context() as patch, RunRecords(run.folder / "journal.sqlite") as book:
+        dies(patch, "append_durably")
+        with pytest.raises(KeyboardInterrupt):
+            AuditLogger(run.folder, "r", **how, memory=book)
+    assert Head.from_bytes(run.head.read_bytes()).count == 5
+    assert run.report().ok and run.report().key_id == run.signer.key_id

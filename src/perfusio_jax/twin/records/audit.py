@@ -233,9 +233,9 @@ class AuditLogger:
             self._begin_segment(None, stands, known)
             self._remember(self._acknowledged)
             return
-        log, head = log or b"", head or b""
+        log = log or b""
         report = verify(log, head)
-        if not report.is_intact:
+        if head is None or not report.is_intact:
             raise AuditError(f"{self.path} cannot be continued: {report}")
         whole, newline, torn = log.rpartition(b"\n")
         whole += newline
@@ -247,7 +247,7 @@ class AuditLogger:
             )
         trail = trail_of(whole)
         named = trail.signers[-1]
-        self._refuse_without_key(named, "")
+        self._refuse_without_key(named)
         self._head = Head(self.run_id, report.n_records, report.head_hash, report.n_records)
         if torn:
             stamp = f"# {self._now()} {len(torn)} bytes after record {report.n_records}\n"
@@ -283,7 +283,7 @@ class AuditLogger:
             self._append("AUDIT_COPY_REBUILT", {"payload": copy}, day=0, user="system")
         self._remember(self._acknowledged)
 
-    def _refuse_without_key(self, named: str | None, by_whom: str) -> None:
+    def _refuse_without_key(self, named: str | None, by_whom: str = "") -> None:
         if named is not None and self._signer is None:
             says = f" {by_whom}" if by_whom else ""
             raise AuditError(
