@@ -446,3 +446,15 @@ def test_how_far_a_log_is_vouched_for_is_told_in_numbers_and_by_the_head_that_fi
     )
     signed = Trail(hashes, (None, *("key",) * 11))  # without a journal: up to its signed head
     assert standing(signed, "r", heads[9], None) == Standing(9, 2, heads[9])
+
+
+def test_a_fraction_of_a_day_is_kept_in_every_copy(tmp_path):
+    with AuditLogger(tmp_path, "r", clock=still) as logger:
+        logger.log("A", {}, day=1.5)
+        logger.log("B", {}, day=2)
+    kinds = [(n, "double" if n == "day" else kind) for n, kind in COLUMN_KINDS]
+    assert kinds_of_columns(tmp_path) == kinds
+    table = pq.read_table(tmp_path / "audit_events.parquet")
+    assert table.column("day").to_pylist() == [1.5, 2.0]
+    assert [row[3] for row in records_of(tmp_path / "audit_events.csv")] == ["1.5", "2"]
+    assert verify_audit(tmp_path).warnings == ()
