@@ -168,7 +168,7 @@ def test_the_first_break_is_what_is_wrong_and_the_others_are_notes():
         return {"event_type": "AUDIT_BREAK", "payload": {"found": what, "unvouched": n}}
 
     log, hashes = chain({}, {}, found("a gap", 2), {}, found("another", 0), {}, n=6)
-    report = verify(log, head_of(hashes))
+    report = verify(log + b"{", head_of(hashes))
     assert (report.ok, report.is_intact, report.n_records) == (False, True, 6)
     assert (report.first_bad, report.line, report.n_unvouched) == (1, 1, 2)
     assert report.reason == (
@@ -176,6 +176,7 @@ def test_the_first_break_is_what_is_wrong_and_the_others_are_notes():
         "unvouched)"
     )
     assert report.warnings == (
+        "1 bytes of an unfinished record follow record 6",
         "record 5 begins a new segment: another; nobody vouches for nothing that is here (0 "
         "records unvouched)",
     )
