@@ -20,7 +20,7 @@ from perfusio_jax.twin.records.entries import JournalError
 from perfusio_jax.twin.records.keys import generate_key
 from perfusio_jax.twin.records.store import JOURNAL_NAME
 from perfusio_jax.twin.records.verifying import verify_audit
-from perfusio_jax.twin.records.vouching import Known, standing, trail_of
+from perfusio_jax.twin.records.vouching import Known, Standing, Trail, standing, trail_of
 
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.timezone(dt.timedelta(hours=2)))
 STAMP = "2026-01-02T01:04:05.000000Z"
@@ -199,6 +199,15 @@ def test_messages_of_the_logger_are_these(tmp_path):
         AuditLogger(tmp_path, "r", signer=signer)
     assert str(error.value) == f"{log} cannot be continued: {verify_audit(log)}"
     assert "record 2" in str(error.value)
+
+
+def test_a_log_whose_head_is_gone_is_not_continued_and_told_which_file_is_missing(tmp_path):
+    write(tmp_path)
+    (tmp_path / "audit.head").unlink()
+    with pytest.raises(
+        AuditError, match=r"cannot be continued: .*the head \(audit\.head\) is miss"
+    ):
+        AuditLogger(tmp_path, "r")
 
 
 def test_a_clock_without_a_zone_writes_nothing(tmp_path):
@@ -392,3 +401,61 @@ def test_what_the_journal_says_against_a_log_is_told_in_words(tmp_path):
     assert against(Head("r", 2, "0" * 64, 2).to_bytes())[1] == (
         f"the journal knows 2 records; record 2 here is another one, signed by key {key.key_id}"
     )
+
+
+def test_the_journal_beside_a_log_is_opened_by_an_address_that_lets_nothing_be_written(
+    tmp_path, monkeypatch
+):
+    """Some builds of SQLite take a name for an address unasked; the others have to be asked."""
+    with AuditMemory(tmp_path / JOURNAL_NAME) as memory:
+        memory.remember_audit(Known(b"one", b"two"))
+    opened, connect = [], sqlite3.connect
+
+    def seen(address, **how):
+        opened.append((address, how.get("uri")))
+        return connect(address, **how)
+
+    monkeypatch.setattr(sqlite3, "connect", seen)
+    assert recall(tmp_path) == Known(b"one", b"two")
+    assert opened == [(f"file:{tmp_path / JOURNAL_NAME}?mode=ro", True)]
+
+
+def test_how_far_a_log_is_vouched_for_is_told_in_numbers_and_by_the_head_that_fits():
+    """Ten records and more: heads are compared as numbers, not as text."""
+    hashes = (GENESIS, *(f"{k:064x}" for k in range(1, 12)))
+    trail = Trail(hashes, (None,) * 12)
+    heads = [Head("r", k, hashes[k], k).to_bytes() for k in range(12)]
+    other = Head("r", 2, "f" * 64, 2).to_bytes()
+    assert trail.n_records == 11
+    assert standing(trail, "r", heads[11], None) == Standing(11, 0, heads[11])
+    assert standing(trail, "r", heads[11], Known(heads[9], heads[10])) == Standing(
+        10, 1, heads[10], "1 record beyond record 10, of which the journal knows nothing", 9
+    )
+    assert standing(trail, "r", heads[11], Known(heads[10], heads[11])) == Standing(
+        11, 0, heads[11], "", 10
+    )
+    # The record begun last says itself what was wrong before it; it need not be said again.
+    assert standing(trail, "r", heads[11], Known(other, heads[11])) == Standing(
+        11, 0, heads[11], "", 2
+    )
+    against = "the journal knows 2 records; record 2 here is another one, signed by nobody"
+    assert standing(trail, "r", heads[11], Known(other, heads[10])) == Standing(
+        10, 1, heads[10], against, 2
+    )
+    assert standing(trail, "r", heads[11], Known(other, other)) == Standing(
+        0, 11, heads[0], against, 2
+    )
+    signed = Trail(hashes, (None, *("key",) * 11))  # without a journal: up to its signed head
+    assert standing(signed, "r", heads[9], None) == Standing(9, 2, heads[9])
+
+
+def test_a_fraction_of_a_day_is_kept_in_every_copy(tmp_path):
+    with AuditLogger(tmp_path, "r", clock=still) as logger:
+        logger.log("A", {}, day=1.5)
+        logger.log("B", {}, day=2)
+    kinds = [(n, "double" if n == "day" else kind) for n, kind in COLUMN_KINDS]
+    assert kinds_of_columns(tmp_path) == kinds
+    table = pq.read_table(tmp_path / "audit_events.parquet")
+    assert table.column("day").to_pylist() == [1.5, 2.0]
+    assert [row[3] for row in records_of(tmp_path / "audit_events.csv")] == ["1.5", "2"]
+    assert verify_audit(tmp_path).warnings == ()

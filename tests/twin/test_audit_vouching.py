@@ -462,6 +462,14 @@ def test_a_break_that_does_not_say_how_much_means_everything_before_it(n):
     assert "does not say what was found" in segments.breaks[3]
 
 
+def test_a_break_without_a_number_or_a_cause_says_so_and_a_recovered_head_doubts_nothing():
+    segments = Segments()
+    for kind in ("A", "AUDIT_HEAD_RECOVERED", "AUDIT_BREAK"):
+        segments.add({"event_type": kind, "payload": {}})
+    assert segments.unvouched_before(2) is None and segments.unvouched_before(3) == (1, 2)
+    assert segments.breaks == {3: "it does not say what was found"}
+
+
 def test_the_journal_of_a_run_is_read_without_being_changed(run):
     path = run.folder / "journal.sqlite"
     before = path.read_bytes()
@@ -491,3 +499,228 @@ def test_what_lies_in_the_place_of_a_copy_or_of_the_log_is_told_in_the_trail_s_o
     os.mkfifo(run.log)
     with pytest.raises(AuditError, match="is a pipe"):
         run.report()
+
+
+def test_what_the_journal_says_against_a_log_is_told_with_the_record_it_begins_at(run):
+    """Before anybody has gone on with it: the report alone says where, and nothing is lost."""
+    key = run.signer.key_id
+    run.add_forged()
+    report = run.report()
+    assert (report.ok, report.first_bad, report.line) == (False, 5, 5)
+    assert (report.n_records, report.is_intact) == (5, True)
+    assert report.reason == "1 record beyond record 4, of which the journal knows nothing"
+    run.session("D")
+    run.add_forged()
+    again = run.report()  # its own break is the first thing wrong, the next one is a note
+    assert again.first_bad == 5 and "record 6 begins a new segment" in again.reason
+    assert again.warnings[-1] == "1 record beyond record 7, of which the journal knows nothing"
+    run.log.unlink()
+    run.head.unlink()
+    gone = run.report()
+    assert (gone.ok, gone.n_records, gone.first_bad, gone.line) == (False, 0, 1, 1)
+    assert gone.reason == (
+        f"there is no audit log at {run.log}; the journal knows 7 records, signed by key {key}, "
+        "of run 'r'"
+    )
+
+
+@pytest.mark.parametrize("n_forged", [0, 1])
+def test_a_break_keeps_what_was_found_and_what_the_journal_knew(run, written, n_forged):
+    """Forged beyond the head, or an older copy put back: numbers, heads and key, as they were."""
+    if n_forged:
+        run.add_forged()
+    else:
+        run.session("D")
+        shutil.copy(written / "audit.jsonl", run.log)
+        shutil.copy(written / "audit.head", run.head)
+    known, report = recall(run.folder), run.report()
+    assert known is not None
+    run.session("E")
+    found = run.events()[4 + n_forged]
+    assert found["event_type"] == "AUDIT_BREAK"
+    assert found["reason"] == "what stands here is not what was written"
+    assert (found["day"], found["user"]) == (0, "system")
+    assert found["payload"] == {
+        "found": report.reason,
+        "records": 4 + n_forged,
+        "vouched": 4,
+        "unvouched": n_forged,
+        "missing": 1 - n_forged,
+        "journal": {
+            "acknowledged": known.acknowledged.decode(),
+            "begun": known.begun.decode(),
+            "public_key": run.signer.public_key,
+        },
+        "public_key": run.signer.public_key,
+        "key_id": run.signer.key_id,
+    }
+
+
+def test_a_log_the_journal_does_not_fit_is_told_so_in_these_words(run):
+    journal = run.folder / "journal.sqlite"
+    run.forget()
+    assert run.report().warnings == ("the journal beside the log knows nothing of it",)
+    journal.write_bytes(b"x" * 4096)
+    (note,) = run.report().warnings
+    assert note.startswith(
+        f"the log was not compared with the journal beside it: The journal {journal} cannot be read"
+    )
+
+
+def test_where_nothing_is_unvouched_there_is_no_span_and_one_record_is_told_as_one():
+    segments = Segments()
+    for kind, payload in [("A", {}), ("AUDIT_SIGNED_BY", {"public_key": "k"})]:
+        segments.add({"event_type": kind, "payload": payload})
+    assert segments.unvouched_before(2) is None and segments.unvouched == frozenset()
+    assert segments.notes(None) == ["1 record precedes the first signature"]
+    assert segments.notes(["k"]) == ["1 record precedes the first signature by that key"]
+    assert segments.notes(["other"]) == []
+    segments.add({"event_type": "AUDIT_HEAD_RECOVERED", "payload": {"unvouched": 1}})
+    segments.add({"event_type": "AUDIT_HEAD_RECOVERED", "payload": {"unvouched": 2}})
+    assert segments.unvouched_before(3) == (2, 2) and segments.unvouched_before(4) == (2, 3)
+    assert segments.notes([]) == [
+        f"{who} stood beyond the head when record {seq} was written, and nothing tells a crash "
+        "from a forgery: nobody vouches for it"
+        for who, seq in (("record 2", 3), ("records 2 to 3", 4))
+    ]
+    segments.add({"event_type": "AUDIT_BREAK", "payload": {"found": "a gap", "unvouched": 1}})
+    segments.add({"event_type": "AUDIT_NOT_IN_JOURNAL", "payload": {"records": 5}})
+    assert segments.broken(5) == (
+        "record 5 begins a new segment: a gap; nobody vouches for record 4 (1 record unvouched)"
+    )
+    assert segments.notes([])[2:] == [
+        "the journal knew nothing of the 5 records there were when record 6 was written"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        ({"event_type": "AUDIT_SIGNED_BY", "payload": {"public_key": "k"}}, "k"),
+        ({"event_type": "AUDIT_BREAK", "payload": {"public_key": "k"}}, "k"),
+        ({"event_type": "AUDIT_HEAD_RECOVERED", "payload": {"public_key": "k"}}, "k"),
+        ({"event_type": "A", "payload": {"public_key": "k"}}, None),
+        ({"event_type": "AUDIT_SIGNED_BY", "payload": {"public_key": 5}}, None),
+        ({"event_type": "AUDIT_SIGNED_BY", "payload": "k"}, None),
+        ({"event_type": "AUDIT_SIGNED_BY"}, None),
+        ({"payload": {"public_key": "k"}}, None),
+    ],
+)
+def test_only_some_events_announce_a_key(record, key):
+    segments = Segments()
+    segments.add(record)
+    assert segments.signers == [None, key] and segments.before_key(None) == (0 if key else None)
+    segments.add({"event_type": 7})
+    assert segments.signers[2] == key and segments.kinds[2] == ""
+
+
+def test_what_nobody_vouches_for_without_a_journal_is_kept_with_its_numbers_and_the_key(run):
+    """A signed log whose journal was lost: the record that goes on with it says what it found."""
+    run.add_forged()
+    run.forget()
+    run.session()
+    recovered, unknown = run.events()[5:]
+    key = {"public_key": run.signer.public_key, "key_id": run.signer.key_id}
+    assert (recovered["event_type"], unknown["event_type"]) == (
+        "AUDIT_HEAD_RECOVERED",
+        "AUDIT_NOT_IN_JOURNAL",
+    )
+    assert recovered["payload"] == {"head_count": 4, "records": 5, "unvouched": 1, **key}
+    assert unknown["payload"] == {"records": 5}
+    assert [(e["day"], e["user"]) for e in (recovered, unknown)] == [(0, "system")] * 2
+    known = recall(run.folder)
+    assert known == Known(run.head.read_bytes(), run.head.read_bytes(), run.signer.public_key)
+    run.session()
+    assert len(run.events()) == 7  # said once
+
+
+def test_a_log_that_is_gone_is_told_by_what_the_journal_holds_and_what_it_held(run):
+    with RunRecords(run.folder / "journal.sqlite") as book:
+        book.record_sample("R", 0, {"VCD": 1.0})
+    for file in (run.log, run.head):
+        file.unlink()
+    run.forget()
+    run.session()
+    (found,) = run.events()
+    assert found["payload"] == {
+        "found": "the journal holds samples or decisions of this run, and there is no log",
+        "records": 0,
+        "vouched": 0,
+        "unvouched": 0,
+        "missing": 0,
+        "public_key": run.signer.public_key,
+        "key_id": run.signer.key_id,
+    }
+    known = recall(run.folder)
+    assert known == Known(run.head.read_bytes(), run.head.read_bytes(), run.signer.public_key)
+
+
+def test_the_journal_of_a_log_without_a_key_names_none(place):
+    run = Run(place / "bare", None)
+    run.session("A")
+    head = Head("r", 1, run.events()[0]["hash"], 1).to_bytes()
+    assert run.head.read_bytes() == head
+    assert recall(run.folder) == Known(head, head, None)
+    run.forget()
+    run.session()
+    assert [e["event_type"] for e in run.events()] == ["A", "AUDIT_NOT_IN_JOURNAL"]
+    assert run.report().warnings == (
+        "the journal knew nothing of the 1 record there was when record 2 was written",
+    )
+
+
+def test_a_log_that_is_gone_is_told_also_after_a_crash_before_it_was_told(run, monkeypatch):
+    with RunRecords(run.folder / "journal.sqlite") as book:
+        book.record_sample("R", 0, {"VCD": 1.0})
+    for file in (run.log, run.head):
+        file.unlink()
+    run.forget()
+    for name in ("append_durably", "replace_durably"):
+        with monkeypatch.context() as patch, RunRecords(run.folder / "journal.sqlite") as book:
+            dies(patch, name)
+            with pytest.raises(KeyboardInterrupt):
+                AuditLogger(run.folder, "r", clock=run.clock, signer=run.signer, memory=book)
+    run.session("D")
+    assert "samples or decisions of this run, and there is no log" in run.report().reason
+
+
+def test_a_log_that_was_emptied_is_told_as_one_that_is_gone_and_one_with_records_is_not(run):
+    with RunRecords(run.folder / "journal.sqlite") as book:
+        book.record_sample("R", 0, {"VCD": 1.0})
+    run.forget()
+    run.session()
+    assert run.report().ok and run.events()[-1]["event_type"] == "AUDIT_NOT_IN_JOURNAL"
+    run.forge([])
+    run.forget()
+    run.session("D")
+    assert "samples or decisions of this run, and there is no log" in run.report().reason
+    kinds = [e["event_type"] for e in run.events()]
+    assert kinds == ["AUDIT_BREAK", "AUDIT_COPY_REBUILT", "D"]
+
+
+def test_a_log_begun_anew_keeps_what_the_journal_knew_of_the_one_that_is_gone(run):
+    head = run.head.read_text()
+    run.log.unlink()
+    run.head.unlink()
+    run.session()
+    (found,) = run.events()
+    key = run.signer.public_key
+    assert found["payload"]["journal"] == {"acknowledged": head, "begun": head, "public_key": key}
+    assert (found["payload"]["records"], found["payload"]["missing"]) == (0, 4)
+
+
+def test_a_head_brought_up_by_the_journal_is_the_signed_one(run, monkeypatch):
+    """A second crash at once must not leave a signed log under a head without a signature."""
+    how = {"clock": run.clock, "signer": run.signer}
+    with monkeypatch.context() as patch, RunRecords(run.folder / "journal.sqlite") as book:
+        logger = AuditLogger(run.folder, "r", **how, memory=book)
+        dies(patch, "replace_durably")
+        with pytest.raises(KeyboardInterrupt):
+            logger.log("D", {})
+        logger._lock.release()
+    with monkeypatch.context() as patch, RunRecords(run.folder / "journal.sqlite") as book:
+        dies(patch, "append_durably")
+        with pytest.raises(KeyboardInterrupt):
+            AuditLogger(run.folder, "r", **how, memory=book)
+    assert Head.from_bytes(run.head.read_bytes()).count == 5
+    assert run.report().ok and run.report().key_id == run.signer.key_id

@@ -107,6 +107,13 @@ def test_a_reading_at_a_limit_is_not_implausible():
     assert implausible({"Glc": 0.3001}, bounds=bounds) == ["Glc=0.3001 outside 0 to 0.3"]
 
 
+def test_a_window_between_two_floats_holds_no_value():
+    third = Fraction(1, 3)
+    assert nearest(third, (third, third), None) is None
+    assert nearest(Fraction(5), (third, third), None) is None
+    assert nearest(third, (Fraction(1, 4), third), None) == 0.3333333333333333
+
+
 # ---------------------------------------------------------------- what a device says
 
 
@@ -226,6 +233,13 @@ def test_lowering_the_outflow_keeps_to_its_grid_and_its_bounds():
     even = {"bleed_rate": 0.304, "perfusion_rate": 0.304}
     grids = {"bleed_rate": Grid(0.007), "perfusion_rate": Grid(0.01)}
     assert rounded(even, grids, {}, pair) == {"bleed_rate": 0.294, "perfusion_rate": 0.3}
+    coarse = {"bleed_rate": Grid(5.0)}  # nothing on it within one below 13: one step is looked at
+    assert rounded({"bleed_rate": 13.0, "perfusion_rate": 13.0}, coarse, {}, pair) == {
+        "bleed_rate": 10.0,
+        "perfusion_rate": 13.0,
+    }
+    free = {"perfusion_rate": Grid(0.01)}  # an outflow without a grid goes down to the inflow
+    assert rounded(even, free, {}, pair) == {"bleed_rate": 0.3, "perfusion_rate": 0.3}
     narrow = {"bleed_rate": (0.302, 0.6)}  # nothing at or below 0.3 is allowed: the gate decides
     grids = {"bleed_rate": Grid(0.005), "perfusion_rate": Grid(0.01)}
     assert rounded(even, grids, narrow, pair) == {"bleed_rate": 0.305, "perfusion_rate": 0.3}
@@ -239,6 +253,11 @@ def test_a_read_back_is_told_from_the_grid_s_own_origin_and_from_the_limits():
     assert as_held(0.9999999, wide, Grid(1.0)) == 1 and as_held(0.4, wide, Grid(1.0)) == exact(0.4)
     both = (exact(0.0), exact(0.30000004))  # a limit beside a value of the grid: the grid's
     assert as_held(0.30000002, both, Grid(0.1)) == exact(0.3)
+    over = (exact(0.30000004), exact(0.5))
+    assert as_held(0.30000002, over, Grid(0.1)) == exact(0.3)
+    far = (exact(0.0), exact(1e7))  # where a millionth is more than a step, the nearest of several
+    assert as_held(2000000.6, far, Grid(1.0)) == 2000001
+    assert as_held(2000000.4, far, Grid(1.0)) == 2000000
     edge = (exact(0.999999), exact(5.0))  # a millionth away is still the device's way
     assert as_held(1.0, edge, None) == exact(0.999999)
 

@@ -59,6 +59,8 @@ def test_the_value_of_a_secret_variable_is_taken_out_wherever_it_stands(monkeypa
         {"twin": {"url": "opc.tcp://rack:4840/x?pw=hunter2"}},
         {"twin": {"archive": "postgresql://h/db?password=hunter2"}},
         {"twin": {"pw": "hunter2"}},
+        {"twin": {"url": "opc.tcp://ada:hunter2 at://x@rack"}},
+        {"twin": {"url": "opc.tcp://ada@lab.org:hunter2@rack"}},
     ],
 )
 def test_a_configuration_with_a_secret_is_refused_and_the_secret_not_shown(table):
@@ -113,10 +115,16 @@ def test_no_password_in_an_address_is_shown_or_accepted(secret, host):
 
 
 def test_an_address_without_a_secret_stays_and_may_be_configured():
-    for text in ("opc.tcp://rack:4840/x", "postgresql://ada@h:5433/db", "see https://x.org/a:b."):
+    for text in (
+        "opc.tcp://rack:4840/x",
+        "opc.tcp://XAVER@rack",
+        "postgresql://ada@h:5433/db",
+        "see https://x.org/a:b.",
+    ):
         assert redact(text) == text
         refuse_secrets({"url": text})
     refuse_secrets({"url": "postgresql://ada@h/db?sslmode=require"})
+    refuse_secrets({"note": "see https://x.org, or write to: ada@x.org"})  # words, not one address
 
 
 _HARD = ("x", "a.", "a://b:", "?a=", "?", "pass", "password", "secret='", '"', "=", " ", "bearer ")
@@ -160,3 +168,43 @@ def test_a_short_secret_is_one_alone_and_a_long_one_wherever_it_stands(monkeypat
     assert is_refused("rackpas") and not is_refused("a rackpas b") and not is_refused("R1")
     monkeypatch.setenv("PGPASSWORD", "rackpass")
     assert is_refused("rackpass") and is_refused("a rackpass b") and not is_refused("R1")
+
+
+@pytest.mark.parametrize(
+    ("table", "where", "place"),
+    [
+        ({"password": "hunter2"}, "", "password"),
+        ({"password": "hunter2"}, "alarms", "alarms.password"),
+        ({"twin": {"reactors": [{"x": 1, "api_key": "hunter2"}]}}, "", "twin.reactors.api_key"),
+        ({"alarms": {"smtp": {"password": "hunter2"}}}, "run", "run.alarms.smtp.password"),
+        # what stands before and after it is looked at as well
+        ({"a": {"password": "hunter2"}, "b": {"c": "d"}}, "", "a.password"),
+        ({"a": {"password": "hunter2"}, "b": ["c", {"d": "e"}]}, "", "a.password"),
+        ({"a": {"c": "d"}, "b": ["c"], "e": {"password": "hunter2"}}, "", "e.password"),
+    ],
+)
+def test_the_place_of_a_secret_is_named_from_the_top_and_what_to_do_about_it(table, where, place):
+    with pytest.raises(ConfigError) as caught:
+        refuse_secrets(table, where) if where else refuse_secrets(table)
+    assert str(caught.value) == (
+        f"{place} holds a secret; a configuration file may not. Put it into an environment "
+        "variable and name that variable (see docs/twin.md)."
+    )
+
+
+@pytest.mark.parametrize("ending", ["_env", "_path"])
+@pytest.mark.parametrize("name", ["slack_webhook", "client_secret", "api_key", "credentials"])
+def test_a_name_that_says_where_the_secret_is_may_stand_and_no_other_ending(name, ending):
+    refuse_secrets({"twin": {name + ending: "here"}})
+    for other in (name, name + ending.upper(), name + ending + "s"):
+        with pytest.raises(ConfigError, match=f"twin.{other} holds a secret"):
+            refuse_secrets({"twin": {other: "here"}})
+
+
+def test_a_secret_that_holds_another_is_taken_out_whole_and_four_letters_are_one(monkeypatch):
+    monkeypatch.setenv("PERFUSIO_A_PASSWORD", "horse")
+    monkeypatch.setenv("PERFUSIO_B_PASSWORD", "battery horse")
+    monkeypatch.setenv("PERFUSIO_C_PASSWORD", "abcd")
+    monkeypatch.setenv("PERFUSIO_D_PASSWORD", "xyz")  # in half of all words
+    assert redact("a battery horse, a horse: abcd xyz") == "a ***, a ***: *** xyz"
+    assert redact("Authorization: Bearer hunter2 now") == "Authorization: Bearer *** now"

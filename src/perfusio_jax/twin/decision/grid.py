@@ -119,8 +119,10 @@ def rounded(
         is_known = is_number(setpoints.get(out)) and is_number(setpoints.get(into))
         is_known = is_known and out not in fixed
         if is_known and setpoints[out] <= setpoints[into] and found[out] > found[into]:
-            low = exact(bounds[out][0]) if out in bounds else exact(found[into]) - 1
-            lowered = nearest(exact(found[into]), (low, exact(found[into])), grids.get(out))
+            grid, high = grids.get(out), exact(found[into])
+            step = Fraction(0) if grid is None else exact(grid.step)
+            low = exact(bounds[out][0]) if out in bounds else high - step
+            lowered = nearest(high, (low, high), grid)
             found[out] = found[out] if lowered is None else lowered
     return found
 

@@ -34,7 +34,7 @@ from .lock import FileLock
 from .secrets import without_secrets
 from .segments import BREAK, NOT_IN_JOURNAL, RECOVERED, SIGNED_BY
 from .trail_files import CSV_NAME, HEAD_NAME, LOG_NAME, PARQUET_NAME, TORN_NAME, read_trail
-from .vouching import NO_TRAIL, Known, Standing, standing, trail_of
+from .vouching import NO_TRAIL, Known, Standing, Trail, standing, trail_of
 
 
 class AuditLogger:
@@ -214,10 +214,7 @@ class AuditLogger:
         if not log and head is None:
             self._head = Head(self.run_id, 0, GENESIS, 0)
             head = self._head.to_bytes()
-            stands = standing(NO_TRAIL, self.run_id, head, known)
-            if known is None and self._memory is not None and self._memory.has_history():
-                why = "the journal holds samples or decisions of this run, and there is no log"
-                stands = dataclasses.replace(stands, trouble=why)
+            stands = self._standing(NO_TRAIL, head, known)
             self._acknowledged = stands.evidence
             self._write_head()
             replace_durably(self.path, b"")
@@ -225,9 +222,9 @@ class AuditLogger:
             self._begin_segment(None, stands, known)
             self._remember(self._acknowledged)
             return
-        log, head = log or b"", head or b""
+        log = log or b""
         report = verify(log, head)
-        if not report.is_intact:
+        if head is None or not report.is_intact:
             raise AuditError(f"{self.path} cannot be continued: {report}")
         whole, newline, torn = log.rpartition(b"\n")
         whole += newline
@@ -239,13 +236,13 @@ class AuditLogger:
             )
         trail = trail_of(whole)
         named = trail.signers[-1]
-        self._refuse_without_key(named, "")
+        self._refuse_without_key(named)
         self._head = Head(self.run_id, report.n_records, report.head_hash, report.n_records)
         if torn:
             stamp = f"# {self._now()} {len(torn)} bytes after record {report.n_records}\n"
             append_durably(self.log_dir / TORN_NAME, stamp.encode() + torn + b"\n")
             replace_durably(self.path, whole)
-        stands = standing(trail, self.run_id, head, known)
+        stands = self._standing(trail, head, known)
         self._acknowledged = stands.evidence
         is_behind = sealed.count != report.n_records
         self._signs = self._signer is not None and named == self._signer.public_key
@@ -275,13 +272,25 @@ class AuditLogger:
             self._append("AUDIT_COPY_REBUILT", {"payload": copy}, day=0, user="system")
         self._remember(self._acknowledged)
 
-    def _refuse_without_key(self, named: str | None, by_whom: str) -> None:
+    def _refuse_without_key(self, named: str | None, by_whom: str = "") -> None:
         if named is not None and self._signer is None:
             says = f" {by_whom}" if by_whom else ""
             raise AuditError(
                 f"{self.path} is{says} signed by key {key_id(named)}; it is continued with a "
                 "signing key only."
             )
+
+    def _standing(self, trail: Trail, head: bytes, known: Known | None) -> Standing:
+        """How far the log is vouched for; one without records is none where the journal has some.
+
+        Also where a crash came between making the files of a log begun anew and its first record.
+        """
+        stands = standing(trail, self.run_id, head, known)
+        is_empty = known is None and not trail.n_records
+        if is_empty and self._memory is not None and self._memory.has_history():
+            why = "the journal holds samples or decisions of this run, and there is no log"
+            return dataclasses.replace(stands, trouble=why)
+        return stands
 
     def _begin_segment(self, named: str | None, stands: Standing, known: Known | None) -> None:
         """Name what nobody vouches for, or whose key signs from here on if it is another."""
@@ -351,7 +360,7 @@ class AuditLogger:
             fields["marks"] = marks
         line, digest = seal(fields)
         head = Head(self.run_id, fields["seq"], digest, fields["seq"])
-        content = head.to_bytes(self._signer if self._signs else None)
+        content = head.to_bytes(self._signer)  # this record or one before it names the key
         try:
             if is_begun:
                 self._remember(content)
@@ -369,7 +378,7 @@ class AuditLogger:
     def _remember(self, begun: bytes) -> None:
         """Have the journal know the record that is about to be written, or that none is."""
         if self._memory is not None:
-            key = self._signer.public_key if self._signer and self._signs else None
+            key = None if self._signer is None else self._signer.public_key
             self._memory.remember_audit(Known(self._acknowledged, begun, key))
 
     def _write_head(self) -> None:

@@ -11,7 +11,15 @@ from .entries import JournalError
 from .store import JOURNAL_NAME, JournalFile
 from .vouching import Known
 
-_NAMES: Final = ("audit_acknowledged", "audit_begun", "audit_key")
+_ACKNOWLEDGED: Final = "audit_acknowledged"
+_BEGUN: Final = "audit_begun"
+_KEY: Final = "audit_key"
+
+_KEEP: Final = (
+    "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+)
+_KEPT: Final = "SELECT name, value FROM meta"
+_HISTORY: Final = "SELECT EXISTS (SELECT 1 FROM samples) OR EXISTS (SELECT 1 FROM decisions)"
 
 
 class AuditMemory(JournalFile):
@@ -23,13 +31,13 @@ class AuditMemory(JournalFile):
         Raises:
             JournalError: If it cannot be written.
         """
-        values = (known.acknowledged.decode(), known.begun.decode(), known.public_key or "")
+        entries = (
+            (_ACKNOWLEDGED, known.acknowledged.decode()),
+            (_BEGUN, known.begun.decode()),
+            (_KEY, known.public_key or ""),
+        )
         with self._transaction() as db:
-            db.executemany(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = "
-                "excluded.value",
-                zip(_NAMES, values, strict=True),
-            )
+            db.executemany(_KEEP, entries)
 
     def recall_audit(self) -> Known | None:
         """What is kept of the log; `None` if the journal has never heard of one.
@@ -37,7 +45,7 @@ class AuditMemory(JournalFile):
         Raises:
             JournalError: If the journal cannot be read.
         """
-        return _known(self._query("SELECT name, value FROM meta", ()))
+        return _known(self._query(_KEPT, ()))
 
     def has_history(self) -> bool:
         """Whether the journal holds samples or decisions: then there was a log of them.
@@ -45,8 +53,7 @@ class AuditMemory(JournalFile):
         Raises:
             JournalError: If the journal cannot be read.
         """
-        query = "SELECT EXISTS (SELECT 1 FROM samples) OR EXISTS (SELECT 1 FROM decisions)"
-        return bool(self._query(query, ())[0][0])
+        return bool(self._query(_HISTORY, ())[0][0])
 
 
 def recall(folder: Path) -> Known | None:
@@ -68,15 +75,15 @@ def recall(folder: Path) -> Known | None:
         raise JournalError(f"The journal {path} is no file.")
     try:
         address = f"file:{quote(str(path.resolve()))}?mode=ro"
-        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=5.0)) as db:
-            return _known(db.execute("SELECT name, value FROM meta").fetchall())
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as db:
+            return _known(db.execute(_KEPT).fetchall())
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise JournalError(f"The journal {path} cannot be read: {error}") from error
 
 
 def _known(rows: list[tuple[str, str]]) -> Known | None:
     found = dict(rows)
-    acknowledged, begun, key = (found.get(name) for name in _NAMES)
+    acknowledged, begun, key = (found.get(name) for name in (_ACKNOWLEDGED, _BEGUN, _KEY))
     if acknowledged is None and begun is None and key is None:
         return None
     return Known(str(acknowledged).encode(), str(begun).encode(), str(key) if key else None)

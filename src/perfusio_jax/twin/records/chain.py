@@ -275,23 +275,25 @@ def verify(
         warnings.append(f"record {found} is not under the head yet (being written, or a crash)")
     if torn:
         warnings.append(f"{len(torn)} bytes of an unfinished record follow record {found}")
-    first, *others = sorted(segments.breaks) or [None]
-    doubtful = segments.unvouched
-    wrong = None if first is None else segments.unvouched_before(first) or (first, first)
+    wrong, reason = None, ""
+    if segments.breaks:
+        first, *others = sorted(segments.breaks)
+        wrong, _ = segments.unvouched_before(first) or (first, first)
+        reason = segments.broken(first)
+        warnings += [segments.broken(seq) for seq in others]
     signer = segments.signers[mark.count]
-    warnings += [segments.broken(seq) for seq in others if seq is not None]
     return AuditReport(
-        first is None,
+        not segments.breaks,
         found,
-        first_bad=None if wrong is None else wrong[0],
-        line=None if wrong is None else wrong[0],
-        reason="" if first is None else segments.broken(first),
+        first_bad=wrong,
+        line=wrong,
+        reason=reason,
         warnings=(*warnings, *segments.notes(trusted)),
         head_hash=previous,
         key_id=None if signer is None else key_id(signer),
         is_intact=True,
         n_before_key=segments.before_key(trusted),
-        n_unvouched=len(doubtful),
+        n_unvouched=len(segments.unvouched),
     )
 
 
@@ -369,8 +371,8 @@ def _plain(value: Any, at: str, marks: dict[str, str]) -> Any:
         return value
     if isinstance(value, enum.Enum):
         return _plain(value.value, at, marks)
-    if isinstance(value, str):
-        return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, (str, PurePath)):
+        return _text(value)
     if isinstance(value, int):
         if abs(value) > _LARGEST_EXACT_INT:
             marks[at] = "integer"
@@ -379,12 +381,10 @@ def _plain(value: Any, at: str, marks: dict[str, str]) -> Any:
     if isinstance(value, float):
         if math.isfinite(value):
             return float(value)
-        marks[at] = "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+        marks[at] = repr(float(value))
         return None
     if isinstance(value, (dt.datetime, dt.date)):
         return value.isoformat()
-    if isinstance(value, PurePath):
-        return _plain(str(value), at, marks)
     if isinstance(value, Mapping):
         return _plain_mapping(value, at, marks)
     if isinstance(value, (list, tuple)):
@@ -404,6 +404,11 @@ def _plain(value: Any, at: str, marks: dict[str, str]) -> Any:
     )
 
 
+def _text(value: str | int | PurePath) -> str:
+    """Text that UTF-8 can hold: half a pair of surrogates is written as its escape."""
+    return str(value).encode(errors="backslashreplace").decode()
+
+
 def _plain_mapping(value: Mapping[Any, Any], at: str, marks: dict[str, str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, item in value.items():
@@ -414,7 +419,7 @@ def _plain_mapping(value: Mapping[Any, Any], at: str, marks: dict[str, str]) -> 
                 f"The audit log cannot hold a key of type {type(key).__name__} (at "
                 f"{at or 'the top'}); allowed are text and integers."
             )
-        name = _plain(str(key), at, marks)
+        name = _text(key)
         if name in result:
             raise AuditError(f"Two keys at {at or 'the top'} are both written {name!r}.")
         pointer = name.replace("~", "~0").replace("/", "~1")

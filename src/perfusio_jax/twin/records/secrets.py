@@ -107,7 +107,7 @@ def has_secret(text: str) -> bool:
     is_address = not any(c.isspace() for c in whole.partition("://")[0])
     for word in [whole] if is_address else whole.split():
         rest = word.partition("://")[2]
-        before = rest.rpartition("@")[0] if "@" in rest else ""
+        before = rest.rpartition("@")[0]
         if any(c in before for c in ":/?#"):
             return True
         if any(_NAMES.search(cut(name["name"][1:-1])) for name in _QUERY.finditer(rest)):

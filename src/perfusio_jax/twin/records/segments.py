@@ -60,7 +60,7 @@ class Segments:
         if kind == BREAK:
             self.breaks[seq] = str(payload.get("found", "it does not say what was found"))
         if kind in (BREAK, RECOVERED):
-            n = payload.get("unvouched", seq - 1 if kind == BREAK else 0)
+            n = payload.get("unvouched", None if kind == BREAK else 0)
             whole = isinstance(n, int) and not isinstance(n, bool) and 0 <= n < seq
             self._unvouched[seq] = n if whole else seq - 1
         elif kind == NOT_IN_JOURNAL:
@@ -68,7 +68,7 @@ class Segments:
 
     def unvouched_before(self, seq: int) -> tuple[int, int] | None:
         """First and last record that the one of this number says nobody vouches for."""
-        n = self._unvouched.get(seq, 0)
+        n = self._unvouched.get(seq)
         return (seq - n, seq - 1) if n else None
 
     @property
@@ -111,7 +111,8 @@ class Segments:
                     "nothing tells a crash from a forgery: nobody vouches for it"
                 )
         notes += [
-            f"the journal knew nothing of the {n} records there were when record {seq} was written"
+            f"the journal knew nothing of the {_counted(n)} there {'was' if n == 1 else 'were'} "
+            f"when record {seq} was written"
             for seq, n in self._unknown.items()
         ]
         return notes

@@ -38,16 +38,16 @@ def verify_audit(path: Path | str, *, trusted: Collection[str] | None = None) ->
     if path.is_dir():
         path = path / LOG_NAME
     log, head, known, notes = _snapshot(path)
-    report = verify(log or b"", head, trusted=trusted)
+    content = log or b""
+    report = verify(content, head, trusted=trusted)
     if log is None and head is None:
         reason = f"there is no audit log at {path}"
         if known is not None:
             reason += "; " + standing(NO_TRAIL, "", b"", known).trouble
         return AuditReport(False, 0, 1, 1, reason)
-    if not report.is_intact:
+    if head is None or not report.is_intact:
         return report
-    content = log or b""
-    stands = standing(trail_of(content), Head.from_bytes(head or b"").run_id, head or b"", known)
+    stands = standing(trail_of(content), Head.from_bytes(head).run_id, head, known)
     if stands.trouble and report.ok:
         bad = stands.n_vouched + 1
         report = dataclasses.replace(
