@@ -75,9 +75,10 @@ def prepare(here: Path) -> None:
     campaign = here / "campaign.csv"
     run(["simulate", str(campaign), "--days", "14"], here, cache)
     lines = campaign.read_text().splitlines()
-    name = lines[1].split(",")[0]
-    rows = [line for line in lines[1:] if line.split(",")[0] == name]
-    (here / "head.csv").write_text("\n".join([lines[0], *rows[:8]]) + "\n")
+    header, rows = lines[:2], lines[2:]  # names and units
+    name = rows[0].split(",")[0]
+    first = [line for line in rows if line.split(",")[0] == name]
+    (here / "head.csv").write_text("\n".join([*header, *first[:8]]) + "\n")
     run(words("fit", here), here, cache)
     run(["demo", "--out", str(here / "demo"), "--days", "4"], here, cache)
 
