@@ -9,7 +9,7 @@ import pytest
 from perfusio_jax._core import ConfigError, PrecisionError, Result
 from perfusio_jax.gp import FitConfig, MultiTaskRateGP, fit, log_evidence, log_posterior
 from perfusio_jax.gp import fit as fit_face
-from perfusio_jax.gp.fit import _search, thin_rows, trainable_filter
+from perfusio_jax.gp.fitting import _search, thin_rows, trainable_filter
 from tests.gp.cases import N, T
 
 CONFIG = FitConfig(max_iterations=150, n_restarts=2)
@@ -53,7 +53,7 @@ def test_adam_reaches_the_same_neighbourhood(model, fitted):
 def test_adam_takes_over_when_lbfgs_ends_nowhere(model, monkeypatch):
     import importlib
 
-    module = importlib.import_module("perfusio_jax.gp.fit")
+    module = importlib.import_module("perfusio_jax.gp.fitting")
     real = module._lbfgs
 
     def diverges(loss, start, config, scale):

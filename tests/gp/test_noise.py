@@ -18,7 +18,7 @@ from perfusio_jax.gp import (
     variance_error,
     with_data,
 )
-from perfusio_jax.gp.fit import thin_rows
+from perfusio_jax.gp.fitting import thin_rows
 from perfusio_jax.gp.noise import joined
 from tests.gp.cases import T
 

@@ -57,7 +57,7 @@ def test_a_growing_table_compiles_at_most_three_times(table):
 def _jitted():
     from perfusio_jax.gp import exact_gp, updates
 
-    return sum(f._cached._cache_size() for f in (updates._recondition, exact_gp._posterior))
+    return sum(f.n_programs() for f in (updates._recondition, exact_gp._posterior))
 
 
 def test_a_singular_matrix_gets_the_least_that_helps():

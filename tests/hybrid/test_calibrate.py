@@ -15,9 +15,9 @@ from perfusio_jax.hybrid import (
     draw_paths,
     for_clone,
 )
-from perfusio_jax.hybrid.calibrate import N_CONSTANTS, Intervals, shifted, with_constants
+from perfusio_jax.hybrid.calibration import N_CONSTANTS, Intervals, shifted, with_constants
 from perfusio_jax.hybrid.family import CloneFamily, family_prior
-from perfusio_jax.hybrid.rollout import rollout_states
+from perfusio_jax.hybrid.rollouts import rollout_states
 from perfusio_jax.hybrid.transition import prior_step
 from perfusio_jax.mechanistic import CHOPerfusionModel
 

@@ -130,7 +130,7 @@ def test_every_run_is_left_out_once_and_folds_share_a_compile(runs, prior):
     from perfusio_jax.hybrid import evaluate
 
     seen = []
-    before = evaluate._forecast_all._cached._cache_size()
+    before = evaluate._forecast_all.n_programs()
     result = cross_validate(
         runs[0][:5],
         key=jax.random.key(0),
@@ -145,7 +145,7 @@ def test_every_run_is_left_out_once_and_folds_share_a_compile(runs, prior):
     assert sorted(np.bincount(result.fold_of_run).tolist()) == [2, 3]
     assert result.readings.shape == (5, 9, 12)
     assert np.isfinite(np.asarray(result.forecasts.mean)[..., :3]).all()
-    assert evaluate._forecast_all._cached._cache_size() == before + 1
+    assert evaluate._forecast_all.n_programs() == before + 1
 
 
 def made_up(rng, spread, n_runs=40):

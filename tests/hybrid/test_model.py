@@ -35,7 +35,7 @@ from perfusio_jax.hybrid import (
 )
 from perfusio_jax.hybrid.disturbance import mean_residual
 from perfusio_jax.hybrid.paths import Paths
-from perfusio_jax.hybrid.rollout import rollout_states
+from perfusio_jax.hybrid.rollouts import rollout_states
 from perfusio_jax.hybrid.storage import SCHEMA_VERSION
 from perfusio_jax.hybrid.transition import ResidualBasis
 from perfusio_jax.mechanistic import CHOPerfusionModel, Reactor

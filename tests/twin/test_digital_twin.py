@@ -400,10 +400,10 @@ def test_growing_runs_do_not_compile_again(tmp_path, model):
 
     with make_twin(tmp_path, model) as twin:
         twin.step(0)
-        before = step._with_readings._cached._cache_size()
+        before = step._with_readings.n_programs()
         twin.step(1)
         twin.step(2)
-        assert step._with_readings._cached._cache_size() == before
+        assert step._with_readings.n_programs() == before
 
 
 def test_the_file_connector_of_the_tutorial(tmp_path, model):

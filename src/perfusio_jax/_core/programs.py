@@ -12,7 +12,7 @@ no such name (a function of the caller's, a host callback, several devices) is c
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import equinox as eqx
 import jax
@@ -35,7 +35,57 @@ _PLAIN = object()
 """In place of an executable: these arguments are for `filter_jit`."""
 
 
-def compiled(fn: Callable[P, R]) -> Callable[P, R]:
+class Compiled(Generic[P, R]):
+    """A function with its programs, one per size."""
+
+    def __init__(self, fn: Callable[P, R]):
+        """See `compiled`."""
+        self._fn, self._plain = fn, eqx.filter_jit(fn)
+        self._name = f"{fn.__module__}.{fn.__qualname__}"
+        self._ready: dict[Any, Any] = {}
+        functools.update_wrapper(self, fn)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The function's result; compiles or reads what it needs first."""
+        store = keeper()
+        if store is None:
+            return self._plain(*args, **kwargs)
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+        if any(isinstance(leaf, Tracer) for leaf in arrays):
+            return self._plain(*args, **kwargs)
+        rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
+        try:
+            key = (tree, rest, tuple(map(_size, arrays)), settings(), store)
+            found = self._ready.get(key)
+        except TypeError:  # a static argument without a hash; `filter_jit` says so
+            return self._plain(*args, **kwargs)
+        if found is None:
+            found = self._ready[key] = _made(self._fn, self._name, store, (leaves, tree), arrays)
+        if found is _PLAIN:
+            return self._plain(*args, **kwargs)
+        try:
+            return found.call(arrays)
+        except jax.errors.JaxRuntimeError:
+            if found.forget is None:
+                raise
+            found.forget()  # whole, and yet not for this machine
+            found = _compiled(self._fn, self._name, store, found.key, (leaves, tree), arrays)
+            self._ready[key] = found
+            return found.call(arrays)
+
+    def n_programs(self) -> int:
+        """Programs of this function in this process."""
+        return self._plain._cached._cache_size() + sum(
+            v is not _PLAIN for v in self._ready.values()
+        )
+
+    def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The function traced and lowered, to be looked at."""
+        return self._plain.lower(*args, **kwargs)
+
+
+def compiled(fn: Callable[P, R]) -> Compiled[P, R]:
     """Compile a function for each size of its arguments, and keep what was compiled.
 
     Arrays in the arguments are traced, everything else is static, as in `equinox.filter_jit`.
@@ -48,40 +98,7 @@ def compiled(fn: Callable[P, R]) -> Callable[P, R]:
     Returns:
         The compiled function.
     """
-    plain = eqx.filter_jit(fn)
-    name = f"{fn.__module__}.{fn.__qualname__}"
-    ready: dict[Any, Any] = {}
-
-    @functools.wraps(fn)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        store = keeper()
-        if store is None:
-            return plain(*args, **kwargs)
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
-        if any(isinstance(leaf, Tracer) for leaf in arrays):
-            return plain(*args, **kwargs)
-        rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
-        sizes = tuple(map(_size, arrays))
-        try:
-            key = (tree, rest, sizes, settings(), store)
-            found = ready.get(key)
-        except TypeError:  # a static argument without a hash; `filter_jit` says so
-            return plain(*args, **kwargs)
-        if found is None:
-            found = ready[key] = _made(fn, name, store, (leaves, tree), arrays)
-        if found is _PLAIN:
-            return plain(*args, **kwargs)
-        try:
-            return found.call(arrays)
-        except jax.errors.JaxRuntimeError:
-            if found.forget is None:
-                raise
-            found.forget()  # whole, and yet not for this machine
-            ready[key] = _compiled(fn, name, store, found.key, (leaves, tree), arrays)
-            return ready[key].call(arrays)
-
-    return cast("Callable[P, R]", call)
+    return Compiled(fn)
 
 
 def _size(array: Any) -> tuple[Any, ...]:

@@ -1,59 +1,8 @@
-"""Gaussian processes on rates: kernels, exact inference, function draws, roll-outs."""
+"""Gaussian processes on rates: kernels, exact inference, function draws, roll-outs.
 
-from .bayes import GPMixture as GPMixture
-from .bayes import NutsReport as NutsReport
-from .bayes import fit_nuts as fit_nuts
-from .checks import DataWarning as DataWarning
-from .checks import find_problems as find_problems
-from .ensemble import Calibration as Calibration
-from .ensemble import EnsembleMember as EnsembleMember
-from .ensemble import JackknifeEnsemble as JackknifeEnsemble
-from .ensemble import mixture_quantile as mixture_quantile
-from .exact_gp import Gaussian as Gaussian
-from .exact_gp import MultiTaskRateGP as MultiTaskRateGP
-from .exact_gp import with_form as with_form
-from .fit import FitConfig as FitConfig
-from .fit import FitReport as FitReport
-from .fit import fit as fit
-from .fit import trainable_filter as trainable_filter
-from .inference import Conditioned as Conditioned
-from .inference import log_evidence as log_evidence
-from .inference import log_posterior as log_posterior
-from .kernels import PerfusionKernel as PerfusionKernel
-from .kernels import ResidualKernel as ResidualKernel
-from .kernels import with_fixed_columns as with_fixed_columns
-from .layout import RateData as RateData
-from .layout import from_indexed as from_indexed
-from .layout import rate_data as rate_data
-from .layout import to_indexed as to_indexed
-from .likelihood import GaussianLikelihood as GaussianLikelihood
-from .masked import MaskedPosterior as MaskedPosterior
-from .means import LinearMean as LinearMean
-from .means import MechanisticModel as MechanisticModel
-from .means import MechanisticPriorMean as MechanisticPriorMean
-from .means import ZeroMeanMultiTask as ZeroMeanMultiTask
-from .means import mechanistic_rates as mechanistic_rates
-from .moments import RateMoments as RateMoments
-from .moments import rate_moments as rate_moments
-from .noise import SharedSamples as SharedSamples
-from .noise import finite_difference_noise as finite_difference_noise
-from .posterior import DensePosterior as DensePosterior
-from .posterior import KroneckerPosterior as KroneckerPosterior
-from .priors import HyperPriors as HyperPriors
-from .propagate import StepMoments as StepMoments
-from .propagate import step_moments as step_moments
-from .sampling import N_FREQUENCIES as N_FREQUENCIES
-from .sampling import GPPaths as GPPaths
-from .sampling import draw_gp_paths as draw_gp_paths
-from .sampling import variance_error as variance_error
-from .scaling import InputScaling as InputScaling
-from .scaling import feature_count as feature_count
-from .scaling import fit_scaling as fit_scaling
-from .stepwise import RateStep as RateStep
-from .stepwise import StepwiseGP as StepwiseGP
-from .updates import append_rows as append_rows
-from .updates import with_data as with_data
-from .variants import AdditiveKernel as AdditiveKernel
-from .variants import CellSpecificKernel as CellSpecificKernel
-from .variants import fit_rank as fit_rank
-from .variants import with_rank as with_rank
+Names are loaded on first use (the list is `__init__.pyi`).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,7 +19,7 @@ from perfusio_jax._core import ConfigError, Key, Positive, Scalar, require_x64
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.ensemble import mixture_quantile
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
-from perfusio_jax.gp.fit import trainable_filter
+from perfusio_jax.gp.fitting import trainable_filter
 from perfusio_jax.gp.inference import log_posterior
 from perfusio_jax.gp.levels import level_keys
 from perfusio_jax.gp.sampling import GPPaths, draw_gp_paths

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from perfusio_jax._core import ConfigError, DataError, require_x64
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP, with_form
-from perfusio_jax.gp.fit import trainable_filter
+from perfusio_jax.gp.fitting import trainable_filter
 from perfusio_jax.gp.inference import log_posterior
 from perfusio_jax.gp.layout import widened
 from perfusio_jax.gp.levels import level_keys

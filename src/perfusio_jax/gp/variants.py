@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from perfusio_jax._core import ConfigError, Key, Scalar
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
-from perfusio_jax.gp.fit import FitConfig, FitReport, fit
+from perfusio_jax.gp.fitting import FitConfig, FitReport, fit
 from perfusio_jax.gp.inference import log_evidence
 from perfusio_jax.gp.kernels import PerfusionKernel, matern52_of_square, squared_distance
 

@@ -1,74 +1,8 @@
-"""Hybrid state-space model: state estimation, training, forecasting."""
+"""Hybrid state-space model: state estimation, training, forecasting.
 
-from .assimilate import RunBeliefs as RunBeliefs
-from .assimilate import assimilate_arrays as assimilate_arrays
-from .assimilate import assimilate_run as assimilate_run
-from .belief import Belief as Belief
-from .belief import OpenInterval as OpenInterval
-from .calibrate import CALIBRATED as CALIBRATED
-from .calibrate import CalibrationInfo as CalibrationInfo
-from .calibrate import calibrate as calibrate
-from .campaign import stack_runs as stack_runs
-from .diameter import fit_diameter as fit_diameter
-from .disturbance import Disturbance as Disturbance
-from .ensemble import FilterInfo as FilterInfo
-from .ensemble import ensemble_update as ensemble_update
-from .evaluate import CoverageBand as CoverageBand
-from .evaluate import Forecasts as Forecasts
-from .evaluate import Skill as Skill
-from .evaluate import Validation as Validation
-from .evaluate import coverage_band as coverage_band
-from .evaluate import cross_validate as cross_validate
-from .evaluate import forecast_unseen as forecast_unseen
-from .evaluate import pick as pick
-from .evaluate import readings_of as readings_of
-from .evaluate import skill as skill
-from .evaluate import spread_of as spread_of
-from .family import CloneFamily as CloneFamily
-from .filter import filter_step as filter_step
-from .filter import initial_belief as initial_belief
-from .fit import fit_hybrid as fit_hybrid
-from .forecast import forecast_run as forecast_run
-from .forecast import forecast_samples as forecast_samples
-from .health import Health as Health
-from .health import innovation_health as innovation_health
-from .model import HybridStateSpaceModel as HybridStateSpaceModel
-from .model import InitialState as InitialState
-from .model import for_clone as for_clone
-from .observation import AssayNoise as AssayNoise
-from .observation import LatentMap as LatentMap
-from .observation import forecast_report as forecast_report
-from .online import OnlineSensors as OnlineSensors
-from .online import advance_online as advance_online
-from .online import fit_sensors as fit_sensors
-from .online import observe_online as observe_online
-from .pairing import TOLERANCE_H as TOLERANCE_H
-from .pairing import Pairs as Pairs
-from .pairing import pair_by_time as pair_by_time
-from .particle import ParticleBeliefs as ParticleBeliefs
-from .particle import particle_filter as particle_filter
-from .paths import Paths as Paths
-from .paths import draw_paths as draw_paths
-from .rollout import RolloutInfo as RolloutInfo
-from .rollout import rollout as rollout
-from .rollout import rollout_states as rollout_states
-from .rollout import rollout_with_info as rollout_with_info
-from .runs import RunArrays as RunArrays
-from .runs import run_arrays as run_arrays
-from .settings import HybridConfig as HybridConfig
-from .step import parts_of as parts_of
-from .step import step_batch as step_batch
-from .storage import load as load
-from .storage import model_hash as model_hash
-from .storage import save as save
-from .train import retrain_online as retrain_online
-from .train import train_hybrid as train_hybrid
-from .transition import Limits as Limits
-from .transition import ResidualBasis as ResidualBasis
-from .untrained import untrained_model as untrained_model
-from .update import condition_on as condition_on
-from .update import refit as refit
-from .verdict import Verdict as Verdict
-from .verdict import judge_fit as judge_fit
-from .verdict import read_verdict as read_verdict
-from .verdict import write_verdict as write_verdict
+Names are loaded on first use (the list is `__init__.pyi`).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -25,7 +25,7 @@ from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.hybrid.observation import forecast_report
 from perfusio_jax.hybrid.pairing import TOLERANCE_H, pair_by_time
 from perfusio_jax.hybrid.paths import Paths, draw_paths
-from perfusio_jax.hybrid.rollout import rollout_states
+from perfusio_jax.hybrid.rollouts import rollout_states
 from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.hybrid.step import parts_of

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from perfusio_jax._core import STATE_ORDER
 from perfusio_jax.embedding import PRIOR_CLONE, CloneRegistry
-from perfusio_jax.hybrid.calibrate import (
+from perfusio_jax.hybrid.calibration import (
     CENTRE_WIDTH,
     N_CONSTANTS,
     SWITCH_WIDTH,

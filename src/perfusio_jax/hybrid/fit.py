@@ -22,7 +22,7 @@ from jaxtyping import Array, ArrayLike
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key, Result, require_x64
 from perfusio_jax.embedding import PRIOR_CLONE
 from perfusio_jax.gp import DataWarning, FitReport, MultiTaskRateGP, fit, with_data
-from perfusio_jax.hybrid.calibrate import CalibrationInfo, calibrate
+from perfusio_jax.hybrid.calibration import CalibrationInfo, calibrate
 from perfusio_jax.hybrid.campaign import check_campaign, clones_of, stack_runs, with_lanes
 from perfusio_jax.hybrid.disturbance import Disturbance, step_law
 from perfusio_jax.hybrid.family import calibrate_family

@@ -16,7 +16,7 @@ from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, for_clone
 from perfusio_jax.hybrid.paths import draw_paths
-from perfusio_jax.hybrid.rollout import rollout
+from perfusio_jax.hybrid.rollouts import rollout
 
 
 @compiled

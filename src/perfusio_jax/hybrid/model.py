@@ -277,7 +277,7 @@ class HybridStateSpaceModel(eqx.Module):
         Raises:
             ConfigError: If the state has gaps or shapes do not fit.
         """
-        from perfusio_jax.hybrid.rollout import predict  # here: roll-outs know the model
+        from perfusio_jax.hybrid.rollouts import predict  # here: roll-outs know the model
 
         model = self if clone_id is None else for_clone(self, clone_id)
         face, plan = jnp.asarray(c0, float), jnp.asarray(controls, float)

@@ -16,7 +16,7 @@ from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.embedding import CloneRegistry
 from perfusio_jax.hybrid.assimilate import RunBeliefs, assimilate_arrays
-from perfusio_jax.hybrid.calibrate import Intervals
+from perfusio_jax.hybrid.calibration import Intervals
 from perfusio_jax.hybrid.campaign import filled
 from perfusio_jax.hybrid.disturbance import Disturbance
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone

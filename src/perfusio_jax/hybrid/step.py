@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, Scalar
-from perfusio_jax.hybrid.calibrate import shifted
+from perfusio_jax.hybrid.calibration import shifted
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.transition import StepInfo, apply_residual, flat_prior, prior_step
 

@@ -33,7 +33,7 @@ from perfusio_jax.embedding import (
     fit_embedded,
 )
 from perfusio_jax.gp import DataWarning, MultiTaskRateGP, PerfusionKernel, with_form
-from perfusio_jax.hybrid.calibrate import N_CONSTANTS
+from perfusio_jax.hybrid.calibration import N_CONSTANTS
 from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.mechanistic import CHOPerfusionModel

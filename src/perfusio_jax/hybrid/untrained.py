@@ -11,7 +11,7 @@ from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import balance_rates, perfusion_flows, to_balanced
 from perfusio_jax.embedding import CloneRegistry
 from perfusio_jax.gp import MultiTaskRateGP
-from perfusio_jax.hybrid.calibrate import N_CONSTANTS
+from perfusio_jax.hybrid.calibration import N_CONSTANTS
 from perfusio_jax.hybrid.campaign import filled
 from perfusio_jax.hybrid.diameter import fit_diameter
 from perfusio_jax.hybrid.family import CloneFamily

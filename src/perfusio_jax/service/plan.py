@@ -3,22 +3,20 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from perfusio_jax import connectors
 from perfusio_jax._core import ConfigError, DataError, UnitError
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, TwinConfig
-from perfusio_jax.connectors import (
-    BioreactorConnectorBase,
-    FilesystemStore,
-    OPCUAConnector,
-    SQLStore,
-)
 from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, load
 from perfusio_jax.twin import AlarmNotifier, DigitalTwin, GateLimits
 from perfusio_jax.twin.records.accounts import account
 
 from .settings import archive_of, folders_of, read_settings
+
+if TYPE_CHECKING:
+    from perfusio_jax.connectors import BioreactorConnectorBase, SQLStore
 
 _OPTIONS = (
     "approvals",
@@ -93,7 +91,7 @@ class RunPlan:
         """Steps of the device's set-points, as far as a person tells them."""
         return {n: float(step) for n, step in self.table.get("resolution", {}).items()}
 
-    def connector(self, reactor_id: str, *, allow_write: bool = False) -> BioreactorConnectorBase:
+    def connector(self, reactor_id: str, *, allow_write: bool = False) -> "BioreactorConnectorBase":
         """The connector of one vessel.
 
         Raises:
@@ -101,9 +99,9 @@ class RunPlan:
         """
         table, kind = self.table, self.table.get("connector", "file")
         if kind == "sql":
-            return SQLStore(str(table["url"]), str(table["experiment"]), reactor_id)
+            return connectors.SQLStore(str(table["url"]), str(table["experiment"]), reactor_id)
         if kind == "opcua":
-            return OPCUAConnector(
+            return connectors.OPCUAConnector(
                 str(table["url"]),
                 self.base / str(table["node_map"]),
                 username=table.get("username"),
@@ -126,7 +124,7 @@ class RunPlan:
         setpoints = self.place("setpoints") or source.with_name("setpoints.csv")
         if setpoints.is_dir():
             raise ConfigError(f"setpoints {setpoints} is a folder; name a file for the set-points.")
-        return FilesystemStore(
+        return connectors.FilesystemStore(
             source,
             setpoints,
             reactor_id=reactor_id if "reactors" in table else table.get("reactor_id"),
@@ -134,17 +132,17 @@ class RunPlan:
             column_map=self.place("column_map"),
         )
 
-    def archive(self, reactor_id: str) -> SQLStore | None:
+    def archive(self, reactor_id: str) -> "SQLStore | None":
         """The database for a copy of the audit trail, if one is named beside the connector."""
         target = archive_of(self.table)
         if target is None or self.table.get("connector") == "sql":
             return None
-        return SQLStore(*target, reactor_id)
+        return connectors.SQLStore(*target, reactor_id)
 
     def announce(self, console: Any) -> None:
         """Say what is odd about a sample file before it is used."""
         store = self.connector(self.reactors[0])
-        if not isinstance(store, FilesystemStore):
+        if not isinstance(store, connectors.FilesystemStore):
             return
         try:
             report = store.inspect()

@@ -1,35 +1,8 @@
-"""Virtual reactors: the plant, its noise and faults, and designs of experiments."""
+"""Virtual reactors: the plant, its noise and faults, and designs of experiments.
 
-from .cho_perfusion import CHOSimulator as CHOSimulator
-from .cho_perfusion import five_reactors as five_reactors
-from .doe import box_behnken as box_behnken
-from .doe import central_composite as central_composite
-from .doe import latin_hypercube as latin_hypercube
-from .doe import scale_to_bounds as scale_to_bounds
-from .faults import Drift as Drift
-from .faults import Fault as Fault
-from .faults import Spike as Spike
-from .faults import StuckSensor as StuckSensor
-from .faults import SwappedReactors as SwappedReactors
-from .faults import apply_faults as apply_faults
-from .noise import NoiseModel as NoiseModel
-from .noise import apply_noise as apply_noise
-from .noise import default_cvs as default_cvs
-from .noise import jitter_times as jitter_times
-from .noise import viability_sd as viability_sd
-from .plant import DEFAULT_Y0 as DEFAULT_Y0
-from .plant import VIRTUAL_CLONES as VIRTUAL_CLONES
-from .plant import Readings as Readings
-from .plant import campaign_design as campaign_design
-from .plant import initial_state as initial_state
-from .plant import observe as observe
-from .plant import rack as rack
-from .plant import sample_clones as sample_clones
-from .plant import simulate_campaign as simulate_campaign
-from .plant import to_trajectories as to_trajectories
-from .plant import virtual_kinetics as virtual_kinetics
-from .plant import virtual_reactor as virtual_reactor
-from .plant import whole_intervals as whole_intervals
-from .virtual_rack import RACK_SIZE as RACK_SIZE
-from .virtual_rack import RackSample as RackSample
-from .virtual_rack import VirtualRack as VirtualRack
+Names are loaded on first use (the list is `__init__.pyi`).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

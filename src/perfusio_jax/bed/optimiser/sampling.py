@@ -8,12 +8,11 @@ from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import qmc
 
 from perfusio_jax._core import Array, ConfigError, Float
 
-_MAX_SOBOL_DIMENSION = qmc.Sobol.MAXDIM
+_MAX_SOBOL_DIMENSION = 21201
+"""What SciPy has direction numbers for."""
 
 
 def sobol_points(n: int, d: int, *, seed: int) -> Float[np.ndarray, "n d"]:
@@ -43,6 +42,8 @@ def sobol_points(n: int, d: int, *, seed: int) -> Float[np.ndarray, "n d"]:
 @lru_cache(maxsize=64)
 def _sobol(n: int, d: int, seed: int) -> np.ndarray:
     """A search repeated every day asks for the same points: they are kept, read-only."""
+    from scipy.stats import qmc  # takes half a second to load
+
     engine = qmc.Sobol(d, scramble=True, rng=np.random.default_rng(seed))
     points = engine.random_base2(max(0, int(n - 1).bit_length()))[:n]
     points.setflags(write=False)
@@ -64,6 +65,8 @@ def normal_base_samples(n: int, shape: tuple[int, ...], *, seed: int) -> Float[A
         Wilson, Hutter, Deisenroth (2018), Maximizing acquisition functions for Bayesian
         optimization: fixed base samples make a Monte Carlo acquisition deterministic.
     """
+    from scipy.special import ndtri
+
     d = int(np.prod(shape, dtype=int))
     unit = sobol_points(n, d, seed=seed)
     # the sequence can contain 0, whose normal quantile is not finite

@@ -9,11 +9,10 @@ a restart, or a replay, comes to the same model.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import jax
 import numpy as np
-from scipy import stats
 
 from perfusio_jax._core import (
     CONTROL_NAMES,
@@ -22,7 +21,6 @@ from perfusio_jax._core import (
     SimulationError,
 )
 from perfusio_jax._core.instants import day_number
-from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.hybrid import (
     HybridConfig,
     HybridStateSpaceModel,
@@ -43,6 +41,9 @@ from .step import (
     history_from_records,
     hours_ahead,
 )
+
+if TYPE_CHECKING:
+    from perfusio_jax.bed import BEDPolicy
 
 Mode = Literal["frozen", "adaptive"]
 
@@ -81,7 +82,7 @@ class ModelBrain:
     def __init__(
         self,
         model: HybridStateSpaceModel,
-        policy: BEDPolicy,
+        policy: "BEDPolicy",
         *,
         seed: int,
         volume_L: float,
@@ -314,9 +315,11 @@ def not_finite(decision: Decision) -> str:
 
 def as_proposal(decision: Decision) -> Proposal:
     """A decision in the form the shell takes."""
+    from scipy.special import bdtr  # the binomial distribution
+
     inside, total = decision.coverage
     explanation = {**decision.policy.explanation, "coverage": [inside, total]}
-    odds = float(stats.binom.cdf(inside, total, 0.8)) if total >= 15 else 1.0
+    odds = float(bdtr(inside, total, 0.8)) if total >= 15 else 1.0
     if odds < DRIFT_ODDS:
         explanation["drift"] = (
             f"{inside} of the last {total} readings lay in their 80 % bands; the model drifts"

@@ -25,7 +25,7 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.instants import as_day, day_number
 from perfusio_jax._core.programs import compiled
-from perfusio_jax.bed import BEDDecision, BEDPolicy, step_hours
+from perfusio_jax.bed.goal.steps import step_hours
 from perfusio_jax.hybrid import (
     Belief,
     HybridStateSpaceModel,
@@ -42,6 +42,8 @@ from .grid import Grid, rounded
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from perfusio_jax.bed import BEDDecision, BEDPolicy
 
 COVERAGE_ROWS = 5
 """Samples over which the coverage of one-day forecasts is watched."""
@@ -110,7 +112,7 @@ class Decision:
     """Its standard deviation."""
     innovation: float
     """Normalised innovation of the last sample; about one if the model fits."""
-    policy: BEDDecision
+    policy: "BEDDecision"
     """The policy's own record, with its explanation."""
     belief: Belief
     """Estimate of the state the forecasts start from."""
@@ -285,7 +287,7 @@ def forecast(
 def decide(
     history: Trajectory,
     model: HybridStateSpaceModel,
-    policy: BEDPolicy,
+    policy: "BEDPolicy",
     *,
     seed: int,
     u_now: Mapping[str, float],
