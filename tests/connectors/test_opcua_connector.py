@@ -371,7 +371,7 @@ async def test_the_space_is_shaped_like_lads_with_units_and_ranges(server):
 async def test_a_heartbeat_that_stands_still_is_a_dead_device(server, monkeypatch):
     async with connect(server.url, "R01", heartbeat_timeout_s=0.2) as connector:
         assert await connector.is_alive()
-        monkeypatch.setattr(server, "_beats", iter([7] * 10_000))
+        monkeypatch.setattr(server._display, "_beats", iter([7] * 10_000))
 
         async def is_dead() -> bool:
             return not await connector.is_alive()

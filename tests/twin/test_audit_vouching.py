@@ -19,7 +19,7 @@ from perfusio_jax.twin import (
     generate_key,
     verify_audit,
 )
-from perfusio_jax.twin.records import audit
+from perfusio_jax.twin.records import audit, verifying
 from perfusio_jax.twin.records.audit_memory import recall
 from perfusio_jax.twin.records.chain import GENESIS, Head, records, seal, verify
 from perfusio_jax.twin.records.segments import Segments
@@ -427,7 +427,7 @@ def test_a_log_that_is_being_written_is_compared_when_it_stands_still(run, monke
         n = next(answers)
         return Known(b"%d" % n, b"", None)
 
-    monkeypatch.setattr(audit, "recall", moving)
+    monkeypatch.setattr(verifying, "recall", moving)
     report = run.report()
     assert report.ok and "which is being written" in report.warnings[0]
 
