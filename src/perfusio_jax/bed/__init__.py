@@ -35,12 +35,11 @@ from perfusio_jax.bed.goal.pareto import hypervolume as hypervolume
 from perfusio_jax.bed.goal.pareto import hypervolume_gradient as hypervolume_gradient
 from perfusio_jax.bed.goal.pareto import igd_plus as igd_plus
 from perfusio_jax.bed.goal.steps import step_hours as step_hours
+from perfusio_jax.bed.optimiser.ascent import SearchInfo as SearchInfo
 from perfusio_jax.bed.optimiser.progress import telling as telling
 from perfusio_jax.bed.optimiser.regions import TrustRegion as TrustRegion
 from perfusio_jax.bed.optimiser.sampling import normal_base_samples as normal_base_samples
 from perfusio_jax.bed.optimiser.sampling import sobol_points as sobol_points
-from perfusio_jax.bed.optimiser.search import SearchInfo as SearchInfo
-from perfusio_jax.bed.optimiser.search import SearchSettings as SearchSettings
 from perfusio_jax.bed.optimiser.search import choose_from_pool as choose_from_pool
 from perfusio_jax.bed.optimiser.search import describe_search as describe_search
 from perfusio_jax.bed.optimiser.search import optimise_acquisition as optimise_acquisition
@@ -48,6 +47,7 @@ from perfusio_jax.bed.optimiser.search import (
     optimise_acquisition_with_info as optimise_acquisition_with_info,
 )
 from perfusio_jax.bed.optimiser.search import optimise_sequentially as optimise_sequentially
+from perfusio_jax.bed.optimiser.settings import SearchSettings as SearchSettings
 from perfusio_jax.bed.policy.campaign import CampaignInfo as CampaignInfo
 from perfusio_jax.bed.policy.campaign import CampaignSettings as CampaignSettings
 from perfusio_jax.bed.policy.campaign import count_rollouts as count_rollouts
