@@ -48,14 +48,13 @@ from perfusio_jax.bed.optimiser.search import (
 )
 from perfusio_jax.bed.optimiser.search import optimise_sequentially as optimise_sequentially
 from perfusio_jax.bed.optimiser.settings import SearchSettings as SearchSettings
-from perfusio_jax.bed.policy.campaign import CampaignInfo as CampaignInfo
-from perfusio_jax.bed.policy.campaign import CampaignSettings as CampaignSettings
-from perfusio_jax.bed.policy.campaign import count_rollouts as count_rollouts
-from perfusio_jax.bed.policy.campaign import explain_campaign as explain_campaign
 from perfusio_jax.bed.policy.campaign import propose_runs as propose_runs
-from perfusio_jax.bed.policy.campaign import start_state as start_state
+from perfusio_jax.bed.policy.campaign_settings import CampaignSettings as CampaignSettings
+from perfusio_jax.bed.policy.campaign_settings import count_rollouts as count_rollouts
+from perfusio_jax.bed.policy.campaign_words import explain_campaign as explain_campaign
 from perfusio_jax.bed.policy.diagnostics import RecommendInfo as RecommendInfo
 from perfusio_jax.bed.policy.effort import ROLLOUT_SETTINGS as ROLLOUT_SETTINGS
+from perfusio_jax.bed.policy.expectations import CampaignInfo as CampaignInfo
 from perfusio_jax.bed.policy.outlook import Outlook as Outlook
 from perfusio_jax.bed.policy.policies import BEDDecision as BEDDecision
 from perfusio_jax.bed.policy.policies import BEDPolicy as BEDPolicy
@@ -64,6 +63,7 @@ from perfusio_jax.bed.policy.policies import default_targets as default_targets
 from perfusio_jax.bed.policy.policies import explain as explain
 from perfusio_jax.bed.policy.policies import match_particles as match_particles
 from perfusio_jax.bed.policy.preferences import Preferences as Preferences
+from perfusio_jax.bed.policy.recipes import start_state as start_state
 from perfusio_jax.bed.policy.recommend import recommend as recommend
 from perfusio_jax.bed.surrogate.ensembles import EnsembleSurrogate as EnsembleSurrogate
 from perfusio_jax.bed.surrogate.ensembles import ensemble as ensemble
