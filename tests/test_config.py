@@ -340,4 +340,9 @@ def test_default_ranges_are_those_of_the_species_registry():
 
 def test_a_run_may_ask_for_every_acquisition_there_is():
     module = importlib.import_module("perfusio_jax.bed.acquisition.acquisitions")
-    assert set(module.ACQUISITION_NAMES) == set(get_args(AcquisitionName))
+    names = module.ACQUISITION_NAMES + module.OWN_ACQUISITIONS
+    assert get_args(AcquisitionName) == names
+    for name in names:
+        assert RunConfig.from_toml(f'acquisition = "{name}"\n').acquisition == name
+    with pytest.raises(ConfigError, match="qLogNEHVI"):
+        RunConfig.from_toml('acquisition = "qLogNEHV"\n')

@@ -43,7 +43,8 @@ from scipy.stats import qmc
 from perfusio_jax._core import FORECAST_SPECIES
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.goal.criteria import FinalValue, ProcessOFV, TrackingError
-from perfusio_jax.bed.policy.campaign import propose_runs, start_state
+from perfusio_jax.bed.policy.campaign import propose_runs
+from perfusio_jax.bed.policy.recipes import start_state
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid
 from perfusio_jax.simulator import NoiseModel, initial_state, sample_clones, virtual_reactor

@@ -33,8 +33,12 @@ AcquisitionName = Literal[
     "qEHVI",
     "qNEHVI",
     "qNParEGO",
+    "qLogNEI",
+    "qLogNEHVI",
+    "qKG",
 ]
-"""Acquisition functions a run may ask for: those `bed.build_acquisition` knows."""
+"""Acquisition functions a run may ask for: those `bed.build_acquisition` knows. What does not suit
+its targets, or roll-outs (qKG), is refused when its policy is made."""
 
 
 _LARGEST: Final = 1e15

@@ -12,12 +12,9 @@ import pytest
 from perfusio_jax._core import ConfigError
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.goal.criteria import FinalValue, ProcessOFV
-from perfusio_jax.bed.policy.campaign import (
-    CampaignSettings,
-    count_rollouts,
-    explain_campaign,
-    propose_runs,
-)
+from perfusio_jax.bed.policy.campaign import propose_runs
+from perfusio_jax.bed.policy.campaign_settings import CampaignSettings, count_rollouts
+from perfusio_jax.bed.policy.campaign_words import explain_campaign
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 
 SPACE = DEFAULT_AMBR250_DESIGN_SPACE

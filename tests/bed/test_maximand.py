@@ -6,9 +6,10 @@ import pytest
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.bed.acquisition.wrappers import CostWeighted
-from perfusio_jax.bed.optimiser.ascent import SearchSettings, climb
+from perfusio_jax.bed.optimiser.ascent import climb
 from perfusio_jax.bed.optimiser.maximand import WithDecisions, n_extra_of
 from perfusio_jax.bed.optimiser.polytope import make_polytope
+from perfusio_jax.bed.optimiser.settings import SearchSettings
 
 
 class Decisions:

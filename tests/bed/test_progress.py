@@ -8,7 +8,7 @@ import pytest
 
 from perfusio_jax.bed import ROLLOUT_SETTINGS, telling
 from perfusio_jax.bed.optimiser.progress import compiling, in_words, rollout_seconds, tell
-from perfusio_jax.bed.policy.recommend import decision_seconds
+from perfusio_jax.bed.policy.effort import decision_seconds
 
 
 def test_compiling_is_said_once_and_only_to_who_listens():

@@ -144,7 +144,8 @@ def test_fixed_set_points_stay_and_impossible_limits_are_named(scene):
 
 
 def test_differences_equal_forward_derivatives(scene, linear):
-    from perfusio_jax.bed.optimiser.ascent import SearchSettings, _differentiated
+    from perfusio_jax.bed.optimiser.settings import SearchSettings
+    from perfusio_jax.bed.optimiser.slopes import differentiated
 
     paths = linear.draw_paths(scene.model, S, key=jax.random.key(0))
     surrogate = RolloutSurrogate(
@@ -160,16 +161,16 @@ def test_differences_equal_forward_derivatives(scene, linear):
     z = jnp.asarray([[0.3, 0.6, 0.4, 0.9, 0.2, 0.7]])
     found = {}
     for mode in ("reverse", "forward", "difference"):
-        pair = _differentiated(function, SearchSettings(derivative=mode))
+        pair = differentiated(function, SearchSettings(derivative=mode))
         found[mode] = jax.jit(pair)(z, jnp.asarray(jnp.inf))
     np.testing.assert_allclose(found["forward"][1], found["reverse"][1], rtol=1e-10)
     np.testing.assert_allclose(found["difference"][1], found["reverse"][1], rtol=2e-3, atol=1e-4)
-    refused = _differentiated(function, SearchSettings(derivative="difference"))(
+    refused = differentiated(function, SearchSettings(derivative="difference"))(
         z, found["reverse"][0] - 1.0
     )
     assert float(refused[0]) == pytest.approx(float(found["reverse"][0]))
     with pytest.raises(ConfigError, match="modes are reverse"):
-        _differentiated(function, SearchSettings(derivative="symbolic"))
+        differentiated(function, SearchSettings(derivative="symbolic"))
 
 
 def test_closed_loop_reaches_the_noise_floor(linear):

@@ -215,6 +215,42 @@ def test_an_objective_made_without_a_model_takes_the_step_of_the_one_it_meets(
     assert set(asked) <= {(6, (6,))} and len(made.forecast_mean["VCV"]) == 6
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_vessels_that_share_drawn_functions_share_a_step(linear, is_known):
+    """The second vessel's model of half days took steps of 24 h, those of the first one's model."""
+    half, functions, asked = _half_days(linear)
+    daily = HalfDays(half.linear, jnp.asarray(24.0))
+    policy = BEDPolicy(
+        daily if is_known else None,
+        SPACE,
+        ofv=GOALS[0](linear.vcv),
+        n_paths=8,
+        rollout_functions=functions,
+        settings=ROLLOUT_SETTINGS._replace(n_restarts=1, n_raw_samples=8),
+    )
+    now = {n: 0.5 * (b.lo + b.hi) for n, b in SPACE.control_bounds.items()}
+
+    def vessel(model, name=None):
+        return ReactorNow(_face(), 1, now, model=model, reactor_id=name)
+
+    other = "the policy" if is_known else "reactor A"
+    words = f"model of {{}} has steps of 12 h and that of {other} has steps of 24 h"
+    with pytest.raises(ConfigError, match=words.format("reactor B")):
+        policy.decide_rack([vessel(daily, "A"), vessel(half, "B")])
+    with pytest.raises(ConfigError, match=words.format("pending reactor 1")):
+        policy.decide_rack([vessel(daily, "A")], pending=[vessel(half)])
+    if is_known:  # its objective was closed with a model that no vessel has
+        with pytest.raises(ConfigError, match=words.format("reactor 1")):
+            policy.decide_rack([vessel(half)])
+        assert not asked
+        return
+    assert not asked
+    about = HalfDays(half.linear, jnp.asarray(11.9))
+    made = policy.decide_rack([vessel(half), vessel(about)])
+    assert [len(one.forecast_mean["VCV"]) for one in made] == [6, 6]
+    assert set(asked) == {(6, (6,))}
+
+
 def _surrogate(linear, model, functions):
     paths = functions[0](model, 8, key=jax.random.key(0))
     ofv = TargetTrackingOFV([TargetSpec(linear.vcv, 14.0)])

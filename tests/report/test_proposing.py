@@ -12,7 +12,7 @@ from rich.console import Console
 
 from perfusio_jax import cli
 from perfusio_jax._core import CONTROL_NAMES, ConfigError, DataError
-from perfusio_jax.bed.policy.campaign import CampaignSettings
+from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import write_campaign
 from perfusio_jax.hybrid import HybridConfig

@@ -357,6 +357,22 @@ def test_the_policy_of_a_twin_moves_as_far_as_the_gate_lets_it(model):
     assert [p.ofv.n_steps for p in (daily, half, rare)] == [3, 6, 3]
 
 
+def test_the_policy_of_a_twin_has_the_acquisition_its_run_asks_for(model):
+    space = DEFAULT_AMBR250_DESIGN_SPACE
+
+    def made(name):
+        run = RunConfig.from_toml(f'acquisition = "{name}"\n')
+        limits = GateLimits.from_design_space(space)
+        return default_policy(
+            model, space, limits, cadence=Cadence(24.0), acqf_name=run.acquisition
+        )
+
+    assert made("qLogNEI").acqf_name == "qLogNEI"
+    # it is refused when the twin is made, in the words of the policy
+    with pytest.raises(ConfigError, match="frozen paths.*qLogNEI or qLogEI"):
+        made("qKG")
+
+
 def test_settings_that_make_no_sense_are_refused(tmp_path, model):
     rack = Rack()
     with pytest.raises(ConfigError, match="design space"):

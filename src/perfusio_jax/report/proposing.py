@@ -28,13 +28,10 @@ from perfusio_jax.bed.goal.criteria import (
     TrackingError,
 )
 from perfusio_jax.bed.goal.steps import native_step
-from perfusio_jax.bed.policy.campaign import (
-    CampaignSettings,
-    explain_campaign,
-    propose_runs,
-    recipe_box,
-    start_state,
-)
+from perfusio_jax.bed.policy.campaign import propose_runs
+from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
+from perfusio_jax.bed.policy.campaign_words import explain_campaign
+from perfusio_jax.bed.policy.recipes import recipe_box, start_state
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
 from perfusio_jax.connectors import read_campaign
 from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone

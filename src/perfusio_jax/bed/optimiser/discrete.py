@@ -15,8 +15,10 @@ import numpy as np
 
 from perfusio_jax._core import Array, ConfigError, Key
 from perfusio_jax._core.programs import compiled
-from perfusio_jax.bed.optimiser.ascent import SearchInfo, SearchSettings, climb, to_unit
+from perfusio_jax.bed.optimiser.ascent import SearchInfo, climb
+from perfusio_jax.bed.optimiser.coordinates import to_unit
 from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
+from perfusio_jax.bed.optimiser.settings import SearchSettings
 
 Levels = dict[int, np.ndarray]
 

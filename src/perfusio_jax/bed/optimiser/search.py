@@ -18,22 +18,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import Array, ArrayLike, ConfigError, Float, Result
-from perfusio_jax.bed.optimiser.ascent import DIFFERENCE_STEP as DIFFERENCE_STEP
 from perfusio_jax.bed.optimiser.ascent import DUPLICATE_DISTANCE as DUPLICATE_DISTANCE
 from perfusio_jax.bed.optimiser.ascent import SearchInfo as SearchInfo
-from perfusio_jax.bed.optimiser.ascent import SearchSettings as SearchSettings
 from perfusio_jax.bed.optimiser.ascent import _maximise
-from perfusio_jax.bed.optimiser.ascent import choose_starts as choose_starts
 from perfusio_jax.bed.optimiser.ascent import climb as climb
 from perfusio_jax.bed.optimiser.ascent import maximise as maximise
-from perfusio_jax.bed.optimiser.ascent import raw_points as raw_points
-from perfusio_jax.bed.optimiser.ascent import score as score
-from perfusio_jax.bed.optimiser.ascent import to_unit as to_unit
+from perfusio_jax.bed.optimiser.batches import score as score
+from perfusio_jax.bed.optimiser.coordinates import raw_points as raw_points
+from perfusio_jax.bed.optimiser.coordinates import to_unit as to_unit
 from perfusio_jax.bed.optimiser.discrete import check_levels, settle_levels
 from perfusio_jax.bed.optimiser.maximand import n_extra_of
 from perfusio_jax.bed.optimiser.polytope import make_polytope
 from perfusio_jax.bed.optimiser.regions import TrustRegion, narrowed_bounds
 from perfusio_jax.bed.optimiser.sampling import sobol_points
+from perfusio_jax.bed.optimiser.settings import SearchSettings as SearchSettings
+from perfusio_jax.bed.optimiser.slopes import DIFFERENCE_STEP as DIFFERENCE_STEP
+from perfusio_jax.bed.optimiser.starts import choose_starts as choose_starts
 
 
 def optimise_acquisition(

@@ -10,7 +10,7 @@ from perfusio_jax.bed.goal.constraints import Chance, each_constraint
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import TargetTrackingOFV
 from perfusio_jax.bed.goal.steps import steps_of
-from perfusio_jax.bed.policy.recommend import RecommendInfo
+from perfusio_jax.bed.policy.diagnostics import RecommendInfo
 
 INCUMBENTS = ("set-points in force", "last plan", "set-points in force and last plan together")
 """What a recommendation was compared with."""

@@ -20,6 +20,7 @@ from perfusio_jax._core.instants import day_number
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import TargetSpec, TargetTrackingOFV, hybrid_functions
+from perfusio_jax.bed.goal.steps import native_step
 from perfusio_jax.bed.optimiser.progress import Say, in_words, tell, telling
 from perfusio_jax.bed.policy.decision import (
     BEDDecision,
@@ -57,7 +58,8 @@ class ReactorNow:
     fixed: dict[str, float] = field(default_factory=dict)
     """Set-points held at a value by the operator, by name."""
     model: Any = None
-    """Its own model, of the same structure (another clone of a family); the policy's if None."""
+    """Its own model, of the same structure and step (another clone of a family); the policy's if
+    None."""
     reactor_id: str | None = None
     """Name of the vessel."""
 
@@ -90,8 +92,8 @@ def decide_rack(
         One decision per vessel, in their order.
 
     Raises:
-        ConfigError: If there is no vessel, a name is unknown, or no set-points keep the limits
-            of one.
+        ConfigError: If there is no vessel, a name is unknown, the models' steps differ, or no
+            set-points keep the limits of one.
         DataError: If a state has the wrong shape or a gap.
     """
     if not reactors:
@@ -99,7 +101,7 @@ def decide_rack(
     settings.check_rollouts()
     for vessel in (*pending, *reactors):
         check_call(vessel.day, seed, None)
-    # one objective for all: of vessels with models of their own, that of the first
+    _check_steps(reactors, pending, model)
     settings = settings.closed(_model_of(reactors[0], model))
     with telling(say):
         work = len(reactors) * settings.seconds(_model_of(reactors[0], model))
@@ -198,6 +200,33 @@ def _model_of(vessel: ReactorNow, common: Any) -> Any:
             "reactor its own."
         )
     return model
+
+
+def _check_steps(
+    reactors: Sequence[ReactorNow], pending: Sequence[ReactorNow], common: Any
+) -> None:
+    """Refuse models whose steps differ.
+
+    What vessels share are functions drawn from one model, and each is a mean over the interval
+    between the samples that model learned from: to a model of other intervals it means nothing.
+    """
+    models = {} if common is None else {id(common): ("the policy", common)}
+    for kind, vessels in (("reactor", reactors), ("pending reactor", pending)):
+        for k, vessel in enumerate(vessels, start=1):
+            whose = k if vessel.reactor_id is None else vessel.reactor_id
+            model = _model_of(vessel, common)
+            models.setdefault(id(model), (f"{kind} {whose}", model))
+    if len(models) == 1:
+        return
+    (first, step), *others = [(whose, native_step(model)) for whose, model in models.values()]
+    for whose, hours in others:
+        if hours != step:
+            raise ConfigError(
+                f"the model of {whose} has steps of {hours:g} h and that of {first} has steps of "
+                f"{step:g} h: they learned from samples that far apart. Vessels of a joint "
+                "decision share the functions drawn from one model, so that all need one step; "
+                "decide for the others apart, with a policy made with their model."
+            )
 
 
 def _ofv_of(vessel: ReactorNow, settings: PolicySettings) -> TargetTrackingOFV | ProcessOFV:
