@@ -7,6 +7,7 @@ from rich.table import Table
 
 from perfusio_jax import cli
 from perfusio_jax._core import DataError
+from perfusio_jax._core.progress import compiled_now, compiling, tell
 from perfusio_jax.cli import common
 from perfusio_jax.cli.screen import Screen, fit_to_show, say
 
@@ -96,3 +97,21 @@ def test_a_name_that_promises_something_else_is_refused(tmp_path, capsys, words,
     err = capsys.readouterr().err
     assert end.value.code == 2 and says in err, err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_long_call_says_is_on_record_where_nobody_watches():
+    file = io.StringIO()
+    screen = Screen(file=file, width=200)
+    with screen.status("fitting") as status:
+        compiling("the fit of the [process]")
+        compiled_now()
+        compiled_now()
+        status.update("fitting again")
+        tell("fold 2")
+    tell("nobody hears this")
+    assert file.getvalue().splitlines() == [
+        "fitting",
+        "fitting: compiling the fit of the [process] (first use)",
+        "fitting: running",
+        "fitting again: fold 2",
+    ]

@@ -27,7 +27,7 @@ def test_compiling_is_said_once_and_only_to_who_listens():
         with telling(None):
             tell("still here")
     tell("nobody listens")
-    assert said == ["compiling a product", "still here"] and other == ["inside"]
+    assert said == ["compiling a product (first use)", "still here"] and other == ["inside"]
 
 
 def test_the_listener_goes_with_the_block_even_when_it_fails():

@@ -27,6 +27,7 @@ from perfusio_jax._core.executables import (
     keeper,
     settings,
 )
+from perfusio_jax._core.progress import compiled_now
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -151,6 +152,7 @@ def _compiled(
 
     flat.__name__ = flat.__qualname__ = fn.__name__
     executable = compile_afresh(flat, arrays)
+    compiled_now()
     store.save(name, key, executable, form[0])
     return _Ready(_called(executable, form[0]), key)
 

@@ -84,7 +84,7 @@ def simulate(
     table = jnp.asarray(campaign_design(seed=seed, factors=factors, spread=design == "wide"))
     runs = table.shape[0]
     screen = console()
-    with screen.status(f"simulating {runs} runs of {days} d (compiles first)"):
+    with screen.status(f"simulating {runs} runs of {days} d"):
         readings = simulate_campaign(
             virtual_reactor(clone),
             jnp.broadcast_to(initial_state(), (runs, 10)),
@@ -129,7 +129,7 @@ def fit(
         screen.print(line, soft_wrap=True)
     apart = intervals_text(sampling_intervals(table.trajectories))
     screen.print(f"samples {apart}.", soft_wrap=True)
-    with screen.status("fitting (the first fit on this machine compiles for a minute)"):
+    with screen.status("fitting"):
         model, report = fit_hybrid(table.trajectories, key=jax.random.key(seed))
         verdict = judge_fit(model, table.trajectories)
     save(model, out)

@@ -36,6 +36,15 @@ def run(
     run_twin(what, days=days, allow_write=allow_write, patience_s=patience, console=console())
 
 
+@commands.command(rich_help_panel=groups.REACTOR)
+def warm(what: Annotated[Path, typer.Argument(help="twin.toml or its folder.")]) -> None:
+    """Compile what a run will need before it begins, and say how long that took."""
+    common.set_up_jax()
+    from perfusio_jax.service.warm import warm_run
+
+    warm_run(what, console=console())
+
+
 RunPlace = Annotated[Path, typer.Argument(help="Run folder, or its twin.toml.")]
 Actor = Annotated[
     str | None,

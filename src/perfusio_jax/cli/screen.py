@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.text import Text
 
+from perfusio_jax._core.progress import telling
 from perfusio_jax._core.text import shown
 from perfusio_jax.twin.records.secrets import redact
 
@@ -47,14 +48,45 @@ class Screen(Console):
 
 
 class _Line(Status):
-    """A status whose text is no markup either, first and later."""
+    """A status whose text is no markup either, first and later.
 
-    def __init__(self, status: RenderableType, **more: Any) -> None:
-        super().__init__(_as_text(status), **more)
+    Inside it, what long calls say stands behind what is being done; where nobody watches, as in a
+    file, that is a line of its own, and so is what it began with.
+    """
+
+    def __init__(self, status: RenderableType, *, console: Console, **more: Any) -> None:
+        super().__init__(_as_text(status), console=console, **more)
+        self._what, self._screen, self._last = status, console, ""
+        self._listening = telling(self._hear)
+
+    def __enter__(self) -> "_Line":
+        """Say what is done from here on."""
+        super().__enter__()
+        self._listening.__enter__()
+        self._print(self._what)
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        """Nothing more is said."""
+        self._listening.__exit__(*raised)
+        super().__exit__(*raised)
 
     def update(self, status: RenderableType | None = None, **more: Any) -> None:
         """Say something else."""
+        if status is not None:
+            self._what = status
         super().update(None if status is None else _as_text(status), **more)
+
+    def _hear(self, text: str) -> None:
+        line = f"{self._what}: {text}"
+        self._print(line)
+        super().update(_as_text(line))
+
+    def _print(self, status: RenderableType) -> None:
+        if isinstance(status, str) and not self._screen.is_terminal and status != self._last:
+            self._last = status
+            if status:
+                self._screen.print(status, soft_wrap=True)
 
 
 def _as_text(status: RenderableType) -> RenderableType:

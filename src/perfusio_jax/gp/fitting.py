@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from perfusio_jax._core import ConfigError, Key, Result, Scalar, require_x64
 from perfusio_jax._core.programs import compiled
+from perfusio_jax._core.progress import compiling
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.inference import log_evidence, log_posterior
 from perfusio_jax.gp.layout import RateData
@@ -181,6 +182,7 @@ def _loss(params: Any, fixed: Any) -> Scalar:
 def _search(
     model: MultiTaskRateGP, spec: Any, key: Key, config: FitConfig, method: str
 ) -> tuple[_Run, Array]:
+    compiling("the fit of the process")
     params, fixed = eqx.partition(model, spec)
     # one flat vector: the optimiser's own graph stays small and compiles quickly
     centre, unravel = ravel_pytree(params)

@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key
 from perfusio_jax._core.programs import compiled
+from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.disturbance import Disturbance, mean_residual, step_law
 from perfusio_jax.hybrid.ensemble import FilterInfo, smoother_gain
@@ -147,6 +148,7 @@ def _assimilate_jit(
     key: Key,
     n_particles: int,
 ) -> RunBeliefs:
+    compiling("the state estimate")
     return assimilate_arrays(model, run, disturbance, key=key, n_particles=n_particles)
 
 

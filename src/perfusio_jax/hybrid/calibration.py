@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from perfusio_jax._core import STATE_ORDER, ConfigError
 from perfusio_jax._core.programs import compiled
+from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.transition import ResidualBasis, prior_step
 
 CALIBRATED: Final[tuple[str, ...]] = (
@@ -165,6 +166,7 @@ def _search(
     and makes the next trial. Libraries evaluate in several places, and the mechanism compiled
     that often costs five times as long.
     """
+    compiling("the calibration of constants")
     centre, widths, thinning, max_steps = settings
     used = data.is_used.astype(data.rates.dtype)[:, None]
     count = jnp.maximum(jnp.sum(used), 1.0)

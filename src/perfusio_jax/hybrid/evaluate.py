@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError, DataError, Key
 from perfusio_jax._core.programs import compiled
+from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.assimilate import assimilate_arrays
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.campaign import stack_runs
@@ -73,6 +74,7 @@ def _forecast_all(
     keys: tuple[Array, Array, Array],
     sizes: tuple[int, int, int],
 ) -> tuple[Array, Array, Array, Array, Array]:
+    compiling("the forecasts of runs left out")
     n_particles, n_paths, parts = sizes
     for_filter, for_paths, for_start = keys
     paths = draw_paths(model, n_paths, key=for_paths, max_steps=steps[0].shape[2])

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER
 from perfusio_jax._core.programs import compiled
+from perfusio_jax._core.progress import compiling
 from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.embedding import CloneRegistry
 from perfusio_jax.hybrid.assimilate import RunBeliefs, assimilate_arrays
@@ -59,6 +60,7 @@ def smooth(
     model: HybridStateSpaceModel, runs: RunArrays, law: Disturbance, keys: Array, n: int
 ) -> tuple[Smoothed, Any]:
     """Rows of every run by an ensemble of n, and the filter's diagnostics."""
+    compiling("the smoothing of runs")
 
     def one(run: RunArrays, key: Array) -> tuple[Smoothed, Any]:
         mine = at_clone(model, jnp.asarray(run.clone))

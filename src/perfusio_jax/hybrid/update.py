@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from perfusio_jax._core import DataError, Key
 from perfusio_jax._core.programs import compiled
+from perfusio_jax._core.progress import compiling
 from perfusio_jax.gp import FitConfig, FitReport, MultiTaskRateGP, RateData, fit
 from perfusio_jax.hybrid.assimilate import assimilate_run
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
@@ -109,6 +110,7 @@ def condition_on(
 
 @compiled
 def _recondition(model: HybridStateSpaceModel) -> HybridStateSpaceModel:
+    compiling("the taking in of new rows")
     base = _drop_rows(model)
     gp = eqx.tree_at(lambda g: g.state, _require_gp(base), None).condition()
     return eqx.tree_at(lambda m: m.gp, base, gp)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, DataError
 from perfusio_jax._core.programs import compiled
+from perfusio_jax._core.progress import compiling
 from perfusio_jax.chemistry import from_balanced
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.hybrid.spread import leave_run_out
@@ -169,6 +170,7 @@ def _steps(
     hours: Float[Array, " N"],
 ) -> tuple[Array, Array, Array]:
     """Measured face before an interval and after it, with either residual."""
+    compiling("the check of the fit")
     clone = inputs[:, -2] if model.embedding is not None else jnp.zeros_like(hours)
 
     def one(row: Array, pair: Array, dt_h: Array, k: Array) -> tuple[Array, Array, Array]:

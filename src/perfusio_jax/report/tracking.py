@@ -112,7 +112,7 @@ def train_with_progress(
         state = begin(problem, settings, key=key)
     if folder is not None:
         make_folder(folder)
-    with console.status(f"{name}: compiling") as status:
+    with console.status(f"{name}") as status:
         while int(state.status) == RUNNING:
             state = go_on(problem, settings, state)
             k = int(state.epoch)
@@ -322,7 +322,7 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
              "episodes per epoch", "precision"]  # fmt: skip
     title = f"Controllers, case {case}: {scenario.name}"
     for name, controller in controllers.items():
-        with console.status(f"{name}: compiling") as status:
+        with console.status(f"{name}") as status:
             parts = []
             for first in range(0, len(keys), BATCH):  # model-predictive control takes its time
                 some = keys[first : first + BATCH]

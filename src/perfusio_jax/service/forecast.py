@@ -141,7 +141,7 @@ def forecast_file(
     for line in (*told, *_far_out(held)):
         console.print(line, soft_wrap=True)
     history = history_from_records(run.rows, volume_L=volume)
-    with console.status("estimating the state and forecasting (compiles first)"):
+    with console.status("estimating the state and forecasting"):
         belief, _ = estimate(history, hybrid, seed=seed)
         outlook = forecast(hybrid, belief, held, horizon=days, seed=seed)
     values = (outlook.q50, outlook.q10, outlook.q90)

@@ -1,18 +1,11 @@
-"""What a long call says while it works: how much there is to do, what compiles, how far it is.
+"""How long a search will take: counts of roll-outs times what one was measured to take."""
 
-A caller that wants to know passes `say`, a function of one line. Nothing is said otherwise, and
-nothing here reads a clock: estimates are counts of roll-outs times what one was measured to take.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
-Say = Callable[[str], None]
-"""Is called with one line of plain text."""
-
-_LISTENER: ContextVar[Say | None] = ContextVar("listener", default=None)
+from perfusio_jax._core.progress import Say as Say
+from perfusio_jax._core.progress import compiling as compiling
+from perfusio_jax._core.progress import tell as tell
+from perfusio_jax._core.progress import telling as telling
 
 SECONDS_PER_PATH_DAY = 1.7e-5
 """One path over one day with 448 rows in the process, one core [s]; scans on few paths cost
@@ -23,45 +16,6 @@ ROWS_MEASURED = 448
 
 COMPILE_SECONDS = 40.0
 """Longest first call of a new set of sizes beyond its warm time [s]."""
-
-
-@contextmanager
-def telling(say: Say | None) -> Iterator[None]:
-    """Pass what is said inside the block to a function.
-
-    Args:
-        say: The function; None leaves the listener as it is.
-    """
-    if say is None:
-        yield
-        return
-    token = _LISTENER.set(say)
-    try:
-        yield
-    finally:
-        _LISTENER.reset(token)
-
-
-def tell(text: str) -> None:
-    """Say a line, if somebody listens.
-
-    Args:
-        text: The line.
-    """
-    say = _LISTENER.get()
-    if say is not None:
-        say(text)
-
-
-def compiling(what: str) -> None:
-    """Say that something is being compiled.
-
-    For the bodies of compiled functions: Python runs those only while they compile.
-
-    Args:
-        what: What it is.
-    """
-    tell(f"compiling {what}")
 
 
 def rollout_seconds(model: Any, n_paths: int, horizon: int) -> float:

@@ -25,6 +25,7 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.instants import as_day, day_number
 from perfusio_jax._core.programs import compiled
+from perfusio_jax._core.progress import compiling
 from perfusio_jax.bed.goal.steps import step_hours
 from perfusio_jax.hybrid import (
     Belief,
@@ -219,6 +220,7 @@ def _with_readings(
     rows: tuple[int, ...] | None = None,
 ) -> tuple[Float[Array, "S H 12"], Float[Array, "S H 12"]]:
     """Paths of the latent readings, and the same with assay noise; of some steps, or of all."""
+    compiling("the forecast")
     paths = draw_paths(model, c0.shape[0], key=key, max_steps=controls.shape[0])
     states, _ = rollout_states(model, paths, c0, controls, day0, dt_h=hours)
     if rows is not None:
