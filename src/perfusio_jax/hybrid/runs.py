@@ -59,7 +59,7 @@ def run_arrays(trajectory: Trajectory, *, length: int | None = None, clone: int 
         )
     # on the host: one eager operation each would cost a compile, and arrays that came out of
     # a simulation may be pinned to a device, which would cost another
-    face = np.asarray(trajectory.select_species(STATE_ORDER, missing_ok=True))
+    face = trajectory.host_species(STATE_ORDER, missing_ok=True)
     columns = [trajectory.control_names.index(name) for name in CONTROL_NAMES]
     controls = np.array(trajectory.controls)[:, columns]
     n = trajectory.n_days

@@ -224,17 +224,35 @@ class Trajectory(eqx.Module):
         Raises:
             KeyError: If a species is not here and `missing_ok` is False.
         """
-        absent = set(names) - set(self.species_names) if missing_ok else set()
         if is_concrete(self.species):  # on the host: a new length must not compile anything
-            known = np.asarray(self.species)
-            table = np.full((*known.shape[:-1], len(names)), np.nan, known.dtype)
-            for k, name in enumerate(names):
-                if name not in absent:
-                    table[..., k] = known[..., self.species_index(name)]
-            return jnp.asarray(table)
+            return jnp.asarray(self.host_species(names, missing_ok=missing_ok))
+        absent = set(names) - set(self.species_names) if missing_ok else set()
         blank = jnp.full(self.species.shape[:-1], jnp.nan, self.species.dtype)
         columns = [blank if n in absent else self.get_species(n) for n in names]
         return jnp.stack(columns, axis=-1)
+
+    def host_species(
+        self, names: Sequence[str], *, missing_ok: bool = False
+    ) -> Float[np.ndarray, "T n"]:
+        """The same as `select_species` as a NumPy array, of a run that is not traced.
+
+        Args:
+            names: Species wanted.
+            missing_ok: Whether a species that was never measured becomes a column of NaN.
+
+        Returns:
+            One row per sample, one column per name.
+
+        Raises:
+            KeyError: If a species is not here and `missing_ok` is False.
+        """
+        known = np.asarray(self.species)
+        absent = set(names) - set(self.species_names) if missing_ok else set()
+        table = np.full((*known.shape[:-1], len(names)), np.nan, known.dtype)
+        for k, name in enumerate(names):
+            if name not in absent:
+                table[..., k] = known[..., self.species_index(name)]
+        return table
 
     def select_controls(self, names: Sequence[str]) -> Float[Array, "T n"]:
         """Set-points of several controls in an order of the caller's choice.
