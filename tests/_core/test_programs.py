@@ -113,6 +113,34 @@ def test_static_arguments_have_programs_of_their_own(place):
     assert len(traced) == 4 and len(list(place.iterdir())) == 4
 
 
+def test_static_numbers_that_are_equal_are_not_the_same(place):
+    traced = []
+
+    @known
+    def times(x, by):
+        traced.append(by)
+        return by * x if isinstance(by, int) else jnp.where(jnp.signbit(by), -1.0, 1.0) * x
+
+    call = compiled(times)
+    x = jnp.ones((), int)
+    assert call(x, 1).dtype == int and call(x, 1.0).dtype == float
+    assert float(call(x, 0.0)) == 1.0 and float(call(x, -0.0)) == -1.0
+    for _ in range(2):
+        call(x, float("nan"))
+    call(x, True)
+    assert len(traced) == 6 and len(list(place.iterdir())) == 6
+
+
+def test_switched_off_compiling_is_respected(place):
+    @known
+    def values(x):
+        return float(x)  # only where nothing is traced
+
+    with jax.disable_jit():
+        assert compiled(values)(jnp.ones(())) == 1.0
+    assert list(place.iterdir()) == []
+
+
 def test_inside_another_function_it_is_part_of_that(place):
     @known
     def square(x):

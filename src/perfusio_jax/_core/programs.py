@@ -49,13 +49,13 @@ class Compiled(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The function's result; compiles or reads what it needs first."""
         store = keeper()
-        if store is None:
+        if store is None or jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return self._plain(*args, **kwargs)
         leaves, tree = jax.tree.flatten((args, kwargs))
         arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
         if any(isinstance(leaf, Tracer) for leaf in arrays):
             return self._plain(*args, **kwargs)
-        rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
+        rest = tuple(None if eqx.is_array(leaf) else _fixed(leaf) for leaf in leaves)
         try:
             key = (tree, rest, tuple(map(_size, arrays)), settings(), store)
             found = self._ready.get(key)
@@ -100,6 +100,11 @@ def compiled(fn: Callable[P, R]) -> Compiled[P, R]:
         The compiled function.
     """
     return Compiled(fn)
+
+
+def _fixed(leaf: Any) -> Any:
+    """A static leaf as part of a key: 1, 1.0 and True differ, 0.0 and -0.0 too, NaN does not."""
+    return type(leaf), repr(leaf) if isinstance(leaf, float | complex) else leaf
 
 
 def _size(array: Any) -> tuple[Any, ...]:
