@@ -13,23 +13,14 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import (
-    Result,
-)
+from perfusio_jax._core import Result
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.mechanistic.kinetics import CHOKinetics
-from perfusio_jax.mechanistic.plan import (
-    N_STATE,
-    N_TOTALS,
-    Plan,
-    Totals,
-)
+from perfusio_jax.mechanistic.plan import N_STATE, N_TOTALS, Plan, Totals
 from perfusio_jax.mechanistic.plant_step import quadrature
 from perfusio_jax.mechanistic.reactor import Reactor
 from perfusio_jax.mechanistic.rosenbrock import RODAS3, RODAS4, Tableau, rosenbrock_step
-from perfusio_jax.mechanistic.runs import (
-    RunSolution,
-)
+from perfusio_jax.mechanistic.runs import RunSolution
 from perfusio_jax.mechanistic.vector_field import N_PLANT, vector_field
 
 
