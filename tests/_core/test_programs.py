@@ -1,6 +1,9 @@
 """Programs that are compiled once per size, and kept with their executables."""
 
+import copy
+import inspect
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,7 @@ import perfusio_jax
 from perfusio_jax._core import ConfigError, enable_compile_cache, executables
 from perfusio_jax._core.executables import UNCOMPILED, Unnamed, describe, keep_executables
 from perfusio_jax._core.programs import compiled
+from perfusio_jax.gp import log_evidence
 
 SOURCES = Path(perfusio_jax.__file__).parent
 PROGRAM = """
@@ -129,6 +133,13 @@ def test_static_numbers_that_are_equal_are_not_the_same(place):
         call(x, float("nan"))
     call(x, True)
     assert len(traced) == 6 and len(list(place.iterdir())) == 6
+
+
+def test_it_behaves_as_a_function_of_its_module():
+    assert pickle.loads(pickle.dumps(log_evidence)) is log_evidence
+    assert copy.deepcopy(log_evidence) is log_evidence
+    assert list(inspect.signature(log_evidence).parameters) == ["model"]
+    assert log_evidence.__name__ == "log_evidence" and log_evidence.__doc__
 
 
 def test_switched_off_compiling_is_respected(place):

@@ -75,6 +75,10 @@ class Compiled(Generic[P, R]):
             self._ready[key] = found
             return found.call(arrays)
 
+    def __reduce__(self) -> str:
+        """Found again by its name, like any function of a module."""
+        return self._fn.__qualname__
+
     def n_programs(self) -> int:
         """Programs of this function in this process."""
         return self._plain._cached._cache_size() + sum(
