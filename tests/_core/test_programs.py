@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import equinox as eqx
@@ -200,6 +201,8 @@ def test_a_description_holds_values_where_they_are_static_and_sizes_where_not():
     assert describe(Held(jnp.ones(2), one)) != describe(Held(jnp.ones(3), one))
     assert describe((1, 2.0)) != describe((1, 2)) != describe([1, 2])
     assert describe({"a": 1, "b": 2}) == describe({"b": 2, "a": 1})
+    ordered = OrderedDict(a=1, b=2), OrderedDict(b=2, a=1)
+    assert describe(ordered[0]) != describe(ordered[1])
 
     def made(by):
         def inner(x):
@@ -227,11 +230,47 @@ def test_settings_of_jax_have_programs_of_their_own(place):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions differ")
-def test_a_folder_where_others_may_write_is_refused(tmp_path):
-    (tmp_path / "executables").mkdir()
-    (tmp_path / "executables").chmod(0o777)
+@pytest.mark.parametrize("which", ["cache", "cache/executables"])
+def test_a_folder_where_others_may_write_is_refused(tmp_path, which):
+    (tmp_path / "cache" / "executables").mkdir(parents=True)
+    (tmp_path / which).chmod(0o777)
+    before = jax.config.jax_compilation_cache_dir
     with pytest.raises(ConfigError, match="can be written by others"):
-        enable_compile_cache(tmp_path)
+        enable_compile_cache(tmp_path / "cache")
+    assert jax.config.jax_compilation_cache_dir == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links differ")
+def test_a_link_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "executables").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="is a link"):
+        enable_compile_cache(tmp_path / "cache")
+
+
+def test_an_executable_under_another_name_is_not_taken(place):
+    @known
+    def shifted(x, by):
+        return x + by
+
+    x = jnp.zeros(())
+    assert float(compiled(shifted)(x, 1)) == 1.0 and float(compiled(shifted)(x, 2)) == 2.0
+    one, other = place.iterdir()
+    other.write_bytes(one.read_bytes())
+    again = compiled(shifted)
+    assert float(again(x, 1)) == 1.0 and float(again(x, 2)) == 2.0
+
+
+def test_what_cannot_be_put_in_place_leaves_nothing_behind(place):
+    def add(x):
+        return x + 2.0
+
+    compiled(known(add))(jnp.ones(()))
+    (kept,) = place.iterdir()
+    kept.unlink()
+    kept.mkdir()
+    assert float(compiled(add)(jnp.ones(()))) == 3.0
+    assert list(place.iterdir()) == [kept]
 
 
 def test_old_executables_and_too_many_are_removed(tmp_path, monkeypatch):

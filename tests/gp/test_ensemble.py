@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -173,3 +174,18 @@ def test_refusals(fitted):
         JackknifeEnsemble(K=0)
     with jax.enable_x64(False), pytest.raises(RuntimeError, match="enable_x64"):
         JackknifeEnsemble().fit(x, y, factory)
+
+
+def test_mixture_quantile_has_the_derivative_of_a_quantile():
+    mean, sd = jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [0.5]])
+
+    def quantile(mean, sd, level):
+        return mixture_quantile(mean, sd, level)[0]
+
+    at = (mean, sd, jnp.asarray(0.9))
+    jax.test_util.check_grads(quantile, at, order=1, modes=("rev",), atol=1e-6, rtol=1e-6)
+    # components that are the same: the quantile moves with their mean
+    same = jax.grad(quantile)(jnp.zeros((2, 1)), jnp.ones((2, 1)), 0.9)
+    np.testing.assert_allclose(same, 0.5, rtol=1e-9)
+    for level in (-1.0, 1.5, float("nan")):
+        assert np.isnan(float(quantile(mean, sd, level)))

@@ -36,7 +36,7 @@ def enable_compile_cache(folder: Path | str | None = None) -> Path:
     """
     place = default_compile_cache() if folder is None else Path(folder).expanduser()
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
         keep_executables(place / "executables")
     except OSError as error:
         raise ConfigError(

@@ -74,10 +74,8 @@ class Executables:
                 run.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.name == "posix":
-            known = folder.stat()
-            if known.st_uid != os.getuid() or known.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise OSError(f"{folder} can be written by others")
+        refuse_shared(folder.parent)
+        refuse_shared(folder)
         self.folder = folder
         _remove_unused(folder)
 
@@ -112,7 +110,7 @@ class Executables:
             return None
         head = len(_MARK) + 32
         if content[: len(_MARK)] == _MARK and (
-            hashlib.sha256(content[head:]).digest() == content[len(_MARK) : head]
+            _seal(name, key, content[head:]) == content[len(_MARK) : head]
         ):
             with contextlib.suppress(Exception):  # whatever it is, it is compiled again
                 if (kept := pickle.loads(content[head:])) == NOT_KEPT:
@@ -142,12 +140,36 @@ class Executables:
         path = self._path(name, key)
         with contextlib.suppress(OSError):  # a full or read-only disk: compiled again next time
             number, draft = tempfile.mkstemp(dir=self.folder, prefix="draft")
-            with os.fdopen(number, "wb") as file:
-                file.write(_MARK + hashlib.sha256(content).digest() + content)
-            Path(draft).replace(path)
+            try:
+                with os.fdopen(number, "wb") as file:
+                    file.write(_MARK + _seal(name, key, content) + content)
+                Path(draft).replace(path)
+            except OSError:
+                Path(draft).unlink()
+                raise
 
     def _path(self, name: str, key: str) -> Path:
         return self.folder / f"{name.rpartition('.')[2].strip('_')}-{key}"
+
+
+def refuse_shared(folder: Path) -> None:
+    """Refuse a folder where somebody else may put what this process would run.
+
+    Raises:
+        OSError: If it is a link, or its owner is another or others may write there.
+    """
+    if os.name != "posix":
+        return
+    known = folder.lstat()
+    if stat.S_ISLNK(known.st_mode):
+        raise OSError(f"{folder} is a link")
+    if known.st_uid != os.getuid() or known.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise OSError(f"{folder} can be written by others (chmod go-w ends that)")
+
+
+def _seal(name: str, key: str, content: bytes) -> bytes:
+    """Checksum of an executable under its name: one that was moved to another name is not it."""
+    return hashlib.sha256(f"{name} {key}\n".encode() + content).digest()
 
 
 def compile_afresh(fn: Callable, arrays: list) -> Any:
@@ -217,8 +239,8 @@ def _describe(value: Any, say: Callable[[str], None], *, is_static: bool) -> Non
         say(")")
     elif isinstance(value, Mapping):
         say(f"{_named(type(value))} {len(value)}{{")
-        # JAX sorts the keys of a dictionary it takes apart
-        names = list(value) if is_static else sorted(value)
+        # JAX sorts the keys of a plain dictionary it takes apart
+        names = sorted(value) if type(value) is dict and not is_static else list(value)
         each(part for name in names for part in (name, value[name]))
         say("}")
     elif isinstance(value, eqx.Module):

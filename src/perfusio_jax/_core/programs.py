@@ -75,6 +75,10 @@ class Compiled(Generic[P, R]):
             self._ready[key] = found
             return found.call(arrays)
 
+    def __repr__(self) -> str:
+        """Which function it is."""
+        return f"<compiled {self._name}>"
+
     def __reduce__(self) -> str:
         """Found again by its name, like any function of a module."""
         return self._fn.__qualname__

@@ -362,10 +362,10 @@ def mixture_quantile(
     Args:
         mean: Means of the components.
         sd: Their standard deviations, not negative.
-        level: Probability between 0 and 1.
+        level: Probability between 0 and 1; another gives NaN.
 
     Returns:
-        The value below which the mixture puts `level`.
+        The value below which the mixture puts `level`; derivatives are those of the quantile.
     """
     width = jnp.maximum(sd, 1e-12 * (1.0 + jnp.abs(mean)))
     low = jnp.min(mean - 10.0 * width, axis=0)
@@ -378,4 +378,11 @@ def mixture_quantile(
         return jnp.where(below < level, middle, low), jnp.where(below < level, high, middle)
 
     low, high = jax.lax.fori_loop(0, 60, body, (low, high))
-    return 0.5 * (low + high)
+    # a bisection's own derivative is that of its bracket; this one is of what it solves
+    found = jax.lax.stop_gradient(0.5 * (low + high))
+    z = (found[None] - mean) / width
+    excess = jnp.mean(jax.scipy.stats.norm.cdf(z), axis=0) - level
+    density = jnp.mean(jax.scipy.stats.norm.pdf(z) / width, axis=0)
+    slope = jax.lax.stop_gradient(jnp.maximum(density, jnp.finfo(density.dtype).tiny))
+    found = found - (excess - jax.lax.stop_gradient(excess)) / slope
+    return jnp.where((level >= 0.0) & (level <= 1.0), found, jnp.nan)
