@@ -33,6 +33,10 @@ _CACHE = {
 }
 os.environ.update(_CACHE)
 
+# Commands keep what they compile in the user's cache: tests, which put stand-ins in place of parts,
+# have one of their own.
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "user")
+
 # Journals and audit trails wait for the disk at every record. Files of tests lie in memory where
 # there is room; `TMPDIR` chooses another place.
 _MEMORY = Path("/dev/shm")

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import equinox as eqx
@@ -134,6 +135,22 @@ def test_static_numbers_that_are_equal_are_not_the_same(place):
         call(x, float("nan"))
     call(x, True)
     assert len(traced) == 6 and len(list(place.iterdir())) == 6
+
+
+def test_a_device_named_and_taken_by_default_is_one(place):
+    traced = []
+
+    @known
+    def half(x):
+        traced.append(1)
+        return 0.5 * x
+
+    call, device = compiled(half), jax.devices()[0]
+    with jax.default_device(device):  # of this thread alone
+        call(np.ones(2))
+        with ThreadPoolExecutor() as pool:
+            assert pool.submit(call, np.ones(2)).result().tolist() == [0.5, 0.5]
+    assert call(np.ones(2)).devices() == {device} and len(traced) == 1
 
 
 def test_it_behaves_as_a_function_of_its_module():

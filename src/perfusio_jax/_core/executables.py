@@ -31,7 +31,7 @@ _SETTINGS: Final = (
     "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl",
     "jax_threefry_partitionable", "jax_random_seed_offset", "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion", "jax_debug_nans", "jax_debug_infs", "jax_disable_jit",
-    "jax_default_device", "jax_platforms", "jax_enable_checks", "jax_cpu_enable_async_dispatch",
+    "jax_platforms", "jax_enable_checks", "jax_cpu_enable_async_dispatch",
 )  # fmt: skip
 """Settings of JAX that change what a function becomes, or how it is called."""
 UNCOMPILED: Final = (
@@ -52,8 +52,13 @@ NOT_KEPT: Final = "not kept"
 
 
 def settings() -> tuple[Any, ...]:
-    """JAX's settings now, as far as they matter."""
-    return tuple(getattr(jax.config, name, None) for name in _SETTINGS)
+    """JAX's settings now, as far as they matter, and the device.
+
+    A device that was named and the same one taken by default are one: what is named in one thread
+    is not in another.
+    """
+    device = getattr(jax.config, "jax_default_device", None) or jax.devices()[0]
+    return (*(getattr(jax.config, name, None) for name in _SETTINGS), str(device))
 
 
 class Unnamed(Exception):
