@@ -1,6 +1,7 @@
 """What candidates are compared with on roll-outs, against brute force."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -236,8 +237,12 @@ def test_samples_handed_over_give_what_the_factory_draws_again(linear, name):
     if "Log" in name:
         more["tau_relu"] = acquisition_of(asked, surrogate, held).tau_relu
     acqf = build_acquisition(name, surrogate, X_baseline=known, **more)
+    mine = acquisition_of(asked, surrogate, held)
+    if "Log" in name:
+        np.testing.assert_array_equal(acqf.tau_relu, mine.tau_relu)
+    if name == "qLogNEHVI":
+        # the factory cuts the region into other boxes; their smooth edges are part of the value,
+        # so the two are the same number only as the edges become sharp
+        acqf, mine = (replace(a, tau_relu=1e-9, tau_max=1e-9) for a in (acqf, mine))
     for x in points:
-        one, other = acqf(x[None]), acquisition_of(asked, surrogate, held)(x[None])
-        # the factory cuts the region into other boxes, each with smooth edges of its own width
-        edge = 0.1 * float(more["tau_relu"]) if name == "qLogNEHVI" else 0.0
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=edge)
+        np.testing.assert_allclose(acqf(x[None]), mine(x[None]), rtol=1e-9)
