@@ -14,6 +14,7 @@ import typer
 import perfusio_jax
 from perfusio_jax import cli
 from perfusio_jax._core import AuditError, ConfigError, DataError, RunLockedError, SimulationError
+from perfusio_jax.service.plan import read_plan
 from perfusio_jax.twin import AuditLogger, RunLock
 
 CLI = [sys.executable, "-m", "perfusio_jax.cli"]
@@ -46,6 +47,29 @@ def test_exit_codes_tell_kinds_of_trouble_apart():
     kinds = [ConfigError, DataError, RunLockedError, AuditError, SimulationError, OSError]
     assert [cli.exit_code(kind("x")) for kind in kinds] == [2, 3, 4, 5, 6, 4]
     assert cli.exit_code(KeyError("x")) == 1
+
+
+def test_the_package_runs_as_a_module_too():
+    found = subprocess.run(
+        [sys.executable, "-m", "perfusio_jax", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert perfusio_jax.__version__ in found.stdout
+
+
+def test_doctor_tells_that_a_shared_cache_is_not_used(tmp_path):
+    cache = tmp_path / "cache"
+    (cache / "perfusio-jax" / "compiled").mkdir(parents=True)
+    (cache / "perfusio-jax" / "compiled").chmod(0o777)
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache)}
+    found = subprocess.run(
+        [*CLI, "doctor"], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
+    )
+    assert found.returncode == 2
+    line = next(text for text in found.stdout.splitlines() if "compilation cache" in text)
+    assert line.startswith("BAD") and "is not used" in line
 
 
 def test_doctor_in_its_own_process(tmp_path):
@@ -282,7 +306,17 @@ def test_errors_of_the_operating_system_are_said_in_words():
         ("reactor_id=7", "in quotes"),
         ("initial_controls=3", "table of set-points"),
         ("initial_controls={speed=3}", "speed"),
+        ("initial_controls={temprature=36}", "did you mean 'temperature'?"),
+        ("initial_controls={temperature=309.4}", "309.4 K are 36.25 degC"),
+        ("initial_controls={temperature=97.7}", "97.7 degF are 36.5 degC"),
+        ("initial_controls={temperature=0.0}", "outside 25 to 42 degC"),
+        ("initial_controls={agitation=85000}", "outside 0 to 2500 rpm"),
         ("initial_controls={bleed_rate='x'}", "finite number"),
+        ("patience_second=3", "did you mean 'patience_seconds'?"),
+        ("[run]\nsampling_interval_hours=nan", "twin.toml: sampling_interval_hours is nan"),
+        ("[run]\nsampling_interval_hours=0.1", "twin.toml: sampling_interval_hours is 0.1"),
+        ("[run]\nsampling_interval_hours='12h'", "'12h'; it must be a number of hours"),
+        ("[rum]\nseed=1", "did you mean 'run'?"),
         ("initial_controls={bleed_rate=3}", "bleed above perfusion"),
         ("setpoints='.'", "is a folder"),
         ("model='nope'", "does not exist"),
@@ -298,6 +332,51 @@ def test_run_refuses_values_of_the_wrong_kind_by_name(tmp_path, capsys, line, sa
     assert code == 2, err
     assert says in err and err.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.csv", "twin.toml"]
+
+
+@pytest.mark.parametrize("hours", ["nan", "'12h'", "0.1", "true"])
+def test_looking_at_a_run_checks_its_interval_too(tmp_path, capsys, hours):
+    (tmp_path / "s.csv").write_text("day,VCD\n0,2\n")
+    (tmp_path / "twin.toml").write_text(
+        f"[twin]\nsource='s.csv'\n[run]\nsampling_interval_hours={hours}\n"
+    )
+    code, _, err = run("status", str(tmp_path), capsys=capsys)
+    assert code == 2 and "twin.toml" in err and "sampling_interval_hours" in err
+
+
+def test_bounds_of_the_design_space_widen_what_a_vessel_may_be_run_at(tmp_path):
+    (tmp_path / "s.csv").write_text("day,VCD\n0,2\n")
+    text = "[twin]\nsource='s.csv'\ninitial_controls={temperature=50.0}\n"
+    (tmp_path / "twin.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"outside 25 to 42 degC: is the unit right\? .* widen"):
+        read_plan(tmp_path)
+    bounds = "[design_space.control_bounds]\ntemperature={lo=45,hi=55,unit='degC'}\n"
+    (tmp_path / "twin.toml").write_text(text + "[design_space]\nname='hot'\n" + bounds)
+    assert read_plan(tmp_path).table["initial_controls"] == {"temperature": 50.0}
+
+
+def test_run_says_which_set_points_nobody_told(tmp_path, capsys):
+    (tmp_path / "s.csv").write_text("day,VCD,temperature\n0,2,\n")
+    (tmp_path / "twin.toml").write_text(
+        "[twin]\nsource='s.csv'\ninitial_controls={agitation=800}\n"
+    )
+    read_plan(tmp_path).announce(cli.common.console())
+    out = capsys.readouterr().out
+    said = next(line for line in out.splitlines() if line.startswith("assumed to be in force"))
+    assert "temperature 36.25 degC" in said and "agitation" not in said
+
+
+def test_inspect_says_that_the_commands_for_campaigns_refuse_a_table(tmp_path, capsys):
+    path = tmp_path / "odd.csv"
+    path.write_text("run_id,day,VCD,temperature\nA,0,0x10,36.5\nA,1,2,36.5\n")
+    code, out, _ = run("inspect", str(path), capsys=capsys)
+    assert code == 0 and "fit, validate and propose refuse it: column 'VCD' holds '0x10'" in out
+    path.write_text("run_id,day,VCD,temperature\nA,0,1,-300\nA,1,2,36.5\n")
+    code, out, _ = run("inspect", str(path), "--strict", capsys=capsys)
+    assert code == 3 and "'temperature' is -300 degC in line 2, colder than any culture" in out
+    path.write_text("run_id,day,VCD,temperature\nA,0,1,36.5\nA,1,2,36.5\n")
+    code, out, _ = run("inspect", str(path), "--strict", capsys=capsys)
+    assert code == 0 and "refuse" not in out
 
 
 def test_run_refuses_a_folder_in_place_of_the_samples(tmp_path, capsys):

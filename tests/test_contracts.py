@@ -15,6 +15,7 @@ SOURCE = Path(perfusio_jax.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = [
+    ("__main__",),
     ("cli",),
     ("demo", "report", "service"),
     ("viz", "connectors"),
@@ -32,6 +33,7 @@ LAYERS = [
 ]
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
 SHELL = {
+    "__main__",
     "cli",
     "demo",
     "report",

@@ -37,6 +37,12 @@ def test_a_folder_that_cannot_be_made_is_refused_by_name(tmp_path):
         enable_compile_cache(tmp_path / "file" / "cache")
 
 
+@pytest.mark.parametrize("folder", ["", "  "])
+def test_no_folder_is_not_the_working_folder(folder):
+    with pytest.raises(ConfigError, match="name a folder"):
+        enable_compile_cache(folder)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="where caches lie differs")
 def test_the_default_is_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -304,6 +304,7 @@ def test_optimised_batch_spreads_over_the_front():
         ("EI", {"best_f": [0.0, 1.0]}, "one per sample"),
         ("qEI", {"best_f": 0.0, "sampler": 0}, "at least one"),
         ("qEI", {"best_f": 0.0, "sampler": np.zeros((4, 0))}, "needs"),
+        ("qEI", {"best_f": 0.0, "sampler": np.zeros((0, 1))}, "at least one sample"),
         ("qEI", {"best_f": 0.0, "q": 0}, "at least one"),
         ("qEI", {"best_f": 0.0, "tau": 1.0}, "does not take tau"),
         ("qEHVI", {"ref_point": [0.0, 0.0]}, "partitioning"),

@@ -459,3 +459,15 @@ def test_a_fraction_of_a_day_is_kept_in_every_copy(tmp_path):
     assert table.column("day").to_pylist() == [1.5, 2.0]
     assert [row[3] for row in records_of(tmp_path / "audit_events.csv")] == ["1.5", "2"]
     assert verify_audit(tmp_path).warnings == ()
+
+
+def test_the_log_of_a_twin_without_its_journal_is_noted(tmp_path):
+    key = generate_key(tmp_path / "key.pem")
+    (tmp_path / "run").mkdir()
+    with AuditLogger(tmp_path / "run", "r", clock=still, signer=key) as log:
+        log.log("SESSION_STARTED", {})
+    report = verify_audit(tmp_path / "run")
+    assert report.ok and [w for w in report.warnings if "there is no journal" in w]
+    # a head signed by a key one trusts vouches for its records wherever the journal stands
+    report = verify_audit(tmp_path / "run", trusted={key.public_key})
+    assert report.ok and not [w for w in report.warnings if "there is no journal" in w]

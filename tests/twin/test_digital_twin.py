@@ -260,6 +260,25 @@ def test_the_gate_keeps_a_wild_policy_inside_the_limits(tmp_path, model):
     assert set(verdict.clamped) >= {"temperature"} or verdict.action == "hold"
 
 
+@pytest.mark.parametrize("allow_write", [True, False])
+def test_where_no_step_leads_back_nothing_is_recommended(tmp_path, model, allow_write):
+    class Kelvin(Rack):
+        async def read_setpoints(self):
+            return {**await super().read_setpoints(), "temperature": 309.4}
+
+    said: list[str] = []
+    with make_twin(tmp_path, model, Kelvin(), say=said.append, allow_write=allow_write) as twin:
+        result = twin.step(0)
+    assert not result["verdict"].is_write
+    assert "recommends nothing; not written" in said[-1]
+    assert "temperature is taken to be 309.4, outside its limits" in said[-1]
+    assert [
+        r["payload"]["error"] for r in records(tmp_path) if r["event_type"] == "DECISION_FAILED"
+    ] == ["out_of_reach"]
+    kept = (tmp_path / "recommendations.csv").read_text()
+    assert "308.2" not in kept and "309" not in kept.split("temperature is taken")[0]
+
+
 def test_same_inputs_same_bytes(tmp_path, model):
     answers = []
     for name in ("a", "b"):
@@ -474,6 +493,7 @@ def test_a_stop_ends_the_wait_for_a_sample(tmp_path, model):
         ({"poll_seconds": float("nan")}, "poll_seconds"),
         ({"startup_days": -1}, "startup_days"),
         ({"initial_controls": {"speed": 3.0}}, "speed"),
+        ({"initial_controls": {"temperature": 309.4}}, "309.4 K are 36.25 degC"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(tmp_path, model, settings, says):

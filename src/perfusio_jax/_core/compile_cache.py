@@ -32,8 +32,10 @@ def enable_compile_cache(folder: Path | str | None = None) -> Path:
         The folder.
 
     Raises:
-        ConfigError: If the folder cannot be made, or others may write there.
+        ConfigError: If no folder is named, the folder cannot be made, or others may write there.
     """
+    if folder is not None and not str(folder).strip():
+        raise ConfigError("folder='' was given; name a folder, or leave it out for the user's own.")
     place = default_compile_cache() if folder is None else Path(folder).expanduser()
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)

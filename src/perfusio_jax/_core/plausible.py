@@ -87,3 +87,41 @@ def doubt(name: str, low: float, high: float) -> str:
     if 0.0 < high < known.least_peak:
         return f"nowhere above {known.least_peak:g} {unit}: is the unit right?"
     return ""
+
+
+_OTHER_SCALES: Final = (
+    ("K", lambda v: v - 273.15),
+    ("degF", lambda v: (v - 32.0) / 1.8),
+)
+"""Scales of temperature people write without saying so, and the way to degrees Celsius."""
+
+
+def unlikely(name: str, value: float, allowed: tuple[float, float] | None = None) -> str:
+    """Why a set-point is one that no vessel is run at, as a sentence without its end.
+
+    Args:
+        name: Canonical name of the control.
+        value: Its value, in the canonical unit.
+        allowed: Bounds somebody stated for it; the plausible range is widened by them.
+
+    Returns:
+        The sentence; empty where nothing is odd.
+
+    Example:
+        >>> unlikely("temperature", 309.4)
+        'outside 25 to 42 degC; 309.4 K are 36.25 degC: is the unit right?'
+    """
+    known = PLAUSIBLE.get(name)
+    if known is None:
+        return ""
+    low, high = allowed or (known.lo, known.hi)
+    low, high = min(low, known.lo), max(high, known.hi)
+    if low <= value <= high:
+        return ""
+    unit = canonical_unit(name)
+    hints = [
+        f"; {value:g} {scale} are {to_celsius(value):.4g} {unit}"
+        for scale, to_celsius in _OTHER_SCALES
+        if name == "temperature" and low <= to_celsius(value) <= high
+    ]
+    return f"outside {low:g} to {high:g} {unit}{''.join(hints)}: is the unit right?"

@@ -12,10 +12,13 @@ from perfusio_jax._core import ConfigError, DataError, UnitError
 from perfusio_jax._core.text import plain_number
 
 
-def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> None:
+def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> str:
     """Double precision and a persistent compilation cache, for programs started here.
 
     With more than one device, as many cores count as devices of their own.
+
+    Returns:
+        Why nothing that is compiled is kept, which has been said; empty if it is.
     """
     import jax
 
@@ -34,6 +37,8 @@ def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> None:
         from .screen import say
 
         say(f"note: {error}", err=True)
+        return str(error)
+    return ""
 
 
 def console() -> Any:

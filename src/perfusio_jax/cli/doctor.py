@@ -17,7 +17,7 @@ commands = typer.Typer(rich_markup_mode=None)
 @commands.command(rich_help_panel=groups.START)
 def doctor() -> None:
     """Say what this installation has: versions, devices, precision, cache, write access."""
-    common.set_up_jax()
+    refused = common.set_up_jax()
     import jax
 
     from perfusio_jax import __version__
@@ -36,10 +36,14 @@ def doctor() -> None:
     lines.append(("cores", str(os.cpu_count()), True))
     cache = default_compile_cache()
     for name, folder in (("compilation cache", cache), ("working folder", Path.cwd())):
+        is_cache = name.startswith("comp")
         writable = os.access(folder, os.W_OK) if folder.exists() else False
-        size = sum(p.stat().st_size for p in folder.glob("*")) if name.startswith("comp") else 0
+        size = sum(p.stat().st_size for p in folder.glob("*")) if is_cache else 0
         note = f"{folder}" + (f" ({size / 1e6:.0f} MB)" if size else "")
-        lines.append((name, note + ("" if writable else " is not writable"), writable))
+        trouble = "" if writable else " is not writable"
+        if is_cache and refused:
+            trouble = " is not used, see the note above"
+        lines.append((name, note + trouble, not trouble))
     lines.append(("BLAS threads", os.environ.get("OPENBLAS_NUM_THREADS", "not limited"), True))
     for name, value, good in lines:
         say(f"{'ok ' if good else 'BAD'} {name:18s} {value}")

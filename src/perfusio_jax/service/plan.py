@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfusio_jax import connectors
-from perfusio_jax._core import ConfigError, DataError, UnitError
+from perfusio_jax._core import DEFAULT_CONTROLS, ConfigError, DataError, UnitError
+from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, TwinConfig
 from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, load
 from perfusio_jax.twin import AlarmNotifier, DigitalTwin, GateLimits
+from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.records.accounts import account
 
-from .settings import archive_of, folders_of, read_settings
+from .settings import archive_of, check_setpoints, folders_of, read_settings
 
 if TYPE_CHECKING:
     from perfusio_jax.connectors import BioreactorConnectorBase, SQLStore
@@ -150,6 +152,17 @@ class RunPlan:
             raise DataError(str(error)) from error
         for line in oddities(report):
             console.print(f"{store.source_path.name}: {line}", soft_wrap=True)
+        told = {c.name for c in report.columns if c.n_values} | set(
+            self.table.get("initial_controls", {})
+        )
+        assumed = {n: v for n, v in DEFAULT_CONTROLS.items() if n not in told}
+        if assumed:
+            listed = ", ".join(f"{n} {v:g} {canonical_unit(n)}" for n, v in assumed.items())
+            console.print(
+                f"assumed to be in force until set-points are written: {listed}; neither the file "
+                "nor initial_controls in [twin] tells",
+                soft_wrap=True,
+            )
 
     def twin(
         self,
@@ -211,6 +224,10 @@ def read_plan(what: Path) -> RunPlan:
     plan = RunPlan(what, base, table, parts, device, None)
     try:
         GateLimits.from_design_space(parts.design_space, device_steps=plan.device_steps)
+        Cadence(parts.run.sampling_interval_hours)
+        bounds = {n: (b.lo, b.hi) for n, b in parts.design_space.control_bounds.items()}
+        initial = {**DEFAULT_CONTROLS, **table.get("initial_controls", {})}
+        check_setpoints(initial, "initial_controls", bounds)
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from None
     plan.connector(plan.reactors[0])  # a source that is not there is found before the model

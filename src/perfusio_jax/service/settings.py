@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perfusio_jax._core import CONTROL_NAMES, DEFAULT_CONTROLS, ConfigError
+from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConfigError
+from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax._core.limits import read_toml
+from perfusio_jax._core.plausible import unlikely
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.twin import refuse_secrets
+from perfusio_jax.twin.decision.cadence import KEY as INTERVAL
+from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.records.run_files import RECORD_NAMES
 
 _NUMBER = (int, float)
@@ -130,12 +134,16 @@ def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
         raise ConfigError(f"{what}: {error}") from None
     unknown = sorted(set(settings) - _TABLES)
     if unknown:
-        raise ConfigError(f"{what}: unknown tables {unknown}; allowed are {sorted(_TABLES)}.")
+        raise ConfigError(
+            f"{what}: unknown tables {unknown}{did_you_mean(unknown, _TABLES)}; "
+            f"allowed are {sorted(_TABLES)}."
+        )
     for name, table in settings.items():
         if not isinstance(table, dict):
             raise ConfigError(f"{what}: {name} must be a table, [{name}].")
     try:
         _check_twin_table(settings.get("twin", {}))
+        _check_interval(settings.get("run", {}))
         _check_places(settings, what)
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from None
@@ -146,7 +154,10 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
     """Refuse keys nobody knows and values of the wrong kind, before anything starts."""
     wrong = sorted(set(table) - set(_KEYS))
     if wrong:
-        raise ConfigError(f"unknown keys {wrong} in [twin]; allowed are {sorted(_KEYS)}.")
+        raise ConfigError(
+            f"unknown keys {wrong} in [twin]{did_you_mean(wrong, _KEYS)}; "
+            f"allowed are {sorted(_KEYS)}."
+        )
     for name, value in table.items():
         if not _is_of_kind(name, value):
             raise ConfigError(f"{name} in [twin] is {_shown(value)}; it must be {_KEYS[name][1]}.")
@@ -169,9 +180,19 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
     unknown = [name for name in controls if name not in CONTROL_NAMES]
     if unknown:
         raise ConfigError(
-            f"initial_controls names unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}."
+            f"initial_controls names unknown controls {unknown}"
+            f"{did_you_mean(unknown, CONTROL_NAMES)}; allowed are {list(CONTROL_NAMES)}."
         )
-    check_setpoints({**DEFAULT_CONTROLS, **controls}, "initial_controls")
+    for name, value in controls.items():
+        _check_number(name, value, "initial_controls")
+
+
+def _check_interval(run: Mapping[str, Any]) -> None:
+    """Refuse a time between samples that no run has; commands that only look need no more."""
+    hours = run.get(INTERVAL, HOURS_PER_DAY)
+    if not isinstance(hours, _NUMBER) or isinstance(hours, bool):
+        raise ConfigError(f"{INTERVAL} in [run] is {_shown(hours)}; it must be a number of hours.")
+    Cadence(float(hours))
 
 
 _READ = (
@@ -279,27 +300,43 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def check_setpoints(setpoints: Mapping[str, Any], where: str) -> None:
+def check_setpoints(
+    setpoints: Mapping[str, Any],
+    where: str,
+    allowed: Mapping[str, tuple[float, float]] | None = None,
+) -> None:
     """Refuse set-points no reactor can have.
 
     Args:
         setpoints: Value per control.
         where: What to call them in a message.
+        allowed: Bounds of the design space by control; without them, as for a question of what
+            would be, nothing is too unlikely.
 
     Raises:
-        ConfigError: If one is not a finite number of at least 0, or the bleed exceeds the
-            perfusion.
+        ConfigError: If one is not a finite number of at least 0, lies beyond what any vessel is
+            run at, or the bleed exceeds the perfusion.
     """
     for name, value in setpoints.items():
-        is_number = isinstance(value, _NUMBER) and not isinstance(value, bool)
-        if not is_number or not 0.0 <= value <= _LARGEST:
+        _check_number(name, value, where)
+        why = "" if allowed is None else unlikely(name, float(value), allowed.get(name))
+        if why:
             raise ConfigError(
-                f"{where}: {name} is {_shown(value)}; a finite number of at least 0 "
-                f"{canonical_unit(name)} is needed."
+                f"{where}: {name} is {_shown(value)} {canonical_unit(name)}, {why} Where a vessel "
+                "is really run there, widen control_bounds of the design space."
             )
     bleed, perfusion = setpoints["bleed_rate"], setpoints["perfusion_rate"]
     if bleed > perfusion:
         raise ConfigError(
             f"{where}: bleed above perfusion, {bleed:g} against {perfusion:g} vvd; what is bled "
             "must be fed, so the bleed may not exceed the perfusion."
+        )
+
+
+def _check_number(name: str, value: Any, where: str) -> None:
+    is_number = isinstance(value, _NUMBER) and not isinstance(value, bool)
+    if not is_number or not 0.0 <= value <= _LARGEST:
+        raise ConfigError(
+            f"{where}: {name} is {_shown(value)}; a finite number of at least 0 "
+            f"{canonical_unit(name)} is needed."
         )

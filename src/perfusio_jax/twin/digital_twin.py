@@ -24,6 +24,7 @@ from perfusio_jax._core import (
     DataError,
     PerfusioError,
 )
+from perfusio_jax._core.plausible import unlikely
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace, RunConfig
 from perfusio_jax.hybrid import HybridStateSpaceModel, parts_of, untrained_model
@@ -511,6 +512,10 @@ def _check_controls(space: DesignSpace, initial: Mapping[str, float] | None) -> 
             )
         if not math.isfinite(value):
             raise ConfigError(f"initial_controls: {name} is {value!r}; it must be finite.")
+        bounds = space.control_bounds.get(name)
+        why = unlikely(name, value, None if bounds is None else (bounds.lo, bounds.hi))
+        if why:
+            raise ConfigError(f"initial_controls: {name} is {value:g}, {why}")
 
 
 def _as_dict(result: CycleResult) -> dict[str, Any]:

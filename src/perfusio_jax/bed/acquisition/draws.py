@@ -342,6 +342,10 @@ def make_base(
             return None, n_samples
         return normal_base_samples(n_samples, (n_points, *tail), seed=seed), n_samples
     base = jnp.asarray(sampler, float)
+    if base.ndim and base.shape[0] < 1:
+        raise ConfigError(
+            f"base samples of shape {base.shape} were given; at least one sample is needed."
+        )
     if base.ndim != 2 + len(tail) or base.shape[1] < n_points or base.shape[2:] != tail:
         raise ConfigError(
             f"base samples of shape {base.shape} were given; this acquisition needs "

@@ -64,7 +64,8 @@ def with_point(cell: str, decimal: str) -> Any:
     found = qualified(number)
     if found is None:
         return cell
-    return f"{found.sign}{plain(found.number, decimal)} {found.unit}"
+    pointed = plain(found.number, decimal)
+    return cell if pointed == found.number else f"{found.sign}{pointed} {found.unit}"
 
 
 def since_start(table: pd.DataFrame, where: Where, odd: list[str]) -> tuple[pd.DataFrame, Where]:
@@ -212,6 +213,11 @@ def check_values(numbers: Mapping[str, np.ndarray], where: Where) -> None:
     for name, values in numbers.items():
         if name not in _MAY_BE_NEGATIVE and np.any(values < 0):
             row = int(np.argmax(values < 0))
+            if name == "temperature":
+                raise DataError(
+                    f"column '{name}' is {values[row]:g} degC in {where(row)}, colder than any "
+                    "culture; leave the cell empty if the value is not to be trusted."
+                )
             raise DataError(
                 f"column '{name}' is negative in {where(row)} ({values[row]:g} "
                 f"{canonical_unit(name)}); leave the cell empty if the value is not to be trusted."

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError, UnitError
 
 from ..tables.off_days import off_days_text
 from ..tables.report import ColumnReport
 from ..tables.sidecar import DECIMALS
 from ..tables.starts import parse_starts
+from .campaign_files import read_campaign
 from .filesystem import FilesystemStore
 
 if TYPE_CHECKING:
@@ -108,9 +109,25 @@ def inspect_file(store: FilesystemStore, console: "Console") -> Findings:
     off = _off_days(store)
     for line in off:
         console.print(f"look at this: {line}", soft_wrap=True)
+    refused = _refused_as_campaign(store, columns)
+    if refused:
+        console.print(
+            f"look at this: fit, validate and propose refuse it: {refused}", soft_wrap=True
+        )
     has_samples = report.n_usable > 0
-    is_clear = not (odd or off or report.doubts or report.n_conflicts)
+    is_clear = not (odd or off or report.doubts or report.n_conflicts or refused)
     return Findings(has_samples, has_samples and is_clear)
+
+
+def _refused_as_campaign(store: FilesystemStore, columns: Sequence[ColumnReport]) -> str:
+    """Why the commands that take a campaign refuse a file with runs in it; empty if they do not."""
+    if not any(column.name == "run_id" for column in columns):
+        return ""
+    try:
+        read_campaign(store.source_path)
+    except (DataError, UnitError) as error:
+        return str(error).removeprefix(f"{store.source_path}: ")
+    return ""
 
 
 def _cells(column: ColumnReport) -> list[str]:

@@ -265,6 +265,40 @@ def gate(request: GateRequest, limits: GateLimits) -> GateVerdict:
     return _limited("write", request.setpoints, request, limits)
 
 
+def out_of_reach(
+    setpoints: Mapping[str, float],
+    in_force: Mapping[str, float],
+    limits: GateLimits,
+    fixed: frozenset[str] = frozenset(),
+) -> str:
+    """Why set-points are none to recommend: what is in force lies where no step leads back.
+
+    Such a set-point is the longest step towards the limits, which is still beyond them; the gate
+    would hold it. Most often the value in force has another unit.
+
+    Args:
+        setpoints: What would be recommended.
+        in_force: What is believed to be in force.
+        limits: Hard limits and rate limits of a day.
+        fixed: Controls an operator holds: theirs to answer for.
+
+    Returns:
+        The sentence; empty where every set-point can be brought within its limits.
+    """
+    reach = limits.reach(HOURS_PER_DAY)
+    for name in setpoints:
+        value = in_force.get(name)
+        if name in fixed or name not in limits.lower or name not in reach or value is None:
+            continue
+        low, high = limits.lower[name], limits.upper[name]
+        if value + reach[name] < low or value - reach[name] > high:
+            return (
+                f"{name} is taken to be {value:g}, outside its limits {low:g} to {high:g} by more "
+                "than its rate limit can mend: is the unit right? Otherwise an operator must act"
+            )
+    return ""
+
+
 def operator_edits(
     last_written: Mapping[str, float],
     read_back: Mapping[str, float | None],

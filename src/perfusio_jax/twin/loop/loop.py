@@ -405,7 +405,7 @@ class ReactorLoop:
         mark("learn")
         self._say(f"day {day:g}: deciding")
         self.attendant.enter("deciding")
-        proposal, trouble = await self.thinker.propose(situation)
+        proposal, trouble = await self.thinker.propose(situation, self.writer.limits)
         mark("decide")
         self.attendant.enter("alarms")
         alarms = await raise_alarms(
@@ -510,7 +510,8 @@ def _in_words(wanted: Mapping[str, float], verdict: GateVerdict) -> str:
     shown = {
         n: f"{v:.12g}" if isinstance(v, float) else repr(v) for n, v in printable(wanted).items()
     }
-    text = "recommends " + ", ".join(f"{name} {value}" for name, value in shown.items())
+    listed = ", ".join(f"{name} {value}" for name, value in shown.items())
+    text = f"recommends {listed or 'nothing'}"
     if verdict.is_write:
         text += f"; {'written' if verdict.action == 'write' else 'fallback written'}"
     else:

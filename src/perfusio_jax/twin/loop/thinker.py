@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from ..alarms.desk import AlarmDesk, event
 from ..decision.brain import Brain, Lesson, Proposal, Situation
+from ..decision.gate import GateLimits, out_of_reach
 from ..records.audit import AuditLogger
 from ..records.runtime import Runtime
 from ..records.secrets import in_short
@@ -77,17 +78,22 @@ class Thinker:
         )
         return lesson
 
-    async def propose(self, situation: Situation) -> tuple[Proposal, str]:
+    async def propose(self, situation: Situation, limits: GateLimits) -> tuple[Proposal, str]:
         """A proposal, empty if none could be made, and then why."""
         try:
             proposal = await self.compute(lambda: self.brain.propose(situation))
         except Exception as error:  # a failed decision is a hold with a reason, never a crash
-            why = f"no decision was made: {in_short(error)}"
-            await self._log(
-                "DECISION_FAILED", {"error": type(error).__name__}, day=situation.day, reason=why
-            )
-            return Proposal({}), why
+            return await self._failed(situation, type(error).__name__, in_short(error))
+        fixed = frozenset(situation.fixed)
+        why = out_of_reach(proposal.setpoints, situation.u_now, limits, fixed)
+        if why:
+            return await self._failed(situation, "out_of_reach", why)
         return proposal, ""
+
+    async def _failed(self, situation: Situation, kind: str, why: str) -> tuple[Proposal, str]:
+        why = f"no decision was made: {why}"
+        await self._log("DECISION_FAILED", {"error": kind}, day=situation.day, reason=why)
+        return Proposal({}), why
 
     async def _log(self, kind: str, payload: Mapping[str, Any], **more: Any) -> None:
         await self._rt.offload(lambda: self._audit.log(kind, payload, **more))

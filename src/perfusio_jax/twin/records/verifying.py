@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .audit_memory import recall
-from .chain import AuditReport, Head, verify
+from .chain import AuditReport, Head, records, verify
 from .copies import copies_that_differ
 from .entries import JournalError
 from .store import JOURNAL_NAME
@@ -14,6 +14,12 @@ from .vouching import NO_TRAIL, Known, standing, trail_of
 
 MOST_LOOKS = 5
 """How often a log that is being written is looked at until its journal says the same."""
+
+
+NO_JOURNAL = (
+    "there is no journal beside the log: that all its hashes were computed anew would not be found"
+)
+"""What is noted of a twin's log without its journal; a trusted key is asked instead."""
 
 
 def verify_audit(path: Path | str, *, trusted: Collection[str] | None = None) -> AuditReport:
@@ -55,6 +61,9 @@ def verify_audit(path: Path | str, *, trusted: Collection[str] | None = None) ->
         )
     elif stands.trouble:
         notes.append(stands.trouble)
+    is_alone = trusted is None and not (path.parent / JOURNAL_NAME).exists()
+    if is_alone and any(r["event_type"] == "SESSION_STARTED" for r in records(content)):
+        notes.append(NO_JOURNAL)
     notes += copies_that_differ(path.parent, content)
     return dataclasses.replace(report, warnings=(*report.warnings, *notes))
 
@@ -73,8 +82,8 @@ def _snapshot(path: Path) -> tuple[bytes | None, bytes | None, Known | None, lis
             head, log = read_trail(path.with_name(HEAD_NAME)), read_trail(path)
             if recall(path.parent) == known:
                 is_new_to_it = known is None and log and (path.parent / JOURNAL_NAME).exists()
-                unknown = ["the journal beside the log knows nothing of it"] if is_new_to_it else []
-                return log, head, known, unknown
+                notes = ["the journal beside the log knows nothing of it"] if is_new_to_it else []
+                return log, head, known, notes
         except JournalError as error:
             head, log = read_trail(path.with_name(HEAD_NAME)), read_trail(path)
             return log, head, None, [f"{trouble}: {error}"]
