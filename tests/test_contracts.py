@@ -26,6 +26,7 @@ LAYERS = [
     ("gp",),
     ("simulator",),
     ("mechanistic",),
+    ("process",),
     ("chemistry",),
     ("config", "states"),
     ("metrics",),

@@ -18,7 +18,7 @@ def did_you_mean(unknown: Iterable[str], known: Iterable[str]) -> str:
         >>> did_you_mean(["sorce", "zzz"], ["source", "folder"])
         " (did you mean 'source'?)"
     """
-    allowed = list(known)
-    near = [difflib.get_close_matches(name, allowed, n=1, cutoff=0.6) for name in unknown]
-    said = list(dict.fromkeys(f"'{match[0]}'" for match in near if match))
+    allowed = {name.casefold(): name for name in known}
+    near = [difflib.get_close_matches(n.casefold(), allowed, n=1, cutoff=0.6) for n in unknown]
+    said = list(dict.fromkeys(f"'{allowed[match[0]]}'" for match in near if match))
     return f" (did you mean {', '.join(said)}?)" if said else ""
