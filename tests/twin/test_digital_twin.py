@@ -554,3 +554,36 @@ def test_a_model_of_half_days_takes_a_day_in_two_steps_and_reports_days(model):
     for interval, step in ((24.0, 12.0), (48.0, 12.0), (8.0, 8.0)):
         made = default_policy(half, space, limits, cadence=Cadence(interval), acqf_name="qLogEI")
         assert made.ofv.step_h == step
+
+
+def file_twin(folder: Path, column: str, cells: list[str], said: list[str]) -> DigitalTwin:
+    path = folder / "samples.csv"
+    rows = [f"{day},{2 + day},98,5,{cell}" for day, cell in enumerate(cells)]
+    path.write_text("\n".join([f"day,VCD,Via,Glc,{column}", *rows]) + "\n")
+    return DigitalTwin(
+        connector=FilesystemStore(path),
+        design_space=DEFAULT_AMBR250_DESIGN_SPACE,
+        bed_policy=Steady(CENTRE),  # pyright: ignore[reportArgumentType]
+        run_config=RunConfig(duration_days=len(cells), seed=0, n_mc_samples=16),
+        log_dir=folder / "run",
+        patience_seconds=0.0,
+        say=said.append,
+    )
+
+
+def test_set_points_that_stand_in_the_samples_are_in_force_before_any_is_written(tmp_path):
+    with file_twin(tmp_path, "temperature", ["35.5", "", "35.25"], []) as twin:
+        twin.run_sync(2)
+    with file_twin(tmp_path, "temperature", ["35.5", "", "35.25"], []) as twin:
+        twin.run_sync(3)  # after a restart
+        samples = [s.values for s in twin.journal.samples("R00")]
+    assert [s["read_back"]["temperature"] for s in samples] == [35.5, 35.5, 35.25]
+    assert [s["read_back"]["agitation"] for s in samples] == [875.0] * 3
+
+
+def test_a_file_in_kelvin_gives_no_recommendation(tmp_path):
+    said: list[str] = []
+    with file_twin(tmp_path, "temperature", ["309.4"], said) as twin:
+        twin.run_sync(1)
+    assert "recommends nothing; not written" in said[-1]
+    assert "temperature is taken to be 309.4" in said[-1]

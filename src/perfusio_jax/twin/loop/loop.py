@@ -383,6 +383,7 @@ class ReactorLoop:
         if record is None:
             return CycleResult(day, "stopped")
         self.attendant.enter("reading")
+        self.session.tell(record.get("controls"))
         read_back = await self.writer.read_back(day)
         await self.watch.note_edits(day, read_back)
         late = await self.reader.look_back(day)

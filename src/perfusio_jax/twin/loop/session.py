@@ -25,6 +25,9 @@ class Session:
     """Controls an operator moved by hand since the session was armed."""
     plan: dict[str, float] = field(default_factory=dict)
     """Set-points that should be in force as far as we have moved them."""
+    stated: dict[str, float] = field(default_factory=dict)
+    """Set-points that came with the latest sample that told them: in force where neither the device
+    nor the plan says, as in a file nobody has written set-points for."""
     last_write_day: float | None = None
     """Day [d] of the last write that reached the device, in part or whole."""
     last_good_h: float | None = None
@@ -95,9 +98,15 @@ class Session:
         time_h, found = record.get("time_h"), record.get("read_back")
         if not self.defaults and not self.plan and isinstance(found, Mapping):
             self.defaults.append(dict(found))
+        self.tell(record.get("controls"))
         if record.get("quality") == "good" and not record.get("implausible"):
             if isinstance(time_h, (int, float)):
                 self.last_good_h = max(float(time_h), self.last_good_h or 0.0)
+
+    def tell(self, controls: object) -> None:
+        """Note the set-points that came with a sample."""
+        if isinstance(controls, Mapping):
+            self.stated.update({n: float(v) for n, v in controls.items() if v is not None})
 
     def written(self, intent: Intent) -> None:
         """Note a write that reached the device."""

@@ -94,13 +94,14 @@ class SetpointWriter:
     async def read_back(self, day: float = 0) -> dict[str, float | None]:
         """Set-points in force; `None` where nobody can say.
 
-        A connector that has no read-back at all is believed to hold the plan. One that has
+        A connector that has no read-back at all is believed to hold the plan; what is not in it
+        is what came with the latest sample, else what the run is told to begin with. One that has
         and fails says nothing: then nothing may be written.
         """
         known = await self._device(day)
         if known is None:
             return dict.fromkeys(CONTROL_NAMES)
-        initial = self._settings.initial_controls
+        initial = {**self._settings.initial_controls, **self._session.stated}
         plan = self._session.plan
         return {n: known[n] if n in known else plan.get(n, initial[n]) for n in CONTROL_NAMES}
 
