@@ -1,6 +1,9 @@
 """Cultures as values: what is refused, what is kept, and that flows are those of before."""
 
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +76,19 @@ def test_the_built_in_perfusion_has_the_layout_of_the_library():
     assert not chemostat(streams=(FEED,)).is_constant_volume
 
 
+def test_a_built_in_process_does_not_depend_on_the_precision_in_use():
+    program = "import perfusio_jax.process as p; print(p.CHO_PERFUSION.to_toml(), end='')"
+    single = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "JAX_ENABLE_X64": "0"},
+    )
+    assert single.stdout == CHO_PERFUSION.to_toml()
+    assert CHO_PERFUSION.streams[0].carries["Amm"] == 0.2
+
+
 def test_differences_are_named():
     other = chemostat(
         volume_L=2.0,
@@ -109,6 +125,7 @@ def test_differences_are_named():
         (lambda: RATE.replace(lo=-0.1), "no flow is below 0"),
         (lambda: RATE.replace(default=3.0), "default 3 lies outside 0 to 1"),
         (lambda: RATE.replace(role="target"), "names its quantity"),
+        (lambda: RATE.replace(role="bolus", unit="g"), "a bolus names its quantity"),
         (lambda: RATE.replace(quantity="X"), "has no quantity"),
         (lambda: RATE.replace(role="pump"), "'role' was given 'pump'"),
         (lambda: OUT.replace(carries={"X": 1.0}), "has the vessel's concentrations"),
@@ -246,12 +263,21 @@ def test_flows_refuse_what_cannot_flow(arguments, says):
         stream_flows(CHO_PERFUSION, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("contents", "says"),
+    [
+        ({"fed": jnp.ones(3)}, "did you mean 'feed'"),
+        ({"outflow": jnp.ones(3)}, "what enters is feed"),
+        ({"feed": jnp.ones(4)}, "one concentration is needed of each of X, S, P"),
+        ({"feed": 1.0}, r"the shape \(\)"),
+    ],
+)
+def test_contents_of_nothing_or_of_another_width_are_refused(contents, says):
+    with pytest.raises(ConfigError, match=says):
+        stream_flows(MONOD_CHEMOSTAT, jnp.asarray([0.1, 1.0]), 1.0, contents=contents)
+
+
 # ------------------------------------------------------------------ the command
-
-
-@pytest.fixture(autouse=True)
-def _no_side_effects(monkeypatch):
-    monkeypatch.setattr(cli.common, "set_up_jax", lambda device=None: "")
 
 
 def run(*args: str) -> int:

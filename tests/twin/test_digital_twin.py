@@ -9,6 +9,7 @@ import pytest
 
 from perfusio_jax._core import (
     CONTROL_NAMES,
+    DEFAULT_CONTROLS,
     FORECAST_SPECIES,
     ConfigError,
     ConnectorError,
@@ -271,12 +272,12 @@ def test_where_no_step_leads_back_nothing_is_recommended(tmp_path, model, allow_
         result = twin.step(0)
     assert not result["verdict"].is_write
     assert "recommends nothing; not written" in said[-1]
-    assert "temperature is taken to be 309.4, outside its limits" in said[-1]
+    assert "temperature reads back 309.4, outside its limits" in said[-1]
     assert [
         r["payload"]["error"] for r in records(tmp_path) if r["event_type"] == "DECISION_FAILED"
     ] == ["out_of_reach"]
     kept = (tmp_path / "recommendations.csv").read_text()
-    assert "308.2" not in kept and "309" not in kept.split("temperature is taken")[0]
+    assert "308.2" not in kept and "309" not in kept.split("temperature reads back")[0]
 
 
 def test_same_inputs_same_bytes(tmp_path, model):
@@ -586,4 +587,23 @@ def test_a_file_in_kelvin_gives_no_recommendation(tmp_path):
     with file_twin(tmp_path, "temperature", ["309.4"], said) as twin:
         twin.run_sync(1)
     assert "recommends nothing; not written" in said[-1]
-    assert "temperature is taken to be 309.4" in said[-1]
+    assert "temperature reads back 309.4" in said[-1]
+
+
+def test_what_was_written_is_reckoned_with_while_the_device_is_mute(tmp_path, model):
+    class Mute(Rack):
+        is_mute = False
+
+        async def read_setpoints(self):
+            if self.is_mute:
+                raise ConnectorError("no read-back today")
+            return await super().read_setpoints()
+
+    rack = Mute()
+    with make_twin(tmp_path, model, rack) as twin:
+        written = twin.step(0)["verdict"].setpoints["bleed_rate"]
+        rack.is_mute = True
+        twin.step(1)
+        seen = twin.policy.seen  # pyright: ignore[reportAttributeAccessIssue]
+    assert written == 0.2 != DEFAULT_CONTROLS["bleed_rate"]
+    assert seen[1]["u_now"]["bleed_rate"] == written

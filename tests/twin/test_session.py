@@ -77,3 +77,16 @@ def test_only_good_samples_count_as_data():
     session.sampled({"time_h": 72.0, "quality": "good", "implausible": ["VCD=1 odd"]})
     session.sampled({"time_h": 12.0, "quality": "good", "implausible": []})  # a late one
     assert session.last_good_h == 24.0
+
+
+def test_set_points_of_a_sample_that_comes_late_undo_no_later_ones():
+    session = Session({})
+    session.tell({"day": 3, "controls": {"temperature": 36.0, "agitation": None}})
+    session.sampled({"day": 1, "controls": {"temperature": 35.0, "agitation": 800.0}})
+    session.tell({"day": 4, "controls": {"temperature": None}})
+    initial = {"temperature": 37.0, "agitation": 875.0, "bleed_rate": 0.1}
+    believed = {"temperature": 36.0, "agitation": 800.0, "bleed_rate": 0.1}
+    assert session.believed(initial) == believed
+    session.tell({"day": 3, "controls": {"temperature": 36.5}})  # the same day, corrected
+    session.plan["agitation"] = 900.0
+    assert session.believed(initial) == {**believed, "temperature": 36.5, "agitation": 900.0}

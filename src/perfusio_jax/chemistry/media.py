@@ -1,5 +1,7 @@
 """Composition of what flows into the reactor."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import equinox as eqx
@@ -39,6 +41,19 @@ class Medium(eqx.Module):
     """Glucose of the concentrated feed [g/L]."""
 
 
+MEDIUM_FIELDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Glc": "glucose",
+        "Gln": "glutamine",
+        "Glu": "glutamate",
+        "Lac": "lactate",
+        "Amm": "ammonium",
+        "Pyr": "pyruvate",
+    }
+)
+"""Field of `Medium` by species; what is not here is in no medium."""
+
+
 def inflow_concentrations(
     medium: Medium, pyruvate_feed: Float[Array, "..."] | float
 ) -> Float[Array, "... 9"]:
@@ -53,14 +68,8 @@ def inflow_concentrations(
     """
     supplement = jnp.asarray(pyruvate_feed, float)
     zero = jnp.zeros_like(supplement)
-    content = {
-        "Glc": medium.glucose,
-        "Gln": medium.glutamine,
-        "Glu": medium.glutamate,
-        "Lac": medium.lactate,
-        "Amm": medium.ammonium,
-        "Pyr": medium.pyruvate + supplement,
-    }
+    content = {name: getattr(medium, field) for name, field in MEDIUM_FIELDS.items()}
+    content["Pyr"] = content["Pyr"] + supplement
     return jnp.stack([zero + content.get(name, 0.0) for name in BALANCED], axis=-1)
 
 

@@ -27,7 +27,6 @@ Which = Annotated[str, typer.Argument(help="A built-in name, or a file that ends
 @process.command("list")
 def process_list() -> None:
     """Name the cultures that are built in."""
-    common.set_up_jax()
     from perfusio_jax.process import BUILT_IN
 
     width = max(map(len, BUILT_IN))
@@ -43,7 +42,6 @@ def process_show(
     ] = None,
 ) -> None:
     """Say what a culture consists of, what is set and what flows; exit code 2 if it cannot be."""
-    common.set_up_jax()
     if out is not None:
         common.writable(out, suffixes=(".toml",))
     from perfusio_jax.process import read_process

@@ -8,6 +8,7 @@ from perfusio_jax._core import BALANCED, CONTROL_NAMES, DEFAULT_CONTROLS
 from perfusio_jax._core.plausible import PLAUSIBLE
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.chemistry import Medium, SpeciesRegistry
+from perfusio_jax.chemistry.media import MEDIUM_FIELDS
 
 from .description import Process
 from .parts import REST, Control, Quantity, Stream
@@ -56,17 +57,14 @@ def _control(name: str) -> Control:
     )
 
 
+def _default(field: str) -> float:
+    """A number of the default medium as it is written: no array, which would have a precision."""
+    return float(Medium.__dataclass_fields__[field].default)
+
+
 def _medium() -> dict[str, float | str]:
-    medium = Medium()
-    content = {
-        "Glc": medium.glucose,
-        "Gln": medium.glutamine,
-        "Glu": medium.glutamate,
-        "Lac": medium.lactate,
-        "Amm": medium.ammonium,
-        "Pyr": medium.pyruvate,
-    }
-    return {name: float(value) for name, value in content.items() if float(value) > 0.0}
+    content = {name: _default(field) for name, field in MEDIUM_FIELDS.items()}
+    return {name: value for name, value in content.items() if value > 0.0}
 
 
 _CULTURE = (
@@ -93,7 +91,7 @@ CHO_PERFUSION = Process(
             name="glucose_feed",
             direction="in",
             flow="glucose_setpoint",
-            carries={"Glc": float(Medium().glucose_feed)},
+            carries={"Glc": _default("glucose_feed")},
             total="V_glucose_L",
         ),
         Stream(name="bleed", direction="out", flow="bleed_rate", total="V_bleed_L"),

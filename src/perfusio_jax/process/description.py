@@ -42,9 +42,6 @@ class Process(Part):
     streams: tuple[Stream, ...] = ()
     """What flows; none in a batch."""
 
-    # a subclass of a hashable part would lose the hash where pydantic makes __eq__
-    __hash__ = Part.__hash__
-
     @property
     def carried(self) -> tuple[str, ...]:
         """Names of the quantities that obey a mass balance, in array order."""

@@ -64,8 +64,9 @@ def stream_flows(
         The flows.
 
     Raises:
-        ConfigError: If the controls have another width, a pump's flow is missing or of no stream,
-            or more is to leave than enters at constant volume.
+        ConfigError: If the controls or contents have another width, a pump's flow is missing or
+            of no stream, contents are of nothing that enters, or more is to leave than enters at
+            constant volume.
 
     Example:
         >>> from perfusio_jax.process import MONOD_CHEMOSTAT
@@ -81,6 +82,7 @@ def stream_flows(
         )
     place = {name: i for i, name in enumerate(process.control_names)}
     pumped = _pumped(process, pumped_L_h or {})
+    _check_contents(process, contents or {})
     batch = u.shape[:-1]
     flow: dict[str, Array] = {}
     for stream in process.streams:
@@ -137,6 +139,22 @@ def _pumped(process: Process, given: Mapping[str, Number]) -> Mapping[str, Numbe
             f"pump law are {', '.join(pumps) or 'none here'}."
         )
     return given
+
+
+def _check_contents(process: Process, given: Mapping[str, Array]) -> None:
+    feeds = [s.name for s in process.streams if s.direction == "in"]
+    unknown = sorted(set(given) - set(feeds))
+    if unknown:
+        raise ConfigError(
+            f"contents name {', '.join(unknown)}{did_you_mean(unknown, feeds)}; what enters is "
+            f"{', '.join(feeds) or 'nothing here'}."
+        )
+    for name, values in given.items():
+        if jnp.shape(values) != (len(process.carried),):
+            raise ConfigError(
+                f"contents of {name} have the shape {jnp.shape(values)}; one concentration is "
+                f"needed of each of {', '.join(process.carried)}."
+            )
 
 
 def _contents(

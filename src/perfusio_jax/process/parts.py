@@ -148,7 +148,7 @@ class Control(Part):
             litres_per_hour(1.0, 1.0, self.unit, self.name)
             if self.lo < 0.0:
                 raise ValueError(f"{self.name}: lo is {self.lo:g}; no flow is below 0.")
-        needs = self.role in ("composition", "target")
+        needs = self.role in ("composition", "target", "bolus")
         if needs and self.quantity is None:
             raise ValueError(f"{self.name}: a {self.role} names its quantity.")
         if self.role in ("flow", "environment") and self.quantity is not None:

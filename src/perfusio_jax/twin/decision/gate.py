@@ -285,17 +285,12 @@ def out_of_reach(
     Returns:
         The sentence; empty where every set-point can be brought within its limits.
     """
-    reach = limits.reach(HOURS_PER_DAY)
+    asked = GateRequest(setpoints, in_force, data_age_h=None, hours_without_good_data=0.0)
     for name in setpoints:
-        value = in_force.get(name)
-        if name in fixed or name not in limits.lower or name not in reach or value is None:
-            continue
-        low, high = limits.lower[name], limits.upper[name]
-        if value + reach[name] < low or value - reach[name] > high:
-            return (
-                f"{name} is taken to be {value:g}, outside its limits {low:g} to {high:g} by more "
-                "than its rate limit can mend: is the unit right? Otherwise an operator must act"
-            )
+        if name not in fixed and name in limits.lower:
+            window = _window(name, asked, limits)
+            if isinstance(window, str):
+                return window
     return ""
 
 

@@ -333,7 +333,7 @@ class ReactorLoop:
         found = await self._rt.offload(
             lambda: self.records.readings(self.settings.reactor_id, since_h=since)
         )
-        u_now = _known(await self.writer.read_back(day), self.settings.initial_controls)
+        u_now = self._in_force(await self.writer.read_back(day))
         situation = Situation(as_day(rows[-1]["day"]), rows, u_now, {}, found)
         try:
             outlook = await self.thinker.compute(lambda: self.brain.outlook(situation))
@@ -383,7 +383,7 @@ class ReactorLoop:
         if record is None:
             return CycleResult(day, "stopped")
         self.attendant.enter("reading")
-        self.session.tell(record.get("controls"))
+        self.session.tell(record)
         read_back = await self.writer.read_back(day)
         await self.watch.note_edits(day, read_back)
         late = await self.reader.look_back(day)
@@ -456,7 +456,7 @@ class ReactorLoop:
         note = f"day {day:g} has no sample"
         await self.desk.raise_one(event("quality", "sample", note, day))
         basis = Basis(day, self.settings.cadence.due(day), None, "missing", (note,))
-        situation = Situation(day, (), _known(read_back, self.settings.initial_controls))
+        situation = Situation(day, (), self._in_force(read_back))
         proposal = Proposal({})
         verdict, outcome = await self.actor.act(basis, proposal, note, is_settled, situation)
         if outcome == "stopped":
@@ -476,9 +476,15 @@ class ReactorLoop:
                 self.settings.reactor_id, until_h=float(rows[-1]["time_h"])
             )
         )
-        u_now = _known(read_back, self.settings.initial_controls)
+        u_now = self._in_force(read_back)
         fixed = {n: u_now[n] for n in sorted(self.session.overridden)}
         return Situation(day, rows, u_now, fixed, readings, self.writer.limits.grids)
+
+    def _in_force(self, read_back: ReadBack) -> dict[str, float]:
+        """Set-points to reckon with: what the device says, else what is believed."""
+        believed = self.session.believed(self.settings.initial_controls)
+        values = {n: read_back.get(n) for n in CONTROL_NAMES}
+        return {n: float(believed[n] if v is None else v) for n, v in values.items()}
 
     async def _copies(self, day: float, proposal: Proposal, verdict: GateVerdict) -> None:
         """Recommendations and forecasts for people; a full disk here stops nothing."""
@@ -499,11 +505,6 @@ class ReactorLoop:
 
     async def _log(self, kind: str, payload: Mapping[str, Any], **more: Any) -> None:
         await self._rt.offload(lambda: self.audit.log(kind, payload, **more))
-
-
-def _known(read_back: ReadBack, initial: Mapping[str, float]) -> dict[str, float]:
-    values = {n: read_back.get(n) for n in CONTROL_NAMES}
-    return {n: float(initial[n] if v is None else v) for n, v in values.items()}
 
 
 def _in_words(wanted: Mapping[str, float], verdict: GateVerdict) -> str:

@@ -25,9 +25,9 @@ class Session:
     """Controls an operator moved by hand since the session was armed."""
     plan: dict[str, float] = field(default_factory=dict)
     """Set-points that should be in force as far as we have moved them."""
-    stated: dict[str, float] = field(default_factory=dict)
-    """Set-points that came with the latest sample that told them: in force where neither the device
-    nor the plan says, as in a file nobody has written set-points for."""
+    stated: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Day of the latest sample that told a set-point, and what it told: in force where neither the
+    device nor the plan says, as in a file nobody has written set-points for."""
     last_write_day: float | None = None
     """Day [d] of the last write that reached the device, in part or whole."""
     last_good_h: float | None = None
@@ -98,15 +98,31 @@ class Session:
         time_h, found = record.get("time_h"), record.get("read_back")
         if not self.defaults and not self.plan and isinstance(found, Mapping):
             self.defaults.append(dict(found))
-        self.tell(record.get("controls"))
+        self.tell(record)
         if record.get("quality") == "good" and not record.get("implausible"):
             if isinstance(time_h, (int, float)):
                 self.last_good_h = max(float(time_h), self.last_good_h or 0.0)
 
-    def tell(self, controls: object) -> None:
-        """Note the set-points that came with a sample."""
-        if isinstance(controls, Mapping):
-            self.stated.update({n: float(v) for n, v in controls.items() if v is not None})
+    def tell(self, record: Mapping[str, object]) -> None:
+        """Note the set-points that came with a sample; one that comes late undoes no later one."""
+        day, controls = record.get("day"), record.get("controls")
+        if not isinstance(controls, Mapping) or not isinstance(day, (int, float)):
+            return
+        for name, value in controls.items():
+            if value is not None and day >= self.stated.get(name, (day, 0.0))[0]:
+                self.stated[name] = (float(day), float(value))
+
+    def believed(self, initial: Mapping[str, float]) -> dict[str, float]:
+        """Set-points where the device says nothing.
+
+        Args:
+            initial: What the run is told to begin with, by control.
+
+        Returns:
+            The plan; what is not in it as samples told last, else as `initial` says.
+        """
+        told = {name: value for name, (_, value) in self.stated.items()}
+        return {**initial, **told, **self.plan}
 
     def written(self, intent: Intent) -> None:
         """Note a write that reached the device."""

@@ -101,9 +101,8 @@ class SetpointWriter:
         known = await self._device(day)
         if known is None:
             return dict.fromkeys(CONTROL_NAMES)
-        initial = {**self._settings.initial_controls, **self._session.stated}
-        plan = self._session.plan
-        return {n: known[n] if n in known else plan.get(n, initial[n]) for n in CONTROL_NAMES}
+        believed = self._session.believed(self._settings.initial_controls)
+        return {n: known[n] if n in known else believed[n] for n in CONTROL_NAMES}
 
     async def _device(self, day: float) -> dict[str, float | None] | None:
         """What the device itself says; `None` if it should answer and does not."""
