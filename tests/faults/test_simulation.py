@@ -8,8 +8,9 @@ from fractions import Fraction
 
 import pytest
 
-from perfusio_jax.twin import Journal, RunRecords
+from perfusio_jax.twin import Journal, ReactorLoop, RunRecords
 from perfusio_jax.twin.loop import reader, writer
+from perfusio_jax.twin.loop.actor import UNSETTLED
 
 from .plant import SAMPLE_FAULTS, WRITE_FAULTS
 from .thinking import BRAIN_FAULTS
@@ -108,6 +109,35 @@ def test_late_and_corrected_samples_enter_the_history_once():
     corrected = next(r for r in log if r["payload"].get("stored") == "corrected")
     assert corrected["new"]["VCD"] == pytest.approx(1.05 * corrected["old"]["VCD"])
     assert corrected["reason"]
+
+
+def test_a_write_nobody_can_settle_keeps_its_day_and_the_twin_goes_on(monkeypatch):
+    """The process ends in a write to a device that cannot be read back, then decides otherwise.
+
+    The decision that stands may not be replaced while its write is open. Trying to, and calling
+    it a failure of the records, kept the twin on that day for hours, in every process anew.
+    """
+    _patched(monkeypatch, "read-back")
+    real, days = ReactorLoop.cycle, []
+
+    async def cycle(self, day):
+        days.append(day)
+        return await real(self, day)
+
+    monkeypatch.setattr(ReactorLoop, "cycle", cycle)
+    plan, n_held = {("sample", 9): ""}, 0
+    whole = World(0, n_days=1, plan=plan, crash_after=[None]).run()
+    for step in range(whole.wires.n_steps):
+        days.clear()
+        world = World(0, n_days=1, plan=plan, crash_after=[step])
+        with world.living():
+            log = read_log(world.folder)
+        assert "never came to its end" not in world.problems
+        assert len(days) <= 2, f"step {step}: the day again, once, after the crash"
+        held = [r for r in log if r["event_type"] == "DECISION_MADE" and UNSETTLED in r["reason"]]
+        assert all(r["payload"]["action"] == "hold" for r in held)
+        n_held += len(held)
+    assert n_held
 
 
 # ---------------------------------------------------------------- the checker itself

@@ -7,9 +7,11 @@ from typing import Any
 from perfusio_jax._core import StopRun
 
 from ..alarms.desk import AlarmDesk, event
+from ..alarms.notifications import AlarmEvent
 from ..decision.brain import Proposal, Situation
 from ..decision.gate import GateVerdict
 from ..records.audit import AuditLogger
+from ..records.entries import Intent
 from ..records.records_file import RunRecords
 from ..records.runtime import Runtime
 from .attendant import Attendant
@@ -17,6 +19,8 @@ from .device_watch import DeviceWatch
 from .session import Session
 from .settings import LoopSettings
 from .writer import Basis, ReadBack, SetpointWriter
+
+UNSETTLED = "an earlier write is not settled yet: the device could not be read back"
 
 
 class Actor:
@@ -72,6 +76,11 @@ class Actor:
         verdict = GateVerdict("hold", {})
         read_back: ReadBack = situation.u_now
         outdated = ""
+        open_write = next((i for i in intents if i.day == day and i.outcome is None), None)
+        if open_write is not None and not is_settled:
+            is_settled = await self.writer.settle(day)
+            if not is_settled:
+                return await self._leave_open(open_write, basis, proposal, read_back)
         for _ in range(n_sent, self.settings.max_writes):
             asked = self._asked(basis, proposal, read_back)
             number = await self._record_decision(basis, proposal, situation, asked)
@@ -99,27 +108,10 @@ class Actor:
                 )
                 continue
             if not is_settled and verdict.is_write:
-                why = "an earlier write is not settled yet: the device could not be read back"
-                verdict = GateVerdict("hold", {}, (*verdict.reasons, why))
+                verdict = GateVerdict("hold", {}, (*verdict.reasons, UNSETTLED))
             if trouble and not verdict.is_write:
                 verdict = GateVerdict(verdict.action, {}, (*verdict.reasons, trouble))
-            await self._log(
-                "DECISION_MADE",
-                {
-                    "decision": number,
-                    "recommended": printable(proposal.setpoints),
-                    "action": verdict.action,
-                    "setpoints": dict(verdict.setpoints),
-                    "reasons": list(verdict.reasons),
-                    "mode": self.session.mode,
-                    "explanation": dict(proposal.explanation),
-                },
-                day=day,
-                state_sha256=proposal.digest or None,
-                old=dict(read_back),
-                new=dict(verdict.setpoints),
-                reason="; ".join(verdict.reasons) or "within all limits",
-            )
+            await self._log_decision(number, verdict, basis, proposal, read_back)
             if self.attendant.is_stopping:
                 return verdict, "stopped"
             if verdict.action == "disarm":
@@ -134,8 +126,7 @@ class Actor:
                 await self.desk.clear(lost)
                 return verdict, "written" if verdict.action == "write" else "fallback"
             if is_written is None:
-                note = "the outcome of a write is unknown; nothing is sent until it is settled"
-                await self.desk.raise_one(event("session", "write", note, day, severity="critical"))
+                await self.desk.raise_one(_unsettled(day))
                 return verdict, "unsettled"
         if outdated:
             return GateVerdict("hold", {}, (*verdict.reasons, outdated)), "hold"
@@ -149,6 +140,44 @@ class Actor:
             "WRITE_GIVEN_UP", {"setpoints": dict(verdict.setpoints)}, day=day, reason=why
         )
         return held, "hold"
+
+    async def _leave_open(
+        self, intent: Intent, basis: Basis, proposal: Proposal, read_back: ReadBack
+    ) -> tuple[GateVerdict, str]:
+        """Send nothing and let the day's decision stand: nobody can say whether its write arrived.
+
+        Deciding anew would replace it, which the journal refuses while its write is open.
+        """
+        verdict = GateVerdict("hold", {}, (UNSETTLED,))
+        await self._log_decision(intent.decision_id, verdict, basis, proposal, read_back)
+        await self.desk.raise_one(_unsettled(basis.day))
+        return verdict, "stopped" if self.attendant.is_stopping else "hold"
+
+    async def _log_decision(
+        self,
+        number: int,
+        verdict: GateVerdict,
+        basis: Basis,
+        proposal: Proposal,
+        read_back: ReadBack,
+    ) -> None:
+        await self._log(
+            "DECISION_MADE",
+            {
+                "decision": number,
+                "recommended": printable(proposal.setpoints),
+                "action": verdict.action,
+                "setpoints": dict(verdict.setpoints),
+                "reasons": list(verdict.reasons),
+                "mode": self.session.mode,
+                "explanation": dict(proposal.explanation),
+            },
+            day=basis.day,
+            state_sha256=proposal.digest or None,
+            old=dict(read_back),
+            new=dict(verdict.setpoints),
+            reason="; ".join(verdict.reasons) or "within all limits",
+        )
 
     def _asked(self, basis: Basis, proposal: Proposal, read_back: ReadBack) -> dict[str, Any]:
         """What would be sent now if it were approved; what is recommended where nothing would."""
@@ -216,6 +245,11 @@ class Actor:
 
     async def _log(self, kind: str, payload: Mapping[str, Any], **more: Any) -> None:
         await self._rt.offload(lambda: self.audit.log(kind, payload, **more))
+
+
+def _unsettled(day: float) -> AlarmEvent:
+    note = "the outcome of a write is unknown; nothing is sent until it is settled"
+    return event("session", "write", note, day, severity="critical")
 
 
 def printable(setpoints: Mapping[str, Any]) -> dict[str, Any]:
