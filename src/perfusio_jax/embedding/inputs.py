@@ -97,6 +97,7 @@ def fit_embedded(
     *,
     log_columns: tuple[int, ...] = (),
     day_scale: float = 14.0,
+    offset_share: float = 0.1,
 ) -> EmbeddedInputs:
     """Feature map with the scaling chosen from data.
 
@@ -105,6 +106,7 @@ def fit_embedded(
         embedding: Table of clone vectors.
         log_columns: State columns to take as logarithms.
         day_scale: Divisor of the day [d].
+        offset_share: Offset of a logarithm over the column's median [-].
 
     Returns:
         The feature map.
@@ -119,6 +121,10 @@ def fit_embedded(
         )
     plain = np.delete(x, x.shape[1] - 2, axis=1)
     base = fit_scaling(
-        plain, log_columns=log_columns, day_column=plain.shape[1] - 1, day_scale=day_scale
+        plain,
+        log_columns=log_columns,
+        day_column=plain.shape[1] - 1,
+        day_scale=day_scale,
+        offset_share=offset_share,
     )
     return EmbeddedInputs(base, embedding)

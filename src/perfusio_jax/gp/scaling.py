@@ -50,15 +50,17 @@ def fit_scaling(
     log_columns: tuple[int, ...] = (),
     day_column: int | None = None,
     day_scale: float = 14.0,
+    offset_share: float = 0.1,
 ) -> InputScaling:
     """Choose shift and scale from data.
 
     Args:
         inputs: Raw training inputs, finite.
-        log_columns: Non-negative columns to take as logarithms; the offset is a tenth of
-            the column's median, so that the map is close to linear near zero.
+        log_columns: Non-negative columns to take as logarithms.
         day_column: Column that is only divided by `day_scale`, so that day 0 stays 0.
         day_scale: Divisor of that column [d].
+        offset_share: Offset of a logarithm over the column's median [-]; below it the map is
+            close to linear.
 
     Returns:
         The scaling; a constant column is shifted to zero and divided by one.
@@ -71,7 +73,7 @@ def fit_scaling(
     for column in log_columns:
         level = np.median(np.abs(x[:, column]))
         top = np.max(np.abs(x[:, column]))
-        offset[column] = max(0.1 * level, 0.01 * top, 1e-6)
+        offset[column] = max(offset_share * level, 0.01 * top, 1e-6)
     value = np.where(is_log[None, :], np.log(np.maximum(x + offset[None, :], 1e-12)), x)
     shift, scale = value.mean(axis=0), value.std(axis=0)
     scale = np.where(scale > 1e-9 * np.maximum(np.abs(shift), 1e-9), scale, 1.0)

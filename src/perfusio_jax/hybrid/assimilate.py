@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key
+from perfusio_jax._core import HOURS_PER_DAY, Key
 from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.belief import Belief
@@ -22,8 +22,6 @@ from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.runs import RunArrays, clone_of, run_arrays
 from perfusio_jax.hybrid.step import gp_inputs, step_batch
 from perfusio_jax.states import Trajectory
-
-_N = len(STATE_ORDER)
 
 
 class RunBeliefs(NamedTuple):
@@ -73,10 +71,10 @@ def assimilate_arrays(
     Returns:
         Filtered and smoothed ensembles.
     """
-    steps = run.times_h.shape[0] - 1
+    steps, size = run.times_h.shape[0] - 1, model.layout.n
     # one call for all normal numbers: each further one costs compile time; means are taken
     # out over the ensemble, which lowers sampling error for the same size
-    draws = jax.random.normal(key, (steps + 2, n_particles, _N))
+    draws = jax.random.normal(key, (steps + 2, n_particles, size))
     draws = draws - jnp.mean(draws, axis=1, keepdims=True)
     first = model.initial.mean[None, :] + model.initial.sd[None, :] * draws[0]
     stationary = disturbance.sd / jnp.sqrt(jnp.maximum(1.0 - disturbance.persistence**2, 1e-2))
@@ -95,7 +93,7 @@ def assimilate_arrays(
 
     def body(members: Array, xs: Any) -> Any:
         control, face, feed_L, length, day, fresh, (stays, share) = xs
-        states, carried = model.latent.inverse(members[:, :_N]), members[:, _N:]
+        states, carried = model.latent.inverse(members[:, :size]), members[:, size:]
         new = stays * carried + fresh * (share * disturbance.sd)[None, :]
 
         def residual(inputs: Array) -> Array:
@@ -123,7 +121,7 @@ def assimilate_arrays(
         _, earlier = jax.lax.scan(back, analysis[-1], (analysis[:-1], forecast), reverse=True)
         smoothed = jnp.concatenate([earlier, analysis[-1:]], axis=0)
     info = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), info0, infos)
-    states = model.latent.inverse(smoothed[:, :, :_N])
+    states = model.latent.inverse(smoothed[:, :, :size])
 
     def learned(args: Any) -> Array:
         particles, control, day = args
@@ -132,9 +130,9 @@ def assimilate_arrays(
 
     known = jax.lax.map(learned, (states[:-1], run.controls[:-1], days[:-1]))
     return RunBeliefs(
-        filtered=model.latent.inverse(analysis[:, :, :_N]),
+        filtered=model.latent.inverse(analysis[:, :, :size]),
         smoothed=states,
-        residuals=known + smoothed[1:, :, _N:],
+        residuals=known + smoothed[1:, :, size:],
         days=days,
         info=info,
     )
@@ -174,6 +172,6 @@ def assimilate_run(
         Beliefs, `trajectory.n_days` rows (or `length`).
     """
     model, index = clone_of(model, trajectory)
-    run = run_arrays(trajectory, length=length, clone=index)
+    run = run_arrays(trajectory, length=length, clone=index, layout=model.layout)
     law = step_law(model)
     return _assimilate_jit(model, run, law, key, n_particles)

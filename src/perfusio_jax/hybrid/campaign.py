@@ -1,14 +1,18 @@
 """A campaign as the filter reads it: runs of one length, and the clones they are of."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import STATE_ORDER, DataError
+from perfusio_jax._core import DataError
 from perfusio_jax.embedding import CloneRegistry
+from perfusio_jax.hybrid.layout import CHO, Layout
 from perfusio_jax.hybrid.runs import RunArrays, run_arrays
 from perfusio_jax.hybrid.settings import HybridConfig
-from perfusio_jax.states import Trajectory
+from perfusio_jax.process import Process
+from perfusio_jax.states import Trajectory, on_grid, usual_step_h
 
 
 def stack_runs(
@@ -16,6 +20,7 @@ def stack_runs(
     *,
     length: int | None = None,
     registry: CloneRegistry | None = None,
+    layout: Layout = CHO,
 ) -> RunArrays:
     """Runs as the filter reads them, padded to one length.
 
@@ -23,6 +28,7 @@ def stack_runs(
         trajectories: Runs.
         length: Rows; the longest run's by default.
         registry: Clones of the model (`model.embedding.registry`), if it holds several.
+        layout: Columns (`model.layout`); those of CHO perfusion by default.
 
     Returns:
         Arrays with a leading run axis.
@@ -32,7 +38,10 @@ def stack_runs(
     """
     size = max(t.n_days for t in trajectories) if length is None else length
     index = [-1 if registry is None else registry.clone_id(t.clone_id) for t in trajectories]
-    arrays = [run_arrays(t, length=size, clone=k) for t, k in zip(trajectories, index, strict=True)]
+    arrays = [
+        run_arrays(t, length=size, clone=k, layout=layout)
+        for t, k in zip(trajectories, index, strict=True)
+    ]
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *arrays)
 
 
@@ -53,15 +62,16 @@ def with_lanes(runs: RunArrays, lanes: int | None) -> RunArrays:
     )
 
 
-def check_campaign(trajectories: list[Trajectory]) -> None:
+def check_campaign(trajectories: list[Trajectory], layout: Layout = CHO) -> None:
     """Refuse a campaign that cannot train a model.
 
     Args:
         trajectories: Runs.
+        layout: Columns.
 
     Raises:
-        DataError: If there are fewer than two runs with two samples, or a species was never
-            measured; the message names it.
+        DataError: If there are fewer than two runs with two samples, or something that is to be
+            measured never was; the message names it.
     """
     usable = [t for t in trajectories if t.n_days >= 2]
     if len(usable) < 2:
@@ -69,22 +79,47 @@ def check_campaign(trajectories: list[Trajectory]) -> None:
             f"{len(usable)} run(s) with at least two samples; a hybrid model needs two or more. "
             "With fewer, use the mechanistic model alone (HybridConfig(use_gp=False))."
         )
-    for name in STATE_ORDER:
-        columns = [
-            np.asarray(t.select_species((name,), missing_ok=True))[:, 0] for t in trajectories
-        ]
-        if not any(np.isfinite(column).any() for column in columns):
-            raise DataError(
-                f"species '{name}' was not measured in any of the {len(trajectories)} runs; "
-                "every state species needs at least some readings."
-            )
+    never = [
+        name
+        for k, name in enumerate(layout.face)
+        if k not in layout.latent and name in unmeasured(trajectories, layout)
+    ]
+    if never:
+        raise DataError(
+            f"{', '.join(never)} was not measured in any of the {len(trajectories)} runs; what is "
+            "modelled needs at least some readings."
+        )
 
 
-def filled(face: np.ndarray, times_h: np.ndarray) -> np.ndarray:
-    """Gaps bridged linearly in time within a run, by the campaign's median where a run has none."""
+def in_steps(trajectories: list[Trajectory], process: Process) -> list[Trajectory]:
+    """A campaign of a described culture in steps of about one length, that of most intervals."""
+    step_h = usual_step_h(trajectories)
+    once = tuple(c.name for c in process.controls if c.role == "bolus")
+    return [on_grid(run, step_h, once=once) for run in trajectories]
+
+
+def unmeasured(trajectories: list[Trajectory], layout: Layout = CHO) -> tuple[str, ...]:
+    """Columns of the face without a single reading in a campaign."""
+    seen = np.zeros(layout.n, bool)
+    for t in trajectories:
+        seen |= np.isfinite(t.host_species(layout.face, missing_ok=True)).any(axis=0)
+    return tuple(name for name, is_seen in zip(layout.face, seen, strict=True) if not is_seen)
+
+
+def filled(face: np.ndarray, times_h: np.ndarray, default: np.ndarray | None = None) -> np.ndarray:
+    """Gaps bridged linearly in time within a run, by the campaign's median where a run has none.
+
+    Args:
+        face: Samples (R, T, K).
+        times_h: Their times (R, T) [h].
+        default: What stands in for a column nobody read in any run (K,).
+    """
     out = face.copy()
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column that nobody read
         typical = np.nanmedian(face.reshape(-1, face.shape[-1]), axis=0)
+    if default is not None:
+        typical = np.where(np.isfinite(typical), typical, default)
     for run, times in zip(out, times_h, strict=True):
         for k in range(run.shape[1]):
             seen = np.isfinite(run[:, k])

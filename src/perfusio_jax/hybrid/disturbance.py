@@ -10,17 +10,15 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Scalar
+from perfusio_jax._core import HOURS_PER_DAY, Scalar
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
-
-_N = len(STATE_ORDER)
 
 
 def mean_residual(model: HybridStateSpaceModel, inputs: Float[Array, "S 16"]) -> Array:
     """Posterior mean of the residual [residual units]; zero without a GP."""
     gp = model.gp
     if gp is None or gp.state is None:
-        return jnp.zeros((inputs.shape[0], _N))
+        return jnp.zeros((inputs.shape[0], model.layout.n))
     scaled = gp.scaling(inputs)
     cross = gp.kernel.input_matrix(scaled, gp.state.inputs) * gp.state.row_present[None, :]
     return gp.mean_at(inputs) + (cross @ gp.state.weights) * gp.target_scale[None, :]

@@ -19,17 +19,19 @@ from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.assimilate import assimilate_arrays
 from perfusio_jax.hybrid.belief import Belief
-from perfusio_jax.hybrid.campaign import stack_runs
+from perfusio_jax.hybrid.campaign import in_steps, stack_runs
 from perfusio_jax.hybrid.disturbance import step_law
 from perfusio_jax.hybrid.fit import fit_hybrid
+from perfusio_jax.hybrid.layout import layout_of
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
-from perfusio_jax.hybrid.observation import forecast_report
+from perfusio_jax.hybrid.observation import reported
 from perfusio_jax.hybrid.pairing import TOLERANCE_H, pair_by_time
 from perfusio_jax.hybrid.paths import Paths, draw_paths
 from perfusio_jax.hybrid.rollouts import rollout_states
 from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.hybrid.step import parts_of
+from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
 
 LEVELS = (0.8, 0.95)
@@ -117,9 +119,8 @@ def _roll(
     """Paths of the species at the end of each day, without and with assay noise."""
     states, _ = rollout_states(model, paths, start, plan, day, dt_h=hours)
     states = states[:, parts - 1 :: parts]
-    size = model.diam_base, model.diam_death_coeff
     draws = paths.assay[:, : states.shape[1]]
-    return forecast_report(states, *size), forecast_report(states, *size, model.assay, draws)
+    return reported(model, states), reported(model, states, draws)
 
 
 def _place(seen: Array, draws: Array) -> tuple[Array, Array]:
@@ -165,7 +166,7 @@ def forecast_unseen(
         ConfigError: If shapes do not fit, a start is not a row or the tolerance is no part of
             a day.
     """
-    shape = (*runs.mask.shape, len(FORECAST_SPECIES))
+    shape = (*runs.mask.shape, len(model.layout.forecast))
     if readings.shape != shape:
         raise ConfigError(f"readings of shape {readings.shape}; these runs need {shape}.")
     if not starts or min(starts) < 0 or max(starts) >= shape[1]:
@@ -358,11 +359,13 @@ class Validation(NamedTuple):
     """Last normalised innovation per reading in training, per fold [-]."""
 
 
-def readings_of(trajectories: list[Trajectory], length: int) -> Float[np.ndarray, "R T 12"]:
-    """Measured `FORECAST_SPECIES` of runs, padded with NaN."""
-    table = np.full((len(trajectories), length, len(FORECAST_SPECIES)), np.nan)
+def readings_of(
+    trajectories: list[Trajectory], length: int, names: tuple[str, ...] = FORECAST_SPECIES
+) -> Float[np.ndarray, "R T F"]:
+    """Measured values of runs, padded with NaN."""
+    table = np.full((len(trajectories), length, len(names)), np.nan)
     for row, run in zip(table, trajectories, strict=True):
-        row[: run.n_days] = np.asarray(run.select_species(FORECAST_SPECIES, missing_ok=True))
+        row[: run.n_days] = run.host_species(names, missing_ok=True)
     return table
 
 
@@ -376,6 +379,7 @@ def cross_validate(
     n_paths: int = 128,
     mech_model: Any = None,
     on_fold: Callable[[int, int], None] | None = None,
+    process: Process | None = None,
 ) -> Validation:
     """Leave whole runs out, fit on the others, forecast them from each of their samples.
 
@@ -388,6 +392,7 @@ def cross_validate(
         n_paths: Paths per forecast.
         mech_model: Mechanistic prior; `CHOPerfusionModel()` by default.
         on_fold: Called with the fold's number and their count before each fit.
+        process: A culture that is described, in place of CHO perfusion.
 
     Returns:
         Forecasts of all runs.
@@ -396,6 +401,8 @@ def cross_validate(
         DataError: If a fold would leave fewer than two runs to train on.
         ConfigError: If the number of folds does not fit.
     """
+    if process is not None:
+        trajectories = in_steps(trajectories, process)
     n = len(trajectories)
     if not 2 <= n_folds <= n:
         raise ConfigError(f"n_folds={n_folds}; allowed are 2 to {n}, the number of runs.")
@@ -412,7 +419,8 @@ def cross_validate(
     for_order, for_fit, for_forecast = jax.random.split(key, 3)
     fold = np.empty(n, int)
     fold[np.asarray(jax.random.permutation(for_order, n))] = np.arange(n) % n_folds
-    readings = readings_of(trajectories, longest)
+    names = FORECAST_SPECIES if process is None else layout_of(process).forecast
+    readings = readings_of(trajectories, longest, names)
     size = -(-n // n_folds)
     parts: dict[int, Forecasts] = {}
     nis = []
@@ -425,11 +433,17 @@ def cross_validate(
             key=jax.random.fold_in(for_fit, k),
             config=config,
             mech_model=mech_model,
+            process=process,
         )
         nis.append(report.details["nis_per_reading"][-1])
         registry = None if model.embedding is None else model.embedding.registry
         padded = np.resize(out, size)
-        runs = stack_runs([trajectories[i] for i in padded], length=longest, registry=registry)
+        runs = stack_runs(
+            [trajectories[i] for i in padded],
+            length=longest,
+            registry=registry,
+            layout=model.layout,
+        )
         found = forecast_unseen(
             model,
             runs,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key, Scalar
+from perfusio_jax._core import HOURS_PER_DAY, Key, Scalar
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.disturbance import mean_residual, process_sd_over, step_sd
@@ -16,7 +16,6 @@ from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.observation import predict_reading, reading_sd, transform_reading
 from perfusio_jax.hybrid.step import step_batch
 
-_N = len(STATE_ORDER)
 _FEED_UNIT = 0.002
 """Offset of the feed's logarithm as a fraction of the working volume [-]."""
 
@@ -28,9 +27,9 @@ def update_states(
     face: Array,
     glucose_L: Array,
 ) -> tuple[Array, FilterInfo]:
-    """Update of members whose first nine columns are the latent state."""
+    """Update of members whose first columns are the latent state."""
     unit = _FEED_UNIT * jnp.asarray(model.mech_model.volume_L)
-    states = model.latent.inverse(members[:, :_N])
+    states = model.latent.inverse(members[:, : model.layout.n])
     predicted = predict_reading(model.latent, states, feed, unit)
     reading = transform_reading(model.latent, face, glucose_L, unit)
     sd = reading_sd(model.assay, model.latent, jnp.mean(states, axis=0), jnp.mean(feed), unit)
@@ -66,7 +65,7 @@ def initial_belief(
 
 
 def _start(model: HybridStateSpaceModel, key: Key, n_particles: int) -> Array:
-    draws = jax.random.normal(key, (n_particles, _N))
+    draws = jax.random.normal(key, (n_particles, model.layout.n))
     draws = draws - jnp.mean(draws, axis=0, keepdims=True)
     return model.initial.mean[None, :] + model.initial.sd[None, :] * draws
 
@@ -126,7 +125,7 @@ def _filter_step(
     key: Key,
 ) -> tuple[Belief, FilterInfo]:
     size = belief.particles.shape[0]
-    draws = centred_noise(key, (size, _N))
+    draws = centred_noise(key, (size, model.layout.n))
     start, began, whole = belief.particles, belief.day, dt_h
     if belief.interval is None:
         # white in the rates, of the model's own interval

@@ -17,16 +17,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key, Result, require_x64
+from perfusio_jax._core import Key, require_x64
 from perfusio_jax.embedding import PRIOR_CLONE
-from perfusio_jax.gp import DataWarning, FitReport, MultiTaskRateGP, fit, with_data
+from perfusio_jax.gp import DataWarning, FitReport, fit, with_data
 from perfusio_jax.hybrid.calibration import CalibrationInfo, calibrate
-from perfusio_jax.hybrid.campaign import check_campaign, clones_of, stack_runs, with_lanes
+from perfusio_jax.hybrid.campaign import (
+    check_campaign,
+    clones_of,
+    stack_runs,
+    unmeasured,
+    with_lanes,
+)
 from perfusio_jax.hybrid.disturbance import Disturbance, step_law
 from perfusio_jax.hybrid.family import calibrate_family
+from perfusio_jax.hybrid.layout import CHO, Layout
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
+from perfusio_jax.hybrid.open_fit import fit_open
 from perfusio_jax.hybrid.prior import check_mechanism
 from perfusio_jax.hybrid.residual_gp import gp_on
 from perfusio_jax.hybrid.runs import RunArrays
@@ -42,36 +49,13 @@ from perfusio_jax.hybrid.smoothing import (
 )
 from perfusio_jax.hybrid.spread import Spreads, spreads_of
 from perfusio_jax.hybrid.untrained import base_model, new_family
+from perfusio_jax.hybrid.with_process import with_gp, without_gp
 from perfusio_jax.mechanistic import CHOPerfusionModel
+from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
 
-_N = len(STATE_ORDER)
-
-
-def _with_noise(model: HybridStateSpaceModel, by_clone: Array) -> HybridStateSpaceModel:
-    return eqx.tree_at(lambda m: m.embedding.process_sd, model, by_clone)
-
-
-def _with_gp(
-    model: HybridStateSpaceModel,
-    gp: MultiTaskRateGP,
-    spreads: Spreads,
-    reference: ArrayLike,
-) -> HybridStateSpaceModel:
-    if spreads.by_clone is not None:
-        model = _with_noise(model, jnp.asarray(spreads.by_clone))
-    return eqx.tree_at(
-        lambda m: (m.gp, m.process_sd, m.function_sd, m.base_rows, m.row_reference),
-        model,
-        (
-            gp,
-            jnp.asarray(spreads.process, float),
-            jnp.asarray(spreads.function, float),
-            jnp.sum(gp.data.row_present),
-            jnp.asarray(reference, float),
-        ),
-        is_leaf=lambda node: node is None,
-    )
+_NEEDED = ("VCD",)
+"""Readings without which the mechanism of CHO perfusion means nothing: cells."""
 
 
 def fit_hybrid(
@@ -80,48 +64,61 @@ def fit_hybrid(
     key: Key,
     config: HybridConfig | None = None,
     mech_model: Any = None,
+    process: Process | None = None,
 ) -> tuple[HybridStateSpaceModel, FitReport]:
     """Campaign to fitted model.
+
+    With a mechanism, species that nobody measured stay latent: the mechanism moves them, the
+    process learns nothing of them and does not read them. A culture that is described and has no
+    mechanism is learned from its data alone, on the exact balance of what flows.
 
     Args:
         trajectories: Historic runs; NaN where missing.
         key: Random key.
         config: Settings.
-        mech_model: Mechanistic prior; `CHOPerfusionModel()` by default.
+        mech_model: Mechanistic prior; `CHOPerfusionModel()` by default. Beside a process a
+            `Mechanism`, or "monod" or "none"; the plain Monod by default.
+        process: A culture that is described, in place of CHO perfusion.
 
     Returns:
         The model and the report of its last fit; `report.details` holds the filter's mean
         normalised innovation per pass and the number of rows.
 
     Raises:
-        ConfigError: If the mechanism is of a process the balance does not know.
+        ConfigError: If the mechanism is of a process the balance does not know, or does not fit
+            the one that is described.
         DataError: If the campaign cannot train a model.
         PrecisionError: In 32-bit mode.
     """
     require_x64("Fitting a hybrid model")
     config = HybridConfig() if config is None else config
+    if process is not None:
+        return fit_open(trajectories, process, key=key, config=config, kinetics=mech_model)
     mech = CHOPerfusionModel() if mech_model is None else mech_model
     check_mechanism(mech)
-    check_campaign(trajectories)
+    layout = _layout(trajectories, config)
+    check_campaign(trajectories, layout)
+    n = layout.n
     is_movable = config.calibrate and config.use_mechanism and isinstance(mech, CHOPerfusionModel)
     registry = clones_of(trajectories, config)
     runs = with_lanes(
-        stack_runs(trajectories, length=config.length, registry=registry), config.lanes
+        stack_runs(trajectories, length=config.length, registry=registry, layout=layout),
+        config.lanes,
     )
     keys = jax.random.split(key, 8)
     lanes = runs.mask.shape[0]
 
-    law = Disturbance(config.persistence, jnp.full(_N, 0.3, float))
+    law = Disturbance(config.persistence, jnp.full(n, 0.3, float))
     # a process that knows nothing yet: same structure as the fitted one, so one compile
-    data = blank_rows(runs, registry)
+    data = blank_rows(runs, registry, layout)
     with warnings.catch_warnings():
         # its targets are all zero on purpose
         warnings.simplefilter("ignore", DataWarning)
-        blank, _ = gp_on(data, None, config, registry)
+        blank, _ = gp_on(data, None, config, registry, layout)
         blank = with_data(blank, blank.data)
-    family = None if registry is None else new_family(registry, mech, is_movable)
-    model = base_model(trajectories, runs, config, (mech, blank, family))
-    model = _with_gp(model, blank, Spreads(np.zeros(_N), np.zeros(_N), None), np.ones(_N))
+    family = None if registry is None else new_family(registry, mech, is_movable, layout.n)
+    model = base_model(trajectories, runs, config, (mech, blank, family), layout)
+    model = with_gp(model, blank, Spreads(np.zeros(n), np.zeros(n), None), np.ones(n))
     passes: list[float] = []
     moved: list[CalibrationInfo] = []
     for turn in range(2):
@@ -134,11 +131,11 @@ def fit_hybrid(
             data, model = retarget(model, after, data, runs), after
         law = Disturbance(config.persistence, jnp.asarray(fresh_sd(data, config)))
     details: dict[str, Any] = {"nis_per_reading": passes, "calibration": moved}
-    gp, reference = gp_on(data, None, config, registry)
+    gp, reference = gp_on(data, None, config, registry, layout)
     if not config.use_gp:
-        return _without_gp(model, data, config), _no_fit(details, data)
+        return without_gp(model, data, config, details)
     gp, report = fit(gp, key=keys[3], config=config.fit)
-    model = _with_gp(model, gp, spreads_of(gp, data, registry), reference)
+    model = with_gp(model, gp, spreads_of(gp, data, registry), reference)
     for turn in range(config.rounds):
         law = step_law(model)
         data, info = smooth(
@@ -147,9 +144,17 @@ def fit_hybrid(
         passes.append(mean_nis(info, runs))
         gp, reference = gp_on(data, gp, config, registry)
         gp, report = fit(gp, key=keys[3], config=config.fit)
-        model = _with_gp(model, gp, spreads_of(gp, data, registry), reference)
+        model = with_gp(model, gp, spreads_of(gp, data, registry), reference)
     details["rows"] = int(np.asarray(data.steps).sum())
     return model, report._replace(details=details)
+
+
+def _layout(trajectories: list[Trajectory], config: HybridConfig) -> Layout:
+    """Columns of CHO perfusion, with those latent that nobody measured."""
+    if not config.use_mechanism:
+        return CHO  # nothing would move what nobody measured
+    never = [name for name in unmeasured(trajectories) if name not in _NEEDED]
+    return CHO.without(never) if never else CHO
 
 
 def _calibrated(
@@ -166,44 +171,3 @@ def _calibrated(
     )
     model = eqx.tree_at(lambda m: m.embedding, model, family)
     return at_clone(model, jnp.asarray(PRIOR_CLONE, float)), infos
-
-
-def _without_gp(
-    model: HybridStateSpaceModel, data: Smoothed, config: HybridConfig
-) -> HybridStateSpaceModel:
-    """The mechanism alone; what it leaves counts as process noise.
-
-    The error of a mechanism persists from day to day. White noise that leads to the same
-    spread over many days is larger by `sqrt((1 + a) / (1 - a))`.
-    """
-    a = float(config.persistence)
-    steps = np.asarray(data.steps)
-    spread = np.sqrt(np.mean((np.asarray(data.targets) ** 2)[steps], axis=0))
-    # that of a day, told for the interval the model's noise refers to
-    share = np.sqrt(HOURS_PER_DAY / float(model.dt_hours))
-    sd = jnp.asarray(spread * np.sqrt((1.0 + a) / (1.0 - a)) * share)
-    if model.embedding is not None:
-        model = _with_noise(model, jnp.broadcast_to(sd, model.embedding.process_sd.shape))
-    return eqx.tree_at(
-        lambda m: (m.gp, m.process_sd, m.function_sd, m.base_rows),
-        model,
-        (None, sd, jnp.zeros(_N), jnp.zeros((), int)),
-    )
-
-
-def _no_fit(details: dict[str, Any], data: Smoothed) -> FitReport:
-    """Report of a fit in which no process was searched for."""
-    nothing = jnp.full((), jnp.nan)
-    return FitReport(
-        evidence=jnp.zeros(0),
-        final=nothing,
-        log_evidence=nothing,
-        restarts=jnp.zeros(0),
-        n_iterations=jnp.zeros((), int),
-        converged=True,
-        result=Result.SUCCESS,
-        condition_number=nothing,
-        optimiser="none",
-        at_bounds=(),
-        details={**details, "rows": int(np.asarray(data.steps).sum())},
-    )

@@ -4,17 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import (
-    CONTROL_NAMES,
-    FORECAST_SPECIES,
-    HOURS_PER_DAY,
-    STATE_ORDER,
-    ConfigError,
-)
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax._core.programs import compiled
-from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, for_clone
+from perfusio_jax.hybrid.observation import to_states
 from perfusio_jax.hybrid.paths import draw_paths
 from perfusio_jax.hybrid.rollouts import rollout
 
@@ -98,24 +92,28 @@ def forecast_run(
     if clone_id is not None:
         hybrid = for_clone(hybrid, clone_id)
     wanted = tuple(hybrid.species_names) if names is None else tuple(names)
-    unknown = [name for name in wanted if name not in FORECAST_SPECIES]
+    layout = hybrid.layout
+    unknown = [name for name in wanted if name not in layout.forecast]
     if unknown:
-        raise ConfigError(f"unknown species {unknown}; allowed are {FORECAST_SPECIES}.")
+        raise ConfigError(f"unknown species {unknown}; allowed are {layout.forecast}.")
     plan = jnp.asarray(controls, float)
     if plan.ndim == 1:
         plan = jnp.broadcast_to(plan[None, :], (horizon, plan.shape[0]))
-    if plan.shape != (horizon, len(CONTROL_NAMES)):
-        raise ConfigError(f"controls of shape {plan.shape}; allowed are (6,) and ({horizon}, 6).")
+    if plan.shape != (horizon, layout.m):
+        raise ConfigError(
+            f"controls of shape {plan.shape}; allowed are ({layout.m},) and "
+            f"({horizon}, {layout.m}): {', '.join(layout.controls)}."
+        )
     if isinstance(c0, Belief):
         start, day = c0.particles, c0.day if day0 is None else day0
     else:
         face = jnp.asarray(c0, float)
-        if face.shape != (len(STATE_ORDER),) or not bool(jnp.all(jnp.isfinite(face))):
+        if face.shape != (layout.n,) or not bool(jnp.all(jnp.isfinite(face))):
             raise ConfigError(
-                f"c0 must be {len(STATE_ORDER)} finite numbers in the order {STATE_ORDER}; hand "
+                f"c0 must be {layout.n} finite numbers in the order {layout.face}; hand "
                 "in the filter's belief when something was not measured."
             )
-        start, day = to_balanced(face), 0.0 if day0 is None else day0
+        start, day = to_states(layout, face), 0.0 if day0 is None else day0
     samples = forecast_samples(
         hybrid,
         start,
@@ -125,7 +123,7 @@ def forecast_run(
         n_samples,
         (process_noise, measurement_noise),
     )
-    samples = samples[:, :, jnp.asarray([FORECAST_SPECIES.index(name) for name in wanted])]
+    samples = samples[:, :, jnp.asarray([layout.forecast.index(name) for name in wanted])]
     q10, q50, q90 = jnp.quantile(samples, jnp.asarray([0.1, 0.5, 0.9]), axis=0)
     hours = hybrid.dt_hours * jnp.arange(1, horizon + 1)
     return {

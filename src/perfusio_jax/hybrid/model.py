@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, STATE_ORDER, ConfigError, Scalar
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, Scalar
 from perfusio_jax.embedding import PRIOR_CLONE
 from perfusio_jax.gp import MechanisticPriorMean, MultiTaskRateGP, StepwiseGP
 from perfusio_jax.hybrid.family import CloneFamily
+from perfusio_jax.hybrid.layout import Layout
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap
 from perfusio_jax.hybrid.prior import check_mechanism
 from perfusio_jax.hybrid.transition import HybridStep, Limits, ResidualBasis
-
-_N = len(STATE_ORDER)
+from perfusio_jax.hybrid.vessel import Vessel
 
 
 def _leaf(value: Any) -> Array:
@@ -141,9 +141,18 @@ class HybridStateSpaceModel(eqx.Module):
                 mechanism, which the model adds itself.
         """
         check_mechanism(mech_model)
+        if latent is None:
+            latent = (
+                LatentMap(_offsets(mech_model.layout), mech_model.layout)
+                if isinstance(mech_model, Vessel)
+                else LatentMap(_DEFAULT_OFFSET)
+            )
+        layout = latent.layout
+        if isinstance(mech_model, Vessel):
+            use_mechanism = False
         for given, wanted, what in (
-            (species_names, STATE_ORDER, "species_names"),
-            (control_names, CONTROL_NAMES, "control_names"),
+            (species_names, layout.face, "species_names"),
+            (control_names, layout.controls, "control_names"),
         ):
             if given is not None and tuple(given) != tuple(wanted):
                 raise ConfigError(f"{what} {tuple(given)}; the model's layout is {tuple(wanted)}.")
@@ -163,8 +172,9 @@ class HybridStateSpaceModel(eqx.Module):
         if embedding is not None and embedding.is_calibrated and use_mechanism:
             self.openness = embedding.openness(self.clone)
         self.dt_hours = jnp.asarray(dt_hours, float)
-        ones, zeros = jnp.ones(_N), jnp.zeros(_N)
-        self.basis = ResidualBasis(ones, ones, zeros) if basis is None else basis
+        n = layout.n
+        ones, zeros = jnp.ones(n), jnp.zeros(n)
+        self.basis = ResidualBasis(ones, ones, zeros, zeros) if basis is None else basis
         self.limits = (
             Limits(jnp.asarray(1e6))
             if limits is None and basis is None
@@ -172,30 +182,33 @@ class HybridStateSpaceModel(eqx.Module):
         )
         if process_sd is None:
             process_sd = (
-                zeros if gp is None else (jnp.sqrt(gp.likelihood.variance(_N)) * gp.target_scale)
+                zeros if gp is None else (jnp.sqrt(gp.likelihood.variance(n)) * gp.target_scale)
             )
         self.process_sd = jnp.asarray(process_sd, float)
         self.function_sd = zeros if function_sd is None else jnp.asarray(function_sd, float)
         self.assay = AssayNoise() if assay is None else assay
-        self.latent = LatentMap(_DEFAULT_OFFSET) if latent is None else latent
+        self.latent = latent
         if initial is None:
-            centre = self.latent.forward(jnp.asarray(_DEFAULT_START))
-            initial = InitialState(centre, jnp.full(_N, 0.7))
+            start = _DEFAULT_START if layout.is_cho else 10.0 * _offsets(layout)
+            initial = InitialState(self.latent.forward(jnp.asarray(start)), jnp.full(n, 0.7))
         self.initial = initial
-        base, coefficient = (
-            diameter
-            if diameter is not None
-            else (
-                mech_model.kinetics.diam_base,
-                mech_model.kinetics.diam_death_coeff,
-            )
-        )
+        if diameter is None:
+            # of a culture that is described, cells have no diameter
+            kinetics = getattr(mech_model, "kinetics", None)
+            described = isinstance(mech_model, Vessel) or kinetics is None
+            diameter = (0.0, 0.0) if described else (kinetics.diam_base, kinetics.diam_death_coeff)
+        base, coefficient = diameter
         self.diam_base = jnp.asarray(base, float)
         self.diam_death_coeff = jnp.asarray(coefficient, float)
         rows = 0 if gp is None else jnp.sum(gp.data.row_present)
         self.base_rows, self.row_reference = jnp.asarray(rows, int), ones
-        self.species_names, self.control_names = tuple(STATE_ORDER), tuple(CONTROL_NAMES)
+        self.species_names, self.control_names = layout.face, layout.controls
         self.use_mechanism = bool(use_mechanism)
+
+    @property
+    def layout(self) -> Layout:
+        """How its arrays are laid out."""
+        return self.latent.layout
 
     @property
     def gp_model(self) -> StepwiseGP | None:
@@ -219,7 +232,9 @@ class HybridStateSpaceModel(eqx.Module):
         step = HybridStep(
             self.mech_model, self.basis, self.limits, self.dt_hours, self.use_mechanism
         )
-        return StepwiseGP(self.gp, self.gp.likelihood, _N, list(self.control_names), step=step)
+        return StepwiseGP(
+            self.gp, self.gp.likelihood, self.layout.n, list(self.control_names), step=step
+        )
 
     def predict_next_state(
         self,
@@ -281,16 +296,18 @@ class HybridStateSpaceModel(eqx.Module):
 
         model = self if clone_id is None else for_clone(self, clone_id)
         face, plan = jnp.asarray(c0, float), jnp.asarray(controls, float)
-        if face.shape != (_N,) or not bool(jnp.all(jnp.isfinite(face))):
+        layout = self.layout
+        if face.shape != (layout.n,) or not bool(jnp.all(jnp.isfinite(face))):
             raise ConfigError(
-                f"the start must be {_N} finite numbers in the order {STATE_ORDER}; estimate "
-                "missing ones with the filter first."
+                f"the start must be {layout.n} finite numbers in the order {layout.face}; "
+                "estimate missing ones with the filter first."
             )
         if plan.ndim == 1:
             plan = jnp.broadcast_to(plan[None, :], (n_days, plan.shape[0]))
-        if plan.shape != (n_days, len(CONTROL_NAMES)):
+        if plan.shape != (n_days, layout.m):
             raise ConfigError(
-                f"controls of shape {plan.shape}; allowed are (6,) and ({n_days}, 6)."
+                f"controls of shape {plan.shape}; allowed are ({layout.m},) and "
+                f"({n_days}, {layout.m}): {', '.join(layout.controls)}."
             )
         states = predict(model, face, plan, jnp.asarray(start_day, float), seed, n_samples)
         q10, q50, q90 = jnp.quantile(states, jnp.asarray([0.1, 0.5, 0.9]), axis=0)
@@ -336,6 +353,11 @@ def at_clone(model: HybridStateSpaceModel, index: Array) -> HybridStateSpaceMode
     if model.openness is None:
         return there
     return eqx.tree_at(lambda m: m.openness, there, family.openness(index))
+
+
+def _offsets(layout: Layout) -> Array:
+    """Offsets of the logarithm before any data: a hundredth of what is plausible."""
+    return jnp.asarray(0.01 * layout.upper)
 
 
 _DEFAULT_START = (0.8, 0.03, 5.0, 5.0, 0.7, 1.0, 0.8, 0.5, 10.0)

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import BALANCED, FORECAST_SPECIES, STATE_ORDER, Scalar
-from perfusio_jax.chemistry import DEFAULT_CV, report
+from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER, Scalar
+from perfusio_jax.chemistry import DEFAULT_CV, from_balanced, report, to_balanced
+from perfusio_jax.hybrid.layout import CHO, Layout
 
-_VIA = STATE_ORDER.index("Via")
-_XV, _XD = BALANCED.index("Xv"), BALANCED.index("Xd")
 _REFERENCE_DEAD = 0.1
 """Dead fraction [-] at which the assay's CV of viability is stated."""
 
@@ -25,6 +24,8 @@ class LatentMap(eqx.Module):
 
     offset: Float[Array, " 9"] = eqx.field(converter=_leaf)
     """Keeps the logarithm finite at zero [unit of the species]."""
+    layout: Layout = eqx.field(static=True, default=CHO)
+    """What the columns are."""
 
     def forward(self, state: Float[Array, "... 9"]) -> Float[Array, "... 9"]:
         """Concentrations to latent."""
@@ -51,16 +52,42 @@ class AssayNoise(eqx.Module):
     feed_cv: Scalar = eqx.field(converter=_leaf, default=0.04)
     """Coefficient of variation of the totalised glucose feed [-], the pump law's own error
     included."""
+    via: int | None = eqx.field(static=True, default=CHO.via)
+    """Column that holds viability, if one does."""
 
     @property
     def dead_sd(self) -> Scalar:
         """Standard deviation of `arcsin(sqrt(dead fraction))` [-]."""
-        return 0.5 * self.cv[_VIA] * jnp.sqrt((1.0 - _REFERENCE_DEAD) / _REFERENCE_DEAD)
+        return 0.5 * self.cv[self.via] * jnp.sqrt((1.0 - _REFERENCE_DEAD) / _REFERENCE_DEAD)
 
 
-def dead_angle(state: Float[Array, "... 9"]) -> Float[Array, "..."]:
-    """`arcsin(sqrt(dead fraction))` of balanced concentrations [-]."""
-    live, dead = jnp.maximum(state[..., _XV], 0.0), jnp.maximum(state[..., _XD], 0.0)
+def to_states(layout: Layout, face: Float[Array, "... K"]) -> Float[Array, "... K"]:
+    """Measured faces to states; NaN where nothing tells."""
+    if layout.is_cho:
+        return to_balanced(face)
+    states = face - layout.lower
+    if layout.pair is None:
+        return states
+    live, dead = layout.pair
+    via = jnp.clip(face[..., dead], 1e-3, 100.0)
+    return states.at[..., dead].set(states[..., live] * (100.0 - via) / via)
+
+
+def to_face(layout: Layout, states: Float[Array, "... K"]) -> Float[Array, "... K"]:
+    """States to measured faces, without noise."""
+    if layout.is_cho:
+        return from_balanced(states)
+    face = states + layout.lower
+    if layout.pair is None:
+        return face
+    live, dead = layout.pair
+    total = jnp.maximum(states[..., live] + states[..., dead], 1e-12)
+    return face.at[..., dead].set(100.0 * states[..., live] / total)
+
+
+def dead_angle(state: Float[Array, "... K"], pair: tuple[int, int] = (0, 1)) -> Float[Array, "..."]:
+    """`arcsin(sqrt(dead fraction))` of live and dead cells, which `pair` places [-]."""
+    live, dead = jnp.maximum(state[..., pair[0]], 0.0), jnp.maximum(state[..., pair[1]], 0.0)
     fraction = (dead + 1e-9) / (live + dead + 1e-6)
     return jnp.arcsin(jnp.sqrt(jnp.minimum(fraction, 1.0 - 1e-9)))
 
@@ -79,7 +106,10 @@ def predict_reading(
     Returns:
         Nine species in `STATE_ORDER` (viability as dead angle), then the feed.
     """
-    value = latent_map.forward(state).at[..., _VIA].set(dead_angle(state))
+    value = latent_map.forward(state)
+    pair = latent_map.layout.pair
+    if pair is not None:
+        value = value.at[..., pair[1]].set(dead_angle(state, pair))
     fed = jnp.log(jnp.maximum(feed_L, 0.0) + unit)
     return jnp.concatenate([value, fed[..., None]], axis=-1)
 
@@ -98,9 +128,12 @@ def transform_reading(
     Returns:
         Ten transformed readings.
     """
-    dead = jnp.clip(1.0 - face[_VIA] / 100.0, 0.0, 1.0)
-    value = jnp.log(jnp.maximum(face, 0.0) + latent_map.offset)
-    value = value.at[_VIA].set(jnp.arcsin(jnp.sqrt(dead)))
+    layout = latent_map.layout
+    above = face if layout.is_cho else face - layout.lower
+    value = jnp.log(jnp.maximum(above, 0.0) + latent_map.offset)
+    if layout.via is not None:
+        dead = jnp.clip(1.0 - face[layout.via] / 100.0, 0.0, 1.0)
+        value = value.at[layout.via].set(jnp.arcsin(jnp.sqrt(dead)))
     value = jnp.where(jnp.isnan(face), jnp.nan, value)
     fed = jnp.log(jnp.maximum(feed_L, 0.0) + unit)
     return jnp.concatenate([value, jnp.where(jnp.isnan(feed_L), jnp.nan, fed)[None]])
@@ -126,8 +159,13 @@ def reading_sd(
         Ten standard deviations [-].
     """
     level = jnp.maximum(state, 0.0)
-    absolute = jnp.sqrt((noise.cv * level) ** 2 + noise.floor**2)
-    sd = (absolute / (level + latent_map.offset)).at[_VIA].set(noise.dead_sd)
+    layout = latent_map.layout
+    # an assay's relative error is one of what it shows
+    shown = level if layout.is_cho else level + layout.lower
+    absolute = jnp.sqrt((noise.cv * shown) ** 2 + noise.floor**2)
+    sd = absolute / (level + latent_map.offset)
+    if layout.via is not None:
+        sd = sd.at[layout.via].set(noise.dead_sd)
     fed = jnp.maximum(feed_L, 0.0)
     feed_sd = jnp.sqrt((noise.feed_cv * fed) ** 2 + (0.3 * unit) ** 2) / (fed + unit)
     return jnp.concatenate([sd, feed_sd[None]])
@@ -171,3 +209,36 @@ def forecast_report(
     cells, width = noisy[..., column["VCD"]], noisy[..., column["Diam"]]
     noisy = noisy.at[..., column["VCV"]].set(1e-4 * cells * jnp.pi / 6.0 * width**3)
     return noisy.at[..., column["DCD"]].set(cells * (100.0 - via) / jnp.maximum(via, 1e-3))
+
+
+def reported(
+    model: Any,
+    states: Float[Array, "... K"],
+    draws: Float[Array, "... F"] | None = None,
+) -> Float[Array, "... F"]:
+    """What a model's forecasts report of states, with assay noise if draws are given.
+
+    Args:
+        model: Hybrid model; its layout says which columns these are.
+        states: States.
+        draws: Standard normal numbers, one per reported column.
+
+    Returns:
+        Values in the order of `layout.forecast`.
+    """
+    layout: Layout = model.layout
+    if layout.is_cho:
+        noise = None if draws is None else model.assay
+        return forecast_report(states, model.diam_base, model.diam_death_coeff, noise, draws)
+    clean = to_face(layout, states)
+    if draws is None:
+        return clean
+    noise = model.assay
+    noisy = clean + jnp.sqrt((noise.cv * clean) ** 2 + noise.floor**2) * draws
+    noisy = jnp.maximum(noisy, layout.lower)
+    if layout.via is None:
+        return noisy
+    via = layout.via
+    angle = jnp.arcsin(jnp.sqrt(jnp.clip(1.0 - clean[..., via] / 100.0, 1e-12, 1.0)))
+    angle = jnp.clip(angle + noise.dead_sd * draws[..., via], 0.0, 0.5 * jnp.pi)
+    return noisy.at[..., via].set(100.0 * (1.0 - jnp.sin(angle) ** 2))

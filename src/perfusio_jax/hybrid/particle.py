@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, Key
+from perfusio_jax._core import HOURS_PER_DAY, Key
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.disturbance import mean_residual, step_law
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
@@ -27,7 +27,6 @@ from perfusio_jax.hybrid.observation import predict_reading, reading_sd, transfo
 from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.step import step_batch
 
-_N = len(STATE_ORDER)
 _FEED_UNIT = 0.002
 
 
@@ -117,7 +116,7 @@ def particle_filter(
     unit = _FEED_UNIT * jnp.asarray(model.mech_model.volume_L)
     for_start, for_steps, for_draws = jax.random.split(key, 3)
     steps = run.times_h.shape[0] - 1
-    z = jax.random.normal(for_start, (n_particles, _N))
+    z = jax.random.normal(for_start, (n_particles, model.layout.n))
     first = model.latent.inverse(model.initial.mean[None, :] + model.initial.sd[None, :] * z)
     draw_keys = jax.random.split(for_draws, steps + 1)
 
@@ -135,7 +134,9 @@ def particle_filter(
     def body(states: Array, xs: Any) -> Any:
         control, face, fed, dt, day, k_noise, k_draw = xs
         _, share = law.over(dt, model.dt_hours)
-        noise = jax.random.normal(k_noise, (n_particles, _N)) * (share * law.sd)[None, :]
+        noise = (
+            jax.random.normal(k_noise, (n_particles, model.layout.n)) * (share * law.sd)[None, :]
+        )
         many = jnp.broadcast_to(control[None, :], (n_particles, control.shape[0]))
         after, feed, _ = step_batch(
             model, states, many, day, lambda inputs: mean_residual(model, inputs) + noise, dt

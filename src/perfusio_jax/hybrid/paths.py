@@ -4,11 +4,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER, Key
+from perfusio_jax._core import Key
 from perfusio_jax.gp import N_FREQUENCIES, GPPaths, draw_gp_paths
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
-
-_N = len(STATE_ORDER)
 
 
 class Paths(eqx.Module):
@@ -62,5 +60,6 @@ def draw_paths(
     functions = None
     if model.gp is not None:
         functions = draw_gp_paths(model.gp, n, key=for_functions, n_frequencies=n_frequencies)
-    noise = jax.random.normal(for_noise, (n, max_steps, _N + len(FORECAST_SPECIES)))
-    return Paths(functions, noise[:, :, :_N], noise[:, :, _N:], constants)
+    size = model.layout.n
+    noise = jax.random.normal(for_noise, (n, max_steps, size + len(model.layout.forecast)))
+    return Paths(functions, noise[:, :, :size], noise[:, :, size:], constants)

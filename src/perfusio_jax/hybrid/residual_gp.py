@@ -1,10 +1,10 @@
 """The process on smoothed residuals, before its hyper-parameters are searched."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from perfusio_jax._core import STATE_ORDER
 from perfusio_jax.embedding import CloneRegistry, EntityEmbedding, fit_embedded
 from perfusio_jax.gp import (
     GaussianLikelihood,
@@ -13,10 +13,12 @@ from perfusio_jax.gp import (
     PerfusionKernel,
     fit_scaling,
 )
+from perfusio_jax.hybrid.layout import CHO, Layout
 from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.hybrid.smoothing import Smoothed
 
-_N = len(STATE_ORDER)
+_NOT_READ = 1e12
+"""Divisor of a column that the process is not to read."""
 
 
 def row_noise(variance: Array, reference: Array) -> Array:
@@ -30,36 +32,48 @@ def gp_on(
     previous: MultiTaskRateGP | None,
     config: HybridConfig,
     registry: CloneRegistry | None,
+    layout: Layout = CHO,
 ) -> tuple[MultiTaskRateGP, np.ndarray]:
     """A process on smoothed residuals, and the typical variance of its targets."""
     keep = np.asarray(data.steps).reshape(-1)
     inputs = np.asarray(data.inputs).reshape(keep.size, -1)[keep]
     targets = np.asarray(data.targets).reshape(keep.size, -1)[keep]
     variance = np.asarray(data.variance).reshape(keep.size, -1)[keep]
+    n = targets.shape[1]
     reference = np.maximum(np.median(variance, axis=0), 1e-12)
     rows = inputs.shape[0] if config.lanes is None else keep.size
     capacity = -(-(rows + config.growth) // config.growth) * config.growth
     size = inputs.shape[1] - 1
+    scales = {}
+    if not layout.is_cho:
+        # a batch of two days and a culture of two months have each their own pace
+        days = max(float(inputs[:, -1].max()), 1e-3)
+        scales = {"day_scale": 0.5 * days, "offset_share": 0.02}
     if previous is not None:
         kernel, likelihood, scaling = previous.kernel, previous.likelihood, previous.scaling
     elif registry is None:
-        kernel = PerfusionKernel(_N, size, config.rank, size, lengthscale=4.0)
+        kernel = PerfusionKernel(n, size, config.rank, size, lengthscale=4.0)
         likelihood = GaussianLikelihood(0.2)
-        scaling = fit_scaling(inputs, log_columns=tuple(range(_N)), day_column=size)
+        scaling = fit_scaling(inputs, log_columns=tuple(range(n)), day_column=size, **scales)
     else:
         # the clone's column makes room for its vector
         width = size - 1 + config.embedding_dim
-        kernel = PerfusionKernel(_N, width, config.rank, width, lengthscale=4.0)
+        kernel = PerfusionKernel(n, width, config.rank, width, lengthscale=4.0)
         likelihood = GaussianLikelihood(0.2)
         table = EntityEmbedding(registry.n_clones, config.embedding_dim)
-        scaling = fit_embedded(inputs, table, log_columns=tuple(range(_N)))
+        scaling = fit_embedded(inputs, table, log_columns=tuple(range(n)), **scales)
+    if layout.latent and previous is None:
+        # what nobody measures is no input: its column is pressed to nothing
+        columns = jnp.asarray(layout.latent)
+        where = (lambda s: s.scale) if registry is None else (lambda s: s.base.scale)
+        scaling = eqx.tree_at(where, scaling, where(scaling).at[columns].set(_NOT_READ))
     model = MultiTaskRateGP(
         inputs,
         targets,
         likelihood,
         None,
         kernel,
-        _N,
+        n,
         size,
         row_noise=np.asarray(row_noise(jnp.asarray(variance), jnp.asarray(reference))),
         scaling=scaling,

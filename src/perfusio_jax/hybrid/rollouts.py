@@ -6,16 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, ConfigError, Scalar
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, Scalar
 from perfusio_jax._core.programs import compiled
-from perfusio_jax.chemistry import from_balanced, to_balanced
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
-from perfusio_jax.hybrid.observation import forecast_report
+from perfusio_jax.hybrid.observation import reported, to_face, to_states
 from perfusio_jax.hybrid.paths import Paths, draw_paths
 from perfusio_jax.hybrid.step import step_batch
 from perfusio_jax.hybrid.transition import StepInfo
-
-_N = len(STATE_ORDER)
 
 
 class RolloutInfo(NamedTuple):
@@ -70,9 +67,10 @@ def rollout_states(
             "with a larger max_steps."
         )
     if c0.ndim == 1:
-        c0 = jnp.broadcast_to(c0[None, :], (size, _N))
-    if c0.shape != (size, _N):
-        raise ConfigError(f"start of shape {c0.shape}; allowed are (9,) and ({size}, 9).")
+        c0 = jnp.broadcast_to(c0[None, :], (size, c0.shape[0]))
+    n = model.layout.n
+    if c0.shape != (size, n):
+        raise ConfigError(f"start of shape {c0.shape}; allowed are ({n},) and ({size}, {n}).")
     gp, functions, sd = model.gp, paths.functions, model.process_sd[None, :]
     shifts = None
     if paths.constants is not None and model.openness is not None:
@@ -131,9 +129,7 @@ def rollout(
     states, _ = rollout_states(
         model, paths, c0, controls, day0, process_noise=process_noise, dt_h=dt_h
     )
-    noise = model.assay if measurement_noise else None
-    draws = paths.assay[:, : states.shape[1]] if measurement_noise else None
-    return forecast_report(states, model.diam_base, model.diam_death_coeff, noise, draws)
+    return reported(model, states, paths.assay[:, : states.shape[1]] if measurement_noise else None)
 
 
 def rollout_with_info(
@@ -145,7 +141,7 @@ def rollout_with_info(
 ) -> tuple[Float[Array, "S H 12"], RolloutInfo]:
     """`rollout`, and how often the physical limits acted."""
     states, info = rollout_states(model, paths, c0, controls, day0)
-    values = forecast_report(states, model.diam_base, model.diam_death_coeff)
+    values = reported(model, states)
     summary = RolloutInfo(
         residual_limited=jnp.mean(info.residual.astype(float), axis=(0, 1)),
         cells_limited=jnp.mean(info.cells.astype(float)),
@@ -166,5 +162,5 @@ def predict(
 ) -> Array:
     """Measured faces (S, H, 9) along fresh paths, without assay noise; `predict_trajectory`'s."""
     paths = draw_paths(model, n_samples, key=jax.random.key(seed), max_steps=controls.shape[0])
-    states, _ = rollout_states(model, paths, to_balanced(face), controls, day)
-    return from_balanced(states)
+    states, _ = rollout_states(model, paths, to_states(model.layout, face), controls, day)
+    return to_face(model.layout, states)

@@ -6,15 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from perfusio_jax._core import (
-    CONTROL_NAMES,
-    HOURS_PER_DAY,
-    STATE_ORDER,
-    STREAM_TOTALS,
-    DataError,
-    Scalar,
-)
+from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError, Scalar
+from perfusio_jax.hybrid.layout import CHO, VOLUME, Layout
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
+from perfusio_jax.process import stream_flows
 from perfusio_jax.states import Trajectory
 
 _FEED = STREAM_TOTALS.index("V_glucose_L")
@@ -23,9 +18,9 @@ _FEED = STREAM_TOTALS.index("V_glucose_L")
 class RunArrays(NamedTuple):
     """One run as the filter reads it; pad with NaN samples."""
 
-    face: Float[Array, "T 9"]
-    """Samples in `STATE_ORDER`; NaN where missing."""
-    controls: Float[Array, "T 6"]
+    face: Float[Array, "T K"]
+    """Samples in the order of the layout's face; NaN where missing."""
+    controls: Float[Array, "T M"]
     """Set-points from each sample on."""
     feed_L: Float[Array, " T"]
     """Concentrated glucose since the sample before [L]; NaN if unknown."""
@@ -37,30 +32,38 @@ class RunArrays(NamedTuple):
     """Clone index; unused by a model without an embedding."""
 
 
-def run_arrays(trajectory: Trajectory, *, length: int | None = None, clone: int = -1) -> RunArrays:
+def run_arrays(
+    trajectory: Trajectory,
+    *,
+    length: int | None = None,
+    clone: int = -1,
+    layout: Layout = CHO,
+) -> RunArrays:
     """Take from a trajectory what the filter needs.
 
     Args:
-        trajectory: Run with all nine state species and six controls among its columns.
+        trajectory: Run with the layout's controls among its columns; what of its face has no
+            column counts as never measured.
         length: Rows to pad to.
         clone: Index of its clone in the model's family.
+        layout: Columns; those of CHO perfusion by default.
 
     Returns:
         Arrays.
 
     Raises:
-        DataError: If a species or control column is absent or a set-point is not finite.
+        DataError: If a control column is absent or a set-point is not finite.
     """
-    absent = [n for n in CONTROL_NAMES if n not in trajectory.control_names]
+    wanted = tuple(n for n in layout.controls if n != VOLUME)
+    absent = [n for n in wanted if n not in trajectory.control_names]
     if absent:
         raise DataError(
-            f"run '{trajectory.run_id}' lacks the controls {absent}; all of {CONTROL_NAMES} are "
-            "needed."
+            f"run '{trajectory.run_id}' lacks the controls {absent}; all of {wanted} are needed."
         )
     # on the host: one eager operation each would cost a compile, and arrays that came out of
     # a simulation may be pinned to a device, which would cost another
-    face = trajectory.host_species(STATE_ORDER, missing_ok=True)
-    columns = [trajectory.control_names.index(name) for name in CONTROL_NAMES]
+    face = trajectory.host_species(layout.face, missing_ok=True)
+    columns = [trajectory.control_names.index(name) for name in wanted]
     controls = np.array(trajectory.controls)[:, columns]
     n = trajectory.n_days
     acting = controls[:-1] if n > 1 else controls
@@ -71,7 +74,12 @@ def run_arrays(trajectory: Trajectory, *, length: int | None = None, clone: int 
         )
     controls[-1] = np.where(np.isfinite(controls[-1]), controls[-1], acting[-1])
     times = np.asarray(trajectory.times_h)
+    if VOLUME in layout.controls:
+        volume = volumes(layout, controls, np.asarray(trajectory.volume_L), times)
+        controls = np.concatenate([controls, volume[:, None]], axis=1)
     feed = np.asarray(trajectory.stream_totals)[:, _FEED]
+    if not layout.is_cho:  # no pump of ours, so nothing a total could tell of it
+        feed = np.full_like(feed, np.nan)
     pad = 0 if length is None else length - n
     if pad < 0:
         raise DataError(f"run '{trajectory.run_id}' has {n} rows, more than {length}.")
@@ -84,6 +92,35 @@ def run_arrays(trajectory: Trajectory, *, length: int | None = None, clone: int 
         mask=jnp.asarray(np.arange(n + pad) < n),
         clone=jnp.asarray(clone, float),
     )
+
+
+def volumes(
+    layout: Layout, controls: np.ndarray, recorded: np.ndarray, times_h: np.ndarray
+) -> np.ndarray:
+    """Volume at each sample of a run whose volume moves [L].
+
+    Args:
+        layout: Layout of the culture.
+        controls: Set-points (T, M) without the volume.
+        recorded: Volumes as recorded (T,); where they never move, only the first one counts, and
+            what flows says the rest.
+        times_h: Sample times (T,) [h].
+
+    Returns:
+        Volumes (T,).
+    """
+    process = layout.process
+    if process is None or np.ptp(recorded[np.isfinite(recorded)]) > 0.0:
+        return np.interp(times_h, times_h[np.isfinite(recorded)], recorded[np.isfinite(recorded)])
+    out = np.empty(times_h.size)
+    out[0] = recorded[0] if np.isfinite(recorded[0]) else process.volume_L
+    for t in range(1, times_h.size):
+        rate = 0.0
+        if process.streams:
+            now = stream_flows(process, jnp.asarray(controls[t - 1]), float(out[t - 1]))
+            rate = float(now.volume_rate())
+        out[t] = max(out[t - 1] + rate * (times_h[t] - times_h[t - 1]), 1e-9)
+    return out
 
 
 def clone_of(

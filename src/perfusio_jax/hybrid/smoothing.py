@@ -11,21 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER
+from perfusio_jax._core import HOURS_PER_DAY
 from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
-from perfusio_jax.chemistry import to_balanced
 from perfusio_jax.embedding import CloneRegistry
 from perfusio_jax.hybrid.assimilate import RunBeliefs, assimilate_arrays
 from perfusio_jax.hybrid.calibration import Intervals
 from perfusio_jax.hybrid.campaign import filled
 from perfusio_jax.hybrid.disturbance import Disturbance
+from perfusio_jax.hybrid.layout import CHO, Layout
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
+from perfusio_jax.hybrid.observation import to_states
 from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.hybrid.transition import Prior, flat_prior, prior_step
-
-_N = len(STATE_ORDER)
 
 
 class Smoothed(NamedTuple):
@@ -47,9 +46,12 @@ def rows_of(model: HybridStateSpaceModel, run: RunArrays, beliefs: RunBeliefs) -
     ends = [beliefs.days[:-1]]
     if model.embedding is not None:
         ends.insert(0, jnp.broadcast_to(jnp.asarray(run.clone), ends[0].shape))
+    targets = jnp.mean(beliefs.residuals, axis=1)
+    if model.layout.latent:
+        targets = jnp.where(model.layout.is_seen[None, :], targets, 0.0)
     return Smoothed(
         inputs=jnp.concatenate([states, run.controls[:-1], jnp.stack(ends, axis=1)], axis=1),
-        targets=jnp.mean(beliefs.residuals, axis=1),
+        targets=targets,
         variance=jnp.var(beliefs.residuals, axis=1),
         steps=run.mask[1:] & run.mask[:-1],
     )
@@ -81,13 +83,14 @@ def fresh_sd(data: Smoothed, config: HybridConfig) -> np.ndarray:
 @compiled
 def _priors(model: HybridStateSpaceModel, data: Smoothed, dt_h: Array, clones: Array) -> Prior:
     """The mechanism's interval at every smoothed state (runs, intervals)."""
-    inputs = data.inputs
+    inputs, cells = data.inputs, model.layout.cells
+    n, end = model.layout.n, model.layout.n + model.layout.m
     if not model.use_mechanism:
-        return jax.vmap(jax.vmap(flat_prior))(inputs[..., :_N])
+        return jax.vmap(jax.vmap(lambda c: flat_prior(c, cells)))(inputs[..., :n])
 
     def run(rows: Array, dts: Array, clone: Array) -> Prior:
         mech = at_clone(model, clone).mech_model
-        return jax.vmap(lambda r, dt: prior_step(mech, r[:_N], r[_N : _N + 6], dt))(rows, dts)
+        return jax.vmap(lambda r, dt: prior_step(mech, r[:n], r[n:end], dt))(rows, dts)
 
     return jax.vmap(run)(inputs, dt_h, clones)
 
@@ -97,9 +100,10 @@ def intervals_of(model: HybridStateSpaceModel, data: Smoothed, runs: RunArrays) 
     dt = jnp.diff(runs.times_h, axis=1)
     prior = _priors(model, data, dt, jnp.asarray(runs.clone))
     rates = prior.rates + data.targets * model.basis.unit(prior)
+    n, end = model.layout.n, model.layout.n + model.layout.m
     flat = jax.tree.map(
         lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
-        (data.inputs[..., :_N], data.inputs[..., _N : _N + 6], rates, dt, data.steps),
+        (data.inputs[..., :n], data.inputs[..., n:end], rates, dt, data.steps),
     )
     return Intervals(*flat)
 
@@ -119,10 +123,10 @@ def retarget(
     )
 
 
-def blank_rows(runs: RunArrays, registry: CloneRegistry | None) -> Smoothed:
+def blank_rows(runs: RunArrays, registry: CloneRegistry | None, layout: Layout = CHO) -> Smoothed:
     """Rows of the raw samples that claim no residual: shapes as after smoothing."""
-    face = filled(np.asarray(runs.face), np.asarray(runs.times_h))
-    states = to_balanced(jnp.asarray(face))[:, :-1]
+    face = filled(np.asarray(runs.face), np.asarray(runs.times_h), np.ones(layout.n))
+    states = jnp.maximum(to_states(layout, jnp.asarray(face)), 0.0)[:, :-1]
     ends = [runs.times_h[:, :-1] / HOURS_PER_DAY]
     if registry is not None:
         ends.insert(0, jnp.broadcast_to(jnp.asarray(runs.clone)[:, None], ends[0].shape))

@@ -6,13 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import STATE_ORDER, DataError
+from perfusio_jax._core import DataError
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.embedding import CloneRegistry
 from perfusio_jax.gp import KroneckerPosterior, MultiTaskRateGP
 from perfusio_jax.hybrid.smoothing import Smoothed
 
-_N = len(STATE_ORDER)
 _SHRINK_RUNS = 0.5
 """Runs that the clones' common spread counts as when a clone's own is estimated [-]."""
 
@@ -49,12 +48,13 @@ def leave_run_out(
     white = targets / row_sd[:, None] / task_sd[None, :] @ turn
     spectrum = values[:, None] * np.asarray(solved.task_values)[None, :] + 1.0
     weights = vectors @ ((vectors.T @ white) / spectrum)
-    error, variance = np.zeros((rows.size, _N)), np.zeros((rows.size, _N))
+    n = gp.n_tasks
+    error, variance = np.zeros((rows.size, n)), np.zeros((rows.size, n))
     for run in np.unique(run_of_row):
         inside = np.flatnonzero(run_of_row == run)
         part = vectors[rows[inside]]
-        apart, spread = np.zeros((inside.size, _N)), np.zeros((inside.size, _N))
-        for j in range(_N):
+        apart, spread = np.zeros((inside.size, n)), np.zeros((inside.size, n))
+        for j in range(n):
             block = np.linalg.inv((part / spectrum[:, j][None, :]) @ part.T)
             apart[:, j] = block @ weights[rows[inside], j]
             spread[:, j] = np.diagonal(block)
@@ -106,7 +106,7 @@ def spreads_of(gp: MultiTaskRateGP, data: Smoothed, registry: CloneRegistry | No
         return Spreads(process, function, None)
     # a clone with few runs among clones with many: its own left-out runs say how sure to be
     clone = np.asarray(data.inputs)[..., -2][steps].round().astype(int)
-    more = np.zeros((registry.n_clones, _N))
+    more = np.zeros((registry.n_clones, gp.n_tasks))
     for k in np.unique(clone):
         mine = clone == k
         n_runs = np.unique(run_of_row[mine]).size
@@ -117,5 +117,5 @@ def spreads_of(gp: MultiTaskRateGP, data: Smoothed, registry: CloneRegistry | No
 
 def gp_noise_sd(gp: MultiTaskRateGP) -> np.ndarray:
     """The process's own noise per species [residual units]."""
-    total = np.asarray(gp.likelihood.variance(_N)) * np.asarray(gp.target_scale) ** 2
+    total = np.asarray(gp.likelihood.variance(gp.n_tasks)) * np.asarray(gp.target_scale) ** 2
     return np.sqrt(total)

@@ -54,7 +54,8 @@ def step_batch(
     """
     mech = model.mech_model
     if not model.use_mechanism:
-        prior = jax.vmap(flat_prior)(states)
+        cells = model.layout.cells
+        prior = jax.vmap(lambda c: flat_prior(c, cells))(states)
     elif shifts is None:
         prior = jax.vmap(lambda c, u: prior_step(mech, c, u, dt_h))(states, controls)
     else:
@@ -64,6 +65,8 @@ def step_batch(
     value: Any = (
         residual(gp_inputs(model, states, controls, day)) if callable(residual) else residual
     )
+    if model.layout.latent:  # nobody could have learned anything of them
+        value = jnp.where(model.layout.is_seen[None, :], value, 0.0)
 
     def finish(c: Array, u: Array, p: Any, r: Array) -> Any:
         return apply_residual(mech, model.basis, model.limits, c, u, p, r, dt_h)

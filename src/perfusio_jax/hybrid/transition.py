@@ -29,6 +29,7 @@ from jaxtyping import Array, Float
 from perfusio_jax._core import BALANCED, CONTROL_NAMES, HOURS_PER_DAY, Scalar
 from perfusio_jax.chemistry import balance_step, inflow_concentrations, perfusion_flows
 from perfusio_jax.gp import MechanisticModel, mechanistic_rates
+from perfusio_jax.hybrid.vessel import Vessel
 
 _GLC = BALANCED.index("Glc")
 _XV = BALANCED.index("Xv")
@@ -149,9 +150,16 @@ def prior_step(
     return Prior(rates, jnp.sqrt(start * end), jnp.log(end / start), 0.5 * (state + after))
 
 
-def flat_prior(state: Float[Array, " 9"]) -> Prior:
-    """No mechanism: zero rates, today's cells."""
-    return Prior(jnp.zeros_like(state), state[_XV] + 1e-3, jnp.zeros_like(state[_XV]), state)
+def flat_prior(state: Float[Array, " K"], cells: int | None = _XV) -> Prior:
+    """No mechanism: zero rates, today's cells; one where there are none to count by."""
+    nothing = jnp.zeros_like(state[0])
+    reference = nothing + 1.0 if cells is None else state[cells] + 1e-3
+    return Prior(jnp.zeros_like(state), reference, nothing, state)
+
+
+def cells_of(mech: Any) -> int | None:
+    """State that rates are counted per; None where they are volumetric."""
+    return mech.layout.cells if isinstance(mech, Vessel) else _XV
 
 
 def _phi(z: Array) -> tuple[Array, Array]:
@@ -249,6 +257,8 @@ def apply_residual(
     Returns:
         State at the end, concentrate fed [L], and what the limits did.
     """
+    if isinstance(mech, Vessel):
+        return _open_interval(mech, basis, limits, state, controls, residual, dt_h)
     bounded = saturate(residual, limits.residual)
     rates = prior.rates + bounded * basis.unit(prior)
     glucose, fed = glucose_day(mech, state[_GLC], controls, rates[_GLC], prior.growth, dt_h)
@@ -265,6 +275,33 @@ def apply_residual(
         floor=after < 0.0,
     )
     return positive.at[_XV].set(cells), fed, info
+
+
+def _open_interval(
+    vessel: Vessel,
+    basis: ResidualBasis,
+    limits: Limits,
+    state: Float[Array, " K"],
+    controls: Float[Array, " M"],
+    residual: Float[Array, " K"],
+    dt_h: Scalar,
+) -> tuple[Float[Array, " K"], Scalar, StepInfo]:
+    """An interval of a culture without a mechanism: nothing can be negative, no pump answers."""
+    bounded = saturate(residual, limits.residual)
+    after = vessel.advance(
+        state,
+        controls,
+        bounded * basis.scale,
+        half=basis.half,
+        per_cell=basis.per_cell,
+        offset=basis.offset,
+        dt_h=dt_h,
+    )
+    cells = vessel.layout.cells
+    grown = after if cells is None else after.at[cells].set(saturate(after[cells], limits.cells))
+    took = jnp.zeros((), bool) if cells is None else grown[cells] < 0.95 * after[cells]
+    is_limited = jnp.abs(bounded) < 0.95 * jnp.abs(residual)
+    return grown, jnp.zeros(()), StepInfo(is_limited, took, jnp.zeros_like(is_limited))
 
 
 class HybridStep(eqx.Module):
@@ -298,7 +335,7 @@ class HybridStep(eqx.Module):
         prior = (
             prior_step(self.mech_model, legal, controls, self.dt_hours)
             if self.use_mechanism
-            else flat_prior(legal)
+            else flat_prior(legal, cells_of(self.mech_model))
         )
         after, _, _ = apply_residual(
             self.mech_model,

@@ -15,6 +15,7 @@ from perfusio_jax.hybrid.calibration import N_CONSTANTS
 from perfusio_jax.hybrid.campaign import filled
 from perfusio_jax.hybrid.diameter import fit_diameter
 from perfusio_jax.hybrid.family import CloneFamily
+from perfusio_jax.hybrid.layout import CHO, Layout
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, InitialState
 from perfusio_jax.hybrid.observation import AssayNoise, LatentMap
 from perfusio_jax.hybrid.runs import RunArrays
@@ -28,6 +29,10 @@ _SMALLEST_OFFSET = (0.05, 0.02, 0.05, 0.02, 0.02, 0.05, 0.02, 0.02, 2.0)
 _TYPICAL_STATE = (20.0, 0.8, 4.0, 3.0, 0.8, 8.0, 2.0, 0.8, 200.0)
 _TYPICAL_CONTROLS = (1.0, 0.15, 4.0, 36.5, 850.0, 1.0)
 _SUBSTRATES = ("Gln", "Pyr")
+_DEFAULT_FACE = (0.8, 96.0, 5.0, 5.0, 0.7, 1.0, 0.8, 0.5, 10.0)
+"""First sample of a run in what nobody measures."""
+_WITHOUT_WEIGHT = 1e9
+"""Unit of a residual that nothing is to be learned from."""
 _UNTRAINED_ERROR = 0.25
 """Relative error of the mechanism's rates for a clone it was not made for [-]."""
 
@@ -37,14 +42,15 @@ def base_model(
     runs: RunArrays,
     config: HybridConfig,
     parts: tuple[Any, MultiTaskRateGP, CloneFamily | None],
+    layout: Layout = CHO,
 ) -> HybridStateSpaceModel:
     """Scales, diameter and start read off the raw data, around mechanism, process, clones."""
     mech, blank, family = parts
-    face = filled(np.asarray(runs.face), np.asarray(runs.times_h))
+    face = filled(np.asarray(runs.face), np.asarray(runs.times_h), np.asarray(_DEFAULT_FACE))
     mask = np.asarray(runs.mask)
     states = np.asarray(to_balanced(jnp.asarray(face)))
     typical = np.median(states[mask], axis=0)
-    latent = LatentMap(np.maximum(0.03 * typical, np.asarray(_SMALLEST_OFFSET)))
+    latent = LatentMap(np.maximum(0.03 * typical, np.asarray(_SMALLEST_OFFSET)), layout)
     first = np.asarray(latent.forward(jnp.asarray(states[:, 0])))[mask[:, 0]]
     initial = InitialState(first.mean(axis=0), np.maximum(1.5 * first.std(axis=0), 0.3))
 
@@ -57,6 +63,8 @@ def base_model(
     half = np.where(np.isin(STATE_ORDER, _SUBSTRATES), typical, 0.0) if config.use_mechanism else 0
     half = np.broadcast_to(half, (_N,))
     scale = np.sqrt(np.mean(np.clip(per_cell[steps], -1e6, 1e6) ** 2, axis=0)) + 1e-9
+    # rates of what nobody measures are the mechanism's own, and say nothing about it
+    scale[list(layout.latent)] = _WITHOUT_WEIGHT
     return HybridStateSpaceModel(
         mech,
         blank,
@@ -107,14 +115,14 @@ def untrained_model(mech: Any) -> HybridStateSpaceModel:
     )
 
 
-def new_family(registry: CloneRegistry, mech: Any, is_movable: bool) -> CloneFamily:
+def new_family(registry: CloneRegistry, mech: Any, is_movable: bool, n: int = _N) -> CloneFamily:
     """Clones that all have the mechanism's own constants."""
     start = jnp.zeros(N_CONSTANTS)
     if is_movable:
         start = start.at[-1].set(4.0 if float(mech.kinetics.consumes_lactate) > 0.5 else -4.0)
     many = jnp.broadcast_to(start[None, :], (registry.n_clones, N_CONSTANTS))
     closed = jnp.zeros((registry.n_clones, N_CONSTANTS, N_CONSTANTS))
-    quiet = jnp.zeros((registry.n_clones, _N))
+    quiet = jnp.zeros((registry.n_clones, n))
     return CloneFamily(
         registry, mech, many, start, closed, jnp.zeros(N_CONSTANTS), quiet, is_calibrated=is_movable
     )

@@ -104,7 +104,9 @@ def condition_on(
     for run, k in zip(usable, jax.random.split(key, len(usable)), strict=True):
         mine, index = clone_of(fitted, run)
         beliefs = assimilate_run(mine, run, key=k, n_particles=n_particles, length=length)
-        parts.append(rows_of(mine, run_arrays(run, length=length, clone=index), beliefs))
+        parts.append(
+            rows_of(mine, run_arrays(run, length=length, clone=index, layout=mine.layout), beliefs)
+        )
     return _put_rows(model, jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts))
 
 

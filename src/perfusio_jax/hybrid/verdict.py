@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, DataError
+from perfusio_jax._core import DataError
 from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
-from perfusio_jax.chemistry import from_balanced
+from perfusio_jax.hybrid.campaign import in_steps
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
+from perfusio_jax.hybrid.observation import to_face
 from perfusio_jax.hybrid.spread import leave_run_out
 from perfusio_jax.hybrid.storage import VERDICT, model_hash
 from perfusio_jax.hybrid.transition import apply_residual, flat_prior, prior_step
@@ -29,7 +30,6 @@ from perfusio_jax.states import Trajectory
 SMALLEST_COVERAGE: Final = 0.6
 """Share of readings that 80 % intervals must hold [-]."""
 
-_N = len(STATE_ORDER)
 _KEYS = ("error", "nothing_changes", "coverage_80")
 
 
@@ -132,6 +132,9 @@ def judge_fit(model: HybridStateSpaceModel, trajectories: list[Trajectory]) -> V
     gp = model.gp
     if gp is None:
         return None
+    layout = model.layout
+    if layout.process is not None:
+        trajectories = in_steps(trajectories, layout.process)
     rows = np.flatnonzero(np.asarray(gp.data.row_present))
     run_of_row = np.repeat(
         np.arange(len(trajectories)), [max(t.n_days - 1, 0) for t in trajectories]
@@ -142,6 +145,7 @@ def judge_fit(model: HybridStateSpaceModel, trajectories: list[Trajectory]) -> V
             "on the runs it was fitted to."
         )
     error, _ = leave_run_out(gp, run_of_row)
+    unread = ~layout.is_seen
     found = np.asarray(gp.data.targets)[rows]
     hours = np.concatenate([np.diff(np.asarray(t.times_h, float)) for t in trajectories])
     before, after, made = (
@@ -155,10 +159,10 @@ def judge_fit(model: HybridStateSpaceModel, trajectories: list[Trajectory]) -> V
     )
     return Verdict(
         "one sampling interval ahead, each run by the process without it",
-        tuple(STATE_ORDER),
-        tuple(np.sqrt(np.mean((made - after) ** 2, axis=0)).tolist()),
-        tuple(np.sqrt(np.mean((before - after) ** 2, axis=0)).tolist()),
-        (float("nan"),) * _N,
+        layout.face,
+        tuple(np.where(unread, np.nan, np.sqrt(np.mean((made - after) ** 2, axis=0))).tolist()),
+        tuple(np.where(unread, np.nan, np.sqrt(np.mean((before - after) ** 2, axis=0))).tolist()),
+        (float("nan"),) * layout.n,
     )
 
 
@@ -171,18 +175,21 @@ def _steps(
 ) -> tuple[Array, Array, Array]:
     """Measured face before an interval and after it, with either residual."""
     compiling("the check of the fit")
+    layout = model.layout
     clone = inputs[:, -2] if model.embedding is not None else jnp.zeros_like(hours)
 
     def one(row: Array, pair: Array, dt_h: Array, k: Array) -> tuple[Array, Array, Array]:
         mine = at_clone(model, k)
-        mech, c, u = mine.mech_model, row[:_N], row[_N : _N + len(CONTROL_NAMES)]
-        prior = prior_step(mech, c, u, dt_h) if mine.use_mechanism else flat_prior(c)
+        n, mech = layout.n, mine.mech_model
+        c, u = row[:n], row[n : n + layout.m]
+        prior = prior_step(mech, c, u, dt_h) if mine.use_mechanism else flat_prior(c, layout.cells)
 
         def go(residual: Array) -> Array:
-            step = apply_residual(mech, mine.basis, mine.limits, c, u, prior, residual, dt_h)
-            return from_balanced(step[0])
+            known = residual * layout.is_seen if layout.latent else residual
+            step = apply_residual(mech, mine.basis, mine.limits, c, u, prior, known, dt_h)
+            return to_face(layout, step[0])
 
-        return from_balanced(c), go(pair[0]), go(pair[1])
+        return to_face(layout, c), go(pair[0]), go(pair[1])
 
     return jax.vmap(one)(inputs, residuals, hours, clone)
 

@@ -8,7 +8,10 @@ from .kinetics import clone_x as clone_x
 from .kinetics import clone_y as clone_y
 from .kinetics import stack as stack
 from .lanes import integrate_lanes as integrate_lanes
+from .mechanism import Mechanism as Mechanism
+from .mechanism import constant as constant
 from .models import CHOPerfusionModel as CHOPerfusionModel
+from .monod import Monod as Monod
 from .plan import FLOOR as FLOOR
 from .plan import N_TOTALS as N_TOTALS
 from .plan import LaneSolution as LaneSolution

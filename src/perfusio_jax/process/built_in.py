@@ -69,7 +69,7 @@ def _medium() -> dict[str, float | str]:
 
 _CULTURE = (
     *(_species(n, is_measured=False) if n == "Xd" else _species(n) for n in BALANCED),
-    _species("Via", kind="derived"),
+    _species("Via", kind="derived", formula="viability", of=_CELLS),
 )
 
 CHO_PERFUSION = Process(

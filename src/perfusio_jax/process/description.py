@@ -41,6 +41,8 @@ class Process(Part):
     """What can be set, in array order."""
     streams: tuple[Stream, ...] = ()
     """What flows; none in a batch."""
+    biomass: str | None = None
+    """Carried quantity that rates are counted per; volumetric where none is named."""
 
     @property
     def carried(self) -> tuple[str, ...]:

@@ -86,6 +86,10 @@ class Quantity(Part):
     """Deviation of its assay at zero, in its unit."""
     is_measured: bool = True
     """Whether somebody reads it; what nobody reads stays a latent state."""
+    formula: Literal["", "viability"] = ""
+    """What a derived quantity is of others; "viability": `100 of[0] / (of[0] + of[1])`."""
+    of: tuple[str, ...] = ()
+    """Quantities the formula takes."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Quantity":

@@ -10,6 +10,9 @@ set-points applied from that sample until the next one.
 """
 
 from perfusio_jax.states.batch import StateBatch as StateBatch
+from perfusio_jax.states.grid import cuts as cuts
+from perfusio_jax.states.grid import on_grid as on_grid
+from perfusio_jax.states.grid import usual_step_h as usual_step_h
 from perfusio_jax.states.padding import TrajectoryBatch as TrajectoryBatch
 from perfusio_jax.states.padding import stack_trajectories as stack_trajectories
 from perfusio_jax.states.sampling import intervals_text as intervals_text
