@@ -192,11 +192,11 @@ class HybridStateSpaceModel(eqx.Module):
             start = _DEFAULT_START if layout.is_cho else 10.0 * _offsets(layout)
             initial = InitialState(self.latent.forward(jnp.asarray(start)), jnp.full(n, 0.7))
         self.initial = initial
-        if diameter is None:
-            # of a culture that is described, cells have no diameter
-            kinetics = getattr(mech_model, "kinetics", None)
-            described = isinstance(mech_model, Vessel) or kinetics is None
-            diameter = (0.0, 0.0) if described else (kinetics.diam_base, kinetics.diam_death_coeff)
+        kinetics: Any = getattr(mech_model, "kinetics", None)
+        if diameter is None and layout.is_cho:
+            diameter = (kinetics.diam_base, kinetics.diam_death_coeff)
+        elif diameter is None:
+            diameter = (0.0, 0.0)  # of a culture that is described nobody says how wide cells are
         base, coefficient = diameter
         self.diam_base = jnp.asarray(base, float)
         self.diam_death_coeff = jnp.asarray(coefficient, float)

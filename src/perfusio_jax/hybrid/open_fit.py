@@ -104,7 +104,8 @@ def fit_open(
 
     keys = jax.random.split(key, PASSES + config.rounds + 1)
     lanes, passes, moved = runs.mask.shape[0], [], []
-    has_mechanism = model.mech_model.kinetics is not None
+    centre = model.mech_model.kinetics
+    has_mechanism = centre is not None
     law = Disturbance(
         config.persistence, jnp.full(layout.n, _REST if has_mechanism else _WHOLE, float)
     )
@@ -114,7 +115,7 @@ def fit_open(
         )
         passes.append(mean_nis(info, runs))
         if turn < PASSES - 1 and config.calibrate:
-            model, step = recalibrated(model, data)
+            model, step = recalibrated(model, data, centre)
             moved += [] if step is None else [step]
         model = _restarted(model, data)
         law = Disturbance(config.persistence, jnp.asarray(_fresh(data, config)))
@@ -174,4 +175,9 @@ def _restarted(model: HybridStateSpaceModel, data: Smoothed) -> HybridStateSpace
 
 def _bounded(spreads: Spreads) -> Spreads:
     """Spreads of no more than rates usually are, for the same reason."""
-    return Spreads(*(None if v is None else np.minimum(v, 1.0) for v in spreads))
+    by_clone = spreads.by_clone
+    return Spreads(
+        np.minimum(spreads.process, 1.0),
+        np.minimum(spreads.function, 1.0),
+        None if by_clone is None else np.minimum(by_clone, 1.0),
+    )

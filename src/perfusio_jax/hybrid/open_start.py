@@ -181,22 +181,22 @@ def with_monod(vessel: Vessel, raw: Raw, runs: RunArrays) -> Vessel:
     spread = values.std(axis=0) if columns else np.zeros(0)
     none = np.zeros(len(others))
     monod = Monod(
-        mu_max=1.3 * fast,
-        K_S=0.02 * high[s],
-        K_C=0.3 * high[s] / high[x],
-        decay=0.02 * fast,
-        a_S=per_growth,
-        b_S=0.05 * per_growth * fast,
-        k_S=0.01 * high[s],
-        K_R=0.1 * high[s],
-        a=none,
-        b=none,
-        c=none + 0.1,
-        e=np.zeros(len(acting)),
-        k=0.05 * high[at],
-        size=high[at] / high[x],
-        middle=values.mean(axis=0) if columns else np.zeros(0),
-        spread=np.where(spread > 0.0, spread, 1.0),
+        mu_max=jnp.asarray(1.3 * fast),
+        K_S=jnp.asarray(0.02 * high[s]),
+        K_C=jnp.asarray(0.3 * high[s] / high[x]),
+        decay=jnp.asarray(0.02 * fast),
+        a_S=jnp.asarray(per_growth),
+        b_S=jnp.asarray(0.05 * per_growth * fast),
+        k_S=jnp.asarray(0.01 * high[s]),
+        K_R=jnp.asarray(0.1 * high[s]),
+        a=jnp.asarray(none),
+        b=jnp.asarray(none),
+        c=jnp.asarray(none + 0.1),
+        e=jnp.asarray(np.zeros(len(acting))),
+        k=jnp.asarray(0.05 * high[at]),
+        size=jnp.asarray(high[at] / high[x]),
+        middle=jnp.asarray(values.mean(axis=0) if columns else np.zeros(0)),
+        spread=jnp.asarray(np.where(spread > 0.0, spread, 1.0)),
         biomass=layout.states[x],
         substrate=names[0],
         others=others,
@@ -229,11 +229,20 @@ def _substrates(vessel: Vessel, raw: Raw) -> list[str]:
 
 
 def recalibrated(
-    model: HybridStateSpaceModel, data: Smoothed
+    model: HybridStateSpaceModel, data: Smoothed, centre: Mechanism | None
 ) -> tuple[HybridStateSpaceModel, Moved | None]:
-    """The model with its mechanism's constants moved towards smoothed rates."""
+    """The model with its mechanism's constants moved towards smoothed rates.
+
+    Args:
+        model: The model; its mechanism is part of the smoothed rates.
+        data: Smoothed campaign.
+        centre: The mechanism with the constants that are their prior's centre.
+
+    Returns:
+        The model, and how the constants were moved.
+    """
     vessel: Vessel = model.mech_model
-    if vessel.kinetics is None:
+    if vessel.kinetics is None or centre is None:
         return model, None
     layout, n = vessel.layout, vessel.layout.n
     inputs = np.asarray(data.inputs)
@@ -248,7 +257,7 @@ def recalibrated(
     own = _own(vessel, rows.states, rows.controls)
     is_used = np.asarray(data.steps[:, 1:] & data.steps[:, :-1]).reshape(-1)
     total = rows._replace(rates=own + taken, is_used=jnp.asarray(is_used))
-    kinetics, moved = fit_constants(vessel.kinetics, layout, total, vessel.volume_L)
+    kinetics, moved = fit_constants(centre, layout, total, vessel.volume_L)
     model = eqx.tree_at(lambda m: m.mech_model.kinetics, model, kinetics)
     if model.embedding is not None:
         model = eqx.tree_at(lambda m: m.embedding.mech_model.kinetics, model, kinetics)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, ConfigError, DataError, unwrap
+from perfusio_jax._core import ConfigError, DataError, unwrap
 from perfusio_jax._core.checkpoint import (
     check_sizes,
     digest,
@@ -34,8 +34,12 @@ from perfusio_jax.embedding import (
 )
 from perfusio_jax.gp import DataWarning, MultiTaskRateGP, PerfusionKernel, with_form
 from perfusio_jax.hybrid.calibration import N_CONSTANTS
+from perfusio_jax.hybrid.culture_storage import culture_of, empty_latent, empty_vessel
 from perfusio_jax.hybrid.family import CloneFamily
+from perfusio_jax.hybrid.layout import CHO
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
+from perfusio_jax.hybrid.observation import AssayNoise
+from perfusio_jax.hybrid.transition import ResidualBasis
 from perfusio_jax.mechanistic import CHOPerfusionModel
 
 SCHEMA_VERSION = 4
@@ -68,6 +72,7 @@ def _shape_of(model: HybridStateSpaceModel) -> dict[str, Any]:
         "mechanistic": type(model.mech_model).__name__,
         "use_mechanism": model.use_mechanism,
         "clones": _clones_of(model),
+        **culture_of(model),
     }
 
 
@@ -136,6 +141,8 @@ def _check_covered(model: HybridStateSpaceModel, shape: dict[str, Any]) -> None:
 
 def _empty(shape: dict[str, Any], mech: Any) -> HybridStateSpaceModel:
     clones, family, scaling = shape["clones"], None, None
+    latent = empty_latent(mech, shape)
+    layout = latent.layout
     if clones is not None:
         registry = CloneRegistry(CloneInfo(**clone) for clone in clones["registry"])
         constants = jnp.zeros((len(registry), N_CONSTANTS))
@@ -147,7 +154,7 @@ def _empty(shape: dict[str, Any], mech: Any) -> HybridStateSpaceModel:
             constants[0],
             factors,
             constants[0],
-            jnp.zeros((len(registry), len(STATE_ORDER))),
+            jnp.zeros((len(registry), layout.n)),
             is_calibrated=clones["is_calibrated"],
         )
     gp = None
@@ -180,7 +187,16 @@ def _empty(shape: dict[str, Any], mech: Any) -> HybridStateSpaceModel:
             gp = with_form(gp, is_complete=False, n_missing=g.get("n_missing", 0))
         if g["is_conditioned"]:
             gp = eqx.filter_eval_shape(lambda m: m.condition(), gp)
-    bare = HybridStateSpaceModel(mech, None, family, use_mechanism=True)
+    nothing = jnp.zeros(layout.n)
+    bare = HybridStateSpaceModel(
+        mech,
+        None,
+        family,
+        latent=latent,
+        basis=ResidualBasis(nothing, nothing, nothing, nothing),
+        assay=AssayNoise(nothing, nothing, via=layout.via),
+        use_mechanism=True,
+    )
     return _replace_static(bare, gp, bool(shape["use_mechanism"]))
 
 
@@ -199,7 +215,8 @@ def load(folder: str | os.PathLike[str], *, mech_model: Any = None) -> HybridSta
     Args:
         folder: Folder written by `save`.
         mech_model: Mechanistic model of the same class as the saved one; its numbers are
-            replaced. `CHOPerfusionModel()` by default.
+            replaced. `CHOPerfusionModel()` by default; needed where a described culture has a
+            mechanism of one's own.
 
     Returns:
         The model, bit for bit.
@@ -209,10 +226,19 @@ def load(folder: str | os.PathLike[str], *, mech_model: Any = None) -> HybridSta
         ConfigError: If the mechanistic model is of another class.
     """
     shape, arrays = read_checkpoint(folder, kind=KIND, schema_version=SCHEMA_VERSION)
+    try:
+        culture = empty_vessel(shape, mech_model)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"{folder} describes a culture that cannot be read ({in_line(str(error))}). Restore "
+            "the folder from a good copy."
+        ) from None
+    layout = CHO if culture is None else culture.layout
     named = (shape.get("species_names"), shape.get("control_names"))
-    if named != (list(STATE_ORDER), list(CONTROL_NAMES)):
+    if named != (list(layout.face), list(layout.controls)):
         raise DataError(f"{folder} names another layout of species or controls.")
     mech = CHOPerfusionModel() if mech_model is None else mech_model
+    mech = mech if culture is None else culture
     wanted = shape.get("mechanistic")
     if type(mech).__name__ != wanted:
         raise ConfigError(

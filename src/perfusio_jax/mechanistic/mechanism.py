@@ -65,13 +65,14 @@ def constant(
         ConfigError: If both deviations are given, or one is not positive.
     """
     given = [d for d in (log_sd, sd) if d is not None]
-    if len(given) > 1 or any(not np.all(np.asarray(d) > 0.0) for d in given):
+    if len(given) > 1 or any(bool(np.any(np.asarray(d) <= 0.0)) for d in given):
         raise ConfigError(
             f"a constant in {unit} has log_sd={log_sd!r} and sd={sd!r}; at most one, above zero."
         )
-    more = {} if value is None else {"default": value}
-    told = Told(unit, log_sd, sd, source)
-    return eqx.field(converter=_array, metadata={_HOW: told}, **more)
+    metadata = {_HOW: Told(unit, log_sd, sd, source)}
+    if value is None:
+        return eqx.field(converter=_array, metadata=metadata)
+    return eqx.field(converter=_array, metadata=metadata, default=value)
 
 
 class Mechanism(eqx.Module):

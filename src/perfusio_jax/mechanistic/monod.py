@@ -28,6 +28,22 @@ class Monod(Mechanism):
         Luedeking and Piret (1959), J. Biochem. Microbiol. Technol. Eng. 1, 393.
     """
 
+    k: Float[Array, " C"]
+    """Level of each at which its uptake is halved [unit of C]."""
+    size: Float[Array, " C"]
+    """What of each comes with a unit of biomass [unit of C / unit of X]."""
+    middle: Float[Array, " M"]
+    """Middle of each control."""
+    spread: Float[Array, " M"]
+    """Spread of each control."""
+    biomass: str = eqx.field(static=True)
+    """Name of X."""
+    substrate: str = eqx.field(static=True)
+    """Name of S."""
+    others: tuple[str, ...] = eqx.field(static=True)
+    """Names of the further quantities."""
+    controls: tuple[str, ...] = eqx.field(static=True)
+    """Names of the controls that may act on growth."""
     mu_max: Float[Array, ""] = constant(unit="1/h", log_sd=0.7)
     """Largest specific growth rate."""
     K_S: Float[Array, ""] = constant(unit="unit of S", log_sd=1.5)
@@ -52,22 +68,6 @@ class Monod(Mechanism):
     """Largest uptake of each, in units of `size`, times a hundredth per hour."""
     e: Float[Array, " M"] = constant(unit="-", sd=0.3)
     """Of each control on growth."""
-    k: Float[Array, " C"]
-    """Level of each at which its uptake is halved [unit of C]."""
-    size: Float[Array, " C"]
-    """What of each comes with a unit of biomass [unit of C / unit of X]."""
-    middle: Float[Array, " M"]
-    """Middle of each control."""
-    spread: Float[Array, " M"]
-    """Spread of each control."""
-    biomass: str = eqx.field(static=True)
-    """Name of X."""
-    substrate: str = eqx.field(static=True)
-    """Name of S."""
-    others: tuple[str, ...] = eqx.field(static=True)
-    """Names of the further quantities."""
-    controls: tuple[str, ...] = eqx.field(static=True)
-    """Names of the controls that may act on growth."""
 
     def rates(
         self, state: Mapping[str, Array], environment: Mapping[str, Array]
