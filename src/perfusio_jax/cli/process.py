@@ -59,11 +59,13 @@ def in_words(culture: "Process") -> list[str]:
     moves = "constant" if culture.is_constant_volume else "moving"
     lines = [f"{culture.name}: {culture.description}".rstrip(": ")]
     lines.append(f"volume {culture.volume_L:g} L at the start, {moves}")
+    lines.append(f"rates are per {culture.biomass}" if culture.biomass else "rates are volumetric")
     lines.append("quantities")
     for q in culture.quantities:
         seen = "" if q.is_measured else ", not measured"
         noise = f", assay {100 * q.cv:g} %" if q.is_measured else ""
-        lines.append(f"  {q.name} [{q.unit}] {q.kind}{seen}, {q.lo:g} to {q.hi:g}{noise}")
+        follows = f" ({q.formula} of {' and '.join(q.of)})" if q.formula else ""
+        lines.append(f"  {q.name} [{q.unit}] {q.kind}{follows}{seen}, {q.lo:g} to {q.hi:g}{noise}")
     lines.append("controls" if culture.controls else "controls: none")
     for c in culture.controls:
         of = f" of {c.quantity}" if c.quantity else ""
