@@ -18,10 +18,10 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.text import LONGEST_NAME, in_line
-from perfusio_jax._core.units import to_canonical
 
 from .raw import RawTable
 from .totals import TOTALS
+from .vocabulary import OURS, Vocabulary
 
 IDS: Final = ("run_id", "reactor_id", "clone_id", "sample_id")
 TIMES: Final = ("time_h", "day")
@@ -348,21 +348,24 @@ def other_meaning(name: str, unit: str, labels: Sequence[str]) -> str:
     )
 
 
-def fits(name: str, unit: str) -> bool:
+def fits(name: str, unit: str, words: Vocabulary = OURS) -> bool:
     """Whether a unit is one of this column's."""
     try:
-        to_canonical([0.0, 1.0], unit, name)
+        words.conversion(unit, name)
     except UnitError:
         return False
     return True
 
 
-def refuse_second_header(line: int, stated: Sequence[tuple[str, str]]) -> None:
+def refuse_second_header(
+    line: int, stated: Sequence[tuple[str, str]], words: Vocabulary = OURS
+) -> None:
     """Refuse a second row that holds names where units are looked for.
 
     Args:
         line: Its line in the file.
         stated: Canonical name and text of each cell in a column of numbers.
+        words: Names and units of columns.
 
     Raises:
         DataError: If two cells or more are names, or none of them is a unit of its column.
@@ -370,7 +373,7 @@ def refuse_second_header(line: int, stated: Sequence[tuple[str, str]]) -> None:
     if len(stated) < 2:
         return
     is_name = [FOLDED.get(_folded(text)) is not None for _, text in stated]
-    if sum(is_name) >= 2 or not any(fits(name, text) for name, text in stated):
+    if sum(is_name) >= 2 or not any(fits(name, text, words) for name, text in stated):
         raise DataError(
             f"line {line} ({', '.join(text for _, text in stated)}) looks like a second row of "
             "names: none of it is a unit of its column. Keep one of the two, or give the units."
