@@ -33,7 +33,7 @@ UNITS: Final = frozenset((*TIMES, *NUMBERS))
 
 _WITH_UNIT: Final = re.compile(r"(?P<name>[^\[(]+?)\s*[\[(](?P<unit>[^\])]*)[\])]")
 FOLDED: Final = {name.casefold(): name for name in (*KNOWN, *LONG)}
-_COMMON_WORDS: Final = {
+COMMON_WORDS: Final = {
     "glucose": "Glc",
     "gluc": "Glc",
     "glutamine": "Gln",
@@ -308,9 +308,9 @@ def suggest(name: str, present: Iterable[str] = ()) -> str:
 def nearest(name: str, present: Iterable[str] = ()) -> str | None:
     """The known name that is probably meant; none rather than a wrong one."""
     taken = set(present)
-    words = {_letters(word): meant for word, meant in (FOLDED | _COMMON_WORDS).items()}
+    words = {_letters(word): meant for word, meant in (FOLDED | COMMON_WORDS).items()}
     if name.endswith("+"):
-        words = {_letters(word): meant for word, meant in _COMMON_WORDS.items()}
+        words = {_letters(word): meant for word, meant in COMMON_WORDS.items()}
     said = _letters(name)
     meant = words.get(said)
     if meant is None and _SHORT < len(said) <= _LONG:

@@ -51,6 +51,8 @@ class Vocabulary:
     """Unit of what the process names."""
     signed: frozenset[str] = frozenset()
     """What the process names and may be below zero."""
+    open: frozenset[str] = frozenset()
+    """Names whose unit is whatever unit the table states, as long as it is one."""
     process: str = ""
     """Name of the process; empty for our own names."""
 
@@ -128,6 +130,10 @@ class Vocabulary:
         """
         if self.is_ours(name):
             return conversion(given, name).then(conversion(wanted, name).inverse)
+        if name in self.open:
+            if given.strip() not in UNITLESS:
+                parse_unit(given)  # refuses what is no unit
+            return _SAME
         if given.strip() == wanted:
             return _SAME
         if {given.strip(), wanted} & {*UNITLESS}:
@@ -160,7 +166,7 @@ class Vocabulary:
 
     def may_be_negative(self, name: str) -> bool | None:
         """Whether values below zero are values; None where the process does not say."""
-        return name in self.signed if name in self.spans else None
+        return name in self.signed if name in self.units else None
 
     def doubt(self, name: str, low: float, high: float) -> str:
         """What is implausible about the values of a column; empty where nothing is."""
