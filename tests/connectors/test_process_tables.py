@@ -4,8 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perfusio_jax._core import DataError, UnitError
+from perfusio_jax._core import ConfigError, DataError, UnitError
 from perfusio_jax.connectors import campaign_from_frame, read_campaign
+from perfusio_jax.connectors.tables.columns import ColumnMap, is_known_label, is_number_label
+from perfusio_jax.connectors.tables.formats import read_table
+from perfusio_jax.connectors.tables.samples import interpret
+from perfusio_jax.connectors.tables.vocabulary import Vocabulary
 from perfusio_jax.process import CHO_PERFUSION, Control, Process, Quantity, Stream
 
 YEAST = """run_id,time_h,EtOH,X,Glc,Carot,note_pH
@@ -208,3 +212,90 @@ def test_frames_are_read_by_a_process_too():
     frame = pd.DataFrame({"run_id": ["a", "a"], "time_h": [0.0, 2.0], "X [mg/L]": [500.0, 800.0]})
     (run,) = campaign_from_frame(frame, process=BATCH).trajectories
     np.testing.assert_allclose(run.get_species("X"), [0.5, 0.8])
+
+
+# ------------------------------------------------------------------ files of samples
+
+
+def samples(text: str, process=None, **settings):
+    table = read_table(
+        text.encode(),
+        ".csv",
+        is_known=lambda label: is_known_label(label, words=Vocabulary.of(process)),
+        is_number=lambda label: is_number_label(label, words=Vocabulary.of(process)),
+        allow_unterminated=True,
+    )
+    return interpret(table, process=process, **settings)
+
+
+def values(found) -> list[dict]:
+    return [{n: v for n, v in row.values.items()} for row in found.rows.values()]
+
+
+def test_samples_have_the_names_and_units_of_the_process():
+    found = samples(
+        "run_id,time_h,x,S [mg/L],light,pH,V_feed_L\n"
+        "a,0,1,500,-3,7.1,0.1\na,9,2,400 mg/L,3,7,0.2\n",
+        CHEMOSTAT,
+    )
+    assert values(found)[0] == {"X": 1.0, "S": 0.5, "light": -3.0, "pH": 7.1, "V_feed_L": 0.1}
+    assert values(found)[1]["S"] == 0.4
+    roles = {column.name: (column.role, column.canonical_unit) for column in found.report.columns}
+    assert roles["X"] == ("species", "g/L") and roles["light"] == ("control", "1")
+    assert roles["V_feed_L"] == ("tag", "L")
+
+
+def test_without_a_process_samples_are_those_of_before():
+    found = samples("time_h,Glc,light\n0,5,1\n9,4,2\n")
+    assert values(found) == [{"Glc": 5.0}, {"Glc": 4.0}]
+    assert found.report.unknown == ("light",)
+
+
+def test_samples_in_long_format_and_with_a_row_of_units():
+    long = "time_h,species,value,unit\n0,X,500,mg/L\n0,light,2,\n9,S,3,\n9,foam,1,\n"
+    found = samples(long, CHEMOSTAT, wide=False)
+    assert values(found) == [{"X": 0.5, "light": 2.0}, {"S": 3.0}]
+    assert any("unknown species 'foam'" in text for text in found.report.doubts)
+    found = samples("time_h,X,S\n,mg/L,g/L\n0,500,3\n9,900,2\n", CHEMOSTAT)
+    assert values(found)[0] == {"X": 0.5, "S": 3.0}
+
+
+def test_a_column_map_gives_names_of_the_process():
+    words = Vocabulary.of(CHEMOSTAT)
+    mapped = ColumnMap.of(
+        {"Zellen": "X", "Licht": {"name": "light"}, "temperature": "ignore"}, words
+    )
+    text = "time_h,Zellen,Licht,temperature\n0,1,2,37\n9,2,2,37\n"
+    assert values(samples(text, CHEMOSTAT, column_map=mapped))[0] == {"X": 1.0, "light": 2.0}
+    with pytest.raises(ConfigError, match="Did you mean 'light'"):
+        ColumnMap.of({"Licht": "Light"}, words)
+    with pytest.raises(ConfigError, match="is no known name"):
+        ColumnMap.of({"Zellen": "X"})
+
+
+@pytest.mark.parametrize(
+    ("text", "wide"),
+    [
+        ("time_h,X,temperature\n0,1,37\n9,2,37\n", True),
+        ("time_h,species,value\n0,X,1\n9,temperature,37\n", False),
+    ],
+)
+def test_a_control_of_samples_that_the_process_does_not_know_is_refused(text, wide):
+    with pytest.raises(DataError) as caught:
+        samples(text, CHEMOSTAT, wide=wide)
+    assert "temperature is a control that process 'stat' does not know" in str(caught.value)
+    assert 'allowed: light, D. Add it to the process, or say "ignore"' in str(caught.value)
+
+
+def test_units_and_signs_of_samples_are_those_of_the_process():
+    with pytest.raises(UnitError, match="process 'stat' has it in 'g/L'.*'X .rpm.' = 'ignore'"):
+        samples("time_h,X [rpm]\n0,1\n", CHEMOSTAT)
+    found = samples("time_h,X,light\n0,-1,-2\n9,2,1\n", CHEMOSTAT)
+    assert values(found)[0] == {"X": None, "light": -2.0}
+    (column,) = [c for c in samples("time_h,X\n0,900\n9,1\n", CHEMOSTAT).report.columns if c.doubt]
+    assert column.doubt == "outside 0 to 200 g/L, the range of process 'stat'"
+
+
+def test_cells_of_samples_have_the_name_the_balance_has_for_them():
+    found = samples("day,VCD [cells/mL],Via\n0,5e5,98\n1,9e5,97\n", CHO_PERFUSION)
+    assert values(found)[0] == {"Xv": 0.5, "Via": 98.0}

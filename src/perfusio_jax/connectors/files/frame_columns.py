@@ -16,7 +16,7 @@ from perfusio_jax._core import (
 from perfusio_jax._core.text import LONGEST_NAME, cut
 
 from ..tables.columns import nearest, other_meaning
-from ..tables.vocabulary import OF_CELLS, OURS, TIMES, Vocabulary
+from ..tables.vocabulary import OURS, TIMES, Vocabulary
 
 ID_COLUMNS: Final = ("run_id", "reactor_id", "clone_id")
 """Text columns; they have no unit."""
@@ -60,9 +60,7 @@ def number_columns(words: Vocabulary) -> tuple[str, ...]:
 def unknown_column(name: str, words: Vocabulary = OURS) -> str:
     """Why a column is refused, with the name it may stand for."""
     known = (*ID_COLUMNS, *number_columns(words))
-    near = nearest(name)
-    if words.process:
-        near = next((n for n in known if n.casefold() == name.casefold()), near)
+    near = nearest(name, words=words)
     hint = f" Did you mean '{near}'?" if near in known else ""
     of = f" of process '{words.process}'" if words.process else ""
     return f"column '{cut(name)}' is not known{of}.{hint} Known columns: {', '.join(known)}."
@@ -86,17 +84,13 @@ def cells_of_process(
     names: list[str], stated: dict[str, Any], words: Vocabulary, odd: list[str]
 ) -> list[str]:
     """Names with those of cells as the process has them: a column VCD holds its Xv."""
-    renamed = {
-        ours: theirs
-        for ours, theirs in OF_CELLS.items()
-        if theirs in words.species and ours not in words.spans
-        if ours in names and theirs not in names
-    }
-    for ours, theirs in renamed.items():
-        odd.append(f"{ours} is read as {theirs} of process '{words.process}'.")
-        if ours in stated:
-            stated[theirs] = stated.pop(ours)
-    return [renamed.get(name, name) for name in names]
+    kept = words.with_cells(names)
+    for ours, theirs in zip(names, kept, strict=True):
+        if ours != theirs:
+            odd.append(f"{ours} is read as {theirs} of process '{words.process}'.")
+            if ours in stated:
+                stated[theirs] = stated.pop(ours)
+    return kept
 
 
 def check_columns(names: list[str], unknown: str, words: Vocabulary = OURS) -> tuple[str, ...]:

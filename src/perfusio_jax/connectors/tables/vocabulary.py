@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -80,7 +81,25 @@ class Vocabulary:
             process=process.name,
         )
 
-    @property
+    @cached_property
+    def folded(self) -> dict[str, str]:
+        """What the process names, by the name in lower case."""
+        return {name.casefold(): name for name in (*self.units,) if name not in self.latent}
+
+    def is_numeric(self, name: str) -> bool:
+        """Whether a column of this name holds numbers."""
+        return name in self.numbers or name in TIMES or name == "value"
+
+    def with_cells(self, names: list[str]) -> list[str]:
+        """Names with those of cells as the process has them: a column VCD holds its Xv."""
+        renamed = {
+            ours: theirs
+            for ours, theirs in OF_CELLS.items()
+            if theirs in self.species and ours not in self.spans and theirs not in names
+        }
+        return [renamed.get(name, name) for name in names]
+
+    @cached_property
     def numbers(self) -> tuple[str, ...]:
         """Every name of a column of numbers but the times."""
         known = ("volume_L", *REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *AUXILIARY_TAGS)
