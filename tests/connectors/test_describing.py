@@ -130,6 +130,21 @@ def test_what_is_no_concentration_is_a_level(describe):
     assert "is no concentration" in about(found, "foam")
 
 
+def test_a_probe_in_a_unit_of_its_own_is_a_level_in_that_unit(describe, tmp_path):
+    found = describe(with_columns(**{"DO [mg/L]": [7, 6.5, 6, 5, 4, 3]}))
+    oxygen = found.process.quantity("DO")
+    assert (oxygen.kind, oxygen.unit) == ("level", "mg/L")
+    assert "is read by a probe" in about(found, "DO")
+    (run,) = read_campaign(tmp_path / "my runs.csv", process=found.process).trajectories
+    np.testing.assert_allclose(run.get_species("DO")[:2], [7, 6.5])
+    found = describe(with_columns(**{"DO [mg/L]": [7] * 6, "pH [AU]": [7] * 6}))
+    assert found.process.readings == ("X",) and about(found, "DO") and about(found, "pH")
+    path = tmp_path / "my runs.csv"
+    campaign = read_campaign(path, process=found.process, unknown="ignore")
+    assert campaign.trajectories[0].auxiliary_names == ()
+    assert "DO is in 'mg/L', which is no unit of it, and left out." in campaign.report.warnings
+
+
 def test_a_quantity_without_a_unit_is_assumed_to_be_in_grams(describe):
     found = describe(with_columns(Acid=[1, 2, 4, 5, 7, 8], rq_out=[0.9, 1, 1.1, 0.8, 1.2, 1.3]))
     assert found.process.quantity("Acid").unit == "g/L" and "'g/L' is assumed" in about(
@@ -143,6 +158,12 @@ def test_readings_below_zero_of_a_concentration_are_pointed_out(describe):
     found = describe(with_columns(**{"Acid [g/L]": [-0.1, 2, 4, 5, 7, 8]}))
     assert "1 reading(s) are below 0" in about(found, "Acid")
     assert found.process.quantity("Acid").lo == 0.0
+
+
+def test_a_concentration_that_is_nowhere_above_zero_is_none(describe):
+    found = describe(with_columns(**{"Acid [g/L]": [-1, -2, -4, 0, -3, -1.5]}))
+    assert found.process.readings == ("X",)
+    assert "no reading is above 0" in about(found, "Acid")
 
 
 # ------------------------------------------------------------------ what is left out
@@ -289,6 +310,13 @@ def test_a_dilution_is_the_feed_of_a_chemostat(describe, unit):
     assert found.process.control("dilution").unit == unit
 
 
+def test_streams_have_names_of_their_own(describe):
+    flows = {"medium [mL/h]": [1, 2, 3, 4, 5, 6], "medium_rate [mL/h]": [1, 2, 3, 4, 5, 6]}
+    found = describe(with_columns(**flows, perfusion_rate=[1] * 6))
+    names = [s.name for s in found.process.streams]
+    assert names == ["medium", "medium_2", "medium_3", "harvest"]
+
+
 def test_a_concentration_of_the_one_feed_is_its_composition(describe):
     columns = {"dilution [1/h]": [0.1] * 6, "S [g/L]": MOVES, "feed_S [g/L]": [9, 9, 9, 20, 20, 20]}
     found = describe(with_columns(**columns))
@@ -344,6 +372,13 @@ def test_a_bolus_of_nothing_that_is_known_is_an_environment(describe, column, sa
     found = describe(with_columns(**{"Glc": MOVES, column: [0, 0, 3, 0, 2, 0]}))
     (control,) = found.process.controls
     assert control.role == "environment" and says in about(found, control.name)
+
+
+def test_what_is_below_zero_is_no_flow_and_no_amount(describe):
+    found = describe(with_columns(**{"feed_A [mL/h]": [1, 2, -1, 2, 3, 4], "Glc": MOVES}))
+    (control,) = found.process.controls
+    assert control.role == "environment" and found.process.streams == ()
+    assert "is below 0 in places" in about(found, "feed_A")
 
 
 # ------------------------------------------------------------------ forms of tables

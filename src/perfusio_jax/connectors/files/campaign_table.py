@@ -32,6 +32,7 @@ from .frame_columns import (
     read_header,
     unknown_column,
     without_homonyms,
+    without_misfits,
 )
 from .frame_doubts import count_missing, implausible, look_at, settle_totals, strange, two_times
 from .frame_numbers import (
@@ -124,6 +125,8 @@ def runs_of(
     names = without_homonyms(names, stated, unknown, odd, words)
     if words.process:
         names = cells_of_process(names, stated, words, odd)
+        if unknown == "ignore":
+            names = without_misfits(names, stated, words, odd)
     ignored = check_columns(names, unknown, words)
     if words.process and (unused := [n for n in names if n in words.strange_species]):
         verb = "is" if len(unused) == 1 else "are"

@@ -1,5 +1,6 @@
 """Controls and streams that a process read off a table has."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
@@ -53,12 +54,17 @@ def controls_and_streams(
     for name in names:
         unit = _unit(flowing, name, told)
         if name not in CANONICAL_UNITS or name in ("perfusion_rate", "bleed_rate"):
-            if _is_flow(flowing, name, unit):
+            if not _is_signed(flowing, name) and _is_flow(flowing, name, unit):
                 controls.append(_control(flowing, name, unit, "flow"))
                 streams.append(_stream(flowing, name, unit, {s.name for s in streams}, told))
                 continue
         later.append((name, unit))
     for name, unit in later:
+        if _is_signed(flowing, name) and name not in CANONICAL_UNITS:
+            told.append(f"{name}: is below 0 in places, so it is no flow and no amount.")
+            told.append(f"{name}: taken for what cells live in, which is set.")
+            controls.append(_control(flowing, name, unit, "environment"))
+            continue
         made = _pumped(flowing, name, streams, told) or _added(flowing, name, unit, streams, told)
         made = made or _dose(flowing, name, unit, told) or _fed(flowing, name, unit, streams, told)
         if made is None:
@@ -78,12 +84,16 @@ def controls_and_streams(
 
 
 def _unit(flowing: Flowing, name: str, told: list[str]) -> str:
-    if name in CANONICAL_UNITS:
+    if name not in flowing.table.units:
         return CANONICAL_UNITS[name]
     unit = flowing.table.units[name]
     if not unit:
         told.append(f"{name}: the table states no unit; '1' is assumed.")
     return unit or "1"
+
+
+def _is_signed(flowing: Flowing, name: str) -> bool:
+    return bool(np.any(flowing.table.known(name) < 0.0))
 
 
 def _is_flow(flowing: Flowing, name: str, unit: str) -> bool:
@@ -99,12 +109,12 @@ def _stream(flowing: Flowing, name: str, unit: str, taken: set[str], told: list[
     if name == "perfusion_rate":
         carries = _medium(flowing, "medium", told)
         total = "V_perfusion_L" if "V_perfusion_L" in totals else None
-        return Stream(name="medium", direction="in", flow=name, carries=carries, total=total)
+        own = _free("medium", taken)
+        return Stream(name=own, direction="in", flow=name, carries=carries, total=total)
     if name == "bleed_rate":
         total = "V_bleed_L" if "V_bleed_L" in totals else None
-        return Stream(name="bleed", direction="out", flow=name, total=total)
-    own = _stream_name(name)
-    own = name if own in taken else own
+        return Stream(name=_free("bleed", taken), direction="out", flow=name, total=total)
+    own = _free(_stream_name(name), taken)
     if any(word in name.casefold() for word in _LEAVES):
         told.append(
             f"{own}: {name} is taken for a flow that leaves, with all that is in the vessel."
@@ -172,7 +182,9 @@ def _closing(
 
 
 def _free(name: str, taken: set[str]) -> str:
-    return name if name not in taken else f"{name}_rest"
+    """A name no stream has yet."""
+    more = itertools.chain([name], (f"{name}_{k}" for k in itertools.count(2)))
+    return next(n for n in more if n not in taken)
 
 
 def _tell_totals(flowing: Flowing, streams: list[Stream], told: list[str]) -> None:
@@ -199,8 +211,9 @@ def _pumped(flowing: Flowing, name: str, streams: list[Stream], told: list[str])
         return None
     told.append(f"glucose_feed: its concentrate is assumed to hold {GLUCOSE_FEED:g} g/L glucose.")
     carries: dict[str, float | str] = {"Glc": GLUCOSE_FEED}
+    own = _free("glucose_feed", {s.name for s in streams})
     streams.append(
-        Stream(name="glucose_feed", direction="in", flow=name, carries=carries, total="V_glucose_L")
+        Stream(name=own, direction="in", flow=name, carries=carries, total="V_glucose_L")
     )
     return _control(flowing, name, CANONICAL_UNITS[name], "target", "Glc")
 
@@ -211,7 +224,7 @@ def _added(
     """Pyruvate that comes on top of the medium."""
     if name != "pyruvate_feed":
         return None
-    k = next((k for k, s in enumerate(streams) if s.name == "medium"), None)
+    k = next((k for k, s in enumerate(streams) if s.flow == "perfusion_rate"), None)
     if "Pyr" not in flowing.quantities or k is None:
         lacks = "no medium" if k is None else "no column Pyr"
         told.append(f"{name}: there is {lacks} it comes on top of; taken for an environment.")
@@ -249,7 +262,9 @@ def _fed(
 ) -> Control | None:
     """A concentration in the one feed there is."""
     words = {*name.casefold().split("_")}
-    feeds = [k for k, s in enumerate(streams) if s.direction == "in" and s.name != "glucose_feed"]
+    feeds = [
+        k for k, s in enumerate(streams) if s.direction == "in" and s.flow != "glucose_setpoint"
+    ]
     quantity = _named_in(name, flowing.quantities)
     if quantity is None or unit != quantity.unit or not words & {"feed", "in", "inlet"}:
         return None

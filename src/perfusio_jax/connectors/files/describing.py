@@ -200,23 +200,27 @@ def _quantities(table: Survey, told: list[str]) -> tuple[Quantity, ...]:
             told.append(f"{name}: is {value:g} wherever it was read; nothing to learn, left out.")
         else:
             measured.append(name)
-    by_name = {name: _quantity(table, name, told) for name in measured}
+    found = {name: _quantity(table, name, told) for name in measured}
+    by_name = {name: q for name, q in found.items() if q is not None}
     return tuple(_with_dead_cells(by_name, told).values())
 
 
-def _quantity(table: Survey, name: str, told: list[str]) -> Quantity:
+def _quantity(table: Survey, name: str, told: list[str]) -> Quantity | None:
+    """A measured column as a quantity; None if it cannot be one."""
     values = table.known(name)
-    unit = canonical_unit(name) if name in ASSAYS or name in AUXILIARY_TAGS else table.units[name]
+    unit = table.units[name] if name in table.units else canonical_unit(name)
     if not unit:
         is_level = bool(_LEVELS & words_of(name))
         unit = "1" if is_level else "g/L"
         told.append(f"{name}: the table states no unit; {unit!r} is assumed.")
-    is_carried = name != "Via" and _is_concentration(unit)
+    is_carried = name != "Via" and name not in AUXILIARY_TAGS and _is_concentration(unit)
+    if is_carried and values.max() <= 0.0:
+        told.append(f"{name}: no reading is above 0, which no concentration is below; left out.")
+        return None
     kind = "derived" if name == "Via" else "carried" if is_carried else "level"
     if kind == "level":
-        told.append(
-            f"{name}: {unit!r} is no concentration; taken for a level, which no flow carries."
-        )
+        why = "is read by a probe" if name in AUXILIARY_TAGS else f"{unit!r} is no concentration"
+        told.append(f"{name}: {why}; taken for a level, which no flow carries.")
     lo, hi = _range(name, values, is_carried=is_carried)
     floor = 0.0 if name == "Via" else 0.01 * float(np.quantile(np.abs(values), 0.9))
     label, cv = ASSAYS.get(name, ("", _CV))

@@ -13,9 +13,9 @@ from perfusio_jax._core import (
     STREAM_TOTALS,
     DataError,
 )
-from perfusio_jax._core.text import LONGEST_NAME, cut
+from perfusio_jax._core.text import LONGEST_NAME, cut, in_line
 
-from ..tables.columns import nearest, other_meaning
+from ..tables.columns import fits, nearest, other_meaning
 from ..tables.vocabulary import OURS, TIMES, Vocabulary
 
 ID_COLUMNS: Final = ("run_id", "reactor_id", "clone_id")
@@ -90,6 +90,22 @@ def cells_of_process(
             odd.append(f"{ours} is read as {theirs} of process '{words.process}'.")
             if ours in stated:
                 stated[theirs] = stated.pop(ours)
+    return kept
+
+
+def without_misfits(
+    names: list[str], stated: dict[str, Any], words: Vocabulary, odd: list[str]
+) -> list[str]:
+    """Names without tags the process does not name whose unit is none of ours for them."""
+    kept = []
+    for name in names:
+        unit = str(stated.get(name, "")).strip()
+        is_odd = name in AUXILIARY_TAGS and name not in words.units and unit
+        is_odd = bool(is_odd) and not fits(name, unit)
+        if is_odd:
+            stated.pop(name)
+            odd.append(f"{name} is in {in_line(unit)}, which is no unit of it, and left out.")
+        kept.append(f"{name} (another)" if is_odd else name)
     return kept
 
 

@@ -11,14 +11,21 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pandas as pd
 
-from perfusio_jax._core import REGISTRY, STREAM_TOTALS, DataError, UnitError
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    REGISTRY,
+    STREAM_TOTALS,
+    DataError,
+    UnitError,
+)
 from perfusio_jax._core.text import in_line
 from perfusio_jax._core.unit_text import parse_unit
 
 from ..tables.cells import parse_number, qualified
+from ..tables.columns import fits
 from ..tables.totals import Totals
 from ..tables.vocabulary import OURS, UNITLESS, Vocabulary
-from .campaign_cells import check_place, read_cells
+from .campaign_cells import Cells, check_place, read_cells
 from .campaign_table import runs_of
 from .frame_columns import ID_COLUMNS, number_columns, read_header
 from .frame_run import RunFields
@@ -36,7 +43,8 @@ class Survey(NamedTuple):
     """Values of every run by name, in the order of the table; NaN where nothing was read. None is
     empty throughout."""
     units: dict[str, str]
-    """Unit that the table states for columns that are not ours; empty where it states none."""
+    """Unit that the table states for columns that are not ours, or not in our unit; empty where it
+    states none."""
     left_out: tuple[str, ...]
     """What is no column of numbers, a sentence each."""
 
@@ -85,6 +93,7 @@ def _survey(path: Path, decimal: str | None, totals: Totals | None) -> Survey:
             told.append(f"{name[:60]}: {why}; left out.")
         else:
             numbers.append(name)
+    numbers += _other_tags(first)
     words = _open(numbers)
     cells, sidecar = read_cells(path, decimal, words)
     names, in_header = read_header(cells.frame, words)
@@ -93,13 +102,13 @@ def _survey(path: Path, decimal: str | None, totals: Totals | None) -> Survey:
     told += [
         f"{n}: {in_line(units[n])} is no unit that is known; left out." for n in sorted(unread)
     ]
-    keep = [n in ours or (n in numbers and n not in unread) for n in names]
+    keep = [n not in unread and (n in ours or n in numbers) for n in names]
     frame = cells.frame.loc[:, keep]
     frame.attrs = {}
     there = {name for name, kept in zip(names, keep, strict=True) if kept}
     runs, report = runs_of(
         frame,
-        units={n: unit for n, unit in units.items() if n in there or n in ours} or None,
+        units={n: unit for n, unit in units.items() if n in there or n in ours - unread} or None,
         unknown="ignore",
         lines=cells.lines,
         totals=totals or sidecar.totals,
@@ -111,8 +120,16 @@ def _survey(path: Path, decimal: str | None, totals: Totals | None) -> Survey:
     apart = {*ID_COLUMNS, "time_h", "day", *report.empty, *report.assumed}
     used = [n for n in names if n in report.columns and n not in apart]
     columns = {name: [_column(run, name) for run in runs] for name in used}
-    stated = {n: units.get(n, "").strip() for n in columns if n not in ours}
+    stated = {n: units.get(n, "").strip() for n in columns if n in numbers}
     return Survey(columns, stated, tuple(told))
+
+
+def _other_tags(cells: Cells) -> list[str]:
+    """Online tags in a unit that is not one of ours for them, as dissolved oxygen in mg/L."""
+    names, units = read_header(cells.frame)
+    units = {**cells.frame.attrs.get("units", {}), **units, **cells.units}
+    there = [n for n in AUXILIARY_TAGS if n in names and units.get(n, "").strip()]
+    return [n for n in there if not fits(n, units[n])]
 
 
 def _open(names: Iterable[str]) -> Vocabulary:
@@ -120,6 +137,7 @@ def _open(names: Iterable[str]) -> Vocabulary:
     others = tuple(dict.fromkeys(names))
     return Vocabulary(
         species=(*REGISTRY, *others),
+        tags=tuple(n for n in AUXILIARY_TAGS if n not in others),
         units=dict.fromkeys(others, "1"),
         signed=frozenset(others),
         open=frozenset(others),
