@@ -27,6 +27,7 @@ from perfusio_jax.process import (
 )
 
 X = Quantity(name="X", unit="g/L", hi=100.0)
+VIA = Quantity(name="Via", unit="%", kind="derived", hi=100.0, formula="viability", of=("Xv", "Xd"))
 RATE = Control(name="D", unit="1/h", role="flow", lo=0.0, hi=1.0, default=0.1)
 FEED = Stream(name="feed", direction="in", flow="D")
 OUT = Stream(name="out", direction="out", flow="rest")
@@ -73,6 +74,9 @@ def test_the_built_in_perfusion_has_the_layout_of_the_library():
     assert {c.name: c.default for c in CHO_PERFUSION.controls} == dict(DEFAULT_CONTROLS)
     assert CHO_PERFUSION.latent == ("Xd",) and CHO_PERFUSION.readings[-1] == "Via"
     assert CHO_PERFUSION.is_constant_volume
+    via = CHO_PERFUSION.quantity("Via")
+    assert (via.formula, via.of, CHO_PERFUSION.biomass) == ("viability", ("Xv", "Xd"), "Xv")
+    assert MONOD_CHEMOSTAT.biomass == "X" and chemostat().biomass is None
     assert not chemostat(streams=(FEED,)).is_constant_volume
 
 
@@ -92,10 +96,12 @@ def test_a_built_in_process_does_not_depend_on_the_precision_in_use():
 def test_differences_are_named():
     other = chemostat(
         volume_L=2.0,
+        biomass="X",
         quantities=(X.replace(hi=50.0), Quantity(name="S", unit="g/L", hi=10.0)),
     )
     assert chemostat().differences(other) == [
         "volume_L is 1 and 2",
+        "biomass is none and X",
         "S is in the second only",
         "X: hi is 100.0 and 50.0",
     ]
@@ -121,6 +127,37 @@ def test_differences_are_named():
         (lambda: Quantity(name="1X", unit="g/L", hi=1.0), "'1X' is no name"),
         (lambda: Quantity(name="rest", unit="g/L", hi=1.0), "'rest' is no name"),
         (lambda: Quantity(name="X" * 41, unit="g/L", hi=1.0), "at most 40"),
+        (
+            lambda: X.replace(formula="viability", of=("a", "b")),
+            "a carried quantity has no formula",
+        ),
+        (lambda: X.replace(of=("a", "b")), "a carried quantity has no formula"),
+        (lambda: VIA.replace(of=("Xv",)), "of names Xv; viability is of two others"),
+        (lambda: VIA.replace(of=("Xv", "Xv")), "of names Xv, Xv; viability is of two others"),
+        (lambda: VIA.replace(formula=""), "without a formula it is of none"),
+        (lambda: VIA.replace(formula="sum"), "'formula' was given 'sum'"),
+        (lambda: chemostat(quantities=(X, VIA)), "'Xv' is no quantity of p"),
+        (
+            lambda: chemostat(
+                quantities=(X, VIA.replace(of=("X", "Y")), X.replace(name="Y", unit="mg/L"))
+            ),
+            "viability is of X [g/L] and Y [mg/L]; they need one unit",
+        ),
+        (
+            lambda: chemostat(
+                quantities=(
+                    X,
+                    VIA.replace(of=("X", "V2")),
+                    VIA.replace(name="V2", formula="", of=()),
+                )
+            ),
+            "its formula is of V2, a derived; carried are X",
+        ),
+        (lambda: chemostat(biomass="Y"), "'Y' is no quantity of p"),
+        (
+            lambda: chemostat(quantities=(X, VIA.replace(formula="", of=())), biomass="Via"),
+            "biomass is Via, a derived; carried are X",
+        ),
         (lambda: RATE.replace(unit="g/L"), "'g/L' is no flow"),
         (lambda: RATE.replace(lo=-0.1), "no flow is below 0"),
         (lambda: RATE.replace(default=3.0), "default 3 lies outside 0 to 1"),
@@ -294,6 +331,8 @@ def test_the_command_shows_writes_and_checks(tmp_path, capsys):
     path = tmp_path / "mine.toml"
     assert run("process", "show", "cho_perfusion", "--out", str(path)) == 0
     out = capsys.readouterr().out
+    assert "Via [%] derived (viability of Xv and Xd), 0 to 100" in out
+    assert "rates are per Xv" in out
     assert "harvest out, flow: what the others leave of the balance" in out
     assert "holds back 100 % of Xv, 100 % of Xd" in out
     assert "medium in, flow: perfusion_rate; brings Glc 6," in out

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import BALANCED, Scalar
-
-GLUCOSE_FEED: Final = 400.0
-"""Glucose of the concentrated feed [g/L], unless a medium says otherwise."""
+from perfusio_jax._core.glucose import GLUCOSE_FEED
 
 
 def _leaf(value: float | Array) -> Array:

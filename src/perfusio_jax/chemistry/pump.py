@@ -1,13 +1,10 @@
 """The glucose control loop: how much concentrate a pump gives at a glucose level."""
 
-from typing import Final
-
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
-LARGEST_FLUX: Final = 0.5
-"""Most glucose a pump gives per reactor volume [g/L/h], unless it is made otherwise."""
+from perfusio_jax._core.glucose import LARGEST_FLUX
 
 
 def _leaf(value: ArrayLike) -> Array:

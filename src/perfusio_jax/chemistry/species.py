@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import BALANCED, FORECAST_SPECIES, STATE_ORDER
+from perfusio_jax._core.assays import ASSAYS
 from perfusio_jax._core.plausible import PLAUSIBLE
 
 VIABILITY_SOFTENING = 1e-6
@@ -189,27 +190,27 @@ class SpeciesRegistry:
         return np.array([self[n].cv for n in chosen], float)
 
 
-def _known(name: str, full_name: str, unit: str, is_measured: bool = True, **more: Any) -> Species:
-    """A species of the registry with its plausible range."""
-    known = PLAUSIBLE[name]
-    return Species(name, full_name, unit, known.lo, known.hi, is_measured, **more)
+def _known(name: str, unit: str, is_measured: bool = True, **more: Any) -> Species:
+    """A species of the registry with its plausible range and its assay."""
+    known, assay = PLAUSIBLE[name], ASSAYS[name]
+    return Species(name, assay.label, unit, known.lo, known.hi, is_measured, cv=assay.cv, **more)
 
 
 SpeciesRegistry.DEFAULT = SpeciesRegistry(
     [
-        _known("VCD", "Viable cell density", _CELLS, sieving=0.0, cv=0.05),
-        _known("VCV", "Viable cell volume", "%", False, sieving=0.0, cv=0.05),
-        _known("Via", "Viability", "%", sieving=0.0, cv=0.02),
-        _known("Diam", "Mean cell diameter", "µm", sieving=0.0, cv=0.01),
-        _known("Glc", "Glucose", "g L⁻¹", is_control=True),
-        _known("Gln", "Glutamine", "mmol L⁻¹"),
-        _known("Glu", "Glutamate", "mmol L⁻¹"),
-        _known("Lac", "Lactate", "mmol L⁻¹"),
-        _known("Amm", "Ammonium", "mmol L⁻¹"),
-        _known("Pyr", "Pyruvate", "mmol L⁻¹", is_control=True),
-        _known("Titer", "Product concentration", "mg L⁻¹", cv=0.08),
-        _known("DCD", "Dead cell density", _CELLS, False, sieving=0.0, cv=0.05),
-        _known("Lys", "Lysed cell density", _CELLS, False, sieving=0.0, cv=0.05),
+        _known("VCD", _CELLS, sieving=0.0),
+        _known("VCV", "%", False, sieving=0.0),
+        _known("Via", "%", sieving=0.0),
+        _known("Diam", "µm", sieving=0.0),
+        _known("Glc", "g L⁻¹", is_control=True),
+        _known("Gln", "mmol L⁻¹"),
+        _known("Glu", "mmol L⁻¹"),
+        _known("Lac", "mmol L⁻¹"),
+        _known("Amm", "mmol L⁻¹"),
+        _known("Pyr", "mmol L⁻¹", is_control=True),
+        _known("Titer", "mg L⁻¹"),
+        _known("DCD", _CELLS, False, sieving=0.0),
+        _known("Lys", _CELLS, False, sieving=0.0),
     ]
 )
 

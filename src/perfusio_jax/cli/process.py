@@ -5,14 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perfusio_jax._core import ConfigError, DataError
+
 from . import common, groups
+from .data import Decimal, TotalsOption
 from .screen import say
 
 if TYPE_CHECKING:
+    from perfusio_jax.connectors.tables.totals import Totals
     from perfusio_jax.process import Process
 
 commands = typer.Typer(rich_markup_mode=None)
-process = typer.Typer(help="Descriptions of cultures: list them, look at one, check a file.")
+process = typer.Typer(
+    help="Descriptions of cultures: list, show, read off a table, check a table by one."
+)
 commands.add_typer(
     process,
     name="process",
@@ -54,16 +60,100 @@ def process_show(
         say(f"written: {out}")
 
 
+@process.command("init")
+def process_init(
+    table: Annotated[Path, typer.Argument(help="Campaign table (.csv, .tsv, .txt, .parquet).")],
+    out: Annotated[Path, typer.Option(help="File to write; ends in .toml.")] = Path("process.toml"),
+    name: Annotated[str | None, typer.Option(help="Name of the culture; the file's.")] = None,
+    decimal: Decimal = None,
+    totals: TotalsOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over a file that is there.")
+    ] = False,
+) -> None:
+    """Read a culture off a campaign table, write it as TOML, and say what was assumed."""
+    common.writable(out, suffixes=(".toml",))
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; name another file (--out), or say --force.")
+    from perfusio_jax.connectors.files.describing import describe_table
+    from perfusio_jax.connectors.files.process_comments import commented_toml
+
+    with common.as_data():
+        found = describe_table(table, name=name, decimal=_mark(decimal), totals=_kind(totals))
+    out.write_text(commented_toml(found.process, found.assumptions), encoding="utf-8")
+    for line in in_words(found.process):
+        say(line)
+    for line in found.assumptions:
+        say(f"assumed: {line}")
+    say(f"written: {out}")
+
+
+@process.command("check")
+def process_check(
+    table: Annotated[Path, typer.Argument(help="Campaign table (.csv, .tsv, .txt, .parquet).")],
+    which: Annotated[
+        str | None,
+        typer.Option("--process", help="A built-in name or a .toml; read off the table."),
+    ] = None,
+    decimal: Decimal = None,
+    totals: TotalsOption = None,
+) -> None:
+    """Look at a table with the eyes of its process; exit code 2 if it cannot be read."""
+    mark, kind = _mark(decimal), _kind(totals)
+    common.set_up_jax()
+    from perfusio_jax.connectors import describe_table, read_campaign
+    from perfusio_jax.connectors.files.checking import check_campaign
+    from perfusio_jax.process import read_process
+
+    try:
+        if which is None:
+            found = describe_table(table, decimal=mark, totals=kind)
+            culture, assumptions = found.process, found.assumptions
+        else:
+            culture, assumptions = read_process(which), ()
+        campaign = read_campaign(
+            table, unknown="ignore", decimal=mark, totals=kind, process=culture
+        )
+    except DataError as error:  # a table that cannot be read cannot be checked
+        raise ConfigError(str(error)) from error
+    for line in assumptions:
+        say(f"assumed: {line}")
+    for line in str(campaign.report).splitlines():
+        say(line)
+    checked = check_campaign(campaign, culture)
+    for line in checked.overview:
+        say(line)
+    for line in checked.findings:
+        say(f"look at this: {line}")
+    say(f"{len(checked.findings)} finding(s)")
+
+
+def _mark(decimal: str | None) -> str | None:
+    from perfusio_jax.connectors.tables.sidecar import DECIMALS
+
+    if decimal not in (None, *DECIMALS):
+        raise ConfigError(f"--decimal is {decimal!r}; allowed are comma and point.")
+    return None if decimal is None else DECIMALS[decimal]
+
+
+def _kind(totals: str | None) -> "Totals | None":
+    if totals not in (None, "cumulative", "increments"):
+        raise ConfigError(f"--totals is {totals!r}; allowed are cumulative and increments.")
+    return totals  # pyright: ignore[reportReturnType]
+
+
 def in_words(culture: "Process") -> list[str]:
     """A process for people, line by line."""
     moves = "constant" if culture.is_constant_volume else "moving"
     lines = [f"{culture.name}: {culture.description}".rstrip(": ")]
     lines.append(f"volume {culture.volume_L:g} L at the start, {moves}")
+    lines.append(f"rates are per {culture.biomass}" if culture.biomass else "rates are volumetric")
     lines.append("quantities")
     for q in culture.quantities:
         seen = "" if q.is_measured else ", not measured"
         noise = f", assay {100 * q.cv:g} %" if q.is_measured else ""
-        lines.append(f"  {q.name} [{q.unit}] {q.kind}{seen}, {q.lo:g} to {q.hi:g}{noise}")
+        follows = f" ({q.formula} of {' and '.join(q.of)})" if q.formula else ""
+        lines.append(f"  {q.name} [{q.unit}] {q.kind}{follows}{seen}, {q.lo:g} to {q.hi:g}{noise}")
     lines.append("controls" if culture.controls else "controls: none")
     for c in culture.controls:
         of = f" of {c.quantity}" if c.quantity else ""

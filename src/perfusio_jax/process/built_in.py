@@ -76,6 +76,7 @@ CHO_PERFUSION = Process(
     name="cho_perfusion",
     description="CHO cells in perfusion at constant volume, glucose held by a concentrated feed",
     volume_L=0.25,
+    biomass="Xv",
     quantities=_CULTURE,
     controls=tuple(_control(n) for n in CONTROL_NAMES),
     streams=(
@@ -109,6 +110,7 @@ CHO_FED_BATCH = Process(
     name="cho_fed_batch",
     description="CHO cells in fed-batch: boluses of glucose and glutamine, a volume that moves",
     volume_L=0.2,
+    biomass="Xv",
     quantities=tuple(q for q in _CULTURE if q.name != "Pyr"),
     controls=(
         _control("temperature"),
@@ -146,6 +148,7 @@ MONOD_CHEMOSTAT = Process(
     name="monod_chemostat",
     description="One organism on one substrate in a chemostat",
     volume_L=1.0,
+    biomass="X",
     quantities=(
         Quantity(name="X", unit="g/L", label="Biomass, dry", hi=100.0),
         Quantity(name="S", unit="g/L", label="Substrate", hi=100.0),

@@ -42,7 +42,7 @@ class Process(Part):
     streams: tuple[Stream, ...] = ()
     """What flows; none in a batch."""
     biomass: str | None = None
-    """Carried quantity that rates are counted per; volumetric where none is named."""
+    """The carried quantity that rates per cell refer to; None where rates are volumetric."""
 
     @property
     def carried(self) -> tuple[str, ...]:
@@ -100,6 +100,8 @@ class Process(Part):
         found = []
         if self.volume_L != other.volume_L:
             found.append(f"volume_L is {self.volume_L:g} and {other.volume_L:g}")
+        if self.biomass != other.biomass:
+            found.append(f"biomass is {self.biomass or 'none'} and {other.biomass or 'none'}")
         for kind in ("quantities", "controls", "streams"):
             mine, theirs = ({p.name: p for p in getattr(x, kind)} for x in (self, other))
             found += [f"{name} is in the first only" for name in mine if name not in theirs]
@@ -127,11 +129,29 @@ class Process(Part):
             if control.quantity is not None:
                 added = self.quantity(control.quantity)
                 _check_unit(control, added)
+        self._check_references()
         for stream in self.streams:
             self._check_stream(stream)
         self._check_balance()
         self._check_use()
         return self
+
+    def _check_references(self) -> None:
+        carried = f"carried are {', '.join(self.carried) or 'none'}"
+        for q in self.quantities:
+            parts = [self.quantity(name) for name in q.of]
+            for part in parts:
+                if part.kind != "carried":
+                    raise ConfigError(
+                        f"{q.name}: its formula is of {part.name}, a {part.kind}; {carried}."
+                    )
+            if len({part.unit for part in parts}) > 1:
+                units = " and ".join(f"{part.name} [{part.unit}]" for part in parts)
+                raise ConfigError(f"{q.name}: {q.formula} is of {units}; they need one unit.")
+        if self.biomass is not None and self.quantity(self.biomass).kind != "carried":
+            raise ConfigError(
+                f"biomass is {self.biomass}, a {self.quantity(self.biomass).kind}; {carried}."
+            )
 
     def _check_stream(self, stream: Stream) -> None:
         for name in (*stream.carries, *stream.adds, *stream.passes):

@@ -87,12 +87,14 @@ class Quantity(Part):
     is_measured: bool = True
     """Whether somebody reads it; what nobody reads stays a latent state."""
     formula: Literal["", "viability"] = ""
-    """What a derived quantity is of others; "viability": `100 of[0] / (of[0] + of[1])`."""
+    """How a derived quantity follows from others. "viability": `100 a / (a + b)` of the two that
+    `of` names. Empty: nobody says, and it is measured but not modelled."""
     of: tuple[str, ...] = ()
-    """Quantities the formula takes."""
+    """The quantities its formula is of, in the formula's order."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Quantity":
+        self._check_formula()
         if not self.lo < self.hi:
             raise ValueError(f"{self.name}: lo {self.lo:g} is not below hi {self.hi:g}.")
         if self.is_measured and self.cv == 0.0 and self.floor == 0.0:
@@ -107,6 +109,22 @@ class Quantity(Part):
             if self.lo < 0.0:
                 raise ValueError(f"{self.name}: lo is {self.lo:g}; no concentration is below 0.")
         return self
+
+    def _check_formula(self) -> None:
+        if (self.formula or self.of) and self.kind != "derived":
+            raise ValueError(
+                f"{self.name}: a {self.kind} quantity has no formula; only a derived one follows "
+                "from others."
+            )
+        wanted = 2 if self.formula else 0
+        if len(self.of) != wanted or len(set(self.of)) != wanted:
+            what = (
+                f"{self.formula} is of two others" if wanted else "without a formula it is of none"
+            )
+            raise ValueError(
+                f"{self.name}: of names {', '.join(self.of) or 'nothing'}; {what}"
+                f"{' (viable cells, dead cells)' if wanted else ''}."
+            )
 
 
 class Control(Part):

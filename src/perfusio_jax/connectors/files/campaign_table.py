@@ -17,25 +17,22 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from perfusio_jax._core import (
-    AUXILIARY_TAGS,
-    CONTROL_NAMES,
-    HOURS_PER_DAY,
-    REGISTRY,
-    STREAM_TOTALS,
-    DataError,
-)
+from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError
 from perfusio_jax._core.units import canonical_unit
 
 from ..tables.totals import Totals
+from ..tables.vocabulary import OURS, Vocabulary
 from .frame_columns import (
     ID_COLUMNS,
     NUMBER_COLUMNS,
     Where,
+    cells_of_process,
     check_columns,
+    number_columns,
     read_header,
     unknown_column,
     without_homonyms,
+    without_misfits,
 )
 from .frame_doubts import count_missing, implausible, look_at, settle_totals, strange, two_times
 from .frame_numbers import (
@@ -91,6 +88,7 @@ def runs_of(
     lines: Sequence[int] | None = None,
     totals: Totals | Mapping[str, str] | None = None,
     decimal: str | None = None,
+    words: Vocabulary = OURS,
 ) -> tuple[list[RunFields], FrameReport]:
     """Read the runs of a campaign table.
 
@@ -105,6 +103,7 @@ def runs_of(
             are differenced, "increments" for volumes since the sample before. By default
             `frame.attrs["totals"]`, else told apart: what looks like a counter is not used.
         decimal: "." or ",", of numbers that are text; found out if not given.
+        words: Names and units of columns, where they are those of a process.
 
     Returns:
         The runs in order of first appearance, and the report.
@@ -120,33 +119,42 @@ def runs_of(
             "rows; a campaign needs at least one sample."
         )
     where = Where(list(lines) if lines is not None else None)
-    names, header_units = read_header(frame)
+    names, header_units = read_header(frame, words)
     stated = {**frame.attrs.get("units", {}), **header_units, **(units or {})}
     odd: list[str] = []
-    names = without_homonyms(names, stated, unknown, odd)
-    ignored = check_columns(names, unknown)
+    names = without_homonyms(names, stated, unknown, odd, words)
+    if words.process:
+        names = cells_of_process(names, stated, words, odd)
+        if unknown == "ignore":
+            names = without_misfits(names, stated, words, odd)
+    ignored = check_columns(names, unknown, words)
+    if words.process and (unused := [n for n in names if n in words.strange_species]):
+        verb = "is" if len(unused) == 1 else "are"
+        odd.append(
+            f"{', '.join(unused)} {verb} not read in process '{words.process}' and left out."
+        )
     strangers = sorted(set(stated) - set(names) - set(ID_COLUMNS))
     if strangers and units is not None:
         raise DataError(f"units are given for {', '.join(strangers)}, which the table lacks.")
-    table = with_points(frame.set_axis(names, axis=1), decimal, where)
+    table = with_points(frame.set_axis(names, axis=1), decimal, where, words)
     assumed: dict[str, str] = {}
     table, where = since_start(table, where, odd)
     ids = read_ids(table, assumed, where)
-    numbers, converted = read_numbers(table, stated, assumed, where, odd)
-    check_values(numbers, where)
+    numbers, converted = read_numbers(table, stated, assumed, where, odd, words)
+    check_values(numbers, where, words)
     times = read_times(numbers, assumed, where)
     groups, reordered = _group(ids["run_id"], times, where)
     kinds = frame.attrs.get("totals", {}) if totals is None else totals
     spans = {n: (np.nanmin(v), np.nanmax(v)) for n, v in numbers.items() if not np.isnan(v).all()}
     for run, rows in groups.items():
         odd += settle_totals(f"run '{run}': ", rows, numbers, times, kinds, where)
-        odd += look_at(f"run '{run}': ", rows, numbers, times, where)
+        odd += look_at(f"run '{run}': ", rows, numbers, times, where, words)
         odd += two_times(f"run '{run}': ", rows, numbers, where)
     if "volume_L" not in numbers:
         assumed["volume_L"] = f"{volume_L:g} L"
         numbers["volume_L"] = np.full(len(table), float(volume_L))
-    columns = [n for n in NUMBER_COLUMNS if n in numbers]
-    runs = [_build(rows, ids, numbers, times, where) for rows in groups.values()]
+    columns = [n for n in number_columns(words) if n in numbers]
+    runs = [_build(rows, ids, numbers, times, where, words) for rows in groups.values()]
     noted = strange(numbers)
     report = FrameReport(
         n_rows=len(table),
@@ -158,7 +166,7 @@ def runs_of(
         reordered=reordered,
         empty=tuple(n for n in columns if np.all(np.isnan(numbers[n]))),
         missing=count_missing(numbers, columns),
-        warnings=(*odd, *implausible(spans, noted), *noted),
+        warnings=(*odd, *implausible(spans, noted, words), *noted),
     )
     return runs, report
 
@@ -220,6 +228,7 @@ def _build(
     numbers: Mapping[str, np.ndarray],
     times: np.ndarray,
     where: Where,
+    words: Vocabulary,
 ) -> RunFields:
     run_id = ids["run_id"][rows[0]]
     for name in ("reactor_id", "clone_id"):
@@ -240,9 +249,9 @@ def _build(
         columns = [numbers[n][rows] if n in numbers else blank for n in names]
         return np.stack(columns, axis=1) if columns else np.empty((len(rows), 0))
 
-    species = [n for n in REGISTRY if n in numbers]
-    controls = [n for n in CONTROL_NAMES if n in numbers]
-    tags = [n for n in AUXILIARY_TAGS if n in numbers]
+    species = [n for n in words.species if n in numbers]
+    controls = [n for n in words.controls if n in numbers]
+    tags = [n for n in words.tags if n in numbers]
     days = numbers["day"][rows].astype(int) if "day" in numbers else _day_of(times[rows])
     return RunFields(
         species=stack(species),

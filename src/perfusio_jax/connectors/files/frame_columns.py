@@ -13,9 +13,10 @@ from perfusio_jax._core import (
     STREAM_TOTALS,
     DataError,
 )
-from perfusio_jax._core.text import LONGEST_NAME, cut
+from perfusio_jax._core.text import LONGEST_NAME, cut, in_line
 
-from ..tables.columns import nearest, other_meaning
+from ..tables.columns import fits, nearest, other_meaning
+from ..tables.vocabulary import OURS, TIMES, Vocabulary
 
 ID_COLUMNS: Final = ("run_id", "reactor_id", "clone_id")
 """Text columns; they have no unit."""
@@ -51,39 +52,85 @@ class Where:
         return f"{self.word} {row if self.lines is None else self.lines[row]}"
 
 
-def unknown_column(name: str) -> str:
+def number_columns(words: Vocabulary) -> tuple[str, ...]:
+    """Numeric columns a table may have: ours, and those of a process behind them."""
+    return NUMBER_COLUMNS if words is OURS else (*TIMES, *words.numbers)
+
+
+def unknown_column(name: str, words: Vocabulary = OURS) -> str:
     """Why a column is refused, with the name it may stand for."""
-    known = (*ID_COLUMNS, *NUMBER_COLUMNS)
-    near = nearest(name)
+    known = (*ID_COLUMNS, *number_columns(words))
+    near = nearest(name, words=words)
     hint = f" Did you mean '{near}'?" if near in known else ""
-    return f"column '{cut(name)}' is not known.{hint} Known columns: {', '.join(known)}."
+    of = f" of process '{words.process}'" if words.process else ""
+    return f"column '{cut(name)}' is not known{of}.{hint} Known columns: {', '.join(known)}."
 
 
-def read_header(frame: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
+def read_header(frame: pd.DataFrame, words: Vocabulary = OURS) -> tuple[list[str], dict[str, str]]:
     """Bare column names, and the units some headers carry in brackets."""
     names, units = [], {}
+    known = {*number_columns(words), *words.latent}
     for label in map(str, frame.columns):
         name = label.strip()
         found = _WITH_UNIT.match(name) if len(name) <= LONGEST_NAME else None
-        if found and found["name"].strip() in NUMBER_COLUMNS:
+        if found and found["name"].strip() in known:
             name = found["name"].strip()
             units[name] = found["unit"].strip()
         names.append(name)
     return names, units
 
 
-def check_columns(names: list[str], unknown: str) -> tuple[str, ...]:
+def cells_of_process(
+    names: list[str], stated: dict[str, Any], words: Vocabulary, odd: list[str]
+) -> list[str]:
+    """Names with those of cells as the process has them: a column VCD holds its Xv."""
+    kept = words.with_cells(names)
+    for ours, theirs in zip(names, kept, strict=True):
+        if ours != theirs:
+            odd.append(f"{ours} is read as {theirs} of process '{words.process}'.")
+            if ours in stated:
+                stated[theirs] = stated.pop(ours)
+    return kept
+
+
+def without_misfits(
+    names: list[str], stated: dict[str, Any], words: Vocabulary, odd: list[str]
+) -> list[str]:
+    """Names without tags the process does not name whose unit is none of ours for them."""
+    kept = []
+    for name in names:
+        unit = str(stated.get(name, "")).strip()
+        is_odd = name in AUXILIARY_TAGS and name not in words.units and unit
+        is_odd = bool(is_odd) and not fits(name, unit)
+        if is_odd:
+            stated.pop(name)
+            odd.append(f"{name} is in {in_line(unit)}, which is no unit of it, and left out.")
+        kept.append(f"{name} (another)" if is_odd else name)
+    return kept
+
+
+def check_columns(names: list[str], unknown: str, words: Vocabulary = OURS) -> tuple[str, ...]:
     """Columns outside the contract, which the caller lets go.
 
     Raises:
-        DataError: If a name occurs twice, is unknown and not let go, or run or time are missing.
+        DataError: If a name occurs twice, is unknown or a control the process does not know and
+            not let go, or run or time are missing.
     """
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise DataError(f"column {', '.join(twice)} occurs more than once.")
-    strangers = [n for n in names if n not in ID_COLUMNS and n not in NUMBER_COLUMNS]
+    known = {*ID_COLUMNS, *number_columns(words), *words.latent}
+    unset = [n for n in names if n in words.strange_controls] if words.process else []
+    strangers = [n for n in names if n not in known]
     if strangers and unknown != "ignore":
-        raise DataError(unknown_column(strangers[0]))
+        raise DataError(unknown_column(strangers[0], words))
+    if unset and unknown != "ignore":
+        raise DataError(
+            f"column '{unset[0]}' is a control that process '{words.process}' does not know; "
+            f"allowed: {', '.join(words.controls) or 'none'}. Add it to the process, or say "
+            "unknown='ignore' to leave it out."
+        )
+    strangers = [n for n in names if n in {*strangers, *unset}]
     if "run_id" not in names or not {"time_h", "day"} & set(names):
         raise DataError(
             "a campaign table needs the columns run_id and time_h (or day); it has "
@@ -93,12 +140,17 @@ def check_columns(names: list[str], unknown: str) -> tuple[str, ...]:
 
 
 def without_homonyms(
-    names: list[str], stated: dict[str, Any], unknown: str, odd: list[str]
+    names: list[str],
+    stated: dict[str, Any],
+    unknown: str,
+    odd: list[str],
+    words: Vocabulary = OURS,
 ) -> list[str]:
     """Names without those that mean something else in this table."""
     kept = []
     for name in names:
-        text = other_meaning(name, str(stated.get(name, "")).strip(), names)
+        unit = str(stated.get(name, "")).strip()
+        text = "" if name in words.spans else other_meaning(name, unit, names)
         if text and unknown != "ignore":
             raise DataError(
                 f"{text.split(' and is left out')[0]}. Take the column out, or give it another "

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS
-from perfusio_jax._core.plausible import doubt
 
 from ..tables.doubts import feeds, hours_called_days, too_fast
 from ..tables.joining import DEFAULT_JOIN_H
 from ..tables.totals import RATE_OF, Totals, judge, settle
+from ..tables.vocabulary import OURS, Vocabulary
 from .frame_columns import Where
 from .frame_run import Run
 
@@ -53,13 +53,14 @@ def look_at(
     numbers: Mapping[str, np.ndarray],
     times: np.ndarray,
     where: Where,
+    words: Vocabulary = OURS,
 ) -> list[str]:
     """What no culture does, and feeds."""
     hours = times[rows].tolist()
     species = {
         name: [None if np.isnan(v) else v for v in numbers[name][rows].tolist()]
         for name in ("VCD", "Glc", "Gln", "Pyr")
-        if name in numbers
+        if name in numbers and words.is_ours(name)
     }
     fed = feeds(hours, species)
     found = [f"{text} ({where(int(rows[k]))})" for k, text in fed]
@@ -131,9 +132,13 @@ def strange(numbers: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def implausible(spans: Mapping[str, tuple[float, float]], told: Sequence[str]) -> list[str]:
+def implausible(
+    spans: Mapping[str, tuple[float, float]], told: Sequence[str], words: Vocabulary = OURS
+) -> list[str]:
     """Columns with values no culture has, but for those of which that is told already."""
-    found = [(name, doubt(name, float(low), float(high))) for name, (low, high) in spans.items()]
+    found = [
+        (name, words.doubt(name, float(low), float(high))) for name, (low, high) in spans.items()
+    ]
     known = {text.split(" ", 1)[0] for text in told}
     return [f"{name} is {text}" for name, text in found if text and name not in known]
 

@@ -12,10 +12,10 @@ import pandas as pd
 from perfusio_jax._core import HOURS_PER_DAY, DataError
 from perfusio_jax._core.instants import LONGEST_H
 from perfusio_jax._core.text import in_line
-from perfusio_jax._core.units import canonical_unit, to_canonical
 
 from ..tables.cells import find_decimal, parse_number, plain, qualified, to_tell, understood
-from .frame_columns import ID_COLUMNS, NUMBER_COLUMNS, Where
+from ..tables.vocabulary import OURS, Vocabulary
+from .frame_columns import ID_COLUMNS, Where, number_columns
 
 MISSING_MARKS: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--"})
 """Cell texts that mean "not measured", in lower case."""
@@ -30,14 +30,17 @@ _DEFAULT_IDS: Final = {"reactor_id": "R00", "clone_id": "unknown"}
 _MAY_BE_NEGATIVE: Final = frozenset({"TMP", "capacitance", "pH"})
 
 
-def with_points(table: pd.DataFrame, decimal: str | None, where: Where) -> pd.DataFrame:
+def with_points(
+    table: pd.DataFrame, decimal: str | None, where: Where, words: Vocabulary = OURS
+) -> pd.DataFrame:
     """The table with a decimal point in those of its numbers that are text."""
     if decimal == ".":
         return table  # as all that is read from CSV
+    known = frozenset(number_columns(words))
     columns = {
         name: table[name].tolist()
         for name in table.columns
-        if name in NUMBER_COLUMNS and not pd.api.types.is_numeric_dtype(table[name])
+        if name in known and not pd.api.types.is_numeric_dtype(table[name])
     }
     rows = range(len(table)) if where.lines is None else where.lines
     texts = (
@@ -108,31 +111,39 @@ def read_numbers(
     assumed: dict[str, str],
     where: Where,
     odd: list[str],
+    words: Vocabulary = OURS,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Numeric columns in canonical units, and those whose numbers changed on the way.
+    """Numeric columns in the units they have here, and those whose numbers changed on the way.
 
     Raises:
         DataError: If a cell is no number.
         UnitError: If a unit cannot be read or does not fit its column.
     """
     numbers, converted, unstated = {}, {}, []
-    for name in (n for n in table.columns if n in NUMBER_COLUMNS):
+    known = frozenset(number_columns(words))
+    for name in (n for n in table.columns if n in known):
         unit = str(stated.get(name, "")).strip()
-        raw = parse_column(pd.Series(table[name]), name, where, unit=unit, odd=odd)
+        raw = parse_column(pd.Series(table[name]), name, where, unit=unit, odd=odd, words=words)
         if not unit:
             unstated.append(name)
             numbers[name] = raw
             continue
-        numbers[name] = to_canonical(raw, unit, name)
+        numbers[name] = words.conversion(unit, name)(raw)
         if not np.allclose(numbers[name], raw, rtol=1e-12, atol=0, equal_nan=True):
-            converted[name] = f"{unit} -> {canonical_unit(name)}"
+            converted[name] = f"{unit} -> {words.unit(name)}"
     if unstated:
-        assumed["units"] = ", ".join(f"{n} {canonical_unit(n)}" for n in unstated)
+        assumed["units"] = ", ".join(f"{n} {words.unit(n)}" for n in unstated)
     return numbers, converted
 
 
 def parse_column(
-    column: pd.Series, name: str, where: Any, *, unit: str = "", odd: list[str] | None = None
+    column: pd.Series,
+    name: str,
+    where: Any,
+    *,
+    unit: str = "",
+    odd: list[str] | None = None,
+    words: Vocabulary = OURS,
 ) -> np.ndarray:
     """Numbers of one column, NaN where the cell says that nothing was measured.
 
@@ -144,6 +155,7 @@ def parse_column(
         where: Function from row number to a phrase that names the row.
         unit: Unit of the column; empty for the canonical one.
         odd: Takes a sentence on readings beyond a limit of the assay.
+        words: Names and units of columns.
 
     Returns:
         64-bit floats.
@@ -161,7 +173,7 @@ def parse_column(
     numbers = np.empty(len(column))
     limits: dict[str, list[str]] = {}
     for row, cell in enumerate(column.tolist()):
-        numbers[row], kind = _parse_cell(cell, name, row, where, unit)
+        numbers[row], kind = _parse_cell(cell, name, row, where, unit, words)
         if kind in _BEYOND:
             limits.setdefault(kind, []).append(f"'{cell.strip()}' in {where(row)}")
     if odd is not None:
@@ -172,12 +184,14 @@ def parse_column(
     return numbers
 
 
-def _parse_cell(cell: Any, name: str, row: int, where: Any, unit: str) -> tuple[float, str]:
+def _parse_cell(
+    cell: Any, name: str, row: int, where: Any, unit: str, words: Vocabulary
+) -> tuple[float, str]:
     """(number in the column's unit, what kind of number it is) of one cell."""
     if isinstance(cell, str):
         number = parse_number(cell)
         if isinstance(number, str):
-            number, kind = understood(number, name, unit, parse_number)
+            number, kind = understood(number, name, unit, parse_number, words)
             if kind == "above":
                 return np.nan, kind
             if number is None:
@@ -204,14 +218,15 @@ def _no_number(cell: Any, name: str, where: str) -> str:
     )
 
 
-def check_values(numbers: Mapping[str, np.ndarray], where: Where) -> None:
+def check_values(numbers: Mapping[str, np.ndarray], where: Where, words: Vocabulary = OURS) -> None:
     """Refuse what is negative and cannot be.
 
     Raises:
         DataError: With column, row and value.
     """
     for name, values in numbers.items():
-        if name not in _MAY_BE_NEGATIVE and np.any(values < 0):
+        said = words.may_be_negative(name)
+        if not (name in _MAY_BE_NEGATIVE if said is None else said) and np.any(values < 0):
             row = int(np.argmax(values < 0))
             if name == "temperature":
                 raise DataError(
@@ -220,7 +235,7 @@ def check_values(numbers: Mapping[str, np.ndarray], where: Where) -> None:
                 )
             raise DataError(
                 f"column '{name}' is negative in {where(row)} ({values[row]:g} "
-                f"{canonical_unit(name)}); leave the cell empty if the value is not to be trusted."
+                f"{words.unit(name)}); leave the cell empty if the value is not to be trusted."
             )
 
 

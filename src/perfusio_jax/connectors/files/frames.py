@@ -1,15 +1,22 @@
 """Pandas frames to trajectories and back, by the rules of `campaign_table.py`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import pandas as pd
 
 from perfusio_jax.states import Trajectory
 
 from ..tables.totals import Totals
+from ..tables.vocabulary import Vocabulary
 from .campaign_table import runs_of, table_of
 from .frame_report import FrameReport
+
+if TYPE_CHECKING:
+    from perfusio_jax.process import Process
+
+_VOLUME_L: Final = 0.25
+"""Of a vessel nobody tells the volume of [L]."""
 
 
 class Campaign(NamedTuple):
@@ -43,10 +50,11 @@ def campaign_from_frame(
     *,
     units: Mapping[str, str] | None = None,
     unknown: Literal["error", "ignore"] = "error",
-    volume_L: float = 0.25,
+    volume_L: float | None = None,
     lines: Sequence[int] | None = None,
     totals: Totals | Mapping[str, str] | None = None,
     decimal: str | None = None,
+    process: "Process | None" = None,
 ) -> Campaign:
     """Read the runs of a campaign table.
 
@@ -55,12 +63,14 @@ def campaign_from_frame(
         units: Unit per column; without it `frame.attrs["units"]`, then the canonical unit.
         unknown: What to do with a column outside the contract: refuse it, or leave it out
             and say so in the report.
-        volume_L: Working volume [L] where the table has no such column.
+        volume_L: Working volume [L] where the table has no such column; by default the process's,
+            0.25 without one.
         lines: Line of the file each row came from, for messages.
         totals: What stream totals are, all of them or by name: "cumulative" for counters, which
             are differenced, "increments" for volumes since the sample before. By default
             `frame.attrs["totals"]`, else told apart: what looks like a counter is not used.
         decimal: "." or ",", of numbers that are text; found out if not given.
+        process: The culture, where it is not the one our names are of; see `read_campaign`.
 
     Returns:
         Runs and report.
@@ -70,6 +80,8 @@ def campaign_from_frame(
             infinite or negative where it cannot be, or two rows of a run have one time.
         UnitError: If a unit cannot be read or does not fit its column.
     """
+    if volume_L is None:
+        volume_L = _VOLUME_L if process is None else process.volume_L
     fields, report = runs_of(
         frame,
         units=units,
@@ -78,5 +90,6 @@ def campaign_from_frame(
         lines=lines,
         totals=totals,
         decimal=decimal,
+        words=Vocabulary.of(process),
     )
     return Campaign([Trajectory(**run) for run in fields], report)

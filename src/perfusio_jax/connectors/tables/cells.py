@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import DataError, UnitError
 from perfusio_jax._core.text import in_line, plain_number
-from perfusio_jax._core.units import canonical_unit, convert
+
+from .vocabulary import OURS, Vocabulary
 
 MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})
 """Texts that mean that nothing was measured, in lower case."""
@@ -62,7 +63,11 @@ def qualified(text: str) -> Qualified | None:
 
 
 def understood(
-    text: str, name: str, unit: str, parse: Callable[[str], float | str | None]
+    text: str,
+    name: str,
+    unit: str,
+    parse: Callable[[str], float | str | None],
+    words: Vocabulary = OURS,
 ) -> tuple[float | None, str]:
     """A cell that is more than a number, for a column.
 
@@ -71,6 +76,7 @@ def understood(
         name: Canonical name of the column.
         unit: Its unit; empty for the canonical one.
         parse: Reads a plain number.
+        words: Names and units of columns.
 
     Returns:
         The number in the column's unit, and "number", "below" (half the limit of the assay),
@@ -82,7 +88,7 @@ def understood(
         return None, "none"
     if found.unit:
         try:
-            number = float(convert([number], found.unit, unit or canonical_unit(name), name)[0])
+            number = float(words.between(found.unit, unit or words.unit(name), name)([number])[0])
         except UnitError:
             return None, "none"
     if found.sign == ">":

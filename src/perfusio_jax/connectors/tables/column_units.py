@@ -4,19 +4,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from perfusio_jax._core import DataError, UnitError
-from perfusio_jax._core.units import canonical_unit, conversion
 
 from .cells import parse_number, qualified
 from .columns import (
-    NUMBERS,
-    TIMES,
-    UNITS,
     Header,
     bare_label,
-    is_numeric,
     other_meaning,
     refuse_second_header,
 )
+from .vocabulary import TIMES
 
 
 class ColumnUnits:
@@ -28,7 +24,7 @@ class ColumnUnits:
     """
 
     def __init__(self, header: Header, sidecar: Mapping[str, str]) -> None:
-        self.header, self.sidecar = header, sidecar
+        self.header, self.sidecar, self.words = header, sidecar, header.words
         self.units = list(header.units)
         """Unit by column; empty where none is stated."""
         self.other_meanings: dict[int, str] = {}
@@ -47,11 +43,11 @@ class ColumnUnits:
         """
         texts = ["" if cell is None else str(cell).strip().strip("[]()").strip() for cell in cells]
         names = self.header.names
-        stated = [(names[n], text) for n, text in enumerate(texts) if text and names[n] in UNITS]
-        refuse_second_header(line, stated)
+        stated = [(names[n], text) for n, text in enumerate(texts) if text and self._has_unit(n)]
+        refuse_second_header(line, stated, self.words)
         for n, text in enumerate(texts):
             name = names[n]
-            if not text or not (is_numeric(name) or name == "value"):
+            if not text or not self.words.is_numeric(name):
                 continue
             if self.units[n] and self.units[n] != text:
                 raise DataError(
@@ -59,6 +55,11 @@ class ColumnUnits:
                     f"in '{text}' by the units row; correct one of them."
                 )
             self.units[n] = text
+
+    def _has_unit(self, n: int) -> bool:
+        """Whether a column has a unit of its own, which one of values of anything has not."""
+        name = self.header.names[n]
+        return self.words.is_numeric(name) and name != "value"
 
     def settle(self) -> None:
         """Take the sidecar's units, and refuse what does not fit its column, at once.
@@ -70,7 +71,7 @@ class ColumnUnits:
             UnitError: If a unit cannot be read or does not fit its column.
         """
         for n, name in enumerate(self.header.names):
-            if name not in NUMBERS and name not in TIMES:
+            if not self._has_unit(n):
                 continue
             stated = self.sidecar.get(name, "").strip()
             if stated and self.units[n] and stated != self.units[n]:
@@ -80,7 +81,9 @@ class ColumnUnits:
                 )
             self.units[n] = self.units[n] or stated
             label = self.header.labels[n]
-            if is_other := other_meaning(name, self.units[n], self.header.labels):
+            is_ours = name not in self.words.spans
+            is_other = other_meaning(name, self.units[n], self.header.labels) if is_ours else ""
+            if is_other:
                 self.header.names[n] = ""
                 self.other_meanings[n] = is_other
                 continue
@@ -100,7 +103,7 @@ class ColumnUnits:
         """
         key = (name, unit)
         if key not in self._converters:
-            line = conversion(unit or canonical_unit(name), name)
+            line = self.words.conversion(unit, name)
             is_same = line.slope == 1 and not line.offset
             self._converters[key] = float if is_same else lambda number: float(line(number))
         return self._converters[key]
@@ -118,7 +121,7 @@ class ColumnUnits:
         }
         used = {*self.header.names, *seen, *strange}
         if not self.header.is_wide:
-            used |= UNITS  # of a species whose first row is to come
+            used |= {*TIMES, *self.words.numbers}  # of a species whose first row is to come
         return [(name, unit) for name, unit in self.sidecar.items() if name not in used]
 
 

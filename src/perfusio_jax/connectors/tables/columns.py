@@ -18,10 +18,10 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.text import LONGEST_NAME, in_line
-from perfusio_jax._core.units import to_canonical
 
 from .raw import RawTable
 from .totals import TOTALS
+from .vocabulary import OURS, Vocabulary
 
 IDS: Final = ("run_id", "reactor_id", "clone_id", "sample_id")
 TIMES: Final = ("time_h", "day")
@@ -33,7 +33,7 @@ UNITS: Final = frozenset((*TIMES, *NUMBERS))
 
 _WITH_UNIT: Final = re.compile(r"(?P<name>[^\[(]+?)\s*[\[(](?P<unit>[^\])]*)[\])]")
 FOLDED: Final = {name.casefold(): name for name in (*KNOWN, *LONG)}
-_COMMON_WORDS: Final = {
+COMMON_WORDS: Final = {
     "glucose": "Glc",
     "gluc": "Glc",
     "glutamine": "Gln",
@@ -109,12 +109,15 @@ class ColumnMap(NamedTuple):
         return known.get(_folded(label)) or known.get(_folded(bare_label(label)[0]))
 
     @classmethod
-    def of(cls, source: Mapping[str, Any] | Path | str | None) -> "ColumnMap":
+    def of(
+        cls, source: Mapping[str, Any] | Path | str | None, words: Vocabulary = OURS
+    ) -> "ColumnMap":
         """Read a column map.
 
         Args:
             source: A mapping of label to name, or to a mapping with `name`, `unit` and, for a
                 stream total, `totals`; or a TOML file with such a table under `[columns]`.
+            words: Names and units of columns.
 
         Returns:
             The map; empty for `None`.
@@ -137,8 +140,9 @@ class ColumnMap(NamedTuple):
                     "'name', 'unit' and 'totals'."
                 )
             name = str(fields.get("name", label))
-            if name not in (*KNOWN, *LONG, "ignore"):
-                raise ConfigError(f"Column map: '{label}' is to be '{name}'. {suggest(name)}")
+            if name not in (*KNOWN, *words.numbers, *LONG, "ignore"):
+                hint = suggest(name, words=words)
+                raise ConfigError(f"Column map: '{label}' is to be '{name}'. {hint}")
             names[label] = name
             if "unit" in fields:
                 units[label] = str(fields["unit"])
@@ -152,27 +156,48 @@ class ColumnMap(NamedTuple):
         return cls(names, units, totals)
 
 
-def is_known_label(label: str, column_map: ColumnMap | None = None) -> bool:
+def is_known_label(
+    label: str, column_map: ColumnMap | None = None, words: Vocabulary = OURS
+) -> bool:
     """Whether a column label would be understood."""
     if column_map is not None and column_map.entry(label) is not None:
         return True
-    return bare_label(label)[0].casefold() in FOLDED or label.casefold().endswith("_quality")
+    bare = bare_label(label)[0]
+    return bool(_meant(bare.casefold(), bare, words)) or label.casefold().endswith("_quality")
 
 
-def is_number_label(label: str, column_map: ColumnMap | None = None) -> bool:
+def is_number_label(
+    label: str, column_map: ColumnMap | None = None, words: Vocabulary = OURS
+) -> bool:
     """Whether a column of this label would be read as numbers."""
     said = None if column_map is None else column_map.entry(label)
     if column_map is not None and said is not None:
-        return is_numeric(column_map.names[said])
-    return is_numeric(FOLDED.get(_folded(bare_label(label)[0]), ""))
+        return words.is_numeric(column_map.names[said])
+    bare = bare_label(label)[0]
+    return words.is_numeric(_meant(_folded(bare), bare, words))
+
+
+def _meant(folded: str, bare: str, words: Vocabulary) -> str:
+    """The name a label without its unit is, as it is or but for its case; empty for none."""
+    if bare in words.units:
+        return bare
+    return FOLDED.get(folded, "") or words.folded.get(folded, "")
 
 
 class Header:
     """Labels and what they mean."""
 
     def __init__(
-        self, table: RawTable, column_map: ColumnMap, wide: bool, *, has_start: bool = False
+        self,
+        table: RawTable,
+        column_map: ColumnMap,
+        wide: bool,
+        *,
+        has_start: bool = False,
+        words: Vocabulary = OURS,
     ) -> None:
+        self.words = words
+        """Names and units of columns."""
         self.times = (*TIMES, "sampled_at") if has_start else TIMES
         self.labels = table.header
         self.column_map = column_map
@@ -188,6 +213,7 @@ class Header:
             name, unit = self.meaning(label)
             self.names.append(name)
             self.units.append(unit or table.units.get(label, ""))
+        self.names = words.with_cells(self.names)
         self._check()
 
     def meaning(self, label: str) -> tuple[str, str]:
@@ -205,7 +231,7 @@ class Header:
         elif bare.casefold().endswith("_quality"):
             name = fold(bare[: -len("_quality")]) + "_quality"
         else:
-            name = FOLDED.get(_folded(bare), "")
+            name = _meant(_folded(bare), bare, self.words)
         units = self.column_map.units
         if said is not None and said in self.column_map.totals:
             self.totals[name] = self.column_map.totals[said]
@@ -234,7 +260,8 @@ class Header:
                 )
             )
         has_long = {"species", "value"} <= set(known)
-        if self.is_wide and has_long and not set(NUMBERS) & set(known):
+        numbers = set(self.words.numbers)
+        if self.is_wide and has_long and not numbers & set(known):
             raise DataError(
                 "has the columns 'species' and 'value', so it is in long format; say "
                 "wide_format=False (--long on the command line)."
@@ -243,10 +270,25 @@ class Header:
             raise DataError(
                 f"long format needs the columns 'species' and 'value'; there are {self._listed()}."
             )
-        if self.is_wide and not set(NUMBERS) & set(known):
+        if self.is_wide and not numbers & set(known):
             raise DataError(
                 f"none of its columns is a measurement: {self._listed()}. Known are "
-                f"{', '.join(REGISTRY)}; a column map can give your names."
+                f"{', '.join(self.words.species)}; a column map can give your names."
+            )
+        for name in known:
+            self.refuse_strange(name)
+
+    def refuse_strange(self, name: str) -> None:
+        """Refuse a control of ours that the process does not know.
+
+        Raises:
+            DataError: If it is one.
+        """
+        if self.words.process and name in self.words.strange_controls:
+            raise DataError(
+                f"{name} is a control that process '{self.words.process}' does not know; allowed: "
+                f"{', '.join(self.words.controls) or 'none'}. Add it to the process, or say "
+                '"ignore" in a column map.'
             )
 
     def _listed(self) -> str:
@@ -267,20 +309,16 @@ def fold(name: str) -> str:
     return FOLDED.get(name.casefold(), name)
 
 
-def is_numeric(name: str) -> bool:
-    """Whether a column of this name holds numbers."""
-    return name in NUMBERS or name in TIMES or name == "value"
-
-
-def role_of(name: str) -> str:
+def role_of(name: str, words: Vocabulary = OURS) -> str:
     """What a column of this canonical name is for; "unknown" for the empty name."""
     roles: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("time", TIMES),
         ("id", IDS),
+        ("species", words.species),
+        ("control", words.controls),
         ("species", REGISTRY),
-        ("control", CONTROL_NAMES),
         ("stream total", STREAM_TOTALS),
-        ("tag", AUXILIARY_TAGS),
+        ("tag", (*AUXILIARY_TAGS, *words.tags)),
         ("volume", ("volume_L",)),
         ("time stamp", ("sampled_at",)),
         ("long format", LONG),
@@ -290,33 +328,34 @@ def role_of(name: str) -> str:
     return next((role for role, names in roles if name in names), "quality")
 
 
-def suggest(name: str, present: Iterable[str] = ()) -> str:
+def suggest(name: str, present: Iterable[str] = (), words: Vocabulary = OURS) -> str:
     """A sentence about a name nobody knows: what is probably meant, and what to do.
 
     Args:
         name: Label without its unit.
         present: Canonical names the table has already; none of them is meant.
+        words: Names and units of columns.
     """
     if len(name) > LONGEST_NAME:
         return f"{in_line(name)} is no name; is the separator right?"
-    meant = nearest(name, present)
+    meant = nearest(name, present, words)
     if meant:
         return f"Did you mean '{meant}'? Say so in a column map."
     return f"'{name}' is no known name; a column map can give it one, or 'ignore' it."
 
 
-def nearest(name: str, present: Iterable[str] = ()) -> str | None:
+def nearest(name: str, present: Iterable[str] = (), words: Vocabulary = OURS) -> str | None:
     """The known name that is probably meant; none rather than a wrong one."""
     taken = set(present)
-    words = {_letters(word): meant for word, meant in (FOLDED | _COMMON_WORDS).items()}
+    spoken = {_letters(w): meant for w, meant in (FOLDED | COMMON_WORDS | words.folded).items()}
     if name.endswith("+"):
-        words = {_letters(word): meant for word, meant in _COMMON_WORDS.items()}
+        spoken = {_letters(word): meant for word, meant in COMMON_WORDS.items()}
     said = _letters(name)
-    meant = words.get(said)
+    meant = spoken.get(said)
     if meant is None and _SHORT < len(said) <= _LONG:
-        long = [w for w in words if len(w) > _SHORT]
+        long = [w for w in spoken if len(w) > _SHORT]
         near = difflib.get_close_matches(said, long, n=1, cutoff=0.8)
-        meant = words[near[0]] if near else None
+        meant = spoken[near[0]] if near else None
         qualified = set(re.findall(r"[a-z]+", name.casefold())) & _QUALIFIERS
         if meant is None or qualified - set(re.findall(r"[a-z]+", f"{near[0]} {meant}".casefold())):
             return None
@@ -348,21 +387,24 @@ def other_meaning(name: str, unit: str, labels: Sequence[str]) -> str:
     )
 
 
-def fits(name: str, unit: str) -> bool:
+def fits(name: str, unit: str, words: Vocabulary = OURS) -> bool:
     """Whether a unit is one of this column's."""
     try:
-        to_canonical([0.0, 1.0], unit, name)
+        words.conversion(unit, name)
     except UnitError:
         return False
     return True
 
 
-def refuse_second_header(line: int, stated: Sequence[tuple[str, str]]) -> None:
+def refuse_second_header(
+    line: int, stated: Sequence[tuple[str, str]], words: Vocabulary = OURS
+) -> None:
     """Refuse a second row that holds names where units are looked for.
 
     Args:
         line: Its line in the file.
         stated: Canonical name and text of each cell in a column of numbers.
+        words: Names and units of columns.
 
     Raises:
         DataError: If two cells or more are names, or none of them is a unit of its column.
@@ -370,7 +412,7 @@ def refuse_second_header(line: int, stated: Sequence[tuple[str, str]]) -> None:
     if len(stated) < 2:
         return
     is_name = [FOLDED.get(_folded(text)) is not None for _, text in stated]
-    if sum(is_name) >= 2 or not any(fits(name, text) for name, text in stated):
+    if sum(is_name) >= 2 or not any(fits(name, text, words) for name, text in stated):
         raise DataError(
             f"line {line} ({', '.join(text for _, text in stated)}) looks like a second row of "
             "names: none of it is a unit of its column. Keep one of the two, or give the units."

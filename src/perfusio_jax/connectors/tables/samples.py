@@ -20,20 +20,16 @@ import math
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perfusio_jax._core import STREAM_TOTALS, DataError
-from perfusio_jax._core.units import canonical_unit
 
 from .column_units import ColumnUnits, is_units_row
 from .columns import (
-    NUMBERS,
     TIMES,
-    UNITS,
     ColumnMap,
     Header,
     bare_label,
-    is_numeric,
     role_of,
     suggest,
 )
@@ -48,6 +44,10 @@ from .starts import Starts, starts_of
 from .tally import Tally
 from .totals import Totals
 from .values import ValueReader
+from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from perfusio_jax.process import Process
 
 QUALITIES: Final = ("good", "uncertain", "bad")
 
@@ -73,6 +73,7 @@ def interpret(
     date_order: DateOrder | None = None,
     join_within_h: float = DEFAULT_JOIN_H,
     totals: Totals | Mapping[str, str] | None = None,
+    process: "Process | None" = None,
 ) -> Samples:
     """Make samples of cells.
 
@@ -90,20 +91,23 @@ def interpret(
         join_within_h: How long after its first row [h] a sample takes further ones.
         totals: What stream totals are, all of them or by canonical name: "cumulative" for
             counters, "increments" for volumes since the sample before; told apart if not given.
+        process: The culture whose quantities and controls are read beside our names, in its units;
+            a column map may give its names, too.
 
     Returns:
         Samples by time with the report.
 
     Raises:
         DataError: If a column occurs twice, there is no column of times, a time is not a
-            number, or nothing in a column can be read.
+            number, nothing in a column can be read, or a control is none of the process.
         UnitError: If a unit cannot be read or does not fit its column.
     """
     if not table.header:
         note = "there is no header yet" if table.held_back else "the file is empty"
         return Samples({}, _report(table, [], [*table.notes, note]), ())
     column_map = column_map or ColumnMap({}, {})
-    header = Header(table, column_map, wide, has_start=inoculated_at is not None)
+    words = Vocabulary.of(process)
+    header = Header(table, column_map, wide, has_start=inoculated_at is not None, words=words)
     times = ("sampled_at", *TIMES)
     leave_out_footer(table, [n for n, name in enumerate(header.names) if name in times])
     starts = starts_of(inoculated_at, zone)
@@ -120,7 +124,7 @@ def interpret(
         doubts=tuple(body.doubts),
         n_usable=sum(not row.conflicts for row in body.rows.values()),
     )
-    names = [name for name in header.names if name in NUMBERS]
+    names = [name for name in header.names if name in words.numbers]
     return Samples(body.rows, report, tuple(names) if wide else tuple(body.seen))
 
 
@@ -136,7 +140,7 @@ class _Body:
         clock: tuple[Starts | None, zoneinfo.ZoneInfo | None],
         date_order: DateOrder | None,
     ) -> None:
-        self.table, self.header = table, header
+        self.table, self.header, self.words = table, header, header.words
         self.on_conflict: Conflicts = on_conflict
         self.rows: dict[tuple[str, str, float], Row] = {}
         self.notes: list[str] = []
@@ -148,7 +152,7 @@ class _Body:
         self.left_out: list[str] = []
         self.clones: dict[tuple[str, str], dict[str, None]] = {}
         self.strangers: dict[str, int] = {}
-        numbers = [n for n, name in enumerate(header.names) if is_numeric(name)]
+        numbers = [n for n, name in enumerate(header.names) if self.words.is_numeric(name)]
         self.row_numbers = list(range(len(table.rows)))
         self.units = ColumnUnits(header, units)
         first = [table.rows[0][n] for n in numbers] if self.row_numbers else []
@@ -236,7 +240,9 @@ class _Body:
         if self.counts["unordered"]:
             notes.append(f"{self.counts['unordered']} rows are not in order of time")
         for name, count in self.strangers.items():
-            self.doubts.append(f"{count} rows are of unknown species '{name}'. {suggest(name)}")
+            self.doubts.append(
+                f"{count} rows are of unknown species '{name}'. {suggest(name, words=self.words)}"
+            )
         said = dict.fromkeys(STREAM_TOTALS, totals) if isinstance(totals, str) else (totals or {})
         settling = Settling(
             self.rows,
@@ -244,6 +250,7 @@ class _Body:
             join_within_h=join_within_h,
             totals={**said, **self.header.totals},
             in_days="day" in self.at and "time_h" not in self.at,
+            words=self.words,
         )
         settling.settle()
         for kind, count in settling.counts.items():
@@ -260,7 +267,13 @@ class _Body:
     def species(self) -> list[ColumnReport]:
         """In long format, each species as if it were a column."""
         return [
-            tally.report(name, name, (tally.unit, canonical_unit(name)), remark=tally.remark)
+            tally.report(
+                name,
+                name,
+                (tally.unit, self.words.unit(name)),
+                remark=tally.remark,
+                words=self.words,
+            )
             for name, tally in self.by_species.items()
         ]
 
@@ -271,20 +284,25 @@ class _Body:
             DataError: If nothing in one can be read.
         """
         reports = []
-        header, units = self.header, self.units
+        header, units, words = self.header, self.units, self.words
         present = [name for name in header.names if name]
         for n, (label, name) in enumerate(zip(header.labels, header.names, strict=True)):
             tally = self.tallies[n]
             remark = tally.remark
-            if role_of(name) == "unknown":
-                remark = units.other_meanings.get(n) or suggest(bare_label(label)[0], present)
-            elif is_numeric(name) and self.row_numbers and not tally.n_values and name not in TIMES:
+            is_number = words.is_numeric(name)
+            if role_of(name, words) == "unknown":
+                hint = suggest(bare_label(label)[0], present, words)
+                remark = units.other_meanings.get(n) or hint
+            elif is_number and self.row_numbers and not tally.n_values and name not in TIMES:
                 if tally.n_unusable:
                     raise DataError(f"nothing in column '{label}' can be read: {remark}.")
                 remark = "no value in any row"
-            unit = canonical_unit(name) if name in UNITS else ""
+            unit = words.unit(name) if is_number and name != "value" else ""
             both = (units.units[n], unit)
-            reports.append(tally.report(label, name, both, remark=remark, has_span=name in NUMBERS))
+            has_span = name in words.numbers
+            reports.append(
+                tally.report(label, name, both, remark=remark, has_span=has_span, words=words)
+            )
         return reports
 
     def _cells(self, cells: list[Any]) -> list[tuple[str, Any, str, int]]:
@@ -293,15 +311,17 @@ class _Body:
             return [
                 (name, cells[n], self.units.units[n], n)
                 for n, name in enumerate(self.header.names)
-                if name in NUMBERS
+                if name in self.words.numbers
             ]
         label = self._text(cells, "species")
         name, unit = self.header.meaning(label)
         if name == "ignore":
             return []
-        if name not in NUMBERS:
+        (name,) = self.words.with_cells([name])
+        if name not in self.words.numbers:
             self.strangers[label] = self.strangers.get(label, 0) + 1
             return []
+        self.header.refuse_strange(name)
         self.seen[name] = None
         column = self.units.units[self.at["value"]]
         unit = self._text(cells, "unit") or unit or self.units.sidecar.get(name, "") or column

@@ -15,6 +15,7 @@ from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TO
 from .doubts import feeds, hours_called_days, too_fast
 from .joining import join
 from .totals import RATE_OF, settle
+from .vocabulary import OURS, Vocabulary
 
 Conflicts = Literal["error", "last"]
 
@@ -55,6 +56,7 @@ class Settling:
         join_within_h: How long after its first row [h] a sample takes further ones.
         totals: "cumulative" or "increments" by name of a total, where it is known.
         in_days: Whether the times come from a column of days.
+        words: Names and units of columns.
     """
 
     def __init__(
@@ -65,7 +67,10 @@ class Settling:
         join_within_h: float,
         totals: Mapping[str, str | None],
         in_days: bool,
+        words: Vocabulary = OURS,
     ) -> None:
+        self.words = words
+        self.decisive = frozenset((*_DECISIVE, *words.species, *words.controls))
         self.rows, self.on_conflict, self.in_days = rows, on_conflict, in_days
         self.join_within_h, self.totals = join_within_h, totals
         self.notes: list[str] = []
@@ -88,7 +93,7 @@ class Settling:
 
     def _join(self, rows: list[Row], whose: str) -> list[Row]:
         """Make one sample of rows minutes apart; see `joining.join`."""
-        decisive = [{n: v for n, v in row.values.items() if n in _DECISIVE} for row in rows]
+        decisive = [{n: v for n, v in row.values.items() if n in self.decisive} for row in rows]
         within_h = self.join_within_h
         found = join(
             [row.time_h for row in rows], [row.sample_id for row in rows], decisive, within_h
@@ -122,7 +127,7 @@ class Settling:
         lines = some(
             f"{whose}rows within {within_h:g} h that differ and stay samples of their own", apart
         )
-        is_reading = any(name in REGISTRY for _, _, name in apart_rows)
+        is_reading = any(name in (*REGISTRY, *self.words.species) for _, _, name in apart_rows)
         (self.doubts if is_reading else self.notes).extend(lines)
         return kept
 
@@ -147,7 +152,7 @@ class Settling:
 
     def _contradict(self, row: Row, name: str, text: str, other: Row) -> None:
         """Two values of one quantity in rows of one sample."""
-        if name not in _DECISIVE:
+        if name not in self.decisive:
             row.notes.append(f"{text}: the first counts")
         elif self.on_conflict == "error":
             self.counts["conflict"] += 1
@@ -192,13 +197,14 @@ class Settling:
     def _look_at(self, rows: list[Row], whose: str) -> None:
         """Point out what no culture does."""
         times = [row.time_h for row in rows]
-        species = {n: [row.values.get(n) for row in rows] for n in ("VCD", "Glc", "Gln", "Pyr")}
+        known = [n for n in ("VCD", "Glc", "Gln", "Pyr") if self.words.is_ours(n)]
+        species = {n: [row.values.get(n) for row in rows] for n in known}
         for k, text in feeds(times, species):
             self.notes.append(f"{whose}{text} (line {rows[k].last_line})")
         if self.in_days:
             odd = hours_called_days([time / HOURS_PER_DAY for time in times])
         else:
-            odd = too_fast(times, species["VCD"])
+            odd = too_fast(times, species["VCD"]) if "VCD" in species else ""
         if odd:
             self.doubts.append(f"{whose}{odd}")
         flows = [[_or_nan(row.values.get(name)) for row in rows] for name in _RATES]

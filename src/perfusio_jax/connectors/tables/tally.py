@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from perfusio_jax._core.plausible import doubt
-
 from .columns import role_of
 from .report import ColumnReport
+from .vocabulary import OURS, Vocabulary
 
 
 @dataclass(slots=True)
@@ -47,7 +46,14 @@ class Tally:
         self.span = (min(low, value), max(high, value))
 
     def report(
-        self, label: str, name: str, units: tuple[str, str], *, remark: str, has_span: bool = True
+        self,
+        label: str,
+        name: str,
+        units: tuple[str, str],
+        *,
+        remark: str,
+        has_span: bool = True,
+        words: Vocabulary = OURS,
     ) -> ColumnReport:
         """The counts as they are reported.
 
@@ -57,18 +63,19 @@ class Tally:
             units: That of the table, and the canonical one.
             remark: What is to be said of it.
             has_span: Whether its values are measurements.
+            words: Names and units of columns.
         """
         span = self.span if has_span else None
         return ColumnReport(
             label,
             name,
-            role_of(name),
+            role_of(name, words),
             *units,
             self.n_values,
             self.n_missing,
             self.n_unusable,
             remark,
             span,
-            doubt(name, *span) if span else "",
+            words.doubt(name, *span) if span else "",
             self.n_limits,
         )

@@ -12,8 +12,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from perfusio_jax._core import HOURS_PER_DAY, DataError
-from perfusio_jax.chemistry.media import GLUCOSE_FEED
-from perfusio_jax.chemistry.pump import LARGEST_FLUX
+from perfusio_jax._core.glucose import GLUCOSE_FEED, LARGEST_FLUX
 
 Totals = Literal["cumulative", "increments"]
 TOTALS: Final = ("cumulative", "increments")

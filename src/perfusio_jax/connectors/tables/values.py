@@ -4,7 +4,6 @@ import math
 from typing import Any, Final
 
 from perfusio_jax._core.text import in_line
-from perfusio_jax._core.units import canonical_unit
 
 from .cells import parse_number, understood
 from .column_units import ColumnUnits
@@ -21,7 +20,7 @@ class ValueReader:
     """
 
     def __init__(self, units: ColumnUnits, decimal: str) -> None:
-        self._units, self._decimal = units, decimal
+        self._units, self._decimal, self._words = units, decimal, units.words
 
     def read(self, name: str, cell: Any, unit: str) -> tuple[float | None, str, str]:
         """One cell.
@@ -43,15 +42,18 @@ class ValueReader:
         if math.isinf(number):
             return None, "bad", "is infinite"
         value = self._units.converter(name, unit)(number)
-        if value < 0.0 and name not in _SIGNED:
-            return None, "bad", f"is negative ({number:g} {unit or canonical_unit(name)})"
+        said = self._words.may_be_negative(name)
+        if value < 0.0 and not (name in _SIGNED if said is None else said):
+            return None, "bad", f"is negative ({number:g} {unit or self._words.unit(name)})"
         if name == "Via" and value > 100.0:
             return None, "bad", f"is {value:g} %, above 100 %"
         return value, "good", ""
 
     def _odd(self, name: str, text: str, unit: str) -> tuple[float | None, str, str]:
         """The same of a cell that is more than a number."""
-        number, kind = understood(text, name, unit, lambda part: parse_number(part, self._decimal))
+        number, kind = understood(
+            text, name, unit, lambda part: parse_number(part, self._decimal), self._words
+        )
         if kind == "above":
             return None, "bad", f"is {in_line(text)}, above what the assay reads"
         if number is None:

@@ -1,0 +1,305 @@
+"""A process read off a campaign table: what its columns are taken for, and every assumption.
+
+Rules of thumb, each told in a sentence. A person corrects what is wrong; nothing here is fitted.
+"""
+
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    CONTROL_NAMES,
+    REGISTRY,
+    STREAM_TOTALS,
+    DataError,
+)
+from perfusio_jax._core.assays import ASSAYS
+from perfusio_jax._core.plausible import PLAUSIBLE
+from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.process.description import Process
+from perfusio_jax.process.parts import Quantity, dimensions
+
+from ..tables.totals import Totals
+from .described_streams import Flowing, controls_and_streams, short
+from .table_survey import NAME, Survey, survey
+
+FOLLOWS: Final = ("VCV", "Diam", "capacitance")
+"""What follows from cells and is not modelled by itself."""
+
+BIOMASS: Final = ("x", "biomass", "cdw", "dcw", "od", "cells")
+"""What rates may refer to where there is no VCD, in lower case, the first of them."""
+
+MEASURED: Final = frozenset(
+    {
+        *(n.casefold() for n in REGISTRY),
+        *BIOMASS,
+        *"s p od600 dw glucose gluc lactate glutamine glutamate ammonium ammonia nh4".split(),
+        *"pyruvate ethanol etoh acetate acetic glycerol substrate product titre igg mab".split(),
+        *"protein viability glycine methanol meoh xylose sucrose galactose maltose".split(),
+    }
+)
+"""Words of names that are read from a sample whatever their values look like, in lower case."""
+
+_LEVELS: Final = frozenset("ph do po2 pco2 redox orp osm osmolality rq our cer otr ctr".split())
+"""Words of names that streams do not carry, where no unit tells, in lower case."""
+
+_SET: Final = frozenset("feed bolus added set setpoint sp in inlet target".split())
+"""Words that make of the name of a quantity that of something set, in lower case."""
+
+_HELD: Final = 3
+"""Samples that a value is held for, on average, where somebody sets it."""
+_CV: Final = 0.07
+
+
+class Described(NamedTuple):
+    """A process, and what had to be assumed to have it."""
+
+    process: Process
+    """What the table was taken for."""
+    assumptions: tuple[str, ...]
+    """One sentence each: the name it is about, a colon, and what was assumed."""
+
+
+def describe_table(
+    path: Path | str,
+    *,
+    name: str | None = None,
+    decimal: str | None = None,
+    totals: Totals | None = None,
+) -> Described:
+    """Read a process off a campaign table.
+
+    What it leaves out stays unknown to the process: such a table is read by it with
+    `unknown="ignore"`.
+
+    Args:
+        path: `.csv`, `.tsv`, `.txt` or `.parquet`.
+        name: Name of the process; that of the file by default.
+        decimal: "." or ","; by default from the sidecar, else found out.
+        totals: "cumulative" where stream totals are counters, "increments" where they are the
+            volumes since the sample before; by default from the sidecar, else told apart.
+
+    Returns:
+        The process with the assumptions it rests on.
+
+    Raises:
+        DataError: If it cannot be read as a campaign table, or nothing in it is a quantity.
+        UnitError: If a unit of one of our columns cannot be read or does not fit.
+    """
+    path = Path(path)
+    table = survey(path, decimal=decimal, totals=totals)
+    told = list(table.left_out)
+    quantities = _quantities(table, told)
+    if not quantities:
+        raise DataError(
+            f"{path}: nothing in it is a quantity: "
+            f"{' '.join(told) or 'it has no column of numbers but times.'} Known are "
+            f"{', '.join(REGISTRY)}; others are any columns of numbers."
+        )
+    biomass = _biomass(quantities, told)
+    cells = {"VCD", "DCD", "Lys", *([biomass] if biomass else [])}
+    flowing = Flowing(
+        table,
+        {q.name: q for q in quantities},
+        cells={q.name for q in quantities if q.kind == "carried" and q.name in cells},
+        is_set=lambda n: _is_set(table, n),
+    )
+    controls, streams = controls_and_streams(flowing, told)
+    process = Process(
+        name=name or _name_of(path),
+        description=f"Read off {path.name[:80]}",
+        volume_L=_volume(table, told),
+        biomass=biomass,
+        quantities=quantities,
+        controls=controls,
+        streams=streams,
+    )
+    return Described(process, tuple(told))
+
+
+def _name_of(path: Path) -> str:
+    name = re.sub(r"[^A-Za-z0-9]+", "_", path.stem).strip("_")[:40]
+    return name if NAME.fullmatch(name) and name != "rest" else "culture"
+
+
+def _volume(table: Survey, told: list[str]) -> float:
+    if "volume_L" in table.columns:
+        return float(np.median(table.firsts("volume_L")))
+    told.append("volume_L: the table has no such column; 1 L is assumed.")
+    return 1.0
+
+
+# ------------------------------------------------------------------ what is set, what is measured
+
+
+def _is_set(table: Survey, name: str) -> bool:
+    """Whether a column is taken for what somebody sets."""
+    if name in CONTROL_NAMES:
+        return True
+    if name in REGISTRY or name in STREAM_TOTALS or name == "volume_L":
+        return False
+    if name in AUXILIARY_TAGS:  # read by probes, unless runs differ by what is held
+        return _is_held(table, name) and np.unique(table.known(name)).size > 1
+    if _is_dosed(name, table.units[name]):
+        return True
+    if MEASURED & words_of(name) and not _SET & words_of(name):
+        return False
+    return _is_held(table, name) or _is_flow(table, name)
+
+
+def words_of(name: str) -> set[str]:
+    """Words of a name, in lower case: those between underscores, and the whole."""
+    folded = name.casefold()
+    return {folded, *folded.split("_")} - {""}
+
+
+def _is_held(table: Survey, name: str) -> bool:
+    """Whether within every run a value is held for several samples, or throughout."""
+    lengths = []
+    for values in table.columns[name]:
+        there = values[~np.isnan(values)]
+        changes = int(np.sum(there[1:] != there[:-1]))
+        if changes and there.size < _HELD * (changes + 1):
+            return False
+        lengths.append(there.size)
+    return max(lengths) > 1
+
+
+def _is_dosed(name: str, unit: str) -> bool:
+    folded = name.casefold()
+    is_amount = _powers(unit) in ({"mass": 1}, {"amount": 1})
+    return "bolus" in folded or (is_amount and ("feed" in folded or "added" in folded))
+
+
+def _is_flow(table: Survey, name: str) -> bool:
+    """Whether a unit and a name are those of a flow, however often it changes."""
+    powers = _powers(table.units[name])
+    says = ("dilution", "feed", "flow", "perfusion", "harvest", "pump", "medium", "bleed")
+    is_said = any(word in name.casefold() for word in says)
+    return powers == {"length": 3, "time": -1} or (powers == {"time": -1} and is_said)
+
+
+def _powers(unit: str) -> dict[str, int]:
+    return dimensions(unit) if unit else {}
+
+
+# ------------------------------------------------------------------ quantities
+
+
+def _quantities(table: Survey, told: list[str]) -> tuple[Quantity, ...]:
+    names = [n for n in table.columns if n not in (*STREAM_TOTALS, "volume_L")]
+    measured = []
+    for name in (n for n in names if not _is_set(table, n)):
+        if name in FOLLOWS:
+            told.append(f"{name}: follows from the cells; left out.")
+        elif np.unique(table.known(name)).size < 2:
+            value = table.known(name)[0]
+            told.append(f"{name}: is {value:g} wherever it was read; nothing to learn, left out.")
+        else:
+            measured.append(name)
+    found = {name: _quantity(table, name, told) for name in measured}
+    by_name = {name: q for name, q in found.items() if q is not None}
+    return tuple(_with_dead_cells(by_name, told).values())
+
+
+def _quantity(table: Survey, name: str, told: list[str]) -> Quantity | None:
+    """A measured column as a quantity; None if it cannot be one."""
+    values = table.known(name)
+    unit = table.units[name] if name in table.units else canonical_unit(name)
+    if not unit:
+        is_level = bool(_LEVELS & words_of(name))
+        unit = "1" if is_level else "g/L"
+        told.append(f"{name}: the table states no unit; {unit!r} is assumed.")
+    is_carried = name != "Via" and name not in AUXILIARY_TAGS and _is_concentration(unit)
+    if is_carried and values.max() <= 0.0:
+        told.append(f"{name}: no reading is above 0, which no concentration is below; left out.")
+        return None
+    kind = "derived" if name == "Via" else "carried" if is_carried else "level"
+    if kind == "level":
+        why = "is read by a probe" if name in AUXILIARY_TAGS else f"{unit!r} is no concentration"
+        told.append(f"{name}: {why}; taken for a level, which no flow carries.")
+    lo, hi = _range(name, values, is_carried=is_carried)
+    floor = 0.0 if name == "Via" else 0.01 * float(np.quantile(np.abs(values), 0.9))
+    label, cv = ASSAYS.get(name, ("", _CV))
+    if not _is_usual(name, values):
+        told.append(
+            f"{name}: range {lo:g} to {hi:g} {unit} is that of the data, widened; the assay is "
+            f"assumed to err by {100 * cv:g} %."
+        )
+    if is_carried and np.any(values < 0.0):
+        n = int(np.sum(values < 0.0))
+        told.append(f"{name}: {n} reading(s) are below 0, and will be refused; leave them empty.")
+    return Quantity(
+        name=name, unit=unit, kind=kind, label=label, lo=lo, hi=hi, cv=cv, floor=short(floor, floor)
+    )
+
+
+def _is_usual(name: str, values: np.ndarray) -> bool:
+    """Whether a species is ours and its readings lie where we know it."""
+    if name not in ASSAYS:
+        return False
+    known = PLAUSIBLE[name]
+    return known.lo <= float(values.min()) and float(values.max()) <= known.hi
+
+
+def _is_concentration(unit: str) -> bool:
+    powers = _powers(unit)
+    return powers.get("length") == -3 and len(powers) == 2
+
+
+def _range(name: str, values: np.ndarray, *, is_carried: bool) -> tuple[float, float]:
+    """Plausible range: ours where it holds the data, else that of the data, widened by half."""
+    low, high = float(values.min()), float(values.max())
+    if _is_usual(name, values):
+        return PLAUSIBLE[name].lo, PLAUSIBLE[name].hi
+    half = 0.5 * (high - low)
+    low, high = low - half, high + half
+    if is_carried:
+        low, high = max(low, 0.0), max(high, 3.0 * float(values.max()))
+    return short(low, high - low), short(high, high - low)
+
+
+def _with_dead_cells(by_name: dict[str, Quantity], told: list[str]) -> dict[str, Quantity]:
+    """Viability as it follows from cells, the dead ones latent where nobody counts them."""
+    if "Via" not in by_name:
+        return by_name
+    if "VCD" not in by_name:
+        told.append("Via: there is no VCD it follows from; it is read and not modelled.")
+        return by_name
+    known, assay = PLAUSIBLE["DCD"], ASSAYS["DCD"]
+    dead = Quantity(
+        name="DCD",
+        unit=canonical_unit("DCD"),
+        label=assay.label,
+        lo=known.lo,
+        hi=known.hi,
+        cv=assay.cv,
+        is_measured=False,
+    )
+    if "DCD" not in by_name:
+        told.append("DCD: nobody counts dead cells; they are a latent state that Via tells of.")
+    via = by_name["Via"].replace(formula="viability", of=("VCD", "DCD"))
+    out: dict[str, Quantity] = {}
+    for name, q in by_name.items():
+        out[name] = via if name == "Via" else q
+        if name == "VCD":
+            out["DCD"] = by_name.get("DCD", dead)
+    return out
+
+
+def _biomass(quantities: tuple[Quantity, ...], told: list[str]) -> str | None:
+    folded = {q.name.casefold(): q.name for q in quantities if q.kind == "carried"}
+    if "VCD" in folded.values():
+        return "VCD"
+    found = next((folded[word] for word in BIOMASS if word in folded), None)
+    if found is None:
+        told.append(
+            "biomass: no column is known to be cells or biomass, so rates are volumetric; "
+            "`biomass` names one."
+        )
+    else:
+        told.append(f"biomass: rates are taken to be per {found}.")
+    return found

@@ -1,0 +1,208 @@
+"""All columns of numbers a table has, whether or not anyone knows them: what a process is read off.
+
+Our own columns are in our units, others in the unit the table states for them.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    REGISTRY,
+    STREAM_TOTALS,
+    DataError,
+    UnitError,
+)
+from perfusio_jax._core.text import in_line
+from perfusio_jax._core.unit_text import parse_unit
+
+from ..tables.cells import parse_number, qualified
+from ..tables.columns import fits
+from ..tables.totals import Totals
+from ..tables.vocabulary import OURS, UNITLESS, Vocabulary
+from .campaign_cells import Cells, check_place, read_cells
+from .campaign_table import runs_of
+from .frame_columns import ID_COLUMNS, number_columns, read_header
+from .frame_run import RunFields
+
+NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+"""What a quantity or a control may be called."""
+
+_BRACKET: Final = re.compile(r"[\[(]")
+
+
+class Survey(NamedTuple):
+    """Columns of numbers of a table, run by run in order of time."""
+
+    columns: dict[str, list[np.ndarray]]
+    """Values of every run by name, in the order of the table; NaN where nothing was read. None is
+    empty throughout."""
+    units: dict[str, str]
+    """Unit that the table states for columns that are not ours, or not in our unit; empty where it
+    states none."""
+    left_out: tuple[str, ...]
+    """What is no column of numbers, a sentence each."""
+
+    def known(self, name: str) -> np.ndarray:
+        """All readings of a column, of all runs."""
+        values = np.concatenate(self.columns[name])
+        return values[~np.isnan(values)]
+
+    def firsts(self, name: str) -> np.ndarray:
+        """The first reading of each run that has one."""
+        runs = (values[~np.isnan(values)] for values in self.columns[name])
+        return np.array([values[0] for values in runs if values.size])
+
+
+def survey(path: Path, *, decimal: str | None = None, totals: Totals | None = None) -> Survey:
+    """Read every column of numbers of a campaign table.
+
+    Args:
+        path: `.csv`, `.tsv`, `.txt` or `.parquet`.
+        decimal: "." or ","; by default from the sidecar, else found out.
+        totals: What stream totals are; by default from the sidecar, else told apart.
+
+    Raises:
+        DataError: If it cannot be read as a campaign table.
+        UnitError: If a unit of one of our columns cannot be read or does not fit.
+    """
+    check_place(path)
+    try:
+        return _survey(path, decimal, totals)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except ValueError as error:  # UnitError and its kin keep their type
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _survey(path: Path, decimal: str | None, totals: Totals | None) -> Survey:
+    told: list[str] = []
+    first, _ = read_cells(path, decimal, OURS)
+    ours = {*ID_COLUMNS, *number_columns(OURS)}
+    others = {label: _bare(label) for label in map(str, first.frame.columns)}
+    others = {label: name for label, name in others.items() if name not in ours}
+    numbers = []
+    for label, name in others.items():
+        cells = first.frame.loc[:, first.frame.columns == label].iloc[:, 0].tolist()
+        if why := _no_numbers(name, cells):
+            told.append(f"{name[:60]}: {why}; left out.")
+        else:
+            numbers.append(name)
+    numbers += _other_tags(first)
+    words = _open(numbers)
+    cells, sidecar = read_cells(path, decimal, words)
+    names, in_header = read_header(cells.frame, words)
+    units = {**cells.frame.attrs.get("units", {}), **in_header, **cells.units}
+    unread = {n for n in numbers if (unit := units.get(n, "").strip()) and not _is_unit(unit)}
+    told += [
+        f"{n}: {in_line(units[n])} is no unit that is known; left out." for n in sorted(unread)
+    ]
+    keep = [n not in unread and (n in ours or n in numbers) for n in names]
+    frame = cells.frame.loc[:, keep]
+    frame.attrs = {}
+    there = {name for name, kept in zip(names, keep, strict=True) if kept}
+    runs, report = runs_of(
+        frame,
+        units={n: unit for n, unit in units.items() if n in there or n in ours - unread} or None,
+        unknown="ignore",
+        lines=cells.lines,
+        totals=totals or sidecar.totals,
+        decimal=cells.decimal,
+        words=words,
+    )
+    told += [f"{name}: it means something else here; left out." for name in report.ignored]
+    told += [f"{name}: no value in any row; left out." for name in report.empty]
+    apart = {*ID_COLUMNS, "time_h", "day", *report.empty, *report.assumed}
+    used = [n for n in names if n in report.columns and n not in apart]
+    columns = {name: [_column(run, name) for run in runs] for name in used}
+    stated = {n: units.get(n, "").strip() for n in columns if n in numbers}
+    return Survey(columns, stated, tuple(told))
+
+
+def _other_tags(cells: Cells) -> list[str]:
+    """Online tags in a unit that is not one of ours for them, as dissolved oxygen in mg/L."""
+    names, units = read_header(cells.frame)
+    units = {**cells.frame.attrs.get("units", {}), **units, **cells.units}
+    there = [n for n in AUXILIARY_TAGS if n in names and units.get(n, "").strip()]
+    return [n for n in there if not fits(n, units[n])]
+
+
+def _open(names: Iterable[str]) -> Vocabulary:
+    """Our names, and others whose unit is the one the table states."""
+    others = tuple(dict.fromkeys(names))
+    return Vocabulary(
+        species=(*REGISTRY, *others),
+        tags=tuple(n for n in AUXILIARY_TAGS if n not in others),
+        units=dict.fromkeys(others, "1"),
+        signed=frozenset(others),
+        open=frozenset(others),
+    )
+
+
+def _bare(label: str) -> str:
+    return _BRACKET.split(label.strip(), maxsplit=1)[0].strip()
+
+
+def _no_numbers(name: str, cells: list[Any]) -> str:
+    """Why a column cannot be a quantity or a control; empty if it can."""
+    values = [cell for cell in cells if not _is_missing(cell)]
+    numbers = [cell for cell in values if _is_number(cell)]
+    texts = len(values) - len(numbers)
+    if values and (not numbers or texts > max(1, len(numbers))):  # one text may be its unit
+        return "text"
+    if not values:
+        return "no value in any row"
+    if not NAME.fullmatch(name) or name == "rest":
+        return (
+            "no name that a process can have, which begins with a letter and goes on with letters, "
+            "digits and _ (at most 40)"
+        )
+    return ""
+
+
+def _is_missing(cell: Any) -> bool:
+    if isinstance(cell, str):
+        return parse_number(cell) is None
+    return cell is None or bool(pd.isna(cell))
+
+
+def _is_number(cell: Any) -> bool:
+    if not isinstance(cell, str):
+        return isinstance(cell, int | float | np.number) and not isinstance(cell, bool)
+    for mark in (".", ","):
+        number = parse_number(cell, mark)
+        found = qualified(number) if isinstance(number, str) else None
+        if isinstance(number, float) or (
+            found is not None and isinstance(parse_number(found.number, mark), float)
+        ):
+            return True
+    return False
+
+
+def _is_unit(text: str) -> bool:
+    if text in UNITLESS:
+        return True
+    try:
+        parse_unit(text)
+    except UnitError:
+        return False
+    return True
+
+
+def _column(run: RunFields, name: str) -> np.ndarray:
+    if name == "volume_L":
+        return run["volume_L"]
+    for names, values in (
+        (run["species_names"], run["species"]),
+        (run["control_names"], run["controls"]),
+        (STREAM_TOTALS, run["stream_totals"]),
+        (run["auxiliary_names"], run["auxiliary"]),
+    ):
+        if name in names:
+            return values[:, list(names).index(name)]
+    raise DataError(f"column '{name}' was read and is in no run.")
