@@ -115,7 +115,7 @@ def test_bad_campaigns_are_refused(runs):
     good = runs[0]
     with pytest.raises(DataError, match="two or more"):
         fit_hybrid(good[:1], key=jax.random.key(0))
-    column = STATE_ORDER.index("Lac")
+    column = STATE_ORDER.index("VCD")
     blind = [
         Trajectory(
             r.species.at[:, column].set(jnp.nan),
@@ -127,7 +127,7 @@ def test_bad_campaigns_are_refused(runs):
         )
         for r in good
     ]
-    with pytest.raises(DataError, match="'Lac'"):
+    with pytest.raises(DataError, match="VCD was not measured in any of the"):
         fit_hybrid(blind, key=jax.random.key(0))
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, DataError
-from perfusio_jax.report.setpoints import complete_setpoints, moved_unseen, never_varied
-from perfusio_jax.states import Trajectory
+from perfusio_jax.report.setpoints import moved_unseen, never_varied
+from perfusio_jax.states import Trajectory, complete_setpoints
 
 VALUES = np.array([1.0, 0.1, 5.0, 36.5, 850.0, 2.0])
 

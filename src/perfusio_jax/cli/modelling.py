@@ -16,6 +16,22 @@ FillDown = Annotated[
     bool, typer.Option("--fill-down", help="A blank set-point means that the one above it stayed.")
 ]
 
+Culture = Annotated[
+    str | None,
+    typer.Option(
+        "--process",
+        help="Culture: a file (.toml), a built-in name, or 'table' to read it off the table.",
+    ),
+]
+MechanismOf = Annotated[
+    str | None,
+    typer.Option(
+        "--mechanism",
+        help="Of a culture that is not CHO perfusion: monod, none, or module:Class; the better "
+        "of monod and none by default.",
+    ),
+]
+
 
 @commands.command(rich_help_panel=groups.START)
 def demo(
@@ -108,44 +124,24 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
     seed: Seed = 0,
     fill_down: FillDown = False,
+    process: Culture = None,
+    mechanism: MechanismOf = None,
 ) -> None:
     """Fit the hybrid model to a campaign table."""
     writable(out, is_folder=True)
     common.set_up_jax()
-    import jax
+    from perfusio_jax.service.fitting import fit_table
 
-    from perfusio_jax.connectors import read_campaign
-    from perfusio_jax.hybrid import fit_hybrid, judge_fit, save, write_verdict
-    from perfusio_jax.report.setpoints import complete_setpoints
-    from perfusio_jax.states import intervals_text, sampling_intervals
-
-    screen = console()
     with as_data():
-        table = read_campaign(campaign)
-    screen.print(str(table.report), soft_wrap=True)
-    complete, told = complete_setpoints(table.trajectories, fill_down=fill_down)
-    table = table._replace(trajectories=complete)
-    for line in told:
-        screen.print(line, soft_wrap=True)
-    apart = intervals_text(sampling_intervals(table.trajectories))
-    screen.print(f"samples {apart}.", soft_wrap=True)
-    with screen.status("fitting"):
-        model, report = fit_hybrid(table.trajectories, key=jax.random.key(seed))
-        verdict = judge_fit(model, table.trajectories)
-    save(model, out)
-    if verdict is not None:
-        write_verdict(verdict, model, out)
-    screen.print(
-        f"{len(table.trajectories)} runs, {report.details['rows']} intervals; "
-        f"{report.optimiser} took {int(report.n_iterations)} iterations, "
-        f"{'converged' if report.converged else 'then stopped at its limit'}; log evidence "
-        f"{float(report.log_evidence):.1f}; condition {float(report.condition_number):.1e}"
-    )
-    if report.at_bounds:
-        screen.print("at the edge of what is sensible: " + ", ".join(report.at_bounds))
-    if verdict is not None:
-        screen.print(f"{verdict.line()} Runs left out: perfusio-jax validate.", soft_wrap=True)
-    screen.print(f"model: {out}")
+        fit_table(
+            campaign,
+            out,
+            seed=seed,
+            fill_down=fill_down,
+            culture=process,
+            mechanism=mechanism,
+            console=console(),
+        )
 
 
 @commands.command(rich_help_panel=groups.MODEL)

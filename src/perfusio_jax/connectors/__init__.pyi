@@ -6,6 +6,8 @@ from .base import SampleRecord as SampleRecord
 from .base import check_setpoints as check_setpoints
 from .files.campaign_files import read_campaign as read_campaign
 from .files.campaign_files import write_campaign as write_campaign
+from .files.cultures import CultureTable as CultureTable
+from .files.cultures import read_culture as read_culture
 from .files.describing import Described as Described
 from .files.describing import describe_table as describe_table
 from .files.filesystem import FilesystemStore as FilesystemStore

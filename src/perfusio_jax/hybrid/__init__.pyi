@@ -30,6 +30,8 @@ from .forecast import forecast_run as forecast_run
 from .forecast import forecast_samples as forecast_samples
 from .health import Health as Health
 from .health import innovation_health as innovation_health
+from .layout import Layout as Layout
+from .layout import layout_of as layout_of
 from .model import HybridStateSpaceModel as HybridStateSpaceModel
 from .model import InitialState as InitialState
 from .model import for_clone as for_clone
@@ -70,3 +72,4 @@ from .verdict import Verdict as Verdict
 from .verdict import judge_fit as judge_fit
 from .verdict import read_verdict as read_verdict
 from .verdict import write_verdict as write_verdict
+from .vessel import Vessel as Vessel

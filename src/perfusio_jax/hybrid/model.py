@@ -157,7 +157,7 @@ class HybridStateSpaceModel(eqx.Module):
             if given is not None and tuple(given) != tuple(wanted):
                 raise ConfigError(f"{what} {tuple(given)}; the model's layout is {tuple(wanted)}.")
         gp = gp_model.model if isinstance(gp_model, StepwiseGP) else gp_model
-        if gp is None and not use_mechanism:
+        if gp is None and not use_mechanism and not isinstance(mech_model, Vessel):
             raise ConfigError("a model needs the mechanism, a GP, or both; neither was given.")
         if gp is not None and use_mechanism and isinstance(gp.mean_module, MechanisticPriorMean):
             raise ConfigError(

@@ -37,8 +37,8 @@ from perfusio_jax.connectors import read_campaign
 from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
 from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.recipes import new_ids, still_pending, write_recipes
-from perfusio_jax.report.setpoints import complete_setpoints, moved_unseen, never_varied, repeated
-from perfusio_jax.states import Trajectory
+from perfusio_jax.report.setpoints import moved_unseen, never_varied, repeated
+from perfusio_jax.states import Trajectory, complete_setpoints
 
 GOALS = ("titre", "vcv", "front", "yield", "medium")
 """Titre at the end; VCV on its target; front of titre and -ammonium; space-time yield; medium

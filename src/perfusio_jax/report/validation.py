@@ -30,8 +30,12 @@ from perfusio_jax.hybrid import (
     spread_of,
     write_verdict,
 )
-from perfusio_jax.report.setpoints import complete_setpoints
-from perfusio_jax.states import Trajectory, intervals_text, sampling_intervals
+from perfusio_jax.states import (
+    Trajectory,
+    complete_setpoints,
+    intervals_text,
+    sampling_intervals,
+)
 
 KEY_SPECIES = ("VCD", "VCV", "Via", "Glc", "Gln", "Lac", "Amm", "Titer")
 """Species shown in tables for people; `scores.csv` has all."""

@@ -17,5 +17,6 @@ from perfusio_jax.states.padding import TrajectoryBatch as TrajectoryBatch
 from perfusio_jax.states.padding import stack_trajectories as stack_trajectories
 from perfusio_jax.states.sampling import intervals_text as intervals_text
 from perfusio_jax.states.sampling import sampling_intervals as sampling_intervals
+from perfusio_jax.states.setpoints import complete_setpoints as complete_setpoints
 from perfusio_jax.states.state import State as State
 from perfusio_jax.states.trajectory import Trajectory as Trajectory

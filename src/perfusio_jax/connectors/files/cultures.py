@@ -1,0 +1,109 @@
+"""A campaign table together with the culture it is of: told, built in, or read off the table."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    CONTROL_NAMES,
+    DEFAULT_CONTROLS,
+    REGISTRY,
+    ConfigError,
+    DataError,
+)
+from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.process import Process, read_process
+from perfusio_jax.states import Trajectory
+
+from .campaign_files import read_campaign
+from .describing import describe_table
+from .frame_report import FrameReport
+
+CHO: Final = "cho_perfusion"
+"""The culture that has a mechanism of its own."""
+
+FROM_TABLE: Final = "table"
+"""The culture that is read off the table, whatever it looks like."""
+
+_LACKING: Final[Mapping[str, tuple[float, str]]] = MappingProxyType(
+    {
+        "bleed_rate": (0.0, "nothing is bled"),
+        "glucose_setpoint": (0.0, "no pump feeds glucose"),
+        "pyruvate_feed": (0.0, "no pyruvate is fed"),
+        "temperature": (DEFAULT_CONTROLS["temperature"], "it was the same in all runs"),
+        "agitation": (DEFAULT_CONTROLS["agitation"], "it was the same in all runs"),
+    }
+)
+"""What a table of CHO perfusion without a column of a control is taken to mean."""
+
+
+class CultureTable(NamedTuple):
+    """Runs, and what they are runs of."""
+
+    trajectories: list[Trajectory]
+    """Runs, as read."""
+    report: FrameReport
+    """What was understood of the table."""
+    process: Process | None
+    """The culture; None for CHO perfusion."""
+    assumptions: tuple[str, ...]
+    """What had to be assumed, one sentence each."""
+    lacking: Mapping[str, float]
+    """Values of controls of CHO perfusion that the table has no column of."""
+
+
+def read_culture(path: Path, which: str | None = None) -> CultureTable:
+    """Read a campaign table as one of a culture.
+
+    Args:
+        path: The table.
+        which: `cho_perfusion`, another built-in name, a file that ends in .toml, or `table` to
+            read the culture off the table. By default a table with VCD and perfusion_rate whose
+            columns are all known to CHO perfusion is of that, and any other is read off.
+
+    Returns:
+        Runs and culture.
+
+    Raises:
+        ConfigError: If there is no such culture.
+        DataError: If the table cannot be read as one of it.
+    """
+    if which is not None and which not in (CHO, FROM_TABLE):
+        process = read_process(which)
+        found = read_campaign(path, process=process)
+        return CultureTable(found.trajectories, found.report, process, (), {})
+    if which == CHO or (which is None and _is_cho(path)):
+        found = read_campaign(path)
+        return CultureTable(found.trajectories, found.report, None, *_as_cho(found.trajectories))
+    described = describe_table(path)
+    found = read_campaign(path, process=described.process, unknown="ignore")
+    return CultureTable(
+        found.trajectories, found.report, described.process, described.assumptions, {}
+    )
+
+
+def _is_cho(path: Path) -> bool:
+    """Whether a table says nothing that CHO perfusion does not know."""
+    try:
+        process = describe_table(path).process
+    except (DataError, ConfigError):
+        return True  # whoever reads it says what is wrong with it
+    ours = {*REGISTRY, *CONTROL_NAMES, *AUXILIARY_TAGS}
+    names = {q.name for q in process.quantities if q.is_measured} | set(process.control_names)
+    return {"VCD", "perfusion_rate"} <= names and names <= ours
+
+
+def _as_cho(runs: list[Trajectory]) -> tuple[tuple[str, ...], Mapping[str, float]]:
+    """What a table of CHO perfusion without some controls is taken to mean."""
+    lacking, lines = {}, []
+    for name in CONTROL_NAMES:
+        if name in _LACKING and not any(name in run.control_names for run in runs):
+            lacking[name], meaning = _LACKING[name]
+            unit = canonical_unit(name)
+            lines.append(
+                f"{name}: the table has no such column; {lacking[name]:g} {unit} is assumed, as if "
+                f"{meaning}."
+            )
+    return tuple(lines), lacking
