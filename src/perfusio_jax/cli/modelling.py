@@ -175,6 +175,10 @@ def forecast(
     model: Annotated[Path, typer.Argument(help="Folder of a fitted model.")],
     samples: Annotated[Path, typer.Argument(help="Samples of one run so far.")],
     days: Annotated[int, typer.Option(min=1, max=60, help="Days ahead [d].")] = 7,
+    every: Annotated[
+        float,
+        typer.Option(min=0.25, max=168.0, help="Hours between rows; not of CHO perfusion [h]."),
+    ] = 24.0,
     set_point: Annotated[
         list[str] | None, typer.Option("--set", help="name=value, a set-point from now on.")
     ] = None,
@@ -195,6 +199,7 @@ def forecast(
             model,
             samples,
             days=days,
+            every_h=every,
             changes=changes,
             reactor_id=reactor_id,
             run_id=run_id,

@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,12 +21,13 @@ from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import FilesystemStore
 from perfusio_jax.connectors.tables.off_days import off_days_text
 from perfusio_jax.connectors.tables.report import ReadReport
-from perfusio_jax.hybrid import HybridStateSpaceModel, read_verdict
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.states import intervals_text
 from perfusio_jax.twin import estimate, forecast, history_from_records
 from perfusio_jax.twin.records.samples import as_plain
 
+from .described_forecast import forecast_described
+from .forecast_table import forecast_tables, verdict_line
 from .plan import load_model, oddities
 from .settings import check_setpoints
 
@@ -108,6 +108,7 @@ def forecast_file(
     seed: int,
     out: Path | None,
     console: Any,
+    every_h: float = HOURS_PER_DAY,
 ) -> None:
     """Print a forecast from the last sample's own time on, and write it if asked.
 
@@ -121,15 +122,25 @@ def forecast_file(
         seed: Seed of the paths.
         out: CSV file to write as well.
         console: Where to print.
+        every_h: Hours between the rows of the forecast, of a culture that is described [h].
     """
-    unknown = [n for n in changes if n not in CONTROL_NAMES]
-    if unknown:
-        raise ConfigError(f"unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}.")
     if not samples.exists():
         raise DataError(f"samples {samples} does not exist.")
     if samples.is_dir():
         raise DataError(f"samples {samples} is a folder; name the file with the samples.")
     hybrid = load_model(model)
+    if hybrid.layout.process is not None:
+        whose = {"run_id": run_id, "reactor_id": reactor_id}
+        hours = np.arange(every_h, HOURS_PER_DAY * days + 1e-9, every_h)
+        forecast_described(
+            hybrid, model, samples, hours, changes, whose=whose, seed=seed, out=out, console=console
+        )
+        return
+    if every_h != HOURS_PER_DAY:
+        raise ConfigError(f"--every {every_h:g} was given; CHO perfusion is forecast day by day.")
+    unknown = [n for n in changes if n not in CONTROL_NAMES]
+    if unknown:
+        raise ConfigError(f"unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}.")
     run = read_run(samples, reactor_id, run_id)
     for line in oddities(run.report):
         console.print(f"{samples.name}: {line}", soft_wrap=True)
@@ -146,7 +157,9 @@ def forecast_file(
         outlook = forecast(hybrid, belief, held, horizon=days, seed=seed)
     values = (outlook.q50, outlook.q10, outlook.q90)
     title = f"forecast from {_when(float(history.times_h[-1]))}: median (10 % to 90 %)"
-    for table in _tables(title, outlook.days, values, console.width, run.never):
+    columns = [f"{n} [{_short(n)}]" + "*" * (n in run.never) for n in FORECAST_SPECIES]
+    labels = ["day", *(f"{round(float(day), 2):g}" for day in outlook.days)]
+    for table in forecast_tables(title, labels, columns, values, console.width):
         console.print(table)
     if run.never:
         console.print(
@@ -154,7 +167,7 @@ def forecast_file(
             "model and on what else was measured.",
             soft_wrap=True,
         )
-    console.print(_verdict(hybrid, model), soft_wrap=True)
+    console.print(verdict_line(hybrid, model), soft_wrap=True)
     if out is not None:
         _write(outlook, out, run.never)
         console.print(f"table: {out}")
@@ -226,61 +239,8 @@ def _told(
     return lines
 
 
-def _verdict(hybrid: HybridStateSpaceModel, folder: Path) -> str:
-    """What the model is fit for, as it was judged when it was fitted or validated."""
-    try:
-        verdict = read_verdict(hybrid, folder)
-    except DataError as error:
-        return f"no verdict on this model: {error}"
-    if verdict is None:
-        return "no verdict on this model: nobody judged it; perfusio-jax validate does"
-    return verdict.line()
-
-
-def _tables(
-    title: str, days: Any, values: tuple[Any, Any, Any], width: int, never: Sequence[str] = ()
-) -> list[Any]:
-    """Tables of as many species each as a terminal has room for; a star: never measured."""
-    from rich import box
-    from rich.table import Table
-
-    labels = [f"{round(float(day), 2):g}" for day in days]
-    groups: list[list[tuple[str, list[str]]]] = []
-    room = 0
-    for k, name in enumerate(FORECAST_SPECIES):
-        header = f"{name} [{_short(name)}]" + "*" * (name in never)
-        cells = []
-        for h in range(len(labels)):
-            mid, low, high = (_digits(float(t[h, k])) for t in values)
-            cells.append(f"{mid} ({low}-{high})")
-        needed = max(len(text) for text in (header, *cells)) + 3
-        if not groups or needed > room:
-            groups.append([])
-            room = width - max(len(text) for text in ("day", *labels)) - 6
-        groups[-1].append((header, cells))
-        room -= needed
-    tables = []
-    for number, group in enumerate(groups):
-        table = Table(title=None if number else title, box=box.SIMPLE, title_justify="left")
-        for header in ("day", *(header for header, _ in group)):
-            table.add_column(header, justify="right", no_wrap=True)
-        for h, label in enumerate(labels):
-            table.add_row(label, *(cells[h] for _, cells in group))
-        tables.append(table)
-    return tables
-
-
 def _short(name: str) -> str:
     return canonical_unit(name).replace("1e6 cells/mL", "1e6/mL")
-
-
-def _digits(value: float) -> str:
-    """Three figures without an exponent, or "<0.001"."""
-    if not np.isfinite(value):
-        return "none"
-    if value < 0.001:
-        return "0" if value == 0.0 else "<0.001"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def _far_out(setpoints: Mapping[str, float]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from perfusio_jax._core import ConfigError, ConnectorError, DataError
 from perfusio_jax._core.instants import instant_of_seconds
 from perfusio_jax._core.limits import SETTINGS_BYTES
+from perfusio_jax.process import Process
 
 from ..tables.columns import ColumnMap, is_known_label, is_number_label
 from ..tables.content import Signature, read_bytes, signature
@@ -23,6 +24,7 @@ from ..tables.sidecar import Sidecar, read_sidecar
 from ..tables.stamps import DateOrder
 from ..tables.starts import Starts
 from ..tables.totals import Totals
+from ..tables.vocabulary import Vocabulary
 
 _SETTLED_NS: Final = 2_000_000_000
 """Coarsest grain of a file system's time stamps [ns]; FAT has two seconds."""
@@ -54,6 +56,7 @@ class SourceFile:
         date_order: Day or month first, in dates with the year last.
         join_within_h: How long after its first row [h] a sample takes further ones.
         totals: What stream totals are, if it is known.
+        process: The culture whose quantities and controls are read beside our names.
         reading: How to read it; see `tables.read_table`.
     """
 
@@ -70,9 +73,11 @@ class SourceFile:
         date_order: DateOrder | None = None,
         join_within_h: float = DEFAULT_JOIN_H,
         totals: Totals | None = None,
+        process: Process | None = None,
         **reading: Any,
     ) -> None:
         self.path = path
+        self._words = Vocabulary.of(process)
         self._sidecar = path.with_suffix(".units.toml")
         self._column_map = column_map
         self._units = units
@@ -84,6 +89,7 @@ class SourceFile:
             "inoculated_at": inoculated_at,
             "zone": zone,
             "join_within_h": join_within_h,
+            "process": process,
         }
         self._date_order: DateOrder | None = date_order
         self._totals: Totals | None = totals
@@ -146,8 +152,8 @@ class SourceFile:
             table = read_table(
                 content,
                 self.path.suffix,
-                is_known=lambda label: is_known_label(label, self._column_map),
-                is_number=lambda label: is_number_label(label, self._column_map),
+                is_known=lambda label: is_known_label(label, self._column_map, self._words),
+                is_number=lambda label: is_number_label(label, self._column_map, self._words),
                 **reading,
             )
             return interpret(

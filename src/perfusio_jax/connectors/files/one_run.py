@@ -1,0 +1,104 @@
+"""One run of a described culture out of a file, as models read it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from perfusio_jax._core import HOURS_PER_DAY, DataError
+from perfusio_jax.process import Process
+from perfusio_jax.states import Trajectory
+
+from ..tables.columns import ColumnMap
+from ..tables.report import ReadReport
+from ..tables.settling import Row
+from .source_file import SourceFile
+
+
+class OneRun(NamedTuple):
+    """A run so far, and what was understood of the file it is in."""
+
+    trajectory: Trajectory
+    """Samples by time; NaN where missing. A row's set-points act from it on."""
+    report: ReadReport
+    """How the file was read."""
+
+
+def read_one_run(
+    path: Path, process: Process, *, run_id: str | None = None, reactor_id: str | None = None
+) -> OneRun:
+    """Read one run of a culture.
+
+    Args:
+        path: CSV, Parquet or Excel file with `time_h` or `day`.
+        process: The culture.
+        run_id: Run, if the file holds several.
+        reactor_id: Vessel, if it holds several.
+
+    Returns:
+        The run, with every measured quantity and every control of the process as a column.
+
+    Raises:
+        ConnectorError: If there is no such file.
+        DataError: If it cannot be understood, holds no sample of this run, or several runs.
+        UnitError: If a unit does not fit its column.
+    """
+    source = SourceFile(
+        path,
+        wide=True,
+        column_map=ColumnMap({}, {}),
+        units=None,
+        on_conflict="error",
+        inoculated_at=None,
+        zone=None,
+        process=process,
+    )
+    found = source.samples()
+    keys = {(run, reactor) for run, reactor, _ in found.rows}
+    chosen = {
+        key
+        for key in keys
+        if (run_id is None or key[0] == run_id) and (reactor_id is None or key[1] == reactor_id)
+    }
+    if len(chosen) != 1:
+        raise DataError(_which(path, sorted(keys), len(chosen)))
+    run, reactor = chosen.pop()
+    rows = [row for key, row in sorted(found.rows.items()) if key[:2] == (run, reactor)]
+    for row in rows:
+        if row.conflicts:
+            raise DataError(f"{path}: {row.conflicts[0]}; keep one of the two.")
+    return OneRun(_trajectory(rows, process, run, reactor), found.report)
+
+
+def _trajectory(rows: list[Row], process: Process, run: str, reactor: str) -> Trajectory:
+    names, controls = process.readings, process.control_names
+    hours = np.asarray([row.time_h for row in rows])
+
+    def column(name: str) -> list[float]:
+        values = [row.values.get(name) for row in rows]
+        return [np.nan if v is None else float(v) for v in values]
+
+    volume = np.asarray(column("volume_L"))
+    if not np.isfinite(volume).any():
+        volume = np.full(hours.size, process.volume_L)
+    seen = np.isfinite(volume)
+    return Trajectory(
+        np.stack([column(n) for n in names], axis=1),
+        np.stack([column(n) for n in controls], axis=1) if controls else np.zeros((hours.size, 0)),
+        np.interp(hours, hours[seen], volume[seen]),
+        np.floor(hours / HOURS_PER_DAY + 1e-9).astype(int),
+        names,
+        controls,
+        run_id=run or "run",
+        reactor_id=reactor or "R00",
+        times_h=hours,
+    )
+
+
+def _which(path: Path, keys: list[tuple[str, str]], n_chosen: int) -> str:
+    if not keys:
+        return f"{path} holds no sample."
+    told = ", ".join(run or "(no name)" for run in dict.fromkeys(k[0] for k in keys))
+    vessels = ", ".join(v or "(no name)" for v in dict.fromkeys(k[1] for k in keys))
+    what = "holds several runs" if n_chosen else "does not hold that run"
+    return f"{path} {what}; its runs are {told}, its reactors {vessels}: --run-id says which."

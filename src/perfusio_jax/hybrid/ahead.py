@@ -1,0 +1,158 @@
+"""A run of a described culture, forecast at the hours asked for."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax._core.programs import compiled
+from perfusio_jax._core.progress import compiling
+from perfusio_jax.hybrid.assimilate import assimilate_run
+from perfusio_jax.hybrid.model import HybridStateSpaceModel
+from perfusio_jax.hybrid.observation import reported
+from perfusio_jax.hybrid.paths import draw_paths
+from perfusio_jax.hybrid.rollouts import rollout_states
+from perfusio_jax.hybrid.runs import volumes
+from perfusio_jax.process import Process
+from perfusio_jax.states import Trajectory, cuts, on_grid
+
+_LENGTH = 32
+"""Rows a run is padded to at least, so that a growing one shares its program."""
+
+
+class Ahead(NamedTuple):
+    """A forecast of readings, assay noise included."""
+
+    names: tuple[str, ...]
+    """What is forecast."""
+    hours: Float[np.ndarray, " H"]
+    """Times of the forecast since inoculation [h]."""
+    mean: Float[np.ndarray, "H F"]
+    """Mean."""
+    q10: Float[np.ndarray, "H F"]
+    """Ten per cent quantile."""
+    q50: Float[np.ndarray, "H F"]
+    """Median."""
+    q90: Float[np.ndarray, "H F"]
+    """Ninety per cent quantile."""
+
+
+def forecast_ahead(
+    model: HybridStateSpaceModel,
+    run: Trajectory,
+    hours: Sequence[float],
+    set_points: Mapping[str, float] | None = None,
+    *,
+    n_samples: int = 256,
+    n_particles: int = 128,
+    seed: int = 0,
+) -> Ahead:
+    """Forecast a run from all its samples.
+
+    Args:
+        model: Model of a described culture.
+        run: The run so far; its clone is the model's if the model knows several.
+        hours: When, counted from the last sample [h]; rising.
+        set_points: Controls that are another than in the last row, from the last sample on. A
+            bolus is given once, at that sample.
+        n_samples: Paths.
+        n_particles: Ensemble of the filter.
+        seed: Random seed.
+
+    Returns:
+        The forecast.
+
+    Raises:
+        ConfigError: If a control is unknown or the hours do not rise from above zero.
+        DataError: If a set-point is not known.
+    """
+    process = model.layout.process
+    if process is None:
+        raise ConfigError("this model is of CHO perfusion; forecast it with forecast_run.")
+    ahead = np.asarray(hours, float)
+    if ahead.size == 0 or ahead[0] <= 0.0 or np.any(np.diff(ahead) <= 0.0):
+        raise ConfigError(f"hours {list(hours)}: they rise, and the first is above zero.")
+    step_h = float(model.dt_hours)
+    now = _now(run, process, set_points or {})
+    once = tuple(c.name for c in process.controls if c.role == "bolus")
+    gridded = on_grid(run, step_h, once=once)
+    length = _LENGTH
+    while length < gridded.n_days:
+        length *= 2
+    for_filter, for_paths, for_start = jax.random.split(jax.random.key(seed), 3)
+    beliefs = assimilate_run(model, gridded, key=for_filter, n_particles=n_particles, length=length)
+    belief = beliefs.belief(gridded.n_days - 1)
+    start = belief.sample(n_samples, key=for_start)
+    edges = np.diff(np.append(0.0, ahead))
+    parts = cuts(edges, step_h)
+    dt = np.repeat(edges / parts, parts)
+    plan = _plan(model, now, float(np.asarray(run.volume_L)[-1]), dt)
+    rows = np.cumsum(parts) - 1
+    readings = np.asarray(
+        _readings(model, start, jnp.asarray(plan), belief.day, for_paths, jnp.asarray(dt))
+    )[:, rows]
+    low, middle, high = np.quantile(readings, (0.1, 0.5, 0.9), axis=0)
+    at = float(np.asarray(run.times_h)[-1]) + ahead
+    return Ahead(model.layout.forecast, at, readings.mean(axis=0), low, middle, high)
+
+
+@compiled
+def _readings(
+    model: HybridStateSpaceModel,
+    start: Float[Array, "S K"],
+    plan: Float[Array, "H M"],
+    day: Array,
+    key: Array,
+    dt_h: Float[Array, " H"],
+) -> Float[Array, "S H F"]:
+    compiling("the forecast")
+    paths = draw_paths(model, start.shape[0], key=key, max_steps=plan.shape[0])
+    states, _ = rollout_states(model, paths, start, plan, day, dt_h=dt_h)
+    return reported(model, states, paths.assay[:, : states.shape[1]])
+
+
+def _now(run: Trajectory, process: Process, changes: Mapping[str, float]) -> dict[str, float]:
+    """Set-points from the last sample on."""
+    for name in changes:
+        process.control(name)  # refuses a name it does not know
+    last = np.asarray(run.controls, float)[-1]
+    now: dict[str, float] = {}
+    unknown = []
+    for control in process.controls:
+        column = run.control_names.index(control.name) if control.name in run.control_names else -1
+        value = last[column] if column >= 0 else np.nan
+        value = changes.get(control.name, value)
+        if not np.isfinite(value) and control.role == "bolus":
+            value = 0.0
+        if not np.isfinite(value):
+            unknown.append(control.name)
+        now[control.name] = float(value)
+    if unknown:
+        raise DataError(
+            f"the last sample does not tell {', '.join(unknown)}; set_points (--set name=value) "
+            "says what acts from it on."
+        )
+    return now
+
+
+def _plan(
+    model: HybridStateSpaceModel, now: Mapping[str, float], volume_L: float, dt_h: np.ndarray
+) -> np.ndarray:
+    """Control columns of every step: boluses in the first one only, and the volume."""
+    layout = model.layout
+    process = layout.process
+    assert process is not None  # the caller has looked
+    table = np.tile([now[c.name] for c in process.controls], (dt_h.size, 1))
+    for j, control in enumerate(process.controls):
+        if control.role == "bolus":
+            table[1:, j] = 0.0
+    if process.is_constant_volume:
+        return table
+    recorded = np.full(dt_h.size, np.nan)
+    recorded[0] = volume_L
+    times = np.append(0.0, np.cumsum(dt_h)[:-1])
+    return np.concatenate([table, volumes(layout, table, recorded, times)[:, None]], axis=1)

@@ -1,0 +1,108 @@
+"""`perfusio-jax forecast` for a culture that is described."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.connectors.files.one_run import read_one_run
+from perfusio_jax.hybrid import Ahead, HybridStateSpaceModel, forecast_ahead
+from perfusio_jax.process import Process
+from perfusio_jax.states import intervals_text
+
+from .forecast_table import forecast_tables, verdict_line
+from .plan import oddities
+
+_MOST_ROWS = 500
+
+
+def forecast_described(
+    hybrid: HybridStateSpaceModel,
+    folder: Path,
+    samples: Path,
+    hours: np.ndarray,
+    changes: Mapping[str, float],
+    *,
+    whose: Mapping[str, str | None],
+    seed: int,
+    out: Path | None,
+    console: Any,
+) -> None:
+    """Print a forecast from the last sample on, and write it if asked.
+
+    Args:
+        hybrid: The model.
+        folder: Its folder.
+        samples: Samples of one run so far.
+        hours: Hours ahead.
+        changes: Set-points that change at the last sample.
+        whose: `run_id` and `reactor_id`, if the file holds several.
+        seed: Seed of the paths.
+        out: CSV file to write as well.
+        console: Where to print.
+    """
+    if not 0 < hours.size <= _MOST_ROWS:
+        raise ConfigError(
+            f"{hours.size} rows of a forecast were asked for; allowed are 1 to {_MOST_ROWS}. "
+            "--every is hours between rows, --days how far."
+        )
+    layout = hybrid.layout
+    process = layout.process
+    assert process is not None  # the caller has looked
+    run, report = read_one_run(samples, process, **whose)
+    for line in oddities(report):
+        console.print(f"{samples.name}: {line}", soft_wrap=True)
+    times = np.asarray(run.times_h, float)
+    apart = f" {intervals_text(np.diff(times))}" if times.size > 1 else ""
+    many = "samples" if times.size > 1 else "sample"
+    console.print(f"{times.size} {many}{apart}, the last at {times[-1]:g} h", soft_wrap=True)
+    for line in _beyond(process, changes):
+        console.print(line, soft_wrap=True)
+    with console.status("estimating the state and forecasting"):
+        found = forecast_ahead(hybrid, run, hours.tolist(), changes, seed=seed)
+    seen = {n for n in run.species_names if np.isfinite(np.asarray(run.get_species(n))).any()}
+    never = [n for n in found.names if n not in seen]
+    units = {q.name: q.unit for q in process.quantities}
+    columns = [f"{n} [{units[n]}]" + "*" * (n in never) for n in found.names]
+    labels = ["hour", *(f"{hour:g}" for hour in found.hours)]
+    title = f"forecast of {process.name} from {times[-1]:g} h: median (10 % to 90 % of readings)"
+    values = (found.q50, found.q10, found.q90)
+    for table in forecast_tables(title, labels, columns, values, console.width):
+        console.print(table)
+    if never:
+        console.print(
+            f"* never measured in this run: {', '.join(never)}. Their forecasts rest on the model "
+            "and on what else was measured.",
+            soft_wrap=True,
+        )
+    console.print(verdict_line(hybrid, folder), soft_wrap=True)
+    if out is not None:
+        _write(found, out, units, never)
+        console.print(f"table: {out}")
+
+
+def _beyond(process: Process, changes: Mapping[str, float]) -> list[str]:
+    """Set-points outside what the process says may be set, one sentence each."""
+    lines = []
+    for name, value in changes.items():
+        control = process.control(name)
+        if not control.lo <= value <= control.hi:
+            lines.append(
+                f"{name}={value:g} {control.unit} lies outside {control.lo:g} to {control.hi:g}, "
+                "which the process allows; the forecast extrapolates"
+            )
+    return lines
+
+
+def _write(found: Ahead, out: Path, units: Mapping[str, str], never: list[str]) -> None:
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("time_h", "quantity", "unit", "mean", "q10", "q50", "q90", "measured"))
+        for h, hour in enumerate(found.hours):
+            for k, name in enumerate(found.names):
+                cells = [f"{t[h, k]:.6g}" for t in (found.mean, found.q10, found.q50, found.q90)]
+                seen = "no" if name in never else "yes"
+                writer.writerow((f"{hour:.6g}", name, units[name], *cells, seen))
