@@ -68,11 +68,13 @@ def forecast_ahead(
 
     Raises:
         ConfigError: If a control is unknown or the hours do not rise from above zero.
-        DataError: If a set-point is not known.
+        DataError: If there is no sample, or a set-point is not known.
     """
     process = model.layout.process
     if process is None:
         raise ConfigError("this model is of CHO perfusion; forecast it with forecast_run.")
+    if run.n_days == 0:
+        raise DataError(f"run '{run.run_id}' holds no sample: there is nothing to forecast from.")
     ahead = np.asarray(hours, float)
     if ahead.size == 0 or ahead[0] <= 0.0 or np.any(np.diff(ahead) <= 0.0):
         raise ConfigError(f"hours {list(hours)}: they rise, and the first is above zero.")

@@ -20,6 +20,10 @@ _BEND = 2.0
 _ROUNDS = 3
 """Times that the spread of what is left is taken anew."""
 _STEPS = 60
+_NORMAL = 1.4826
+"""Standard deviation over the median of the absolute value, of a normal variable [-]."""
+_LEAST = 0.02
+"""Spread below which rates do not weigh more [units of the rates]."""
 
 
 class Rates(NamedTuple):
@@ -105,7 +109,6 @@ def _search(
 ) -> tuple[Array, Array, Array]:
     compiling("the search for the mechanism's constants")
     used = data.is_used[:, None].astype(data.rates.dtype)
-    count = jnp.maximum(jnp.sum(used), 1.0)
 
     def gaps(z: Array) -> Array:
         mine = moved(mechanism, z)
@@ -115,9 +118,9 @@ def _search(
         return jnp.nan_to_num((made - data.rates) / data.unit) * used
 
     def spread(found: Array) -> Array:
-        # of the middle of what is left, so that a few rows do not widen it
-        near = jnp.minimum(jnp.abs(found), 3.0 * jnp.sqrt(jnp.sum(found**2, axis=0) / count)[None])
-        return jnp.sqrt(jnp.sum(near**2, axis=0) / count) + 1e-6
+        # by the middle one of what is left, so that a few rows do not widen it
+        size = jnp.where(data.is_used[:, None], jnp.abs(found), jnp.nan)
+        return _NORMAL * jnp.nan_to_num(jnp.nanmedian(size, axis=0)) + _LEAST
 
     def residual(z: Array, scale: Array) -> tuple[Array, Array]:
         f = gaps(z) / scale[None, :]

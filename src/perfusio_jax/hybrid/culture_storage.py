@@ -28,7 +28,8 @@ def culture_of(model: Any) -> dict[str, Any]:
         entry = {"class": type(kinetics).__name__}
         if isinstance(kinetics, Monod):
             entry |= {name: _plain(getattr(kinetics, name)) for name in _OF_MONOD}
-    return {"process": layout.process.model_dump(mode="json"), "kinetics": entry}
+    process = layout.process.model_dump(mode="json")
+    return {"process": process, "kinetics": entry, "substeps": mech.substeps}
 
 
 def _plain(value: str | tuple[str, ...]) -> str | list[str]:
@@ -51,6 +52,7 @@ def empty_vessel(shape: Mapping[str, Any], given: Any) -> Vessel | None:
     if "process" not in shape:
         return None
     process, entry = Process.model_validate(shape["process"]), shape["kinetics"]
+    parts = int(shape["substeps"])
     if isinstance(given, Vessel):
         given = given.kinetics
     if entry is None:
@@ -59,17 +61,17 @@ def empty_vessel(shape: Mapping[str, Any], given: Any) -> Vessel | None:
                 f"the model of {process.name} was saved without a mechanism, and a "
                 f"{type(given).__name__} was given."
             )
-        return Vessel(process)
+        return Vessel(process, substeps=parts)
     kind = str(entry["class"])
     if kind == Monod.__name__:
-        return Vessel(process, _empty_monod(entry))
+        return Vessel(process, _empty_monod(entry), substeps=parts)
     if not isinstance(given, Mechanism) or type(given).__name__ != kind:
         what = "nothing" if given is None else f"a {type(given).__name__}"
         raise ConfigError(
             f"the model of {process.name} was saved with the mechanism {kind}, which is not part "
             f"of this library, and {what} was given; hand in a {kind} as mech_model."
         )
-    return Vessel(process, given)
+    return Vessel(process, given, substeps=parts)
 
 
 def _empty_monod(entry: Mapping[str, Any]) -> Monod:

@@ -65,7 +65,7 @@ def to_states(layout: Layout, face: Float[Array, "... K"]) -> Float[Array, "... 
     """Measured faces to states; NaN where nothing tells."""
     if layout.is_cho:
         return to_balanced(face)
-    states = face - layout.lower
+    states = face - _wide(layout.lower, face)
     if layout.pair is None:
         return states
     live, dead = layout.pair
@@ -77,12 +77,17 @@ def to_face(layout: Layout, states: Float[Array, "... K"]) -> Float[Array, "... 
     """States to measured faces, without noise."""
     if layout.is_cho:
         return from_balanced(states)
-    face = states + layout.lower
+    face = states + _wide(layout.lower, states)
     if layout.pair is None:
         return face
     live, dead = layout.pair
     total = jnp.maximum(states[..., live] + states[..., dead], 1e-12)
     return face.at[..., dead].set(100.0 * states[..., live] / total)
+
+
+def _wide(values: Any, like: Array) -> Array:
+    """A vector over columns, with axes in front for a batch."""
+    return jnp.asarray(values, float).reshape((1,) * (like.ndim - 1) + (-1,))
 
 
 def dead_angle(state: Float[Array, "... K"], pair: tuple[int, int] = (0, 1)) -> Float[Array, "..."]:
@@ -234,8 +239,9 @@ def reported(
     if draws is None:
         return clean
     noise = model.assay
-    noisy = clean + jnp.sqrt((noise.cv * clean) ** 2 + noise.floor**2) * draws
-    noisy = jnp.maximum(noisy, layout.lower)
+    cv, floor = _wide(noise.cv, clean), _wide(noise.floor, clean)
+    noisy = clean + jnp.sqrt((cv * clean) ** 2 + floor**2) * draws
+    noisy = jnp.maximum(noisy, _wide(layout.lower, clean))
     if layout.via is None:
         return noisy
     via = layout.via

@@ -54,7 +54,7 @@ def fit_open(
     *,
     key: Key,
     config: HybridConfig,
-    kinetics: Mechanism | str | None = None,
+    kinetics: Any = None,
 ) -> tuple[HybridStateSpaceModel, FitReport]:
     """`fit_hybrid` for a culture that is described.
 

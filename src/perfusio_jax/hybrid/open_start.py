@@ -19,7 +19,7 @@ from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, to_states
 from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.smoothing import Smoothed
 from perfusio_jax.hybrid.transition import Limits, ResidualBasis
-from perfusio_jax.hybrid.vessel import Vessel
+from perfusio_jax.hybrid.vessel import Vessel, substeps_for
 from perfusio_jax.mechanistic.mechanism import Mechanism
 from perfusio_jax.mechanistic.monod import Monod
 
@@ -68,6 +68,7 @@ def open_model(
     latent = LatentMap(np.maximum(0.03 * typical, 0.01 * high), layout)
     first = np.asarray(latent.forward(jnp.asarray(raw.states[:, 0])))[mask[:, 0]]
     kinds = [vessel.process.quantity(name) for name in layout.face]
+    vessel = Vessel(vessel.process, vessel.kinetics, substeps=_parts(vessel, raw, runs))
     if is_plain:
         vessel = with_monod(vessel, raw, runs)
     if family is not None:
@@ -208,7 +209,18 @@ def with_monod(vessel: Vessel, raw: Raw, runs: RunArrays) -> Vessel:
     found, _ = fit_constants(
         monod, layout, data._replace(is_used=jnp.asarray(raw.steps.reshape(-1))), vessel.volume_L
     )
-    return Vessel(vessel.process, found)
+    return Vessel(vessel.process, found, substeps=vessel.substeps)
+
+
+def _parts(vessel: Vessel, raw: Raw, runs: RunArrays) -> int:
+    """Parts an interval is taken in, by how fast cells grow and are washed out."""
+    step_h = float(np.median(np.diff(np.asarray(runs.times_h), axis=1)[raw.steps]))
+    _, loss, _ = jax.vmap(jax.vmap(vessel.flows))(jnp.asarray(runs.controls)[:, :-1])
+    fastest = float(np.quantile(np.max(np.asarray(loss)[raw.steps], axis=-1), _USUAL))
+    cells = vessel.layout.cells
+    if cells is not None:
+        fastest += max(float(np.quantile(raw.rates[raw.steps][:, cells], _USUAL)), 0.0)
+    return substeps_for(step_h, fastest)
 
 
 def _substrates(vessel: Vessel, raw: Raw) -> list[str]:

@@ -228,6 +228,8 @@ def load(folder: str | os.PathLike[str], *, mech_model: Any = None) -> HybridSta
     shape, arrays = read_checkpoint(folder, kind=KIND, schema_version=SCHEMA_VERSION)
     try:
         culture = empty_vessel(shape, mech_model)
+    except ConfigError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"{folder} describes a culture that cannot be read ({in_line(str(error))}). Restore "

@@ -6,12 +6,13 @@ a rate per cell; levels and cultures without cells have volumetric rates. So
     dX/dt = S - D X + mu X
     dC/dt = S - D C + q X,      q X C / (C + h) where q is an uptake
 
-and so on for a mechanism's rates. It is solved in `SUBSTEPS` parts by the exponential midpoint
+and so on for a mechanism's rates. It is solved in equal parts by the exponential midpoint
 rule: each part exactly for the supply and the first-order loss of its own middle. So nothing falls
 below zero, and an uptake ends where nothing is left to be taken up.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -23,8 +24,10 @@ from perfusio_jax.hybrid.layout import VOLUME, Layout, layout_of
 from perfusio_jax.mechanistic.mechanism import Mechanism, check_rates
 from perfusio_jax.process import Process, stream_flows
 
-SUBSTEPS = 4
+FEWEST, MOST = 4, 32
 """Parts of an interval."""
+_PART = 0.3
+"""What changes by a factor of e in one unit moves by so much in a part [-]."""
 _LARGEST_EXPONENT = 20.0
 """Of growth within one interval [-]; beyond it a path has left every culture anyway."""
 
@@ -44,13 +47,18 @@ class Vessel(eqx.Module):
     """The culture."""
     layout: Layout = eqx.field(static=True)
     """Its arrays."""
+    substeps: int = eqx.field(static=True)
+    """Parts of an interval."""
 
-    def __init__(self, process: Process, kinetics: Mechanism | None = None) -> None:
+    def __init__(
+        self, process: Process, kinetics: Mechanism | None = None, *, substeps: int = FEWEST
+    ) -> None:
         """Lay a described culture out.
 
         Args:
             process: The culture.
             kinetics: What is known of its rates.
+            substeps: Parts of an interval; see `substeps_for`.
 
         Raises:
             ConfigError: If nothing of it can be modelled, the mechanism does not fit it, or a pump
@@ -68,7 +76,7 @@ class Vessel(eqx.Module):
         if kinetics is not None:
             names = tuple(q.name for q in process.quantities if q.kind != "derived")
             known = check_rates(kinetics, names, process.control_names)
-        self.kinetics = kinetics
+        self.kinetics, self.substeps = kinetics, int(substeps)
         self.process, self.layout = process, layout_of(process, known)
         self.volume_L = jnp.asarray(process.volume_L, float)
         # a plain array per stream, so that a composition can be swept
@@ -141,27 +149,28 @@ class Vessel(eqx.Module):
         Returns:
             State at the end, not negative.
         """
-        cells, volume = self.layout.cells, self.volume_L
+        cells = self.layout.cells
         supply, loss, rate = self.flows(controls)
-        start = self.after_bolus(state, controls)
-        if VOLUME in self.layout.controls:
-            # flows are those of the volume halfway
-            volume = jnp.maximum(controls[-1] + 0.5 * rate * dt_h, 0.5 * controls[-1])
-            share = controls[-1] / volume
-            supply, loss = supply * share, loss * share
-        step = dt_h / SUBSTEPS
+        moves = VOLUME in self.layout.controls
+        begin = controls[-1] if moves else self.volume_L
+        step = dt_h / self.substeps
         limit = _LARGEST_EXPONENT / dt_h
         lower = jnp.asarray(self.layout.lower)
 
-        def slopes(level: Array) -> tuple[Array, Array]:
-            """Gain [unit/h] and first-order loss [1/h] of every state."""
+        def slopes(level: Array, hours: Array) -> tuple[Array, Array]:
+            """Gain [unit/h] and first-order loss [1/h] of every state so long after the start."""
             grown = jnp.ones(()) if cells is None else level[cells]
             acting = rates * (offset + per_cell * grown)
-            gain = supply + jnp.maximum(acting, 0.0)
-            gone = loss + jnp.maximum(-acting, 0.0) / (level + half)
+            volume, share = begin, 1.0
+            if moves:
+                volume = jnp.maximum(begin + rate * hours, 0.1 * begin)
+                share = begin / volume
+            flow, gone = share * supply, share * loss
+            gain = flow + jnp.maximum(acting, 0.0)
+            gone = gone + jnp.maximum(-acting, 0.0) / (level + half)
             if cells is not None:  # growth is a gain of first order
-                gain, gone = gain.at[cells].set(supply[cells]), gone.at[cells].set(loss[cells])
-                gone = gone.at[cells].add(-rates[cells])
+                gain = gain.at[cells].set(flow[cells])
+                gone = gone.at[cells].set(share * loss[cells] - rates[cells])
             if self.kinetics is None:
                 return gain, jnp.clip(gone, -limit, None)
             own = rates_at(self.kinetics, self.layout, level + lower, controls, volume)
@@ -175,11 +184,23 @@ class Vessel(eqx.Module):
         def part(level: Array, gain: Array, gone: Array, hours: Array) -> Array:
             return level * jnp.exp(-gone * hours) + gain * hours * _mean_decay(gone * hours)
 
-        level = start
-        for _ in range(SUBSTEPS):
-            middle = part(level, *slopes(level), 0.5 * step)
-            level = part(level, *slopes(middle), step)
-        return level
+        def body(level: Array, n: Array) -> tuple[Array, None]:
+            middle = part(level, *slopes(level, (n + 0.25) * step), 0.5 * step)
+            return part(level, *slopes(middle, (n + 0.5) * step), step), None
+
+        start = self.after_bolus(state, controls)
+        end, _ = jax.lax.scan(body, start, jnp.arange(self.substeps, dtype=state.dtype))
+        return end
+
+
+def substeps_for(interval_h: float, fastest: float) -> int:
+    """Parts that an interval is to be taken in.
+
+    Args:
+        interval_h: Length of the interval [h].
+        fastest: Fastest rate constant in it: growth, washout, turnover of a substrate [1/h].
+    """
+    return int(np.clip(np.ceil(interval_h * fastest / _PART), FEWEST, MOST))
 
 
 def _mean_decay(z: Array) -> Array:

@@ -10,6 +10,9 @@ from .kinetics import stack as stack
 from .lanes import integrate_lanes as integrate_lanes
 from .mechanism import Mechanism as Mechanism
 from .mechanism import constant as constant
+from .mechanism import moved as moved
+from .mechanism import n_movable as n_movable
+from .mechanism import told_constants as told_constants
 from .models import CHOPerfusionModel as CHOPerfusionModel
 from .monod import Monod as Monod
 from .plan import FLOOR as FLOOR
