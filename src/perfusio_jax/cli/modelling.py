@@ -214,7 +214,11 @@ def propose(
     runs: Annotated[Path, typer.Argument(help="Campaign table of the runs so far.")],
     out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("proposed.csv"),
     goal: Annotated[
-        str, typer.Option(help="titre, vcv, front (titre and -ammonium), yield or medium.")
+        str,
+        typer.Option(
+            help="titre, vcv, front (titre and -ammonium), yield or medium; of another culture "
+            "'max NAME', 'min NAME' or 'NAME=value'."
+        ),
     ] = "titre",
     n_runs: Annotated[int, typer.Option("--runs", min=1, max=24, help="Runs to propose.")] = 8,
     days: Annotated[
@@ -240,6 +244,11 @@ def propose(
         Path | None, typer.Option(help="TOML with a table [design_space]; the default one.")
     ] = None,
     clone: Annotated[str | None, typer.Option(help="Clone to plan for.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", help="'NAME>=value' of another culture.")
+    ] = None,
+    process: Culture = None,
+    mechanism: MechanismOf = None,
     fill_down: FillDown = False,
     seed: Seed = 0,
 ) -> None:
@@ -259,10 +268,20 @@ def propose(
         fixed=assignments(set_point or []),
         fill_down=fill_down,
         clone=clone,
+        limits=tuple(limit or ()),
         seed=seed,
     )
     with as_data():
-        propose_file(runs, wishes=wishes, pending=pending, space=space, out=out, console=console())
+        propose_file(
+            runs,
+            wishes=wishes,
+            pending=pending,
+            space=space,
+            out=out,
+            console=console(),
+            culture=process,
+            mechanism=mechanism,
+        )
 
 
 @commands.command("transfer-study", rich_help_panel=groups.MODEL)

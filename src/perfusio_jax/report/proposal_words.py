@@ -6,14 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from perfusio_jax._core import FORECAST_SPECIES
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.bed.goal.criteria import FinalValue, ProcessOFV
 from perfusio_jax.states import Trajectory
 
 
-def in_words(found: Mapping[str, Any], U: np.ndarray, names: list[str]) -> list[str]:
+def in_words(
+    found: Mapping[str, Any],
+    U: np.ndarray,
+    names: list[str],
+    units: Mapping[str, str] | None = None,
+) -> list[str]:
     """The explanation, one sentence or two per line."""
+    unit_of = canonical_unit if units is None else units.__getitem__
     lines = [_best_in_words(found, label) for label in found["best_expected"]]
     for limit in found["constraints"]:
         text = (
@@ -28,9 +33,7 @@ def in_words(found: Mapping[str, Any], U: np.ndarray, names: list[str]) -> list[
                 text += f"; it costs nothing in {label}"
         lines.append(text)
     if found["fixed"]:
-        held = ", ".join(
-            f"{n} {U[0, names.index(n)]:.4g} {canonical_unit(n)}" for n in found["fixed"]
-        )
+        held = ", ".join(f"{n} {U[0, names.index(n)]:.4g} {unit_of(n)}" for n in found["fixed"])
         lines.append(f"fixed in every run: {held}")
     guess = best_guess(found)
     for k, (run, u) in enumerate(zip(found["runs"], U, strict=True), start=1):
@@ -93,7 +96,7 @@ def best_measured(
     for criterion in ofv.criteria:
         if not isinstance(criterion, FinalValue) or criterion.last_days != 1:
             continue
-        species = FORECAST_SPECIES[criterion.species_index]
+        species = criterion.species
         ends = []
         for run in trajectories:
             if species in run.species_names and round(float(run.times_h[-1]) / 24) == ofv.horizon:

@@ -33,9 +33,13 @@ from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
 from perfusio_jax.bed.policy.campaign_words import explain_campaign
 from perfusio_jax.bed.policy.recipes import recipe_box, start_state
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
-from perfusio_jax.connectors import read_campaign
+from perfusio_jax.connectors import read_culture
 from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
+from perfusio_jax.hybrid.campaign import unmeasured
+from perfusio_jax.process import Process
 from perfusio_jax.report.proposal_words import best_measured, in_words
+from perfusio_jax.report.proposing_described import Aims, goal_of, propose_described
+from perfusio_jax.report.proposing_described import limits_of as limits_of_culture
 from perfusio_jax.report.recipes import new_ids, still_pending, write_recipes
 from perfusio_jax.report.setpoints import moved_unseen, never_varied, repeated
 from perfusio_jax.states import Trajectory, complete_setpoints
@@ -63,6 +67,8 @@ class Wishes(NamedTuple):
     """Lowest viability [%]; the design space's."""
     ammonium: float | None = None
     """Highest ammonium [mmol/L]; no limit by default."""
+    limits: tuple[str, ...] = ()
+    """Limits of a described culture, as `Via>=80`."""
     probability: float = 0.8
     """With which limits are to be kept on every day [-]."""
     fixed: Mapping[str, float] = {}
@@ -85,6 +91,8 @@ def propose_file(
     console: Any,
     settings: CampaignSettings | None = None,
     config: HybridConfig | None = None,
+    culture: str | None = None,
+    mechanism: Any = None,
 ) -> dict[str, Any]:
     """Read runs, fit, propose the next ones, write them and say why.
 
@@ -97,6 +105,8 @@ def propose_file(
         console: Where to print.
         settings: Sizes of the search.
         config: Settings of the fit.
+        culture: Which culture the runs are of; see `read_culture`.
+        mechanism: Mechanism of a described one; a plain Monod by default.
 
     Returns:
         The explanation.
@@ -107,32 +117,46 @@ def propose_file(
     """
     settings = CampaignSettings() if settings is None else settings
     _keep_apart(out, runs, pending)
+    table = read_culture(runs, culture)
+    console.print(str(table.report), soft_wrap=True)
+    for line in table.assumptions:
+        console.print(f"assumed: {line}", soft_wrap=True)
+    trajectories = _long_enough(runs, table.trajectories, console)
+    _check_clone(wishes.clone, trajectories)
+    if table.process is not None:
+        return _described(
+            table.process,
+            trajectories,
+            wishes,
+            mechanism,
+            pending=pending,
+            space=space,
+            out=out,
+            console=console,
+            settings=settings,
+            config=config,
+            is_read_off=bool(table.assumptions),
+        )
+    if wishes.limits or mechanism is not None:
+        raise ConfigError(
+            "--limit and --mechanism are of cultures that are described; CHO perfusion has "
+            "--viability, --ammonium and a mechanism of its own."
+        )
     design = read_space(space)
     names = list(design.control_names)
     fixed = check_wishes(wishes, design)
-    table = read_campaign(runs)
-    console.print(str(table.report), soft_wrap=True)
-    trajectories = [t for t in table.trajectories if t.n_days >= 2]
-    short = [t.run_id for t in table.trajectories if t.n_days < 2]
-    if short:
-        console.print(f"left out, with a single sample: {', '.join(short)}", soft_wrap=True)
-    if len(trajectories) < 2:
-        raise DataError(
-            f"{runs} holds {len(trajectories)} run(s) with at least two samples; two or more are "
-            "needed to learn from, better eight spread over the design space."
-        )
-    _check_clone(wishes.clone, trajectories)
     trajectories, told = complete_setpoints(
         trajectories,
         fill_down=wishes.fill_down,
-        stated=wishes.fixed,
+        stated={**table.lacking, **wishes.fixed},
         remedy="If it was the same in all of them and is to stay so, say --set name=value.",
     )
     days = wishes.days or max(round(float(t.times_h[-1]) / 24.0) for t in trajectories)
     measured = objective(wishes, design, days)
     chance = limits_of(wishes, design)
     recipes, changed = recipes_of(trajectories, names)
-    start = start_state(trajectories)
+    is_partly_read = bool(unmeasured(trajectories))
+    start = None if is_partly_read else start_state(trajectories)
     waiting, about = still_pending(pending, names, [t.run_id for t in trajectories])
     for line in [*told, *changed, *about]:
         console.print(line, soft_wrap=True)
@@ -154,7 +178,7 @@ def propose_file(
     U, info = propose_runs(
         model,
         draw_paths(model, N_PATHS, key=for_paths, max_steps=ofv.n_steps),
-        jnp.asarray(start),
+        model.latent.inverse(model.initial.mean) if start is None else jnp.asarray(start),
         jnp.asarray(recipes),
         ofv=ofv,
         limits=control_limits(design),
@@ -191,6 +215,80 @@ def propose_file(
         console.print(line, soft_wrap=True)
     console.print(f"proposed runs: {out}")
     return found
+
+
+def _long_enough(path: Path, runs: list[Trajectory], console: Any) -> list[Trajectory]:
+    """Runs with at least two samples.
+
+    Raises:
+        DataError: If fewer than two are left.
+    """
+    kept = [t for t in runs if t.n_days >= 2]
+    short = [t.run_id for t in runs if t.n_days < 2]
+    if short:
+        console.print(f"left out, with a single sample: {', '.join(short)}", soft_wrap=True)
+    if len(kept) < 2:
+        raise DataError(
+            f"{path} holds {len(kept)} run(s) with at least two samples; two or more are "
+            "needed to learn from, better eight spread over the design space."
+        )
+    return kept
+
+
+def _described(
+    process: Process,
+    runs: list[Trajectory],
+    wishes: Wishes,
+    mechanism: Any,
+    *,
+    pending: Path | None,
+    space: Path | None,
+    out: Path,
+    console: Any,
+    settings: CampaignSettings,
+    config: HybridConfig | None,
+    is_read_off: bool,
+) -> dict[str, Any]:
+    """Fit and propose for a culture that is described."""
+    if space is not None or wishes.target is not None or wishes.viability is not None:
+        raise ConfigError(
+            f"{process.name} is a described culture: its process file has the ranges (not "
+            "--space), --goal NAME=value a target, --limit 'Via>=80' a limit."
+        )
+    if wishes.ammonium is not None:
+        raise ConfigError("--ammonium is of CHO perfusion; say --limit 'NAME<=value'.")
+    runs, told = complete_setpoints(
+        runs,
+        fill_down=wishes.fill_down,
+        stated=wishes.fixed,
+        names=process.control_names,
+    )
+    for line in told:
+        console.print(line, soft_wrap=True)
+    aims = Aims(
+        wishes.goal,
+        wishes.limits,
+        wishes.n_runs,
+        wishes.days,
+        wishes.probability,
+        fixed=wishes.fixed,
+        clone=wishes.clone,
+        seed=wishes.seed,
+        is_within_runs=is_read_off,
+    )
+    goal_of(aims.goal, process, 1)  # refuses before the work
+    limits_of_culture(aims.limits, process, aims.probability)
+    _announce(console, 10.0 + 0.3 * len(runs))
+    model, _ = fit_hybrid(
+        runs,
+        key=jax.random.key(wishes.seed),
+        config=HybridConfig() if config is None else config,
+        process=process,
+        mech_model=mechanism,
+    )
+    return propose_described(
+        model, runs, aims, pending=pending, out=out, console=console, settings=settings
+    )
 
 
 def _keep_apart(out: Path, runs: Path, pending: Path | None) -> None:

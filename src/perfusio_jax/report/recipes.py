@@ -3,7 +3,7 @@
 import csv
 import io
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ def read_recipes(path: Path, names: list[str]) -> np.ndarray:
     return np.asarray(rows, float).reshape(-1, len(names))
 
 
-def _read_recipes(path: Path, names: list[str]) -> list[tuple[str, np.ndarray]]:
+def _read_recipes(
+    path: Path, names: list[str], unit_of: Callable[[str], str] = canonical_unit
+) -> list[tuple[str, np.ndarray]]:
     """Name of the run, if there is one, and recipe of each row."""
     if not path.is_file():
         raise DataError(f"pending runs {path} is not a file.")
@@ -52,7 +54,7 @@ def _read_recipes(path: Path, names: list[str]) -> list[tuple[str, np.ndarray]]:
         raise DataError(f"{path} lacks the columns {', '.join(lost)}.")
     out = []
     for number, row in enumerate(rows, start=2):
-        if number == 2 and all(row[n] == canonical_unit(n) for n in names):
+        if number == 2 and all(row[n] == unit_of(n) for n in names):
             continue
         try:
             values = [plain_number(row[name]) for name in names]
@@ -71,11 +73,12 @@ def write_recipes(
     ids: list[str],
     clone: str,
     found: Mapping[str, Any],
+    unit_of: Callable[[str], str] = canonical_unit,
 ) -> None:
     """Proposed runs as CSV: names, units, one row per run."""
     labels = list(found["best_expected"])
     header = ["run_id", "clone_id", *names]
-    units = ["", "", *(canonical_unit(n) for n in names)]
+    units = ["", "", *(unit_of(n) for n in names)]
     for label in labels:
         header += [f"{label}: {what}" for what in ("expected", "10 %", "90 %")]
         units += ["", "", ""]
@@ -95,7 +98,10 @@ def write_recipes(
 
 
 def still_pending(
-    path: Path | None, names: list[str], run_ids: list[str]
+    path: Path | None,
+    names: list[str],
+    run_ids: list[str],
+    unit_of: Callable[[str], str] = canonical_unit,
 ) -> tuple[list[tuple[str, np.ndarray]], list[str]]:
     """Runs that are under way, and what is to be said of them.
 
@@ -103,6 +109,7 @@ def still_pending(
         path: Table of recipes, or None.
         names: Controls, in the order wanted.
         run_ids: Runs with results: a pending run among them is no longer pending.
+        unit_of: Unit of a control.
 
     Returns:
         Name (empty if it has none) and recipe of each, and sentences.
@@ -112,7 +119,7 @@ def still_pending(
     """
     if path is None:
         return [], []
-    rows = _read_recipes(path, names)
+    rows = _read_recipes(path, names, unit_of)
     ids = [name for name, _ in rows if name]
     twice = sorted({name for name in ids if ids.count(name) > 1})
     if twice:

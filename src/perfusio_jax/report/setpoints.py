@@ -1,10 +1,9 @@
 """Set-points of recorded runs: what was never varied, and what would be repeated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from perfusio_jax._core import CONTROL_NAMES
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.states import Trajectory
 from perfusio_jax.states.setpoints import setpoint_table
@@ -20,11 +19,11 @@ def never_varied(runs: Sequence[Trajectory], names: Sequence[str]) -> dict[str, 
     Returns:
         The values, by name.
     """
-    parts = [setpoint_table(run)[: max(run.n_days - 1, 1)] for run in runs]
+    parts = [setpoint_table(run, names)[: max(run.n_days - 1, 1)] for run in runs]
     values = np.concatenate(parts)
     found = {}
     for name in names:
-        column = values[:, CONTROL_NAMES.index(name)]
+        column = values[:, list(names).index(name)]
         middle = float(np.mean(column))
         if np.ptp(column) <= 1e-6 * max(abs(middle), 1.0):
             found[name] = middle
@@ -32,7 +31,11 @@ def never_varied(runs: Sequence[Trajectory], names: Sequence[str]) -> dict[str, 
 
 
 def moved_unseen(
-    constant: Mapping[str, float], U: np.ndarray, names: Sequence[str], fixed: Sequence[str]
+    constant: Mapping[str, float],
+    U: np.ndarray,
+    names: Sequence[str],
+    fixed: Sequence[str],
+    unit_of: Callable[[str], str] = canonical_unit,
 ) -> list[str]:
     """Sentences about proposals that move what no run has varied.
 
@@ -41,6 +44,7 @@ def moved_unseen(
         U: Proposed recipes, one per row.
         names: Controls, in the order of the columns.
         fixed: Controls that were held on request.
+        unit_of: Unit of a control.
     """
     lines = []
     for name, value in constant.items():
@@ -50,7 +54,7 @@ def moved_unseen(
         low, high = float(column.min()), float(column.max())
         to = f"{low:.4g}" if high - low <= 1e-6 * abs(high) else f"{low:.4g} to {high:.4g}"
         lines.append(
-            f"{name} was {value:.4g} {canonical_unit(name)} in all runs so far: what it does is "
+            f"{name} was {value:.4g} {unit_of(name)} in all runs so far: what it does is "
             f"known from the mechanism only, not from these runs. The runs proposed move it to "
             f"{to}; --set {name}={value:.6g} holds it."
         )

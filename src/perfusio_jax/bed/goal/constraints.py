@@ -37,11 +37,14 @@ class ChanceConstraint(eqx.Module):
     """Position in `FORECAST_SPECIES`."""
     is_upper: bool = eqx.field(static=True, default=False)
     """True if `minimum` is a value not to be exceeded."""
+    species: str | None = eqx.field(static=True, default=None)
+    """Its name, where it is none of `FORECAST_SPECIES`."""
 
     @property
     def label(self) -> str:
         """The limit in words, without its number."""
-        return f"{FORECAST_SPECIES[self.species_index]} {'<=' if self.is_upper else '>='}"
+        name = FORECAST_SPECIES[self.species_index] if self.species is None else self.species
+        return f"{name} {'<=' if self.is_upper else '>='}"
 
 
 Chance = ChanceConstraint | tuple[ChanceConstraint, ...] | None

@@ -35,17 +35,10 @@ def _array(value: ArrayLike) -> Array:
     return jnp.asarray(value, float)
 
 
-def _position(species: str) -> int:
-    if species not in FORECAST_SPECIES:
-        raise ConfigError(
-            f"species {species!r} is not forecast; choose from {', '.join(FORECAST_SPECIES)}."
-        )
-    return FORECAST_SPECIES.index(species)
-
-
-def _named(index: int) -> str:
-    name = FORECAST_SPECIES[index]
-    return f"{name} [{canonical_unit(name)}]"
+def _position(species: str, names: Sequence[str]) -> int:
+    if species not in names:
+        raise ConfigError(f"species {species!r} is not forecast; choose from {', '.join(names)}.")
+    return list(names).index(species)
 
 
 @runtime_checkable
@@ -81,14 +74,28 @@ class FinalValue(eqx.Module):
     """+1 if more is better, -1 if less is."""
     last_days: int = eqx.field(static=True)
     """Days averaged."""
+    species: str = eqx.field(static=True)
+    """Its name."""
+    unit: str = eqx.field(static=True)
+    """Its unit."""
 
-    def __init__(self, species: str = "Titer", *, direction: int = 1, last_days: int = 1):
+    def __init__(
+        self,
+        species: str = "Titer",
+        *,
+        direction: int = 1,
+        last_days: int = 1,
+        names: Sequence[str] = FORECAST_SPECIES,
+        unit: str | None = None,
+    ):
         """Choose a species.
 
         Args:
-            species: One of `FORECAST_SPECIES`.
+            species: One of the names.
             direction: +1 if more is better, -1 if less is.
             last_days: Days averaged, at least one.
+            names: What is forecast, in array order.
+            unit: Unit of the species; that of the library by default.
 
         Raises:
             ConfigError: If the species is unknown, or a number is unusable.
@@ -98,13 +105,14 @@ class FinalValue(eqx.Module):
                 f"direction={direction}, last_days={last_days} were given; the direction must be "
                 "+1 or -1, the days at least 1."
             )
-        self.species_index, self.direction = _position(species), int(direction)
-        self.last_days = int(last_days)
+        self.species_index, self.direction = _position(species, names), int(direction)
+        self.last_days, self.species = int(last_days), species
+        self.unit = canonical_unit(species) if unit is None else unit
 
     @property
     def label(self) -> str:
         """Name and unit."""
-        return f"final {_named(self.species_index)}"
+        return f"final {self.species} [{self.unit}]"
 
     def __call__(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "..."]:
         """Mean over the last days, in the species' unit."""
@@ -124,19 +132,34 @@ class TrackingError(eqx.Module):
     """Position in `FORECAST_SPECIES`."""
     from_day: int = eqx.field(static=True)
     """First day that counts, from 0."""
+    species: str = eqx.field(static=True)
+    """Its name."""
+    unit: str = eqx.field(static=True)
+    """Its unit."""
 
-    def __init__(self, species: str, target: ArrayLike, *, from_day: int = 0):
+    def __init__(
+        self,
+        species: str,
+        target: ArrayLike,
+        *,
+        from_day: int = 0,
+        names: Sequence[str] = FORECAST_SPECIES,
+        unit: str | None = None,
+    ):
         """Set a target.
 
         Args:
-            species: One of `FORECAST_SPECIES`.
+            species: One of the names.
             target: Value to hold, or one per day of the horizon, in the species' unit.
             from_day: First row of the trajectory that counts.
+            names: What is forecast, in array order.
+            unit: Unit of the species; that of the library by default.
 
         Raises:
             ConfigError: If the species is unknown, or the target not finite.
         """
-        self.species_index = _position(species)
+        self.species_index, self.species = _position(species, names), species
+        self.unit = canonical_unit(species) if unit is None else unit
         self.target = _array(target)
         if not bool(jnp.all(jnp.isfinite(self.target))) or from_day < 0:
             raise ConfigError(
@@ -148,7 +171,7 @@ class TrackingError(eqx.Module):
     @property
     def label(self) -> str:
         """Name and unit."""
-        return f"distance from target of {_named(self.species_index)}"
+        return f"distance from target of {self.species} [{self.unit}]"
 
     def __call__(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "..."]:
         """Root mean square distance, in the species' unit."""

@@ -1,0 +1,76 @@
+"""Roll-outs of whole runs under recipes: boluses by the day, a volume that follows the flows."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+from perfusio_jax._core import HOURS_PER_DAY, Scalar
+from perfusio_jax.hybrid.layout import VOLUME
+from perfusio_jax.hybrid.model import HybridStateSpaceModel
+from perfusio_jax.hybrid.rollouts import rollout
+
+_SAME = 1e-6
+"""Days that two times may lie apart and be the same [d]."""
+
+
+def recipe_rollout(
+    model: HybridStateSpaceModel,
+    paths: Any,
+    c0: Float[Array, "..."],
+    controls: Float[Array, "H M"],
+    day0: Scalar,
+    *,
+    dt_h: Float[ArrayLike, "..."] | None = None,
+) -> Float[Array, "S H F"]:
+    """`rollout` of a described culture under a recipe.
+
+    A recipe says what is set all the time; a bolus in it is given once a day, at the day's start.
+    Where the volume moves, it begins as the process says and follows what flows.
+
+    Args:
+        model: Model of a described culture.
+        paths: Draws of `draw_paths`.
+        c0: Start, (K,) or one per path.
+        controls: Control columns of every step; a column of the volume is not read.
+        day0: Culture day of the start [d].
+        dt_h: Length of each step [h]; a day by default.
+
+    Returns:
+        Forecasts after each step, without assay noise.
+    """
+    hours = jnp.broadcast_to(
+        jnp.asarray(HOURS_PER_DAY if dt_h is None else dt_h, float), controls.shape[:1]
+    )
+    plan = unfolded(model, controls, hours)
+    return rollout(model, paths, c0, plan, day0, dt_h=hours)
+
+
+def unfolded(
+    model: HybridStateSpaceModel, controls: Float[Array, "H M"], hours: Float[Array, " H"]
+) -> Float[Array, "H M"]:
+    """What acts in every step of a run under a recipe."""
+    layout = model.layout
+    process = layout.process
+    if process is None:
+        return controls
+    is_bolus = np.asarray([c.role == "bolus" for c in process.controls] + [False])[: layout.m]
+    if is_bolus.any():
+        days = (jnp.cumsum(hours) - hours) / HOURS_PER_DAY
+        begins = jnp.abs(days - jnp.round(days)) < _SAME
+        controls = jnp.where(is_bolus[None, :] & ~begins[:, None], 0.0, controls)
+    if VOLUME not in layout.controls:
+        return controls
+    vessel = model.mech_model
+
+    def body(volume: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
+        row, length = xs
+        row = row.at[-1].set(volume)
+        _, _, rate = vessel.flows(row)
+        return jnp.maximum(volume + rate * length, 0.05 * vessel.volume_L), row
+
+    begin = jnp.asarray(vessel.volume_L, controls.dtype)
+    _, plan = jax.lax.scan(body, begin, (controls, hours))
+    return plan
