@@ -179,7 +179,7 @@ def test_a_model_with_a_mechanism_of_ones_own_needs_it_to_be_loaded(campaign, tm
 
 def monod_like():
     scalars = dict.fromkeys(("mu_max", "K_S", "K_C", "decay", "a_S", "b_S", "k_S", "K_R"), 1.0)
-    none = dict.fromkeys(("a", "b", "c", "k", "size", "e", "middle", "spread"), np.zeros(0))
+    none = dict.fromkeys(("a", "b", "c", "k", "pace", "size", "e", "middle", "spread"), np.zeros(0))
     return Monod(**scalars, **none, biomass="X", substrate="S", others=(), controls=())
 
 

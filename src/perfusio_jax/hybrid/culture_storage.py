@@ -80,7 +80,7 @@ def _empty_monod(entry: Mapping[str, Any]) -> Monod:
     scalars = ("mu_max", "K_S", "K_C", "decay", "a_S", "b_S", "k_S", "K_R")
     return Monod(
         **dict.fromkeys(scalars, jnp.ones(())),
-        **dict.fromkeys(("a", "b", "c", "k", "size"), each),
+        **dict.fromkeys(("a", "b", "c", "k", "pace", "size"), each),
         **dict.fromkeys(("e", "middle", "spread"), every),
         biomass=str(entry["biomass"]),
         substrate=str(entry["substrate"]),

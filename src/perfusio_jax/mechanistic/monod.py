@@ -30,6 +30,8 @@ class Monod(Mechanism):
 
     k: Float[Array, " C"]
     """Level of each at which its uptake is halved [unit of C]."""
+    pace: Float[Array, " C"]
+    """How fast each usually changes [unit of C / unit of X / h]."""
     size: Float[Array, " C"]
     """What of each comes with a unit of biomass [unit of C / unit of X]."""
     middle: Float[Array, " M"]
@@ -63,9 +65,9 @@ class Monod(Mechanism):
     a: Float[Array, " C"] = constant(unit="unit of C / unit of X", sd=1.0)
     """Of each further quantity for a unit of growth, in units of `size`."""
     b: Float[Array, " C"] = constant(unit="unit of C / unit of X / h", sd=1.0)
-    """Of each by the cells that are there, in units of `size`, times a hundredth per hour."""
+    """Of each by the cells that are there, in units of `pace`."""
     c: Float[Array, " C"] = constant(unit="unit of C / unit of X / h", log_sd=1.5)
-    """Largest uptake of each, in units of `size`, times a hundredth per hour."""
+    """Largest uptake of each, in units of `pace`."""
     e: Float[Array, " M"] = constant(unit="-", sd=0.3)
     """Of each control on growth."""
 
@@ -87,6 +89,6 @@ class Monod(Mechanism):
         for i, name in enumerate(self.others):
             c = state[name]
             taken = self.c[i] * rest * c / (self.k[i] + c)
-            made = self.a[i] * growth + 0.01 * (self.b[i] - taken)
-            found[name] = self.size[i] * made * x
+            made = self.size[i] * self.a[i] * growth + self.pace[i] * (self.b[i] - taken)
+            found[name] = made * x
         return found
