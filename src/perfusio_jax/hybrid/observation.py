@@ -65,7 +65,7 @@ def to_states(layout: Layout, face: Float[Array, "... K"]) -> Float[Array, "... 
     """Measured faces to states; NaN where nothing tells."""
     if layout.is_cho:
         return to_balanced(face)
-    states = face - layout.lower
+    states = face - _lower(layout, face.ndim)
     if layout.pair is None:
         return states
     live, dead = layout.pair
@@ -77,12 +77,17 @@ def to_face(layout: Layout, states: Float[Array, "... K"]) -> Float[Array, "... 
     """States to measured faces, without noise."""
     if layout.is_cho:
         return from_balanced(states)
-    face = states + layout.lower
+    face = states + _lower(layout, states.ndim)
     if layout.pair is None:
         return face
     live, dead = layout.pair
     total = jnp.maximum(states[..., live] + states[..., dead], 1e-12)
     return face.at[..., dead].set(100.0 * states[..., live] / total)
+
+
+def _lower(layout: Layout, ndim: int) -> Float[np.ndarray, "... K"]:
+    """Where states are counted from, for arrays of so many axes: ranks are never made equal."""
+    return layout.lower.reshape((1,) * (ndim - 1) + (-1,))
 
 
 def dead_angle(state: Float[Array, "... K"], pair: tuple[int, int] = (0, 1)) -> Float[Array, "..."]:
@@ -129,7 +134,7 @@ def transform_reading(
         Ten transformed readings.
     """
     layout = latent_map.layout
-    above = face if layout.is_cho else face - layout.lower
+    above = face if layout.is_cho else face - _lower(layout, face.ndim)
     value = jnp.log(jnp.maximum(above, 0.0) + latent_map.offset)
     if layout.via is not None:
         dead = jnp.clip(1.0 - face[layout.via] / 100.0, 0.0, 1.0)
@@ -161,7 +166,7 @@ def reading_sd(
     level = jnp.maximum(state, 0.0)
     layout = latent_map.layout
     # an assay's relative error is one of what it shows
-    shown = level if layout.is_cho else level + layout.lower
+    shown = level if layout.is_cho else level + _lower(layout, level.ndim)
     absolute = jnp.sqrt((noise.cv * shown) ** 2 + noise.floor**2)
     sd = absolute / (level + latent_map.offset)
     if layout.via is not None:
@@ -234,8 +239,10 @@ def reported(
     if draws is None:
         return clean
     noise = model.assay
-    noisy = clean + jnp.sqrt((noise.cv * clean) ** 2 + noise.floor**2) * draws
-    noisy = jnp.maximum(noisy, layout.lower)
+    wide = (1,) * (clean.ndim - 1) + (-1,)
+    cv, floor = noise.cv.reshape(wide), noise.floor.reshape(wide)
+    noisy = clean + jnp.sqrt((cv * clean) ** 2 + floor**2) * draws
+    noisy = jnp.maximum(noisy, _lower(layout, noisy.ndim))
     if layout.via is None:
         return noisy
     via = layout.via
