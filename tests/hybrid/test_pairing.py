@@ -66,6 +66,19 @@ def test_padded_rows_are_no_readings():
     assert found.is_inside[0, 0].tolist() == [True, False]
 
 
+def test_steps_of_some_hours_have_a_tolerance_of_a_quarter_of_them():
+    found = pairs([0.0, 6.0, 13.6, 17.0], step_h=6.0)
+    assert found.target[0, 0].tolist() == [1, 4, 3]  # 13.6 h is more than 1.5 h off
+    assert found.hours[0, 0].tolist() == [6.0, 12.0, 17.0]
+    days = pairs([0.0, 24.7, 47.9], horizon=2)
+    for mine, theirs in zip(days, pairs([0.0, 24.7, 47.9], horizon=2, step_h=24.0), strict=True):
+        assert np.array_equal(mine, theirs)
+    with pytest.raises(ConfigError, match="below 3 h"):
+        pairs([0.0, 6.0], step_h=6.0, tolerance_h=3.0)
+    with pytest.raises(ConfigError, match="step_h=0"):
+        pairs([0.0, 6.0], step_h=0.0)
+
+
 def test_a_tolerance_of_half_a_day_is_refused():
     with pytest.raises(ConfigError, match="tolerance_h=12"):
         pairs([0.0, 24.0], tolerance_h=12.0)

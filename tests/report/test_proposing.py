@@ -301,7 +301,7 @@ def test_blank_set_points_name_the_option_that_fills_them(
         fitted.extend(np.isnan(np.asarray(run.controls)).any() for run in runs)
         raise DataError("far enough")
 
-    for place in ("hybrid.fit_hybrid", "report.validation.cross_validate"):
+    for place in ("hybrid.choice.fit_hybrid", "report.validation.cross_validate"):
         monkeypatch.setattr(f"perfusio_jax.{place}", fit)
     monkeypatch.setattr("perfusio_jax.report.proposing.fit_hybrid", fit)
     with pytest.raises(SystemExit):

@@ -1,6 +1,7 @@
 """`validate` from a table to a model card, on a mechanism that compiles quickly."""
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -11,10 +12,18 @@ from rich.console import Console
 
 from perfusio_jax._core import FORECAST_SPECIES, ConfigError
 from perfusio_jax.connectors import write_campaign
-from perfusio_jax.hybrid import Skill, load, read_verdict
+from perfusio_jax.gp import FitConfig
+from perfusio_jax.hybrid import HybridConfig, Skill, load, read_verdict
 from perfusio_jax.report.validation import validate_campaign, verdict_of
 from tests.hybrid.cases import ToyMechanism, campaign
 from tests.hybrid.conftest import SMALL
+
+COARSE = HybridConfig(
+    n_particles=24,
+    growth=8,
+    rounds=0,
+    fit=FitConfig(max_iterations=8, n_restarts=1, max_rows=24),
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +114,37 @@ def test_a_verdict_pools_the_days_ahead_by_their_readings():
     assert found.error[0] == pytest.approx(np.sqrt((30 * 1.3**2 + 10 * 0.7**2) / 40))
     assert list(found.unfit) == ["VCD"] and not found.fit
     assert len(found.not_judged) == 11
+
+
+def test_five_species_and_a_blank_column_are_validated_and_the_rest_is_a_dash(tmp_path):
+    runs, _ = campaign(ToyMechanism(growth=0.022), n_runs=4, n_days=4)
+    names = ("VCD", "Via", "Glc", "Lac", "Titer", "Gln")
+    few = []
+    for run in runs:
+        table = np.array(run.host_species(names))
+        table[:, -1] = np.nan
+        few.append(dataclasses.replace(run, species=table, species_names=names))
+    write_campaign(few, tmp_path / "few.csv")
+    said = io.StringIO()
+    validate_campaign(
+        tmp_path / "few.csv",
+        tmp_path / "out",
+        n_folds=2,
+        horizon=2,
+        seed=0,
+        console=Console(file=said, width=100),
+        config=COARSE,
+        mech_model=ToyMechanism(),
+    )
+    with (tmp_path / "out" / "scores.csv").open(encoding="utf-8") as file:
+        assert {r["species"] for r in csv.DictReader(file)} == set(names[:-1])
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    for key in ("rrmse", "rrmse_trend", "rrmse_persistence", "wape", "crps"):
+        assert summary[key]["Gln"] == [None, None] and summary[key]["Amm"] == [None, None]
+        assert None not in summary[key]["VCD"]
+    assert "not judged: VCV, Diam, Gln, Glu, Amm, Pyr, DCD." in said.getvalue()
+    card = (tmp_path / "out" / "model_card.md").read_text(encoding="utf-8")
+    assert not re.search(r"\bnan\b", card + said.getvalue())
 
 
 def test_one_fold_is_refused(tmp_path):

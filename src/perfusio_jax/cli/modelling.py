@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import plain_number
 
 from . import common, groups
 from .common import Seed, as_data, assignments, console, writable
@@ -149,11 +150,22 @@ def validate(
     campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("validation"),
     folds: Annotated[int, typer.Option(min=2, help="Folds; whole runs are left out.")] = 5,
-    horizon: Annotated[int, typer.Option(min=1, max=28, help="Days ahead.")] = 7,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=28, help="Days ahead; 7, or by hours where samples are hours apart."
+        ),
+    ] = None,
+    hours: Annotated[
+        str, typer.Option(help="Hours ahead in place of days, as in 6,12,24,48.")
+    ] = "",
     seed: Seed = 0,
     fill_down: FillDown = False,
+    process: Culture = None,
+    mechanism: MechanismOf = None,
 ) -> None:
     """Leave runs out, forecast them, and write scores, figures and a model card."""
+    asked = _hours(hours)
     writable(out, is_folder=True)
     common.set_up_jax()
     from perfusio_jax.report.validation import validate_campaign
@@ -164,10 +176,21 @@ def validate(
             out,
             n_folds=folds,
             horizon=horizon,
+            hours=asked,
             seed=seed,
             console=console(),
             fill_down=fill_down,
+            culture=process,
+            mechanism=mechanism,
         )
+
+
+def _hours(text: str) -> tuple[float, ...] | None:
+    """Hours as people list them; None if there are none."""
+    try:
+        return tuple(plain_number(part) for part in text.split(",")) if text.strip() else None
+    except ValueError:
+        raise ConfigError(f"--hours {text!r} must be numbers, as in 6,12,24.") from None
 
 
 @commands.command(rich_help_panel=groups.MODEL)

@@ -7,6 +7,7 @@ from .base import check_setpoints as check_setpoints
 from .files.campaign_files import read_campaign as read_campaign
 from .files.campaign_files import write_campaign as write_campaign
 from .files.cultures import CultureTable as CultureTable
+from .files.cultures import completed as completed
 from .files.cultures import read_culture as read_culture
 from .files.describing import Described as Described
 from .files.describing import describe_table as describe_table
@@ -15,6 +16,7 @@ from .files.frame_report import FrameReport as FrameReport
 from .files.frames import Campaign as Campaign
 from .files.frames import campaign_from_frame as campaign_from_frame
 from .files.frames import campaign_to_frame as campaign_to_frame
+from .files.mechanisms import named_mechanism as named_mechanism
 from .opcua.client import OPCUAConnector as OPCUAConnector
 from .opcua.names import rack_node_map as rack_node_map
 from .opcua.records import ReplayConnector as ReplayConnector

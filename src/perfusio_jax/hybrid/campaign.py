@@ -14,6 +14,8 @@ from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory, on_grid, usual_step_h
 
+_WAY_OUT = " What nobody reads has is_measured = false in the process."
+
 
 def stack_runs(
     trajectories: list[Trajectory],
@@ -87,7 +89,7 @@ def check_campaign(trajectories: list[Trajectory], layout: Layout = CHO) -> None
     if never:
         raise DataError(
             f"{', '.join(never)} was not measured in any of the {len(trajectories)} runs; what is "
-            "modelled needs at least some readings."
+            f"modelled needs at least some readings.{'' if layout.is_cho else _WAY_OUT}"
         )
 
 

@@ -1,12 +1,10 @@
 """How good forecasts are: every unseen run forecast from many of its days.
 
-A run is filtered up to a sample, then rolled out day by day from that belief under the
-set-points that were really applied. What comes back is compared with what was measured at that
-time (`pairing`), with its assay noise, or in simulation with what was true.
+A run is filtered up to a sample, then rolled out day by day, or in steps of some hours, from that
+belief under the set-points that were really applied. What comes back is compared with what was
+measured at that time (`pairing`), with its assay noise, or in simulation with what was true.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,25 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from perfusio_jax._core import FORECAST_SPECIES, ConfigError, DataError, Key
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError, Key
 from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.assimilate import assimilate_arrays
 from perfusio_jax.hybrid.belief import Belief
-from perfusio_jax.hybrid.campaign import in_steps, stack_runs
 from perfusio_jax.hybrid.disturbance import step_law
-from perfusio_jax.hybrid.fit import fit_hybrid
-from perfusio_jax.hybrid.layout import layout_of
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.hybrid.observation import reported
-from perfusio_jax.hybrid.pairing import TOLERANCE_H, pair_by_time
+from perfusio_jax.hybrid.pairing import pair_by_time
 from perfusio_jax.hybrid.paths import Paths, draw_paths
 from perfusio_jax.hybrid.rollouts import rollout_states
 from perfusio_jax.hybrid.runs import RunArrays
-from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.hybrid.step import parts_of
-from perfusio_jax.process import Process
-from perfusio_jax.states import Trajectory
 
 LEVELS = (0.8, 0.95)
 """Nominal probabilities of the central intervals."""
@@ -40,10 +32,10 @@ _TAILS = (0.025, 0.1, 0.5, 0.9, 0.975)
 
 
 class Forecasts(NamedTuple):
-    """Forecasts of R runs from D samples each, H days ahead, in `FORECAST_SPECIES`.
+    """Forecasts of R runs from D samples each, H steps ahead, in `layout.forecast`.
 
-    Entries beyond the end of a run, and on days without a sample, hold forecasts without a
-    counterpart; mask them.
+    A step is a day unless another length was asked for. Entries beyond the end of a run, and at
+    steps without a sample, hold forecasts without a counterpart; mask them.
     """
 
     mean: Float[Array, "R D H 12"]
@@ -57,11 +49,11 @@ class Forecasts(NamedTuple):
     crps: Float[Array, "R D H 12"]
     """Continuous ranked probability score of the reading [unit of the species]."""
     target: Int[np.ndarray, "R D H"]
-    """Row of the run that each forecast is for; T where no sample lies near that day."""
+    """Row of the run that each forecast is for; T where no sample lies near that step."""
     is_inside: Bool[np.ndarray, "R D H"]
     """Whether there is such a sample and the run still goes on there."""
     hours: Float[np.ndarray, "R D H"]
-    """Time from the sample the forecast starts from to that row, or to the day [h]."""
+    """Time from the sample the forecast starts from to that row, or to the step's end [h]."""
     start: Int[np.ndarray, "R D"]
     """Row of the sample each forecast starts from."""
 
@@ -143,28 +135,30 @@ def forecast_unseen(
     horizon: int = 7,
     n_paths: int = 128,
     n_particles: int = 96,
-    tolerance_h: float = TOLERANCE_H,
+    tolerance_h: float | None = None,
+    step_h: float = HOURS_PER_DAY,
 ) -> Forecasts:
     """Forecast every run from several of its samples.
 
     Args:
         model: Fitted model.
         runs: Stacked runs (`stack_runs`), R runs of T rows.
-        readings: Measured `FORECAST_SPECIES`; NaN where missing.
+        readings: Measured `model.layout.forecast`; NaN where missing.
         key: Random key.
         starts: Rows after whose sample a forecast starts.
-        horizon: Days ahead [d].
+        horizon: Steps ahead; days where a step is one.
         n_paths: Paths per forecast; the same functions serve all runs.
         n_particles: Ensemble of the filter.
-        tolerance_h: How far a sample may lie from a whole number of days after the start and
-            count for that day [h].
+        tolerance_h: How far a sample may lie from a whole number of steps after the start and
+            count for that step [h]; a quarter of a step by default.
+        step_h: Length of a step [h].
 
     Returns:
         Forecasts, each for the hour of the sample it is judged by.
 
     Raises:
         ConfigError: If shapes do not fit, a start is not a row or the tolerance is no part of
-            a day.
+            a step.
     """
     shape = (*runs.mask.shape, len(model.layout.forecast))
     if readings.shape != shape:
@@ -172,13 +166,14 @@ def forecast_unseen(
     if not starts or min(starts) < 0 or max(starts) >= shape[1]:
         raise ConfigError(f"starts {starts}; allowed are rows 0 to {shape[1] - 1}.")
     keys = jax.random.split(key, 3)
-    parts = parts_of(model)
+    parts = parts_of(model, step_h)
     pairs = pair_by_time(
         *(np.asarray(v) for v in (runs.times_h, runs.controls, runs.mask)),
         starts=starts,
         horizon=horizon,
         tolerance_h=tolerance_h,
         parts=parts,
+        step_h=step_h,
     )
     made = _forecast_all(
         model,
@@ -194,7 +189,7 @@ def forecast_unseen(
 
 
 class Skill(NamedTuple):
-    """Forecast skill per day ahead and species."""
+    """Forecast skill per step ahead and species."""
 
     rrmse: Float[np.ndarray, "H 12"]
     """Root mean square error over the spread of the observations [-]."""
@@ -213,7 +208,7 @@ class Skill(NamedTuple):
 def pick(
     forecasts: Forecasts, values: Float[np.ndarray, "R T 12"]
 ) -> Float[np.ndarray, "R D H 12"]:
-    """What each forecast is about; NaN beyond a run's end and on days without a sample."""
+    """What each forecast is about; NaN beyond a run's end and at steps without a sample."""
     target = np.asarray(forecasts.target)
     last = values.shape[1] - 1
     rows = np.arange(values.shape[0])[:, None, None]
@@ -291,7 +286,7 @@ def coverage_band(
     n_draws: int = 1000,
     seed: int = 0,
 ) -> CoverageBand:
-    """Simultaneous bootstrap band of the coverage over all cells (day ahead x species).
+    """Simultaneous bootstrap band of the coverage over all cells (step ahead x species).
 
     Readings of one run resemble each other, so whole runs are drawn with replacement. Each
     cell's coverage is compared in units of the spread it would have if it were nominal; the
@@ -344,116 +339,3 @@ def coverage_band(
     # where every reading is inside, the bootstrap sees no spread at all
     half = np.where(np.isfinite(share), max(reach, _SINGLE) * spread, np.nan)
     return CoverageBand(half, np.abs(share - nominal) > half)
-
-
-class Validation(NamedTuple):
-    """Forecasts of every run by a model that has not seen it."""
-
-    forecasts: Forecasts
-    """One entry per run, in the campaign's order."""
-    readings: Float[np.ndarray, "R T 12"]
-    """What was measured; NaN where missing or beyond a run's end."""
-    fold_of_run: Int[np.ndarray, " R"]
-    """The fold in which a run was left out."""
-    nis: Float[np.ndarray, " F"]
-    """Last normalised innovation per reading in training, per fold [-]."""
-
-
-def readings_of(
-    trajectories: list[Trajectory], length: int, names: tuple[str, ...] = FORECAST_SPECIES
-) -> Float[np.ndarray, "R T F"]:
-    """Measured values of runs, padded with NaN."""
-    table = np.full((len(trajectories), length, len(names)), np.nan)
-    for row, run in zip(table, trajectories, strict=True):
-        row[: run.n_days] = run.host_species(names, missing_ok=True)
-    return table
-
-
-def cross_validate(
-    trajectories: list[Trajectory],
-    *,
-    key: Key,
-    config: HybridConfig | None = None,
-    n_folds: int = 5,
-    horizon: int = 7,
-    n_paths: int = 128,
-    mech_model: Any = None,
-    on_fold: Callable[[int, int], None] | None = None,
-    process: Process | None = None,
-) -> Validation:
-    """Leave whole runs out, fit on the others, forecast them from each of their samples.
-
-    Args:
-        trajectories: Runs of a campaign.
-        key: Random key; shuffles the runs over the folds, too.
-        config: Settings of the fits.
-        n_folds: Number of folds; as many as runs leaves out one at a time.
-        horizon: Days ahead [d].
-        n_paths: Paths per forecast.
-        mech_model: Mechanistic prior; `CHOPerfusionModel()` by default.
-        on_fold: Called with the fold's number and their count before each fit.
-        process: A culture that is described, in place of CHO perfusion.
-
-    Returns:
-        Forecasts of all runs.
-
-    Raises:
-        DataError: If a fold would leave fewer than two runs to train on.
-        ConfigError: If the number of folds does not fit.
-    """
-    if process is not None:
-        trajectories = in_steps(trajectories, process)
-    n = len(trajectories)
-    if not 2 <= n_folds <= n:
-        raise ConfigError(f"n_folds={n_folds}; allowed are 2 to {n}, the number of runs.")
-    if n - -(-n // n_folds) < 2:
-        raise DataError(
-            f"{n} runs in {n_folds} folds leave fewer than two runs to train on; more runs or "
-            "more folds are needed."
-        )
-    config = HybridConfig() if config is None else config
-    length = max(t.n_days for t in trajectories)
-    longest = length if config.length is None else config.length
-    # every fold has the same shapes: one compile for all
-    config = dataclasses.replace(config, length=longest, lanes=n - n // n_folds)
-    for_order, for_fit, for_forecast = jax.random.split(key, 3)
-    fold = np.empty(n, int)
-    fold[np.asarray(jax.random.permutation(for_order, n))] = np.arange(n) % n_folds
-    names = FORECAST_SPECIES if process is None else layout_of(process).forecast
-    readings = readings_of(trajectories, longest, names)
-    size = -(-n // n_folds)
-    parts: dict[int, Forecasts] = {}
-    nis = []
-    for k in range(n_folds):
-        if on_fold is not None:
-            on_fold(k, n_folds)
-        out = np.flatnonzero(fold == k)
-        model, report = fit_hybrid(
-            [trajectories[i] for i in np.flatnonzero(fold != k)],
-            key=jax.random.fold_in(for_fit, k),
-            config=config,
-            mech_model=mech_model,
-            process=process,
-        )
-        nis.append(report.details["nis_per_reading"][-1])
-        registry = None if model.embedding is None else model.embedding.registry
-        padded = np.resize(out, size)
-        runs = stack_runs(
-            [trajectories[i] for i in padded],
-            length=longest,
-            registry=registry,
-            layout=model.layout,
-        )
-        found = forecast_unseen(
-            model,
-            runs,
-            jnp.asarray(readings[padded]),
-            key=jax.random.fold_in(for_forecast, k),
-            starts=tuple(range(length - 1)),
-            horizon=horizon,
-            n_paths=n_paths,
-        )
-        for lane, i in enumerate(out):
-            parts[int(i)] = jax.tree.map(lambda v, lane=lane: np.asarray(v[lane]), found)
-    whole = jax.tree.map(lambda *v: np.stack(v), *(parts[i] for i in range(n)))
-    return Validation(whole, readings, fold, np.asarray(nis))

@@ -9,7 +9,9 @@ from .kinetics import clone_y as clone_y
 from .kinetics import stack as stack
 from .lanes import integrate_lanes as integrate_lanes
 from .mechanism import Mechanism as Mechanism
+from .mechanism import Told as Told
 from .mechanism import constant as constant
+from .mechanism import movable as movable
 from .mechanism import moved as moved
 from .mechanism import n_movable as n_movable
 from .mechanism import told_constants as told_constants

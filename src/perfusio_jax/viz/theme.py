@@ -138,15 +138,36 @@ def new_figure(width: float, height: float, title: str | None = None) -> "Figure
     return figure
 
 
+_LONGEST = 26
+"""Letters of a name that a panel has room for."""
+_ROOM = 22
+"""Letters of name and unit that it has room for in type of the usual size."""
+
+
 def label(name: str) -> str:
     """Name with its unit, such as "Glucose [g/L]"; unknown names as they are."""
     text, unit = LABELS.get(name, (name, ""))
     return f"{text} [{unit}]" if unit else text
 
 
-def title_axis(axes: "Axes", name: str, *, size: float | None = None) -> None:
-    """Head a panel with its quantity, the unit in lighter type."""
-    text, unit = LABELS.get(name, (name, ""))
+def title_axis(
+    axes: "Axes", name: str, *, size: float | None = None, unit: str | None = None
+) -> None:
+    """Head a panel with its quantity, the unit in lighter type.
+
+    Args:
+        axes: The panel.
+        name: Its quantity.
+        size: Size of the type.
+        unit: Its unit in a described culture, where names mean what the culture says; by default
+            name and unit are those of CHO perfusion.
+    """
+    if unit is None:
+        text, unit = LABELS.get(name, (name, ""))
+    else:  # names of a culture may be long; panels stay as wide as they are
+        text = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+        room = _ROOM / max(len(text) + len(unit), _ROOM)
+        size = room * float(_STYLE["axes.titlesize"]) if size is None and room < 1.0 else size
     head = axes.set_title(text)
     if size is not None:
         head.set_fontsize(size)

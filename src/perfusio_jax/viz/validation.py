@@ -13,6 +13,10 @@ from .theme import PALETTE, describe, new_figure, themed, title_axis
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SPOKEN = {"d": "day", "h": "hour"}
+_DARK = 0.5
+"""Brightness of a colour below which white type is easier to read on it [-]."""
+
 
 @themed
 def parity_figure(
@@ -20,9 +24,11 @@ def parity_figure(
     predicted: Any,
     species_names: Sequence[str],
     *,
-    steps: int,
+    steps: float,
     low: Any = None,
     high: Any = None,
+    unit: str = "d",
+    units: Mapping[str, str] | None = None,
 ) -> "Figure":
     """Forecasts against readings, a panel per species.
 
@@ -30,9 +36,12 @@ def parity_figure(
         observed: Readings (N, K); NaN where missing.
         predicted: Forecasts of them (N, K).
         species_names: Names of the K columns.
-        steps: How many days ahead the forecasts were made [d].
+        steps: How far ahead the forecasts were made [`unit`].
         low: Lower ends of an interval (N, K), drawn as bars.
         high: Upper ends.
+        unit: "d" or "h".
+        units: Unit of each species by name, in a described culture; those of CHO perfusion by
+            default.
 
     Returns:
         The figure.
@@ -48,9 +57,9 @@ def parity_figure(
         )
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    unit = "day" if steps == 1 else "days"
+    apart = f"{steps:g} {_SPOKEN[unit]}{'' if steps == 1 else 's'}"
     figure = new_figure(
-        2.6 * columns, 0.9 + 2.4 * rows, f"Forecasts against readings, {steps} {unit} ahead"
+        2.6 * columns, 0.9 + 2.4 * rows, f"Forecasts against readings, {apart} ahead"
     )
     grid = figure.subplots(rows, columns, squeeze=False)
     for n, axes in enumerate(grid.flat):
@@ -63,7 +72,7 @@ def parity_figure(
             ends = np.asarray(low)[there, n], np.asarray(high)[there, n]
             axes.hlines(y, *ends, color=PALETTE["band"], lw=0.6, alpha=0.45, zorder=2)
         axes.plot(x, y, "o", ms=2.2, mew=0, color=PALETTE["twin"], alpha=0.6, zorder=3)
-        title_axis(axes, names[n])
+        title_axis(axes, names[n], unit=None if units is None else units[names[n]])
         if x.size:
             both = np.concatenate([x, y])
             edge = [float(both.min()), float(both.max())]
@@ -83,13 +92,18 @@ def parity_figure(
     if low is not None:
         handles.insert(1, legend_entry("band", "80 % interval", PALETTE["band"]))
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
-    text = f"{len(names)} panels: readings over their forecasts {steps} {unit} ahead."
+    text = f"{len(names)} panels: readings over their forecasts {apart} ahead."
     return describe(figure, text, is_printed=False)
 
 
 @themed
 def calibration_figure(
-    position: Any, coverage: Mapping[float, Any], species_names: Sequence[str]
+    position: Any,
+    coverage: Mapping[float, Any],
+    species_names: Sequence[str],
+    *,
+    ahead: Sequence[str] | None = None,
+    unit: str = "d",
 ) -> "Figure":
     """Are intervals as wide as they should be?
 
@@ -101,6 +115,8 @@ def calibration_figure(
         position: Places of readings in their forecasts (N, H, K), in (0, 1); NaN if missing.
         coverage: Observed coverage (H, K) by nominal level; 0.8 must be among the levels.
         species_names: Names of the K columns.
+        ahead: How far ahead each of the H steps lies, for people; 1 to H by default.
+        unit: In what: "d" or "h".
 
     Returns:
         The figure.
@@ -116,6 +132,7 @@ def calibration_figure(
             f"(N, H, {len(names)}) and the level 0.8."
         )
     steps = place.shape[1]
+    far = [str(h + 1) for h in range(steps)] if ahead is None else list(ahead)
     figure = new_figure(10.4, 3.9, "Are the intervals honest?")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 1.25))
     levels = np.linspace(0.05, 0.95, 19)
@@ -126,7 +143,7 @@ def calibration_figure(
         found = [
             np.mean(np.abs(values - 0.5) <= 0.5 * p) if values.size else np.nan for p in levels
         ]
-        left.plot(levels, found, color=colour, label=f"{h + 1} d ahead")
+        left.plot(levels, found, color=colour, label=f"{far[h]} {unit} ahead")
     left.plot([0, 1], [0, 1], color=PALETTE["ink"], lw=0.8)
     left.set(xlabel="nominal probability", ylabel="readings inside", xlim=(0, 1), ylim=(0, 1))
     left.set_title("Central intervals")
@@ -136,22 +153,23 @@ def calibration_figure(
         middle.hist(values, bins=20, range=(0, 1), density=True, color=PALETTE["band"], alpha=0.7)
     middle.axhline(1.0, color=PALETTE["ink"], lw=0.8)
     middle.set(xlabel="place of the reading in its forecast", ylabel="density", xlim=(0, 1))
-    middle.set_title("PIT histogram, all days")
+    middle.set_title(f"PIT histogram, all {_SPOKEN[unit]}s")
     table = np.asarray(coverage[0.8], float).T
     image = right.imshow(table, vmin=0.5, vmax=1.0, cmap="PuOr", aspect="auto")
     right.grid(False)
     right.set_yticks(range(len(names)), names)
-    right.set_xticks(range(steps), [str(h + 1) for h in range(steps)])
-    right.set_xlabel("days ahead")
+    right.set_xticks(range(steps), far)
+    right.set_xlabel(f"{_SPOKEN[unit]}s ahead")
     right.set_title("Coverage of the 80 % interval [%]")
     for k in range(len(names)):
         for h in range(steps):
             if np.isfinite(table[k, h]):
-                dark = abs(table[k, h] - 0.75) > 0.17
+                red, green, blue, _ = image.cmap(image.norm(table[k, h]))
+                dark = 0.3 * red + 0.59 * green + 0.11 * blue < _DARK
                 right.text(
                     h, k, f"{100 * table[k, h]:.0f}", ha="center", va="center", fontsize=7,
                     color="white" if dark else PALETTE["ink"],
                 )  # fmt: skip
-    del image
-    text = f"Calibration over {steps} days ahead: intervals, PIT histogram, coverage by species."
+    over = f"over {steps} days ahead" if unit == "d" else f"{far[0]} to {far[-1]} hours ahead"
+    text = f"Calibration {over}: intervals, PIT histogram, coverage by species."
     return describe(figure, text, is_printed=False)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import (
     AUXILIARY_TAGS,
@@ -15,7 +15,12 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.process import Process, read_process
-from perfusio_jax.states import Trajectory
+from perfusio_jax.states import (
+    Trajectory,
+    complete_setpoints,
+    intervals_text,
+    sampling_intervals,
+)
 
 from .campaign_files import read_campaign
 from .describing import describe_table
@@ -82,6 +87,31 @@ def read_culture(path: Path, which: str | None = None) -> CultureTable:
     return CultureTable(
         found.trajectories, found.report, described.process, described.assumptions, {}
     )
+
+
+def completed(table: CultureTable, *, fill_down: bool, console: Any) -> list[Trajectory]:
+    """Runs of a table with every set-point, everything that was assumed told.
+
+    Args:
+        table: As read.
+        fill_down: Whether a blank set-point means that the one before it stayed.
+        console: Where to print.
+    """
+    console.print(str(table.report), soft_wrap=True)
+    for line in table.assumptions:
+        console.print(f"assumed: {line}", soft_wrap=True)
+    runs, told = complete_setpoints(
+        table.trajectories,
+        fill_down=fill_down,
+        stated=table.lacking,
+        source="",
+        names=CONTROL_NAMES if table.process is None else table.process.control_names,
+    )
+    for line in told:
+        console.print(line, soft_wrap=True)
+    apart = intervals_text(sampling_intervals(runs))
+    console.print(f"samples {apart}.", soft_wrap=True)
+    return runs
 
 
 def _is_cho(path: Path) -> bool:

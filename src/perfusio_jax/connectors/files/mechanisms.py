@@ -1,0 +1,41 @@
+"""Mechanisms by what a person says of them: a plain one, none, or a class in a file of theirs."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.hybrid import PLAIN
+from perfusio_jax.mechanistic import Mechanism
+
+
+def named_mechanism(text: str | None) -> str | Mechanism | None:
+    """A mechanism by what a person says of it.
+
+    Args:
+        text: `monod`, `none`, or `module:Class`; the module may lie in the present folder.
+
+    Raises:
+        ConfigError: If there is no such class, or it is no mechanism.
+    """
+    if text is None or text in PLAIN:
+        return text
+    module, _, name = text.partition(":")
+    if not name:
+        raise ConfigError(
+            f"mechanism {text!r} is unknown; allowed are {', '.join(PLAIN)} and module:Class."
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"mechanism {text}: {error}.") from None
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Mechanism):
+        raise ConfigError(
+            f"mechanism {text} is a {type(made).__name__}; it has to be a Mechanism of "
+            "perfusio_jax.mechanistic."
+        )
+    return made

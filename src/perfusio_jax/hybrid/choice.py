@@ -1,0 +1,122 @@
+"""Which mechanism: the better of a plain one and none, where nobody names one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.gp import FitReport
+from perfusio_jax.hybrid.fit import fit_hybrid
+from perfusio_jax.hybrid.model import HybridStateSpaceModel
+from perfusio_jax.hybrid.verdict import Verdict, judge_fit
+from perfusio_jax.process import Process
+from perfusio_jax.states import Trajectory
+
+PLAIN = ("monod", "none")
+"""Mechanisms that are tried where none is named."""
+
+NO_PLAIN = "mechanism: none, since no biomass is named, or nothing that it takes up."
+"""Why there is no choice to make."""
+
+
+class Fitted(NamedTuple):
+    """A model, how it was found, and what it is fit for."""
+
+    model: HybridStateSpaceModel
+    report: FitReport
+    verdict: Verdict | None
+    name: str
+    """Its mechanism."""
+
+
+def fitted_best(
+    runs: Sequence[Trajectory],
+    process: Process | None,
+    *,
+    seed: int,
+    mechanism: Any = None,
+    say: Callable[[str], None] | None = None,
+) -> tuple[Fitted, list[str]]:
+    """A model of a campaign; without a mechanism named, the better of a plain one and none.
+
+    Args:
+        runs: Runs with every set-point.
+        process: The culture; None for CHO perfusion.
+        seed: Random seed.
+        mechanism: `monod`, `none`, or a `Mechanism` of one's own.
+        say: Called with what is being done.
+
+    Returns:
+        The model, and sentences about the choice.
+
+    Raises:
+        ConfigError: If a mechanism is named for CHO perfusion.
+    """
+    refuse_mechanism(process, mechanism)
+    if process is None or mechanism is not None:
+        return _fit(runs, process, seed, mechanism), []
+    found = []
+    for name in PLAIN:
+        if say is not None:
+            say(f"fitting, mechanism: {name}")
+        found.append(_fit(runs, process, seed, name))
+    if not has_mechanism(found[0].model):
+        return found[1], [NO_PLAIN]
+    scores = {f.name: verdict_score(f.verdict) for f in found}
+    name, told = best_of(scores)
+    return next(f for f in found if f.name == name), [
+        f"mechanism: {name}. Error one sampling interval ahead, over that if nothing changed, "
+        f"each run by the process without it: {told}."
+    ]
+
+
+def refuse_mechanism(process: Process | None, mechanism: Any) -> None:
+    """Refuse a mechanism beside that of CHO perfusion.
+
+    Raises:
+        ConfigError: If one is named and no culture is described.
+    """
+    if process is None and mechanism is not None:
+        raise ConfigError(
+            f"--mechanism {mechanism_name(mechanism)} was given, and CHO perfusion has one of its "
+            "own; --process table reads the culture off the table instead."
+        )
+
+
+def mechanism_name(mechanism: Any) -> str:
+    """What people call a mechanism."""
+    return mechanism if isinstance(mechanism, str) else type(mechanism).__name__
+
+
+def has_mechanism(model: HybridStateSpaceModel) -> bool:
+    """Whether anything is known of the rates of a described culture."""
+    return model.mech_model.kinetics is not None
+
+
+def best_of(scores: Mapping[str, float]) -> tuple[str, str]:
+    """The mechanism with the smallest score, and all of them in words.
+
+    Args:
+        scores: By mechanism, as `verdict_score` gives them.
+    """
+    names = list(scores)
+    best = names[int(np.argmin([scores[name] for name in names]))]
+    return best, " and ".join(f"{scores[name]:.2f} with {name}" for name in names)
+
+
+def verdict_score(verdict: Verdict | None) -> float:
+    """Geometric mean of the errors over those if nothing changed; infinite without any."""
+    if verdict is None:
+        return float("inf")
+    ratio = np.asarray(verdict.error) / np.asarray(verdict.nothing_changes)
+    ratio = ratio[np.isfinite(ratio) & (ratio > 0.0)]
+    return float(np.exp(np.mean(np.log(ratio)))) if ratio.size else float("inf")
+
+
+def _fit(runs: Sequence[Trajectory], process: Process | None, seed: int, mechanism: Any) -> Fitted:
+    model, report = fit_hybrid(
+        list(runs), key=jax.random.key(seed), process=process, mech_model=mechanism
+    )
+    return Fitted(model, report, judge_fit(model, list(runs)), mechanism_name(mechanism))
