@@ -10,6 +10,7 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.gp import FitReport
 from perfusio_jax.hybrid.fit import fit_hybrid
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
+from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.hybrid.verdict import Verdict, judge_fit
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
@@ -38,6 +39,7 @@ def fitted_best(
     seed: int,
     mechanism: Any = None,
     say: Callable[[str], None] | None = None,
+    config: HybridConfig | None = None,
 ) -> tuple[Fitted, list[str]]:
     """A model of a campaign; without a mechanism named, the better of a plain one and none.
 
@@ -47,6 +49,7 @@ def fitted_best(
         seed: Random seed.
         mechanism: `monod`, `none`, or a `Mechanism` of one's own.
         say: Called with what is being done.
+        config: Settings of the fits.
 
     Returns:
         The model, and sentences about the choice.
@@ -56,12 +59,12 @@ def fitted_best(
     """
     refuse_mechanism(process, mechanism)
     if process is None or mechanism is not None:
-        return _fit(runs, process, seed, mechanism), []
+        return _fit(runs, process, seed, mechanism, config), []
     found = []
     for name in PLAIN:
         if say is not None:
             say(f"fitting, mechanism: {name}")
-        found.append(_fit(runs, process, seed, name))
+        found.append(_fit(runs, process, seed, name, config))
     if not has_mechanism(found[0].model):
         return found[1], [NO_PLAIN]
     scores = {f.name: verdict_score(f.verdict) for f in found}
@@ -115,8 +118,18 @@ def verdict_score(verdict: Verdict | None) -> float:
     return float(np.exp(np.mean(np.log(ratio)))) if ratio.size else float("inf")
 
 
-def _fit(runs: Sequence[Trajectory], process: Process | None, seed: int, mechanism: Any) -> Fitted:
+def _fit(
+    runs: Sequence[Trajectory],
+    process: Process | None,
+    seed: int,
+    mechanism: Any,
+    config: HybridConfig | None,
+) -> Fitted:
     model, report = fit_hybrid(
-        list(runs), key=jax.random.key(seed), process=process, mech_model=mechanism
+        list(runs),
+        key=jax.random.key(seed),
+        config=config,
+        process=process,
+        mech_model=mechanism,
     )
     return Fitted(model, report, judge_fit(model, list(runs)), mechanism_name(mechanism))

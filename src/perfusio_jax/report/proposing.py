@@ -33,9 +33,10 @@ from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
 from perfusio_jax.bed.policy.campaign_words import explain_campaign
 from perfusio_jax.bed.policy.recipes import recipe_box, start_state
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
-from perfusio_jax.connectors import read_culture
+from perfusio_jax.connectors import named_mechanism, read_culture
 from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
 from perfusio_jax.hybrid.campaign import unmeasured
+from perfusio_jax.hybrid.choice import fitted_best
 from perfusio_jax.process import Process
 from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.proposing_described import Aims, goal_of, propose_described
@@ -106,7 +107,7 @@ def propose_file(
         settings: Sizes of the search.
         config: Settings of the fit.
         culture: Which culture the runs are of; see `read_culture`.
-        mechanism: Mechanism of a described one; a plain Monod by default.
+        mechanism: Mechanism of a described one; the better of a plain one and none by default.
 
     Returns:
         The explanation.
@@ -279,13 +280,16 @@ def _described(
     goal_of(aims.goal, process, 1)  # refuses before the work
     limits_of_culture(aims.limits, process, aims.probability)
     _announce(console, 10.0 + 0.3 * len(runs))
-    model, _ = fit_hybrid(
+    fitted, told = fitted_best(
         runs,
-        key=jax.random.key(wishes.seed),
-        config=HybridConfig() if config is None else config,
-        process=process,
-        mech_model=mechanism,
+        process,
+        seed=wishes.seed,
+        mechanism=named_mechanism(mechanism) if isinstance(mechanism, str) else mechanism,
+        config=config,
     )
+    model = fitted.model
+    for line in told:
+        console.print(line, soft_wrap=True)
     return propose_described(
         model, runs, aims, pending=pending, out=out, console=console, settings=settings
     )
