@@ -142,7 +142,7 @@ def fit_hybrid(
             model, runs, law, jax.random.split(keys[4 + turn], lanes), config.n_particles
         )
         passes.append(mean_nis(info, runs))
-        gp, reference = gp_on(data, gp, config, registry)
+        gp, reference = gp_on(data, gp, config, registry, layout)
         gp, report = fit(gp, key=keys[3], config=config.fit)
         model = with_gp(model, gp, spreads_of(gp, data, registry), reference)
     details["rows"] = int(np.asarray(data.steps).sum())

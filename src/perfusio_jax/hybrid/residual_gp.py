@@ -1,7 +1,5 @@
 """The process on smoothed residuals, before its hyper-parameters are searched."""
 
-import warnings
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,6 @@ from jaxtyping import Array
 
 from perfusio_jax.embedding import CloneRegistry, EntityEmbedding, fit_embedded
 from perfusio_jax.gp import (
-    DataWarning,
     GaussianLikelihood,
     HyperPriors,
     MultiTaskRateGP,
@@ -70,21 +67,23 @@ def gp_on(
         columns = jnp.asarray(layout.latent)
         where = (lambda s: s.scale) if registry is None else (lambda s: s.base.scale)
         scaling = eqx.tree_at(where, scaling, where(scaling).at[columns].set(_NOT_READ))
-    with warnings.catch_warnings():
-        for k in layout.latent:  # nothing is to be learned of them
-            warnings.filterwarnings("ignore", f"target {k} is constant", DataWarning)
-        model = MultiTaskRateGP(
-            inputs,
-            targets,
-            likelihood,
-            None,
-            kernel,
-            n,
-            size,
-            row_noise=np.asarray(row_noise(jnp.asarray(variance), jnp.asarray(reference))),
-            scaling=scaling,
-            target_scale=np.sqrt(np.mean(targets**2, axis=0)) + 1e-6,
-            capacity=capacity,
-            priors=HyperPriors(),
-        )
+    if layout.latent:
+        # nothing is to be learned of them: noise without a meaning, where zeros would have none and
+        # leave the process as good as singular
+        nothing = np.random.default_rng(0).standard_normal((targets.shape[0], len(layout.latent)))
+        targets[:, list(layout.latent)] = nothing
+    model = MultiTaskRateGP(
+        inputs,
+        targets,
+        likelihood,
+        None,
+        kernel,
+        n,
+        size,
+        row_noise=np.asarray(row_noise(jnp.asarray(variance), jnp.asarray(reference))),
+        scaling=scaling,
+        target_scale=np.sqrt(np.mean(targets**2, axis=0)) + 1e-6,
+        capacity=capacity,
+        priors=HyperPriors(),
+    )
     return model, reference

@@ -10,7 +10,7 @@ from ..tables.off_days import off_days_text
 from ..tables.report import ColumnReport
 from ..tables.sidecar import DECIMALS
 from ..tables.starts import parse_starts
-from .campaign_files import read_campaign
+from .cultures import read_culture
 from .filesystem import FilesystemStore
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _refused_as_campaign(store: FilesystemStore, columns: Sequence[ColumnReport]
     if not any(column.name == "run_id" for column in columns):
         return ""
     try:
-        read_campaign(store.source_path)
+        read_culture(store.source_path)
     except (DataError, UnitError) as error:
         return str(error).removeprefix(f"{store.source_path}: ")
     return ""
