@@ -26,7 +26,7 @@ def bolus_amounts(process: Process, states: Sequence[str]) -> Float[np.ndarray, 
     """
     table = np.zeros((len(states), len(process.controls)))
     for j, control in enumerate(process.controls):
-        if control.role != "bolus" or control.quantity not in states:
+        if control.role != "bolus" or control.quantity is None or control.quantity not in states:
             continue
         quantity = process.quantity(control.quantity)
         given, held = parse_unit(control.unit), parse_unit(quantity.unit)

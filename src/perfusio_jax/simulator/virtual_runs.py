@@ -121,9 +121,9 @@ _seen_compiled = compiled(_seen)
 
 def simulate_runs(
     plant: VirtualPlant,
-    starts: Float[Array, "runs n"],
-    controls: Float[Array, "runs T M"],
-    hours: Float[Array, " T+1"] | Float[Array, "runs T+1"],
+    starts: ArrayLike,
+    controls: ArrayLike,
+    hours: ArrayLike,
     *,
     key: Key,
     noise: bool = True,
@@ -135,11 +135,11 @@ def simulate_runs(
 
     Args:
         plant: The plant.
-        starts: Concentrations and levels at the start, in the order of `plant.states`.
-        controls: Set-points of each interval, in the order of the process; a bolus comes at the
-            start of its interval.
-        hours: Times of the samples [h], rising; the first is the start. The same for all or a row
-            each.
+        starts: Concentrations and levels at the start `(runs,n)`, in the order of `plant.states`.
+        controls: Set-points of each interval `(runs,T,M)`, in the order of the process; a bolus
+            comes at the start of its interval.
+        hours: Times of the samples [h], rising; the first is the start. The same for all `(T+1,)`
+            or a row each `(runs,T+1)`.
         key: Random key of the noise.
         noise: Whether readings have the noise of their assays.
         volume_L: Volume at the start [L], one or one per run; the plant's own if None.

@@ -41,7 +41,7 @@ def write_described(runs: Sequence[Trajectory], path: Path | str, process: Proce
         raise DataError(f"run_id {', '.join(twice)} is used by more than one run.")
     told = _recorded(process)
     frame = pd.concat([_rows(run, process, told) for run in runs], ignore_index=True)
-    frame = frame.loc[:, [c for c in frame if not frame[c].isna().all()]]
+    frame = frame.dropna(axis="columns", how="all")
     if process.is_constant_volume and frame["volume_L"].nunique() == 1:
         frame = frame.drop(columns="volume_L") if _is_usual(frame, process) else frame
     units = {"time_h": "h", "volume_L": "L", **dict.fromkeys(told, "L")}
