@@ -186,4 +186,5 @@ def main(folder: Path, n_runs: int = 9, config: HybridConfig = QUICK) -> dict[st
 
 
 if __name__ == "__main__":
+    perfusio_jax.enable_compile_cache()  # the next time nothing is compiled again
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/bring_your_mechanism"))

@@ -162,4 +162,5 @@ def main(folder: Path, n_runs: int = 8, config: HybridConfig = QUICK) -> float:
 
 
 if __name__ == "__main__":
+    perfusio_jax.enable_compile_cache()  # the next time nothing is compiled again
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/bring_your_process"))

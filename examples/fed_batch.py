@@ -88,6 +88,8 @@ def draw(
     run: Trajectory, answers: dict[str, Ahead], truths: dict[str, np.ndarray], path: Path
 ) -> None:
     """Both futures, forecast and true."""
+    from matplotlib.lines import Line2D
+
     figure = new_figure(12.0, 3.4, "What if the feed were doubled from here on?")
     axes = figure.subplots(1, 4)
     ahead = HOURS[KNOWN:]
@@ -113,8 +115,9 @@ def draw(
         legend_entry("line", "feed as it is, median", PALETTE["muted"]),
         legend_entry("line", "feed doubled, median", PALETTE["twin"]),
         legend_entry("band", "10-90 %", PALETTE["band"]),
+        Line2D([], [], ls="", marker="x", color=PALETTE["ink"], label="the plant's answer"),
     ]
-    figure.legend(handles=handles, loc="outside lower left", ncols=4)
+    figure.legend(handles=handles, loc="outside lower left", ncols=5)
     text = "Biomass, substrate, product and volume of a fed-batch; crosses are what the plant does."
     save_figure(describe(figure, text, is_printed=False), path)
 
@@ -168,4 +171,5 @@ def main(folder: Path, n_runs: int = 10, config: HybridConfig = QUICK) -> dict[s
 
 
 if __name__ == "__main__":
+    perfusio_jax.enable_compile_cache()  # the next time nothing is compiled again
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/fed_batch"))
