@@ -7,10 +7,12 @@ from types import ModuleType
 import pytest
 
 from perfusio_jax.bed import CampaignSettings
+from perfusio_jax.gp import FitConfig
 from perfusio_jax.hybrid import HybridConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLAIN = HybridConfig(use_gp=False, calibrate=False, n_particles=16)
+SMALL = HybridConfig(n_particles=24, growth=32, fit=FitConfig(n_restarts=1, max_iterations=15))
 
 
 def script(name: str) -> ModuleType:
@@ -47,7 +49,32 @@ def test_pareto_campaign(tmp_path, capsys):
     assert "hypervolume" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["03", "04", "06", "07"])
+def test_bring_your_process(tmp_path, capsys):
+    assert script("bring_your_process").main(tmp_path, 6, SMALL) < 0.5
+    said = capsys.readouterr().out
+    assert "assumed: biomass: rates are taken to be per X." in said and "measured" in said
+    assert 'name = "EtOH"' in (tmp_path / "process.toml").read_text(encoding="utf-8")
+    assert (tmp_path / "forecast.png").stat().st_size > 10_000
+
+
+def test_bring_your_mechanism(tmp_path, capsys):
+    errors = script("bring_your_mechanism").main(tmp_path, 9, SMALL)
+    assert errors["with"] < 0.5 and errors["without"] > 2.0 * errors["with"]
+    assert "on 3 runs left out the mechanism makes the error" in capsys.readouterr().out
+    assert (tmp_path / "left_out.png").stat().st_size > 10_000
+
+
+def test_fed_batch(tmp_path, capsys):
+    errors = script("fed_batch").main(tmp_path, 8, SMALL)
+    assert errors["as it is"] < 0.5 and errors["doubled"] < 0.5
+    assert "feed doubled" in capsys.readouterr().out
+    assert (tmp_path / "fed_batch.png").stat().st_size > 10_000
+
+
+NAMES = ["03", "04", "06", "07", "bring_your_process", "bring_your_mechanism", "fed_batch"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_script_says_what_it_is(name):
     path = next(EXAMPLES.glob(f"{name}*.py"))
     assert path.read_text(encoding="utf-8").startswith('"""')

@@ -73,14 +73,51 @@ def simulate(
         float, typer.Option("--every", min=1.0, max=168.0, help="Hours between samples [h].")
     ] = 24.0,
     noise: Annotated[bool, typer.Option(help="Assay noise, gaps and jitter.")] = True,
+    process: Annotated[
+        str | None,
+        typer.Option("--process", help="Another culture: a file (.toml) or a built-in name."),
+    ] = None,
+    mechanism: Annotated[
+        str | None,
+        typer.Option("--mechanism", help="Of that culture: monod (if not given) or module:Class."),
+    ] = None,
+    runs_asked: Annotated[
+        int | None,
+        typer.Option("--runs", min=1, max=10_000, help="Runs of that culture; 12 if not given."),
+    ] = None,
 ) -> None:
-    """Simulate the 24+3-run campaign of a virtual clone."""
+    """Simulate the 24+3-run campaign of a virtual clone, or runs of any culture."""
+    if process is None and (mechanism is not None or runs_asked is not None):
+        raise ConfigError(
+            "--mechanism and --runs are of a culture that --process names; the campaign of a "
+            "virtual clone has 27 runs and a plant of its own."
+        )
+    if process is not None and (clone, design) != ("CloneX", "wide"):
+        raise ConfigError(
+            "--clone and --design are of the virtual clones; with --process the controls fill "
+            "their ranges, whatever the culture."
+        )
     if design not in ("wide", "published"):
         raise ConfigError(f"design {design!r} is unknown; choose wide or published.")
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise ConfigError(f"{out} must end in .csv or .parquet.")
     writable(out)
     common.set_up_jax()
+    if process is not None:
+        from perfusio_jax.service.simulating import simulate_table
+
+        simulate_table(
+            out,
+            process,
+            mechanism=mechanism,
+            n_runs=runs_asked or 12,
+            days=days,
+            every_h=every,
+            noise=noise,
+            seed=seed,
+            console=console(),
+        )
+        return
     import jax
     import jax.numpy as jnp
 

@@ -9,6 +9,7 @@ from .files.campaign_files import write_campaign as write_campaign
 from .files.cultures import CultureTable as CultureTable
 from .files.cultures import completed as completed
 from .files.cultures import read_culture as read_culture
+from .files.described_table import write_described as write_described
 from .files.describing import Described as Described
 from .files.describing import describe_table as describe_table
 from .files.filesystem import FilesystemStore as FilesystemStore

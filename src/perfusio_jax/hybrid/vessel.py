@@ -18,11 +18,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import ConfigError, Scalar
-from perfusio_jax._core.unit_text import parse_unit
 from perfusio_jax.hybrid.constants import rates_at
 from perfusio_jax.hybrid.layout import VOLUME, Layout, layout_of
 from perfusio_jax.mechanistic.mechanism import Mechanism, check_rates
-from perfusio_jax.process import Process, stream_flows
+from perfusio_jax.process import Process, bolus_amounts, stream_flows
 
 FEWEST, MOST = 4, 32
 """Parts of an interval."""
@@ -218,18 +217,5 @@ def _number(value: float | str) -> float:
 def _boluses(process: Process, layout: Layout) -> np.ndarray:
     """Amount that one unit of each control column brings to each state [unit of the state, L]."""
     table = np.zeros((layout.n, layout.m))
-    for j, control in enumerate(process.controls):
-        if control.role != "bolus" or control.quantity not in layout.states:
-            continue
-        quantity = process.quantity(control.quantity)
-        given, held = parse_unit(control.unit), parse_unit(quantity.unit)
-        if dict(given.dimensions) == {"length": 3}:
-            raise ConfigError(
-                f"control {control.name}: a volume of {quantity.name} [{control.unit}] does not "
-                "say how much is in it; state the amount, or a stream with what it carries."
-            )
-        # held is per m3; one unit of bolus in one litre
-        table[layout.states.index(control.quantity), j] = (
-            float(given.factor) / float(held.factor) * 1000.0
-        )
+    table[:, : len(process.controls)] = bolus_amounts(process, layout.states)
     return table

@@ -1,3 +1,4 @@
+from .boluses import bolus_amounts as bolus_amounts
 from .built_in import BUILT_IN as BUILT_IN
 from .built_in import CHO_FED_BATCH as CHO_FED_BATCH
 from .built_in import CHO_PERFUSION as CHO_PERFUSION
@@ -6,6 +7,9 @@ from .description import Process as Process
 from .description import read_process as read_process
 from .flows import StreamFlows as StreamFlows
 from .flows import stream_flows as stream_flows
+from .parts import REST as REST
 from .parts import Control as Control
 from .parts import Quantity as Quantity
 from .parts import Stream as Stream
+from .parts import dimensions as dimensions
+from .parts import litres_per_hour as litres_per_hour

@@ -15,6 +15,9 @@ from .noise import apply_noise as apply_noise
 from .noise import default_cvs as default_cvs
 from .noise import jitter_times as jitter_times
 from .noise import viability_sd as viability_sd
+from .plain_plant import plain_monod as plain_monod
+from .plain_plant import spread_controls as spread_controls
+from .plain_plant import usual_start as usual_start
 from .plant import DEFAULT_Y0 as DEFAULT_Y0
 from .plant import VIRTUAL_CLONES as VIRTUAL_CLONES
 from .plant import Readings as Readings
@@ -28,6 +31,11 @@ from .plant import to_trajectories as to_trajectories
 from .plant import virtual_kinetics as virtual_kinetics
 from .plant import virtual_reactor as virtual_reactor
 from .plant import whole_intervals as whole_intervals
+from .virtual_plant import Course as Course
+from .virtual_plant import VirtualPlant as VirtualPlant
+from .virtual_plant import run_plant as run_plant
+from .virtual_plant import virtual_plant as virtual_plant
 from .virtual_rack import RACK_SIZE as RACK_SIZE
 from .virtual_rack import RackSample as RackSample
 from .virtual_rack import VirtualRack as VirtualRack
+from .virtual_runs import simulate_runs as simulate_runs

@@ -58,7 +58,7 @@ def write_campaign(trajectories: Sequence[Trajectory], path: Path | str) -> None
         frame.attrs = {}
         frame.to_parquet(path, index=False)
     else:
-        path.write_text(_as_csv(frame, units, path.suffix), encoding="utf-8", newline="")
+        path.write_text(as_csv(frame, units, path.suffix), encoding="utf-8", newline="")
     if sidecar:
         sidecar_path(path).write_text(tomli_w.dumps(sidecar), encoding="utf-8")
     else:
@@ -133,7 +133,8 @@ def _with_notes(report: FrameReport, notes: tuple[str, ...]) -> FrameReport:
     return replace(report, notes=notes)
 
 
-def _as_csv(frame: pd.DataFrame, units: Mapping[str, str], suffix: str) -> str:
+def as_csv(frame: pd.DataFrame, units: Mapping[str, str], suffix: str) -> str:
+    """A table as text: names, units, rows."""
     out = io.StringIO()
     writer = csv.writer(
         out, delimiter="\t" if suffix.lower() == ".tsv" else ",", lineterminator="\n"
