@@ -24,6 +24,8 @@ _RETAINED = 10.0
 """How much more of it cells need that are held back, for fresh medium keeps coming [-]."""
 _MARGIN = 0.9
 """Part of what comes the other way that may leave beside the stream that keeps the volume [-]."""
+_HUNDREDTH = 0.01
+"""Pace of what resting cells make, over what of it comes with a unit of biomass [1/h]."""
 _INOCULUM = 0.05
 """Part of its range that the biomass starts at [-]."""
 
@@ -81,6 +83,7 @@ def plain_monod(process: Process) -> Monod:
         c=jnp.asarray(0.0 * ones),
         e=jnp.asarray(0.15 * np.ones(len(acting))),
         k=jnp.asarray(np.array([0.05 * process.quantity(name).hi for name in others])),
+        pace=jnp.asarray(_HUNDREDTH * size),
         size=jnp.asarray(size),
         middle=jnp.asarray(np.array([0.5 * (c.lo + c.hi) for c in acting])),
         spread=jnp.asarray(np.array([0.5 * (c.hi - c.lo) or 1.0 for c in acting])),
