@@ -89,7 +89,7 @@ def table(tmp_path_factory):
     return path
 
 
-def proposed(table, out, **wishes):
+def proposed(table, out, culture=None, **wishes):
     screen = Console(file=StringIO(), width=120, markup=False)
     found = propose_file(
         table,
@@ -101,6 +101,7 @@ def proposed(table, out, **wishes):
         settings=SMALL,
         config=QUICK,
         mechanism="none",
+        culture=culture,
     )
     return found, screen.file.getvalue()
 
@@ -121,7 +122,7 @@ def test_a_table_of_a_culture_nobody_knew_leads_to_its_next_runs(table, tmp_path
 @pytest.mark.parametrize(
     ("wishes", "message"),
     [
-        ({"goal": "titre"}, "goal 'titre' is unknown"),
+        ({"goal": "titre", "culture": "table"}, "goal 'titre' is unknown"),
         ({"goal": "max P", "viability": 80.0}, "described culture"),
         ({"goal": "max P", "ammonium": 5.0}, "--limit"),
         ({"goal": "max P", "fixed": {"stirring": 1.0}}, "is no control of"),

@@ -92,7 +92,7 @@ def forecast_ahead(
     edges = np.diff(np.append(0.0, ahead))
     parts = cuts(edges, step_h)
     dt = np.repeat(edges / parts, parts)
-    plan = _plan(model, now, float(np.asarray(run.volume_L)[-1]), dt)
+    plan = _plan(model, process, now, float(np.asarray(run.volume_L)[-1]), dt)
     rows = np.cumsum(parts) - 1
     readings = np.asarray(
         _readings(model, start, jnp.asarray(plan), belief.day, for_paths, jnp.asarray(dt))
@@ -142,12 +142,14 @@ def _now(run: Trajectory, process: Process, changes: Mapping[str, float]) -> dic
 
 
 def _plan(
-    model: HybridStateSpaceModel, now: Mapping[str, float], volume_L: float, dt_h: np.ndarray
+    model: HybridStateSpaceModel,
+    process: Process,
+    now: Mapping[str, float],
+    volume_L: float,
+    dt_h: np.ndarray,
 ) -> np.ndarray:
     """Control columns of every step: boluses in the first one only, and the volume."""
     layout = model.layout
-    process = layout.process
-    assert process is not None  # the caller has looked
     table = np.tile([now[c.name] for c in process.controls], (dt_h.size, 1))
     for j, control in enumerate(process.controls):
         if control.role == "bolus":

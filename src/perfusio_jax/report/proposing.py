@@ -34,6 +34,7 @@ from perfusio_jax.bed.policy.campaign_words import explain_campaign
 from perfusio_jax.bed.policy.recipes import recipe_box, start_state
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
 from perfusio_jax.connectors import named_mechanism, read_culture
+from perfusio_jax.connectors.files.cultures import CHO, FROM_TABLE
 from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
 from perfusio_jax.hybrid.campaign import unmeasured
 from perfusio_jax.hybrid.choice import fitted_best
@@ -118,9 +119,10 @@ def propose_file(
     """
     settings = CampaignSettings() if settings is None else settings
     _keep_apart(out, runs, pending)
-    table = read_culture(runs, culture)
+    # a goal by a word of ours is of CHO perfusion, one by a name of the table is of any culture
+    table = read_culture(runs, culture or (CHO if wishes.goal in GOALS else FROM_TABLE))
     console.print(str(table.report), soft_wrap=True)
-    for line in table.assumptions:
+    for line in table.assumptions if table.process is not None else ():
         console.print(f"assumed: {line}", soft_wrap=True)
     trajectories = _long_enough(runs, table.trajectories, console)
     _check_clone(wishes.clone, trajectories)
@@ -149,8 +151,9 @@ def propose_file(
     trajectories, told = complete_setpoints(
         trajectories,
         fill_down=wishes.fill_down,
-        stated={**table.lacking, **wishes.fixed},
-        remedy="If it was the same in all of them and is to stay so, say --set name=value.",
+        stated=wishes.fixed,
+        remedy="If it was the same in all of them and is to stay so, say --set name=value. Another "
+        "culture is proposed for with --goal 'max NAME'.",
     )
     days = wishes.days or max(round(float(t.times_h[-1]) / 24.0) for t in trajectories)
     measured = objective(wishes, design, days)

@@ -21,6 +21,7 @@ _MOST_ROWS = 500
 
 def forecast_described(
     hybrid: HybridStateSpaceModel,
+    process: Process,
     folder: Path,
     samples: Path,
     hours: np.ndarray,
@@ -35,6 +36,7 @@ def forecast_described(
 
     Args:
         hybrid: The model.
+        process: Its culture.
         folder: Its folder.
         samples: Samples of one run so far.
         hours: Hours ahead.
@@ -49,9 +51,6 @@ def forecast_described(
             f"{hours.size} rows of a forecast were asked for; allowed are 1 to {_MOST_ROWS}. "
             "--every is hours between rows, --days how far."
         )
-    layout = hybrid.layout
-    process = layout.process
-    assert process is not None  # the caller has looked
     run, report = read_one_run(samples, process, **whose)
     for line in oddities(report):
         console.print(f"{samples.name}: {line}", soft_wrap=True)

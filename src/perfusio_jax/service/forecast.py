@@ -128,17 +128,28 @@ def forecast_file(
         raise DataError(f"samples {samples} does not exist.")
     if samples.is_dir():
         raise DataError(f"samples {samples} is a folder; name the file with the samples.")
+    unknown = [n for n in changes if n not in CONTROL_NAMES]
+    if unknown and not model.exists():
+        raise ConfigError(f"unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}.")
     hybrid = load_model(model)
     if hybrid.layout.process is not None:
         whose = {"run_id": run_id, "reactor_id": reactor_id}
         hours = np.arange(every_h, HOURS_PER_DAY * days + 1e-9, every_h)
         forecast_described(
-            hybrid, model, samples, hours, changes, whose=whose, seed=seed, out=out, console=console
+            hybrid,
+            hybrid.layout.process,
+            model,
+            samples,
+            hours,
+            changes,
+            whose=whose,
+            seed=seed,
+            out=out,
+            console=console,
         )
         return
     if every_h != HOURS_PER_DAY:
         raise ConfigError(f"--every {every_h:g} was given; CHO perfusion is forecast day by day.")
-    unknown = [n for n in changes if n not in CONTROL_NAMES]
     if unknown:
         raise ConfigError(f"unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}.")
     run = read_run(samples, reactor_id, run_id)
