@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 SAYS = {
     "process init": "assumed: feed_S: taken for the S that feed brings.",
     "process check": "intervals with a balance",
-    "run-id": "RUN006",
+    "run-id": "forecast of runs from 48 h",
     "my_model:MyCells": "mechanism MyCells",
     "simulate_runs": "('X', 'S', 'P')",
 }

@@ -42,11 +42,8 @@ def write_described(runs: Sequence[Trajectory], path: Path | str, process: Proce
     told = _recorded(process)
     frame = pd.concat([_rows(run, process, told) for run in runs], ignore_index=True)
     frame = frame.dropna(axis="columns", how="all")
-    volumes = (
-        np.unique(np.asarray(frame["volume_L"], float)) if "volume_L" in frame else np.zeros(0)
-    )
-    if process.is_constant_volume and volumes.size == 1:
-        frame = frame.drop(columns="volume_L") if _is_usual(frame, process) else frame
+    if process.is_constant_volume and _is_usual(frame, process):
+        frame = frame.drop(columns="volume_L")
     units = {"time_h": "h", "volume_L": "L", **dict.fromkeys(told, "L")}
     units |= {part.name: part.unit for part in (*process.quantities, *process.controls)}
     units = {name: units[name] for name in frame.columns if name in units}
