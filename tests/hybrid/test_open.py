@@ -10,6 +10,7 @@ import pytest
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.hybrid import (
     fit_hybrid,
+    for_clone,
     forecast_ahead,
     forecast_unseen,
     judge_fit,
@@ -112,6 +113,19 @@ def test_the_plain_mechanism_lives_on_what_is_taken_up(monod):
     assert (kinetics.biomass, kinetics.substrate, kinetics.others) == ("X", "S", ("P",))
     assert 0.05 < float(kinetics.mu_max) < 0.6
     assert 1.5 < float(kinetics.a_S) < 4.0  # 1 / 0.4 in truth
+
+
+def test_a_forecast_is_by_the_clone_of_its_run(campaign):
+    runs = [dataclasses.replace(run, clone_id="AB"[k % 2]) for k, run in enumerate(known(campaign))]
+    model, _ = fit_hybrid(
+        runs, key=jax.random.key(0), config=QUICK, process=YEAST, mech_model="none"
+    )
+    start = runs[0].slice_days(0, 1)
+    by_run = forecast_ahead(model, start, [24.0], n_samples=32)
+    told = forecast_ahead(for_clone(model, "A"), start, [24.0], n_samples=32)
+    np.testing.assert_array_equal(by_run.q50, told.q50)
+    with pytest.raises(ConfigError, match="C"):
+        forecast_ahead(model, dataclasses.replace(start, clone_id="C"), [24.0])
 
 
 class Mine(Mechanism):

@@ -169,6 +169,23 @@ def test_layouts_show_viability_where_the_dead_are_not_counted_and_keep_what_a_m
     assert layout_of(process, ("Gln",)).latent == (3,)
 
 
+def test_viabilities_that_cannot_be_modelled_are_refused_and_not_taken_for_dead_cells():
+    def cells(name, **more):
+        return Quantity(name=name, unit="1e6 cells/mL", hi=100.0, **more)
+
+    def viability(name, *of):
+        return Quantity(name=name, unit="%", hi=100.0, kind="derived", formula="viability", of=of)
+
+    dead = {"is_measured": False}
+    for quantities in (
+        (cells("A"), cells("dA", **dead), viability("VA", "A", "dA"),
+         cells("B"), cells("dB", **dead), viability("VB", "B", "dB")),
+        (cells("A", **dead), cells("dA", **dead), viability("VA", "A", "dA"), cells("B")),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match="VA.* of two: one viability can be modelled"):
+            layout_of(Process(name="two", volume_L=1.0, quantities=quantities))
+
+
 class _Asks(Mechanism):
     def rates(self, state, environment):
         return {"X": state["Z"]}

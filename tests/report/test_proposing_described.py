@@ -1,6 +1,7 @@
 """Goals, limits and recipes of described cultures, by name; and a proposal from table to table."""
 
 import csv
+import dataclasses
 from io import StringIO
 
 import jax
@@ -15,7 +16,8 @@ from perfusio_jax.hybrid import HybridStateSpaceModel, Vessel
 from perfusio_jax.hybrid.recipes import unfolded
 from perfusio_jax.process import CHO_PERFUSION, Control, Process, Quantity, Stream
 from perfusio_jax.report.proposing import Wishes, propose_file
-from perfusio_jax.report.proposing_described import box_of, goal_of, limits_of
+from perfusio_jax.report.proposing_described import _recipe, box_of, goal_of, limits_of
+from perfusio_jax.states import Trajectory, complete_setpoints
 from tests.hybrid.cultures import CHEMOSTAT, FED, QUICK, YEAST, batches
 
 SMALL = CampaignSettings(n_raw=32, n_children=16, batch=16)
@@ -72,6 +74,29 @@ def test_recipes_give_boluses_once_a_day_and_follow_the_volume():
     plan = np.asarray(jax.jit(unfolded)(model, recipe, hours))
     np.testing.assert_array_equal(plan[:, 1], [2, 0, 0, 0, 2, 0, 0, 0])
     np.testing.assert_allclose(plan[:, 2], 1.0 + 0.06 * np.arange(8), rtol=1e-6)
+
+
+def test_the_recipe_of_a_run_is_what_was_set_all_the_time_and_what_was_given_a_day():
+    hours = np.array([0.0, 12.0, 24.0, 48.0])
+    run = Trajectory(
+        np.ones((4, 2)),
+        np.array([[10.0, 3.0], [20.0, 0.0], [10.0, 1.0], [99.0, 99.0]]),
+        np.ones(4),
+        np.arange(4),
+        FED.readings,
+        FED.control_names,
+        times_h=hours,
+    )
+    np.testing.assert_allclose(_recipe(run, FED), [12.5, 2.0])
+
+
+def test_a_control_the_table_lacks_is_told_in_the_unit_of_its_culture():
+    run = batches(2)[0][0]
+    bare = dataclasses.replace(run, controls=np.zeros((run.n_days, 0)), control_names=())
+    (whole,), told = complete_setpoints(
+        [bare], stated={"stirring": 300.0}, names=("stirring",), unit_of=lambda name: "rpm"
+    )
+    assert whole.control_names == ("stirring",) and "stirring 300 rpm in all runs" in told[0]
 
 
 @pytest.fixture(scope="module")

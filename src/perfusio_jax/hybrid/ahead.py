@@ -16,7 +16,7 @@ from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.observation import reported
 from perfusio_jax.hybrid.paths import draw_paths
 from perfusio_jax.hybrid.rollouts import rollout_states
-from perfusio_jax.hybrid.runs import volumes
+from perfusio_jax.hybrid.runs import clone_of, volumes
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory, cuts, on_grid
 
@@ -55,7 +55,7 @@ def forecast_ahead(
 
     Args:
         model: Model of a described culture.
-        run: The run so far; its clone is the model's if the model knows several.
+        run: The run so far, of a clone the model knows if it knows several.
         hours: When, counted from the last sample [h]; rising.
         set_points: Controls that are another than in the last row, from the last sample on. A
             bolus is given once, at that sample.
@@ -67,7 +67,8 @@ def forecast_ahead(
         The forecast.
 
     Raises:
-        ConfigError: If a control is unknown or the hours do not rise from above zero.
+        ConfigError: If a control or the run's clone is unknown, or the hours do not rise from
+            above zero.
         DataError: If there is no sample, or a set-point is not known.
     """
     process = model.layout.process
@@ -80,11 +81,11 @@ def forecast_ahead(
         raise ConfigError(f"hours {list(hours)}: they rise, and the first is above zero.")
     step_h = float(model.dt_hours)
     now = _now(run, process, set_points or {})
-    once = tuple(c.name for c in process.controls if c.role == "bolus")
-    gridded = on_grid(run, step_h, once=once)
+    gridded = on_grid(run, step_h, once=process.boluses)
     length = _LENGTH
     while length < gridded.n_days:
         length *= 2
+    model, _ = clone_of(model, run)
     for_filter, for_paths, for_start = jax.random.split(jax.random.key(seed), 3)
     beliefs = assimilate_run(model, gridded, key=for_filter, n_particles=n_particles, length=length)
     belief = beliefs.belief(gridded.n_days - 1)

@@ -96,8 +96,7 @@ def check_campaign(trajectories: list[Trajectory], layout: Layout = CHO) -> None
 def in_steps(trajectories: list[Trajectory], process: Process) -> list[Trajectory]:
     """A campaign of a described culture in steps of about one length, that of most intervals."""
     step_h = usual_step_h(trajectories)
-    once = tuple(c.name for c in process.controls if c.role == "bolus")
-    return [on_grid(run, step_h, once=once) for run in trajectories]
+    return [on_grid(run, step_h, once=process.boluses) for run in trajectories]
 
 
 def unmeasured(trajectories: list[Trajectory], layout: Layout = CHO) -> tuple[str, ...]:

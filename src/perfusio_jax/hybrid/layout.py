@@ -126,7 +126,8 @@ def layout_of(process: Process, known: tuple[str, ...] = ()) -> Layout:
         known: Quantities that a mechanism gives rates of; they are states, measured or not.
 
     Raises:
-        ConfigError: If nothing is left to model.
+        ConfigError: If nothing is left to model, or viability tells of dead cells of two kinds, or
+            of ones whose living nobody measures.
     """
     shown: dict[str, str] = {}
     live: dict[str, str] = {}
@@ -146,7 +147,13 @@ def layout_of(process: Process, known: tuple[str, ...] = ()) -> Layout:
             "carried, or a level, with is_measured = true."
         )
     face = tuple(shown.get(name, name) for name in states)
-    pairs = [(states.index(live[d]), states.index(d)) for d in shown if live[d] in states]
+    if len(shown) > 1 or not set(live.values()) <= set(states):
+        raise ConfigError(
+            f"{', '.join(shown.values())} of {process.name}: one viability can be modelled, and "
+            "its living cells have to be measured. Give another one is_measured = false, or count "
+            "the dead."
+        )
+    pairs = [(states.index(live[d]), states.index(d)) for d in shown]
     biomass = process.biomass
     return Layout(
         states,

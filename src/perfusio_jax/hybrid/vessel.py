@@ -117,7 +117,7 @@ class Vessel(eqx.Module):
         self, state: Float[Array, " K"], controls: Float[Array, " M"]
     ) -> Float[Array, " K"]:
         """State after what is given at the sample."""
-        if not any(c.role == "bolus" for c in self.process.controls):
+        if not self.process.boluses:
             return state
         volume = controls[-1] if VOLUME in self.layout.controls else self.volume_L
         return state + (self.bolus @ controls) / volume

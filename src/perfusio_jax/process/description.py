@@ -70,6 +70,11 @@ class Process(Part):
         return tuple(c.name for c in self.controls)
 
     @property
+    def boluses(self) -> tuple[str, ...]:
+        """Names of the controls that act at their own sample only."""
+        return tuple(c.name for c in self.controls if c.role == "bolus")
+
+    @property
     def closing(self) -> Stream | None:
         """The stream that keeps the volume; None where the volume moves or nothing flows."""
         return next((s for s in self.streams if s.flow == REST), None)

@@ -1,7 +1,7 @@
 """A proposal in words: what is expected, what limits cost, what the runs so far say."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,9 @@ def in_words(
     found: Mapping[str, Any],
     U: np.ndarray,
     names: list[str],
-    units: Mapping[str, str] | None = None,
+    unit_of: Callable[[str], str] = canonical_unit,
 ) -> list[str]:
     """The explanation, one sentence or two per line."""
-    unit_of = canonical_unit if units is None else units.__getitem__
     lines = [_best_in_words(found, label) for label in found["best_expected"]]
     for limit in found["constraints"]:
         text = (

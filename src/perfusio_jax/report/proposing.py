@@ -39,11 +39,10 @@ from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
 from perfusio_jax.hybrid.campaign import unmeasured
 from perfusio_jax.hybrid.choice import fitted_best
 from perfusio_jax.process import Process
-from perfusio_jax.report.proposal_words import best_measured, in_words
+from perfusio_jax.report.answer import answer, refuse_infeasible
 from perfusio_jax.report.proposing_described import Aims, goal_of, propose_described
 from perfusio_jax.report.proposing_described import limits_of as limits_of_culture
-from perfusio_jax.report.recipes import new_ids, still_pending, write_recipes
-from perfusio_jax.report.setpoints import moved_unseen, never_varied, repeated
+from perfusio_jax.report.recipes import still_pending
 from perfusio_jax.states import Trajectory, complete_setpoints
 
 GOALS = ("titre", "vcv", "front", "yield", "medium")
@@ -198,26 +197,26 @@ def propose_file(
     )
     ids = [t.run_id for t in trajectories]
     found = explain_campaign(info, ofv, chance, names, ids)
-    if not found["is_feasible"]:
-        wanted = " and ".join(c["limit"] for c in found["constraints"])
-        raise ConfigError(
-            f"no recipe was found that keeps {wanted} on every day with probability "
-            f"{wishes.probability:g}; the best of {found['n_rollouts']} keeps it with probability "
-            f"{found['best_probability']:.2f}. Relax --viability, --ammonium or --probability, or "
-            "widen the design space."
-        )
-    found["best_measured"] = best_measured(trajectories, measured)
-    lower, upper = (np.asarray(bound) for bound in design.bounds_array)
-    found["remarks"] += repeated(np.asarray(U), recipes, ids, upper - lower)
-    found["remarks"] += moved_unseen(
-        never_varied(trajectories, names), np.asarray(U), names, list(wishes.fixed)
+    refuse_infeasible(
+        found,
+        wishes.probability,
+        "Relax --viability, --ammonium or --probability, or widen the design space.",
     )
-    taken = {*(t.run_id for t in table.trajectories), *(name for name, _ in waiting)}
-    fresh = new_ids(len(U), len(trajectories), taken)
-    write_recipes(out, np.asarray(U), names, fresh, clone, found)
-    for line in in_words(found, np.asarray(U), names):
-        console.print(line, soft_wrap=True)
-    console.print(f"proposed runs: {out}")
+    lower, upper = (np.asarray(bound) for bound in design.bounds_array)
+    answer(
+        found,
+        np.asarray(U),
+        trajectories,
+        recipes,
+        ofv=measured,
+        span=upper - lower,
+        names=names,
+        held=list(wishes.fixed),
+        taken={*(t.run_id for t in table.trajectories), *(name for name, _ in waiting)},
+        clone=clone,
+        out=out,
+        console=console,
+    )
     return found
 
 
@@ -266,6 +265,8 @@ def _described(
         fill_down=wishes.fill_down,
         stated=wishes.fixed,
         names=process.control_names,
+        unit_of=lambda name: process.control(name).unit,
+        once=process.boluses,
     )
     for line in told:
         console.print(line, soft_wrap=True)

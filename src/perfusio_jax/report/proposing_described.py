@@ -23,9 +23,9 @@ from perfusio_jax.hybrid.layout import VOLUME, layout_of
 from perfusio_jax.hybrid.recipes import recipe_rollout
 from perfusio_jax.process import Process
 from perfusio_jax.process.parts import REST, litres_per_hour
-from perfusio_jax.report.proposal_words import best_measured, in_words
-from perfusio_jax.report.recipes import new_ids, still_pending, write_recipes
-from perfusio_jax.report.setpoints import moved_unseen, never_varied, repeated
+from perfusio_jax.report.answer import answer, refuse_infeasible
+from perfusio_jax.report.recipes import still_pending
+from perfusio_jax.report.setpoints import never_varied
 from perfusio_jax.states import Trajectory
 
 N_PATHS = 64
@@ -92,7 +92,7 @@ def propose_described(
     days = aims.days or max(1, round(max(float(t.times_h[-1]) for t in runs) / HOURS_PER_DAY))
     ofv = goal_of(aims.goal, process, days, step_h=native_step(model))
     chance = limits_of(aims.limits, process, aims.probability)
-    recipes = np.stack([_recipe(run, names) for run in runs])
+    recipes = np.stack([_recipe(run, process) for run in runs])
     fixed, told = _held(aims.fixed, process, runs, names)
     for line in told:
         console.print(line, soft_wrap=True)
@@ -103,7 +103,7 @@ def propose_described(
     if model.embedding is not None:
         console.print(f"planning for clone {clone}")
         model = for_clone(model, clone)
-    spans = _spans(runs, names) if aims.is_within_runs else {}
+    spans = _spans(recipes, names) if aims.is_within_runs else {}
     for name, (low, high) in spans.items():
         if name not in fixed:
             console.print(
@@ -133,26 +133,26 @@ def propose_described(
     )
     ids = [t.run_id for t in runs]
     found = explain_campaign(info, ofv, chance, names, ids)
-    if not found["is_feasible"]:
-        wanted = " and ".join(c["limit"] for c in found["constraints"])
-        raise ConfigError(
-            f"no recipe was found that keeps {wanted} on every day with probability "
-            f"{aims.probability:g}; the best of {found['n_rollouts']} keeps it with probability "
-            f"{found['best_probability']:.2f}. Relax --limit or --probability, or widen the ranges "
-            "of the controls in the process."
-        )
-    found["best_measured"] = best_measured(runs, ofv)
-    span = np.asarray(limits.upper) - np.asarray(limits.lower)
-    found["remarks"] += repeated(np.asarray(U), recipes, ids, span)
-    found["remarks"] += moved_unseen(
-        never_varied(runs, names), np.asarray(U), names, list(fixed), units.__getitem__
+    refuse_infeasible(
+        found,
+        aims.probability,
+        "Relax --limit or --probability, or widen the ranges of the controls in the process.",
     )
-    taken = {*ids, *(name for name, _ in waiting)}
-    fresh = new_ids(len(U), len(runs), taken)
-    write_recipes(out, np.asarray(U), names, fresh, clone, found, units.__getitem__)
-    for line in in_words(found, np.asarray(U), names, units):
-        console.print(line, soft_wrap=True)
-    console.print(f"proposed runs: {out}")
+    answer(
+        found,
+        np.asarray(U),
+        runs,
+        recipes,
+        ofv=ofv,
+        span=np.asarray(limits.upper) - np.asarray(limits.lower),
+        names=names,
+        held=list(fixed),
+        taken={*ids, *(name for name, _ in waiting)},
+        clone=clone,
+        out=out,
+        console=console,
+        unit_of=units.__getitem__,
+    )
     return found
 
 
@@ -302,21 +302,24 @@ def _held(
     return fixed, lines
 
 
-def _spans(runs: Sequence[Trajectory], names: list[str]) -> dict[str, tuple[float, float]]:
+def _spans(recipes: np.ndarray, names: list[str]) -> dict[str, tuple[float, float]]:
     """Where each control has been, widened by a tenth; not below zero if it never was."""
-    recipes = np.stack([_recipe(run, names) for run in runs])
     low, high = recipes.min(axis=0), recipes.max(axis=0)
     more = 0.1 * (high - low)
     least = np.where(low >= 0.0, np.maximum(low - more, 0.0), low - more)
     return {n: (float(a), float(b)) for n, a, b in zip(names, least, high + more, strict=True)}
 
 
-def _recipe(run: Trajectory, names: list[str]) -> np.ndarray:
-    """Mean set-points of a run over its time."""
-    table = np.asarray(run.controls, float)
+def _recipe(run: Trajectory, process: Process) -> np.ndarray:
+    """Mean set-points of a run over its time; of a bolus what was given a day."""
+    table = np.asarray(run.controls, float)[: max(run.n_days - 1, 1)]
     hours = np.diff(np.asarray(run.times_h, float))
-    mean = hours @ table[: hours.size] / hours.sum() if hours.size else table[0]
-    return np.asarray([mean[run.control_names.index(name)] for name in names])
+    mean = hours @ table / hours.sum()
+    given = table.sum(axis=0) * HOURS_PER_DAY / hours.sum()
+    place = {name: k for k, name in enumerate(run.control_names)}
+    return np.asarray(
+        [(given if c.role == "bolus" else mean)[place[c.name]] for c in process.controls]
+    )
 
 
 def _unit(name: str, process: Process, layout: Layout) -> str:

@@ -1,6 +1,7 @@
 """`perfusio-jax forecast` for a culture that is described."""
 
 import csv
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.files.one_run import read_one_run
 from perfusio_jax.hybrid import Ahead, HybridStateSpaceModel, forecast_ahead
 from perfusio_jax.process import Process
-from perfusio_jax.states import intervals_text
+from perfusio_jax.states import Trajectory, complete_setpoints, intervals_text
 
 from .forecast_table import forecast_tables, verdict_line
 from .plan import oddities
@@ -58,7 +59,8 @@ def forecast_described(
     apart = f" {intervals_text(np.diff(times))}" if times.size > 1 else ""
     many = "samples" if times.size > 1 else "sample"
     console.print(f"{times.size} {many}{apart}, the last at {times[-1]:g} h", soft_wrap=True)
-    for line in _beyond(process, changes):
+    run, told = _with_setpoints(run, process)
+    for line in (*told, *_beyond(process, changes)):
         console.print(line, soft_wrap=True)
     with console.status("estimating the state and forecasting"):
         found = forecast_ahead(hybrid, run, hours.tolist(), changes, seed=seed)
@@ -81,6 +83,36 @@ def forecast_described(
     if out is not None:
         _write(found, out, units, never)
         console.print(f"table: {out}")
+
+
+def _with_setpoints(run: Trajectory, process: Process) -> tuple[Trajectory, list[str]]:
+    """The run with what acted, and a sentence for everything that had to be assumed.
+
+    A blank means that the value above it stayed; of what the file never tells, or not from the
+    start, the process's default acted. No bolus was given where the file has no column of it.
+    """
+    table = np.array(run.controls, float)
+    lines = []
+    for column, control in enumerate(process.controls):
+        values = table[:, column]
+        if control.role == "bolus":
+            if np.isnan(values).all():
+                table[:, column] = 0.0
+                lines.append(f"assumed, for the file does not tell: no {control.name}")
+            continue
+        if np.isnan(values[0]):
+            rows = np.cumsum(~np.isnan(values)) == 0
+            values[rows] = control.default
+            until = "" if rows.all() else f" until {float(run.times_h[rows.sum()]):g} h"
+            lines.append(
+                f"assumed{until}, for the file does not tell: {control.name} {control.default:g} "
+                f"{control.unit}; --set name=value says what acts from now on"
+            )
+    filled = dataclasses.replace(run, controls=table)
+    (complete,), more = complete_setpoints(
+        [filled], fill_down=True, names=process.control_names, once=process.boluses
+    )
+    return complete, [*lines, *more]
 
 
 def _beyond(process: Process, changes: Mapping[str, float]) -> list[str]:

@@ -1,7 +1,7 @@
 """Set-points of recorded runs: blanks, and columns that are lacking."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +22,8 @@ def complete_setpoints(
     remedy: str = "",
     names: Sequence[str] = CONTROL_NAMES,
     source: str = "--set",
+    unit_of: Callable[[str], str] = canonical_unit,
+    once: Collection[str] = (),
 ) -> tuple[list[Trajectory], list[str]]:
     """Runs with a value of every control at every sample after which something acted.
 
@@ -32,6 +34,9 @@ def complete_setpoints(
         remedy: What else helps where a control is lacking, a sentence.
         names: Controls that are looked at, and the columns of the result.
         source: Who says what is stated; empty if it was told already.
+        unit_of: Unit of a control.
+        once: Controls that act at their own sample only, as boluses do: a blank of theirs is no
+            repeat of the one above, and is refused.
 
     Returns:
         The runs, and a sentence for everything that was filled in.
@@ -49,7 +54,7 @@ def complete_setpoints(
             if np.isnan(values).all():
                 lacking.setdefault(name, []).append(run.run_id)
                 table[:, column] = given.get(name, np.nan)
-            elif fill_down:
+            elif fill_down and name not in once:
                 table[:, column] = _filled_down(values)
                 count = int(np.isnan(values).sum() - np.isnan(table[:, column]).sum())
                 if count:
@@ -64,9 +69,9 @@ def complete_setpoints(
     if unknown:
         raise DataError(_lacking(unknown, len(runs), remedy))
     if blanks:
-        raise DataError(_blank(blanks, fill_down))
+        raise DataError(_blank(blanks, fill_down, once))
     lines = [
-        f"assumed: {name} {given[name]:g} {canonical_unit(name)} in {_which(ids, len(runs))}, as "
+        f"assumed: {name} {given[name]:g} {unit_of(name)} in {_which(ids, len(runs))}, as "
         f"{source} says; the table does not hold it."
         for name, ids in lacking.items()
         if source
@@ -109,7 +114,9 @@ def _lacking(unknown: Mapping[str, Sequence[str]], n_runs: int, remedy: str) -> 
     )
 
 
-def _blank(blanks: Sequence[tuple[Trajectory, str, np.ndarray]], fill_down: bool) -> str:
+def _blank(
+    blanks: Sequence[tuple[Trajectory, str, np.ndarray]], fill_down: bool, once: Collection[str]
+) -> str:
     places = []
     for run, name, acting in blanks[:_MANY]:
         empty = np.flatnonzero(np.isnan(acting))
@@ -124,4 +131,6 @@ def _blank(blanks: Sequence[tuple[Trajectory, str, np.ndarray]], fill_down: bool
         else "If a blank means that the value above it stayed, say --fill-down; otherwise fill in "
         "the value that acted."
     )
+    if any(name in once for _, name, _ in blanks):
+        way = "A bolus is not filled down: write 0 where none was given."
     return f"set-points are blank: {'; '.join(places)}{more}. {way}"

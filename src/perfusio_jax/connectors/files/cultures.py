@@ -106,6 +106,7 @@ def completed(table: CultureTable, *, fill_down: bool, console: Any) -> list[Tra
         stated=table.lacking,
         source="",
         names=CONTROL_NAMES if table.process is None else table.process.control_names,
+        once=() if table.process is None else table.process.boluses,
     )
     for line in told:
         console.print(line, soft_wrap=True)

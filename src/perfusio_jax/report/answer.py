@@ -1,0 +1,78 @@
+"""The end of a proposal, whatever the culture: refused, or written to a table and told."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.bed.goal.criteria import ProcessOFV
+from perfusio_jax.report.proposal_words import best_measured, in_words
+from perfusio_jax.report.recipes import new_ids, write_recipes
+from perfusio_jax.report.setpoints import moved_unseen, never_varied, repeated
+from perfusio_jax.states import Trajectory
+
+
+def refuse_infeasible(found: dict[str, Any], probability: float, remedy: str) -> None:
+    """Refuse to propose what keeps no limit.
+
+    Args:
+        found: From `explain_campaign`.
+        probability: With which limits were to be kept [-].
+        remedy: What helps, a sentence.
+
+    Raises:
+        ConfigError: If no recipe keeps them.
+    """
+    if found["is_feasible"]:
+        return
+    wanted = " and ".join(c["limit"] for c in found["constraints"])
+    raise ConfigError(
+        f"no recipe was found that keeps {wanted} on every day with probability {probability:g}; "
+        f"the best of {found['n_rollouts']} keeps it with probability "
+        f"{found['best_probability']:.2f}. {remedy}"
+    )
+
+
+def answer(
+    found: dict[str, Any],
+    U: np.ndarray,
+    runs: list[Trajectory],
+    recipes: np.ndarray,
+    *,
+    ofv: ProcessOFV,
+    span: np.ndarray,
+    names: list[str],
+    held: Sequence[str],
+    taken: Iterable[str],
+    clone: str,
+    out: Path,
+    console: Any,
+    unit_of: Callable[[str], str] = canonical_unit,
+) -> None:
+    """Complete an explanation, write the recipes, and say why.
+
+    Args:
+        found: From `explain_campaign`; what the runs so far say is put into it.
+        U: Proposed recipes, one per row.
+        runs: The runs so far.
+        recipes: Their recipes, one per row.
+        ofv: What a run is worth.
+        span: Width of the design space, by control.
+        names: Controls, in array order.
+        held: Controls that were held.
+        taken: Names that runs have already.
+        clone: Clone the runs are for.
+        out: CSV file to write.
+        console: Where to print.
+        unit_of: Unit of a control.
+    """
+    found["best_measured"] = best_measured(runs, ofv)
+    found["remarks"] += repeated(U, recipes, [t.run_id for t in runs], span)
+    found["remarks"] += moved_unseen(never_varied(runs, names), U, names, held, unit_of)
+    write_recipes(out, U, names, new_ids(len(U), len(runs), set(taken)), clone, found, unit_of)
+    for line in in_words(found, U, names, unit_of):
+        console.print(line, soft_wrap=True)
+    console.print(f"proposed runs: {out}")
