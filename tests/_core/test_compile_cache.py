@@ -31,6 +31,17 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path):
     assert int(said[0][1]) == 0 < int(said[1][1])
 
 
+def test_an_entry_another_process_has_only_begun_to_write_is_compiled_again_in_silence(tmp_path):
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    subprocess.run(command, capture_output=True, check=True)
+    entries = [path for path in tmp_path.rglob("*") if path.is_file()]
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[: entry.stat().st_size // 2])
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert entries and again.stderr == ""
+    assert int(again.stdout.split()[1]) == 0
+
+
 def test_a_folder_that_cannot_be_made_is_refused_by_name(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be kept in .*file/cache.*Name another"):

@@ -1,5 +1,6 @@
 """Compiled programs kept on disk between processes."""
 
+import warnings
 from pathlib import Path
 
 import jax
@@ -45,6 +46,8 @@ def enable_compile_cache(folder: Path | str | None = None) -> Path:
             f"compiled programs cannot be kept in {place}: {error.strerror or error}. Name another "
             "folder, or go on without: every process then compiles for itself."
         ) from error
+    # another process may have only begun to write what is read here: it is compiled once more
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
     jax.config.update("jax_compilation_cache_dir", str(place))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
