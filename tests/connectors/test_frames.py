@@ -255,7 +255,7 @@ REFUSED = [
     (CSV.split("E1")[0], "no rows"),
     ("a b c\n1 2 3\n", "none of the columns"),
     (CSV.replace("Via", "VCD"), "VCD occurs more than once"),
-    (CSV.replace("run_id", "Diam", 1), "needs the columns run_id"),
+    (CSV.replace("run_id", "Diam", 1), "column 'Diam' holds 'E1' in line 3"),
     (CSV.replace("E1,R1,CX,24", "E1,R1,CX,0"), "two rows at 0 h: line 3 and line 4"),
     (CSV.replace("E1,R1,CX,24", "E1,R1,CX,"), "time_h is empty in line 4"),
     (CSV.replace("time_h", "day").replace(",h,", ",d,").replace("CX,24", "CX,"), "day is empty"),
@@ -300,9 +300,10 @@ def test_files_that_are_no_table_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         read_campaign(broken)
     latin = tmp_path / "l.csv"
-    latin.write_bytes("run_id,time_h\nä,0\n".encode("latin-1"))
-    with pytest.raises(DataError, match="UTF-8"):
-        read_campaign(latin)
+    latin.write_bytes("run_id,time_h,VCD\nä,0,1\n".encode("latin-1"))
+    read = read_campaign(latin)
+    assert read.report.run_ids == ("ä",)
+    assert "not UTF-8 and was read as Windows-1252" in str(read.report)
 
 
 def test_a_sidecar_that_contradicts_or_confuses_is_refused(table):

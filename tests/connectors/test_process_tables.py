@@ -168,7 +168,7 @@ def test_a_control_the_process_does_not_know_is_refused_by_name(table):
 
 
 def test_an_unknown_column_names_the_nearest_of_the_process(table):
-    path = table("run_id,time_h,X,Light\na,0,1,37\na,1,2,37\n")
+    path = table("run_id,time_h,X,Lihgt\na,0,1,37\na,1,2,37\n")
     with pytest.raises(DataError, match="not known of process 'stat'. Did you mean 'light'"):
         read_campaign(path, process=CHEMOSTAT)
 

@@ -125,7 +125,7 @@ def test_numbers_that_are_text_in_a_table_of_numbers_are_no_guess(tmp_path, kind
     with pytest.raises(DataError, match="'2,512' in line .*thousands or decimals"):
         titers()
     if kind == ".parquet":
-        with pytest.raises(DataError, match="'2,512' in row 1.*thousands or decimals"):
+        with pytest.raises(DataError, match="'2,512' in line 2.*thousands or decimals"):
             read_campaign(path)
     assert titers(decimal=",") == [871, 2.512]
     assert titers(decimal=".") == [871, 2512]
@@ -369,9 +369,13 @@ def test_long_format_counts_each_species_and_takes_names_from_the_map(tmp_path):
     assert "not in the table (1): 'Size'" in said(report)
 
 
-def test_a_day_between_days_says_where_its_time_goes(tmp_path):
-    with pytest.raises(DataError, match=r"day is 5.1 in line 2.*column time_h \[h\]"):
-        read_campaign(write(tmp_path, "run_id,day,VCD\nA,5.1,4\n"))
+def test_a_day_between_days_is_a_time_unless_a_time_stands_beside_it(tmp_path):
+    path = write(tmp_path, "run_id,day,VCD\nA,0,1\nA,5.1,4\n")
+    run = read_campaign(path).trajectories[0]
+    assert run.times_h.tolist() == pytest.approx([0.0, 122.4]) == rows(path)[0]
+    assert run.days.tolist() == [0, 5]
+    with pytest.raises(DataError, match=r"day is 5.1 in line 2; beside a column time_h \[h\]"):
+        read_campaign(write(tmp_path, "run_id,day,time_h,VCD\nA,5.1,122.4,4\n"))
 
 
 def test_readings_above_the_assay_are_missing_in_a_campaign_too(tmp_path):

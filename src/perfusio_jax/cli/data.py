@@ -1,45 +1,17 @@
 """Commands for files and databases of samples."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from . import groups
 from .common import as_data, console, writable
+from .file_options import reads_files
 from .screen import say
 
 commands = typer.Typer(rich_markup_mode=None)
 
-ColumnMapFile = Annotated[
-    Path | None, typer.Option("--map", help="TOML with a table [columns]: your names for ours.")
-]
-IsLong = Annotated[bool, typer.Option("--long", help="Rows of day, species, value.")]
-Sheet = Annotated[str | None, typer.Option(help="Sheet of an Excel file; the first.")]
-Zone = Annotated[
-    str | None, typer.Option("--time-zone", help="Of stamps without one: Europe/Berlin.")
-]
-Began = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--inoculated-at",
-        help="Start of the run, if only stamps are given; RUN=TIME for each of several.",
-    ),
-]
-DateOrderOption = Annotated[
-    str | None, typer.Option("--date-order", help="dmy or mdy, in dates with the year last.")
-]
-Decimal = Annotated[str | None, typer.Option(help="comma or point, where a file does not tell.")]
-JoinWithin = Annotated[
-    float,
-    typer.Option("--join-within", help="Hours in which rows belong to one sample; 0 for none."),
-]
-TotalsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--totals", help="cumulative (counters, to be differenced) or increments (per sample)."
-    ),
-]
 DatabaseURL = Annotated[
     str,
     typer.Argument(envvar="PERFUSIO_DB_URL", help="sqlite:///file.db or postgresql://user@host/db"),
@@ -47,38 +19,20 @@ DatabaseURL = Annotated[
 
 
 @commands.command(rich_help_panel=groups.DATA)
+@reads_files
 def inspect(
     file: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file with samples.")],
-    column_map: ColumnMapFile = None,
-    is_long: IsLong = False,
-    sheet: Sheet = None,
-    time_zone: Zone = None,
-    inoculated_at: Began = None,
-    date_order: DateOrderOption = None,
-    decimal: Decimal = None,
-    join_within: JoinWithin = 1.0,
-    totals: TotalsOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 3 if anything is odd, too.")
     ] = False,
+    *,
+    rules: Any,
 ) -> None:
     """Say what is understood of a file, column by column; exit code 3 if it holds no sample."""
     from perfusio_jax.connectors.files.inspecting import inspect_file, source
 
     with as_data():
-        store = source(
-            file,
-            column_map,
-            is_long,
-            sheet,
-            time_zone,
-            inoculated_at,
-            decimal,
-            date_order=date_order,
-            join_within_h=join_within,
-            totals=totals,
-        )
-        found = inspect_file(store, console())
+        found = inspect_file(source(file, rules), rules, console())
     if not found.has_samples or (strict and not found.is_clear):
         raise typer.Exit(3)
 
@@ -126,6 +80,7 @@ def db_status(url: DatabaseURL) -> None:
 
 
 @db.command("import")
+@reads_files
 def db_import(
     url: DatabaseURL,
     file: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file with samples.")],
@@ -138,34 +93,15 @@ def db_import(
         bool, typer.Option("--correct", help="Other values replace those stored, with history.")
     ] = False,
     reason: Annotated[str | None, typer.Option(help="Why they are corrected.")] = None,
-    column_map: ColumnMapFile = None,
-    is_long: IsLong = False,
-    sheet: Sheet = None,
-    time_zone: Zone = None,
-    inoculated_at: Began = None,
-    date_order: DateOrderOption = None,
-    decimal: Decimal = None,
-    join_within: JoinWithin = 1.0,
-    totals: TotalsOption = None,
+    *,
+    rules: Any,
 ) -> None:
     """Store the samples of a file; doing it again changes nothing."""
     from perfusio_jax.connectors.exchange import import_file
     from perfusio_jax.connectors.files.inspecting import source
 
     with as_data():
-        rows = source(
-            file,
-            column_map,
-            is_long,
-            sheet,
-            time_zone,
-            inoculated_at,
-            decimal,
-            date_order=date_order,
-            join_within_h=join_within,
-            totals=totals,
-            run_id=run_id,
-        )
+        rows = source(file, rules, run_id=run_id)
         for line in import_file(url, rows, experiment, reactor, correct=correct, reason=reason):
             say(line)
 

@@ -1,7 +1,7 @@
 """Commands from data to models and proposals."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,8 +10,13 @@ from perfusio_jax._core.text import plain_number
 
 from . import common, groups
 from .common import Seed, as_data, assignments, console, writable
+from .file_options import reads_files
 
 commands = typer.Typer(rich_markup_mode=None)
+
+TABLES = (
+    "Campaign table: CSV, Parquet or Excel; several files, or a folder of them, are one campaign."
+)
 
 FillDown = Annotated[
     bool, typer.Option("--fill-down", help="A blank set-point means that the one above it stayed.")
@@ -157,13 +162,16 @@ def simulate(
 
 
 @commands.command(rich_help_panel=groups.MODEL)
+@reads_files
 def fit(
-    campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
+    campaign: Annotated[list[Path], typer.Argument(help=TABLES)],
     out: Annotated[Path, typer.Option(help="Folder for the model.")] = Path("model"),
     seed: Seed = 0,
     fill_down: FillDown = False,
     process: Culture = None,
     mechanism: MechanismOf = None,
+    *,
+    rules: Any,
 ) -> None:
     """Fit the hybrid model to a campaign table."""
     writable(out, is_folder=True)
@@ -179,12 +187,14 @@ def fit(
             culture=process,
             mechanism=mechanism,
             console=console(),
+            rules=rules,
         )
 
 
 @commands.command(rich_help_panel=groups.MODEL)
+@reads_files
 def validate(
-    campaign: Annotated[Path, typer.Argument(help="Campaign table (.csv or .parquet).")],
+    campaign: Annotated[list[Path], typer.Argument(help=TABLES)],
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("validation"),
     folds: Annotated[int, typer.Option(min=2, help="Folds; whole runs are left out.")] = 5,
     horizon: Annotated[
@@ -200,6 +210,8 @@ def validate(
     fill_down: FillDown = False,
     process: Culture = None,
     mechanism: MechanismOf = None,
+    *,
+    rules: Any,
 ) -> None:
     """Leave runs out, forecast them, and write scores, figures and a model card."""
     asked = _hours(hours)
@@ -219,6 +231,7 @@ def validate(
             fill_down=fill_down,
             culture=process,
             mechanism=mechanism,
+            rules=rules,
         )
 
 
@@ -231,6 +244,7 @@ def _hours(text: str) -> tuple[float, ...] | None:
 
 
 @commands.command(rich_help_panel=groups.MODEL)
+@reads_files
 def forecast(
     model: Annotated[Path, typer.Argument(help="Folder of a fitted model.")],
     samples: Annotated[Path, typer.Argument(help="Samples of one run so far.")],
@@ -246,6 +260,8 @@ def forecast(
     run_id: Annotated[str | None, typer.Option(help="Run, if the file has several.")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="CSV to write as well.")] = None,
+    *,
+    rules: Any,
 ) -> None:
     """Forecast a run from its samples, with 80 % intervals."""
     if out is not None:
@@ -266,12 +282,14 @@ def forecast(
             seed=seed,
             out=out,
             console=console(),
+            rules=rules,
         )
 
 
 @commands.command(rich_help_panel=groups.NEXT)
+@reads_files
 def propose(
-    runs: Annotated[Path, typer.Argument(help="Campaign table of the runs so far.")],
+    runs: Annotated[list[Path], typer.Argument(help=TABLES)],
     out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("proposed.csv"),
     goal: Annotated[
         str,
@@ -311,6 +329,8 @@ def propose(
     mechanism: MechanismOf = None,
     fill_down: FillDown = False,
     seed: Seed = 0,
+    *,
+    rules: Any,
 ) -> None:
     """Propose the next runs of a campaign from the runs so far, and say why."""
     writable(out, suffixes=(".csv",))
@@ -341,6 +361,7 @@ def propose(
             console=console(),
             culture=process,
             mechanism=mechanism,
+            rules=rules,
         )
 
 

@@ -1,18 +1,17 @@
 """Commands for descriptions of cultures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perfusio_jax._core import ConfigError, DataError
 
 from . import common, groups
-from .data import Decimal, TotalsOption
+from .file_options import reads_files
 from .screen import say
 
 if TYPE_CHECKING:
-    from perfusio_jax.connectors.tables.totals import Totals
     from perfusio_jax.process import Process
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -26,6 +25,8 @@ commands.add_typer(
     cls=groups.GroupedCommands,
     rich_help_panel=groups.DATA,
 )
+
+TABLE = "Campaign table: CSV, Parquet or Excel; several files or a folder are one campaign."
 
 Which = Annotated[str, typer.Argument(help="A built-in name, or a file that ends in .toml.")]
 
@@ -61,15 +62,16 @@ def process_show(
 
 
 @process.command("init")
+@reads_files
 def process_init(
-    table: Annotated[Path, typer.Argument(help="Campaign table (.csv, .tsv, .txt, .parquet).")],
+    table: Annotated[list[Path], typer.Argument(help=TABLE)],
     out: Annotated[Path, typer.Option(help="File to write; ends in .toml.")] = Path("process.toml"),
     name: Annotated[str | None, typer.Option(help="Name of the culture; the file's.")] = None,
-    decimal: Decimal = None,
-    totals: TotalsOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write over a file that is there.")
     ] = False,
+    *,
+    rules: Any,
 ) -> None:
     """Read a culture off a campaign table, write it as TOML, and say what was assumed."""
     common.writable(out, suffixes=(".toml",))
@@ -79,7 +81,7 @@ def process_init(
     from perfusio_jax.connectors.files.process_comments import commented_toml
 
     with common.as_data():
-        found = describe_table(table, name=name, decimal=_mark(decimal), totals=_kind(totals))
+        found = describe_table(table, name=name, rules=rules)
     out.write_text(commented_toml(found.process, found.assumptions), encoding="utf-8")
     for line in in_words(found.process):
         say(line)
@@ -89,17 +91,17 @@ def process_init(
 
 
 @process.command("check")
+@reads_files
 def process_check(
-    table: Annotated[Path, typer.Argument(help="Campaign table (.csv, .tsv, .txt, .parquet).")],
+    table: Annotated[list[Path], typer.Argument(help=TABLE)],
     which: Annotated[
         str | None,
         typer.Option("--process", help="A built-in name or a .toml; read off the table."),
     ] = None,
-    decimal: Decimal = None,
-    totals: TotalsOption = None,
+    *,
+    rules: Any,
 ) -> None:
     """Look at a table with the eyes of its process; exit code 2 if it cannot be read."""
-    mark, kind = _mark(decimal), _kind(totals)
     common.set_up_jax()
     from perfusio_jax.connectors import describe_table, read_campaign
     from perfusio_jax.connectors.files.checking import check_campaign
@@ -107,13 +109,11 @@ def process_check(
 
     try:
         if which is None:
-            found = describe_table(table, decimal=mark, totals=kind)
+            found = describe_table(table, rules=rules)
             culture, assumptions = found.process, found.assumptions
         else:
             culture, assumptions = read_process(which), ()
-        campaign = read_campaign(
-            table, unknown="ignore", decimal=mark, totals=kind, process=culture
-        )
+        campaign = read_campaign(table, unknown="ignore", process=culture, rules=rules)
     except DataError as error:  # a table that cannot be read cannot be checked
         raise ConfigError(str(error)) from error
     for line in assumptions:
@@ -126,20 +126,6 @@ def process_check(
     for line in checked.findings:
         say(f"look at this: {line}")
     say(f"{len(checked.findings)} finding(s)")
-
-
-def _mark(decimal: str | None) -> str | None:
-    from perfusio_jax.connectors.tables.sidecar import DECIMALS
-
-    if decimal not in (None, *DECIMALS):
-        raise ConfigError(f"--decimal is {decimal!r}; allowed are comma and point.")
-    return None if decimal is None else DECIMALS[decimal]
-
-
-def _kind(totals: str | None) -> "Totals | None":
-    if totals not in (None, "cumulative", "increments"):
-        raise ConfigError(f"--totals is {totals!r}; allowed are cumulative and increments.")
-    return totals  # pyright: ignore[reportReturnType]
 
 
 def in_words(culture: "Process") -> list[str]:

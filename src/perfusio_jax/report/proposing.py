@@ -35,6 +35,8 @@ from perfusio_jax.bed.policy.recipes import recipe_box, start_state
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
 from perfusio_jax.connectors import named_mechanism, read_culture
 from perfusio_jax.connectors.files.cultures import CHO, FROM_TABLE
+from perfusio_jax.connectors.files.parts import Tables, title_of
+from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
 from perfusio_jax.hybrid.campaign import unmeasured
 from perfusio_jax.hybrid.choice import fitted_best
@@ -83,7 +85,7 @@ class Wishes(NamedTuple):
 
 
 def propose_file(
-    runs: Path,
+    runs: Tables,
     *,
     wishes: Wishes,
     pending: Path | None,
@@ -94,11 +96,12 @@ def propose_file(
     config: HybridConfig | None = None,
     culture: str | None = None,
     mechanism: Any = None,
+    rules: FileRules | None = None,
 ) -> dict[str, Any]:
     """Read runs, fit, propose the next ones, write them and say why.
 
     Args:
-        runs: Campaign table.
+        runs: Campaign table, several, or a folder of them.
         wishes: What is wanted.
         pending: Table of recipes that are running, as this command writes it.
         space: TOML file with a table `[design_space]`; the default one if None.
@@ -108,6 +111,7 @@ def propose_file(
         config: Settings of the fit.
         culture: Which culture the runs are of; see `read_culture`.
         mechanism: Mechanism of a described one; the better of a plain one and none by default.
+        rules: How the table of runs is read.
 
     Returns:
         The explanation.
@@ -119,7 +123,7 @@ def propose_file(
     settings = CampaignSettings() if settings is None else settings
     _keep_apart(out, runs, pending)
     # a goal by a word of ours is of CHO perfusion, one by a name of the table is of any culture
-    table = read_culture(runs, culture or (CHO if wishes.goal in GOALS else FROM_TABLE))
+    table = read_culture(runs, culture or (CHO if wishes.goal in GOALS else FROM_TABLE), rules)
     console.print(str(table.report), soft_wrap=True)
     for line in table.assumptions if table.process is not None else ():
         console.print(f"assumed: {line}", soft_wrap=True)
@@ -220,7 +224,7 @@ def propose_file(
     return found
 
 
-def _long_enough(path: Path, runs: list[Trajectory], console: Any) -> list[Trajectory]:
+def _long_enough(tables: Tables, runs: list[Trajectory], console: Any) -> list[Trajectory]:
     """Runs with at least two samples.
 
     Raises:
@@ -232,8 +236,8 @@ def _long_enough(path: Path, runs: list[Trajectory], console: Any) -> list[Traje
         console.print(f"left out, with a single sample: {', '.join(short)}", soft_wrap=True)
     if len(kept) < 2:
         raise DataError(
-            f"{path} holds {len(kept)} run(s) with at least two samples; two or more are "
-            "needed to learn from, better eight spread over the design space."
+            f"{title_of(tables)} holds {len(kept)} run(s) with at least two samples; two or more "
+            "are needed to learn from, better eight spread over the design space."
         )
     return kept
 
@@ -299,9 +303,11 @@ def _described(
     )
 
 
-def _keep_apart(out: Path, runs: Path, pending: Path | None) -> None:
+def _keep_apart(out: Path, runs: Tables, pending: Path | None) -> None:
     """Refuse to write over what is read."""
-    for path, what in ((runs, "the runs so far"), (pending, "the pending runs")):
+    given = [runs] if isinstance(runs, str | Path) else list(runs)
+    told = [(Path(path), "the runs so far") for path in given]
+    for path, what in (*told, (pending, "the pending runs")):
         if path is not None and path.exists() and out.exists() and out.samefile(path):
             raise ConfigError(f"--out {out} would overwrite {what}; name another file.")
 

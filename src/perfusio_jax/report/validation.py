@@ -9,6 +9,8 @@ import jax
 
 from perfusio_jax._core.text import shown as fit_to_show
 from perfusio_jax.connectors import completed, named_mechanism, read_culture
+from perfusio_jax.connectors.files.parts import Tables, title_of
+from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.gp import FitReport
 from perfusio_jax.hybrid import (
     NO_PLAIN,
@@ -73,7 +75,7 @@ class _Outcome(NamedTuple):
 
 
 def validate_campaign(
-    campaign: Path,
+    campaign: Tables,
     out: Path,
     *,
     n_folds: int,
@@ -86,11 +88,12 @@ def validate_campaign(
     fill_down: bool = False,
     culture: str | None = None,
     mechanism: str | None = None,
+    rules: FileRules | None = None,
 ) -> None:
     """Cross-validate on a campaign table and write scores, figures, model and model card.
 
     Args:
-        campaign: Campaign table.
+        campaign: Campaign table, several, or a folder of them.
         out: Folder for the results.
         n_folds: Number of folds.
         horizon: Days ahead; see `horizons_of` for what is taken by default.
@@ -103,13 +106,14 @@ def validate_campaign(
         culture: Which culture; see `read_culture`.
         mechanism: Which mechanism, of a culture that is described; by default the better of a
             plain Monod and none on runs left out.
+        rules: How the table is read.
 
     Raises:
         ConfigError: If what is asked for does not fit the table.
         DataError: If the table cannot be read, or its runs cannot be left out.
     """
     named = named_mechanism(mechanism)
-    table = read_culture(campaign, culture)
+    table = read_culture(campaign, culture, rules)
     runs = completed(table, fill_down=fill_down, console=console)
     refuse_mechanism(table.process, named)
     ahead = horizons_of(runs, days=horizon, hours=hours)
@@ -134,7 +138,7 @@ def validate_campaign(
         runs,
         found.model,
         found.report,
-        campaign.name,
+        title_of(campaign),
         table.assumptions,
         (*found.remarks, *remarks),
     )

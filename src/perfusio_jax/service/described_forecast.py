@@ -10,6 +10,7 @@ import numpy as np
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.files.one_run import read_one_run
+from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.hybrid import Ahead, HybridStateSpaceModel, forecast_ahead
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory, complete_setpoints, intervals_text
@@ -32,6 +33,7 @@ def forecast_described(
     seed: int,
     out: Path | None,
     console: Any,
+    rules: FileRules | None = None,
 ) -> None:
     """Print a forecast from the last sample on, and write it if asked.
 
@@ -46,13 +48,14 @@ def forecast_described(
         seed: Seed of the paths.
         out: CSV file to write as well.
         console: Where to print.
+        rules: How the samples are read.
     """
     if not 0 < hours.size <= _MOST_ROWS:
         raise ConfigError(
             f"{hours.size} rows of a forecast were asked for; allowed are 1 to {_MOST_ROWS}. "
             "--every is hours between rows, --days how far."
         )
-    run, report = read_one_run(samples, process, **whose)
+    run, report = read_one_run(samples, process, rules, **whose)
     for line in oddities(report):
         console.print(f"{samples.name}: {line}", soft_wrap=True)
     times = np.asarray(run.times_h, float)

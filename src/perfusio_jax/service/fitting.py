@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from perfusio_jax.connectors import completed, named_mechanism, read_culture
+from perfusio_jax.connectors.files.parts import Tables
+from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.hybrid import Fitted, fitted_best, save, write_verdict
 
 
 def fit_table(
-    campaign: Path,
+    campaign: Tables,
     out: Path,
     *,
     seed: int,
@@ -16,20 +18,22 @@ def fit_table(
     culture: str | None,
     mechanism: str | None,
     console: Any,
+    rules: FileRules | None = None,
 ) -> None:
     """Fit a model to a campaign table and save it.
 
     Args:
-        campaign: The table.
+        campaign: The table, several, or a folder of them.
         out: Folder for the model.
         seed: Random seed.
         fill_down: Whether a blank set-point means that the one before it stayed.
         culture: Which culture; see `read_culture`.
         mechanism: Which mechanism, of a culture that is described.
         console: Where to print.
+        rules: How the table is read.
     """
     named = named_mechanism(mechanism)
-    table = read_culture(campaign, culture)
+    table = read_culture(campaign, culture, rules)
     runs = completed(table, fill_down=fill_down, console=console)
     with console.status("fitting") as status:
         fitted = fitted_best(

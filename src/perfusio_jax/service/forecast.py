@@ -19,6 +19,7 @@ from perfusio_jax._core import (
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import FilesystemStore
+from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.connectors.tables.off_days import off_days_text
 from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
@@ -47,13 +48,19 @@ class RunSoFar(NamedTuple):
     """Working volumes the file states [L]."""
 
 
-def read_run(samples: Path, reactor_id: str | None, run_id: str | None = None) -> RunSoFar:
+def read_run(
+    samples: Path,
+    reactor_id: str | None,
+    run_id: str | None = None,
+    rules: FileRules | None = None,
+) -> RunSoFar:
     """Every sample of one run, those between the days included.
 
     Args:
         samples: CSV, Parquet or Excel file.
         reactor_id: Vessel, if the file holds several.
         run_id: Run, if the file holds several.
+        rules: How the file is read.
 
     Returns:
         Rows by time (a control column acts from the sample *before* it was reported on) and
@@ -62,7 +69,13 @@ def read_run(samples: Path, reactor_id: str | None, run_id: str | None = None) -
     Raises:
         DataError: If there is no sample, or none of the species of the state was measured.
     """
-    store = FilesystemStore(samples, reactor_id=reactor_id, run_id=run_id, allow_unterminated=True)
+    store = FilesystemStore(
+        samples,
+        reactor_id=reactor_id,
+        run_id=run_id,
+        allow_unterminated=True,
+        rules=rules,
+    )
     records = asyncio.run(store.read_rows())
     report = store.report()
     if not records:
@@ -109,6 +122,7 @@ def forecast_file(
     out: Path | None,
     console: Any,
     every_h: float = HOURS_PER_DAY,
+    rules: FileRules | None = None,
 ) -> None:
     """Print a forecast from the last sample's own time on, and write it if asked.
 
@@ -123,6 +137,7 @@ def forecast_file(
         out: CSV file to write as well.
         console: Where to print.
         every_h: Hours between the rows of the forecast, of a culture that is described [h].
+        rules: How the samples are read.
     """
     if not samples.exists():
         raise DataError(f"samples {samples} does not exist.")
@@ -146,13 +161,14 @@ def forecast_file(
             seed=seed,
             out=out,
             console=console,
+            rules=rules,
         )
         return
     if every_h != HOURS_PER_DAY:
         raise ConfigError(f"--every {every_h:g} was given; CHO perfusion is forecast day by day.")
     if unknown:
         raise ConfigError(f"unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}.")
-    run = read_run(samples, reactor_id, run_id)
+    run = read_run(samples, reactor_id, run_id, rules)
     for line in oddities(run.report):
         console.print(f"{samples.name}: {line}", soft_wrap=True)
     held = {**run.rows[-1]["controls"], **changes}

@@ -3,27 +3,30 @@
 Nothing here knows runs: what the cells mean is `campaign_table.py`.
 """
 
-import io
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 
-from ..tables.column_units import is_units_row
-from ..tables.columns import refuse_second_header
-from ..tables.formats import PARQUET_SUFFIXES, TEXT_SUFFIXES, read_table
-from ..tables.packed import check_parquet, check_text
-from ..tables.raw import SEPARATORS, leave_out_footer
+from ..tables.campaign_form import as_campaign
+from ..tables.file_rules import FileRules
+from ..tables.formats import EXCEL_SUFFIXES, PARQUET_SUFFIXES, TEXT_SUFFIXES
+from ..tables.opening import open_table
+from ..tables.raw import SEPARATORS
 from ..tables.sidecar import Sidecar, read_sidecar
 from ..tables.spreadsheet import unguard
+from ..tables.totals import Totals
 from ..tables.vocabulary import OURS, Vocabulary
-from .frame_columns import ID_COLUMNS, number_columns
+from .frame_columns import number_columns
 from .frame_numbers import with_point
+
+
+class NoTableError(DataError):
+    """A file or a sheet of which no column is known."""
 
 
 def sidecar_path(path: Path | str) -> Path:
@@ -44,64 +47,90 @@ class Cells(NamedTuple):
     """How the file was read."""
     decimal: str | None
     """Of numbers that are text; `None` if it is to be found out."""
+    totals: Totals | Mapping[str, str]
+    """What stream totals are, as far as that is said."""
 
 
-def read_cells(path: Path, decimal: str | None, words: Vocabulary = OURS) -> tuple[Cells, Sidecar]:
-    """Cells of a table, and what its sidecar says.
+def read_cells(
+    path: Path,
+    rules: FileRules,
+    words: Vocabulary = OURS,
+    *,
+    is_open: bool = False,
+    run_name: str | None = None,
+) -> tuple[Cells, Sidecar]:
+    """Cells of a table in the form of a campaign, and what its sidecar says.
 
     Args:
-        path: `.csv`, `.tsv`, `.txt` or `.parquet`.
-        decimal: Decimal mark; by default from the sidecar, else found out.
+        path: A file of any kind that is read.
+        rules: How it is read.
         words: Names and units of columns.
+        is_open: Whether the culture is yet to be read off the table, so that names are free.
+        run_name: What a run is called where the table does not say; the file's name by default.
 
     Raises:
         DataError: If it is no table of runs, or its sidecar cannot be read.
+        ConfigError: If what is said of it makes no sense.
     """
     sidecar = _read_sidecar(path)
-    if kind_of(path) == "parquet":
-        cells = Cells(_read_parquet(path), {}, None, (), decimal or sidecar.decimal)
-    else:
-        cells = _read_csv(path, decimal or sidecar.decimal, words)
-    return cells._replace(units=_merge_units(sidecar.units, cells.units)), sidecar
+    content = read_file(path, most=TABLE_BYTES)
+    opened = open_table(content, path.suffix, rules, sidecar, words, is_open=is_open)
+    table = opened.table
+    if not table.header:
+        raise NoTableError(
+            "is empty; a campaign table starts with a row of column names."
+            + "".join(f" ({note})" for note in table.notes)
+        )
+    names = [opened.name(label, words) for label in table.header]
+    if not any(names):
+        raise NoTableError(
+            f"none of the columns in its first line is known: '{', '.join(table.header)[:120]}'. A "
+            "campaign table has run_id, reactor_id, clone_id, time_h and species and controls by "
+            "name. Is the separator right, or does the header stand on another line (--header-row)?"
+        )
+    above = list(table.notes)
+    table, told = as_campaign(opened, rules, words, run_name or path.stem)
+    notes = [*above, *(note for note in table.notes if note not in above), *told]
+    if table.separator is not None:
+        mark = {".": "point", ",": "comma"}[table.decimal]
+        notes.insert(
+            0, f"read as {SEPARATORS[table.separator]}-separated text with a decimal {mark}"
+        )
+    numbers = number_columns(words)
+    wanted = {n for n, name in enumerate(table.header) if name in numbers}
+    body = [
+        [_plain(c, table.decimal) if i in wanted else _untouched(c) for i, c in enumerate(row)]
+        for row in table.rows
+    ]
+    frame = pd.DataFrame(body, columns=pd.Index(table.header), dtype=object)
+    units = _merge_units(sidecar.units, table.units)
+    has_lines = path.suffix.lower() not in PARQUET_SUFFIXES
+    cells = Cells(frame, units, table.lines if has_lines else None,
+                  tuple(f"{note}." for note in notes), ".", opened.totals)  # fmt: skip
+    return cells, sidecar
 
 
-def check_place(path: Path) -> None:
-    """Refuse what is no campaign table by its name, is a folder, or is not there.
+def _plain(cell: Any, decimal: str) -> Any:
+    return with_point(cell, decimal) if isinstance(cell, str) else cell
 
-    Raises:
-        DataError: If it is one of these.
-    """
-    kind_of(path)
-    if path.is_dir():
-        raise DataError(f"campaign table {path} is a folder; name a file.")
-    if not path.exists():
-        raise DataError(f"campaign table {path} does not exist.")
+
+def _untouched(cell: Any) -> Any:
+    return unguard(cell) if isinstance(cell, str) else cell
 
 
 def kind_of(path: Path) -> str:
-    """Kind of a table by its name: "text" or "parquet".
+    """Kind of a table by its name: "text", "parquet" or "excel".
 
     Raises:
-        DataError: If the suffix is of neither.
+        DataError: If the suffix is of none.
     """
     suffix = path.suffix.lower()
-    if suffix in TEXT_SUFFIXES:
-        return "text"
-    if suffix in PARQUET_SUFFIXES:
-        return "parquet"
-    allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES))
+    kinds = {"text": TEXT_SUFFIXES, "parquet": PARQUET_SUFFIXES, "excel": EXCEL_SUFFIXES}
+    for kind, suffixes in kinds.items():
+        if suffix in suffixes:
+            return kind
+    allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES))
     raise DataError(f"{path} has suffix '{path.suffix}'; a campaign table is one of {allowed}.")
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    content = read_file(path, most=TABLE_BYTES)
-    check_parquet(content)
-    try:
-        frame = pd.read_parquet(io.BytesIO(content))
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read as Parquet ({error}).") from None
-    frame.attrs = {}
-    return frame
 
 
 def _read_sidecar(path: Path) -> Sidecar:
@@ -122,55 +151,3 @@ def _merge_units(sidecar: Mapping[str, str], row: Mapping[str, str]) -> dict[str
                 "by the sidecar; correct one of them."
             )
     return {**sidecar, **row}
-
-
-def _read_csv(path: Path, decimal: str | None, words: Vocabulary) -> Cells:
-    numbers = number_columns(words)
-    known = frozenset((*ID_COLUMNS, *numbers, *words.latent))
-    content = read_file(path, most=TABLE_BYTES)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError("is not UTF-8 text; save it as 'CSV UTF-8'.") from None
-    check_text(text, SEPARATORS)
-    table = read_table(
-        content,
-        ".csv",
-        is_known=lambda label: _bare(label) in known,
-        is_number=lambda label: _bare(label) in numbers,
-        decimal=decimal,
-        allow_unterminated=True,
-    )
-    if not table.header:
-        raise DataError("is empty; a campaign table starts with a row of column names.")
-    names = [_bare(label) for label in table.header]
-    if not any(name in known for name in names):
-        raise DataError(
-            f"none of the columns in its first line is known: '{', '.join(names)[:120]}'. A "
-            "campaign table has run_id, reactor_id, clone_id, time_h and species and controls by "
-            "name."
-        )
-    leave_out_footer(table, [i for i, name in enumerate(names) if name in ("time_h", "day")])
-    numeric = [i for i, name in enumerate(names) if name in numbers]
-    units: dict[str, str] = {}
-    if table.rows and is_units_row([table.rows[0][i] for i in numeric], table.decimal):
-        first, line = table.rows.pop(0), table.lines.pop(0)
-        units = {names[i]: first[i].strip() for i in numeric if first[i].strip()}
-        refuse_second_header(line, list(units.items()), words)
-    wanted = set(numeric)
-    body = [
-        [with_point(c, table.decimal) if i in wanted else unguard(c) for i, c in enumerate(row)]
-        for row in table.rows
-    ]
-    mark = {".": "point", ",": "comma"}[table.decimal]
-    separator = SEPARATORS[table.separator or ","]
-    notes = (
-        f"read as {separator}-separated text with a decimal {mark}.",
-        *(f"{note}." for note in table.notes),
-    )
-    frame = pd.DataFrame(body, columns=pd.Index(table.header), dtype=object)
-    return Cells(frame, units, table.lines, notes, ".")
-
-
-def _bare(label: str) -> str:
-    return re.split(r"[\[(]", label.strip(), maxsplit=1)[0].strip()

@@ -18,14 +18,19 @@ import tomli_w
 from perfusio_jax._core import DataError
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors.files.campaign_cells import (
-    check_place,
+    NoTableError,
     kind_of,
     read_cells,
     sidecar_path,
 )
+from perfusio_jax.connectors.files.campaign_parts import joined
+from perfusio_jax.connectors.files.campaign_table import runs_of
 from perfusio_jax.connectors.files.frame_doubts import rising_totals
 from perfusio_jax.connectors.files.frame_report import FrameReport
-from perfusio_jax.connectors.files.frames import Campaign, campaign_from_frame, campaign_to_frame
+from perfusio_jax.connectors.files.frame_run import RunFields
+from perfusio_jax.connectors.files.frames import VOLUME_L, Campaign, campaign_to_frame
+from perfusio_jax.connectors.files.parts import Tables, parts_of, title_of
+from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.connectors.tables.spreadsheet import guard
 from perfusio_jax.connectors.tables.totals import Totals
 from perfusio_jax.connectors.tables.vocabulary import Vocabulary
@@ -66,27 +71,33 @@ def write_campaign(trajectories: Sequence[Trajectory], path: Path | str) -> None
 
 
 def read_campaign(
-    path: Path | str,
+    path: Tables,
     *,
-    unknown: Literal["error", "ignore"] = "error",
+    unknown: Literal["error", "ignore"] | None = None,
     volume_L: float | None = None,
     decimal: str | None = None,
     totals: Totals | None = None,
     process: "Process | None" = None,
+    rules: FileRules | None = None,
 ) -> Campaign:
     """Read a campaign table.
 
-    Separator (comma, semicolon, tab, bar), decimal comma and a byte-order mark are recognised
-    and named in the report, as are what stands above, below and beside the table.
+    Separator (comma, semicolon, tab, bar), decimal comma and encoding are recognised and named in
+    the report, as are what stands above, below and beside the table.
 
     Args:
-        path: `.csv`, `.tsv`, `.txt` or `.parquet`.
-        unknown: What to do with a column outside the contract.
+        path: `.csv`, `.tsv`, `.txt`, `.parquet`, `.xlsx` or `.xlsm`; several files, or a folder of
+            them, are one campaign. Where a file or a sheet has no column of runs, its name is the
+            run.
+        unknown: What to do with a column outside the contract: "error" by default, if `rules` do
+            not say it.
         volume_L: Working volume [L] where the table has no such column; by default the process's,
             0.25 without one.
         decimal: "." or ","; by default from the sidecar, else found out.
         totals: "cumulative" where stream totals are counters, "increments" where they are the
             volumes since the sample before; by default from the sidecar, else told apart.
+        rules: How the file is read: names of columns, sheet, time stamps and so on; `decimal` and
+            `totals` beat it.
         process: The culture, where it is not the one our names are of. Columns named like what it
             measures and sets are read too, in its units; runs then have its measured quantities
             and its controls that the table has, in its order. Totals of its streams that are none
@@ -100,37 +111,54 @@ def read_campaign(
             the process does not know.
         UnitError: If a unit cannot be read or does not fit its column.
     """
-    path = Path(path)
-    check_place(path)
-    try:
-        cells, sidecar = read_cells(path, decimal, Vocabulary.of(process))
-        runs, report = campaign_from_frame(
-            cells.frame,
-            units=cells.units or None,
-            unknown=unknown,
-            volume_L=volume_L,
-            lines=cells.lines,
-            totals=totals or sidecar.totals,
-            decimal=cells.decimal,
-            process=process,
-        )
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    except ValueError as error:  # UnitError and its kin keep their type
-        raise type(error)(f"{path}: {error}") from None
-    metadata = sidecar.metadata
-    runs = [_with_metadata(run, metadata.get(run.run_id, {})) for run in runs]
-    return Campaign(runs, _with_notes(report, cells.notes))
+    rules = rules or FileRules()
+    changes = {"decimal": decimal, "totals": totals}
+    rules = rules.but(**{name: value for name, value in changes.items() if value is not None})
+    if unknown is None:
+        unknown = "ignore" if rules.unknown == "ignore" else "error"
+    if volume_L is None:
+        volume_L = VOLUME_L if process is None else process.volume_L
+    words = Vocabulary.of(process)
+    found: list[tuple[str, list[RunFields], FrameReport]] = []
+    metadata: dict[str, Mapping[str, str]] = {}
+    left_out: list[str] = []
+    for part in parts_of(path, rules):
+        try:
+            cells, sidecar = read_cells(part.path, part.rules, words, run_name=part.run_name)
+            runs, report = runs_of(
+                cells.frame,
+                units=cells.units or None,
+                unknown=unknown,
+                volume_L=volume_L,
+                lines=cells.lines,
+                totals=cells.totals,
+                decimal=cells.decimal,
+                words=words,
+            )
+        except NoTableError as error:
+            if not part.may_be_none:
+                raise DataError(f"{part.path}: {error}") from None
+            left_out.append(f"{part.title} holds no table and is left out.")
+            continue
+        except DataError as error:
+            raise DataError(f"{part.title or part.path}: {error}") from None
+        except ValueError as error:  # UnitError and its kin keep their type
+            raise type(error)(f"{part.title or part.path}: {error}") from None
+        found.append((part.title, runs, replace(report, notes=cells.notes)))
+        metadata |= sidecar.metadata
+    if not found:
+        raise DataError(f"{title_of(path)}: {' '.join(left_out)}")
+    runs, report = joined(found, words)
+    trajectories = [
+        _with_metadata(Trajectory(**run), metadata.get(run["run_id"], {})) for run in runs
+    ]
+    return Campaign(trajectories, replace(report, notes=(*report.notes, *left_out)))
 
 
 def _with_metadata(run: Trajectory, metadata: Mapping[str, str]) -> Trajectory:
     if not metadata:
         return run
     return run.with_ids(run.run_id, run.clone_id, run.reactor_id, metadata)
-
-
-def _with_notes(report: FrameReport, notes: tuple[str, ...]) -> FrameReport:
-    return replace(report, notes=notes)
 
 
 def as_csv(frame: pd.DataFrame, units: Mapping[str, str], suffix: str) -> str:

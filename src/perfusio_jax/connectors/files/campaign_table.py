@@ -252,7 +252,9 @@ def _build(
     species = [n for n in words.species if n in numbers]
     controls = [n for n in words.controls if n in numbers]
     tags = [n for n in words.tags if n in numbers]
-    days = numbers["day"][rows].astype(int) if "day" in numbers else _day_of(times[rows])
+    stated = numbers["day"][rows] if "day" in numbers else None
+    is_whole = stated is not None and not np.any(stated % 1)
+    days = stated.astype(int) if stated is not None and is_whole else _day_of(times[rows])
     return RunFields(
         species=stack(species),
         controls=stack(controls),

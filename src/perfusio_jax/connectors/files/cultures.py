@@ -1,7 +1,6 @@
 """A campaign table together with the culture it is of: told, built in, or read off the table."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -22,9 +21,11 @@ from perfusio_jax.states import (
     sampling_intervals,
 )
 
+from ..tables.file_rules import FileRules
 from .campaign_files import read_campaign
-from .describing import describe_table
+from .describing import Described, describe_table
 from .frame_report import FrameReport
+from .parts import Tables
 
 CHO: Final = "cho_perfusion"
 """The culture that has a mechanism of its own."""
@@ -59,14 +60,17 @@ class CultureTable(NamedTuple):
     """Values of controls of CHO perfusion that the table has no column of."""
 
 
-def read_culture(path: Path, which: str | None = None) -> CultureTable:
+def read_culture(
+    path: Tables, which: str | None = None, rules: FileRules | None = None
+) -> CultureTable:
     """Read a campaign table as one of a culture.
 
     Args:
-        path: The table.
+        path: The table, several, or a folder of them.
         which: `cho_perfusion`, another built-in name, a file that ends in .toml, or `table` to
             read the culture off the table. By default a table with VCD and perfusion_rate whose
             columns are all known to CHO perfusion is of that, and any other is read off.
+        rules: How the file is read.
 
     Returns:
         Runs and culture.
@@ -75,15 +79,21 @@ def read_culture(path: Path, which: str | None = None) -> CultureTable:
         ConfigError: If there is no such culture.
         DataError: If the table cannot be read as one of it.
     """
+    rules = rules or FileRules()
+    unknown = "error" if rules.unknown == "refuse" else "ignore"
     if which is not None and which not in (CHO, FROM_TABLE):
         process = read_process(which)
-        found = read_campaign(path, process=process)
+        found = read_campaign(path, process=process, rules=rules, unknown=unknown)
         return CultureTable(found.trajectories, found.report, process, (), {})
-    if which == CHO or (which is None and _is_cho(path)):
-        found = read_campaign(path)
+    # where nothing can be read off a table, the strict reader says what is wrong with it
+    described = _described(path, rules) if which is None else None
+    if which is None and described is None and rules.unknown is None:
+        unknown = "error"
+    if which == CHO or (which is None and (described is None or _is_cho(described.process))):
+        found = read_campaign(path, rules=rules, unknown=unknown)
         return CultureTable(found.trajectories, found.report, None, *_as_cho(found.trajectories))
-    described = describe_table(path)
-    found = read_campaign(path, process=described.process, unknown="ignore")
+    described = described or describe_table(path, rules=rules)
+    found = read_campaign(path, process=described.process, unknown="ignore", rules=rules)
     return CultureTable(
         found.trajectories, found.report, described.process, described.assumptions, {}
     )
@@ -115,12 +125,16 @@ def completed(table: CultureTable, *, fill_down: bool, console: Any) -> list[Tra
     return runs
 
 
-def _is_cho(path: Path) -> bool:
-    """Whether a table says nothing that CHO perfusion does not know."""
+def _described(path: Tables, rules: FileRules) -> Described | None:
+    """The culture as the table tells it; None if it tells none."""
     try:
-        process = describe_table(path).process
+        return describe_table(path, rules=rules)
     except (DataError, ConfigError):
-        return True  # whoever reads it says what is wrong with it
+        return None
+
+
+def _is_cho(process: Process) -> bool:
+    """Whether a table says nothing that CHO perfusion does not know."""
     ours = {*REGISTRY, *CONTROL_NAMES, *AUXILIARY_TAGS}
     names = {q.name for q in process.quantities if q.is_measured} | set(process.control_names)
     return {"VCD", "perfusion_rate"} <= names and names <= ours

@@ -22,9 +22,12 @@ from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.process.description import Process
 from perfusio_jax.process.parts import Quantity, dimensions
 
+from ..tables.columns import NAME
+from ..tables.file_rules import FileRules
 from ..tables.totals import Totals
 from .described_streams import Flowing, controls_and_streams, short
-from .table_survey import NAME, Survey, survey
+from .parts import Tables, first_of, title_of
+from .table_survey import Survey, survey
 
 FOLLOWS: Final = ("VCV", "Diam", "capacitance")
 """What follows from cells and is not modelled by itself."""
@@ -64,11 +67,12 @@ class Described(NamedTuple):
 
 
 def describe_table(
-    path: Path | str,
+    path: Tables,
     *,
     name: str | None = None,
     decimal: str | None = None,
     totals: Totals | None = None,
+    rules: FileRules | None = None,
 ) -> Described:
     """Read a process off a campaign table.
 
@@ -76,11 +80,12 @@ def describe_table(
     `unknown="ignore"`.
 
     Args:
-        path: `.csv`, `.tsv`, `.txt` or `.parquet`.
+        path: A table of any kind that is read, several, or a folder of them.
         name: Name of the process; that of the file by default.
         decimal: "." or ","; by default from the sidecar, else found out.
         totals: "cumulative" where stream totals are counters, "increments" where they are the
             volumes since the sample before; by default from the sidecar, else told apart.
+        rules: How the file is read; `decimal` and `totals` beat it.
 
     Returns:
         The process with the assumptions it rests on.
@@ -89,13 +94,14 @@ def describe_table(
         DataError: If it cannot be read as a campaign table, or nothing in it is a quantity.
         UnitError: If a unit of one of our columns cannot be read or does not fit.
     """
-    path = Path(path)
-    table = survey(path, decimal=decimal, totals=totals)
+    changes = {"decimal": decimal, "totals": totals}
+    rules = (rules or FileRules()).but(**{n: v for n, v in changes.items() if v is not None})
+    table = survey(path, rules)
     told = list(table.left_out)
     quantities = _quantities(table, told)
     if not quantities:
         raise DataError(
-            f"{path}: nothing in it is a quantity: "
+            f"{title_of(path)}: nothing in it is a quantity: "
             f"{' '.join(told) or 'it has no column of numbers but times.'} Known are "
             f"{', '.join(REGISTRY)}; others are any columns of numbers."
         )
@@ -109,8 +115,8 @@ def describe_table(
     )
     controls, streams = controls_and_streams(flowing, told)
     process = Process(
-        name=name or _name_of(path),
-        description=f"Read off {path.name[:80]}",
+        name=name or _name_of(first_of(path)),
+        description=f"Read off {title_of(path)[:80]}",
         volume_L=_volume(table, told),
         biomass=biomass,
         quantities=quantities,

@@ -26,14 +26,12 @@ from perfusio_jax._core.instants import hours_between
 from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 
 from ..base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
-from ..tables.columns import ColumnMap
 from ..tables.content import signature
-from ..tables.joining import DEFAULT_JOIN_H
+from ..tables.file_rules import FileRules
 from ..tables.report import ReadReport
 from ..tables.settling import Conflicts, Row
-from ..tables.stamps import DATE_ORDERS, DateOrder, zone_of
-from ..tables.starts import starts_of
-from ..tables.totals import TOTALS, Totals
+from ..tables.stamps import DateOrder
+from ..tables.totals import Totals
 from .setpoint_log import SetpointLog
 from .source_file import SourceFile
 
@@ -55,7 +53,8 @@ class FilesystemStore(BioreactorConnectorBase):
         reactor_id: Vessel whose rows count; needed if the file holds several.
         run_id: Run whose rows count; needed if the file holds several.
         column_map: Label to canonical name (or to `{name, unit}`, or "ignore"), as a mapping
-            or a TOML file with a table `[columns]`.
+            or a TOML file with a table `[columns]`; its tables `[reading]` and `[set]` say
+            the rest (see `tables.file_rules.FileRules`). What is given here beats the file.
         units: Unit by canonical name, where the file does not state it; by default from the
             sidecar `<name>.units.toml`.
         separator: Field separator of a text file; found out by default.
@@ -82,6 +81,8 @@ class FilesystemStore(BioreactorConnectorBase):
         totals: "cumulative" where stream totals are counters, which are then differenced, or
             "increments" where they are the volumes since the sample before. What looks like a
             counter is not used until it is told.
+        rules: How the file is read, all of it in one; then none of the arguments that say parts
+            of it may be given.
 
     Raises:
         ConfigError: For settings that make no sense.
@@ -115,31 +116,37 @@ class FilesystemStore(BioreactorConnectorBase):
         inoculated_at: dt.datetime | Mapping[str, dt.datetime] | None = None,
         clock: Callable[[], dt.datetime] | None = None,
         date_order: DateOrder | None = None,
-        join_within_h: float = DEFAULT_JOIN_H,
+        join_within_h: float | None = None,
         totals: Totals | None = None,
+        rules: FileRules | None = None,
     ) -> None:
-        if date_order not in (None, *DATE_ORDERS):
-            raise ConfigError(f"date_order is {date_order!r}; allowed are 'dmy' and 'mdy'.")
-        if totals not in (None, *TOTALS):
-            raise ConfigError(f"totals is {totals!r}; allowed are 'cumulative' and 'increments'.")
-        if not 0.0 <= join_within_h <= _LONGEST_JOIN_H:
+        parts: dict[str, Any] = dict(
+            is_long=not wide_format,
+            separator=separator,
+            decimal=decimal,
+            sheet=sheet,
+            on_conflict=None if on_conflict == "error" else on_conflict,
+            time_zone=time_zone,
+            inoculated_at=inoculated_at,
+            date_order=date_order,
+            join_within_h=join_within_h,
+            totals=totals,
+        )
+        given = [name for name, value in parts.items() if value not in (None, False)]
+        if rules is not None and (given or column_map is not None):
             raise ConfigError(
-                f"join_within_h is {join_within_h!r}; allowed is 0 to {_LONGEST_JOIN_H:g} h."
+                f"{', '.join(given) or 'column_map'} is given beside rules, which says it all; "
+                "give one of the two."
             )
-        if on_conflict not in ("error", "last"):
-            raise ConfigError(f"on_conflict is {on_conflict!r}; allowed are 'error' and 'last'.")
-        if decimal not in (None, ".", ","):
-            raise ConfigError(f"decimal is {decimal!r}; allowed are '.' and ','.")
+        rules = FileRules.of(column_map, **parts) if rules is None else rules
         if not 0.0 <= day_tolerance_h <= HOURS_PER_DAY / 2.0:
             raise ConfigError(f"day_tolerance_h is {day_tolerance_h!r}; allowed is 0 to 12 h.")
         if not timeout_s > 0.0:
             raise ConfigError(f"timeout_s is {timeout_s!r}; it must be above 0 s.")
         if not Path(source_path).name:
             raise ConfigError(f"source_path is {str(source_path)!r}, which names no file.")
-        zone = zone_of(time_zone)
-        starts = starts_of(inoculated_at, zone, run_id=run_id, reactor_id=reactor_id)
         self.source_path = Path(source_path)
-        self.wide_format = wide_format
+        self.wide_format = not rules.is_long
         self.reactor_id = reactor_id
         self.run_id = run_id
         log = self.source_path.with_name("setpoints.csv") if setpoint_log is None else setpoint_log
@@ -148,23 +155,14 @@ class FilesystemStore(BioreactorConnectorBase):
         self._log = SetpointLog(log, controls, reactor_id, patience_s=0.5 * timeout_s)
         self._source = SourceFile(
             self.source_path,
-            wide=wide_format,
-            column_map=ColumnMap.of(column_map),
+            rules,
             units=units,
-            on_conflict=on_conflict,
-            inoculated_at=starts,
-            zone=zone,
-            separator=separator,
-            decimal=decimal,
-            sheet=sheet,
+            starts=rules.starts(run_id, reactor_id),
             allow_unterminated=allow_unterminated,
-            date_order=date_order,
-            join_within_h=join_within_h,
-            totals=totals,
         )
         self._day_tolerance_h = day_tolerance_h
         self._cadence = DAILY
-        self._join_within_h = join_within_h
+        self._join_within_h = rules.joins_within_h
         self._timeout_s = timeout_s
         self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
         self._served: dict[tuple[str, str, float], dict[str, float | None]] = {}

@@ -245,13 +245,13 @@ def read_times(
     """Time of every row since inoculation [h]; from the day where there is no time.
 
     Raises:
-        DataError: If a time is missing or none of a culture, or a day is no whole number.
+        DataError: If a time is missing or none of a culture, or a day beside it is no whole number.
     """
     if "time_h" in numbers:
         times = numbers["time_h"]
     else:
         assumed["time_h"] = "24 h per day"
-        times = numbers["day"] * HOURS_PER_DAY
+        times = np.minimum(numbers["day"], LONGEST_H) * HOURS_PER_DAY  # beyond it is refused
     for name in (n for n in ("time_h", "day") if n in numbers):
         values = numbers[name]
         if np.any(np.isnan(values)):
@@ -262,10 +262,10 @@ def read_times(
             f"time_h is {times[row]:g} in {where(row)}, which is no time of a culture: no more "
             f"than {LONGEST_H:g} h (ten years) are taken."
         )
-    if "day" in numbers and np.any(numbers["day"] % 1):
+    if {"time_h", "day"} <= set(numbers) and np.any(numbers["day"] % 1):
         row = int(np.argmax(numbers["day"] % 1 != 0))
         raise DataError(
-            f"day is {numbers['day'][row]:g} in {where(row)}; it is a whole number. Times between "
-            "two days go into a column time_h [h]."
+            f"day is {numbers['day'][row]:g} in {where(row)}; beside a column time_h [h], which "
+            "tells the time, it is a whole number."
         )
     return times

@@ -15,7 +15,7 @@ from .frame_report import FrameReport
 if TYPE_CHECKING:
     from perfusio_jax.process import Process
 
-_VOLUME_L: Final = 0.25
+VOLUME_L: Final = 0.25
 """Of a vessel nobody tells the volume of [L]."""
 
 
@@ -81,7 +81,7 @@ def campaign_from_frame(
         UnitError: If a unit cannot be read or does not fit its column.
     """
     if volume_L is None:
-        volume_L = _VOLUME_L if process is None else process.volume_L
+        volume_L = VOLUME_L if process is None else process.volume_L
     fields, report = runs_of(
         frame,
         units=units,

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError, UnitError
+from perfusio_jax._core import HOURS_PER_DAY, DataError, UnitError
 
+from ..tables.file_rules import FileRules
 from ..tables.off_days import off_days_text
 from ..tables.report import ColumnReport
-from ..tables.sidecar import DECIMALS
-from ..tables.starts import parse_starts
 from .cultures import read_culture
 from .filesystem import FilesystemStore
 
@@ -29,45 +28,28 @@ class Findings(NamedTuple):
     """Whether besides everything was understood and nothing is odd enough to look at."""
 
 
-def source(
-    file: Path,
-    column_map: Path | None = None,
-    is_long: bool = False,
-    sheet: str | None = None,
-    time_zone: str | None = None,
-    inoculated_at: str | Sequence[str] | None = None,
-    decimal: str | None = None,
-    **more: Any,
-) -> FilesystemStore:
-    """A file with the settings a command line gives.
+def source(file: Path, rules: FileRules, **more: Any) -> FilesystemStore:
+    """A file as a command line gives it.
 
     A last line without a line end is read: a file somebody hands over no longer grows.
+
+    Args:
+        file: The file.
+        rules: How it is read.
+        **more: Further settings of the store.
 
     Raises:
         ConfigError: For settings that make no sense.
     """
-    if decimal not in (None, *DECIMALS):
-        raise ConfigError(f"--decimal is {decimal!r}; allowed are comma and point.")
-    began = parse_starts(inoculated_at)
-    return FilesystemStore(
-        file,
-        wide_format=not is_long,
-        column_map=column_map,
-        sheet=sheet,
-        time_zone=time_zone,
-        inoculated_at=began,
-        decimal=None if decimal is None else DECIMALS[decimal],
-        allow_unterminated=True,
-        timeout_s=120.0,
-        **more,
-    )
+    return FilesystemStore(file, rules=rules, allow_unterminated=True, timeout_s=120.0, **more)
 
 
-def inspect_file(store: FilesystemStore, console: "Console") -> Findings:
+def inspect_file(store: FilesystemStore, rules: FileRules, console: "Console") -> Findings:
     """Read a file and print what each of its columns was taken for.
 
     Args:
         store: The file with the settings it would be read with.
+        rules: The same, for whoever reads it as a campaign.
         console: Where to print.
 
     Returns:
@@ -109,7 +91,7 @@ def inspect_file(store: FilesystemStore, console: "Console") -> Findings:
     off = _off_days(store)
     for line in off:
         console.print(f"look at this: {line}", soft_wrap=True)
-    refused = _refused_as_campaign(store, columns)
+    refused = _refused_as_campaign(store, rules, columns)
     if refused:
         console.print(
             f"look at this: fit, validate and propose refuse it: {refused}", soft_wrap=True
@@ -119,12 +101,14 @@ def inspect_file(store: FilesystemStore, console: "Console") -> Findings:
     return Findings(has_samples, has_samples and is_clear)
 
 
-def _refused_as_campaign(store: FilesystemStore, columns: Sequence[ColumnReport]) -> str:
+def _refused_as_campaign(
+    store: FilesystemStore, rules: FileRules, columns: Sequence[ColumnReport]
+) -> str:
     """Why the commands that take a campaign refuse a file with runs in it; empty if they do not."""
     if not any(column.name == "run_id" for column in columns):
         return ""
     try:
-        read_culture(store.source_path)
+        read_culture(store.source_path, None, rules)
     except (DataError, UnitError) as error:
         return str(error).removeprefix(f"{store.source_path}: ")
     return ""

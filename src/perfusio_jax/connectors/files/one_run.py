@@ -9,7 +9,7 @@ from perfusio_jax._core import HOURS_PER_DAY, DataError
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
 
-from ..tables.columns import ColumnMap
+from ..tables.file_rules import FileRules
 from ..tables.report import ReadReport
 from ..tables.settling import Row
 from .source_file import SourceFile
@@ -25,13 +25,19 @@ class OneRun(NamedTuple):
 
 
 def read_one_run(
-    path: Path, process: Process, *, run_id: str | None = None, reactor_id: str | None = None
+    path: Path,
+    process: Process,
+    rules: FileRules | None = None,
+    *,
+    run_id: str | None = None,
+    reactor_id: str | None = None,
 ) -> OneRun:
     """Read one run of a culture.
 
     Args:
         path: CSV, Parquet or Excel file with `time_h` or `day`.
         process: The culture.
+        rules: How the file is read.
         run_id: Run, if the file holds several.
         reactor_id: Vessel, if it holds several.
 
@@ -43,15 +49,13 @@ def read_one_run(
         DataError: If it cannot be understood, holds no sample of this run, or several runs.
         UnitError: If a unit does not fit its column.
     """
+    rules = rules or FileRules()
     source = SourceFile(
         path,
-        wide=True,
-        column_map=ColumnMap({}, {}),
-        units=None,
-        on_conflict="error",
-        inoculated_at=None,
-        zone=None,
+        rules,
+        starts=rules.starts(run_id, reactor_id),
         process=process,
+        allow_unterminated=True,
     )
     found = source.samples()
     keys = {(run, reactor) for run, reactor, _ in found.rows}

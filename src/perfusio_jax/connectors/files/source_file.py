@@ -4,26 +4,22 @@ import datetime as dt
 import hashlib
 import threading
 import time
-import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from perfusio_jax._core import ConfigError, ConnectorError, DataError
 from perfusio_jax._core.instants import instant_of_seconds
 from perfusio_jax._core.limits import SETTINGS_BYTES
 from perfusio_jax.process import Process
 
-from ..tables.columns import ColumnMap, is_known_label, is_number_label
 from ..tables.content import Signature, read_bytes, signature
-from ..tables.formats import read_table
-from ..tables.joining import DEFAULT_JOIN_H
+from ..tables.file_rules import FileRules
+from ..tables.opening import open_table
 from ..tables.samples import Samples, interpret
-from ..tables.settling import Conflicts
 from ..tables.sidecar import Sidecar, read_sidecar
-from ..tables.stamps import DateOrder
+from ..tables.stamps import zone_of
 from ..tables.starts import Starts
-from ..tables.totals import Totals
 from ..tables.vocabulary import Vocabulary
 
 _SETTLED_NS: Final = 2_000_000_000
@@ -47,52 +43,33 @@ class SourceFile:
 
     Args:
         path: The file.
-        wide: One column per species; else rows of `day, species, value`.
-        column_map: What the user says about the columns.
+        rules: How it is read.
         units: Unit by canonical name; by default from the sidecar `<name>.units.toml`.
-        on_conflict: What two different values for one time mean.
-        inoculated_at: When the runs began, to tell the time from `sampled_at`.
-        zone: Zone of time stamps without an offset.
-        date_order: Day or month first, in dates with the year last.
-        join_within_h: How long after its first row [h] a sample takes further ones.
-        totals: What stream totals are, if it is known.
+        starts: When the runs began, where not all of the file is looked at; by default what
+            `rules` says.
         process: The culture whose quantities and controls are read beside our names.
-        reading: How to read it; see `tables.read_table`.
+        allow_unterminated: Read a last line that has no line end.
     """
 
     def __init__(
         self,
         path: Path,
+        rules: FileRules | None = None,
         *,
-        wide: bool,
-        column_map: ColumnMap,
-        units: Mapping[str, str] | None,
-        on_conflict: Conflicts,
-        inoculated_at: Starts | None,
-        zone: zoneinfo.ZoneInfo | None,
-        date_order: DateOrder | None = None,
-        join_within_h: float = DEFAULT_JOIN_H,
-        totals: Totals | None = None,
+        units: Mapping[str, str] | None = None,
+        starts: Starts | None = None,
         process: Process | None = None,
-        **reading: Any,
+        allow_unterminated: bool = False,
     ) -> None:
         self.path = path
+        self._rules = rules or FileRules()
         self._words = Vocabulary.of(process)
+        self._process = process
+        self._rules.column_map(self._words)  # what makes no sense is refused at once
         self._sidecar = path.with_suffix(".units.toml")
-        self._column_map = column_map
         self._units = units
-        self._reading = reading
-        self._meaning: dict[str, Any] = {
-            "wide": wide,
-            "column_map": column_map,
-            "on_conflict": on_conflict,
-            "inoculated_at": inoculated_at,
-            "zone": zone,
-            "join_within_h": join_within_h,
-            "process": process,
-        }
-        self._date_order: DateOrder | None = date_order
-        self._totals: Totals | None = totals
+        self._starts = starts
+        self._allow_unterminated = allow_unterminated
         self._mutex = threading.Lock()
         self._cache: _Read | None = None
 
@@ -105,8 +82,8 @@ class SourceFile:
 
     def join_within(self, hours: float) -> None:
         """Take further rows of a sample for so long after its first one [h], from now on."""
-        if hours != self._meaning["join_within_h"]:
-            self._meaning["join_within_h"] = hours
+        if hours != self._rules.joins_within_h:
+            self._rules = self._rules.but(join_within_h=hours)
             self.forget()
 
     def forget(self) -> None:
@@ -146,22 +123,29 @@ class SourceFile:
 
     def _understand(self, content: bytes, sidecar: bytes) -> Samples:
         try:
-            told = self._told_by(sidecar)
-            reading = dict(self._reading)
-            reading["decimal"] = reading.get("decimal") or told.decimal
-            table = read_table(
+            opened = open_table(
                 content,
                 self.path.suffix,
-                is_known=lambda label: is_known_label(label, self._column_map, self._words),
-                is_number=lambda label: is_number_label(label, self._column_map, self._words),
-                **reading,
+                self._rules,
+                self._told_by(sidecar),
+                self._words,
+                allow_unterminated=self._allow_unterminated,
+                starts=self._starts,
             )
             return interpret(
-                table,
-                units=told.units if self._units is None else self._units,
-                totals=self._totals or told.totals,
-                date_order=self._date_order or told.date_order,
-                **self._meaning,
+                opened.table,
+                wide=not self._rules.is_long,
+                column_map=opened.column_map,
+                units=opened.units if self._units is None else self._units,
+                on_conflict=self._rules.on_conflict,
+                inoculated_at=opened.starts,
+                zone=zone_of(self._rules.time_zone),
+                date_order=opened.date_order,
+                join_within_h=self._rules.joins_within_h,
+                totals=opened.totals,
+                process=self._process,
+                unknown=self._rules.unknown,
+                negative_time=self._rules.negative_time,
             )
         except (DataError, ConfigError) as error:  # UnitError is one of the latter
             raise type(error)(f"{self.path}: {error}") from None

@@ -5,7 +5,6 @@ Our own columns are in our units, others in the unit the table states for them.
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,16 +21,14 @@ from perfusio_jax._core.text import in_line
 from perfusio_jax._core.unit_text import parse_unit
 
 from ..tables.cells import parse_number, qualified
-from ..tables.columns import fits
-from ..tables.totals import Totals
+from ..tables.columns import NAME, fits
+from ..tables.file_rules import FileRules
 from ..tables.vocabulary import OURS, UNITLESS, Vocabulary
-from .campaign_cells import Cells, check_place, read_cells
+from .campaign_cells import Cells, NoTableError, read_cells
 from .campaign_table import runs_of
 from .frame_columns import ID_COLUMNS, number_columns, read_header
 from .frame_run import RunFields
-
-NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
-"""What a quantity or a control may be called."""
+from .parts import Part, Tables, parts_of, title_of
 
 _BRACKET: Final = re.compile(r"[\[(]")
 
@@ -47,6 +44,8 @@ class Survey(NamedTuple):
     states none."""
     left_out: tuple[str, ...]
     """What is no column of numbers, a sentence each."""
+    lengths: tuple[int, ...]
+    """Samples of every run."""
 
     def known(self, name: str) -> np.ndarray:
         """All readings of a column, of all runs."""
@@ -59,30 +58,60 @@ class Survey(NamedTuple):
         return np.array([values[0] for values in runs if values.size])
 
 
-def survey(path: Path, *, decimal: str | None = None, totals: Totals | None = None) -> Survey:
+def survey(tables: Tables, rules: FileRules | None = None) -> Survey:
     """Read every column of numbers of a campaign table.
 
     Args:
-        path: `.csv`, `.tsv`, `.txt` or `.parquet`.
-        decimal: "." or ","; by default from the sidecar, else found out.
-        totals: What stream totals are; by default from the sidecar, else told apart.
+        tables: A table of any kind that is read, several, or a folder of them.
+        rules: How they are read.
 
     Raises:
-        DataError: If it cannot be read as a campaign table.
+        DataError: If one cannot be read as a campaign table, or two state one quantity in two
+            units.
         UnitError: If a unit of one of our columns cannot be read or does not fit.
     """
-    check_place(path)
-    try:
-        return _survey(path, decimal, totals)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    except ValueError as error:  # UnitError and its kin keep their type
-        raise type(error)(f"{path}: {error}") from None
+    found: list[tuple[str, Survey]] = []
+    for part in parts_of(tables, rules or FileRules()):
+        try:
+            found.append((part.title, _survey(part)))
+        except NoTableError as error:
+            if not part.may_be_none:
+                raise DataError(f"{part.path}: {error}") from None
+        except DataError as error:
+            raise DataError(f"{part.title or part.path}: {error}") from None
+        except ValueError as error:  # UnitError and its kin keep their type
+            raise type(error)(f"{part.title or part.path}: {error}") from None
+    if not found:
+        raise DataError(f"{title_of(tables)}: none of its sheets holds a table.")
+    return found[0][1] if len(found) == 1 else _together(found)
 
 
-def _survey(path: Path, decimal: str | None, totals: Totals | None) -> Survey:
+def _together(parts: list[tuple[str, Survey]]) -> Survey:
+    """Several tables as one; what one of them lacks is missing there."""
+    names = dict.fromkeys(name for _, one in parts for name in one.columns)
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    units: dict[str, str] = {}
+    whose: dict[str, str] = {}
+    for title, one in parts:
+        for name, unit in one.units.items():
+            if unit and units.get(name, unit) != unit:
+                raise DataError(
+                    f"{name} is in '{units[name]}' in {whose[name]} and in '{unit}' in {title}; "
+                    "state one unit for both."
+                )
+            if unit or name not in units:
+                units[name], whose[name] = unit, title
+        for name in names:
+            blank = [np.full(n, np.nan) for n in one.lengths]
+            columns[name] += one.columns.get(name, blank)
+    told = dict.fromkeys(text for _, one in parts for text in one.left_out)
+    lengths = tuple(n for _, one in parts for n in one.lengths)
+    return Survey(columns, units, tuple(told), lengths)
+
+
+def _survey(part: Part) -> Survey:
     told: list[str] = []
-    first, _ = read_cells(path, decimal, OURS)
+    first, _ = read_cells(part.path, part.rules, OURS, is_open=True, run_name=part.run_name)
     ours = {*ID_COLUMNS, *number_columns(OURS)}
     others = {label: _bare(label) for label in map(str, first.frame.columns)}
     others = {label: name for label, name in others.items() if name not in ours}
@@ -95,7 +124,7 @@ def _survey(path: Path, decimal: str | None, totals: Totals | None) -> Survey:
             numbers.append(name)
     numbers += _other_tags(first)
     words = _open(numbers)
-    cells, sidecar = read_cells(path, decimal, words)
+    cells, _ = read_cells(part.path, part.rules, words, is_open=True, run_name=part.run_name)
     names, in_header = read_header(cells.frame, words)
     units = {**cells.frame.attrs.get("units", {}), **in_header, **cells.units}
     unread = {n for n in numbers if (unit := units.get(n, "").strip()) and not _is_unit(unit)}
@@ -111,7 +140,7 @@ def _survey(path: Path, decimal: str | None, totals: Totals | None) -> Survey:
         units={n: unit for n, unit in units.items() if n in there or n in ours - unread} or None,
         unknown="ignore",
         lines=cells.lines,
-        totals=totals or sidecar.totals,
+        totals=cells.totals,
         decimal=cells.decimal,
         words=words,
     )
@@ -121,7 +150,7 @@ def _survey(path: Path, decimal: str | None, totals: Totals | None) -> Survey:
     used = [n for n in names if n in report.columns and n not in apart]
     columns = {name: [_column(run, name) for run in runs] for name in used}
     stated = {n: units.get(n, "").strip() for n in columns if n in numbers}
-    return Survey(columns, stated, tuple(told))
+    return Survey(columns, stated, tuple(told), tuple(len(run["days"]) for run in runs))
 
 
 def _other_tags(cells: Cells) -> list[str]:

@@ -26,10 +26,13 @@ from .vocabulary import OURS, Vocabulary
 IDS: Final = ("run_id", "reactor_id", "clone_id", "sample_id")
 TIMES: Final = ("time_h", "day")
 NUMBERS: Final = (*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *AUXILIARY_TAGS, "volume_L")
-KNOWN: Final = (*IDS, *TIMES, "sampled_at", "quality", *NUMBERS)
+KNOWN: Final = (*IDS, *TIMES, "sampled_at", "inoculated_at", "quality", *NUMBERS)
 LONG: Final = ("species", "value", "unit")
 UNITS: Final = frozenset((*TIMES, *NUMBERS))
 """Names of columns that have a unit."""
+
+NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+"""What a quantity or a control may be called."""
 
 _WITH_UNIT: Final = re.compile(r"(?P<name>[^\[(]+?)\s*[\[(](?P<unit>[^\])]*)[\])]")
 FOLDED: Final = {name.casefold(): name for name in (*KNOWN, *LONG)}
@@ -110,7 +113,11 @@ class ColumnMap(NamedTuple):
 
     @classmethod
     def of(
-        cls, source: Mapping[str, Any] | Path | str | None, words: Vocabulary = OURS
+        cls,
+        source: Mapping[str, Any] | Path | str | None,
+        words: Vocabulary = OURS,
+        *,
+        is_open: bool = False,
     ) -> "ColumnMap":
         """Read a column map.
 
@@ -118,6 +125,7 @@ class ColumnMap(NamedTuple):
             source: A mapping of label to name, or to a mapping with `name`, `unit` and, for a
                 stream total, `totals`; or a TOML file with such a table under `[columns]`.
             words: Names and units of columns.
+            is_open: Whether a column may have any name a process can have.
 
         Returns:
             The map; empty for `None`.
@@ -140,7 +148,8 @@ class ColumnMap(NamedTuple):
                     "'name', 'unit' and 'totals'."
                 )
             name = str(fields.get("name", label))
-            if name not in (*KNOWN, *words.numbers, *LONG, "ignore"):
+            is_free = is_open and NAME.fullmatch(name) is not None and name != "rest"
+            if name not in (*KNOWN, *words.numbers, *LONG, "ignore") and not is_free:
                 hint = suggest(name, words=words)
                 raise ConfigError(f"Column map: '{label}' is to be '{name}'. {hint}")
             names[label] = name
@@ -184,6 +193,31 @@ def _meant(folded: str, bare: str, words: Vocabulary) -> str:
     return FOLDED.get(folded, "") or words.folded.get(folded, "")
 
 
+class Meaning(NamedTuple):
+    """What a label of a table stands for."""
+
+    name: str
+    """Canonical name; empty if it has none."""
+    unit: str
+    """Unit that label or map state; empty if they state none."""
+    entry: str | None
+    """The label of the column map that says so; None if it is not in it."""
+
+
+def meaning_of(label: str, column_map: ColumnMap, words: Vocabulary = OURS) -> Meaning:
+    """What a label stands for, by a column map or by itself."""
+    bare, unit = bare_label(label)
+    said = column_map.entry(label)
+    if said is not None:
+        name = column_map.names[said]
+    elif bare.casefold().endswith("_quality"):
+        name = fold(bare[: -len("_quality")]) + "_quality"
+    else:
+        name = _meant(_folded(bare), bare, words)
+    units = column_map.units
+    return Meaning(name, units.get(said or "") or units.get(name) or unit, said)
+
+
 class Header:
     """Labels and what they mean."""
 
@@ -223,19 +257,12 @@ class Header:
         return self._known[label]
 
     def _look_up(self, label: str) -> tuple[str, str]:
-        bare, unit = bare_label(label)
-        said = self.column_map.entry(label)
+        name, unit, said = meaning_of(label, self.column_map, self.words)
         if said is not None:
             self.used.add(said)
-            name = self.column_map.names[said]
-        elif bare.casefold().endswith("_quality"):
-            name = fold(bare[: -len("_quality")]) + "_quality"
-        else:
-            name = _meant(_folded(bare), bare, self.words)
-        units = self.column_map.units
         if said is not None and said in self.column_map.totals:
             self.totals[name] = self.column_map.totals[said]
-        return name, units.get(said or "") or units.get(name) or unit
+        return name, unit
 
     @property
     def unused(self) -> list[str]:
@@ -320,7 +347,7 @@ def role_of(name: str, words: Vocabulary = OURS) -> str:
         ("stream total", STREAM_TOTALS),
         ("tag", (*AUXILIARY_TAGS, *words.tags)),
         ("volume", ("volume_L",)),
-        ("time stamp", ("sampled_at",)),
+        ("time stamp", ("sampled_at", "inoculated_at")),
         ("long format", LONG),
         ("ignored", ("ignore",)),
         ("unknown", ("",)),
@@ -433,6 +460,7 @@ def _columns_of(path: Path) -> Mapping[str, Any]:
         content = read_toml(path)
     except (OSError, ConfigError) as error:
         raise ConfigError(f"The column map {path} cannot be read: {error}") from error
-    if set(content) != {"columns"} or not isinstance(content["columns"], dict):
-        raise ConfigError(f"The column map {path} needs one table, [columns].")
-    return content["columns"]
+    table = content.get("columns")
+    if not isinstance(table, dict):
+        raise ConfigError(f"The column map {path} needs a table [columns].")
+    return table

@@ -11,8 +11,10 @@ from typing import Final
 from perfusio_jax._core import DataError
 
 from .cells import find_decimal
+from .layout import Layout, told_above
 from .packed import check_text
 from .raw import SEPARATORS, RawTable, marked
+from .shape import shape
 
 _SEPARATOR_LINE: Final = re.compile(r'[ ]*"?sep=(?P<mark>.)"?[ ]*')
 """First line by which spreadsheets tell each other the separator."""
@@ -27,6 +29,7 @@ def read_text(
     decimal: str | None,
     allow_unterminated: bool,
     is_number: Callable[[str], bool] | None,
+    layout: Layout,
 ) -> RawTable:
     """Cells of a text file; `formats.read_table` says what the arguments are."""
     table = RawTable(separator=separator)
@@ -42,7 +45,8 @@ def read_text(
     if not text.strip():
         return table
     text, stated = _without_separator_line(text, table)
-    text = _without_preamble(text, is_known, table)
+    text = _without_lines(text, layout)
+    text = _without_preamble(text, is_known, table, layout)
     if not text.strip():
         return table
     table.separator = separator or stated or _find_separator(text, is_known)
@@ -50,7 +54,8 @@ def read_text(
         text = _without_open_quote(text, table, table.separator)
     if not text.strip():
         return table
-    _shape(*_split(text, table.separator), table)
+    rows, lines = layout.without_footer(*_split(text, table.separator), table)
+    shape(rows, lines, table)
     table.decimal = decimal or find_decimal(marked(table, is_number), table.separator)
     return table
 
@@ -66,20 +71,29 @@ def _without_separator_line(text: str, table: RawTable) -> tuple[str, str | None
     return "\n" * (first + 1) + "".join(lines[first + 1 :]), found["mark"]
 
 
-def _without_preamble(text: str, is_known: Callable[[str], bool], table: RawTable) -> str:
+def _without_lines(text: str, layout: Layout) -> str:
+    """Blank the lines somebody wants left out: the others keep their numbers."""
+    if not layout.skip_lines:
+        return text
+    lines = text.splitlines(keepends=True)
+    for number in layout.skip_lines:
+        if number <= len(lines):
+            lines[number - 1] = "\n"
+    return "".join(lines)
+
+
+def _without_preamble(
+    text: str, is_known: Callable[[str], bool], table: RawTable, layout: Layout
+) -> str:
     """Blank the lines above a table: those before the first with two known labels."""
     lines = text.splitlines(keepends=True)
+    if layout.header_row is not None:
+        layout.check_header_row(len(lines))
+        return "\n" * (layout.header_row - 1) + "".join(lines[layout.header_row - 1 :])
     for n, line in enumerate(lines[:_PREAMBLE]):
         labels = max(_hits(line, separator, is_known) for separator in SEPARATORS)
         if labels >= 2 or (labels and not any(earlier.strip() for earlier in lines[:n])):
-            above = [k + 1 for k in range(n) if lines[k].strip()]
-            if above:
-                span = (
-                    f"lines {above[0]} to {above[-1]} stand"
-                    if len(above) > 1
-                    else (f"line {above[0]} stands")
-                )
-                table.notes.append(f"{span} above the table and say nothing of it")
+            table.notes += told_above([k + 1 for k in range(n) if lines[k].strip()])
             return "\n" * n + "".join(lines[n:])
     return text
 
@@ -155,41 +169,3 @@ def _split(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
     except csv.Error as error:
         raise DataError(f"line {reader.line_num} cannot be split into fields: {error}") from None
     return rows, lines
-
-
-def _shape(rows: list[list[str]], lines: list[int], table: RawTable) -> None:
-    """Header and rows of equal width: empty fields beside the table are left out, told."""
-    header = [cell.strip() for cell in rows[0]]
-    named = max((n + 1 for n, label in enumerate(header) if label), default=0)
-    beside = any(cell.strip() for row in rows[1:] for cell in row[named : len(header)])
-    width = len(header) if beside else named
-    n_wide = sum(len(row) > width for row in rows)
-    table.header = [
-        label or f"column {n + 1} without a name" for n, label in enumerate(header[:width])
-    ]
-    folded = [label.casefold() for label in header[:width]]
-    is_again = False
-    for row, line in zip(rows[1:], lines[1:], strict=True):
-        if len(row) < width or any(cell.strip() for cell in row[width:]):
-            many = len(row) > width
-            hint = (
-                "a decimal comma between commas?" if many else "a half-written row, or one cut off?"
-            )
-            raise DataError(
-                f"line {line} has {len(row)} fields where the header has {len(header)} ({hint})"
-            )
-        cells = row[:width]
-        if [cell.strip().casefold() for cell in cells] == folded:
-            table.notes.append(f"line {line} repeats the header and is left out")
-            is_again = True
-            continue
-        if is_again and table.rows and cells == table.rows[0]:
-            table.notes.append(f"line {line} repeats the row below the header and is left out")
-            continue
-        is_again = False
-        table.rows.append(cells)
-        table.lines.append(line)
-    if n_wide:
-        table.notes.append(
-            f"{n_wide} lines end with a separator; the empty field after it is left out"
-        )

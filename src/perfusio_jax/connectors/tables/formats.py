@@ -7,6 +7,7 @@ from perfusio_jax._core import DataError
 
 from .cells import find_decimal
 from .delimited import read_text
+from .layout import Layout
 from .parquet import read_parquet
 from .raw import RawTable, marked
 from .workbook import read_excel
@@ -26,6 +27,7 @@ def read_table(
     sheet: str | None = None,
     allow_unterminated: bool = False,
     is_number: Callable[[str], bool] | None = None,
+    layout: Layout | None = None,
 ) -> RawTable:
     """Cells of a file by its kind.
 
@@ -39,6 +41,7 @@ def read_table(
         allow_unterminated: Read a last line that has no line end.
         is_number: Whether a column label is of numbers; then a cell such as `98,5 %` tells the
             decimal mark, too.
+        layout: Where the table stands, as far as that is said.
 
     Returns:
         The cells; without header if the file holds none.
@@ -46,12 +49,17 @@ def read_table(
     Raises:
         DataError: If the file is not of its kind or its rows have no common shape.
     """
-    suffix = suffix.lower()
+    suffix, layout = suffix.lower(), layout or Layout()
     if suffix in TEXT_SUFFIXES:
-        return read_text(content, is_known, separator, decimal, allow_unterminated, is_number)
+        return read_text(
+            content, is_known, separator, decimal, allow_unterminated, is_number, layout
+        )
     if suffix in PARQUET_SUFFIXES | EXCEL_SUFFIXES:
         is_excel = suffix in EXCEL_SUFFIXES
-        table = read_excel(content, sheet) if is_excel else read_parquet(content)
+        if is_excel:
+            table = read_excel(content, sheet, is_known, layout)
+        else:
+            table = read_parquet(content)
         texts = marked(table, is_number, all_columns=False)  # numbers may be there as text
         table.decimal = decimal or find_decimal(texts, None)
         return table

@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from perfusio_jax._core import STREAM_TOTALS, DataError
+from perfusio_jax._core.text import in_line
 
 from .column_units import ColumnUnits, is_units_row
 from .columns import (
@@ -33,6 +34,7 @@ from .columns import (
     role_of,
     suggest,
 )
+from .file_rules import NegativeTime, Unknown
 from .joining import DEFAULT_JOIN_H
 from .raw import SEPARATORS, RawTable, leave_out_footer
 from .report import ColumnReport, ReadReport
@@ -74,6 +76,8 @@ def interpret(
     join_within_h: float = DEFAULT_JOIN_H,
     totals: Totals | Mapping[str, str] | None = None,
     process: "Process | None" = None,
+    unknown: Unknown | None = None,
+    negative_time: NegativeTime = "drop",
 ) -> Samples:
     """Make samples of cells.
 
@@ -93,6 +97,8 @@ def interpret(
             counters, "increments" for volumes since the sample before; told apart if not given.
         process: The culture whose quantities and controls are read beside our names, in its units;
             a column map may give its names, too.
+        unknown: "refuse" if a column nobody knows makes the file unusable.
+        negative_time: "refuse" if a row from before the inoculation does.
 
     Returns:
         Samples by time with the report.
@@ -114,10 +120,18 @@ def interpret(
     body = _Body(table, header, units or {}, on_conflict, (starts, zone), date_order)
     for index in body.row_numbers:
         body.read(index)
+    if negative_time == "refuse" and body.left_out:
+        raise DataError(f"{body.left_out[0]}; such rows are refused (negative_time).")
     body.finish(join_within_h, totals)
     if not body.row_numbers:
         body.notes.append("there is a header and no row yet")
     report = _report(table, body.columns(), [*table.notes, *body.notes], body.counts)
+    if unknown == "refuse" and report.unknown:
+        hint = next(c.remark for c in report.columns if c.role == "unknown")
+        raise DataError(
+            f"column {in_line(report.unknown[0])} is not known and unknown columns are refused. "
+            f"{hint}"
+        )
     report = replace(
         report,
         species=tuple(body.species()),

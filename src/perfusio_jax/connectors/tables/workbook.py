@@ -2,12 +2,13 @@
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from perfusio_jax._core import DataError
 from perfusio_jax._core.text import in_line
 
+from .layout import Layout, told_above
 from .packed import bounded_rows, survey_workbook
 from .raw import RawTable, first_line, not_complete
 
@@ -15,8 +16,39 @@ _ZIP_MARK, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
 """First bytes of a zip archive, which an Excel file is, and those its last part begins with."""
 
 
-def read_excel(content: bytes, sheet: str | None) -> RawTable:
-    """Cells of one sheet, by default the first."""
+_PREAMBLE: Final = 40
+"""Rows that may stand above a table."""
+
+
+def sheet_names(content: bytes) -> list[str]:
+    """Sheets of a workbook, in its order.
+
+    Raises:
+        DataError: If it is none.
+    """
+    survey_workbook(content)
+    with _workbook(content, data_only=True) as book:
+        return list(book.sheetnames)
+
+
+def read_excel(
+    content: bytes,
+    sheet: str | None,
+    is_known: Callable[[str], bool] = lambda _: False,
+    layout: Layout | None = None,
+) -> RawTable:
+    """Cells of one sheet, by default the first.
+
+    Args:
+        content: The workbook.
+        sheet: Name of the sheet.
+        is_known: Whether a label is understood; tells the header from what stands above it.
+        layout: Where the table stands, as far as that is said.
+
+    Raises:
+        DataError: If it is no workbook, lacks the sheet, or its rows have no common shape.
+    """
+    layout = layout or Layout()
     if not content or (content.startswith(_ZIP_MARK) and _ZIP_END not in content[-65_557:]):
         return not_complete(content)
     has_formulas = survey_workbook(content)
@@ -31,13 +63,21 @@ def read_excel(content: bytes, sheet: str | None) -> RawTable:
         _note_formulas(content, name, dict(filled), table)
     if sheet is None and others:
         table.notes.append(f"sheet '{name}' was read; there are others: {others}")
+    filled = _from_header(filled, is_known, layout, table)
     if not filled:
         return table
+    kept_rows, kept_lines = layout.without_footer(
+        [row for _, row in filled], [line for line, _ in filled], table
+    )
+    filled = list(zip(kept_lines, kept_rows, strict=True))
     width = max(n + 1 for n, cell in enumerate(filled[0][1]) if cell is not None)
     labels = ["" if cell is None else str(cell).strip() for cell in filled[0][1][:width]]
     for line, row in filled[1:]:
         if any(cell is not None for cell in row[width:]):
-            raise DataError(f"row {line} is wider than the header.")
+            raise DataError(
+                f"row {line} is wider than the header in row {filled[0][0]}. Does the header stand "
+                "on another row (--header-row), or is that row none of the table (--skip-line)?"
+            )
         table.rows.append((row + [None] * (width - len(row)))[:width])
         table.lines.append(line)
     kept = [n for n in range(width) if labels[n] or any(row[n] is not None for row in table.rows)]
@@ -45,6 +85,26 @@ def read_excel(content: bytes, sheet: str | None) -> RawTable:
     if len(kept) < width:
         table.rows = [[row[n] for n in kept] for row in table.rows]
     return table
+
+
+def _from_header(
+    filled: list[tuple[int, list[Any]]],
+    is_known: Callable[[str], bool],
+    layout: Layout,
+    table: RawTable,
+) -> list[tuple[int, list[Any]]]:
+    """Filled rows from the header on: the first with two known labels, or the first of all."""
+    filled = [item for item in filled if item[0] not in layout.skip_lines]
+    if not filled:
+        return filled
+    if layout.header_row is not None:
+        layout.check_header_row(filled[-1][0])
+        return [item for item in filled if item[0] >= layout.header_row]
+    for k, (_, cells) in enumerate(filled[:_PREAMBLE]):
+        if sum(is_known(str(cell).strip()) for cell in cells if cell is not None) >= 2:
+            table.notes += told_above([line for line, _ in filled[:k]], "row")
+            return filled[k:]
+    return filled
 
 
 @contextlib.contextmanager

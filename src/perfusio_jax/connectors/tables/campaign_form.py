@@ -1,0 +1,380 @@
+"""Cells of any table made those of a campaign table: a row per sample, a column per quantity.
+
+Names become ours, rows of `species, value` become columns, time stamps become hours, rows of one
+sample become one. What is done is told; what cannot be done is refused with its line.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TOTALS, DataError
+from perfusio_jax._core.instants import hours_between
+from perfusio_jax._core.text import in_line
+
+from .cells import parse_number
+from .column_units import is_units_row
+from .columns import TIMES, meaning_of, refuse_second_header
+from .file_rules import FileRules
+from .joining import join
+from .opening import Opened
+from .raw import RawTable, leave_out_footer
+from .settling import some
+from .stamps import find_order, read_stamp, zone_of
+from .vocabulary import Vocabulary
+
+QUALITIES: Final = ("good", "uncertain", "bad")
+_KEYS: Final = ("run_id", "reactor_id", "clone_id", "sample_id", "sampled_at", *TIMES)
+"""What tells the row of a long table that a value belongs to."""
+_HELPERS: Final = ("sample_id", "sampled_at", "inoculated_at")
+"""Columns that have done their work once rows have a run and a time."""
+
+
+class _Work(NamedTuple):
+    """A table on its way, and what was done to it."""
+
+    table: RawTable
+    words: Vocabulary
+    told: list[str]
+
+    def at(self, name: str) -> int | None:
+        """Where a column stands; None if there is none."""
+        return self.table.header.index(name) if name in self.table.header else None
+
+    def text(self, row: Sequence[Any], name: str) -> str:
+        """A cell as text; empty if there is no such column or nothing in it."""
+        column = self.at(name)
+        return "" if column is None or row[column] is None else str(row[column]).strip()
+
+
+def as_campaign(
+    opened: Opened, rules: FileRules, words: Vocabulary, run_name: str
+) -> tuple[RawTable, list[str]]:
+    """Bring cells into the form of a campaign table.
+
+    Args:
+        opened: The cells; changed in place.
+        rules: How they are read.
+        words: Names and units of columns.
+        run_name: What a run is called where the table holds one and does not say.
+
+    Returns:
+        The table under canonical names, and a sentence for everything that was done.
+
+    Raises:
+        DataError: If a row has no time, a value is there twice, or a column is a problem.
+    """
+    work = _Work(opened.table, words, [])
+    _rename(work, opened)
+    times = [n for n, name in enumerate(work.table.header) if name in ("sampled_at", *TIMES)]
+    leave_out_footer(work.table, times)
+    _take_units_row(work)
+    if not work.table.rows:
+        return work.table, work.told
+    if rules.is_long:
+        work = _widened(work)
+    _apply_quality(work)
+    _count_hours(work, opened, rules)
+    _name_runs(work, run_name)
+    _join_samples(work, rules)
+    _drop(work, [n for n in work.table.header if n in _HELPERS])
+    return work.table, work.told
+
+
+def _rename(work: _Work, opened: Opened) -> None:
+    """Give columns our names, and leave out those that are to be ignored."""
+    table, used = work.table, set()
+    ignored = []
+    for n, label in enumerate(table.header):
+        name, unit, entry = meaning_of(label, opened.column_map, work.words)
+        used.add(entry)
+        if name == "ignore":
+            ignored.append(n)
+        elif name and (entry is not None or name not in work.words.latent):
+            table.header[n] = name
+            if unit:
+                table.units[name] = unit
+            elif label in table.units:
+                table.units[name] = table.units.pop(label)
+    known = [name for name in table.header if name in (*_KEYS, *work.words.numbers)]
+    for name in known:
+        if known.count(name) > 1:
+            raise DataError(f"column {name} occurs more than once; keep one of them.")
+    _drop_at(work, ignored)
+    unused = [f"'{label}'" for label in opened.column_map.names if label not in used]
+    if not work.table.header or "species" not in work.table.header:
+        work.told.extend(some("entries of the column map that are not in the table", unused))
+
+
+def _take_units_row(work: _Work) -> None:
+    """Units of a row below the header."""
+    table = work.table
+    numeric = [n for n, name in enumerate(table.header) if work.words.is_numeric(name)]
+    if not table.rows or not is_units_row([table.rows[0][n] for n in numeric], table.decimal):
+        return
+    cells, line = table.rows.pop(0), table.lines.pop(0)
+    texts = {n: str(cells[n] or "").strip().strip("[]()").strip() for n in numeric}
+    stated = [(table.header[n], text) for n, text in texts.items() if text]
+    refuse_second_header(line, [s for s in stated if s[0] != "value"], work.words)
+    for name, text in stated:
+        if table.units.get(name, text) != text:
+            raise DataError(
+                f"column '{name}' is in '{table.units[name]}' by its header and in '{text}' by "
+                "the units row; correct one of them."
+            )
+        table.units[name] = text
+
+
+def _widened(work: _Work) -> _Work:
+    """Rows of `species, value` as columns of species."""
+    table, header = work.table, work.table.header
+    lacking = [name for name in ("species", "value") if name not in header]
+    if lacking:
+        raise DataError(
+            f"long format needs the columns 'species' and 'value'; there are "
+            f"{', '.join(in_line(label) for label in header[:20])}."
+        )
+    keys = [name for name in header if name in _KEYS]
+    at = [header.index(name) for name in keys]
+    species, value = header.index("species"), header.index("value")
+    unit = work.at("unit")
+    found: dict[tuple[str, ...], dict[str, tuple[Any, int]]] = {}
+    names: dict[str, None] = {}
+    first: dict[tuple[str, ...], tuple[list[Any], int]] = {}
+    repeats = []
+    for row, line in zip(table.rows, table.lines, strict=True):
+        key = tuple("" if row[k] is None else str(row[k]).strip() for k in at)
+        name = "" if row[species] is None else str(row[species]).strip()
+        cell = _with_unit(row[value], "" if unit is None else row[unit])
+        first.setdefault(key, ([row[k] for k in at], line))
+        cells = found.setdefault(key, {})
+        if name in cells and cells[name][0] != cell:
+            raise DataError(
+                f"{name} of one sample is {in_line(cells[name][0])} in line {cells[name][1]} and "
+                f"{in_line(cell)} in line {line}; keep one of the two."
+            )
+        if name in cells:
+            repeats.append(f"line {line} repeats {name}")
+        names[name] = None
+        cells[name] = (cell, line)
+    work.told.extend(some("rows that repeat another", repeats))
+    work.told.append(f"{len(table.rows)} rows of one value each made {len(found)} samples")
+    wide = RawTable(
+        header=[*keys, *names],
+        rows=[
+            [*first[key][0], *(cells.get(n, (None,))[0] for n in names)]
+            for key, cells in found.items()
+        ],
+        lines=[first[key][1] for key in found],
+        units=table.units,
+        notes=table.notes,
+        separator=table.separator,
+        decimal=table.decimal,
+    )
+    return _Work(wide, work.words, work.told)
+
+
+def _with_unit(cell: Any, unit: Any) -> Any:
+    """A value with the unit its row states."""
+    text = "" if unit is None else str(unit).strip()
+    if not text or cell is None or not str(cell).strip():
+        return cell
+    return f"{str(cell).strip()} {text}"
+
+
+def _apply_quality(work: _Work) -> None:
+    """Empty what is marked bad; the marks have then done their work."""
+    header = work.table.header
+    marks = {name: n for n, name in enumerate(header) if name.endswith("_quality")}
+    whole = work.at("quality")
+    if not marks and whole is None:
+        return
+    bad: dict[str, int] = {}
+    for row, line in zip(work.table.rows, work.table.lines, strict=True):
+        for label, n in [*marks.items(), *([("quality", whole)] if whole is not None else [])]:
+            text = "" if row[n] is None else str(row[n]).strip().casefold()
+            if not text:
+                continue
+            if text not in QUALITIES:
+                raise DataError(
+                    f"{label} is {in_line(text)} in line {line}; allowed are "
+                    f"{', '.join(QUALITIES)}."
+                )
+            if text != "bad":
+                continue
+            names = [label.removesuffix("_quality")] if label != "quality" else work.words.numbers
+            for k in (header.index(name) for name in names if name in header):
+                if row[k] is not None and str(row[k]).strip():
+                    row[k] = None
+                    bad[header[k]] = bad.get(header[k], 0) + 1
+    work.told.extend(
+        [f"{n} value(s) of {name} are marked bad and left out" for name, n in bad.items()]
+    )
+    _drop(work, [*marks, "quality"])
+
+
+def _count_hours(work: _Work, opened: Opened, rules: FileRules) -> None:
+    """Hours since the start of the run from time stamps, where the table has no other time."""
+    table, stamps = work.table, work.at("sampled_at")
+    stated = [name for name in TIMES if name in table.header]
+    if stated or stamps is None:
+        if stated and rules.inoculated_at is not None:
+            work.told.append(
+                f"the start that was given is not used: the times are those of {stated[0]}"
+            )
+        return
+    if opened.starts is None:
+        raise DataError(
+            "has time stamps (sampled_at) and neither day nor time_h; say when the run began "
+            "(--inoculated-at, or RUN=TIME once for each run)."
+        )
+    zone = zone_of(rules.time_zone)
+    order = opened.date_order or find_order(str(row[stamps] or "") for row in table.rows)
+    so_far: set[tuple[str, str]] = set()
+    early, kept = [], []
+    for k, (row, line) in enumerate(zip(table.rows, table.lines, strict=True)):
+        start = opened.starts.find(work.text(row, "run_id"), work.text(row, "reactor_id"), so_far)
+        text = work.text(row, "sampled_at")
+        if not text:
+            raise DataError(f"sampled_at is missing in line {line}; the time comes from it.")
+        stamp = read_stamp(text, f"sampled_at in line {line}", zone, order)
+        if start is None:
+            continue
+        hours = hours_between(stamp, start)
+        row.append(hours)
+        if hours < 0.0:
+            early.append(
+                f"sampled_at in line {line} is {-hours:.4g} h before the inoculation at "
+                f"{start.isoformat()}"
+            )
+        else:
+            kept.append(k)
+    if early and rules.negative_time == "refuse":
+        raise DataError(f"{early[0]}; such rows are refused (negative_time).")
+    if early and not kept:
+        raise DataError(f"{early[0]}; so is every other row.")
+    work.told.extend(some("rows from before the inoculation, left out", early))
+    table.header.append("time_h")
+    table.rows[:] = [table.rows[k] for k in kept]
+    table.lines[:] = [table.lines[k] for k in kept]
+
+
+def _name_runs(work: _Work, run_name: str) -> None:
+    """A run for every row, where the table has no column of runs."""
+    table = work.table
+    if "run_id" in table.header or not any(name in table.header for name in TIMES):
+        return
+    vessel = work.at("reactor_id")
+    if vessel is not None and all(work.text(row, "reactor_id") for row in table.rows):
+        names = [work.text(row, "reactor_id") for row in table.rows]
+        many = len(set(names))
+        work.told.append(f"there is no column run_id; each of {many} reactor(s) is taken for a run")
+    else:
+        names = [run_name] * len(table.rows)
+        work.told.append(f"there is no column run_id; it is taken for one run, '{run_name}'")
+    table.header.append("run_id")
+    for row, name in zip(table.rows, names, strict=True):
+        row.append(name)
+
+
+def _join_samples(work: _Work, rules: FileRules) -> None:
+    """Make one row of those of one sample that lie minutes apart and do not differ."""
+    table, within_h = work.table, rules.joins_within_h
+    hours = _hours(work)
+    if within_h <= 0.0 or hours is None:
+        return
+    runs: dict[tuple[str, str], list[int]] = {}
+    for k, row in enumerate(table.rows):
+        runs.setdefault((work.text(row, "run_id"), work.text(row, "reactor_id")), []).append(k)
+    decisive = {*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *work.words.species}
+    decisive |= set(work.words.controls)
+    columns = [(n, name) for n, name in enumerate(table.header) if name in decisive]
+    gone: set[int] = set()
+    joined: list[str] = []
+    for members in runs.values():
+        order = sorted(members, key=lambda k: hours[k])
+        ids = [work.text(table.rows[k], "sample_id") for k in order]
+        if not any(ids) and not _are_near([hours[k] for k in order], within_h):
+            continue
+        values = [{n: _plain(table.rows[k][c], table.decimal) for c, n in columns} for k in order]
+        for group in join([hours[k] for k in order], ids, values, within_h).groups:
+            first = order[group[0]]
+            for k in (order[other] for other in group[1:]):
+                _merge(work, first, k, columns, rules.on_conflict == "last")
+                gone.add(k)
+                joined.append(
+                    f"line {table.lines[k]} to line {table.lines[first]}, "
+                    f"{hours[k] - hours[first]:.3g} h later"
+                )
+    if gone:
+        has_ids = "sample_id" in table.header
+        ids_too = " or of one sample_id" if has_ids else ""
+        work.told.extend(some(f"rows within {within_h:g} h{ids_too}, joined to one sample", joined))
+        kept = [k for k in range(len(table.rows)) if k not in gone]
+        table.rows[:] = [table.rows[k] for k in kept]
+        table.lines[:] = [table.lines[k] for k in kept]
+
+
+def _hours(work: _Work) -> list[float] | None:
+    """Time of every row [h], as far as it can be read; None if there is no column of it."""
+    name = next((name for name in ("time_h", "day") if name in work.table.header), None)
+    if name is None:
+        return None
+    column = work.table.header.index(name)
+    factor = 1.0 if name == "time_h" else HOURS_PER_DAY
+    try:
+        factor *= float(work.words.conversion(work.table.units.get(name, ""), name)([1.0])[0])
+    except ValueError:  # whoever reads the column says what is wrong with its unit
+        return None
+    cells = [parse_number(row[column], work.table.decimal) for row in work.table.rows]
+    if not all(isinstance(cell, float) and math.isfinite(cell) for cell in cells):
+        return None  # the same of its cells
+    return [factor * float(cell) for cell in cells if isinstance(cell, float)]
+
+
+def _are_near(hours: Sequence[float], within_h: float) -> bool:
+    return any(b - a <= within_h for a, b in itertools.pairwise(hours))
+
+
+def _plain(cell: Any, decimal: str) -> Any:
+    found = parse_number(cell, decimal)
+    return found if isinstance(found, float | None) else str(found)
+
+
+def _merge(
+    work: _Work, first: int, other: int, columns: Sequence[tuple[int, str]], is_last: bool
+) -> None:
+    """Put the values of a row into an earlier one of the same sample."""
+    table = work.table
+    row, more = table.rows[first], table.rows[other]
+    decisive = {n for n, _ in columns}
+    for n, name in enumerate(table.header):
+        old, new = _plain(row[n], table.decimal), _plain(more[n], table.decimal)
+        if name in TIMES or new is None or new == old:
+            continue
+        if old is None:
+            row[n] = more[n]
+        elif n in decisive:
+            text = (
+                f"{name} of one sample is {in_line(row[n])} in line {table.lines[first]} and "
+                f"{in_line(more[n])} in line {table.lines[other]}"
+            )
+            if not is_last:
+                raise DataError(f"{text}; keep one of the two.")
+            work.told.append(f"{text}: the later row counts")
+            row[n] = more[n]
+
+
+def _drop(work: _Work, names: Sequence[str]) -> None:
+    _drop_at(work, [n for n, name in enumerate(work.table.header) if name in names])
+
+
+def _drop_at(work: _Work, columns: Sequence[int]) -> None:
+    if not columns:
+        return
+    gone = set(columns)
+    table = work.table
+    kept = [n for n in range(len(table.header)) if n not in gone]
+    table.header[:] = [table.header[n] for n in kept]
+    table.rows[:] = [[row[n] for n in kept] for row in table.rows]

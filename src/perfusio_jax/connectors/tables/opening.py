@@ -1,0 +1,182 @@
+"""A file with what is said of it, as cells: the first half of rules, the same for every command.
+
+What follows makes samples of one vessel (`samples.py`) or runs of a campaign of the cells.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax._core.text import in_line
+
+from .columns import ColumnMap, is_known_label, is_number_label, meaning_of
+from .date_formats import by_format
+from .file_rules import FileRules
+from .formats import read_table
+from .layout import Layout
+from .raw import RawTable
+from .sidecar import Sidecar
+from .stamps import DateOrder, find_order, read_stamp, zone_of
+from .starts import Starts
+from .totals import Totals
+from .vocabulary import OURS, Vocabulary
+
+
+class Opened(NamedTuple):
+    """Cells, and what is known of them."""
+
+    table: RawTable
+    """The cells."""
+    column_map: ColumnMap
+    """What is said of the columns."""
+    units: Mapping[str, str]
+    """Unit by canonical name, from the sidecar."""
+    totals: Totals | Mapping[str, str]
+    """What stream totals are, as far as that is said."""
+    date_order: DateOrder | None
+    """Day or month first, as far as that is said."""
+    starts: Starts | None
+    """When the runs began, if it is said."""
+    metadata: Mapping[str, Any]
+    """Of runs, from the sidecar."""
+
+    def name(self, label: str, words: Vocabulary = OURS) -> str:
+        """Canonical name of a label; empty if it has none."""
+        return meaning_of(label, self.column_map, words).name
+
+
+def open_table(
+    content: bytes,
+    suffix: str,
+    rules: FileRules,
+    sidecar: Sidecar,
+    words: Vocabulary = OURS,
+    *,
+    is_open: bool = False,
+    allow_unterminated: bool = True,
+    starts: Starts | None = None,
+) -> Opened:
+    """Cells of a file, as it is to be read.
+
+    Args:
+        content: The file.
+        suffix: Its suffix.
+        rules: How it is to be read.
+        sidecar: What lies beside it.
+        words: Names and units of columns.
+        is_open: Whether the culture is yet to be read off the table, so that names are free.
+        allow_unterminated: Read a last line that has no line end.
+        starts: When the runs began, where that is settled elsewhere.
+
+    Raises:
+        DataError: If it cannot be understood.
+        ConfigError: If what is said of it makes no sense.
+    """
+    column_map = rules.column_map(words, is_open=is_open)
+    table = read_table(
+        content,
+        suffix,
+        is_known=lambda label: is_known_label(label, column_map, words),
+        is_number=lambda label: is_number_label(label, column_map, words),
+        separator=rules.separator,
+        decimal=rules.decimal or sidecar.decimal,
+        sheet=rules.sheet,
+        allow_unterminated=allow_unterminated,
+        layout=Layout(rules.header_row, rules.skip_lines, rules.skip_footer),
+    )
+    order = rules.date_order or sidecar.date_order
+    opened = Opened(
+        table,
+        column_map,
+        sidecar.units,
+        rules.totals or sidecar.totals,
+        order,
+        starts or rules.starts(),
+        sidecar.metadata,
+    )
+    names = [opened.name(label, words) for label in table.header]
+    _blank_missing(table, names, rules.missing, words)
+    if rules.date_format is not None:
+        _restate_dates(table, names, rules.date_format)
+    _add_constants(table, names, rules.constants, words)
+    if opened.starts is None and "inoculated_at" in names:
+        opened = opened._replace(starts=_starts_of(table, names, rules, order))
+    return opened
+
+
+def _blank_missing(
+    table: RawTable, names: list[str], missing: tuple[str, ...], words: Vocabulary
+) -> None:
+    """Empty the cells that hold a text somebody says means nothing."""
+    if not missing:
+        return
+    texts = {text.strip().casefold() for text in missing}
+    columns = [n for n, name in enumerate(names) if words.is_numeric(name)]
+    n_blank = 0
+    for row in table.rows:
+        for n in columns:
+            if isinstance(row[n], str) and row[n].strip().casefold() in texts:
+                row[n] = None
+                n_blank += 1
+    if n_blank:
+        table.notes.append(
+            f"{n_blank} cells hold {' or '.join(missing)}, which means: not measured"
+        )
+
+
+def _restate_dates(table: RawTable, names: list[str], form: str) -> None:
+    for n, name in enumerate(names):
+        if name in ("sampled_at", "inoculated_at"):
+            for row, line in zip(table.rows, table.lines, strict=True):
+                row[n] = by_format(row[n], form, f"{name} in line {line}")
+
+
+def _add_constants(
+    table: RawTable, names: list[str], constants: Mapping[str, float], words: Vocabulary
+) -> None:
+    """Add columns that the file lacks, with the value somebody says they have."""
+    for name, value in constants.items():
+        if name not in words.numbers:
+            raise ConfigError(
+                f"{name} is said to be {value:g} throughout, and no column has that name; allowed "
+                f"are {', '.join((*words.controls, *words.tags, 'volume_L'))}."
+            )
+        if name in names:
+            raise DataError(
+                f"{name} is said to be {value:g} throughout, and the file has a column of it "
+                f"('{table.header[names.index(name)]}'). Take out one of the two."
+            )
+        if not table.header:
+            continue
+        table.header.append(name)
+        for row in table.rows:
+            row.append(value)
+        table.notes.append(f"{name} is {value:g} {words.unit(name)} throughout, as was said")
+
+
+def _starts_of(
+    table: RawTable, names: list[str], rules: FileRules, order: DateOrder | None
+) -> Starts | None:
+    """When each run began, from a column that tells it."""
+    column = names.index("inoculated_at")
+    at = {name: names.index(name) for name in ("run_id", "reactor_id") if name in names}
+    zone = zone_of(rules.time_zone)
+    order = order or find_order(str(row[column] or "") for row in table.rows)
+    found: dict[str, dt.datetime] = {}
+    for row, line in zip(table.rows, table.lines, strict=True):
+        text = "" if row[column] is None else str(row[column]).strip()
+        whose = next((str(row[k]).strip() for k in at.values() if row[k]), "")
+        if not text:
+            continue
+        begun = read_stamp(text, f"inoculated_at in line {line}", zone, order)
+        if found.setdefault(whose, begun) != begun:
+            raise DataError(
+                f"inoculated_at of {in_line(whose) if whose else 'the run'} is "
+                f"{found[whose].isoformat()} and, in line {line}, {begun.isoformat()}; a run "
+                "begins once."
+            )
+    if not found:
+        return None
+    utc = {run: at.astimezone(dt.UTC) for run, at in found.items()}
+    return Starts(utc[""]) if set(utc) == {""} else Starts(of_run=utc)
