@@ -92,7 +92,8 @@ def test_what_cannot_be_used_has_its_exit_code(capsys, file, text, code, says):
 def test_files_that_are_not_there_or_not_files(capsys, tmp_path):
     assert run(capsys, "inspect", tmp_path / "no.csv")[0] == 4
     (tmp_path / "folder.csv").mkdir()
-    assert run(capsys, "inspect", tmp_path / "folder.csv")[0] == 4
+    code, text = run(capsys, "inspect", tmp_path / "folder.csv")
+    assert code == 3 and "is a folder without a file that ends in" in text.replace("\n", " ")
 
 
 def test_maps_long_tables_sheets_and_stamps(capsys, file, tmp_path):

@@ -127,13 +127,14 @@ _WORDS: Final[Mapping[str, Unit]] = MappingProxyType(
         **_SPELLED_OUT,
         **dict.fromkeys(("gram", "grams"), _SYMBOLS["g"]),
         **dict.fromkeys(("mol", "mole", "moles"), _of(1, amount=1)),
-        **dict.fromkeys(("cell", "cells", "zelle", "zellen"), _of(1, cell=1)),
+        **dict.fromkeys(("cell", "cells", "zelle", "zellen", "celulas"), _of(1, cell=1)),
+        **dict.fromkeys(("cellules", "viablecells", "livecells"), _of(1, cell=1)),
         **dict.fromkeys(("liter", "liters", "litre", "litres"), _SYMBOLS["L"]),
         **dict.fromkeys(("micron", "microns"), _SYMBOLS["um"]),
         **dict.fromkeys(("sec", "second", "seconds"), _SYMBOLS["s"]),
         **dict.fromkeys(("min", "minute", "minutes"), _of(60, time=1)),
-        **dict.fromkeys(("hr", "hrs", "hour", "hours"), _SYMBOLS["h"]),
-        **dict.fromkeys(("day", "days"), _SYMBOLS["d"]),
+        **dict.fromkeys(("hr", "hrs", "hour", "hours", "std", "stunden"), _SYMBOLS["h"]),
+        **dict.fromkeys(("day", "days", "tag", "tage", "dias", "jours"), _SYMBOLS["d"]),
         **dict.fromkeys(("week", "weeks"), _of(7 * _DAY, time=1)),
         # turns: neither a bare number nor 2π of anything
         **dict.fromkeys(("rev", "revs", "revolution", "revolutions"), _of(1, turn=1)),
@@ -157,7 +158,7 @@ _WORDS: Final[Mapping[str, Unit]] = MappingProxyType(
         "hz": _of(1, event=1, time=-1),
         "ppm": _of(_MICRO, part=1),
         "ppb": _of(_NANO, part=1),
-        **dict.fromkeys(("percent", "pct"), _SYMBOLS["%"]),
+        **dict.fromkeys(("percent", "pct", "prozent"), _SYMBOLS["%"]),
         **dict.fromkeys(("fraction", "frac"), _of(1, share=1)),
     }
 )
@@ -168,7 +169,7 @@ _PLAIN: Final = str.maketrans(
     {"−": "-", "µ": "u", "μ": "u", "·": "*", "⋅": "*", "∙": "*", "×": "x", "º": "°", "℃": "°C"}
 )
 _DEGREES: Final = re.compile(
-    r"(?:°|\bdeg(?:ree)?s?\b\.?)\s*(C|F|Celsius|Fahrenheit)\b|\bdeg([CF])\b"
+    r"(?:°|\b(?:deg(?:ree)?s?|Grad)\b\.?)\s*(C|F|Celsius|Fahrenheit)\b|\bdeg([CF])\b"
 )
 _AMBIGUOUS: Final = re.compile(r"(?<![\d.])10[eE]\+?\d")
 _LEAD: Final = re.compile(
@@ -226,6 +227,8 @@ def _cleaned(text: str) -> str:
     clean = clean.translate(_PLAIN)
     clean = _DEGREES.sub(lambda m: f"deg{(m.group(1) or m.group(2))[0]}", clean)
     clean = clean.replace("°", "deg ")
+    clean = re.sub(r"\b(viable|live)\s+cells\b", r"\1cells", clean, flags=re.IGNORECASE)
+    clean = re.sub(r"(?<=\d)\s*Z(?=\s*/\s*m[lL]\b)", " cells", clean)  # Zellen, of analysers
     clean = re.sub(r"\s*(?:\^|\*\*)\s*", "^", clean)
     clean = re.sub(r"\^\(([+-]?\d{1,2})\)", r"^\1", clean)
     return re.sub(r"\s*\bper\b\s*", "/", clean)

@@ -21,18 +21,32 @@ DatabaseURL = Annotated[
 @commands.command(rich_help_panel=groups.DATA)
 @reads_files
 def inspect(
-    file: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file with samples.")],
+    file: Annotated[
+        list[Path],
+        typer.Argument(help="CSV, Parquet or Excel file with samples; several, or a folder."),
+    ],
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 3 if anything is odd, too.")
     ] = False,
+    write_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--write-map", help="Write the column map the file would be read with, to look over."
+        ),
+    ] = None,
     *,
     rules: Any,
 ) -> None:
     """Say what is understood of a file, column by column; exit code 3 if it holds no sample."""
-    from perfusio_jax.connectors.files.inspecting import inspect_file, source
+    if write_map is not None:
+        writable(write_map, suffixes=(".toml",))
+    from perfusio_jax.connectors.files.inspecting import inspect_tables, write_column_map
 
+    screen = console()
     with as_data():
-        found = inspect_file(source(file, rules), rules, console())
+        if write_map is not None:
+            rules = write_column_map(file, rules, write_map, screen)
+        found = inspect_tables(file, rules, screen)
     if not found.has_samples or (strict and not found.is_clear):
         raise typer.Exit(3)
 

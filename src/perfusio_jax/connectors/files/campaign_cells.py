@@ -81,8 +81,7 @@ def read_cells(
             "is empty; a campaign table starts with a row of column names."
             + "".join(f" ({note})" for note in table.notes)
         )
-    names = [opened.name(label, words) for label in table.header]
-    if not any(names):
+    if not opened.n_known:
         raise NoTableError(
             f"none of the columns in its first line is known: '{', '.join(table.header)[:120]}'. A "
             "campaign table has run_id, reactor_id, clone_id, time_h and species and controls by "

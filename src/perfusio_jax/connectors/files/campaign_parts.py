@@ -80,8 +80,24 @@ def _report(parts: Sequence[Read], words: Vocabulary) -> FrameReport:
         empty=tuple(n for n in columns if all(n in r.empty or n not in r.columns for r in reports)),
         missing=missing,
         warnings=tuple(f"{title}: {text}" for title, _, r in parts for text in r.warnings),
-        notes=tuple(f"{title}: {text}" for title, _, r in parts for text in r.notes),
+        notes=(
+            f"{len(parts)} tables are one campaign; a run is called as its file or sheet where it "
+            "does not say.",
+            *_by_text(parts),
+        ),
     )
+
+
+def _by_text(parts: Sequence[Read]) -> list[str]:
+    """Notes on tables: what is true of several is said once."""
+    whose: dict[str, list[str]] = {}
+    for title, _, report in parts:
+        for text in report.notes:
+            whose.setdefault(text, []).append(title)
+    return [
+        f"{titles[0]}: {text}" if len(titles) == 1 else f"in {len(titles)} tables: {text}"
+        for text, titles in whose.items()
+    ]
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ MISSING_MARKS: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "
 _BEYOND: Final = {
     "below": "below the limit of the assay, of which half is taken,",
     "above": "above what the assay reads, and missing,",
+    "under": "below a limit of the assay that is not stated, and missing,",
 }
 
 _DEFAULT_IDS: Final = {"reactor_id": "R00", "clone_id": "unknown"}
@@ -192,7 +193,7 @@ def _parse_cell(
         number = parse_number(cell)
         if isinstance(number, str):
             number, kind = understood(number, name, unit, parse_number, words)
-            if kind == "above":
+            if kind in ("above", "under"):
                 return np.nan, kind
             if number is None:
                 raise DataError(_no_number(cell, name, where(row)))

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perfusio_jax._core import HOURS_PER_DAY, DataError, UnitError
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError, UnitError
 
-from ..tables.file_rules import FileRules
+from ..tables.file_rules import ALL_SHEETS, FileRules
 from ..tables.off_days import off_days_text
 from ..tables.report import ColumnReport
 from .cultures import read_culture
 from .filesystem import FilesystemStore
+from .map_writing import column_map_of
+from .parts import Tables, parts_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +44,68 @@ def source(file: Path, rules: FileRules, **more: Any) -> FilesystemStore:
         ConfigError: For settings that make no sense.
     """
     return FilesystemStore(file, rules=rules, allow_unterminated=True, timeout_s=120.0, **more)
+
+
+def write_column_map(tables: Tables, rules: FileRules, out: Path, console: "Console") -> FileRules:
+    """Write the column map that files would be read with, and say what is a guess in it.
+
+    Args:
+        tables: The files.
+        rules: What is said of them already.
+        out: Where to; refused if there is something else than what is given as a map.
+        console: Where to print.
+
+    Returns:
+        The rules with the map.
+
+    Raises:
+        ConfigError: If there is a file already.
+        DataError: If a file cannot be read at all.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} exists; name another file, or take it away.")
+    found = column_map_of(tables, rules)
+    out.write_text(found.text, encoding="utf-8")
+    for guess in found.guesses:
+        console.print(f"guessed: {guess}", soft_wrap=True)
+    n = len(found.guesses)
+    console.print(
+        f"column map: {out}" + (f", {n} guess(es) in it to look over" if n else ""), soft_wrap=True
+    )
+    return FileRules.of(out)
+
+
+def inspect_tables(tables: Tables, rules: FileRules, console: "Console") -> Findings:
+    """Read files, or sheets of them, and print what each of their columns was taken for.
+
+    Args:
+        tables: A file, several, or a folder of them.
+        rules: How they are read.
+        console: Where to print.
+
+    Returns:
+        What they are good for, all of them together.
+
+    Raises:
+        ConnectorError: If one is not there.
+        DataError: If one cannot be understood at all.
+        UnitError: If a unit cannot be read or does not fit its column.
+    """
+    given = [tables] if isinstance(tables, str | Path) else list(tables)
+    is_one = len(given) == 1 and not Path(given[0]).is_dir() and rules.sheet != ALL_SHEETS
+    if is_one:
+        path = Path(given[0])
+        return inspect_file(source(path, rules), rules, console)
+    found = []
+    for part in parts_of(tables, rules):
+        console.print(f"--- {part.title}", soft_wrap=True)
+        try:
+            found.append(inspect_file(source(part.path, part.rules), part.rules, console))
+        except DataError as error:
+            if not part.may_be_none:
+                raise
+            console.print(f"no table here: {error}", soft_wrap=True)
+    return Findings(any(one.has_samples for one in found), all(one.is_clear for one in found))
 
 
 def inspect_file(store: FilesystemStore, rules: FileRules, console: "Console") -> Findings:

@@ -64,6 +64,8 @@ def parts_of(tables: Tables, rules: FileRules) -> list[Part]:
             parts += _sheets(path, rules, several=several)
         else:
             own = rules.but(sheet=None) if rules.sheet == ALL_SHEETS else rules
+            if several and own.run is None:
+                own = own.but(run=path.stem)
             parts.append(Part(path, own, path.stem, str(path) if several else "", False))
     return parts
 
@@ -101,7 +103,13 @@ def _sheets(path: Path, rules: FileRules, *, several: bool) -> list[Part]:
         raise DataError(f"{path}: {error}") from None
     lead = f"{path.stem} " if several else ""
     return [
-        Part(path, rules.but(sheet=name), f"{lead}{name}", f"{path}, sheet '{name}'", True)
+        Part(
+            path,
+            rules.but(sheet=name, run=f"{lead}{name}"),
+            f"{lead}{name}",
+            f"{path}, sheet '{name}'",
+            True,
+        )
         for name in names
     ]
 

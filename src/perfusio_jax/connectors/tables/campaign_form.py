@@ -13,9 +13,9 @@ from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TO
 from perfusio_jax._core.instants import hours_between
 from perfusio_jax._core.text import in_line
 
-from .cells import parse_number
+from .cells import parse_number, qualified
 from .column_units import is_units_row
-from .columns import TIMES, meaning_of, refuse_second_header
+from .columns import TIMES, ColumnMap, meaning_of, refuse_second_header
 from .file_rules import FileRules
 from .joining import join
 from .opening import Opened
@@ -73,7 +73,7 @@ def as_campaign(
     if not work.table.rows:
         return work.table, work.told
     if rules.is_long:
-        work = _widened(work)
+        work = _widened(work, opened.column_map)
     _apply_quality(work)
     _count_hours(work, opened, rules)
     _name_runs(work, run_name)
@@ -126,7 +126,7 @@ def _take_units_row(work: _Work) -> None:
         table.units[name] = text
 
 
-def _widened(work: _Work) -> _Work:
+def _widened(work: _Work, column_map: ColumnMap) -> _Work:
     """Rows of `species, value` as columns of species."""
     table, header = work.table, work.table.header
     lacking = [name for name in ("species", "value") if name not in header]
@@ -141,12 +141,21 @@ def _widened(work: _Work) -> _Work:
     unit = work.at("unit")
     found: dict[tuple[str, ...], dict[str, tuple[Any, int]]] = {}
     names: dict[str, None] = {}
+    units: dict[str, str] = {}
+    used: set[str | None] = {meaning_of(label, column_map, work.words).entry for label in header}
     first: dict[tuple[str, ...], tuple[list[Any], int]] = {}
     repeats = []
     for row, line in zip(table.rows, table.lines, strict=True):
         key = tuple("" if row[k] is None else str(row[k]).strip() for k in at)
-        name = "" if row[species] is None else str(row[species]).strip()
-        cell = _with_unit(row[value], "" if unit is None else row[unit])
+        label = "" if row[species] is None else str(row[species]).strip()
+        name, in_label, entry = meaning_of(label, column_map, work.words)
+        used.add(entry)
+        if name == "ignore":
+            continue
+        name = name or label
+        own = "" if unit is None or row[unit] is None else str(row[unit]).strip()
+        own = own or in_label or table.units.get(name, "") or table.units.get("value", "")
+        cell = _in_unit(work, name, row[value], own, units.setdefault(name, own))
         first.setdefault(key, ([row[k] for k in at], line))
         cells = found.setdefault(key, {})
         if name in cells and cells[name][0] != cell:
@@ -158,6 +167,8 @@ def _widened(work: _Work) -> _Work:
             repeats.append(f"line {line} repeats {name}")
         names[name] = None
         cells[name] = (cell, line)
+    unused = [f"'{label}'" for label in column_map.names if label not in used]
+    work.told.extend(some("entries of the column map that are not in the table", unused))
     work.told.extend(some("rows that repeat another", repeats))
     work.told.append(f"{len(table.rows)} rows of one value each made {len(found)} samples")
     wide = RawTable(
@@ -167,7 +178,7 @@ def _widened(work: _Work) -> _Work:
             for key, cells in found.items()
         ],
         lines=[first[key][1] for key in found],
-        units=table.units,
+        units={**table.units, **{name: unit for name, unit in units.items() if unit}},
         notes=table.notes,
         separator=table.separator,
         decimal=table.decimal,
@@ -175,12 +186,20 @@ def _widened(work: _Work) -> _Work:
     return _Work(wide, work.words, work.told)
 
 
-def _with_unit(cell: Any, unit: Any) -> Any:
-    """A value with the unit its row states."""
-    text = "" if unit is None else str(unit).strip()
-    if not text or cell is None or not str(cell).strip():
+def _in_unit(work: _Work, name: str, cell: Any, unit: str, wanted: str) -> Any:
+    """A value in the unit the first of its kind has."""
+    if unit == wanted:
         return cell
-    return f"{str(cell).strip()} {text}"
+    found = qualified(cell) if isinstance(cell, str) else None
+    number = parse_number(cell if found is None else found.number, work.table.decimal)
+    if not isinstance(number, float) or (found is not None and found.unit):
+        return cell  # nothing was measured, or the cell states its own unit
+    words = work.words
+    convert = words.between(unit or words.unit(name), wanted or words.unit(name), name)
+    converted = float(convert([number])[0])
+    if found is None:
+        return converted
+    return f"{found.sign}{converted!r}".replace(".", work.table.decimal)
 
 
 def _apply_quality(work: _Work) -> None:

@@ -14,7 +14,27 @@ from perfusio_jax._core.text import in_line, plain_number
 
 from .vocabulary import OURS, Vocabulary
 
-MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--", "."})
+MISSING: Final = frozenset(
+    {
+        "",
+        "na",
+        "n/a",
+        "nan",
+        "null",
+        "none",
+        "-",
+        "--",
+        "---",
+        ".",
+        "n.a.",
+        "n. a.",
+        "n.d.",
+        "n. d.",
+    }
+    | {"nd", "n.m.", "n.b.", "n. b.", "k.a.", "k. a.", "-/-", "not measured", "not determined"}
+    | {"nicht bestimmt", "nicht gemessen", "#n/a", "#na", "#nv", "#value!", "#wert!", "#div/0!"}
+    | {"#ref!", "#bezug!", "#num!", "#zahl!", "#name?", "#null!"}
+)
 """Texts that mean that nothing was measured, in lower case."""
 BLANK_GROUP: Final = re.compile(
     r"(?a:[+-]?\d{1,3}(?:[ \u00a0\u2009\u202f'\u2019]\d{3})+(?:[.,]\d+)?)"
@@ -37,6 +57,10 @@ _QUALIFIED: Final = re.compile(
     r"(?a:(?P<sign>[<>\u2264\u2265]=?)?\s*(?P<number>[+-]?\d[\d.,'\u2019\u00a0\u2009\u202f]{0,30}"
     r"(?:[eE][+-]?\d{1,3})?))\s*(?P<unit>[%\u2030\u00b0\u00b5\u03bcA-Za-z][^<>]{0,30})?"
 )
+_BEYOND_RANGE: Final = re.compile(
+    r"([<>\u2264\u2265])\s*(?:TEST\s+RNG|TEST\s+RANGE|RANGE|LOD|LOQ|MIN|MAX)\s*[<>]?", re.IGNORECASE
+)
+"""What analysers print beyond the range of an assay, without saying where it ends."""
 _MORE: Final = re.compile(r"[^\d\s.,+-]")
 """What a cell holds that is more than a plain number."""
 _LONGEST: Final = 64
@@ -80,8 +104,11 @@ def understood(
 
     Returns:
         The number in the column's unit, and "number", "below" (half the limit of the assay),
-        "above" (no number: it is more than the assay reads) or "none".
+        "above" (no number: it is more than the assay reads), "under" (none either: it is less than
+        a limit that is not stated) or "none".
     """
+    if beyond := _BEYOND_RANGE.fullmatch(text.strip()[:_LONGEST]):
+        return None, "above" if beyond[1] in ">\u2265" else "under"
     found = qualified(text)
     number = None if found is None else parse(found.number)
     if found is None or not isinstance(number, float) or not math.isfinite(number):

@@ -19,6 +19,7 @@ from perfusio_jax._core import (
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.text import LONGEST_NAME, in_line
 
+from .aliases import COMMON_WORDS, EXACT_WORDS, letters, remark_words
 from .raw import RawTable
 from .totals import TOTALS
 from .vocabulary import OURS, Vocabulary
@@ -36,42 +37,6 @@ NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 _WITH_UNIT: Final = re.compile(r"(?P<name>[^\[(]+?)\s*[\[(](?P<unit>[^\])]*)[\])]")
 FOLDED: Final = {name.casefold(): name for name in (*KNOWN, *LONG)}
-COMMON_WORDS: Final = {
-    "glucose": "Glc",
-    "gluc": "Glc",
-    "glutamine": "Gln",
-    "glutamate": "Glu",
-    "lactate": "Lac",
-    "lactic acid": "Lac",
-    "ammonium": "Amm",
-    "ammonia": "Amm",
-    "NH4+": "Amm",
-    "NH4": "Amm",
-    "NH3": "Amm",
-    "pyruvate": "Pyr",
-    "titre": "Titer",
-    "product": "Titer",
-    "mAb": "Titer",
-    "IgG": "Titer",
-    "viability": "Via",
-    "viable cell density": "VCD",
-    "viable cell concentration": "VCD",
-    "dead cell density": "DCD",
-    "diameter": "Diam",
-    "osm": "osmolality",
-    "osmo": "osmolality",
-    "dissolved oxygen": "DO",
-    "temp": "temperature",
-    "perfusion": "perfusion_rate",
-    "bleed": "bleed_rate",
-    "stirring": "agitation",
-    "stirrer speed": "agitation",
-    "working volume": "volume_L",
-    "culture day": "day",
-    "time": "time_h",
-}
-"""What people call the columns, the abbreviations of analysers among it. A raw count is nothing
-here: `Viable cells` is a number of cells as often as a density."""
 _QUALIFIERS: Final = frozenset(
     "total dead lysed set setpoint sp target rate feed count counts number raw sd std cv min max "
     "mean error flow volume added".split()
@@ -88,6 +53,9 @@ HOMONYMS: Final = {"Lys": ("lysed cells", "lysine")}
 _AMINO_ACIDS: Final = frozenset(
     "ala arg asn asp cys gly his ile leu met phe pro ser thr trp tyr val".split()
 )
+
+
+_SPOKEN: Final = frozenset(letters(word) for word in (*COMMON_WORDS, *EXACT_WORDS))
 
 
 class ColumnMap(NamedTuple):
@@ -173,6 +141,19 @@ def is_known_label(
         return True
     bare = bare_label(label)[0]
     return bool(_meant(bare.casefold(), bare, words)) or label.casefold().endswith("_quality")
+
+
+def looks_like_label(
+    label: str, column_map: ColumnMap | None = None, words: Vocabulary = OURS
+) -> bool:
+    """Whether a text would be understood as a label, or is a word that people use for one.
+
+    It tells a header from what stands above it; what a column means it does not tell.
+    """
+    if is_known_label(label, column_map, words):
+        return True
+    bare = letters(bare_label(label)[0])
+    return bool(bare) and (bare in _SPOKEN or bare in remark_words())
 
 
 def is_number_label(
@@ -374,11 +355,12 @@ def suggest(name: str, present: Iterable[str] = (), words: Vocabulary = OURS) ->
 def nearest(name: str, present: Iterable[str] = (), words: Vocabulary = OURS) -> str | None:
     """The known name that is probably meant; none rather than a wrong one."""
     taken = set(present)
-    spoken = {_letters(w): meant for w, meant in (FOLDED | COMMON_WORDS | words.folded).items()}
+    spoken = {letters(w): meant for w, meant in (FOLDED | COMMON_WORDS | words.folded).items()}
     if name.endswith("+"):
-        spoken = {_letters(word): meant for word, meant in COMMON_WORDS.items()}
-    said = _letters(name)
-    meant = spoken.get(said)
+        spoken = {letters(word): meant for word, meant in COMMON_WORDS.items()}
+    said = letters(name)
+    exact = {letters(word): meant for word, meant in EXACT_WORDS.items()}
+    meant = spoken.get(said) or exact.get(said)
     if meant is None and _SHORT < len(said) <= _LONG:
         long = [w for w in spoken if len(w) > _SHORT]
         near = difflib.get_close_matches(said, long, n=1, cutoff=0.8)
@@ -449,10 +431,6 @@ def refuse_second_header(
 def _folded(label: str) -> str:
     """A label without what people do not see: case, blanks, one of two signs for micro."""
     return " ".join(unicodedata.normalize("NFKC", label).split()).casefold()
-
-
-def _letters(word: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", word.casefold())
 
 
 def _columns_of(path: Path) -> Mapping[str, Any]:

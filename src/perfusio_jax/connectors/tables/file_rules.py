@@ -78,6 +78,8 @@ class FileRules:
     """Further texts that mean that nothing was measured."""
     sample_id: str | None = None
     """How sample ids are made, as `{run}-D{day}`: gives run, day, reactor and clone."""
+    run: str | None = None
+    """What the run is called, where the table does not say; with several vessels, its beginning."""
     constants: Mapping[str, float] = field(default_factory=dict)
     """Columns the file does not have, with the value they have throughout."""
 
@@ -292,6 +294,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "negative_time": ("negative_time", _text),
     "missing": ("missing", _list_of(_text)),
     "sample_id": ("sample_id", _text),
+    "run": ("run", _text),
 }
 """Keys of `[reading]`: the field, and how its value is checked."""
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax._core.text import in_line
 
-from .columns import ColumnMap, is_known_label, is_number_label, meaning_of
+from .columns import ColumnMap, is_number_label, looks_like_label, meaning_of
 from .date_formats import by_format
 from .file_rules import FileRules
 from .formats import read_table
@@ -40,6 +40,8 @@ class Opened(NamedTuple):
     """When the runs began, if it is said."""
     metadata: Mapping[str, Any]
     """Of runs, from the sidecar."""
+    n_known: int = 0
+    """Columns of the file that anybody knows."""
 
     def name(self, label: str, words: Vocabulary = OURS) -> str:
         """Canonical name of a label; empty if it has none."""
@@ -77,7 +79,7 @@ def open_table(
     table = read_table(
         content,
         suffix,
-        is_known=lambda label: is_known_label(label, column_map, words),
+        is_known=lambda label: looks_like_label(label, column_map, words),
         is_number=lambda label: is_number_label(label, column_map, words),
         separator=rules.separator,
         decimal=rules.decimal or sidecar.decimal,
@@ -96,9 +98,11 @@ def open_table(
         sidecar.metadata,
     )
     names = [opened.name(label, words) for label in table.header]
+    opened = opened._replace(n_known=sum(bool(name) for name in names))
     _blank_missing(table, names, rules.missing, words)
     if rules.date_format is not None:
         _restate_dates(table, names, rules.date_format)
+    _add_run(table, names, rules.run)
     _add_constants(table, names, rules.constants, words)
     if opened.starts is None and "inoculated_at" in names:
         opened = opened._replace(starts=_starts_of(table, names, rules, order))
@@ -130,6 +134,19 @@ def _restate_dates(table: RawTable, names: list[str], form: str) -> None:
         if name in ("sampled_at", "inoculated_at"):
             for row, line in zip(table.rows, table.lines, strict=True):
                 row[n] = by_format(row[n], form, f"{name} in line {line}")
+
+
+def _add_run(table: RawTable, names: list[str], run: str | None) -> None:
+    """Name the run of a table that does not, each of its vessels apart."""
+    if run is None or "run_id" in names or not table.header:
+        return
+    column = names.index("reactor_id") if "reactor_id" in names else None
+    vessels = ["" if column is None else str(row[column] or "").strip() for row in table.rows]
+    several = len(set(vessels)) > 1
+    table.header.append("run_id")
+    names.append("run_id")
+    for row, vessel in zip(table.rows, vessels, strict=True):
+        row.append(f"{run} {vessel}" if several else run)
 
 
 def _add_constants(

@@ -10,6 +10,8 @@ from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax._core.instants import parsed
 from perfusio_jax._core.text import in_line
 
+from .aliases import letters
+
 DateOrder = Literal["dmy", "mdy"]
 """Day or month first, in dates that begin with neither year nor name."""
 DATE_ORDERS: Final = ("dmy", "mdy")
@@ -19,6 +21,32 @@ _SLASHED: Final = re.compile(
     r"(?:[ T]{1,3}(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second_of>\d{2})(?:\.\d{1,9})?)?"
     r" ?(?P<half>[AaPp]\.?[Mm]\.?)?)?(?P<offset> ?(?:Z|[+-]\d{2}:?\d{2}))?)"
 )
+_NAMED: Final = re.compile(
+    r"(?P<day>[0-9]{1,2})[ .-]{1,2}(?P<month>[^\W\d_]{3,9})[ .,-]{1,2}(?P<year>[0-9]{4})"
+    r"(?P<rest>[ -~]*)"
+)
+"""A date with the month by its name, which says what it is."""
+_MONTHS: Final = {
+    word: number
+    for number, words in enumerate(
+        (
+            "jan january januar januari janvier janv enero ene",
+            "feb february februar fevrier fevr febrero",
+            "mar march maerz marz mrz mars marzo",
+            "apr april avril avr abril abr",
+            "may mai mayo",
+            "jun june juni juin junio",
+            "jul july juli juillet juil julio",
+            "aug august aout agosto ago",
+            "sep sept september septembre septiembre set",
+            "oct october oktober okt octobre octubre",
+            "nov november novembre noviembre",
+            "dec december dezember dez decembre diciembre dic",
+        ),
+        start=1,
+    )
+    for word in words.split()
+}
 _LONGEST: Final = 64
 
 
@@ -120,6 +148,11 @@ def as_iso(text: str, where: str, order: DateOrder | None) -> str:
     Raises:
         DataError: If nothing tells day from month, or the hour is none of its half of the day.
     """
+    if len(text) <= _LONGEST and (named := _NAMED.fullmatch(text.strip())):
+        month = _MONTHS.get(letters(named["month"]))
+        if month is not None:
+            order = "dmy"
+            text = f"{named['day']}.{month}.{named['year']}{named['rest']}"
     found = _SLASHED.fullmatch(text.strip()) if len(text) <= _LONGEST else None
     if found is None:
         return text

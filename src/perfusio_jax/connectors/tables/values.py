@@ -56,6 +56,8 @@ class ValueReader:
         )
         if kind == "above":
             return None, "bad", f"is {in_line(text)}, above what the assay reads"
+        if kind == "under":
+            return None, "bad", f"is {in_line(text)}, below a limit that is not stated"
         if number is None:
             return None, "bad", f"is {in_line(text)}, not a number"
         value = self._units.converter(name, unit)(number)
