@@ -9,6 +9,8 @@ import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.cli import main
@@ -121,6 +123,30 @@ def test_a_map_that_says_nothing_known_is_refused_by_its_name(tmp_path, text, sa
     with pytest.raises(ConfigError) as caught:
         FileRules.of(path)
     assert says in str(caught.value)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_a_map_that_was_damaged_is_read_or_refused(tmp_path_factory, data):
+    """Bytes changed, cut, doubled: rules or a `ConfigError`, never anything else."""
+    content = bytearray(MAP.encode())
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        how = data.draw(st.sampled_from(["change", "cut", "double"]))
+        if how == "change":
+            content[at] = data.draw(st.integers(0, 255))
+        elif how == "cut":
+            del content[at : at + data.draw(st.integers(1, 40))]
+        else:
+            content[at:at] = content[at : at + data.draw(st.integers(1, 40))]
+        content = content or bytearray(b" ")
+    path = tmp_path_factory.mktemp("maps") / "map.toml"
+    path.write_bytes(bytes(content))
+    try:
+        rules = FileRules.of(path)
+        rules.column_map()
+    except ConfigError as error:
+        assert str(error)
 
 
 # ---------------------------------------------------------------- above, beside and below the table

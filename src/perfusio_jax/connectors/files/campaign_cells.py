@@ -5,7 +5,7 @@ Nothing here knows runs: what the cells mean is `campaign_table.py`.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -96,25 +96,21 @@ def read_cells(
             0, f"read as {SEPARATORS[table.separator]}-separated text with a decimal {mark}"
         )
     numbers = number_columns(words)
-    wanted = {n for n, name in enumerate(table.header) if name in numbers}
-    body = [
-        [_plain(c, table.decimal) if i in wanted else _untouched(c) for i, c in enumerate(row)]
-        for row in table.rows
-    ]
-    frame = pd.DataFrame(body, columns=pd.Index(table.header), dtype=object)
+    columns = []
+    for n, name in enumerate(table.header):
+        found = [row[n] for row in table.rows]
+        once = dict.fromkeys(cell for cell in found if isinstance(cell, str))
+        for text in once:  # most cells of a long table are there more than once
+            once[text] = with_point(text, table.decimal) if name in numbers else unguard(text)
+        column = [once[cell] if isinstance(cell, str) else cell for cell in found]
+        columns.append(pd.Series(column, dtype=object))
+    frame = pd.concat(columns, axis=1) if columns else pd.DataFrame()
+    frame.columns = pd.Index(table.header)
     units = _merge_units(sidecar.units, table.units)
     has_lines = path.suffix.lower() not in PARQUET_SUFFIXES
     cells = Cells(frame, units, table.lines if has_lines else None,
                   tuple(f"{note}." for note in notes), ".", opened.totals)  # fmt: skip
     return cells, sidecar
-
-
-def _plain(cell: Any, decimal: str) -> Any:
-    return with_point(cell, decimal) if isinstance(cell, str) else cell
-
-
-def _untouched(cell: Any) -> Any:
-    return unguard(cell) if isinstance(cell, str) else cell
 
 
 def kind_of(path: Path) -> str:

@@ -174,6 +174,9 @@ def parse_column(
     numbers = np.empty(len(column))
     limits: dict[str, list[str]] = {}
     for row, cell in enumerate(column.tolist()):
+        if type(cell) is float and cell - cell == 0.0:  # nearly all there are, and finite
+            numbers[row] = cell
+            continue
         numbers[row], kind = _parse_cell(cell, name, row, where, unit, words)
         if kind in _BEYOND:
             limits.setdefault(kind, []).append(f"'{cell.strip()}' in {where(row)}")

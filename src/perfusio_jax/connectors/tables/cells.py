@@ -44,6 +44,7 @@ _BLANKS: Final = re.compile("[ \u00a0\u2009\u202f'\u2019]")
 _DECIMAL: Final = {
     mark: re.compile(rf"(?a:[+-]?\d*\{mark}\d+(?:[eE][+-]?\d+)?)") for mark in (".", ",")
 }
+_ONE_POINT: Final = re.compile(r"[0-9]*\.[0-9]+")
 _GROUPS: Final = {
     mark: re.compile(rf"(?a:[+-]?[1-9]\d{{0,2}}(?:\{mark}\d{{3}})+)") for mark in (".", ",")
 }
@@ -197,9 +198,12 @@ def find_decimal(
     proofs: dict[str, str] = {}
     doubts: dict[str, str] = {}
     for cell, line in cells:
-        text = cell.strip()
-        if not text or not ("." in text or "," in text):
+        if not ("." in cell or "," in cell):
             continue
+        # what many cells before have proved, one point and digits prove once more
+        if "." in proofs and "," not in cell and _ONE_POINT.fullmatch(cell):
+            continue
+        text = cell.strip()
         text = _BLANKS.sub("", text) if BLANK_GROUP.fullmatch(text) else text
         for mark in marks:
             other = "," if mark == "." else "."

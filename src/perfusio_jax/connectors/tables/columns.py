@@ -264,7 +264,9 @@ class Header:
                 + (
                     "Say when the run began (inoculated_at), and sampled_at will do."
                     if stamped
-                    else "Is the separator right? A column map can give your names."
+                    else "Is the separator right, or does the header stand on another line "
+                    "(--header-row)? A column map can give your names: perfusio-jax inspect "
+                    "--write-map columns.toml writes one to look over."
                 )
             )
         has_long = {"species", "value"} <= set(known)

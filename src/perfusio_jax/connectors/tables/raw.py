@@ -41,12 +41,15 @@ class RawTable:
 def marked(
     table: RawTable, is_number: Callable[[str], bool] | None, *, all_columns: bool = True
 ) -> Iterator[tuple[str, int]]:
-    """Text cells with their line: of columns of numbers what tells the mark, of others all."""
+    """Text cells that hold a mark, with their line: of columns of numbers what tells it."""
     columns = {n for n, label in enumerate(table.header) if is_number and is_number(label)}
+    wanted = [(n, n in columns) for n in range(len(table.header)) if all_columns or n in columns]
     for row, line in zip(table.rows, table.lines, strict=True):
-        for n, cell in enumerate(row):
-            if isinstance(cell, str) and (all_columns or n in columns):
-                yield (to_tell(cell) if n in columns else cell), line
+        for n, is_in in wanted:
+            cell = row[n]
+            # most cells are whole numbers or words: only a mark tells anything
+            if isinstance(cell, str) and ("." in cell or "," in cell):
+                yield (to_tell(cell) if is_in else cell), line
 
 
 def _has_digit(cells: list[Any]) -> bool:

@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 QUALITIES: Final = ("good", "uncertain", "bad")
 
+_REMEMBERED: Final = 50_000
+"""Cells whose reading is kept: most of a long table were there before."""
+
 
 class Samples(NamedTuple):
     """Rows by (run, reactor, time) and the report on how they were read."""
@@ -179,6 +182,12 @@ class _Body:
         self.at = {name: n for n, name in enumerate(header.names) if name}
         self.latest: dict[tuple[str, str], float] = {}
         self.odd_times: list[str] = []
+        known = frozenset(self.words.numbers)
+        self._wide = [
+            (name, self.units.units[n], n) for n, name in enumerate(header.names) if name in known
+        ]
+        self._has_quality = any(n == "quality" or n.endswith("_quality") for n in self.at)
+        self._read_before: dict[tuple[str, Any, str], tuple[float | None, str, str]] = {}
         self.times = RowTimes(table, self.at, self.units, self.tallies, clock, date_order)
 
     def read(self, index: int) -> None:
@@ -214,7 +223,8 @@ class _Body:
         changed = False
         for name, cell, unit, column in self._cells(cells):
             changed |= self._take(row, name, cell, unit, column=column, line=line)
-            self._qualify(row, name, cells)
+            if self._has_quality:
+                self._qualify(row, name, cells)
         row.sampled_at = row.sampled_at if stamp is None else stamp.astimezone(dt.UTC)
         if odd:
             row.has_odd_stamp = True
@@ -322,11 +332,7 @@ class _Body:
     def _cells(self, cells: list[Any]) -> list[tuple[str, Any, str, int]]:
         """(name, cell, unit, column) of every measurement in a row of the file."""
         if self.header.is_wide:
-            return [
-                (name, cells[n], self.units.units[n], n)
-                for n, name in enumerate(self.header.names)
-                if name in self.words.numbers
-            ]
+            return [(name, cells[n], unit, n) for name, unit, n in self._wide]
         label = self._text(cells, "species")
         name, unit = self.header.meaning(label)
         if name == "ignore":
@@ -343,7 +349,17 @@ class _Body:
 
     def _take(self, row: Row, name: str, cell: Any, unit: str, *, column: int, line: int) -> bool:
         """Put one cell into a sample; say whether that changed it."""
-        value, quality, problem = self.values.read(name, cell, unit)
+        key = (name, cell, unit)
+        found = self._read_before.get(key)
+        if found is None:
+            if len(self._read_before) > _REMEMBERED:
+                self._read_before.clear()
+            found = self._read_before[key] = self.values.read(name, cell, unit)
+        value, quality, problem = found
+        if not problem and self.header.is_wide and name not in row.values:
+            self.tallies[column].take_plain(value)
+            row.values[name], row.quality[name], row.lines[name] = value, quality, line
+            return True
         is_limit = value is not None and bool(problem)
         text = f"{name} of {when(row.time_h)} (line {line}) {problem}" if problem else ""
         tallies = [self.tallies[column]]

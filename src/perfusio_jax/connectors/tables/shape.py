@@ -1,5 +1,8 @@
 """Rows of fields to a table: a header, and rows as wide as it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from perfusio_jax._core import DataError
 
 from .raw import RawTable
@@ -9,16 +12,16 @@ def shape(rows: list[list[str]], lines: list[int], table: RawTable) -> None:
     """Header and rows of equal width: empty fields beside the table are left out, told."""
     header = [cell.strip() for cell in rows[0]]
     named = max((n + 1 for n, label in enumerate(header) if label), default=0)
-    beside = any(cell.strip() for row in rows[1:] for cell in row[named : len(header)])
+    beside = named < len(header) and any(
+        cell.strip() for row in rows[1:] for cell in row[named : len(header)]
+    )
     width = len(header) if beside else named
     n_wide = sum(len(row) > width for row in rows)
     table.header = [
         label or f"column {n + 1} without a name" for n, label in enumerate(header[:width])
     ]
-    folded = [label.casefold() for label in header[:width]]
-    is_again = False
     for row, line in zip(rows[1:], lines[1:], strict=True):
-        if len(row) < width or any(cell.strip() for cell in row[width:]):
+        if len(row) != width and (len(row) < width or any(cell.strip() for cell in row[width:])):
             many = len(row) > width
             hint = (
                 "a decimal comma between commas?" if many else "a half-written row, or one cut off?"
@@ -26,18 +29,52 @@ def shape(rows: list[list[str]], lines: list[int], table: RawTable) -> None:
             raise DataError(
                 f"line {line} has {len(row)} fields where the header has {len(header)} ({hint})"
             )
-        cells = row[:width]
-        if [cell.strip().casefold() for cell in cells] == folded:
-            table.notes.append(f"line {line} repeats the header and is left out")
-            is_again = True
-            continue
-        if is_again and table.rows and cells == table.rows[0]:
-            table.notes.append(f"line {line} repeats the row below the header and is left out")
-            continue
-        is_again = False
-        table.rows.append(cells)
-        table.lines.append(line)
+    repeats = Repeats(header[:width], table)
+    for row, line in zip(rows[1:], lines[1:], strict=True):
+        cells = row if len(row) == width else row[:width]
+        if not repeats.has(cells, line):
+            table.rows.append(cells)
+            table.lines.append(line)
     if n_wide:
         table.notes.append(
             f"{n_wide} lines end with a separator; the empty field after it is left out"
         )
+
+
+class Repeats:
+    """Recognises a header that stands in a table again, and the row below it.
+
+    Args:
+        labels: The header.
+        table: What was taken of its rows so far; takes the notes.
+    """
+
+    def __init__(self, labels: Sequence[str], table: RawTable) -> None:
+        self._folded = [label.casefold() for label in labels]
+        self._table = table
+        self._is_again = False
+
+    def has(self, cells: Sequence[Any], line: int) -> bool:
+        """Whether a row is none of the table because it stood there before."""
+        first = "" if not cells or cells[0] is None else str(cells[0]).strip().casefold()
+        is_header = (
+            first == self._folded[0]
+            and ["" if cell is None else str(cell).strip().casefold() for cell in cells]
+            == self._folded
+        )
+        if is_header:
+            self._table.notes.append(f"line {line} repeats the header and is left out")
+            self._is_again = True
+            return True
+        rows, was_again = self._table.rows, self._is_again
+        self._is_again = False
+        if was_again and rows and cells == rows[0] and not _has_number(cells):
+            self._table.notes.append(
+                f"line {line} repeats the row below the header and is left out"
+            )
+            return True
+        return False
+
+
+def _has_number(cells: Sequence[Any]) -> bool:
+    return any(isinstance(cell, int | float) for cell in cells)

@@ -45,6 +45,24 @@ class Tally:
         low, high = self.span or (value, value)
         self.span = (min(low, value), max(high, value))
 
+    def take_plain(self, value: float | None) -> None:
+        """Count a cell with nothing odd about it.
+
+        Args:
+            value: What it says [canonical unit]; None if nothing was measured.
+        """
+        if value is None:
+            self.n_missing += 1
+            return
+        self.n_values += 1
+        span = self.span
+        if span is None:
+            self.span = (value, value)
+        elif value < span[0]:
+            self.span = (value, span[1])
+        elif value > span[1]:
+            self.span = (span[0], value)
+
     def report(
         self,
         label: str,

@@ -11,6 +11,7 @@ from perfusio_jax._core.text import in_line
 from .layout import Layout, told_above
 from .packed import bounded_rows, survey_workbook
 from .raw import RawTable, first_line, not_complete
+from .shape import Repeats
 
 _ZIP_MARK, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
 """First bytes of a zip archive, which an Excel file is, and those its last part begins with."""
@@ -72,14 +73,17 @@ def read_excel(
     filled = list(zip(kept_lines, kept_rows, strict=True))
     width = max(n + 1 for n, cell in enumerate(filled[0][1]) if cell is not None)
     labels = ["" if cell is None else str(cell).strip() for cell in filled[0][1][:width]]
+    repeats = Repeats(labels, table)
     for line, row in filled[1:]:
         if any(cell is not None for cell in row[width:]):
             raise DataError(
                 f"row {line} is wider than the header in row {filled[0][0]}. Does the header stand "
                 "on another row (--header-row), or is that row none of the table (--skip-line)?"
             )
-        table.rows.append((row + [None] * (width - len(row)))[:width])
-        table.lines.append(line)
+        cells = (row + [None] * (width - len(row)))[:width]
+        if not repeats.has(cells, line):
+            table.rows.append(cells)
+            table.lines.append(line)
     kept = [n for n in range(width) if labels[n] or any(row[n] is not None for row in table.rows)]
     table.header = [labels[n] or f"column {n + 1} without a name" for n in kept]
     if len(kept) < width:
