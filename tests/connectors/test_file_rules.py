@@ -330,7 +330,7 @@ def test_marks_of_quality_are_heeded_in_a_campaign(tmp_path):
 
 
 def test_what_was_the_same_throughout_is_said_once(tmp_path, capsys):
-    path = write(tmp_path, "run_id,day,VCD\nA,0,2\nA,1,3.5\n")
+    path = write(tmp_path, "run_id,day,VCD\n,d,1e6 cells/mL\nA,0,2\nA,1,3.5\n")
     found = read_campaign(path, rules=FileRules(constants={"agitation": 300.0}))
     assert found.trajectories[0].controls[:, 0].tolist() == [300.0, 300.0]
     assert "agitation is 300 rpm throughout, as was said" in str(found.report)

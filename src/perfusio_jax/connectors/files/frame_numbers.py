@@ -3,6 +3,7 @@
 Nothing is mended in silence: a cell that is no number is refused with column, row and value.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -174,12 +175,12 @@ def parse_column(
     numbers = np.empty(len(column))
     limits: dict[str, list[str]] = {}
     for row, cell in enumerate(column.tolist()):
-        if type(cell) is float and cell - cell == 0.0:  # nearly all there are, and finite
+        if isinstance(cell, float) and math.isfinite(cell):  # nearly all there are
             numbers[row] = cell
             continue
         numbers[row], kind = _parse_cell(cell, name, row, where, unit, words)
         if kind in _BEYOND:
-            limits.setdefault(kind, []).append(f"'{cell.strip()}' in {where(row)}")
+            limits.setdefault(kind, []).append(f"'{str(cell).strip()}' in {where(row)}")
     if odd is not None:
         odd += [
             f"{name} is {_BEYOND[kind]} in {len(found)} row(s) (first {found[0]})."

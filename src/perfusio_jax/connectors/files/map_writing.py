@@ -11,6 +11,7 @@ from perfusio_jax._core.text import in_line
 from ..tables.aliases import letters, remark_words
 from ..tables.cells import parse_number, qualified
 from ..tables.columns import NAME, TIMES, bare_label, meaning_of, nearest
+from ..tables.date_formats import by_format
 from ..tables.file_rules import FileRules
 from ..tables.opening import Opened, open_table
 from ..tables.sidecar import read_sidecar
@@ -182,10 +183,11 @@ def _started(rules: FileRules, opened: Sequence[tuple[Part, Opened]]) -> list[Li
         return lines
     starts: dict[str, Any] = {}
     for part, one in opened:
-        names = [_name(label, one) for label in one.table.header]
+        names = _names(one)
         if "sampled_at" not in names:
             continue
         column = names.index("sampled_at")
+        name = meaning_of(one.table.header[column], one.column_map).name
         whose = next((names.index(n) for n in ("run_id", "reactor_id") if n in names), None)
         texts = [str(row[column] or "").strip() for row in one.table.rows]
         order = one.date_order or find_order(texts)
@@ -193,12 +195,21 @@ def _started(rules: FileRules, opened: Sequence[tuple[Part, Opened]]) -> list[Li
             if not any(character.isdigit() for character in text):
                 continue
             run = part.run_name if whose is None else str(row[whose] or "").strip()
+            if rules.date_format is not None and name != "sampled_at":
+                text = str(by_format(text, rules.date_format, f"sampled_at of {run}"))
             stamp = read_stamp(text, f"sampled_at of {run}", zone_of(zone), order)
             starts[run] = min(starts.get(run, stamp), stamp)
-    if starts:
-        local = {run: at.replace(tzinfo=None) for run, at in starts.items()}
+    local = {run: at.replace(tzinfo=None) for run, at in starts.items()}
+    is_named = len(opened) > 1 or bool({"run_id", "reactor_id"} & {*_names(opened[0][1])})
+    if local and is_named:
         lines.append(Line("inoculated_at", local, f"{_GUESS}: the first sample of every run"))
+    elif local:
+        lines.append(Line("inoculated_at", min(local.values()), f"{_GUESS}: the first sample"))
     return lines
+
+
+def _names(opened: Opened) -> list[str]:
+    return [_name(label, opened) for label in opened.table.header]
 
 
 def _name(label: str, opened: Opened) -> str:

@@ -30,6 +30,7 @@ def read_text(
     allow_unterminated: bool,
     is_number: Callable[[str], bool] | None,
     layout: Layout,
+    resembles: Callable[[str], bool],
 ) -> RawTable:
     """Cells of a text file; `formats.read_table` says what the arguments are."""
     table = RawTable(separator=separator)
@@ -46,10 +47,10 @@ def read_text(
         return table
     text, stated = _without_separator_line(text, table)
     text = _without_lines(text, layout)
-    text = _without_preamble(text, is_known, table, layout)
+    text = _without_preamble(text, (is_known, resembles), table, layout)
     if not text.strip():
         return table
-    table.separator = separator or stated or _find_separator(text, is_known)
+    table.separator = separator or stated or _find_separator(text, resembles)
     if not allow_unterminated:
         text = _without_open_quote(text, table, table.separator)
     if not text.strip():
@@ -83,7 +84,10 @@ def _without_lines(text: str, layout: Layout) -> str:
 
 
 def _without_preamble(
-    text: str, is_known: Callable[[str], bool], table: RawTable, layout: Layout
+    text: str,
+    judges: tuple[Callable[[str], bool], Callable[[str], bool]],
+    table: RawTable,
+    layout: Layout,
 ) -> str:
     """Blank the lines above a table: those before the first with two known labels."""
     lines = text.splitlines(keepends=True)
@@ -91,8 +95,8 @@ def _without_preamble(
         layout.check_header_row(len(lines))
         return "\n" * (layout.header_row - 1) + "".join(lines[layout.header_row - 1 :])
     for n, line in enumerate(lines[:_PREAMBLE]):
-        labels = max(_hits(line, separator, is_known) for separator in SEPARATORS)
-        if labels >= 2 or (labels and not any(earlier.strip() for earlier in lines[:n])):
+        known, like = (max(_hits(line, s, judge) for s in SEPARATORS) for judge in judges)
+        if like >= 2 or (known and not any(earlier.strip() for earlier in lines[:n])):
             table.notes += told_above([k + 1 for k in range(n) if lines[k].strip()])
             return "\n" * n + "".join(lines[n:])
     return text

@@ -28,6 +28,7 @@ def read_table(
     allow_unterminated: bool = False,
     is_number: Callable[[str], bool] | None = None,
     layout: Layout | None = None,
+    resembles: Callable[[str], bool] | None = None,
 ) -> RawTable:
     """Cells of a file by its kind.
 
@@ -42,6 +43,8 @@ def read_table(
         is_number: Whether a column label is of numbers; then a cell such as `98,5 %` tells the
             decimal mark, too.
         layout: Where the table stands, as far as that is said.
+        resembles: Whether a text is a word that people use for a label; tells a header from what
+            stands above it.
 
     Returns:
         The cells; without header if the file holds none.
@@ -52,12 +55,19 @@ def read_table(
     suffix, layout = suffix.lower(), layout or Layout()
     if suffix in TEXT_SUFFIXES:
         return read_text(
-            content, is_known, separator, decimal, allow_unterminated, is_number, layout
+            content,
+            is_known,
+            separator,
+            decimal,
+            allow_unterminated,
+            is_number,
+            layout,
+            resembles or is_known,
         )
     if suffix in PARQUET_SUFFIXES | EXCEL_SUFFIXES:
         is_excel = suffix in EXCEL_SUFFIXES
         if is_excel:
-            table = read_excel(content, sheet, is_known, layout)
+            table = read_excel(content, sheet, resembles or is_known, layout)
         else:
             table = read_parquet(content)
         texts = marked(table, is_number, all_columns=False)  # numbers may be there as text

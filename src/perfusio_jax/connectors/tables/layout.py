@@ -52,4 +52,4 @@ def told_above(above: Sequence[int], word: str = "line") -> list[str]:
         if len(above) > 1
         else f"{word} {above[0]} stands"
     )
-    return [f"{span} above the table and say nothing of it"]
+    return [f"{span} above the table and {'say' if len(above) > 1 else 'says'} nothing of it"]

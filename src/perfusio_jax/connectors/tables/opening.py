@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax._core.text import in_line
 
-from .columns import ColumnMap, is_number_label, looks_like_label, meaning_of
+from .column_units import is_units_row
+from .columns import ColumnMap, is_known_label, is_number_label, looks_like_label, meaning_of
 from .date_formats import by_format
 from .file_rules import FileRules
 from .formats import read_table
@@ -79,7 +80,8 @@ def open_table(
     table = read_table(
         content,
         suffix,
-        is_known=lambda label: looks_like_label(label, column_map, words),
+        is_known=lambda label: is_known_label(label, column_map, words),
+        resembles=lambda label: looks_like_label(label, column_map, words),
         is_number=lambda label: is_number_label(label, column_map, words),
         separator=rules.separator,
         decimal=rules.decimal or sidecar.decimal,
@@ -166,9 +168,13 @@ def _add_constants(
             )
         if not table.header:
             continue
+        numeric = [n for n, other in enumerate(names) if words.is_numeric(other)]
+        has_units = bool(table.rows) and is_units_row(
+            [table.rows[0][n] for n in numeric], table.decimal
+        )
         table.header.append(name)
-        for row in table.rows:
-            row.append(value)
+        for k, row in enumerate(table.rows):
+            row.append(None if has_units and k == 0 else value)
         table.notes.append(f"{name} is {value:g} {words.unit(name)} throughout, as was said")
 
 
