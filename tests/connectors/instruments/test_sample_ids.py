@@ -194,3 +194,35 @@ def test_a_column_that_is_there_already_is_refused():
         SamplePattern.of("{run}-D{day}").apply(table)
     with pytest.raises(DataError, match="there is no column 'name'"):
         SamplePattern.of("{run}-D{day}").apply(table, "name")
+
+
+def as_regex(pattern: str) -> re.Pattern:
+    """The same pattern as a regular expression, which tries the shortest first."""
+    parts = re.split(r"(\{[a-z]+\}|\*+)", pattern)
+    number = r"(?P<{}>\d+?(?:\.\d+?)??)"
+    out = ""
+    for part in parts:
+        field = part[1:-1]
+        if part.startswith("{"):
+            out += number.format(field) if field in ("day", "hour") else f"(?P<{field}>.+?)"
+        else:
+            out += ".*?" if part.startswith("*") else re.escape(part)
+    return re.compile(out, re.S | re.A)
+
+
+@given(
+    parts=st.permutations(["{run}", "{day}", "{reactor}", "*"]),
+    n=st.integers(1, 4),
+    between=st.lists(st.sampled_from(["-", "a", "1", "--"]), min_size=5, max_size=5),
+    name=st.text(st.sampled_from("a1-."), max_size=10),
+)
+def test_patterns_match_what_regular_expressions_match(parts, n, between, name):
+    chosen = dict.fromkeys([*parts[:n], "{run}"])
+    text = between[0] + "".join(p + b for p, b in zip(chosen, between[1:], strict=False))
+    reference = as_regex(text).fullmatch(name)
+    try:
+        found = SamplePattern.of(text).fields_of(name)
+    except DataError as error:
+        assert reference is not None and "in two ways" in str(error)
+        return
+    assert found == (reference and reference.groupdict())

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from perfusio_jax._core import DataError, UnitError
@@ -144,11 +145,15 @@ class Assembly:
         again = [sample for sample, n in times.items() if n > 1]
         if again:
             yield f"measured more than once, with a row for each measurement: {few(again)}"
+        timeless = sum(row.time is None for row in self.rows)
+        if timeless:
+            yield f"{timeless} rows have no time"
         nameless = sum(not row.sample for row in self.rows)
         if nameless:
             yield f"{nameless} rows have no name of a sample"
 
 
+@lru_cache(maxsize=4096)
 def _fits(name: str, label: str, unit: str) -> bool:
     """Whether numbers in a unit can be those of our name; a text that is no unit is refused."""
     if not unit:
@@ -166,6 +171,7 @@ def _fits(name: str, label: str, unit: str) -> bool:
     return False
 
 
+@lru_cache(maxsize=4096)
 def own_label(label: str) -> str:
     """An instrument's label, never one that would be taken for a name of ours.
 
@@ -194,6 +200,7 @@ def _cell(value: tuple[Any, str] | None, unit: str) -> Any:
     return cell if not own or same_unit(own, unit) else f"{cell} {own}"
 
 
+@lru_cache(maxsize=4096)
 def same_unit(one: str, other: str) -> bool:
     """Whether two spellings are of one unit."""
     if one == other:

@@ -224,6 +224,8 @@ def as_text(cell: Any) -> str:
         >>> as_text(12.0), as_text("  A1 "), as_text(None)
         ('12', 'A1', '')
     """
+    if isinstance(cell, str):
+        return cell.strip()
     if cell is None:
         return ""
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:

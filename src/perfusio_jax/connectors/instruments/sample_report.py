@@ -45,6 +45,9 @@ def read_report(grid: Grid, instrument: Instrument) -> RawTable:
     name, _, line = _one(entries, instrument.samples, instrument, grid)
     label, when, when_line = _one(entries, instrument.time_labels, instrument, grid)
     known = [(instrument.known[k], *e) for k, e in entries.items() if k in instrument.known]
+    twins = [label for n, (c, label, *_) in enumerate(known) if c in [k[0] for k in known[:n]]]
+    if twins:
+        raise DataError(f"'{twins[0]}' stands beside another label of the same; keep one of them.")
     texts = [
         (value, at)
         for column, _, value, at in known

@@ -20,6 +20,8 @@ FIELDS: Final = ("run", "day", "hour", "reactor", "clone", "sample")
 _COLUMNS: Final = {"run": "run_id", "reactor": "reactor_id", "clone": "clone_id"}
 _NUMBERS: Final = ("day", "hour")
 _NUMBER: Final = re.compile(r"(?a:\d{1,6}(?:\.\d{1,6})?)")
+_LONGEST_NUMBER: Final = 13
+"""Characters of such a number."""
 _PIECE: Final = re.compile(r"\{(?P<field>[^{}]*)\}|(?P<any>\*+)|(?P<text>[^{}*]+)|(?P<stray>[{}])")
 _HOURS: Final = 24.0
 _FEW: Final = 3
@@ -32,6 +34,20 @@ class _Part:
     kind: str
     """A name of `FIELDS`, "text" or "any"."""
     text: str = ""
+
+    def starts(self, name: str, ends: set[int]) -> set[int]:
+        """Where this part may begin in a name so that it ends at one of some places."""
+        if self.kind == "text":
+            size = len(self.text)
+            return {e - size for e in ends if e >= size and name.startswith(self.text, e - size)}
+        if self.kind in _NUMBERS:
+            return {
+                start
+                for end in ends
+                for start in range(max(end - _LONGEST_NUMBER, 0), end)
+                if _NUMBER.fullmatch(name, start, end)
+            }
+        return set(range(max(ends, default=0) + (self.kind == "any" and bool(ends))))
 
     def ends(self, name: str, start: int) -> Iterator[int]:
         """Where this part may end in a name, from the shortest on."""
@@ -134,14 +150,8 @@ class SamplePattern:
         """For each part, and the end, where it may begin so that all that follows fits."""
         starts: list[set[int]] = [{len(name)}]
         for part in reversed(self.parts):
-            after = starts[0]
-            here = {
-                start
-                for start in range(len(name) + 1)
-                if any(end in after for end in part.ends(name, start))
-            }
-            starts.insert(0, here)
-        return starts
+            starts.append(part.starts(name, starts[-1]))
+        return starts[::-1]
 
     def _walk(self, name: str, starts: list[set[int]], pick: Any) -> dict[str, str]:
         at = 0
