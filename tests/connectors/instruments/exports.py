@@ -280,16 +280,15 @@ def _texts(texts: list[str], cut: int) -> bytes:
         head = struct.pack("<HB", len(raw) // (1 + is_wide), is_wide)
         at.append((len(body) + len(head), len(body) + len(head) + len(raw), is_wide))
         body += head + raw
-    inside = next((w for a, b, w in at if a < cut < b), None)
     if not 8 < cut < len(body):
         return _record(0xFC, body)
-    if inside is None and not any(cut in (a - 3, b) for a, b, _ in at):
-        cut = at[0][1]  # a head is never cut
-    if inside:
-        cut -= (cut - next(a for a, b, _ in at if a < cut < b)) % 2
-        inside = next((w for a, b, w in at if a < cut < b), None)
-    more = b"" if inside is None else bytes([inside])
-    return _record(0xFC, body[:cut]) + _record(0x3C, more + body[cut:])
+    begin, _, is_wide = next(found for found in at if cut <= found[1])
+    if cut < begin:  # a head is never cut
+        cut = begin - 3
+        return _record(0xFC, body[:cut]) + _record(0x3C, body[cut:])
+    cut -= (cut - begin) % (1 + is_wide)
+    more = body[cut:] if any(cut == end for _, end, _ in at) else bytes([is_wide]) + body[cut:]
+    return _record(0xFC, body[:cut]) + _record(0x3C, more)
 
 
 def xls(*rows: Any, cut: int = 0, name: str = "Workbook") -> bytes:
@@ -352,8 +351,13 @@ def read(content: bytes, suffix: str = ".csv") -> RawTable:
 
 
 def column(table: RawTable, label: str) -> list[Any]:
-    """Cells below a label."""
-    return [row[table.header.index(label)] for row in table.rows]
+    """Cells below a label; `None` for what is missing, which in a text is an empty text."""
+    return [filled(row)[table.header.index(label)] for row in table.rows]
+
+
+def filled(row: list[Any]) -> list[Any]:
+    """A row with `None` for empty texts."""
+    return [None if cell == "" else cell for cell in row]
 
 
 def told(table: RawTable, *words: str) -> bool:

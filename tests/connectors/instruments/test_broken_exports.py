@@ -47,7 +47,7 @@ def cells(table: RawTable) -> dict[tuple[int, str], Any]:
         (line, label): cell
         for row, line in zip(table.rows, table.lines, strict=True)
         for label, cell in zip(table.header, row, strict=True)
-        if cell is not None
+        if cell not in (None, "")
     }
 
 
@@ -62,7 +62,8 @@ def test_every_file_is_read_whole():
 def test_a_text_cut_off_anywhere_has_no_other_value(name: str):
     content, suffix = WHOLE[name]
     n_read = 0
-    for end in range(len(content)):
+    everywhere = {*range(0, len(content), 5), *range(max(len(content) - 300, 0), len(content))}
+    for end in sorted(everywhere):
         try:
             table = read(content[:end], suffix)
         except DataError:

@@ -34,6 +34,7 @@ def test_names_units_and_values():
     assert column(table, "pH @ Temp")[0] == "7.019", "what is reckoned keeps its label"
     assert column(table, "Na+")[0] == "101.5" and table.units["Na+"] == "mmol/L"
     assert table.units["VCD [1e6 cells/mL]"] == "1e6 cells/mL"
+    assert all(isinstance(cell, str) for row in table.rows for cell in row), "a table of text"
     assert (table.separator, table.decimal, table.held_back) == (",", ".", None)
     assert not any(label.startswith(("DO", "temperature")) for label in table.header)
 

@@ -62,6 +62,13 @@ def test_xr_table_of_version_2_04():
     assert table.lines == [6, 7] and told(table, "version 2.04")
 
 
+def test_xr_table_saved_as_text():
+    rows = ["\t".join("" if c is None else str(c) for c in row) for row in ex.xr_rows(*ex.XR_ROWS)]
+    table = read("\n".join([*rows, ""]).encode(), ".txt")
+    assert column(table, "VCD [1e6 cells/mL]") == ["4.02", "4.32"] and table.separator == "\t"
+    assert table.lines == [7, 8]
+
+
 def test_a_row_that_numbers_the_columns_is_left_out():
     table = read(ex.xlsx(*ex.xr_rows(range(13), *ex.XR_ROWS)), ".xlsx")
     assert table.lines == [8, 9] and told(table, "row 7 only numbers the columns")

@@ -92,7 +92,15 @@ class Assembly:
         self._failed.setdefault((error, what), []).append(sample)
 
     def table(self, separator: str | None = None, decimal: str = ".") -> RawTable:
-        """All rows as one table."""
+        """All rows as one table; of a text all cells are text, what is missing is empty.
+
+        Args:
+            separator: Field separator of a text; `None` for anything else.
+            decimal: Decimal mark of text.
+
+        Raises:
+            DataError: If there is no row.
+        """
         if not self.rows:
             raise DataError(f"{self.notes[0]} and holds no sample.")
         values = dict.fromkeys(key for row in self.rows for key in row.values)
@@ -104,7 +112,10 @@ class Assembly:
         table = RawTable([SAMPLE, TIME, *header], separator=separator, decimal=decimal)
         for row in self.rows:
             cells = [_cell(row.values.get(key), units[key]) for key in filled]
-            table.rows.append([row.sample or None, row.time, *cells])
+            found = [row.sample or None, row.time, *cells]
+            if separator is not None:  # a table of text has only texts
+                found = ["" if cell is None else str(cell) for cell in found]
+            table.rows.append(found)
             table.lines.append(row.line)
         table.units = {label_of(k, unit): unit for k, unit in units.items() if unit}
         empty = [key for key in values if key not in units]

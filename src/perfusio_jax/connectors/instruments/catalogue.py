@@ -11,8 +11,8 @@ ALLOTROPE: Final = Instrument(name="Allotrope simple model (ASM)", layout="allot
 
 INSTRUMENTS: Final = (
     FLEX2,
-    VICELL_XR_REPORT,
     VICELL_XR,
+    VICELL_XR_REPORT,
     VICELL_BLU,
     CEDEX_HIRES,
     CEDEX_BIO,

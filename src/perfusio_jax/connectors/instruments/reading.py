@@ -12,7 +12,7 @@ from ..tables.raw import RawTable
 from .allotrope import is_allotrope, read_allotrope
 from .archive import ARCHIVE_MARK, read_archive
 from .catalogue import ALLOTROPE, INSTRUMENTS
-from .grid import TEXT, ZIPPED, Grid, as_text, first_rows, grid_of
+from .grid import ZIPPED, Grid, as_text, first_rows, grid_of
 from .instrument import Instrument, folded
 from .sample_report import read_report
 from .sample_table import n_hits, read_samples
@@ -22,6 +22,8 @@ _GLANCE: Final = 1 << 16
 """Bytes of each part of a workbook that are looked at."""
 _PARTS: Final = re.compile(r"xl/(sharedStrings|worksheets/sheet\d{1,3})\.xml")
 _TITLE_ROWS: Final = 3
+_HEADER_HITS: Final = 3
+"""Labels beside each other that make a header; those of a report stand below each other."""
 
 
 def recognise(content: bytes, suffix: str) -> Instrument | None:
@@ -39,10 +41,10 @@ def recognise(content: bytes, suffix: str) -> Instrument | None:
         return ALLOTROPE if is_allotrope(content) else None
     if suffix in ZIPPED and not _may_hold(content):
         return None
-    for rows in first_rows(content, suffix):
-        for instrument in INSTRUMENTS:
-            if _is_from(rows, instrument, suffix):
-                return instrument
+    ways = [*first_rows(content, suffix)]
+    for instrument in INSTRUMENTS:
+        if any(_is_from(rows, instrument) for rows in ways):
+            return instrument
     return None
 
 
@@ -58,7 +60,8 @@ def read_instrument(content: bytes, suffix: str, instrument: Instrument) -> RawT
         One row per sample and measurement: `sample_id`, `sampled_at` in ISO 8601 (with an offset
         only where the file has one; as it was where day and month cannot be told apart), our
         names with their unit in the label, the instrument's labels for the rest. `notes` tell
-        everything that was done; what is missing is `None`, a limit is text such as "< 0.1".
+        everything that was done; what is missing is `None` (of a text file an empty text), a limit
+        is text such as "< 0.1".
 
     Raises:
         DataError: If the file is damaged or its layout is not one that is known; with line and
@@ -85,7 +88,7 @@ def _archive_hits(cells: list[Any]) -> int:
     return len(cells) if any(as_text(cell) == ARCHIVE_MARK for cell in cells) else 0
 
 
-def _is_from(rows: list[list[Any]], instrument: Instrument, suffix: str) -> bool:
+def _is_from(rows: list[list[Any]], instrument: Instrument) -> bool:
     if instrument.layout == "archive":
         return bool(rows) and _archive_hits(rows[0][:6]) > 0
     if instrument.title:
@@ -94,16 +97,12 @@ def _is_from(rows: list[list[Any]], instrument: Instrument, suffix: str) -> bool
             for row in rows[:_TITLE_ROWS]
             if row
         )
-        return titled and _is_report(rows, instrument, suffix) == (instrument.layout == "report")
+        is_table = any(n_hits(instrument, row) >= _HEADER_HITS for row in rows)
+        return titled and (instrument.layout == "report" or is_table)
     marks = {folded(mark) for mark in instrument.marks}
     return any(
         len({folded(as_text(cell)) for cell in row} & marks) >= instrument.n_marks for row in rows
     ) and bool(marks)
-
-
-def _is_report(rows: list[list[Any]], instrument: Instrument, suffix: str) -> bool:
-    """Whether a file with a title is of one sample: a text, or labels below each other."""
-    return suffix in TEXT or not any(n_hits(instrument, row) >= 3 for row in rows)
 
 
 def _may_hold(content: bytes) -> bool:

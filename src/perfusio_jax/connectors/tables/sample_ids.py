@@ -166,8 +166,9 @@ class SamplePattern:
     def apply(self, table: RawTable, label: str = "sample_id") -> RawTable:
         """A table with what the names of its samples say as columns of its own.
 
-        `run_id`, `reactor_id`, `clone_id` are texts; `day` [d] is a number, and `time_h` [h] where
-        the pattern has hours, counted from the start of the day where it has both.
+        `run_id`, `reactor_id`, `clone_id` are texts; `day` [d] is a number (in a table of text as
+        text), and so is `time_h` [h] where the pattern has hours, counted from the start of the
+        day where it has both.
 
         Args:
             table: With a column of names.
@@ -208,7 +209,10 @@ class SamplePattern:
             if fields is None:
                 strange.append(f"{in_line(name, 40)} (line {line})")
                 continue
-            made.rows.append([*self._cells(fields, name), *row])
+            cells = self._cells(fields, name)
+            if table.separator is not None:  # a table of text has only texts
+                cells = [_as_text(cell, table.decimal) for cell in cells]
+            made.rows.append([*cells, *row])
             made.lines.append(line)
         if strange and not made.rows:
             raise DataError(
@@ -242,6 +246,10 @@ class SamplePattern:
         elif "day" in fields:
             cells.append(float(fields["day"]))
         return cells
+
+
+def _as_text(cell: str | float, decimal: str) -> str:
+    return cell if isinstance(cell, str) else f"{cell:.12g}".replace(".", decimal)
 
 
 def _told(fields: dict[str, str]) -> str:
