@@ -129,6 +129,11 @@ def test_an_error_of_something_else_is_told_and_changes_nothing():
     assert told(table, "'optical density'", "nothing that is read is concerned")
 
 
+def test_ph_needs_no_unit():
+    table = of([measured("A", WHEN, pH=quantity(7.01, "(unitless)"))])
+    assert column(table, "pH [pH]") == [7.01]
+
+
 def test_ammonia_by_mass_keeps_its_name():
     table = of([analytes("A", WHEN, ("ammonia", 0.03, "g/L"), ("glucose", 5.0, "g/L"))])
     assert column(table, "ammonia") == [0.03] and told(table, "'ammonia' in g/L keeps its label")
@@ -185,6 +190,8 @@ NESTED = '{"a aggregate document": ' + "[" * 100_000
         (asm([analytes("A", WHEN, ("glucose", True, "g/L"))]), "'glucose' is True"),
         (asm([analytes("A", WHEN, ("glucose", 1, ["g/L"]))]), "stands where a text is needed"),
         (asm([analytes("A", WHEN, ("glucose", 1, "U/L"))]), "'glucose' is in 'U/L'"),
+        (asm([analytes("A", WHEN, ("glucose", 1, ""))]), "(measurement 1) states no unit"),
+        (asm([analytes("A", WHEN, ("glucose", 1, "(unitless)"))]), "states no unit"),
         (asm([analytes("A", WHEN, ("glucose", 10**400, "g/L"))]), "larger than any number"),
         (
             asm([cells_of("A", "13/2/2025")], [cells_of("B", "2/13/2025")]),

@@ -153,6 +153,7 @@ def test_lines_twice_and_lines_of_no_sample_are_told():
         (ex.BIO_LINES[0].replace("2025-03-14", "soon"), "the time 'soon 09:00:01'"),
         (ex.BIO_LINES[0].replace("g/L", "mmHg"), ""),
         (ex.BIO_LINES[0].replace("g/L", "U/L"), "'GLC3B' is in 'U/L'"),
+        (ex.BIO_LINES[0].replace("g/L", ""), "'GLC3B' of sample 'P7-D2' (line 2) states no unit"),
     ],
 )
 def test_lines_that_cannot_be_read(line: str, message: str):

@@ -93,15 +93,9 @@ def read_archive(grid: Grid, instrument: Instrument) -> RawTable:
     if grid.is_open and body and len(body[-1][0]) <= places.value + 1:
         held = body.pop()[1]
         notes.append(f"line {held} has no line end yet and is not read: it may be half written")
-    decimal = (
-        find_decimal(
-            ((to_tell(row[places.value]), line) for row, line in body if len(row) > places.value),
-            grid.separator,
-            grid.word,
-        )
-        if all(isinstance(c, str) for row, _ in body for c in row[places.value : places.value + 1])
-        else "."
-    )
+    values = [(row[places.value], line) for row, line in body if len(row) > places.value]
+    texts = [(to_tell(cell), line) for cell, line in values if isinstance(cell, str)]
+    decimal = find_decimal(texts, grid.separator, grid.word)
     results = _results(body, places, decimal, grid.word, notes)
     found = Assembly(f"{instrument.name} (software {version})", grid.word)
     found.notes += notes

@@ -9,12 +9,14 @@ from typing import Any, Final
 from perfusio_jax._core import DataError, UnitError
 from perfusio_jax._core.text import cut, in_line, shown
 from perfusio_jax._core.unit_text import parse_unit
-from perfusio_jax._core.units import conversion
+from perfusio_jax._core.units import canonical_unit, conversion
 
 from ..tables.columns import KNOWN, NUMBERS, bare_label, fold
 from ..tables.raw import RawTable
 
 SAMPLE, TIME = "sample_id", "sampled_at"
+_WITHOUT_UNIT: Final = ("pH",)
+"""Names of what has only one unit, which files may leave away."""
 _FEW: Final = 3
 """So many examples are named."""
 
@@ -61,8 +63,16 @@ class Assembly:
             why: Why there is no value, to be told.
 
         Raises:
-            DataError: If the unit cannot be read and the value has a name of ours.
+            DataError: If the value has a name of ours and a unit that cannot be read, or none.
         """
+        if name and not unit and cell is not None:
+            if name not in _WITHOUT_UNIT:
+                raise DataError(
+                    f"'{label}' of sample {in_line(row.sample)} ({self.word} {row.line}) states no "
+                    f"unit, and that of {name} is not guessed; allowed are units such as "
+                    f"{canonical_unit(name)}. Export it with units."
+                )
+            unit = canonical_unit(name)
         if name and not _fits(name, label, unit):
             misfit = (label, unit, name)
             self._misfits[misfit] = self._misfits.get(misfit, 0) + 1
