@@ -1,0 +1,21 @@
+"""Every instrument that is read."""
+
+from typing import Final
+
+from .cedex import CEDEX_BIO, CEDEX_HIRES
+from .flex2 import FLEX2
+from .instrument import Instrument
+from .vicell import VICELL_BLU, VICELL_XR, VICELL_XR_REPORT
+
+ALLOTROPE: Final = Instrument(name="Allotrope simple model (ASM)", layout="allotrope")
+
+INSTRUMENTS: Final = (
+    FLEX2,
+    VICELL_XR,
+    VICELL_XR_REPORT,
+    VICELL_BLU,
+    CEDEX_HIRES,
+    CEDEX_BIO,
+    ALLOTROPE,
+)
+"""In the order they are tried."""
