@@ -21,6 +21,8 @@ from perfusio_jax.connectors.files.inspecting import source
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.states import Trajectory
 
+from .instruments.exports import BLU_HEADER, BLU_ROWS, FLEX2_HEADER, FLEX2_ROWS, FLEX2_UNITS
+
 VCD = (2.0, 3.5, 6.25)
 
 
@@ -363,7 +365,9 @@ def test_files_and_folders_are_one_campaign(tmp_path):
     with pytest.raises(DataError, match="given more than once"):
         read_campaign([folder / "first.csv", folder / "first.csv"])
     (folder / "third.csv").write_text("run_id,day,VCD\nfirst,0,2\n")
-    with pytest.raises(DataError, match=r"run 'first' is in .*first.csv and in .*third.csv"):
+    with pytest.raises(
+        DataError, match=r"run 'first' is in .*first.csv and in .*third.csv, and both have VCD"
+    ):
         read_campaign(folder)
     with pytest.raises(DataError, match="is a folder without a file"):
         (tmp_path / "empty").mkdir()
@@ -505,3 +509,58 @@ def test_units_of_a_long_table_may_differ_from_row_to_row(tmp_path):
     )
     (one,) = read_campaign(write(tmp_path, text), rules=FileRules(is_long=True)).trajectories
     assert one.get_species("Glc").tolist() == pytest.approx([4.5, 3.505, 0.25])
+
+
+# ---------------------------------------------------------------- instruments
+
+
+def test_a_counter_and_an_analyser_are_read_by_the_names_of_their_samples(tmp_path, capsys):
+    counter = write(tmp_path, "\n".join([BLU_HEADER, *BLU_ROWS]) + "\n", "counter.csv")
+    flex = [FLEX2_HEADER, FLEX2_UNITS, *FLEX2_ROWS[:2]]
+    analyser = write(tmp_path, "\n".join(flex) + "\n", "analyser.csv")
+    rules = FileRules(
+        time_zone="UTC",
+        sample_id="{run}-D{day}-BR{reactor}",
+        columns={"VCD": "ignore", "Via": "ignore", "Diam": "ignore", "Sample ID": "sample_id"},
+    )
+    with pytest.raises(DataError, match="and both have VCD"):
+        read_campaign([counter, analyser], rules=rules.but(columns={}), unknown="ignore")
+    metabolites = read_campaign(analyser, rules=rules, unknown="ignore").trajectories
+    cells_only = read_campaign(counter, rules=rules.but(columns={}), unknown="ignore").trajectories
+    assert [t.run_id for t in metabolites] == [t.run_id for t in cells_only] == ["P7"]
+    assert metabolites[0].get_species("Glc").tolist() == [5.37, 4.02]
+    assert cells_only[0].get_species("VCD").tolist() == [3.97, 8.11]
+    store = FilesystemStore(counter, rules=rules.but(columns={}), allow_unterminated=True)
+    assert store.runs() == [("P7", "1", [48.0, 72.0])]
+    code, text = run(
+        capsys, "inspect", counter, *("--sample-id", rules.sample_id, "--time-zone", "UTC")
+    )
+    assert code == 0 and "Vi-CELL BLU" in text and "run P7, reactor 1: 2 samples" in text
+
+
+def test_a_run_of_two_tables_that_measure_different_things_is_put_together(tmp_path):
+    one = write(tmp_path, "run_id,time_h,VCD,volume_L\nA,0,2,0.3\nA,24,3.5,0.3\n", "cells.csv")
+    two = write(tmp_path, "run_id,time_h,Glc,reactor_id\nA,0.3,6,R7\nA,48,4,R7\n", "broth.csv")
+    found = read_campaign([one, two])
+    (run_a,) = found.trajectories
+    assert run_a.times_h.tolist() == [0.0, 24.0, 48.0] and run_a.reactor_id == "R7"
+    np.testing.assert_array_equal(run_a.get_species("VCD"), [2.0, 3.5, np.nan])
+    np.testing.assert_array_equal(run_a.get_species("Glc"), [6.0, np.nan, 4.0])
+    assert run_a.volume_L.tolist() == [0.3, 0.3, 0.3]
+    assert "which measure different things: put together" in str(found.report)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{day}", "run"), ("{run}{day}", "between"), ("{who}", "who")]
+)
+def test_a_pattern_that_tells_no_run_is_refused_at_once(text, says):
+    with pytest.raises(ConfigError, match=says):
+        FileRules(sample_id=text)
+
+
+def test_a_pattern_takes_sample_ids_apart_below_a_row_of_units(tmp_path):
+    path = write(tmp_path, "Probe;VCD\n;Mio/mL\nA-D0;2\nA-D1;3,5\nA-D2;6,25\n")
+    rules = FileRules(sample_id="{run}-D{day}", columns={"Probe": "sample_id"})
+    assert cells(path, rules) == list(VCD)
+    with pytest.raises(DataError, match="no column of sample ids"):
+        read_campaign(path, rules=rules.but(columns={}))

@@ -293,8 +293,8 @@ def test_a_unit_that_does_not_fit_names_the_column_and_the_file(table):
 def test_files_that_are_no_table_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="does not exist"):
         read_campaign(tmp_path / "none.csv")
-    with pytest.raises(DataError, match=r"suffix '\.xls'"):
-        read_campaign(tmp_path / "a.xls")
+    with pytest.raises(DataError, match=r"suffix '\.ods'"):
+        read_campaign(tmp_path / "a.ods")
     broken = tmp_path / "a.parquet"
     broken.write_bytes(b"not parquet")
     with pytest.raises(DataError, match="cannot be read as Parquet"):

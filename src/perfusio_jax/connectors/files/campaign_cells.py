@@ -12,17 +12,17 @@ import pandas as pd
 from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 
-from ..tables.campaign_form import as_campaign
 from ..tables.file_rules import FileRules
 from ..tables.formats import EXCEL_SUFFIXES, PARQUET_SUFFIXES, TEXT_SUFFIXES
-from ..tables.opening import open_table
 from ..tables.raw import SEPARATORS
 from ..tables.sidecar import Sidecar, read_sidecar
 from ..tables.spreadsheet import unguard
 from ..tables.totals import Totals
 from ..tables.vocabulary import OURS, Vocabulary
+from .campaign_form import as_campaign
 from .frame_columns import number_columns
 from .frame_numbers import with_point
+from .opening import open_table
 
 
 class NoTableError(DataError):

@@ -148,7 +148,7 @@ def read_campaign(
         metadata |= sidecar.metadata
     if not found:
         raise DataError(f"{title_of(path)}: {' '.join(left_out)}")
-    runs, report = joined(found, words)
+    runs, report = joined(found, words, rules.joins_within_h)
     trajectories = [
         _with_metadata(Trajectory(**run), metadata.get(run["run_id"], {})) for run in runs
     ]

@@ -1,12 +1,14 @@
 """Runs of several tables as those of one campaign."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from perfusio_jax._core import DataError
+from perfusio_jax._core import HOURS_PER_DAY, DataError
 
+from ..tables.joining import join
 from ..tables.vocabulary import Vocabulary
 from .frame_columns import ID_COLUMNS, number_columns
 from .frame_report import FrameReport
@@ -16,28 +18,24 @@ Read = tuple[str, list[RunFields], FrameReport]
 """What a table is called, its runs and the report on it."""
 
 
-def joined(parts: Sequence[Read], words: Vocabulary) -> tuple[list[RunFields], FrameReport]:
+def joined(
+    parts: Sequence[Read], words: Vocabulary, within_h: float
+) -> tuple[list[RunFields], FrameReport]:
     """Runs of all tables, each with every column any of them has.
+
+    A run that is in several tables which measure different things, as a cell counter and an
+    analyser do, is put together.
 
     Args:
         parts: Tables as they were read.
         words: Names of columns, which have their order here.
+        within_h: How long after its first row [h] a sample takes further ones.
 
     Raises:
-        DataError: If two tables have a run of one name.
+        DataError: If two tables have values of one quantity for a run of one name.
     """
     if len(parts) == 1:
         return parts[0][1], parts[0][2]
-    where: dict[str, str] = {}
-    for title, runs, _ in parts:
-        for run in runs:
-            name = run["run_id"]
-            if name in where:
-                raise DataError(
-                    f"run '{name}' is in {where[name]} and in {title}; a run is in one table. A "
-                    "column run_id tells them apart, or the name of the file or sheet does."
-                )
-            where[name] = title
     every = [run for _, runs, _ in parts for run in runs]
     species = _names((run["species_names"] for run in every), words.species)
     controls = _names((run["control_names"] for run in every), words.controls)
@@ -47,7 +45,84 @@ def joined(parts: Sequence[Read], words: Vocabulary) -> tuple[list[RunFields], F
         run["controls"] = _spread(run["controls"], run["control_names"], controls)
         run["auxiliary"] = _spread(run["auxiliary"], run["auxiliary_names"], tags)
         run["species_names"], run["control_names"], run["auxiliary_names"] = species, controls, tags
-    return every, _report(parts, words)
+    found: dict[str, tuple[RunFields, list[str]]] = {}
+    for title, runs, report in parts:
+        for run in runs:
+            if "volume_L" in report.assumed:
+                run["volume_L"] = np.full_like(run["volume_L"], np.nan)
+            name = run["run_id"]
+            if name in found:
+                before, titles = found[name]
+                _refuse_overlap(before, run, titles[-1], title)
+                found[name] = (together(before, run, within_h), [*titles, title])
+            else:
+                found[name] = (run, [title])
+    whole = next((r.assumed["volume_L"] for _, _, r in parts if "volume_L" in r.assumed), "")
+    for run, _ in found.values():
+        run["volume_L"] = _filled(run["volume_L"], run["times_h"], whole)
+    notes = [
+        f"run '{name}' is in {' and '.join(titles)}, which measure different things: put together"
+        for name, (_, titles) in found.items()
+        if len(titles) > 1
+    ]
+    report = _report(parts, words)
+    ids = tuple(dict.fromkeys(report.run_ids))
+    return [run for run, _ in found.values()], replace(
+        report, run_ids=ids, notes=(*report.notes, *(f"{note}." for note in notes))
+    )
+
+
+def _refuse_overlap(one: RunFields, other: RunFields, first: str, second: str) -> None:
+    names = (*one["species_names"], *one["control_names"])
+    has, also = (
+        np.isfinite(np.concatenate([run["species"], run["controls"]], axis=1))
+        for run in (one, other)
+    )
+    both = [n for k, n in enumerate(names) if has[:, k].any() and also[:, k].any()]
+    if both:
+        raise DataError(
+            f"run '{one['run_id']}' is in {first} and in {second}, and both have {both[0]}: two "
+            "runs of one name? A column run_id tells them apart, or the name of the file or sheet "
+            'does; of what was measured twice one can be left out ("ignore" in a column map).'
+        )
+
+
+def together(one: RunFields, other: RunFields, within_h: float) -> RunFields:
+    """One run of two tables that measure different things.
+
+    Args:
+        one: A run, by time.
+        other: The same run with the same columns, of which it has values where the other has none.
+        within_h: How long after its first row [h] a sample takes further ones.
+    """
+    times = np.concatenate([one["times_h"], other["times_h"]])
+    order = np.argsort(times, kind="stable")
+    groups = join(times[order].tolist(), [""] * times.size, [{}] * times.size, within_h).groups
+    rows = [order[group] for group in groups]
+    merged: dict[str, Any] = dict(one)
+    for key in ("species", "controls", "auxiliary", "stream_totals", "volume_L"):
+        values = np.concatenate([one[key], other[key]])
+        merged[key] = np.stack([_first(values[group]) for group in rows])
+    merged["times_h"] = np.array([times[group[0]] for group in rows])
+    merged["days"] = np.floor(merged["times_h"] / HOURS_PER_DAY + 0.5).astype(int)
+    for key, blank in (("reactor_id", "R00"), ("clone_id", "unknown")):
+        merged[key] = other[key] if one[key] == blank else one[key]
+    return RunFields(**merged)
+
+
+def _first(values: np.ndarray) -> np.ndarray:
+    """The first value of every column that is one."""
+    found = values[0].copy()
+    for row in values[1:]:
+        found = np.where(np.isnan(found), row, found)
+    return found
+
+
+def _filled(volume: np.ndarray, times: np.ndarray, assumed: str) -> np.ndarray:
+    known = ~np.isnan(volume)
+    if not known.any():
+        return np.full_like(volume, float(assumed.split()[0]))
+    return np.interp(times, times[known], volume[known])
 
 
 def _names(found: Iterable[Sequence[str]], order: Sequence[str]) -> list[str]:

@@ -13,9 +13,9 @@ from ..tables.cells import parse_number, qualified
 from ..tables.columns import NAME, TIMES, bare_label, meaning_of, nearest
 from ..tables.date_formats import by_format
 from ..tables.file_rules import FileRules
-from ..tables.opening import Opened, open_table
 from ..tables.sidecar import read_sidecar
 from ..tables.stamps import find_order, read_stamp, zone_of
+from .opening import Opened, open_table
 from .parts import Part, Tables, parts_of
 
 _GUESS: Final = "a guess"

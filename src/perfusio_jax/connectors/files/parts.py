@@ -8,13 +8,13 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import TABLE_BYTES, read_file
 
 from ..tables.file_rules import ALL_SHEETS, FileRules
-from ..tables.formats import EXCEL_SUFFIXES, PARQUET_SUFFIXES, TEXT_SUFFIXES
+from ..tables.formats import EXCEL_SUFFIXES, EXPORT_SUFFIXES, PARQUET_SUFFIXES, TEXT_SUFFIXES
 from ..tables.workbook import sheet_names
 
 Tables = Path | str | Sequence[Path | str]
 """A file, a folder of files, or several of them."""
 
-_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES
+_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES | EXPORT_SUFFIXES
 
 
 class Part(NamedTuple):

@@ -15,12 +15,12 @@ from perfusio_jax.process import Process
 
 from ..tables.content import Signature, read_bytes, signature
 from ..tables.file_rules import FileRules
-from ..tables.opening import open_table
 from ..tables.samples import Samples, interpret
 from ..tables.sidecar import Sidecar, read_sidecar
 from ..tables.stamps import zone_of
 from ..tables.starts import Starts
 from ..tables.vocabulary import Vocabulary
+from .opening import open_table
 
 _SETTLED_NS: Final = 2_000_000_000
 """Coarsest grain of a file system's time stamps [ns]; FAT has two seconds."""

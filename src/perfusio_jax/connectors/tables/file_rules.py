@@ -18,6 +18,7 @@ from .columns import ColumnMap
 from .date_formats import check_date_format
 from .joining import DEFAULT_JOIN_H
 from .raw import SEPARATORS
+from .sample_ids import SamplePattern
 from .settling import Conflicts
 from .sidecar import DECIMALS
 from .stamps import DATE_ORDERS, DateOrder, zone_of
@@ -108,6 +109,8 @@ class FileRules:
             raise ConfigError(f"skip_footer is {self.skip_footer}; a number of lines is meant.")
         if self.date_format is not None:
             check_date_format(self.date_format)
+        if self.sample_id is not None:
+            SamplePattern.of(self.sample_id)
         zone_of(self.time_zone)
 
     @classmethod

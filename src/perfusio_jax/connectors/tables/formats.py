@@ -15,6 +15,8 @@ from .workbook import read_excel
 TEXT_SUFFIXES: Final = frozenset({".csv", ".tsv", ".txt"})
 PARQUET_SUFFIXES: Final = frozenset({".parquet", ".pq"})
 EXCEL_SUFFIXES: Final = frozenset({".xlsx", ".xlsm"})
+EXPORT_SUFFIXES: Final = frozenset({".xls", ".json", ".asm"})
+"""Kinds that are read as exports of instruments only."""
 
 
 def read_table(
@@ -73,5 +75,10 @@ def read_table(
         texts = marked(table, is_number, all_columns=False)  # numbers may be there as text
         table.decimal = decimal or find_decimal(texts, None)
         return table
+    if suffix in EXPORT_SUFFIXES:
+        raise DataError(
+            f"cannot be read: it is of kind '{suffix}' and no export of an instrument that is known; "
+            "a table of that kind is read once it is saved as .xlsx or .csv."
+        )
     allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES))
     raise DataError(f"files of kind '{suffix or 'no suffix'}' cannot be read; allowed: {allowed}.")

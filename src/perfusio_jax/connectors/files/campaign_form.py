@@ -13,16 +13,16 @@ from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TO
 from perfusio_jax._core.instants import hours_between
 from perfusio_jax._core.text import in_line
 
-from .cells import parse_number, qualified
-from .column_units import is_units_row
-from .columns import TIMES, ColumnMap, meaning_of, refuse_second_header
-from .file_rules import FileRules
-from .joining import join
+from ..tables.cells import parse_number, qualified
+from ..tables.column_units import is_units_row
+from ..tables.columns import TIMES, ColumnMap, meaning_of, refuse_second_header
+from ..tables.file_rules import FileRules
+from ..tables.joining import join
+from ..tables.raw import RawTable, leave_out_footer
+from ..tables.settling import some
+from ..tables.stamps import find_order, read_stamp, zone_of
+from ..tables.vocabulary import Vocabulary
 from .opening import Opened
-from .raw import RawTable, leave_out_footer
-from .settling import some
-from .stamps import find_order, read_stamp, zone_of
-from .vocabulary import Vocabulary
 
 QUALITIES: Final = ("good", "uncertain", "bad")
 _KEYS: Final = ("run_id", "reactor_id", "clone_id", "sample_id", "sampled_at", *TIMES)
@@ -91,12 +91,12 @@ def _rename(work: _Work, opened: Opened) -> None:
         used.add(entry)
         if name == "ignore":
             ignored.append(n)
+            table.units.pop(label, None)
         elif name and (entry is not None or name not in work.words.latent):
             table.header[n] = name
-            if unit:
-                table.units[name] = unit
-            elif label in table.units:
-                table.units[name] = table.units.pop(label)
+            in_file = table.units.pop(label, "")
+            if unit or in_file:
+                table.units[name] = unit or in_file
     known = [name for name in table.header if name in (*_KEYS, *work.words.numbers)]
     for name in known:
         if known.count(name) > 1:

@@ -10,18 +10,26 @@ from typing import Any, NamedTuple
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax._core.text import in_line
 
-from .column_units import is_units_row
-from .columns import ColumnMap, is_known_label, is_number_label, looks_like_label, meaning_of
-from .date_formats import by_format
-from .file_rules import FileRules
-from .formats import read_table
-from .layout import Layout
-from .raw import RawTable
-from .sidecar import Sidecar
-from .stamps import DateOrder, find_order, read_stamp, zone_of
-from .starts import Starts
-from .totals import Totals
-from .vocabulary import OURS, Vocabulary
+from ..instruments.reading import read_instrument, recognise
+from ..tables.column_units import is_units_row
+from ..tables.columns import (
+    ColumnMap,
+    is_known_label,
+    is_number_label,
+    looks_like_label,
+    meaning_of,
+)
+from ..tables.date_formats import by_format
+from ..tables.file_rules import FileRules
+from ..tables.formats import read_table
+from ..tables.layout import Layout
+from ..tables.raw import RawTable
+from ..tables.sample_ids import SamplePattern
+from ..tables.sidecar import Sidecar
+from ..tables.stamps import DateOrder, find_order, read_stamp, zone_of
+from ..tables.starts import Starts
+from ..tables.totals import Totals
+from ..tables.vocabulary import OURS, Vocabulary
 
 
 class Opened(NamedTuple):
@@ -77,7 +85,7 @@ def open_table(
         ConfigError: If what is said of it makes no sense.
     """
     column_map = rules.column_map(words, is_open=is_open)
-    table = read_table(
+    table = _of_instrument(content, suffix, rules) or read_table(
         content,
         suffix,
         is_known=lambda label: is_known_label(label, column_map, words),
@@ -100,6 +108,10 @@ def open_table(
         sidecar.metadata,
     )
     names = [opened.name(label, words) for label in table.header]
+    if rules.sample_id is not None:
+        table = _by_sample_id(table, names, SamplePattern.of(rules.sample_id), words)
+        opened = opened._replace(table=table)
+        names = [opened.name(label, words) for label in table.header]
     opened = opened._replace(n_known=sum(bool(name) for name in names))
     _blank_missing(table, names, rules.missing, words)
     if rules.date_format is not None:
@@ -109,6 +121,38 @@ def open_table(
     if opened.starts is None and "inoculated_at" in names:
         opened = opened._replace(starts=_starts_of(table, names, rules, order))
     return opened
+
+
+def _by_sample_id(
+    table: RawTable, names: list[str], pattern: SamplePattern, words: Vocabulary
+) -> RawTable:
+    """What sample ids tell of run, vessel and time, as columns; a row of units stays the first."""
+    if "sample_id" not in names:
+        raise DataError(
+            "has no column of sample ids, which --sample-id is to take apart; a column map can "
+            'name it ("sample_id").'
+        )
+    label = table.header[names.index("sample_id")]
+    if not _has_units_row(table, names, words):
+        return pattern.apply(table, label)
+    units, line = table.rows.pop(0), table.lines.pop(0)
+    made = pattern.apply(table, label)
+    made.rows.insert(0, [*[""] * (len(made.header) - len(units)), *units])
+    made.lines.insert(0, line)
+    return made
+
+
+def _has_units_row(table: RawTable, names: list[str], words: Vocabulary) -> bool:
+    numeric = [n for n, name in enumerate(names) if words.is_numeric(name)]
+    return bool(table.rows) and is_units_row([table.rows[0][n] for n in numeric], table.decimal)
+
+
+def _of_instrument(content: bytes, suffix: str, rules: FileRules) -> RawTable | None:
+    """The cells of an instrument's export; None if it is none, or read as somebody says."""
+    if rules.header_row is not None or rules.is_long or rules.sheet is not None:
+        return None
+    instrument = recognise(content, suffix)
+    return None if instrument is None else read_instrument(content, suffix, instrument)
 
 
 def _blank_missing(
@@ -168,10 +212,7 @@ def _add_constants(
             )
         if not table.header:
             continue
-        numeric = [n for n, other in enumerate(names) if words.is_numeric(other)]
-        has_units = bool(table.rows) and is_units_row(
-            [table.rows[0][n] for n in numeric], table.decimal
-        )
+        has_units = _has_units_row(table, names, words)
         table.header.append(name)
         for k, row in enumerate(table.rows):
             row.append(None if has_units and k == 0 else value)
