@@ -91,6 +91,7 @@ def inspect_tables(tables: Tables, rules: FileRules, console: "Console") -> Find
         DataError: If one cannot be understood at all.
         UnitError: If a unit cannot be read or does not fit its column.
     """
+    rules = rules.but(names_are_free=True)
     given = [tables] if isinstance(tables, str | Path) else list(tables)
     is_one = len(given) == 1 and not Path(given[0]).is_dir() and rules.sheet != ALL_SHEETS
     if is_one:

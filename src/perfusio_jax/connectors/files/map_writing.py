@@ -157,6 +157,7 @@ def _settings(
             ("missing", list(rules.missing) or None),
             ("sample_id", rules.sample_id),
             ("run", rules.run),
+            ("run_from", list(rules.run_from) or None),
         )
         if value is not None
     ]

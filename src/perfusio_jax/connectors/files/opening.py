@@ -116,6 +116,8 @@ def open_table(
     _blank_missing(table, names, rules.missing, words)
     if rules.date_format is not None:
         _restate_dates(table, names, rules.date_format)
+    if rules.run_from:
+        _add_run_of(table, names, rules.run_from)
     _add_run(table, names, rules.run)
     _add_constants(table, names, rules.constants, words)
     if opened.starts is None and "inoculated_at" in names:
@@ -180,6 +182,29 @@ def _restate_dates(table: RawTable, names: list[str], form: str) -> None:
         if name in ("sampled_at", "inoculated_at"):
             for row, line in zip(table.rows, table.lines, strict=True):
                 row[n] = by_format(row[n], form, f"{name} in line {line}")
+
+
+def _add_run_of(table: RawTable, names: list[str], labels: tuple[str, ...]) -> None:
+    """Name runs by what several columns say."""
+    if "run_id" in names:
+        raise DataError(
+            f"has a column run_id ('{table.header[names.index('run_id')]}'), and run_from names "
+            "runs too; leave one of them out."
+        )
+    folded = {label.casefold().strip(): n for n, label in reversed([*enumerate(table.header)])}
+    folded |= {name: n for n, name in enumerate(names) if name}
+    columns = []
+    for label in labels:
+        if label.casefold().strip() not in folded:
+            raise DataError(
+                f"has no column '{in_line(label)}', of which run_from makes the name of a run; it "
+                f"has {', '.join(in_line(other) for other in table.header[:20])}."
+            )
+        columns.append(folded[label.casefold().strip()])
+    table.header.append("run_id")
+    names.append("run_id")
+    for row in table.rows:
+        row.append(" ".join(str(row[n] or "").strip() for n in columns).strip())
 
 
 def _add_run(table: RawTable, names: list[str], run: str | None) -> None:

@@ -14,7 +14,7 @@ _BY_NAME: Final[Mapping[str, str]] = {
     "VCD": """viable cell density; viable cell concentration; lebendzellzahl; lebendzelldichte;
         lebendzellkonzentration; vitale zelldichte; densidad de celulas viables;
         concentracion de celulas viables; densite de cellules viables;
-        concentration cellulaire viable""",
+        concentration cellulaire viable; celulas vivas; vivas""",
     "DCD": "dead cell density; dead cell concentration; totzelldichte; totzellzahl",
     "Via": "viability; viabilitaet; vitalitaet; viabilitat; vitalitat; viabilidad; viabilite",
     "Diam": """diameter; average diameter; avg diameter; avg diam; mean diameter; cell diameter;
@@ -26,7 +26,7 @@ _BY_NAME: Final[Mapping[str, str]] = {
     "Amm": "ammonium; ammonia; NH4+; NH4; NH3; ammoniak; amonio; amoniaco; ammoniaque",
     "Pyr": "pyruvate; pyruvat; piruvato; pyruvic acid",
     "Titer": """titre; product; mAb; IgG; product titer; product concentration; antikoerper;
-        produkttiter; titulo; produit""",
+        produkttiter; titulo; produit; anticuerpo; anticuerpo monoclonal""",
     "osmolality": "osm; osmo; osmolalitaet; osmolalitat; osmolalidad; osmolalite",
     "DO": "dissolved oxygen; geloestsauerstoff; oxigeno disuelto; oxygene dissous",
     "temperature": "temp; temperatur; temperatura",
@@ -36,13 +36,14 @@ _BY_NAME: Final[Mapping[str, str]] = {
         vitesse d'agitation; rpm""",
     "volume_L": "working volume; arbeitsvolumen; volumen de trabajo; volume de travail",
     "day": "culture day; kulturtag; prozesstag; tag; dia; dia de cultivo; jour; jour de culture",
-    "time_h": "time; elapsed time; culture time; kulturzeit; laufzeit; prozesszeit; hours; stunden",
+    "time_h": """time; elapsed time; culture time; kulturzeit; laufzeit; prozesszeit; hours;
+        stunden; tiempo; tiempo en horas; zeit in stunden; temps""",
     "sampled_at": """date; datetime; date time; sample time; sample date; sampling time; timestamp;
         time stamp; datum; zeitstempel; probenahme; probenahmezeit; fecha; fecha y hora; horodatage;
         date et heure""",
     "run_id": "run; batch; batch id; experiment; lauf; versuch; ansatz; lote; corrida; essai; lot",
     "reactor_id": "reactor; bioreactor; vessel; reaktor; bioreaktor; gefaess; reacteur",
-    "clone_id": "clone; cell line; klon; zelllinie; clon; linea celular; lignee cellulaire",
+    "clone_id": "clone; cell line; klon; zelllinie; clon; clona; linea celular; lignee cellulaire",
     "sample_id": """sample; sample name; sample no; probe; probenname; probennummer; muestra;
         echantillon""",
 }

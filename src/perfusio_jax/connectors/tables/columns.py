@@ -224,8 +224,11 @@ class Header:
         self.totals: dict[str, str] = {}
         """What is known of stream totals, by canonical name."""
         self.is_wide = wide
+        known = {*KNOWN, *LONG, *words.numbers, "ignore"}
         for label in self.labels:
             name, unit = self.meaning(label)
+            if name not in known and not name.endswith("_quality"):
+                name = ""  # a name of a culture that is not read here
             self.names.append(name)
             self.units.append(unit or table.units.get(label, ""))
         self.names = words.with_cells(self.names)
@@ -426,7 +429,8 @@ def refuse_second_header(
     if sum(is_name) >= 2 or not any(fits(name, text, words) for name, text in stated):
         raise DataError(
             f"line {line} ({', '.join(text for _, text in stated)}) looks like a second row of "
-            "names: none of it is a unit of its column. Keep one of the two, or give the units."
+            "names: none of it is a unit of its column. Keep one of the two, give the units, or "
+            f"leave the line out (--skip-line {line})."
         )
 
 

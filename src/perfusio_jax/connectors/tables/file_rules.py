@@ -81,6 +81,10 @@ class FileRules:
     """How sample ids are made, as `{run}-D{day}`: gives run, day, reactor and clone."""
     run: str | None = None
     """What the run is called, where the table does not say; with several vessels, its beginning."""
+    run_from: tuple[str, ...] = ()
+    """Labels of columns that name a run together, as those of clone and replicate."""
+    names_are_free: bool = False
+    """Whether a column map may give any name, because a culture is yet to be read off the table."""
     constants: Mapping[str, float] = field(default_factory=dict)
     """Columns the file does not have, with the value they have throughout."""
 
@@ -109,6 +113,8 @@ class FileRules:
             raise ConfigError(f"skip_footer is {self.skip_footer}; a number of lines is meant.")
         if self.date_format is not None:
             check_date_format(self.date_format)
+        if self.run is not None and self.run_from:
+            raise ConfigError("run and run_from both name the run; say one of them.")
         if self.sample_id is not None:
             SamplePattern.of(self.sample_id)
         zone_of(self.time_zone)
@@ -147,7 +153,7 @@ class FileRules:
         Raises:
             ConfigError: If an entry means nothing.
         """
-        return ColumnMap.of(self.columns or None, words, is_open=is_open)
+        return ColumnMap.of(self.columns or None, words, is_open=is_open or self.names_are_free)
 
     def starts(self, run_id: str | None = None, reactor_id: str | None = None) -> Starts | None:
         """When the runs began, in UTC.
@@ -298,6 +304,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "missing": ("missing", _list_of(_text)),
     "sample_id": ("sample_id", _text),
     "run": ("run", _text),
+    "run_from": ("run_from", _list_of(_text)),
 }
 """Keys of `[reading]`: the field, and how its value is checked."""
 

@@ -77,8 +77,8 @@ def read_table(
         return table
     if suffix in EXPORT_SUFFIXES:
         raise DataError(
-            f"cannot be read: it is of kind '{suffix}' and no export of an instrument that is known; "
-            "a table of that kind is read once it is saved as .xlsx or .csv."
+            f"cannot be read: it is of kind '{suffix}' and no export of an instrument that is "
+            "known; a table of that kind is read once it is saved as .xlsx or .csv."
         )
     allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES))
     raise DataError(f"files of kind '{suffix or 'no suffix'}' cannot be read; allowed: {allowed}.")
