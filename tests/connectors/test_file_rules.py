@@ -564,3 +564,48 @@ def test_a_pattern_takes_sample_ids_apart_below_a_row_of_units(tmp_path):
     assert cells(path, rules) == list(VCD)
     with pytest.raises(DataError, match="no column of sample ids"):
         read_campaign(path, rules=rules.but(columns={}))
+
+
+FED = (
+    "run_id,time_h,VCD,Glc,Gln,volume_L\n"
+    "A,0,1,6,4,2\nA,24,3,2,1,2\nA,25,3.05,5.5,1,2\nA,48,7,3,0.4,2.1\nA,48.5,7,3,2.4,2.1\nA,72,9,1,1,2.1\n"
+)
+
+
+def test_a_row_after_a_feed_is_a_bolus_of_the_row_before_on_request(tmp_path):
+    path = write(tmp_path, FED)
+    (rows,) = read_campaign(path).trajectories
+    assert rows.times_h.tolist() == [0, 24, 25, 48, 48.5, 72]
+    rules = FileRules(feeds="bolus")
+    described = read_culture(path, "table", rules)
+    (one,) = described.trajectories
+    assert one.times_h.tolist() == [0, 24, 48, 72]
+    boluses = {n: one.controls[:, k].tolist() for k, n in enumerate(one.control_names)}
+    assert boluses["Glc_bolus"] == pytest.approx([0.0, 7.0, 0.0, 0.0])  # 3.5 g/L in 2 L
+    assert boluses["Gln_bolus"] == pytest.approx([0.0, 0.0, 4.2, 0.0])
+    assert described.process is not None and described.process.boluses == ("Glc_bolus", "Gln_bolus")
+    assert "rows after a feed, made Glc_bolus, Gln_bolus of the row before (2): line 4; line 6" in (
+        str(described.report)
+    )
+    report = FilesystemStore(path, rules=rules).inspect()
+    assert any("a row after a feed stays a sample here" in note for note in report.notes)
+
+
+def test_a_feed_needs_cells_and_an_amount(tmp_path):
+    rules = FileRules(feeds="bolus")
+    with pytest.raises(DataError, match="VCD, which tells that nothing grew"):
+        read_campaign(write(tmp_path, "run_id,time_h,Glc\nA,0,6\nA,1,9\n"), rules=rules)
+    text = "run_id,time_h,VCD,Glc [mg/dL]\nA,0,1,600\nA,1,1,900\n"
+    with pytest.raises(DataError, match="Glc is in 'mg/dL', which gives no amount"):
+        read_campaign(write(tmp_path, text), rules=rules)
+
+
+def test_runs_may_be_named_by_several_columns(tmp_path):
+    path = write(tmp_path, "Clone,rep,day,VCD\nB,1,0,2\nB,1,1,3\nB,2,0,2\nB,2,1,4\n")
+    rules = FileRules(columns={"Clone": "clone_id", "rep": "ignore"}, run_from=("Clone", "rep"))
+    runs = read_campaign(path, rules=rules).trajectories
+    assert [(t.run_id, t.clone_id) for t in runs] == [("B 1", "B"), ("B 2", "B")]
+    with pytest.raises(DataError, match="has no column 'batch', of which run_from"):
+        read_campaign(path, rules=rules.but(run_from=("batch",)))
+    with pytest.raises(ConfigError, match="both name the run"):
+        FileRules(run="A", run_from=("Clone",))

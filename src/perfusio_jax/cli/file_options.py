@@ -67,6 +67,11 @@ _OPTIONS: Final[dict[str, Any]] = {
         text="drop or refuse rows from before the inoculation; dropped and told.",
     ),
     "missing": _option(list[str] | None, "--missing", text="A text that means: not measured."),
+    "feeds": _option(
+        str | None,
+        "--feeds",
+        text="bolus: a second row after a feed is a bolus of the first; rows if not said.",
+    ),
     "sample_id": _option(
         str | None, "--sample-id", text="How sample ids are made: '{run}-D{day}'."
     ),

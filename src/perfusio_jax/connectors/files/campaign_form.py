@@ -5,11 +5,10 @@ sample become one. What is done is told; what cannot be done is refused with its
 """
 
 import itertools
-import math
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TOTALS, DataError
+from perfusio_jax._core import CONTROL_NAMES, REGISTRY, STREAM_TOTALS, DataError
 from perfusio_jax._core.instants import hours_between
 from perfusio_jax._core.text import in_line
 
@@ -22,6 +21,8 @@ from ..tables.raw import RawTable, leave_out_footer
 from ..tables.settling import some
 from ..tables.stamps import find_order, read_stamp, zone_of
 from ..tables.vocabulary import Vocabulary
+from .campaign_work import Work, hours_of
+from .feed_pairs import feed_pairs_to_boluses
 from .opening import Opened
 
 QUALITIES: Final = ("good", "uncertain", "bad")
@@ -29,23 +30,6 @@ _KEYS: Final = ("run_id", "reactor_id", "clone_id", "sample_id", "sampled_at", *
 """What tells the row of a long table that a value belongs to."""
 _HELPERS: Final = ("sample_id", "sampled_at", "inoculated_at")
 """Columns that have done their work once rows have a run and a time."""
-
-
-class _Work(NamedTuple):
-    """A table on its way, and what was done to it."""
-
-    table: RawTable
-    words: Vocabulary
-    told: list[str]
-
-    def at(self, name: str) -> int | None:
-        """Where a column stands; None if there is none."""
-        return self.table.header.index(name) if name in self.table.header else None
-
-    def text(self, row: Sequence[Any], name: str) -> str:
-        """A cell as text; empty if there is no such column or nothing in it."""
-        column = self.at(name)
-        return "" if column is None or row[column] is None else str(row[column]).strip()
 
 
 def as_campaign(
@@ -65,7 +49,7 @@ def as_campaign(
     Raises:
         DataError: If a row has no time, a value is there twice, or a column is a problem.
     """
-    work = _Work(opened.table, words, [])
+    work = Work(opened.table, words, [])
     _rename(work, opened)
     times = [n for n, name in enumerate(work.table.header) if name in ("sampled_at", *TIMES)]
     leave_out_footer(work.table, times)
@@ -77,12 +61,14 @@ def as_campaign(
     _apply_quality(work)
     _count_hours(work, opened, rules)
     _name_runs(work, run_name)
+    if rules.feeds == "bolus":
+        feed_pairs_to_boluses(work)
     _join_samples(work, rules)
     _drop(work, [n for n in work.table.header if n in _HELPERS])
     return work.table, work.told
 
 
-def _rename(work: _Work, opened: Opened) -> None:
+def _rename(work: Work, opened: Opened) -> None:
     """Give columns our names, and leave out those that are to be ignored."""
     table, used = work.table, set()
     ignored = []
@@ -107,7 +93,7 @@ def _rename(work: _Work, opened: Opened) -> None:
         work.told.extend(some("entries of the column map that are not in the table", unused))
 
 
-def _take_units_row(work: _Work) -> None:
+def _take_units_row(work: Work) -> None:
     """Units of a row below the header."""
     table = work.table
     numeric = [n for n, name in enumerate(table.header) if work.words.is_numeric(name)]
@@ -126,7 +112,7 @@ def _take_units_row(work: _Work) -> None:
         table.units[name] = text
 
 
-def _widened(work: _Work, column_map: ColumnMap) -> _Work:
+def _widened(work: Work, column_map: ColumnMap) -> Work:
     """Rows of `species, value` as columns of species."""
     table, header = work.table, work.table.header
     lacking = [name for name in ("species", "value") if name not in header]
@@ -183,10 +169,10 @@ def _widened(work: _Work, column_map: ColumnMap) -> _Work:
         separator=table.separator,
         decimal=table.decimal,
     )
-    return _Work(wide, work.words, work.told)
+    return Work(wide, work.words, work.told)
 
 
-def _in_unit(work: _Work, name: str, cell: Any, unit: str, wanted: str) -> Any:
+def _in_unit(work: Work, name: str, cell: Any, unit: str, wanted: str) -> Any:
     """A value in the unit the first of its kind has."""
     if unit == wanted:
         return cell
@@ -202,7 +188,7 @@ def _in_unit(work: _Work, name: str, cell: Any, unit: str, wanted: str) -> Any:
     return f"{found.sign}{converted!r}".replace(".", work.table.decimal)
 
 
-def _apply_quality(work: _Work) -> None:
+def _apply_quality(work: Work) -> None:
     """Empty what is marked bad; the marks have then done their work."""
     header = work.table.header
     marks = {name: n for n, name in enumerate(header) if name.endswith("_quality")}
@@ -233,7 +219,7 @@ def _apply_quality(work: _Work) -> None:
     _drop(work, [*marks, "quality"])
 
 
-def _count_hours(work: _Work, opened: Opened, rules: FileRules) -> None:
+def _count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
     """Hours since the start of the run from time stamps, where the table has no other time."""
     table, stamps = work.table, work.at("sampled_at")
     stated = [name for name in TIMES if name in table.header]
@@ -279,7 +265,7 @@ def _count_hours(work: _Work, opened: Opened, rules: FileRules) -> None:
     table.lines[:] = [table.lines[k] for k in kept]
 
 
-def _name_runs(work: _Work, run_name: str) -> None:
+def _name_runs(work: Work, run_name: str) -> None:
     """A run for every row, where the table has no column of runs."""
     table = work.table
     if "run_id" in table.header or not any(name in table.header for name in TIMES):
@@ -297,10 +283,10 @@ def _name_runs(work: _Work, run_name: str) -> None:
         row.append(name)
 
 
-def _join_samples(work: _Work, rules: FileRules) -> None:
+def _join_samples(work: Work, rules: FileRules) -> None:
     """Make one row of those of one sample that lie minutes apart and do not differ."""
     table, within_h = work.table, rules.joins_within_h
-    hours = _hours(work)
+    hours = hours_of(work)
     if within_h <= 0.0 or hours is None:
         return
     runs: dict[tuple[str, str], list[int]] = {}
@@ -335,23 +321,6 @@ def _join_samples(work: _Work, rules: FileRules) -> None:
         table.lines[:] = [table.lines[k] for k in kept]
 
 
-def _hours(work: _Work) -> list[float] | None:
-    """Time of every row [h], as far as it can be read; None if there is no column of it."""
-    name = next((name for name in ("time_h", "day") if name in work.table.header), None)
-    if name is None:
-        return None
-    column = work.table.header.index(name)
-    factor = 1.0 if name == "time_h" else HOURS_PER_DAY
-    try:
-        factor *= float(work.words.conversion(work.table.units.get(name, ""), name)([1.0])[0])
-    except ValueError:  # whoever reads the column says what is wrong with its unit
-        return None
-    cells = [parse_number(row[column], work.table.decimal) for row in work.table.rows]
-    if not all(isinstance(cell, float) and math.isfinite(cell) for cell in cells):
-        return None  # the same of its cells
-    return [factor * float(cell) for cell in cells if isinstance(cell, float)]
-
-
 def _are_near(hours: Sequence[float], within_h: float) -> bool:
     return any(b - a <= within_h for a, b in itertools.pairwise(hours))
 
@@ -362,7 +331,7 @@ def _plain(cell: Any, decimal: str) -> Any:
 
 
 def _merge(
-    work: _Work, first: int, other: int, columns: Sequence[tuple[int, str]], is_last: bool
+    work: Work, first: int, other: int, columns: Sequence[tuple[int, str]], is_last: bool
 ) -> None:
     """Put the values of a row into an earlier one of the same sample."""
     table = work.table
@@ -385,11 +354,11 @@ def _merge(
             row[n] = more[n]
 
 
-def _drop(work: _Work, names: Sequence[str]) -> None:
+def _drop(work: Work, names: Sequence[str]) -> None:
     _drop_at(work, [n for n, name in enumerate(work.table.header) if name in names])
 
 
-def _drop_at(work: _Work, columns: Sequence[int]) -> None:
+def _drop_at(work: Work, columns: Sequence[int]) -> None:
     if not columns:
         return
     gone = set(columns)

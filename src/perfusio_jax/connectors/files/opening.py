@@ -197,7 +197,7 @@ def _add_run_of(table: RawTable, names: list[str], labels: tuple[str, ...]) -> N
     for label in labels:
         if label.casefold().strip() not in folded:
             raise DataError(
-                f"has no column '{in_line(label)}', of which run_from makes the name of a run; it "
+                f"has no column {in_line(label)}, of which run_from makes the name of a run; it "
                 f"has {', '.join(in_line(other) for other in table.header[:20])}."
             )
         columns.append(folded[label.casefold().strip()])

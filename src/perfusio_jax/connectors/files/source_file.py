@@ -132,6 +132,11 @@ class SourceFile:
                 allow_unterminated=self._allow_unterminated,
                 starts=self._starts,
             )
+            if self._rules.feeds == "bolus":
+                opened.table.notes.append(
+                    "a row after a feed stays a sample here; where runs are read as a campaign it "
+                    "is a bolus of the row before"
+                )
             return interpret(
                 opened.table,
                 wide=not self._rules.is_long,

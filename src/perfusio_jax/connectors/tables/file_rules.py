@@ -28,6 +28,7 @@ from .vocabulary import OURS, Vocabulary
 
 Unknown = Literal["ignore", "refuse"]
 NegativeTime = Literal["drop", "refuse"]
+Feeds = Literal["rows", "bolus"]
 
 ALL_SHEETS: Final = "*"
 """Every sheet of a workbook, each with a run or several of its own."""
@@ -75,6 +76,8 @@ class FileRules:
     """Whether columns nobody knows are left out or refuse the file."""
     negative_time: NegativeTime = "drop"
     """Whether rows from before the inoculation are left out or refuse the file."""
+    feeds: Feeds = "rows"
+    """What a sample before and one after a feed are: two rows, or one with a bolus."""
     missing: tuple[str, ...] = ()
     """Further texts that mean that nothing was measured."""
     sample_id: str | None = None
@@ -97,6 +100,7 @@ class FileRules:
             ("on_conflict", ("error", "last")),
             ("unknown", (None, "ignore", "refuse")),
             ("negative_time", ("drop", "refuse")),
+            ("feeds", ("rows", "bolus")),
         ):
             value = getattr(self, name)
             if value not in allowed:
@@ -301,6 +305,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "on_conflict": ("on_conflict", _text),
     "unknown": ("unknown", _text),
     "negative_time": ("negative_time", _text),
+    "feeds": ("feeds", _text),
     "missing": ("missing", _list_of(_text)),
     "sample_id": ("sample_id", _text),
     "run": ("run", _text),

@@ -1,0 +1,45 @@
+"""A table on its way into the form of a campaign, and the time of its rows."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from perfusio_jax._core import HOURS_PER_DAY
+
+from ..tables.cells import parse_number
+from ..tables.raw import RawTable
+from ..tables.vocabulary import Vocabulary
+
+
+class Work(NamedTuple):
+    """A table on its way, and what was done to it."""
+
+    table: RawTable
+    words: Vocabulary
+    told: list[str]
+
+    def at(self, name: str) -> int | None:
+        """Where a column stands; None if there is none."""
+        return self.table.header.index(name) if name in self.table.header else None
+
+    def text(self, row: Sequence[Any], name: str) -> str:
+        """A cell as text; empty if there is no such column or nothing in it."""
+        column = self.at(name)
+        return "" if column is None or row[column] is None else str(row[column]).strip()
+
+
+def hours_of(work: Work) -> list[float] | None:
+    """Time of every row [h], as far as it can be read; None if there is no column of it."""
+    name = next((name for name in ("time_h", "day") if name in work.table.header), None)
+    if name is None:
+        return None
+    column = work.table.header.index(name)
+    factor = 1.0 if name == "time_h" else HOURS_PER_DAY
+    try:
+        factor *= float(work.words.conversion(work.table.units.get(name, ""), name)([1.0])[0])
+    except ValueError:  # whoever reads the column says what is wrong with its unit
+        return None
+    cells = [parse_number(row[column], work.table.decimal) for row in work.table.rows]
+    if not all(isinstance(cell, float) and math.isfinite(cell) for cell in cells):
+        return None  # the same of its cells
+    return [factor * float(cell) for cell in cells if isinstance(cell, float)]
