@@ -431,7 +431,7 @@ class FilesystemStore(BioreactorConnectorBase):
             day=day,
             time_h=row.time_h,
             values=species,
-            quality={name: row.quality.get(name, "missing") for name in names},
+            quality={name: row.quality(name) for name in names},
             reactor_id=row.reactor_id or self.reactor_id,
             age_h=self._age(row, now, is_newest=is_newest),
             stream_totals=totals,

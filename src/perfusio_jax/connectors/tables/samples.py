@@ -123,6 +123,7 @@ def interpret(
     body = _Body(table, header, units or {}, on_conflict, (starts, zone), date_order)
     for index in body.row_numbers:
         body.read(index)
+        table.rows[index] = []  # what was taken in need not be held twice
     if negative_time == "refuse" and body.left_out:
         raise DataError(f"{body.left_out[0]}; such rows are refused (negative_time).")
     body.finish(join_within_h, totals)
@@ -211,7 +212,7 @@ class _Body:
             self.left_out.append(str(why))
             return
         key = (run_id, reactor_id, time_h)
-        row = self.rows.setdefault(key, Row(time_h, key[0], key[1]))
+        row = self.rows.setdefault(key, Row(time_h, key[0], key[1], line))
         if time_h < self.latest.get(key[:2], -math.inf):
             self.counts["unordered"] += 1
         self.latest[key[:2]] = max(time_h, self.latest.get(key[:2], -math.inf))
@@ -358,7 +359,7 @@ class _Body:
         value, quality, problem = found
         if not problem and self.header.is_wide and name not in row.values:
             self.tallies[column].take_plain(value)
-            row.values[name], row.quality[name], row.lines[name] = value, quality, line
+            row.put(name, value, quality, line)
             return True
         is_limit = value is not None and bool(problem)
         text = f"{name} of {when(row.time_h)} (line {line}) {problem}" if problem else ""
@@ -378,10 +379,10 @@ class _Body:
                 self.notes.append(f"line {line} repeats {name} of {when(row.time_h)}")
             return False
         if before is None:
-            row.values[name], row.quality[name], row.lines[name] = value, quality, line
+            row.put(name, value, quality, line)
             return True
         text = (
-            f"{name} of {when(row.time_h)} is {before:g} in line {row.lines[name]} and "
+            f"{name} of {when(row.time_h)} is {before:g} in line {row.line_of(name)} and "
             f"{value:g} in line {line}"
         )
         if self.on_conflict == "error":
@@ -392,7 +393,7 @@ class _Body:
         self.counts["corrected"] += 1
         row.notes.append(text)
         self.notes.append(f"{text}: the later row counts")
-        row.values[name], row.quality[name], row.lines[name] = value, quality, line
+        row.put(name, value, quality, line)
         return True
 
     def _qualify(self, row: Row, name: str, cells: list[Any]) -> None:
@@ -404,9 +405,9 @@ class _Body:
                 raise DataError(f"{column} is '{text}'; allowed are {', '.join(QUALITIES)}.")
             if row.values.get(name) is None:
                 if text == "bad" and column != "quality":
-                    row.quality[name] = "bad"  # there was a value and it was left out
+                    row.mark(name, "bad")  # there was a value and it was left out
                 continue
-            row.quality[name] = text
+            row.mark(name, text)
             if text == "bad":
                 row.notes.append(f"{name} of {when(row.time_h)} is marked bad")
                 row.values[name] = None

@@ -35,9 +35,9 @@ class Row:
     time_h: float
     run_id: str
     reactor_id: str
+    line: int
+    """Of the file, the first that says something of this."""
     values: dict[str, float | None] = field(default_factory=dict)
-    quality: dict[str, str] = field(default_factory=dict)
-    lines: dict[str, int] = field(default_factory=dict)
     sampled_at: dt.datetime | None = None
     has_odd_stamp: bool = False
     """Whether a time stamp stands there that is none: then nothing tells its age."""
@@ -45,6 +45,37 @@ class Row:
     notes: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     last_line: int = 0
+    # kept where they are not what nearly all are: a table may have half a million rows
+    _qualities: dict[str, str] | None = None
+    _lines: dict[str, int] | None = None
+
+    def put(self, name: str, value: float | None, quality: str, line: int) -> None:
+        """Take in what a line says of a quantity."""
+        self.values[name] = value
+        self.mark(name, quality)
+        if line != self.line:
+            self._lines = self._lines or {}
+            self._lines[name] = line
+        elif self._lines:
+            self._lines.pop(name, None)
+
+    def mark(self, name: str, quality: str) -> None:
+        """Say how good the value of a quantity is."""
+        if quality != ("missing" if self.values.get(name) is None else "good"):
+            self._qualities = self._qualities or {}
+            self._qualities[name] = quality
+        elif self._qualities:
+            self._qualities.pop(name, None)
+
+    def quality(self, name: str) -> str:
+        """How good the value of a quantity is; "missing" where there is none."""
+        if self._qualities and name in self._qualities:
+            return self._qualities[name]
+        return "missing" if self.values.get(name) is None else "good"
+
+    def line_of(self, name: str) -> int:
+        """Line of the file that says the value of a quantity."""
+        return self._lines.get(name, self.line) if self._lines else self.line
 
 
 class Settling:
@@ -120,7 +151,8 @@ class Settling:
         apart_rows = [(a, b, name) for a, b, name in found.apart if not _is_feed(rows[a], rows[b])]
         apart = [
             f"{name} of {when(rows[a].time_h)} is {rows[a].values[name]:g} in line "
-            f"{rows[a].lines[name]} and {rows[b].values[name]:g} in line {rows[b].lines[name]}, "
+            f"{rows[a].line_of(name)} and {rows[b].values[name]:g} in line "
+            f"{rows[b].line_of(name)}, "
             f"{rows[b].time_h - rows[a].time_h:.3g} h later"
             for a, b, name in apart_rows
         ]
@@ -137,13 +169,12 @@ class Settling:
             before = row.values.get(name)
             if before is None:
                 is_known = name in row.values and value is None
-                if not (is_known and row.quality.get(name) == "bad"):
-                    row.values[name] = value
-                    row.quality[name], row.lines[name] = other.quality[name], other.lines[name]
+                if not (is_known and row.quality(name) == "bad"):
+                    row.put(name, value, other.quality(name), other.line_of(name))
             elif value is not None and value != before:
                 text = (
-                    f"{name} of {when(row.time_h)} is {before:g} in line {row.lines[name]} and "
-                    f"{value:g} in line {other.lines[name]}"
+                    f"{name} of {when(row.time_h)} is {before:g} in line {row.line_of(name)} and "
+                    f"{value:g} in line {other.line_of(name)}"
                 )
                 self._contradict(row, name, text, other)
         row.sampled_at = row.sampled_at or other.sampled_at
@@ -162,8 +193,7 @@ class Settling:
             self.counts["corrected"] += 1
             row.notes.append(text)
             self.notes.append(f"{text}: the later row counts")
-            row.values[name], row.quality[name] = other.values[name], other.quality[name]
-            row.lines[name] = other.lines[name]
+            row.put(name, other.values[name], other.quality(name), other.line_of(name))
 
     def _settle_totals(self, rows: list[Row], whose: str) -> None:
         """Difference the totals that are counters, and do not use those that look like one."""
@@ -190,7 +220,7 @@ class Settling:
                     continue
                 row.values[name] = None if math.isnan(value) else value
                 if math.isnan(value):
-                    row.quality[name] = "missing" if settled.note else "bad"
+                    row.mark(name, "missing" if settled.note else "bad")
                     why = "is cumulative" if settled.note else "looks cumulative"
                     row.notes.append(f"{name} {why} and is not used here")
 
