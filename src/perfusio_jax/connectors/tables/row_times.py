@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from perfusio_jax._core import HOURS_PER_DAY, DataError
-from perfusio_jax._core.instants import ImplausibleTime, culture_hours, hours_between
+from perfusio_jax._core.instants import LONGEST_H, ImplausibleTime, culture_hours, hours_between
 from perfusio_jax._core.text import in_line
 
 from .cells import MISSING, parse_number
@@ -20,6 +20,10 @@ from .starts import Starts
 from .tally import Tally
 
 _LOOKS_LIKE_A_DATE: Final = re.compile(r"\d[-/.]\d{1,2}[-/.]\d")
+
+
+_USUAL: Final = LONGEST_H / HOURS_PER_DAY
+"""No time of a culture is longer, in hours or in days."""
 
 
 class OddTimeError(DataError):
@@ -143,6 +147,10 @@ class RowTimes:
                     f"{name} is {in_line(cells[column])} in line {line}, before the inoculation"
                 )
             hours = self._units.converter(name, self._units.units[column])(number)
+            if 0.0 <= hours <= _USUAL:  # nearly all there are
+                found[name] = hours * HOURS_PER_DAY if name == "day" else hours
+                self._tallies[column].n_values += 1
+                continue
             try:
                 found[name] = culture_hours(
                     hours * HOURS_PER_DAY if name == "day" else hours, f"{name} in line {line}"

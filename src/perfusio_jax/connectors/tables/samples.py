@@ -222,7 +222,11 @@ class _Body:
         if clone := self._text(cells, "clone_id"):
             self.clones.setdefault(key[:2], {})[clone] = None
         changed = False
-        for name, cell, unit, column in self._cells(cells):
+        rest: Any = None
+        if self.header.is_wide and not is_repeat and not self._has_quality:
+            rest = self._take_plain(row, cells)
+            changed = True
+        for name, cell, unit, column in self._cells(cells) if rest is None else rest:
             changed |= self._take(row, name, cell, unit, column=column, line=line)
             if self._has_quality:
                 self._qualify(row, name, cells)
@@ -348,15 +352,35 @@ class _Body:
         unit = self._text(cells, "unit") or unit or self.units.sidecar.get(name, "") or column
         return [(name, cells[self.at["value"]], unit, self.at["value"])]
 
-    def _take(self, row: Row, name: str, cell: Any, unit: str, *, column: int, line: int) -> bool:
-        """Put one cell into a sample; say whether that changed it."""
+    def _take_plain(self, row: Row, cells: list[Any]) -> list[tuple[str, Any, str, int]]:
+        """Put the cells of a new row with nothing odd about them into it; the others come back."""
+        values, rest = row.values, []
+        for name, unit, n in self._wide:
+            cell = cells[n]
+            found = self._read_before.get((name, cell, unit))
+            if found is None:
+                found = self._remembered(name, cell, unit)
+            value, _, problem = found
+            if problem or name in values:
+                rest.append((name, cell, unit, n))
+                continue
+            values[name] = value
+            self.tallies[n].take_plain(value)
+        return rest
+
+    def _remembered(self, name: str, cell: Any, unit: str) -> tuple[float | None, str, str]:
+        """What a cell says, kept for the next like it."""
         key = (name, cell, unit)
         found = self._read_before.get(key)
         if found is None:
             if len(self._read_before) > _REMEMBERED:
                 self._read_before.clear()
             found = self._read_before[key] = self.values.read(name, cell, unit)
-        value, quality, problem = found
+        return found
+
+    def _take(self, row: Row, name: str, cell: Any, unit: str, *, column: int, line: int) -> bool:
+        """Put one cell into a sample; say whether that changed it."""
+        value, quality, problem = self._remembered(name, cell, unit)
         if not problem and self.header.is_wide and name not in row.values:
             self.tallies[column].take_plain(value)
             row.put(name, value, quality, line)
