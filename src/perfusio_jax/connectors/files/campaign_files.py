@@ -30,6 +30,7 @@ from perfusio_jax.connectors.files.frame_report import FrameReport
 from perfusio_jax.connectors.files.frame_run import RunFields
 from perfusio_jax.connectors.files.frames import VOLUME_L, Campaign, campaign_to_frame
 from perfusio_jax.connectors.files.parts import Tables, parts_of, title_of
+from perfusio_jax.connectors.files.source_file import without_collecting
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.connectors.tables.spreadsheet import guard
 from perfusio_jax.connectors.tables.totals import Totals
@@ -124,17 +125,18 @@ def read_campaign(
     left_out: list[str] = []
     for part in parts_of(path, rules):
         try:
-            cells, sidecar = read_cells(part.path, part.rules, words, run_name=part.run_name)
-            runs, report = runs_of(
-                cells.frame,
-                units=cells.units or None,
-                unknown=unknown,
-                volume_L=volume_L,
-                lines=cells.lines,
-                totals=cells.totals,
-                decimal=cells.decimal,
-                words=words,
-            )
+            with without_collecting():
+                cells, sidecar = read_cells(part.path, part.rules, words, run_name=part.run_name)
+                runs, report = runs_of(
+                    cells.frame,
+                    units=cells.units or None,
+                    unknown=unknown,
+                    volume_L=volume_L,
+                    lines=cells.lines,
+                    totals=cells.totals,
+                    decimal=cells.decimal,
+                    words=words,
+                )
         except NoTableError as error:
             if not part.may_be_none:
                 raise DataError(f"{part.path}: {error}") from None

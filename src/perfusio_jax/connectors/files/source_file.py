@@ -1,10 +1,12 @@
 """A file of samples that others write to: read again when it changes, and only then."""
 
+import contextlib
 import datetime as dt
+import gc
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +26,18 @@ from .opening import open_table
 
 _SETTLED_NS: Final = 2_000_000_000
 """Coarsest grain of a file system's time stamps [ns]; FAT has two seconds."""
+
+
+@contextlib.contextmanager
+def without_collecting() -> Iterator[None]:
+    """Let the collector of garbage rest: reading makes many objects and none that is garbage."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Read(NamedTuple):
@@ -122,6 +136,10 @@ class SourceFile:
         return known.is_settled and known.marks == (signature(self.path), self._sidecar_mark())
 
     def _understand(self, content: bytes, sidecar: bytes) -> Samples:
+        with without_collecting():
+            return self._understood(content, sidecar)
+
+    def _understood(self, content: bytes, sidecar: bytes) -> Samples:
         try:
             opened = open_table(
                 content,
