@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from perfusio_jax._core import (
-    AUXILIARY_TAGS,
     CONTROL_NAMES,
     HOURS_PER_DAY,
-    REGISTRY,
     STREAM_TOTALS,
     ConfigError,
     ConnectorError,
     DataError,
 )
 from perfusio_jax._core.instants import hours_between
+from perfusio_jax.process import Process
 from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 
 from ..base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
@@ -34,6 +33,7 @@ from ..tables.settling import Conflicts, Row
 from ..tables.stamps import DATE_ORDERS, DateOrder, zone_of
 from ..tables.starts import starts_of
 from ..tables.totals import TOTALS, Totals
+from ..tables.vocabulary import Vocabulary
 from .setpoint_log import SetpointLog
 from .source_file import SourceFile
 
@@ -67,7 +67,7 @@ class FilesystemStore(BioreactorConnectorBase):
             the nearest one does. At other intervals it is as large a share of the interval.
         allow_unterminated: Read a last line that has no line end; only for files that no
             longer grow.
-        controls: Names of the controls.
+        controls: Names of the controls; those of the process if there is one.
         timeout_s: How long [s] the file system may take.
         time_zone: Zone of time stamps without an offset, e.g. "Europe/Berlin"; Excel has none.
         inoculated_at: When the run began, with a zone, or when each run (or reactor) did, by
@@ -82,9 +82,12 @@ class FilesystemStore(BioreactorConnectorBase):
         totals: "cumulative" where stream totals are counters, which are then differenced, or
             "increments" where they are the volumes since the sample before. What looks like a
             counter is not used until it is told.
+        process: The culture, where it is another than CHO perfusion: samples hold what is
+            measured of it and set-points are of its controls, by its names and in its units. A
+            column of the source in another unit that fits is converted.
 
     Raises:
-        ConfigError: For settings that make no sense.
+        ConfigError: For settings that make no sense, or a process beside other controls.
 
     Examples:
         >>> from pathlib import Path
@@ -109,7 +112,7 @@ class FilesystemStore(BioreactorConnectorBase):
         on_conflict: Conflicts = "error",
         day_tolerance_h: float = 6.0,
         allow_unterminated: bool = False,
-        controls: Sequence[str] = CONTROL_NAMES,
+        controls: Sequence[str] | None = None,
         timeout_s: float = 10.0,
         time_zone: str | None = None,
         inoculated_at: dt.datetime | Mapping[str, dt.datetime] | None = None,
@@ -117,7 +120,14 @@ class FilesystemStore(BioreactorConnectorBase):
         date_order: DateOrder | None = None,
         join_within_h: float = DEFAULT_JOIN_H,
         totals: Totals | None = None,
+        process: Process | None = None,
     ) -> None:
+        names = CONTROL_NAMES if process is None else process.control_names
+        if controls is not None and process is not None and tuple(controls) != names:
+            raise ConfigError(
+                f"controls {list(controls)} were given beside process {process.name}, whose "
+                f"controls are {list(names)}; leave them out."
+            )
         if date_order not in (None, *DATE_ORDERS):
             raise ConfigError(f"date_order is {date_order!r}; allowed are 'dmy' and 'mdy'.")
         if totals not in (None, *TOTALS):
@@ -145,11 +155,18 @@ class FilesystemStore(BioreactorConnectorBase):
         log = self.source_path.with_name("setpoints.csv") if setpoint_log is None else setpoint_log
         if Path(log) == self.source_path:
             raise ConfigError(f"{log} cannot be both the source and the set-point log.")
-        self._log = SetpointLog(log, controls, reactor_id, patience_s=0.5 * timeout_s)
+        self.process = process
+        self._words = words = Vocabulary.of(process)
+        self._log = SetpointLog(
+            log,
+            names if controls is None else controls,
+            reactor_id,
+            patience_s=0.5 * timeout_s,
+        )
         self._source = SourceFile(
             self.source_path,
             wide=wide_format,
-            column_map=ColumnMap.of(column_map),
+            column_map=ColumnMap.of(column_map, words),
             units=units,
             on_conflict=on_conflict,
             inoculated_at=starts,
@@ -161,6 +178,7 @@ class FilesystemStore(BioreactorConnectorBase):
             date_order=date_order,
             join_within_h=join_within_h,
             totals=totals,
+            process=process,
         )
         self._day_tolerance_h = day_tolerance_h
         self._cadence = DAILY
@@ -425,8 +443,8 @@ class FilesystemStore(BioreactorConnectorBase):
         def pick(names: Sequence[str]) -> dict[str, float | None]:
             return {name: row.values.get(name) for name in names if name in columns}
 
-        species, totals = pick(REGISTRY), pick(STREAM_TOTALS)
-        controls, tags = pick(self._log.controls), pick(AUXILIARY_TAGS)
+        species, totals = pick(self._words.species), pick(STREAM_TOTALS)
+        controls, tags = pick(self._log.controls), pick(self._words.tags)
         names = (*species, *totals, *controls, *tags)
         now = self._clock()
         return SampleRecord(
