@@ -121,6 +121,8 @@ class Decision:
     """SHA-256 of the inputs: history, model and seed."""
     coverage: tuple[int, int] = (0, 0)
     """Readings of the last days inside their 80 % band, and how many there were."""
+    volume_L: float | None = None
+    """Volume in the vessel as it is reckoned [L], of a described culture."""
 
 
 def padded_length(n: int) -> int:
