@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax.demo.described_rig import PlantRun
 from perfusio_jax.hybrid import HybridStateSpaceModel, Vessel, forecast_ahead
 from perfusio_jax.mechanistic import CHOPerfusionModel
+from perfusio_jax.simulator import virtual_plant
 from perfusio_jax.twin import GateLimits
 from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 from perfusio_jax.twin.decision.described_objective import Objective, described_policy
@@ -188,7 +190,8 @@ def test_samples_at_other_intervals_are_decided_for(model):
 def test_the_state_is_that_of_the_forecast(model):
     run = described_history(rows(4), FOREIGN)
     known = estimate_described(run, model, seed=5, n_particles=64)
-    outlook = forecast_described(known, HELD, hours=[24.0, 48.0], seed=5, n_paths=256)
+    bare = known._replace(offset=0.0 * known.offset)  # which forecasts of files do not have
+    outlook = forecast_described(bare, HELD, hours=[24.0, 48.0], seed=5, n_paths=256)
     ahead = forecast_ahead(model, run, [24.0, 48.0], HELD, n_particles=64, seed=5)
     np.testing.assert_allclose(outlook.q50, ahead.q50, rtol=0.1)
     assert sampled_rows(known.beliefs).tolist() == [0, 1, 2, 3]
@@ -284,3 +287,41 @@ def test_a_second_day_compiles_nothing(model):
     assert seen == []
     jax.jit(lambda x: x + 12345.0)(np.zeros(3))  # and a new program would have been counted
     assert seen
+
+
+# ------------------------------------------------------------------ what a run keeps showing
+
+
+def test_a_vessel_that_keeps_growing_faster_is_forecast_so(model):
+    """Every day a tenth more cells than the model has it: the next days are forecast likewise."""
+    plant = virtual_plant(FOREIGN, Foreign())
+    state, table = np.array([1.5, 0.05, 5.5, 0.2]), []
+    run = PlantRun(plant, state, HELD, seed=1)
+    for day in range(7):
+        if day:
+            run.live(24.0)
+            run._state = run._state.at[0].multiply(1.1)
+        values = dict(zip(FOREIGN.readings, _read(run), strict=True))
+        table.append({"day": day, "time_h": 24.0 * day, "values": values, "controls": dict(HELD)})
+    known = estimate_described(described_history(table, FOREIGN), model, seed=1, n_particles=64)
+    # growth is the one rate that is off: log(1.1) a day
+    assert 0.4 * np.log(1.1) / 24 < float(known.offset[0]) < 1.1 * np.log(1.1) / 24
+    for _ in range(2):
+        run.live(24.0)
+        run._state = run._state.at[0].multiply(1.1)
+    k = model.layout.forecast.index("VCD")
+    true = _read(run)[0]
+    ahead = forecast_described(known, HELD, hours=[24.0, 48.0], seed=1, n_paths=256)
+    bare = known._replace(offset=0.0 * known.offset)
+    before = forecast_described(bare, HELD, hours=[24.0, 48.0], seed=1, n_paths=256)
+    assert abs(ahead.q50[1, k] - true) < 2 / 3 * abs(before.q50[1, k] - true)
+
+
+def _read(run: PlantRun) -> np.ndarray:
+    run.sample()
+    return run.true[-1]
+
+
+def test_a_run_as_the_model_has_it_and_one_sample_show_nothing(model):
+    one = estimate_described(described_history(rows(1), FOREIGN), model, seed=1, n_particles=64)
+    assert np.asarray(one.offset).tolist() == [0.0] * 4

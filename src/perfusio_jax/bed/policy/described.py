@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import Array, ConfigError, Float
+from perfusio_jax._core import HOURS_PER_DAY, Array, ConfigError, Float
 from perfusio_jax._core.instants import as_day, day_number
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.goal.constraints import ChanceConstraint, ControlLimits
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import MOST_STEPS
-from perfusio_jax.bed.goal.steps import n_steps_of
+from perfusio_jax.bed.goal.steps import n_steps_of, steps_of
 from perfusio_jax.bed.optimiser.progress import Say, in_words, tell, telling
 from perfusio_jax.bed.optimiser.search import SearchSettings
 from perfusio_jax.bed.policy.decision import BEDDecision, drawn, keys_of
@@ -33,7 +33,7 @@ from perfusio_jax.bed.policy.recommend import (
 )
 from perfusio_jax.bed.policy.settings import check_sizes
 from perfusio_jax.bed.policy.state import match_particles
-from perfusio_jax.hybrid import draw_paths
+from perfusio_jax.hybrid import Paths, draw_paths, offset_paths
 from perfusio_jax.hybrid.layout import VOLUME
 from perfusio_jax.hybrid.observation import reported
 from perfusio_jax.hybrid.recipes import held_rollout
@@ -167,6 +167,7 @@ def decide_described(
     day: float,
     volume_L: float,
     fixed: Mapping[str, float] | None = None,
+    offset: Float[Array, " K"] | None = None,
     seed: int = 0,
     timestamp: datetime | None = None,
     say: Say | None = None,
@@ -182,6 +183,7 @@ def decide_described(
         day: Culture day [d].
         volume_L: Volume in the vessel [L].
         fixed: Set-points an operator holds, by name.
+        offset: What the run keeps showing beyond the model; see `hybrid.run_offset`.
         seed: Seed of paths and search, combined with `day`.
         timestamp: When, for the record.
         say: Called with a line about how long it takes and what compiles.
@@ -200,6 +202,13 @@ def decide_described(
     full += [volume_L] if VOLUME in model.layout.controls else []
     positions = tuple(process.control_names.index(name) for name in names)
     is_whole = names == model.layout.controls
+    steps = steps_of(policy.ofv)
+    hours = jnp.asarray(np.full(n_steps, HOURS_PER_DAY) if steps is None else steps)
+
+    def drawn_for(n: int, key: Array) -> Paths:
+        paths = drawn(draw_paths, model, n, key, longer)
+        return paths if offset is None else offset_paths(model, paths, offset, hours)
+
     with telling(say):
         took = decision_seconds(
             model, policy.search, len(names), policy.n_paths, policy.n_scan_paths or 0, n_steps
@@ -208,12 +217,12 @@ def decide_described(
         scan = None
         if policy.n_scan_paths is not None:
             scan = (
-                drawn(draw_paths, model, policy.n_scan_paths, few, longer),
+                drawn_for(policy.n_scan_paths, few),
                 match_particles(belief.particles, policy.n_scan_paths, key=some),
             )
         u, found = recommend(
             model,
-            drawn(draw_paths, model, policy.n_paths, path_key, longer),
+            drawn_for(policy.n_paths, path_key),
             match_particles(belief.particles, policy.n_paths, key=particle_key),
             jnp.asarray([float(now[name]) for name in names]),
             ofv=policy.ofv,

@@ -74,7 +74,7 @@ def lowered(
     return changed if excess(now, weights, spare) == 0 else None
 
 
-def on_grid(
+def on_device(
     wanted: Mapping[str, float],
     now: Mapping[str, float],
     grids: Mapping[str, Grid],

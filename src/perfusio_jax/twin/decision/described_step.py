@@ -24,17 +24,19 @@ from perfusio_jax.hybrid import (
     RunBeliefs,
     draw_paths,
     last_belief,
+    offset_paths,
     parts_of,
     rollout_states,
+    run_offset,
 )
 from perfusio_jax.hybrid.layout import VOLUME
 from perfusio_jax.hybrid.observation import reported
 from perfusio_jax.hybrid.recipes import held
-from perfusio_jax.hybrid.runs import volumes
+from perfusio_jax.hybrid.runs import run_arrays, volumes
 from perfusio_jax.process import Process
-from perfusio_jax.states import Trajectory
+from perfusio_jax.states import Trajectory, on_grid
 
-from .balancing import on_grid, row_of
+from .balancing import on_device, row_of
 from .grid import Grid
 from .step import COVERAGE_ROWS, Decision, Outlook, digest, hours_ahead
 
@@ -53,6 +55,8 @@ class Estimate(NamedTuple):
     """Those of all rows; rows put in between samples that lie far apart have no reading."""
     volume_L: float
     """Volume in the vessel [L]."""
+    offset: Float[Array, " K"]
+    """What the run keeps showing beyond the model [residual units]."""
 
 
 def described_history(
@@ -129,7 +133,12 @@ def estimate_described(
         table = np.asarray(history.controls, float)
         times = np.asarray(history.times_h, float)
         volume = float(volumes(model.layout, table, recorded, times)[-1])
-    return Estimate(found, belief, beliefs, volume)
+    process = model.layout.process
+    boluses = () if process is None else process.boluses
+    gridded = on_grid(history, float(model.dt_hours), once=boluses)
+    rows = run_arrays(gridded, length=beliefs.days.shape[0], layout=model.layout)
+    offset = run_offset(found, beliefs, rows.controls, jnp.asarray(gridded.n_days))
+    return Estimate(found, belief, beliefs, volume, offset)
 
 
 @compiled
@@ -144,6 +153,7 @@ def _ahead(
     model: HybridStateSpaceModel,
     start: Float[Array, "S K"],
     now: Float[Array, " M"],
+    offset: Float[Array, " K"],
     day: Array,
     key: Array,
     hours: Float[Array, " H"],
@@ -152,6 +162,7 @@ def _ahead(
     """Paths of what is reported, without assay noise and with it; of some steps, or of all."""
     compiling("the forecast")
     paths = draw_paths(model, start.shape[0], key=key, max_steps=hours.shape[0])
+    paths = offset_paths(model, paths, offset, hours)
     plan = held(model, jnp.broadcast_to(now[None, :], (hours.shape[0], now.shape[0])), hours)
     states, _ = rollout_states(model, paths, start, plan, day, dt_h=hours)
     if rows is not None:
@@ -193,7 +204,14 @@ def forecast_described(
     now += [known.volume_L] if VOLUME in model.layout.controls else []
     path_key, start = _begun(known.belief, np.asarray(seed), n_paths)
     made = _ahead(
-        model, start, jnp.asarray(now), known.belief.day, path_key, jnp.asarray(steps), rows
+        model,
+        start,
+        jnp.asarray(now),
+        known.offset,
+        known.belief.day,
+        path_key,
+        jnp.asarray(steps),
+        rows,
     )
     values, readings = (np.asarray(v) for v in made)
     q10, q50, q90 = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
@@ -250,11 +268,12 @@ def decide_for_culture(
         day=day,
         volume_L=known.volume_L,
         fixed=dict(fixed or {}),
+        offset=known.offset,
         seed=seed,
         timestamp=timestamp,
     )
     row = None if policy.balance is None else row_of(policy.balance, known.volume_L)
-    setpoints = on_grid(
+    setpoints = on_device(
         made.recommended_controls,
         now,
         grids or {},
