@@ -82,7 +82,9 @@ def test_the_whole_way_and_what_it_leaves_behind(setting, tmp_path, monkeypatch)
         lambda self, *a, **s: usual(self, *a, **{**SMALL, **s}),
     )
     monkeypatch.setattr(
-        described_run, "fitted_best", lambda *a, **k: (Fitted(known_model(), None, ""), ["told"])
+        described_run,
+        "fitted_best",
+        lambda *a, **k: (Fitted(known_model(), None, None, "known"), ["told"]),
     )
     said = []
     result, objective, held = described_run.run_described_seed(
@@ -99,7 +101,8 @@ def test_the_whole_way_and_what_it_leaves_behind(setting, tmp_path, monkeypatch)
             "[twin]\n", '[twin]\nmechanism = "tests.twin.described:Foreign"\n', 1
         )
     )
-    assert replay_run(config, reactor_id=None, console=Console(quiet=True))
+    again = Console(file=io.StringIO(), width=300)
+    assert replay_run(config, reactor_id=None, console=again), again.file.getvalue()
     summary = summary_of(setting, [(result, objective, held)], 1.0)
     json.dumps(summary)
     assert summary["pooled"]["seeds"] == 1 and summary["runs"][0]["lever"] == "bleed_rate"

@@ -1,5 +1,6 @@
 """Learning and deciding for described cultures: batches, feeds, boluses, challengers."""
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -132,6 +133,21 @@ def test_a_frozen_brain_never_learns_and_proposes_the_same_bytes(yeast):
     assert set(a.setpoints) == {"temperature"} and tuple(a.species) == YEAST.readings
     assert abs(a.setpoints["temperature"] - 27.0) <= 7.5 * EVERY_H / 24.0 + 1e-9
     assert one.outlook(situation(rows, 3)) is None, "online tags follow nothing here"
+
+
+def test_a_digest_knows_no_place_in_memory():
+    """Else no decision of a fitted model would come out the same in another process."""
+
+    class Engine:
+        pass
+
+    class Node(eqx.Module):
+        engine: Engine = eqx.field(static=True)
+        size: int = eqx.field(static=True, default=3)
+
+    one, two = Node(Engine()), Node(Engine())
+    assert str(jax.tree.structure(one)) != str(jax.tree.structure(two))
+    assert digest(one) == digest(two) != digest(Node(Engine(), 4))
 
 
 def test_a_model_without_a_learned_part_has_no_challenger(fed):

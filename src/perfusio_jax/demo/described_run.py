@@ -22,7 +22,7 @@ from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.goal.by_name import parse_goal
 from perfusio_jax.config import RunConfig
 from perfusio_jax.connectors import FilesystemStore, write_described
-from perfusio_jax.hybrid import HybridStateSpaceModel, fitted_best, layout_of, save
+from perfusio_jax.hybrid import HybridStateSpaceModel, fitted_best, layout_of, load, save
 from perfusio_jax.process import Process, volume_balance
 from perfusio_jax.simulator import VirtualPlant, simulate_runs, spread_controls, usual_start
 from perfusio_jax.simulator.virtual_runs import readings_of_states, with_noise
@@ -451,9 +451,11 @@ def run_described_seed(
     for line in told:
         say(line)
     save(fitted.model, folder / "model")
+    # as whoever decides the run again will have it
+    model = load(folder / "model", mech_model=fitted.model.mech_model)
     write_config(folder, setting, objective, seed)
     say(f"closing the loop over files for {objective.goals[0]} (the first days compile)")
-    run, _ = asyncio.run(drive(folder, setting, fitted.model, objective, seed=seed, say=say))
+    run, _ = asyncio.run(drive(folder, setting, model, objective, seed=seed, say=say))
     result = DescribedResult(
         seed, folder, np.stack(run.true), run.applied, verified=bool(verify_audit(folder).ok)
     )
