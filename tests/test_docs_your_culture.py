@@ -24,6 +24,7 @@ SAYS = {
     "process init": "assumed: feed_S: taken for the S that feed brings.",
     "process check": "intervals with a balance",
     "run-id": "forecast of runs from 48 h",
+    "perfusio-jax replay": "4 of 4 decisions came out the same, byte for byte",
     "my_model:MyCells": "mechanism MyCells",
     "simulate_runs": "('X', 'S', 'P')",
 }

@@ -23,6 +23,7 @@ from .goal.criteria import FinalValue as FinalValue
 from .goal.criteria import MediumPerGram as MediumPerGram
 from .goal.criteria import ProcessOFV as ProcessOFV
 from .goal.criteria import SpaceTimeYield as SpaceTimeYield
+from .goal.criteria import SquaredDistance as SquaredDistance
 from .goal.criteria import TrackingError as TrackingError
 from .goal.objectives import MultiObjectiveOFV as MultiObjectiveOFV
 from .goal.objectives import TargetSpec as TargetSpec
@@ -48,6 +49,8 @@ from .policy.campaign import propose_runs as propose_runs
 from .policy.campaign_settings import CampaignSettings as CampaignSettings
 from .policy.campaign_settings import count_rollouts as count_rollouts
 from .policy.campaign_words import explain_campaign as explain_campaign
+from .policy.described import DescribedPolicy as DescribedPolicy
+from .policy.described import decide_described as decide_described
 from .policy.diagnostics import RecommendInfo as RecommendInfo
 from .policy.effort import ROLLOUT_SETTINGS as ROLLOUT_SETTINGS
 from .policy.expectations import CampaignInfo as CampaignInfo

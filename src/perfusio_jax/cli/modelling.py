@@ -49,9 +49,62 @@ def demo(
     oracle: Annotated[
         bool | None, typer.Option(help="Also run a controller that knows the plant.")
     ] = None,
+    process: Annotated[
+        str | None,
+        typer.Option("--process", help="Another culture: a file (.toml) or a built-in name."),
+    ] = None,
+    mechanism: Annotated[
+        str | None,
+        typer.Option("--mechanism", help="Of that plant: monod (if not given) or module:Class."),
+    ] = None,
+    goal: Annotated[
+        str | None,
+        typer.Option("--goal", help="Of that culture: 'NAME = value', 'max NAME' or 'min NAME'."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", help="Of that culture, as 'Via>=80'; may repeat.")
+    ] = None,
+    lever: Annotated[
+        str | None, typer.Option("--lever", help="Control that the PI controller moves.")
+    ] = None,
+    every: Annotated[
+        float | None,
+        typer.Option("--every", min=1.0, max=24.0, help="Hours between samples [h]; 24."),
+    ] = None,
 ) -> None:
     """Drive a virtual reactor through CSV files and report what came of it."""
     writable(out, is_folder=True)
+    own = {
+        "--mechanism": mechanism,
+        "--goal": goal,
+        "--limit": limit,
+        "--lever": lever,
+        "--every": every,
+    }
+    told = [name for name, value in own.items() if value is not None]
+    if process is None and told:
+        raise ConfigError(f"{', '.join(told)}: of a culture that --process names.")
+    if process is not None:
+        if target is not None or oracle is not None:
+            raise ConfigError(
+                "--target and --oracle are of the virtual clone; --goal says it here."
+            )
+        common.set_up_jax()
+        from perfusio_jax.demo.described_main import run_described_demo
+
+        run_described_demo(
+            out,
+            process,
+            mechanism=mechanism,
+            goal=goal,
+            limits=limit or (),
+            lever=lever,
+            seeds=range(seed, seed + seeds),
+            n_days=days,
+            every_h=24.0 if every is None else every,
+            console=console(),
+        )
+        return
     common.set_up_jax()
     from perfusio_jax.demo.main import run_demo
 

@@ -67,6 +67,7 @@ WRITTEN: Final[tuple[str, ...]] = (
     NOTE,
     MARKER,
     "config.toml",
+    "process.toml",
     "campaign*",
     "samples.csv",
     "setpoints.csv*",

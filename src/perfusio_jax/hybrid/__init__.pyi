@@ -1,5 +1,6 @@
 from .ahead import Ahead as Ahead
 from .ahead import forecast_ahead as forecast_ahead
+from .ahead import last_belief as last_belief
 from .assimilate import RunBeliefs as RunBeliefs
 from .assimilate import assimilate_arrays as assimilate_arrays
 from .assimilate import assimilate_run as assimilate_run
@@ -51,6 +52,8 @@ from .model import for_clone as for_clone
 from .observation import AssayNoise as AssayNoise
 from .observation import LatentMap as LatentMap
 from .observation import forecast_report as forecast_report
+from .offset import offset_paths as offset_paths
+from .offset import run_offset as run_offset
 from .online import OnlineSensors as OnlineSensors
 from .online import advance_online as advance_online
 from .online import fit_sensors as fit_sensors

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax._core import ConfigError, DataError, Key
 from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
-from perfusio_jax.hybrid.assimilate import assimilate_run
+from perfusio_jax.hybrid.assimilate import RunBeliefs, assimilate_run
+from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.observation import reported
 from perfusio_jax.hybrid.paths import draw_paths
@@ -81,14 +82,8 @@ def forecast_ahead(
         raise ConfigError(f"hours {list(hours)}: they rise, and the first is above zero.")
     step_h = float(model.dt_hours)
     now = _now(run, process, set_points or {})
-    gridded = on_grid(run, step_h, once=process.boluses)
-    length = _LENGTH
-    while length < gridded.n_days:
-        length *= 2
-    model, _ = clone_of(model, run)
     for_filter, for_paths, for_start = jax.random.split(jax.random.key(seed), 3)
-    beliefs = assimilate_run(model, gridded, key=for_filter, n_particles=n_particles, length=length)
-    belief = beliefs.belief(gridded.n_days - 1)
+    model, belief, _ = last_belief(model, run, key=for_filter, n_particles=n_particles)
     start = belief.sample(n_samples, key=for_start)
     edges = np.diff(np.append(0.0, ahead))
     parts = cuts(edges, step_h)
@@ -101,6 +96,42 @@ def forecast_ahead(
     low, middle, high = np.quantile(readings, (0.1, 0.5, 0.9), axis=0)
     at = float(np.asarray(run.times_h)[-1]) + ahead
     return Ahead(model.layout.forecast, at, readings.mean(axis=0), low, middle, high)
+
+
+def last_belief(
+    model: HybridStateSpaceModel, run: Trajectory, *, key: Key, n_particles: int = 128
+) -> tuple[HybridStateSpaceModel, Belief, RunBeliefs]:
+    """What is known of a described culture after its last sample.
+
+    Args:
+        model: Model of a described culture.
+        run: The run so far, of a clone the model knows if it knows several.
+        key: Random key.
+        n_particles: Ensemble of the filter.
+
+    Returns:
+        The model set to the run's clone; the belief; and those of all rows, samples and rows put in
+        between samples that lie far apart, padded.
+
+    Raises:
+        ConfigError: If the run's clone is unknown.
+        DataError: If a set-point is not known.
+    """
+    process = model.layout.process
+    boluses = () if process is None else process.boluses
+    gridded = on_grid(run, float(model.dt_hours), once=boluses)
+    length = rows_for(gridded.n_days)
+    model, _ = clone_of(model, run)
+    beliefs = assimilate_run(model, gridded, key=key, n_particles=n_particles, length=length)
+    return model, beliefs.belief(gridded.n_days - 1), beliefs
+
+
+def rows_for(n: int) -> int:
+    """Rows that a run of `n` is padded to, so that a growing one shares its program."""
+    length = _LENGTH
+    while length < n:
+        length *= 2
+    return length
 
 
 @compiled

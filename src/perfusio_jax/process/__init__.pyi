@@ -13,3 +13,5 @@ from .parts import Quantity as Quantity
 from .parts import Stream as Stream
 from .parts import dimensions as dimensions
 from .parts import litres_per_hour as litres_per_hour
+from .vessel_balance import VolumeBalance as VolumeBalance
+from .vessel_balance import volume_balance as volume_balance

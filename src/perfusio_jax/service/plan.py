@@ -9,12 +9,16 @@ from perfusio_jax import connectors
 from perfusio_jax._core import DEFAULT_CONTROLS, ConfigError, DataError, UnitError
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, TwinConfig
+from perfusio_jax.connectors import named_mechanism
 from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, load
+from perfusio_jax.process import Process
 from perfusio_jax.twin import AlarmNotifier, DigitalTwin, GateLimits
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.records.accounts import account
 
+from .described_plan import DescribedPlan, check_model, described_plan
+from .described_settings import process_of
 from .settings import archive_of, check_setpoints, folders_of, read_settings
 
 if TYPE_CHECKING:
@@ -36,18 +40,23 @@ _OPTIONS = (
 """Keys that are settings of the loop."""
 
 
-def load_model(folder: Path) -> HybridStateSpaceModel:
+def load_model(folder: Path, mechanism: str | None = None) -> HybridStateSpaceModel:
     """A saved model.
 
+    Args:
+        folder: Where it lies.
+        mechanism: Class of its own mechanism, as `module:Class`; None for one of this library.
+
     Raises:
-        ConfigError: If it is not a folder.
+        ConfigError: If it is not a folder, or its mechanism is another.
         DataError: If what it holds is not a saved model.
     """
     if not folder.exists():
         raise ConfigError(f"model {folder} does not exist; perfusio-jax fit makes one.")
     if not folder.is_dir():
         raise ConfigError(f"model {folder} is a file; name the folder of a fitted model.")
-    return load(folder)
+    own = named_mechanism(mechanism)
+    return load(folder) if mechanism is None else load(folder, mech_model=own)
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,15 @@ class RunPlan:
     parts: TwinConfig
     device: Any
     model: HybridStateSpaceModel | None
+    culture: DescribedPlan | None = None
+    """The culture, where it is a described one."""
+
+    @property
+    def initial_controls(self) -> dict[str, float]:
+        """Set-points in force until something else is known."""
+        if self.culture is not None:
+            return self.culture.initial_controls
+        return {**DEFAULT_CONTROLS, **self.table.get("initial_controls", {})}
 
     @property
     def reactors(self) -> tuple[str, ...]:
@@ -132,6 +150,7 @@ class RunPlan:
             reactor_id=reactor_id if "reactors" in table else table.get("reactor_id"),
             run_id=table.get("run_id"),
             column_map=self.place("column_map"),
+            process=None if self.culture is None else self.culture.process,
         )
 
     def archive(self, reactor_id: str) -> "SQLStore | None":
@@ -155,14 +174,25 @@ class RunPlan:
         told = {c.name for c in report.columns if c.n_values} | set(
             self.table.get("initial_controls", {})
         )
-        assumed = {n: v for n, v in DEFAULT_CONTROLS.items() if n not in told}
+        assumed = {n: v for n, v in self.initial_controls.items() if n not in told}
         if assumed:
-            listed = ", ".join(f"{n} {v:g} {canonical_unit(n)}" for n, v in assumed.items())
+            listed = ", ".join(f"{n} {v:g} {self._unit(n)}" for n, v in assumed.items())
             console.print(
                 f"assumed to be in force until set-points are written: {listed}; neither the file "
                 "nor initial_controls in [twin] tells",
                 soft_wrap=True,
             )
+
+    def _unit(self, control: str) -> str:
+        if self.culture is not None:
+            return self.culture.process.control(control).unit
+        return canonical_unit(control)
+
+    def notifier(self) -> AlarmNotifier:
+        """Alarms of one vessel."""
+        if self.culture is None or self.model is None:
+            return AlarmNotifier.from_config(self.parts.alarms)
+        return self.culture.notifier(self.model.layout, self.base)
 
     def twin(
         self,
@@ -180,11 +210,18 @@ class RunPlan:
         options |= {n: table[n] for n in _OPTIONS if n in table}
         options["approvals"] = tuple(options.get("approvals", ()))
         options["approvers"] = {r: tuple(v) for r, v in options.get("approvers", {}).items()}
+        own: dict[str, Any] = {"design_space": self.parts.design_space}
+        if self.culture is not None:
+            own = {
+                "objective": self.culture.objective,
+                "max_change": self.culture.max_change,
+                "clone_id": self.culture.clone_id,
+            }
         return DigitalTwin(
             self.connector(reactor_id, allow_write=may_write),
             self.model,
-            self.parts.design_space,
-            notifier=AlarmNotifier.from_config(self.parts.alarms),
+            **own,
+            notifier=self.notifier(),
             log_dir=self.folder_of(reactor_id),
             run_id=self.run_id,
             allow_write=allow_write,
@@ -212,7 +249,9 @@ def read_plan(what: Path) -> RunPlan:
         ConfigError: If it cannot be used.
     """
     settings, base = read_settings(what)
-    rest = {k: v for k, v in settings.items() if k != "twin"}
+    process = process_of(settings["twin"], base)
+    left_out = ("twin",) if process is None else ("twin", "objective", "alarms")
+    rest = {k: v for k, v in settings.items() if k not in left_out}
     try:
         parts = TwinConfig(**{"design_space": DEFAULT_AMBR250_DESIGN_SPACE, **rest})
         device = parts.run.jax_device
@@ -222,6 +261,8 @@ def read_plan(what: Path) -> RunPlan:
         raise ConfigError(f"{what}: dtype in [run] is {parts.run.dtype}; the twin needs float64.")
     table = settings["twin"]
     plan = RunPlan(what, base, table, parts, device, None)
+    if process is not None:
+        return _described(plan, settings, process)
     try:
         GateLimits.from_design_space(parts.design_space, device_steps=plan.device_steps)
         Cadence(parts.run.sampling_interval_hours)
@@ -232,7 +273,29 @@ def read_plan(what: Path) -> RunPlan:
         raise ConfigError(f"{what}: {error}") from None
     plan.connector(plan.reactors[0])  # a source that is not there is found before the model
     folder = plan.place("model")
-    return replace(plan, model=None if folder is None else load_model(folder))
+    model = None if folder is None else load_model(folder)
+    if model is not None and model.layout.process is not None:
+        raise ConfigError(
+            f"{what}: the model is of process {model.layout.process.name}; name it with process "
+            "in [twin], and what is wanted in [objective]."
+        )
+    return replace(plan, model=model)
+
+
+def _described(plan: RunPlan, settings: Mapping[str, Any], process: Process) -> RunPlan:
+    """The plan of a described culture, with its model and objective checked."""
+    try:
+        culture = described_plan(settings, process)
+        culture.limits(plan.parts.run)
+        plan = replace(plan, culture=culture)
+        plan.connector(plan.reactors[0])  # a source that is not there is found before the model
+        model = load_model(plan.base / str(plan.table["model"]), plan.table.get("mechanism"))
+        check_model(process, model, str(plan.table["process"]))
+        culture.brain(model, plan.parts.run, run_id=plan.run_id, mode="frozen")
+        culture.notifier(model.layout, plan.base)
+    except ConfigError as error:
+        raise ConfigError(f"{plan.what}: {error}") from None
+    return replace(plan, model=model)
 
 
 def oddities(report: ReadReport) -> list[str]:

@@ -7,7 +7,7 @@ import jax
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.hybrid import untrained_model
-from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
+from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.twin import GateLimits, ModelBrain, RunRecords, replay
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.digital_twin import default_policy
@@ -42,8 +42,13 @@ def replay_run(what: Path, *, reactor_id: str | None, console: Any) -> bool:
                 raise ConfigError(f"there is no journal {path}; has this run been made?")
             with RunRecords(path) as records:
                 for known in reactors(records):
-                    initial = {**DEFAULT_CONTROLS, **plan.table.get("initial_controls", {})}
-                    report = replay(records, known, brain_of(plan), initial)
+                    report = replay(
+                        records,
+                        known,
+                        brain_of(plan),
+                        plan.initial_controls,
+                        given=() if plan.culture is None else plan.culture.process.boluses,
+                    )
                     console.print(f"{known}: {report}", soft_wrap=True)
                     is_same = is_same and report.ok
     return is_same
@@ -51,6 +56,13 @@ def replay_run(what: Path, *, reactor_id: str | None, console: Any) -> bool:
 
 def brain_of(plan: RunPlan) -> ModelBrain:
     """A fresh brain as the run started with."""
+    if plan.culture is not None and plan.model is not None:
+        return plan.culture.brain(
+            plan.model,
+            plan.parts.run,
+            run_id=plan.run_id,
+            mode=plan.table.get("mode", "adaptive"),
+        )
     space, run = plan.parts.design_space, plan.parts.run
     volume = float(plan.table.get("volume_L", 0.25))
     model = plan.model

@@ -1,7 +1,7 @@
 """`twin.toml` and what may stand in it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from perfusio_jax.twin import refuse_secrets
 from perfusio_jax.twin.decision.cadence import KEY as INTERVAL
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.records.run_files import RECORD_NAMES
+
+from .described_settings import check_described, process_of
 
 _NUMBER = (int, float)
 _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -58,6 +60,10 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "patience_seconds": (_NUMBER, "seconds, 0 or more"),
     "initial_controls": ((dict,), "a table of set-points by name"),
     "resolution": ((dict,), "a table of the device's steps by control"),
+    "process": ((str,), "a file that describes the culture (.toml), or a built-in name"),
+    "max_change": ((dict,), "a table of the largest change per day by control"),
+    "clone_id": ((str,), "the clone of the run, in quotes"),
+    "mechanism": ((str,), "the class of the model's own mechanism, as module:Class"),
 }
 """Keys of `[twin]` with their types and what to write there."""
 
@@ -77,7 +83,7 @@ _LARGEST = 1e15
 CONFIGS = ("twin.toml", "config.toml")
 """Names of a configuration in a folder, the first one first."""
 
-_TABLES = frozenset({"twin", "run", "design_space", "alarms"})
+_TABLES = frozenset({"twin", "run", "design_space", "alarms", "objective"})
 
 
 def config_in(place: Path) -> Path | None:
@@ -113,7 +119,8 @@ def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
         what: A TOML file, a folder with `twin.toml` or `config.toml`, or a sample file.
 
     Returns:
-        Tables `twin`, `run`, `design_space` and `alarms`, and the folder.
+        Tables `twin`, `run`, `alarms`, and `design_space` or, of a described culture, `objective`;
+        and the folder.
 
     Raises:
         ConfigError: If nothing usable is there, or a key is unknown.
@@ -142,7 +149,11 @@ def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
         if not isinstance(table, dict):
             raise ConfigError(f"{what}: {name} must be a table, [{name}].")
     try:
-        _check_twin_table(settings.get("twin", {}))
+        table = settings.get("twin", {})
+        _check_keys(table)
+        check_described(settings)
+        process = process_of(table, what.parent)
+        _check_twin_table(table, CONTROL_NAMES if process is None else process.control_names)
         _check_interval(settings.get("run", {}))
         _check_places(settings, what)
     except ConfigError as error:
@@ -150,7 +161,7 @@ def read_settings(what: Path) -> tuple[dict[str, Any], Path]:
     return settings, what.parent
 
 
-def _check_twin_table(table: Mapping[str, Any]) -> None:
+def _check_keys(table: Mapping[str, Any]) -> None:
     """Refuse keys nobody knows and values of the wrong kind, before anything starts."""
     wrong = sorted(set(table) - set(_KEYS))
     if wrong:
@@ -161,6 +172,10 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
     for name, value in table.items():
         if not _is_of_kind(name, value):
             raise ConfigError(f"{name} in [twin] is {_shown(value)}; it must be {_KEYS[name][1]}.")
+
+
+def _check_twin_table(table: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse connectors, names and numbers that mean nothing; `known` are the controls."""
     kind = table.get("connector", "file")
     if kind not in _NEEDS:
         raise ConfigError(
@@ -175,15 +190,18 @@ def _check_twin_table(table: Mapping[str, Any]) -> None:
             f"{_KEYS['experiment'][1]}; with connector = 'sql' the copy is there already."
         )
     _check_names(table)
-    _check_steps(table.get("resolution", {}))
-    controls = table.get("initial_controls", {})
-    unknown = [name for name in controls if name not in CONTROL_NAMES]
-    if unknown:
-        raise ConfigError(
-            f"initial_controls names unknown controls {unknown}"
-            f"{did_you_mean(unknown, CONTROL_NAMES)}; allowed are {list(CONTROL_NAMES)}."
-        )
-    for name, value in controls.items():
+    is_ours = "process" not in table
+    if is_ours:
+        _check_steps(table.get("resolution", {}))
+    for what in ("initial_controls", "resolution", "max_change"):
+        controls = table.get(what, {})
+        unknown = [name for name in controls if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"{what} names unknown controls {unknown}"
+                f"{did_you_mean(unknown, known)}; allowed are {list(known)}."
+            )
+    for name, value in table.get("initial_controls", {}).items() if is_ours else ():
         _check_number(name, value, "initial_controls")
 
 
@@ -215,6 +233,8 @@ def _check_places(settings: Mapping[str, Any], what: Path) -> None:
     written = {"setpoints": table.get("setpoints"), "alarm_file": alarm_file}
     written = {n: _place(base, v) for n, v in written.items() if isinstance(v, str) and v}
     read = {name: _place(base, str(table[name])) for name in _READ if name in table}
+    if str(table.get("process", "")).endswith(".toml"):
+        read["process"] = _place(base, str(table["process"]))
     read["the configuration"] = what.resolve()
     for name in ("url", "archive"):
         url = str(table.get(name, ""))

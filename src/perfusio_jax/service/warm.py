@@ -16,11 +16,13 @@ from perfusio_jax._core import FORECAST_SPECIES, HOURS_PER_DAY
 from perfusio_jax._core.executables import keeper
 from perfusio_jax._core.instants import as_day
 from perfusio_jax.bed import telling
+from perfusio_jax.bed.policy.described import faces
 from perfusio_jax.chemistry import report
+from perfusio_jax.hybrid.ahead import rows_for
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.twin import ModelBrain, Situation
 from perfusio_jax.twin.decision.model_brain import MIN_ROWS_FOR_GP, TRIAL_SAMPLES
-from perfusio_jax.twin.decision.step import PADDED_ROWS, padded_length
+from perfusio_jax.twin.decision.step import padded_length
 
 from .plan import RunPlan, read_plan
 from .replay import brain_of
@@ -82,29 +84,34 @@ def rehearse(plan: RunPlan, brain: ModelBrain, n: int, say: Callable[[str], None
         say: Called with a line per decision.
     """
     interval = plan.parts.run.sampling_interval_hours
-    wanted = {**DEFAULT_CONTROLS, **plan.table.get("initial_controls", {})}
-    u_now = {name: float(wanted[name]) for name in DEFAULT_CONTROLS}
+    wanted = plan.initial_controls
+    known = DEFAULT_CONTROLS if plan.culture is None else wanted
+    u_now = {name: float(wanted[name]) for name in known}
+    given = () if plan.culture is None else plan.culture.process.boluses
     values, rows = start_values(brain), []
     for k in range(n):
         hours = k * interval
         day = as_day(hours / HOURS_PER_DAY)
-        rows.append({"day": day, "time_h": hours, "values": values, "controls": u_now})
+        acting = {**u_now, **dict.fromkeys(given, 0.0)}
+        rows.append({"day": day, "time_h": hours, "values": values, "controls": acting})
         situation = Situation(day=day, rows=tuple(rows), u_now=u_now)
         brain.learn(situation)
         made = brain.propose(situation)
         u_now = {**u_now, **{name: float(value) for name, value in made.setpoints.items()}}
         ahead = np.asarray((made.forecast or {})["q50"])[0]
-        values = dict(zip(FORECAST_SPECIES, ahead.tolist(), strict=True))
+        names = FORECAST_SPECIES if plan.culture is None else made.species
+        values = dict(zip(names, ahead.tolist(), strict=True))
         say(f"{k + 1} of {n} decisions")
-    length = PADDED_ROWS
-    while length < padded_length(round(plan.parts.run.duration_days * HOURS_PER_DAY / interval)):
+    size = padded_length if plan.culture is None else rows_for
+    length = size(1)
+    while length < size(round(plan.parts.run.duration_days * HOURS_PER_DAY / interval)):
         last = rows[-1]
         rows += [
             {**last, "day": as_day(j * interval / HOURS_PER_DAY), "time_h": j * interval}
             for j in range(len(rows), length + 1)
         ]
         brain.propose(Situation(day=rows[-1]["day"], rows=tuple(rows), u_now=u_now))
-        length = padded_length(len(rows))
+        length = size(len(rows))
         say(f"a decision after {len(rows)} samples")
 
 
@@ -112,6 +119,9 @@ def start_values(brain: ModelBrain) -> dict[str, float]:
     """What the model expects a run to begin with, by reported species."""
     model = brain.base_model
     state = model.latent.inverse(model.initial.mean)
+    if not model.layout.is_cho:
+        shown = np.asarray(faces(model, state[None, :]))[0]
+        return dict(zip(model.layout.forecast, shown.tolist(), strict=True))
     face = np.asarray(report(state, model.diam_base, model.diam_death_coeff))
     return dict(zip(FORECAST_SPECIES, face.tolist(), strict=True))
 

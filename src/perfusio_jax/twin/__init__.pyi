@@ -6,6 +6,11 @@ from .decision.brain import Brain as Brain
 from .decision.brain import Lesson as Lesson
 from .decision.brain import Proposal as Proposal
 from .decision.brain import Situation as Situation
+from .decision.described_brain import DescribedBrain as DescribedBrain
+from .decision.described_objective import Objective as Objective
+from .decision.described_objective import described_policy as described_policy
+from .decision.described_step import decide_for_culture as decide_for_culture
+from .decision.described_step import described_history as described_history
 from .decision.gate import DEFAULT_RESOLUTION as DEFAULT_RESOLUTION
 from .decision.gate import GateLimits as GateLimits
 from .decision.gate import GateRequest as GateRequest

@@ -10,14 +10,13 @@ import datetime as dt
 import math
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from perfusio_jax._core import (
     CONTROL_NAMES,
     HOURS_PER_DAY,
-    STATE_ORDER,
     BioreactorConnector,
     ConfigError,
     ConnectorError,
@@ -29,9 +28,12 @@ from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace, RunConfig
 from perfusio_jax.hybrid import HybridStateSpaceModel, parts_of, untrained_model
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
+from perfusio_jax.process import Process
 
 from .alarms.notifications import AlarmNotifier
 from .decision.cadence import Cadence, cadence_of, kept
+from .decision.described_brain import DescribedBrain
+from .decision.described_objective import Objective, described_policy
 from .decision.gate import GateLimits
 from .decision.model_brain import Mode, ModelBrain
 from .decision.step import digest
@@ -59,7 +61,8 @@ class DigitalTwin:
         connector: Source of samples and sink of set-points.
         hybrid: Fitted hybrid model; without one the twin starts from the mechanistic model and
             learns from its own run.
-        design_space: Controls, their bounds and the targets.
+        design_space: Controls, their bounds and the targets; None for a culture that is described,
+            whose controls and their ranges the model's process says.
         bed_policy: Policy; by default one for the design space's targets, which rolls out in
             steps of the sampling interval.
         notifier: Alarms, optional.
@@ -92,10 +95,16 @@ class DigitalTwin:
             connector, if it is one.
         device_steps: Steps of the device's set-points by control, in canonical units, where they
             are not the default ones; they go into the limits made from the design space.
+        objective: Of a culture that is described: goals, limits and what the twin decides, by
+            name. In place of design space and policy.
+        max_change: Of a culture that is described: largest change per day by control, where it is
+            not half of its range.
+        clone_id: Clone of the run, for a model that knows several.
 
     Raises:
         ConfigError: If the design space has no controls, a setting makes no sense, the connector
-            does not serve samples at this interval, or the run in the folder has another one.
+            does not serve samples at this interval, the run in the folder has another one, or
+            what was given is of CHO perfusion and the model of a described culture, or the reverse.
         RunLockedError: If a live process uses the run folder or writes to the reactor.
         AuditError: If the audit trail in the folder does not verify.
     """
@@ -129,11 +138,12 @@ class DigitalTwin:
         options: Mapping[str, Any] | None = None,
         archive: AuditArchive | None = None,
         device_steps: Mapping[str, float] | None = None,
+        objective: Objective | None = None,
+        max_change: Mapping[str, float] | None = None,
+        clone_id: str = "unknown",
     ) -> None:
-        if design_space is None:
-            raise ConfigError(
-                "the twin needs a design space; config.DEFAULT_AMBR250_DESIGN_SPACE is one."
-            )
+        process = None if hybrid is None else hybrid.layout.process
+        _check_kind(process, objective, max_change, (design_space, bed_policy))
         config = RunConfig() if run_config is None else run_config
         self.config = config
         self.connector = connector
@@ -145,7 +155,11 @@ class DigitalTwin:
             raise ConfigError(f"retrain_every is {self.retrain_every}; it must be at least 1.")
         if mode not in ("frozen", "adaptive"):
             raise ConfigError(f"mode is {mode!r}; allowed are 'frozen' and 'adaptive'.")
-        _check_controls(design_space, initial_controls)
+        if process is None:
+            _check_controls(_space(design_space), initial_controls)
+            of_culture = _of_cho(_space(design_space), initial_controls)
+        else:
+            of_culture = _of_process(process, initial_controls)
         if patience_seconds is None:
             patience_seconds = 1.25 * config.sampling_interval_hours * 3600.0
         settings = LoopSettings(
@@ -154,8 +168,7 @@ class DigitalTwin:
             user=user,
             allow_write=self.allow_write,
             startup_days=startup_days,
-            initial_controls={**DEFAULT_CONTROLS, **dict(initial_controls or {})},
-            species_bounds={n: (b.lo, b.hi) for n, b in design_space.species_bounds.items()},
+            **of_culture,
             poll_seconds=poll_seconds,
             patience_seconds=patience_seconds,
             sampling_interval_h=config.sampling_interval_hours,
@@ -168,9 +181,9 @@ class DigitalTwin:
         self.cadence = settings.cadence
         agree(connector, self.cadence)
         self.seed = 0 if config.seed is None else config.seed
-        self.species_names = tuple(STATE_ORDER if species_names is None else species_names)
+        self.species_names = settings.measured if species_names is None else tuple(species_names)
         self.notifier = notifier
-        self.volume_L = float(volume_L)
+        self.volume_L = float(volume_L) if process is None else process.volume_L
         self.startup_days, self.user = settings.startup_days, user
         self._say: Say = say or (lambda _: None)
         signer = load_key(signing_key) if isinstance(signing_key, (str, Path)) else signing_key
@@ -178,34 +191,43 @@ class DigitalTwin:
             raise ConfigError(
                 "device_steps were given beside gate_limits; give the steps as its resolution."
             )
-        self.limits = gate_limits or GateLimits.from_design_space(
-            design_space, device_steps=device_steps, **_ages(self.cadence)
-        )
+        self.objective = objective
+        if gate_limits is not None:
+            self.limits = gate_limits
+        elif process is None:
+            self.limits = GateLimits.from_design_space(
+                design_space, device_steps=device_steps, **_ages(self.cadence)
+            )
+        else:
+            self.limits = limits_of_process(
+                process, self.cadence, device_steps=device_steps, max_change=max_change
+            )
         self.base_model = (
             hybrid
             if hybrid is not None
             else untrained_model(CHOPerfusionModel(volume_L=self.volume_L))
         )
-        self.policy = bed_policy or default_policy(
-            self.base_model,
-            self.design_space,
-            self.limits,
-            cadence=self.cadence,
-            acqf_name=config.acquisition,
-            allow_write=self.allow_write,
-        )
-        self.brain = ModelBrain(
-            self.base_model,
-            self.policy,
-            seed=self.seed,
-            volume_L=self.volume_L,
-            run_id=run_id,
-            retrain_every=self.retrain_every,
-            n_paths=config.n_mc_samples,
-            mode=mode,
-            say=self._say,
-            sample_h=self.cadence.interval_h,
-        )
+        more: dict[str, Any] = {
+            "seed": self.seed,
+            "run_id": run_id,
+            "retrain_every": self.retrain_every,
+            "n_paths": config.n_mc_samples,
+            "mode": mode,
+            "say": self._say,
+            "sample_h": self.cadence.interval_h,
+        }
+        asked = {"cadence": self.cadence, "acqf_name": config.acquisition}
+        asked["allow_write"] = self.allow_write
+        if objective is not None:
+            self.policy = described_policy(self.base_model, objective, self.limits, **asked)
+            self.brain: ModelBrain = DescribedBrain(
+                self.base_model, self.policy, clone_id=clone_id, **more
+            )
+        else:
+            self.policy = bed_policy or default_policy(
+                self.base_model, _space(design_space), self.limits, **asked
+            )
+            self.brain = ModelBrain(self.base_model, self.policy, volume_L=self.volume_L, **more)
         self.archive = connector if archive is None and is_archive(connector) else archive
         self._is_running = False
         self._blocking = LoopThread()
@@ -279,7 +301,7 @@ class DigitalTwin:
                 "allow_write": self.allow_write,
                 "mode": self.brain.mode,
                 "model_sha256": digest(self.base_model),
-                "design_space": self.design_space.model_dump(mode="json"),
+                **self._told(),
                 "config": config.model_dump(mode="json"),
                 "recovered_from": self._files.lock.recovered_from,
                 "account": account(),
@@ -287,6 +309,16 @@ class DigitalTwin:
             user=self.user,
             reason=reason,
         )
+
+    def _told(self) -> dict[str, Any]:
+        """What the run is about, for the audit trail."""
+        process = self.base_model.layout.process
+        if process is None or self.objective is None:
+            return {"design_space": _space(self.design_space).model_dump(mode="json")}
+        return {
+            "process": process.model_dump(mode="json", exclude_defaults=True),
+            "objective": asdict(self.objective),
+        }
 
     # ---------------------------------------------------------------- public
 
@@ -469,6 +501,33 @@ def default_policy(
     return made
 
 
+def limits_of_process(
+    process: Process,
+    cadence: Cadence,
+    *,
+    device_steps: Mapping[str, float] | None = None,
+    max_change: Mapping[str, float] | None = None,
+) -> GateLimits:
+    """Limits of the gate for a twin of a described culture.
+
+    Args:
+        process: The culture.
+        cadence: When samples are due.
+        device_steps: Steps of the device's set-points, as far as a person tells them.
+        max_change: Largest change per day by control, where it is not half of its range.
+
+    Raises:
+        ConfigError: If there is nothing to set, or a number is unusable.
+    """
+    return GateLimits.from_process(
+        process,
+        hours=cadence.interval_h,
+        device_steps=device_steps,
+        max_change=max_change,
+        **_ages(cadence),
+    )
+
+
 def agree(connector: Any, cadence: Cadence) -> None:
     """Tell a connector how far samples lie apart.
 
@@ -492,6 +551,85 @@ def _ages(cadence: Cadence) -> dict[str, Any]:
     names = ("max_data_age_h", "fallback_after_h", "disarm_after_h")
     daily: dict[str, Any] = {f.name: f.default for f in fields(GateLimits) if f.name in names}
     return {name: share * age for name, age in daily.items()} if share > 1.0 else {}
+
+
+def _space(design_space: DesignSpace | None) -> DesignSpace:
+    if design_space is None:
+        raise ConfigError(
+            "the twin needs a design space; config.DEFAULT_AMBR250_DESIGN_SPACE is one."
+        )
+    return design_space
+
+
+def _check_kind(
+    process: Process | None,
+    objective: Objective | None,
+    max_change: Mapping[str, float] | None,
+    of_cho: tuple[DesignSpace | None, BEDPolicy | None],
+) -> None:
+    """Refuse what is of CHO perfusion beside a described culture, and the reverse."""
+    if process is None:
+        if objective is not None or max_change is not None:
+            raise ConfigError(
+                "objective and max_change are of a culture that is described; without a model of "
+                "one the twin drives CHO perfusion, whose design space has targets and ranges."
+            )
+        _space(of_cho[0])
+    elif objective is None:
+        raise ConfigError(
+            f"the model is of {process.name}; a twin of it needs an objective, as "
+            "Objective(goals=('NAME = value',))."
+        )
+    elif of_cho != (None, None):
+        raise ConfigError(
+            f"the model is of {process.name}, whose process says what can be set and how far; "
+            "design_space and bed_policy are of CHO perfusion. Leave them out."
+        )
+
+
+def _of_cho(space: DesignSpace, initial: Mapping[str, float] | None) -> dict[str, Any]:
+    """Settings of the loop that follow from the culture."""
+    return {
+        "initial_controls": {**DEFAULT_CONTROLS, **dict(initial or {})},
+        "species_bounds": {n: (b.lo, b.hi) for n, b in space.species_bounds.items()},
+    }
+
+
+def _of_process(process: Process, initial: Mapping[str, float] | None) -> dict[str, Any]:
+    """The same of a described culture."""
+    held = {c.name: c for c in process.controls if c.role != "bolus"}
+    check_initial(process, initial or {})
+    return {
+        "controls": tuple(held),
+        "given": process.boluses,
+        "measured": process.readings,
+        "keeps_volume": not process.is_constant_volume,
+        "odds": "limits_probability",
+        "initial_controls": {n: c.default for n, c in held.items()} | dict(initial or {}),
+        "species_bounds": {q.name: (q.lo, q.hi) for q in process.quantities if q.is_measured},
+    }
+
+
+def check_initial(process: Process, initial: Mapping[str, Any]) -> None:
+    """Refuse set-points to begin with that a described culture cannot have.
+
+    Args:
+        process: The culture.
+        initial: Value by control.
+
+    Raises:
+        ConfigError: If one is no control of it or a bolus, or lies outside what may be set.
+    """
+    for name, value in initial.items():
+        control = process.control(name)
+        if control.role == "bolus":
+            raise ConfigError(f"initial_controls: {name} is a bolus, which is given and not held.")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not control.lo <= value <= control.hi:
+            raise ConfigError(
+                f"initial_controls: {name} is {value!r}; a number from {control.lo:g} to "
+                f"{control.hi:g} {control.unit} is needed, as process {process.name} says."
+            )
 
 
 def _check_controls(space: DesignSpace, initial: Mapping[str, float] | None) -> None:

@@ -182,6 +182,46 @@ class TrackingError(eqx.Module):
         return jnp.sqrt(jnp.mean(gap**2, axis=-1) + 1e-12)
 
 
+class SquaredDistance(eqx.Module):
+    """Mean square distance of a species from its target, over all steps of the horizon."""
+
+    direction: ClassVar[int] = -1
+    target: Float[Array, ""]
+    """Value to hold, in the species' unit."""
+    species_index: int = eqx.field(static=True)
+    """Position among what is forecast."""
+    species: str = eqx.field(static=True)
+    """Its name."""
+    unit: str = eqx.field(static=True)
+    """Its unit."""
+
+    def __init__(self, species: str, target: ArrayLike, *, names: Sequence[str], unit: str):
+        """Set a target.
+
+        Args:
+            species: One of the names.
+            target: Value to hold, in the species' unit.
+            names: What is forecast, in array order.
+            unit: Unit of the species.
+
+        Raises:
+            ConfigError: If the species is unknown, or the target not finite.
+        """
+        self.species_index, self.species = _position(species, names), species
+        self.target, self.unit = _array(target), unit
+        if not bool(jnp.isfinite(self.target)):
+            raise ConfigError(f"target {target} of {species}: it must be finite.")
+
+    @property
+    def label(self) -> str:
+        """Name and unit."""
+        return f"squared distance from target of {self.species} [({self.unit})^2]"
+
+    def __call__(self, Y: Float[Array, "... H K"], u: Float[Array, "M"]) -> Float[Array, "..."]:
+        """Mean square distance, in the square of the species' unit."""
+        return jnp.mean((Y[..., self.species_index] - self.target) ** 2, axis=-1)
+
+
 class SpaceTimeYield(eqx.Module):
     """Product harvested per reactor volume and day [mg/L/d], averaged over the days."""
 
@@ -248,6 +288,8 @@ class ProcessOFV(eqx.Module):
     step_h: float | None = eqx.field(static=True, default=None)
     """Length of a roll-out's step [h], None: open, the model's own; the criteria see the whole
     days."""
+    is_stepwise: bool = eqx.field(static=True, default=False)
+    """True lets the criteria see every step in place of the ends of the days."""
 
     def __init__(
         self,
@@ -258,6 +300,7 @@ class ProcessOFV(eqx.Module):
         horizon: int = 3,
         is_pareto: bool = False,
         step_h: float | None = None,
+        is_stepwise: bool = False,
     ):
         """Put criteria together.
 
@@ -270,6 +313,7 @@ class ProcessOFV(eqx.Module):
             step_h: Length of a roll-out's step [h]; open by default, until a policy, surrogate or
                 campaign closes it with the model's own. Criteria count by days and see the end of
                 each, so a day must be a whole number of steps.
+            is_stepwise: Whether the criteria see every step instead; steps of any length will do.
 
         Raises:
             ConfigError: If there is no criterion, or a weight, scale or step is unusable.
@@ -291,7 +335,7 @@ class ProcessOFV(eqx.Module):
                 "front needs two criteria or more."
             )
         self.horizon, self.is_pareto = int(horizon), bool(is_pareto)
-        self.step_h = open_step(None, step_h)
+        self.step_h, self.is_stepwise = open_step(None, step_h), bool(is_stepwise)
         self.check_steps()
 
     def check_steps(self) -> None:
@@ -300,7 +344,7 @@ class ProcessOFV(eqx.Module):
         Raises:
             ConfigError: If a day is no whole number of steps.
         """
-        if self.step_h is None:
+        if self.step_h is None or self.is_stepwise:
             return
         if abs(self._steps_a_day * self.step_h - HOURS_PER_DAY) > 1e-6:
             raise ConfigError(
@@ -332,7 +376,7 @@ class ProcessOFV(eqx.Module):
         Returns:
             One value per criterion.
         """
-        often = self._steps_a_day
+        often = 1 if self.is_stepwise else self._steps_a_day
         if often > 1:
             Y = Y[..., often - 1 :: often, :]
         return jnp.stack([criterion(Y, u) for criterion in self.criteria], axis=-1)

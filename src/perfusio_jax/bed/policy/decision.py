@@ -227,7 +227,7 @@ def check_call(day: Any, seed: int, best_f: float | None) -> None:
 
 
 @compiled
-def _keys(seed: ArrayLike, day: ArrayLike) -> tuple[Array, ...]:
+def keys_of(seed: ArrayLike, day: ArrayLike) -> tuple[Array, ...]:
     """Keys of paths and particles, and of the few ones a search is begun on."""
     path_key, particle_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), day))
     return path_key, particle_key, *jax.random.split(jax.random.fold_in(path_key, 1))
@@ -243,7 +243,7 @@ def _on_rollouts(
     (day, seed), (now, plan, best_f, held) = when, known
     settings.check_rollouts(best_f)
     draw_paths, rollout = hybrid_functions(settings.functions)
-    path_key, particle_key, few, some = _keys(np.asarray(seed), np.asarray(day_number(day)))
+    path_key, particle_key, few, some = keys_of(np.asarray(seed), np.asarray(day_number(day)))
     scan, n_scan = None, settings.n_scan_paths
     if isinstance(model, RolloutSurrogate):
         paths, rollout, model = model.paths, model.rollout or rollout, model.model

@@ -23,6 +23,7 @@ def explain(
     chance: Chance = None,
     *,
     acquisition: str | None = None,
+    names: Sequence[str] = FORECAST_SPECIES,
 ) -> dict[str, Any]:
     """Diagnostics of a decision as names and plain numbers.
 
@@ -32,6 +33,7 @@ def explain(
         control_names: Names of the set-points, in array order.
         chance: Constraints of the decision.
         acquisition: Name of the acquisition, which then is said with what it compared with.
+        names: What is forecast.
 
     Returns:
         Nested dictionary, ready for JSON. Where the steps are no days, "forecast_hours" has the
@@ -39,7 +41,7 @@ def explain(
         where there are any, by target or criterion in scaled score [-].
     """
 
-    def names(mask: Any) -> list[str]:
+    def which(mask: Any) -> list[str]:
         return [name for name, held in zip(control_names, np.asarray(mask), strict=True) if held]
 
     def by_control(values: Any) -> dict[str, float]:
@@ -77,9 +79,9 @@ def explain(
         "alternatives": alternatives,
         "ofv_gradient": by_control(info.gradient),
         "forecast_unchanged": {
-            "mean": by_species(old.mean),
-            "q10": by_species(old.q10),
-            "q90": by_species(old.q90),
+            "mean": by_species(old.mean, names),
+            "q10": by_species(old.q10, names),
+            "q90": by_species(old.q90, names),
         },
         "ofv": float(new.ofv),
         "ofv_unchanged": float(old.ofv),
@@ -88,12 +90,12 @@ def explain(
         **({} if acquisition is None else {"acquisition": _acquisition(info, ofv, acquisition)}),
         "incumbent": INCUMBENTS[int(info.incumbent)],
         "move_gains": by_control(info.move_gains),
-        "at_lower_bound": names(info.at_lower),
-        "at_upper_bound": names(info.at_upper),
-        "at_rate_limit": names(info.at_rate_limit),
+        "at_lower_bound": which(info.at_lower),
+        "at_upper_bound": which(info.at_upper),
+        "at_rate_limit": which(info.at_rate_limit),
         "linear_constraints_active": np.asarray(info.linear_active).tolist(),
         "is_fallback": bool(info.is_fallback),
-        "remarks": _remarks(info, constraints, (names(reached), names(underway))),
+        "remarks": _remarks(info, constraints, (which(reached), which(underway))),
         "search": {
             "n_converged": int(info.search.n_converged),
             "n_restarts": int(info.search.codes.shape[0]),
@@ -187,14 +189,15 @@ def _parts_in_words(
     ]
 
 
-def by_species(values: Any) -> dict[str, list[float]]:
+def by_species(values: Any, names: Sequence[str] = FORECAST_SPECIES) -> dict[str, list[float]]:
     """A table (steps, species) as one list per species.
 
     Args:
-        values: `FORECAST_SPECIES` last.
+        values: What is forecast last.
+        names: Names of its columns.
 
     Returns:
         One value per step and species.
     """
     table = np.asarray(values)
-    return {name: table[:, k].tolist() for k, name in enumerate(FORECAST_SPECIES)}
+    return {name: table[:, k].tolist() for k, name in enumerate(names)}

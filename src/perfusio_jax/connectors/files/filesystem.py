@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from perfusio_jax._core import (
-    AUXILIARY_TAGS,
     CONTROL_NAMES,
     HOURS_PER_DAY,
-    REGISTRY,
     STREAM_TOTALS,
     ConfigError,
     ConnectorError,
     DataError,
 )
 from perfusio_jax._core.instants import hours_between
+from perfusio_jax.process import Process
 from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 
 from ..base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecord
@@ -32,6 +31,7 @@ from ..tables.report import ReadReport
 from ..tables.settling import Conflicts, Row
 from ..tables.stamps import DateOrder
 from ..tables.totals import Totals
+from ..tables.vocabulary import Vocabulary
 from .setpoint_log import SetpointLog
 from .source_file import SourceFile
 
@@ -66,7 +66,7 @@ class FilesystemStore(BioreactorConnectorBase):
             the nearest one does. At other intervals it is as large a share of the interval.
         allow_unterminated: Read a last line that has no line end; only for files that no
             longer grow.
-        controls: Names of the controls.
+        controls: Names of the controls; those of the process if there is one.
         timeout_s: How long [s] the file system may take.
         time_zone: Zone of time stamps without an offset, e.g. "Europe/Berlin"; Excel has none.
         inoculated_at: When the run began, with a zone, or when each run (or reactor) did, by
@@ -83,9 +83,12 @@ class FilesystemStore(BioreactorConnectorBase):
             counter is not used until it is told.
         rules: How the file is read, all of it in one; then none of the arguments that say parts
             of it may be given.
+        process: The culture, where it is another than CHO perfusion: samples hold what is
+            measured of it and set-points are of its controls, by its names and in its units. A
+            column of the source in another unit that fits is converted.
 
     Raises:
-        ConfigError: For settings that make no sense.
+        ConfigError: For settings that make no sense, or a process beside other controls.
 
     Examples:
         >>> from pathlib import Path
@@ -110,7 +113,7 @@ class FilesystemStore(BioreactorConnectorBase):
         on_conflict: Conflicts = "error",
         day_tolerance_h: float = 6.0,
         allow_unterminated: bool = False,
-        controls: Sequence[str] = CONTROL_NAMES,
+        controls: Sequence[str] | None = None,
         timeout_s: float = 10.0,
         time_zone: str | None = None,
         inoculated_at: dt.datetime | Mapping[str, dt.datetime] | None = None,
@@ -119,7 +122,14 @@ class FilesystemStore(BioreactorConnectorBase):
         join_within_h: float | None = None,
         totals: Totals | None = None,
         rules: FileRules | None = None,
+        process: Process | None = None,
     ) -> None:
+        names = CONTROL_NAMES if process is None else process.control_names
+        if controls is not None and process is not None and tuple(controls) != names:
+            raise ConfigError(
+                f"controls {list(controls)} were given beside process {process.name}, whose "
+                f"controls are {list(names)}; leave them out."
+            )
         parts: dict[str, Any] = dict(
             is_long=not wide_format,
             separator=separator,
@@ -152,12 +162,20 @@ class FilesystemStore(BioreactorConnectorBase):
         log = self.source_path.with_name("setpoints.csv") if setpoint_log is None else setpoint_log
         if Path(log) == self.source_path:
             raise ConfigError(f"{log} cannot be both the source and the set-point log.")
-        self._log = SetpointLog(log, controls, reactor_id, patience_s=0.5 * timeout_s)
+        self.process = process
+        self._words = Vocabulary.of(process)
+        self._log = SetpointLog(
+            log,
+            names if controls is None else controls,
+            reactor_id,
+            patience_s=0.5 * timeout_s,
+        )
         self._source = SourceFile(
             self.source_path,
             rules,
             units=units,
             starts=rules.starts(run_id, reactor_id),
+            process=process,
             allow_unterminated=allow_unterminated,
         )
         self._day_tolerance_h = day_tolerance_h
@@ -423,8 +441,8 @@ class FilesystemStore(BioreactorConnectorBase):
         def pick(names: Sequence[str]) -> dict[str, float | None]:
             return {name: row.values.get(name) for name in names if name in columns}
 
-        species, totals = pick(REGISTRY), pick(STREAM_TOTALS)
-        controls, tags = pick(self._log.controls), pick(AUXILIARY_TAGS)
+        species, totals = pick(self._words.species), pick(STREAM_TOTALS)
+        controls, tags = pick(self._log.controls), pick(self._words.tags)
         names = (*species, *totals, *controls, *tags)
         now = self._clock()
         return SampleRecord(

@@ -56,6 +56,8 @@ class Proposal:
     """Why, for people."""
     native: Any = None
     """The brain's own record of the decision."""
+    volume_L: float | None = None
+    """Volume in the vessel [L], for a culture whose volume moves."""
 
 
 @dataclass(frozen=True)

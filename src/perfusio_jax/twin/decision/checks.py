@@ -74,6 +74,7 @@ def implausible(
     bounds: Mapping[str, tuple[float, float]],
     earlier: Sequence[Mapping[str, float | None]] = (),
     expected: Mapping[str, Expectation] | None = None,
+    measured: Sequence[str] = STATE_ORDER,
 ) -> list[str]:
     """What of a sample cannot be believed.
 
@@ -82,13 +83,14 @@ def implausible(
         bounds: Physical limits by species.
         earlier: Values of the samples before, oldest first, as they were read.
         expected: What was forecast for today.
+        measured: What a sample is of.
 
     Returns:
         One sentence each; those about one species begin with "NAME=".
     """
     seen = {n: v for n, v in values.items() if v is not None}
     wrong = []
-    if not any(n in seen for n in STATE_ORDER):
+    if not any(n in seen for n in measured):
         wrong.append("no measurement at all")
     for name, value in seen.items():
         low, high = bounds.get(name, (-math.inf, math.inf))

@@ -17,7 +17,9 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax.process import Process, VolumeBalance, volume_balance
 
+from .balancing import excess, lowered, row_of
 from .grid import Grid, as_held, exact, is_number, nearest, no_finer
 
 Action = Literal["write", "hold", "fallback", "disarm"]
@@ -71,6 +73,9 @@ class GateLimits:
     """Set-points that keep an unobserved culture alive; empty: hold instead."""
     balance: tuple[str, str] | None = ("bleed_rate", "perfusion_rate")
     """(outflow, inflow): the first may never exceed the second; `None` switches it off."""
+    flows: VolumeBalance | None = None
+    """What set-points of a described culture must keep, so that no more leaves than enters and is
+    there; `None`: none of them can break it."""
 
     def __post_init__(self) -> None:
         for name in ("lower", "upper", "max_rate", "resolution", "origin", "fallback_recipe"):
@@ -174,6 +179,74 @@ class GateLimits:
             fields["assumed"] = frozenset(n for n in DEFAULT_RESOLUTION if n in bounds) - told
         return cls(**(fields | overrides))
 
+    @classmethod
+    def from_process(
+        cls,
+        process: Process,
+        *,
+        hours: float = HOURS_PER_DAY,
+        max_change: Mapping[str, float] | None = None,
+        max_change_fraction: float = 0.5,
+        device_steps: Mapping[str, float] | None = None,
+        **overrides: Any,
+    ) -> "GateLimits":
+        """Limits of a described culture.
+
+        Args:
+            process: The culture; boluses are given and not held, so the gate lets none through.
+            hours: Time between two decisions [h].
+            max_change: Largest change per day by control, in its unit, where it is not the share.
+            max_change_fraction: Largest change per day as a fraction of each range.
+            device_steps: Resolution of controls as a person tells it; the others have
+                `usual_step` of their range, as long as the device says nothing else.
+            **overrides: Any field of this class; replaces what would be derived.
+
+        Raises:
+            ConfigError: If there is nothing to set, or a number is unusable.
+        """
+        held = [c for c in process.controls if c.role != "bolus"]
+        if not held:
+            raise ConfigError(f"process {process.name} has no control that is held.")
+        wide = [c for c in held if c.hi > c.lo]
+        for what, told in (("max_change", max_change), ("resolution", device_steps)):
+            for name in told or {}:
+                process.control(name)
+                if name not in {c.name for c in held}:
+                    raise ConfigError(f"{what} names {name}, a bolus, which is not held.")
+        steps = {c.name: usual_step(c.hi - c.lo) for c in wide} | dict(device_steps or {})
+        rates = {c.name: max_change_fraction * (c.hi - c.lo) for c in wide}
+        fields: dict[str, Any] = {
+            "lower": {c.name: c.lo for c in held},
+            "upper": {c.name: c.hi for c in held},
+            "max_rate": rates | dict(max_change or {}),
+            "resolution": steps,
+            "assumed": frozenset(steps) - set(device_steps or {}),
+            "balance": None,
+            "flows": volume_balance(process, hours),
+        }
+        return cls(**(fields | overrides))
+
+
+def usual_step(span: float) -> float:
+    """A step for a device of which nothing is known: 1, 2 or 5 of a decimal place.
+
+    Args:
+        span: Range of the control.
+
+    Returns:
+        The largest such number that is no more than a hundredth of the range.
+
+    Example:
+        >>> usual_step(0.5), usual_step(3.0), usual_step(10.0)
+        (0.005, 0.02, 0.1)
+    """
+    share = exact(span) / 100
+    power = math.floor(math.log10(span)) - 1
+    while Fraction(10) ** power > share:
+        power -= 1
+    unit = Fraction(10) ** power
+    return float(max(m * unit for m in (1, 2, 5) if m * unit <= share))
+
 
 @dataclass(frozen=True, slots=True)
 class GateRequest:
@@ -203,6 +276,8 @@ class GateRequest:
     """What else forbids any write, the fallback recipe included: manual mode, clocks, a stop."""
     approved: bool = True
     """Whether those who must agree have; the fallback recipe was agreed on beforehand."""
+    volume_L: float | None = None
+    """Volume in the vessel [L], for a culture whose volume moves; `None`: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +436,12 @@ def _request(request: GateRequest, limits: GateLimits) -> list[str]:
             refusals.append(
                 f"{limits.balance[0]} {out:g} was asked to exceed {limits.balance[1]} {into:g}"
             )
+    if not refusals and limits.flows is not None:
+        row = row_of(limits.flows, request.volume_L)
+        if row is not None and all(name in request.setpoints for name in row[0]):
+            asked = {name: exact(request.setpoints[name]) for name in row[0]}
+            if excess(asked, *row) > 0:
+                refusals.append(_too_much(limits.flows, asked))
     return refusals
 
 
@@ -389,9 +470,10 @@ def _limited(
             clamped.append(name)
             reasons.append(_why_clamped(name, float(value), chosen, limits))
         allowed[name], windows[name] = chosen, window
-    failure = _balance(allowed, windows, clamped, reasons, request=request, limits=limits)
-    if failure:
-        return _hold([*reasons, failure])
+    for keep in (_balance, _flows):
+        failure = keep(allowed, windows, clamped, reasons, request=request, limits=limits)
+        if failure:
+            return _hold([*reasons, failure])
     if not allowed:
         return _hold([*reasons, "nothing is left to write"])
     return GateVerdict(action, MappingProxyType(allowed), tuple(reasons), tuple(clamped))
@@ -455,6 +537,59 @@ def _balance(
         clamped.append(out_name)
     reasons.append(f"{out_name} {float(out):g} lowered to {lowered:g}: it may not exceed {in_name}")
     return None
+
+
+def _flows(
+    allowed: dict[str, float],
+    windows: Mapping[str, tuple[Fraction, Fraction]],
+    clamped: list[str],
+    reasons: list[str],
+    *,
+    request: GateRequest,
+    limits: GateLimits,
+) -> str | None:
+    """Lower what leaves to what enters and is there, if it may be; else say that it cannot."""
+    balance = limits.flows
+    if balance is None or not set(balance.controls) & set(allowed):
+        return None
+    row = row_of(balance, request.volume_L)
+    if row is None:
+        return "the volume in the vessel is unknown, so the volume balance cannot be judged"
+    found = {name: _in_force(name, allowed, request, limits) for name in balance.controls}
+    unknown = [name for name, value in found.items() if value is None]
+    if unknown:
+        return f"{', '.join(unknown)} is unknown, so the volume balance cannot be judged"
+    values = {name: value for name, value in found.items() if value is not None}
+    if excess(values, *row) == 0:
+        return None
+    reachable = {name: window for name, window in windows.items() if name in allowed}
+    new = lowered(values, reachable, limits.grids, row)
+    if new is None:
+        return _too_much(balance, values)
+    for name, value in new.items():
+        reasons.append(
+            f"{name} {allowed[name]:g} lowered to {value:g}: more would move than the other "
+            "streams cover"
+        )
+        allowed[name] = value
+        if name not in clamped:
+            clamped.append(name)
+    return None
+
+
+def _too_much(balance: VolumeBalance, values: Mapping[str, Fraction]) -> str:
+    """The sentence about set-points that break the balance."""
+    sides = {
+        sign: ", ".join(
+            f"{f.control} {float(values[f.control]):g} {f.unit}"
+            for f in balance.flows
+            if f.sign == sign
+        )
+        for sign in (1, -1)
+    }
+    cover = sides[-1] or "nothing"
+    there = " and what is in the vessel" if balance.moves else ""
+    return f"{sides[1]} would exceed {cover}{there}"
 
 
 def _in_force(
@@ -544,3 +679,9 @@ def _check_recipe(limits: GateLimits) -> None:
                 f"The fallback recipe has {limits.balance[0]} {out:g} above "
                 f"{limits.balance[1]} {into:g}; more would leave than enters."
             )
+    if limits.flows is not None and not limits.flows.moves:
+        row = row_of(limits.flows, None)
+        if row is not None and all(name in recipe for name in row[0]):
+            values = {name: exact(recipe[name]) for name in row[0]}
+            if excess(values, *row) > 0:
+                raise ConfigError(f"The fallback recipe: {_too_much(limits.flows, values)}.")

@@ -289,11 +289,15 @@ def _rows(run: Trajectory, rows: slice) -> Trajectory:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], run)
 
 
-def not_finite(decision: Decision) -> str:
+def not_finite(decision: Decision, names: Sequence[str] = FORECAST_SPECIES) -> str:
     """Why nothing follows from a decision: a sentence, empty if all of it is finite.
 
     A model that has come to NaN lets every search end where it began, which looks like a
     recommendation and is none.
+
+    Args:
+        decision: The decision.
+        names: What is forecast.
     """
     for what, table in (("state", decision.state_mean), ("spread", decision.state_sd)):
         lost = [name for name, value in table.items() if not np.isfinite(value)]
@@ -302,7 +306,7 @@ def not_finite(decision: Decision) -> str:
     ahead = decision.outlook.as_dict()
     lost = [
         name
-        for column, name in enumerate(FORECAST_SPECIES)
+        for column, name in enumerate(names)
         if not all(np.all(np.isfinite(ahead[k][:, column])) for k in ("mean", "q10", "q50", "q90"))
     ]
     if lost:
@@ -313,8 +317,13 @@ def not_finite(decision: Decision) -> str:
     return ""
 
 
-def as_proposal(decision: Decision) -> Proposal:
-    """A decision in the form the shell takes."""
+def as_proposal(decision: Decision, names: Sequence[str] = FORECAST_SPECIES) -> Proposal:
+    """A decision in the form the shell takes.
+
+    Args:
+        decision: The decision.
+        names: What is forecast.
+    """
     from scipy.special import bdtr  # the binomial distribution
 
     inside, total = decision.coverage
@@ -328,7 +337,7 @@ def as_proposal(decision: Decision) -> Proposal:
         decision.setpoints,
         digest=decision.digest,
         forecast=decision.outlook.from_day(decision.day),
-        species=FORECAST_SPECIES,
+        species=names,
         explanation=explanation,
         native=decision,
     )

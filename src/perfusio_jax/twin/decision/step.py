@@ -6,6 +6,7 @@ file or a network; the shell passes the time stamp and the read-back in.
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 COVERAGE_ROWS = 5
 """Samples over which the coverage of one-day forecasts is watched."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 PADDED_ROWS = 64
 """Rows a history is padded to, so that a growing run does not recompile; doubled when full."""
@@ -121,6 +124,8 @@ class Decision:
     """SHA-256 of the inputs: history, model and seed."""
     coverage: tuple[int, int] = (0, 0)
     """Readings of the last days inside their 80 % band, and how many there were."""
+    volume_L: float | None = None
+    """Volume in the vessel as it is reckoned [L], of a described culture."""
 
 
 def padded_length(n: int) -> int:
@@ -415,7 +420,8 @@ def digest(*trees: Any) -> str:
     sha = hashlib.sha256()
     for tree in trees:
         leaves, structure = jax.tree.flatten(tree)
-        sha.update(str(structure).encode())
+        # where an object lies in memory is another in every process
+        sha.update(_ADDRESS.sub("", str(structure)).encode())
         for leaf in leaves:
             array = np.asarray(leaf)
             sha.update(f"{array.dtype}{array.shape}".encode())

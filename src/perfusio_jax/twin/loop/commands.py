@@ -294,7 +294,12 @@ class ReplayReport:
 
 
 def replay(
-    records: RunRecords, reactor_id: str, brain: Brain, initial: Mapping[str, float]
+    records: RunRecords,
+    reactor_id: str,
+    brain: Brain,
+    initial: Mapping[str, float],
+    *,
+    given: Sequence[str] = (),
 ) -> ReplayReport:
     """Decide a whole journal again and compare what comes out with what is written there.
 
@@ -303,6 +308,7 @@ def replay(
         reactor_id: Reactor.
         brain: Fresh, as at the start of the run.
         initial: Set-points where nobody could say, as at the start.
+        given: Controls that act at their own sample only.
 
     Returns:
         The report. Set-points and digest are compared as canonical bytes.
@@ -320,7 +326,7 @@ def replay(
             for s in records.samples(reactor_id, up_to=kept["last_sample"])
             if s.day <= decision.day
         ]
-        rows = rows_of(samples, initial, cadence)
+        rows = rows_of(samples, initial, cadence, given=given)
         readings = records.readings(reactor_id, until_h=float(rows[-1]["time_h"]))
         grids = {n: Grid(step, origin) for n, step, origin in kept.get("grids", ())}
         situation = Situation(

@@ -5,7 +5,7 @@ restart is sent once more: the decision that stands, through the gate and agains
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perfusio_jax._core.instants import as_day
@@ -141,7 +141,7 @@ class DeviceWatch:
             new=dict(verdict.setpoints),
             reason="; ".join((because, *verdict.reasons)),
         )
-        on_day = Basis(as_day(standing.day), basis.time_h, basis.age_h, basis.quality, ())
+        on_day = replace(basis, day=as_day(standing.day), implausible=(), vetoes=())
         is_written = await self.writer.write(number, verdict, on_day, read_back)
         if is_written and not session.reset:
             await self.desk.clear(_alarm(day))

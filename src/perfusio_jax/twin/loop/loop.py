@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from perfusio_jax._core import (
-    CONTROL_NAMES,
     AuditError,
     RunLockedError,
     StopRun,
@@ -414,7 +413,12 @@ class ReactorLoop:
         )
         self.attendant.enter("writing")
         basis = Basis(
-            day, float(record["time_h"]), age, record["quality"], tuple(record["implausible"])
+            day,
+            float(record["time_h"]),
+            age,
+            record["quality"],
+            tuple(record["implausible"]),
+            volume_L=proposal.volume_L,
         )
         verdict, outcome = await self.actor.act(basis, proposal, trouble, is_settled, situation)
         if self.session.reset and outcome in ("written", "fallback", "hold"):
@@ -483,7 +487,7 @@ class ReactorLoop:
     def _in_force(self, read_back: ReadBack) -> dict[str, float]:
         """Set-points to reckon with: what the device says, else what is believed."""
         believed = self.session.believed(self.settings.initial_controls)
-        values = {n: read_back.get(n) for n in CONTROL_NAMES}
+        values = {n: read_back.get(n) for n in self.settings.controls}
         return {n: float(believed[n] if v is None else v) for n, v in values.items()}
 
     async def _copies(self, day: float, proposal: Proposal, verdict: GateVerdict) -> None:
@@ -495,7 +499,14 @@ class ReactorLoop:
         def write() -> None:
             store_forecast(folder, proposal, reactor_id=reactor, day=day)
             append_recommendation(
-                folder, proposal, verdict, reactor_id=reactor, day=day, at=self._rt.now()
+                folder,
+                proposal,
+                verdict,
+                reactor_id=reactor,
+                day=day,
+                at=self._rt.now(),
+                controls=self.settings.controls,
+                odds=self.settings.odds,
             )
 
         try:

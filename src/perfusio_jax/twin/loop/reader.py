@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from perfusio_jax._core import (
-    CONTROL_NAMES,
     AccessRefused,
     ConnectorError,
     DataError,
@@ -22,7 +21,7 @@ from ..records.audit import AuditLogger
 from ..records.entries import Stored
 from ..records.records_file import RunRecords
 from ..records.runtime import Runtime
-from ..records.samples import as_plain
+from ..records.samples import as_plain, volume_of
 from ..records.secrets import in_short
 from .line import SourceLine
 from .session import Session
@@ -160,12 +159,13 @@ class SampleReader:
                 bounds=self._settings.species_bounds,
                 earlier=[row["values"] for row in earlier],
                 expected=expected,
+                measured=self._settings.measured,
             ),
         ]
         then = read_back
         if known is not None:
             then, record["controls"] = known["read_back"], known["controls"]
-        record["read_back"] = {n: then.get(n) for n in CONTROL_NAMES}
+        record["read_back"] = {n: then.get(n) for n in self._settings.controls}
         stored = await self._rt.offload(
             lambda: self._records.record_sample(
                 reactor, day, record, is_correction=known is not None
@@ -227,7 +227,13 @@ class SampleReader:
         """Samples so far, with the set-points that acted after each."""
         reactor = self._settings.reactor_id
         samples = await self._rt.offload(lambda: self._records.samples(reactor))
-        return rows_of([s.values for s in samples], self._settings.initial_controls, self._cadence)
+        settings = self._settings
+        return rows_of(
+            [s.values for s in samples],
+            settings.initial_controls,
+            self._cadence,
+            given=settings.given,
+        )
 
     async def read_online(self, day: float) -> list[OnlineReading]:
         """Read online tags now and store them; those that were new."""
@@ -259,7 +265,10 @@ class SampleReader:
     async def _read(self, day: float) -> dict[str, Any]:
         reader = getattr(self._connector, "read_record", self._connector.read_sample)
         async with asyncio.timeout(self._settings.call_timeout_s):
-            record = as_plain(await reader(day), day, self._cadence.due(day))
+            found = await reader(day)
+        record = as_plain(found, day, self._cadence.due(day))
+        if self._settings.keeps_volume:
+            record["volume_L"] = volume_of(found)
         age = record["age_h"] or 0.0
         self._origin = hours_before(self._rt.now(), record["time_h"] + age)
         return record
@@ -291,7 +300,11 @@ class SampleReader:
 
 
 def rows_of(
-    samples: Sequence[Mapping[str, Any]], initial: Mapping[str, float], cadence: Cadence = DAILY
+    samples: Sequence[Mapping[str, Any]],
+    initial: Mapping[str, float],
+    cadence: Cadence = DAILY,
+    *,
+    given: Sequence[str] = (),
 ) -> list[Row]:
     """Rows of a history from stored samples.
 
@@ -302,6 +315,7 @@ def rows_of(
         samples: As the journal holds them, by day.
         initial: Set-points where nobody can say.
         cadence: When samples are due.
+        given: Controls that act at their own sample only: as its row says, else not at all.
     """
     rows = []
     for k, sample in enumerate(samples):
@@ -310,6 +324,8 @@ def rows_of(
         for source in (following.get("read_back"), following.get("controls")):
             acting.update({n: v for n, v in (source or {}).items() if v is not None})
         acting = {n: initial[n] if v is None else v for n, v in acting.items()}
+        own = sample.get("controls") or {}
+        acting.update({n: 0.0 if own.get(n) is None else own[n] for n in given})
         values = {
             n: v
             for n, v in sample["values"].items()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, STATE_ORDER, ConfigError
 
 from ..decision.cadence import Cadence
 
@@ -30,6 +30,16 @@ class LoopSettings:
     """Days on which is watched only."""
     sampling_interval_h: float = HOURS_PER_DAY
     """Time between two samples, and so between two decisions [h]."""
+    controls: tuple[str, ...] = CONTROL_NAMES
+    """Controls that are held, in the order of records."""
+    given: tuple[str, ...] = ()
+    """Controls that act at their own sample only, as boluses do: what the row of a sample says."""
+    measured: tuple[str, ...] = STATE_ORDER
+    """What a sample is of; one without any of it is none."""
+    keeps_volume: bool = False
+    """Whether the volume that came with a sample is kept: of a culture whose volume moves."""
+    odds: str = "viability_probability"
+    """What `recommendations.csv` calls the probability that all limits are kept."""
     initial_controls: Mapping[str, float] = field(default_factory=dict)
     """Set-points in force at the start, where nobody else can say."""
     species_bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from perfusio_jax._core import (
-    CONTROL_NAMES,
     HOURS_PER_DAY,
     DataError,
     PerfusioError,
@@ -45,6 +44,8 @@ class Basis:
     quality: str
     implausible: tuple[str, ...]
     vetoes: tuple[str, ...] = ()
+    volume_L: float | None = None
+    """Volume in the vessel [L], where it moves and somebody knows it."""
 
 
 class SetpointWriter:
@@ -100,9 +101,9 @@ class SetpointWriter:
         """
         known = await self._device(day)
         if known is None:
-            return dict.fromkeys(CONTROL_NAMES)
+            return dict.fromkeys(self._settings.controls)
         believed = self._session.believed(self._settings.initial_controls)
-        return {n: known[n] if n in known else believed[n] for n in CONTROL_NAMES}
+        return {n: known[n] if n in known else believed[n] for n in self._settings.controls}
 
     async def _device(self, day: float) -> dict[str, float | None] | None:
         """What the device itself says; `None` if it should answer and does not."""
@@ -251,6 +252,7 @@ class SetpointWriter:
             ),
             vetoes=tuple(vetoes),
             approved=is_approved,
+            volume_L=basis.volume_L,
         )
         return gate(request, self.limits)
 

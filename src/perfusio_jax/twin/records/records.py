@@ -1,6 +1,7 @@
 """Files of a run folder a person opens: recommendations and forecasts."""
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,6 @@ from .secrets import redact
 
 RECOMMENDATIONS = "recommendations.csv"
 FORECASTS = "forecasts.parquet"
-_HEADER = (
-    "decided_at",
-    "reactor_id",
-    "day",
-    *CONTROL_NAMES,
-    "action",
-    "ofv",
-    "viability_probability",
-    "reasons",
-)
 
 
 def append_recommendation(
@@ -35,6 +26,8 @@ def append_recommendation(
     reactor_id: str,
     day: float,
     at: dt.datetime,
+    controls: Sequence[str] = CONTROL_NAMES,
+    odds: str = "viability_probability",
 ) -> None:
     """Append one line to `recommendations.csv`, header first.
 
@@ -47,6 +40,8 @@ def append_recommendation(
         reactor_id: Vessel.
         day: Culture day [d].
         at: When.
+        controls: Names of the controls, a column each.
+        odds: What the column of the probability that all limits are kept is called.
     """
     path = folder / RECOMMENDATIONS
     why, wanted = proposal.explanation, proposal.setpoints
@@ -55,7 +50,7 @@ def append_recommendation(
         at.astimezone(dt.UTC).isoformat(timespec="seconds"),
         reactor_id,
         f"{day:.8g}",
-        *(f"{wanted[n]:.12g}" if n in wanted else "" for n in CONTROL_NAMES),
+        *(f"{wanted[n]:.12g}" if n in wanted else "" for n in controls),
         verdict.action,
         f"{why['ofv']:.6g}" if "ofv" in why else "",
         f"{why['viability_probability']:.4g}" if "viability_probability" in why else "",
@@ -64,7 +59,8 @@ def append_recommendation(
     line = ",".join(cells) + "\n"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     if not lines:
-        line = ",".join(_HEADER) + "\n" + line
+        head = ("decided_at", "reactor_id", "day", *controls, "action", "ofv", odds, "reasons")
+        line = ",".join(head) + "\n" + line
     elif lines[-1].split(",")[1:3] == [reactor_id, f"{day:.8g}"]:
         replace_durably(path, "".join([*lines[:-1], line]).encode())
         return

@@ -89,5 +89,16 @@ def as_plain(record: Any, day: float, due_h: float | None = None) -> dict[str, A
     }
 
 
+def volume_of(record: Any) -> float | None:
+    """Volume that came with a sample record [L]; None where none did, or it is no volume.
+
+    Args:
+        record: As of `as_plain`.
+    """
+    volume = None if isinstance(record, Mapping) else getattr(record, "volume_L", None)
+    number = _number("volume_L", volume)
+    return number if number is not None and number > 0.0 else None
+
+
 def _is_any_infinite(values: Mapping[str, Any]) -> bool:
     return any(isinstance(v, float) and math.isinf(v) for v in values.values())

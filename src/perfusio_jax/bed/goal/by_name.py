@@ -1,0 +1,299 @@
+"""Goals, limits and ranges of a described culture, in the names of its process."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError
+from perfusio_jax._core.hints import did_you_mean
+from perfusio_jax.bed.goal.constraints import ChanceConstraint, ControlLimits
+from perfusio_jax.bed.goal.criteria import (
+    FinalValue,
+    ProcessOFV,
+    SquaredDistance,
+    TrackingError,
+)
+from perfusio_jax.hybrid.layout import Layout, layout_of
+from perfusio_jax.process import Process, volume_balance
+
+_GOAL = re.compile(r"\s*(max|min)(?:\s+|\s*:\s*)(\w+)\s*")
+_TARGET = re.compile(r"\s*(\w+)\s*=\s*([-+.\deE]+)\s*")
+_LIMIT = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([-+.\deE]+)\s*")
+_SMOOTH = 0.005
+"""Width of a limit's smooth step over the span of its quantity [-]."""
+
+
+class Words(NamedTuple):
+    """What a person calls the settings that messages are about."""
+
+    goal: str = "goal"
+    limit: str = "--limit"
+    probability: str = "--probability"
+
+
+class Goal(NamedTuple):
+    """A goal in words, taken apart."""
+
+    name: str
+    """Quantity it is about."""
+    direction: int
+    """1 for the most of it, -1 for the least, 0 for a value to be held."""
+    value: float | None
+    """That value."""
+
+
+class Limit(NamedTuple):
+    """A limit in words, taken apart."""
+
+    name: str
+    """Quantity it is about."""
+    is_upper: bool
+    """Whether the value is not to be exceeded."""
+    value: float
+    """In the quantity's unit."""
+
+
+def parse_goal(text: str, process: Process, layout: Layout, words: Words | None = None) -> Goal:
+    """Take a goal in words apart.
+
+    Args:
+        text: `max P`, `min P` or `P=12`.
+        process: The culture.
+        layout: What is forecast of it.
+        words: What messages call it.
+
+    Raises:
+        ConfigError: If it says something else, or of a quantity that is not forecast.
+        DataError: If the value is not finite.
+    """
+    said = Words() if words is None else words
+    one = _GOAL.fullmatch(text)
+    if one is not None:
+        _unit(one[2], process, layout)
+        return Goal(one[2], 1 if one[1] == "max" else -1, None)
+    held = _TARGET.fullmatch(text)
+    if held is None:
+        raise ConfigError(
+            f"{said.goal} {text!r} is unknown; allowed are 'max NAME' and 'min NAME' for the end "
+            f"of a run, and 'NAME=value' to be held, with NAME out of {', '.join(layout.forecast)}."
+        )
+    _unit(held[1], process, layout)
+    return Goal(held[1], 0, _value(held[2], text))
+
+
+def parse_limit(text: str, process: Process, layout: Layout, words: Words | None = None) -> Limit:
+    """Take a limit in words apart.
+
+    Args:
+        text: As `Via>=80`.
+        process: The culture.
+        layout: What is forecast of it.
+        words: What messages call it.
+
+    Raises:
+        ConfigError: If it says something else, or of a quantity that is not forecast.
+        DataError: If the value is not finite.
+    """
+    said = Words() if words is None else words
+    parts = _LIMIT.fullmatch(text)
+    if parts is None:
+        raise ConfigError(f"{said.limit} {text!r}: a limit is NAME>=value or NAME<=value.")
+    _unit(parts[1], process, layout)
+    return Limit(parts[1], parts[2] == "<=", _value(parts[3], text))
+
+
+def goal_of(
+    text: str,
+    process: Process,
+    days: int,
+    *,
+    step_h: float = HOURS_PER_DAY,
+    layout: Layout | None = None,
+) -> ProcessOFV:
+    """A goal in words as an objective over a whole run.
+
+    Args:
+        text: `max P`, `min P` or `P=12`.
+        process: The culture.
+        days: Length of a run [d].
+        step_h: Length of a roll-out's step [h].
+        layout: Of the model that forecasts; without one, that of a model without a mechanism.
+
+    Raises:
+        ConfigError: If it says something else, or of a quantity that is not forecast.
+    """
+    layout = layout_of(process) if layout is None else layout
+    goal = parse_goal(text, process, layout)
+    unit, names = process.quantity(goal.name).unit, layout.forecast
+    if goal.value is None:
+        criterion = FinalValue(goal.name, direction=goal.direction, names=names, unit=unit)
+        return ProcessOFV([criterion], horizon=days, step_h=step_h)
+    tracked: Any = TrackingError(goal.name, goal.value, from_day=days // 2, names=names, unit=unit)
+    return ProcessOFV([tracked], horizon=days, step_h=step_h)
+
+
+def daily_goal(
+    texts: Sequence[str],
+    process: Process,
+    layout: Layout,
+    *,
+    horizon: int,
+    step_h: float,
+    weights: Sequence[float] | None = None,
+    words: Words | None = None,
+) -> ProcessOFV:
+    """Goals in words as the objective of a decision that is made anew at every sample.
+
+    What is to be held counts at every step of the horizon, by the square of its distance in parts
+    of its target (of its range, for a target of zero), a day as one. What there is to be most or
+    least of counts at the end of the horizon, in parts of its range.
+
+    Args:
+        texts: Each `max P`, `min P` or `P=12`.
+        process: The culture.
+        layout: Of the model that forecasts.
+        horizon: Days ahead [d].
+        step_h: Length of a roll-out's step [h].
+        weights: Relative importance of each [-]; one by default.
+        words: What messages call them.
+
+    Raises:
+        ConfigError: If there is no goal, one says something else or is of a quantity that is not
+            forecast, or the weights are not as many, or none above zero.
+    """
+    if not texts:
+        raise ConfigError(
+            f"there is no {(words or Words()).goal}; give 'max NAME', 'min NAME' or 'NAME=value', "
+            f"with NAME out of {', '.join(layout.forecast)}."
+        )
+    shares = [1.0] * len(texts) if weights is None else [float(w) for w in weights]
+    if len(shares) != len(texts) or not all(np.isfinite(shares)) or min(shares) <= 0.0:
+        raise ConfigError(
+            f"weights {shares} for {len(texts)} goals; one number above 0 is needed for each."
+        )
+    criteria, scales = [], []
+    for text in texts:
+        goal = parse_goal(text, process, layout, words)
+        quantity, names = process.quantity(goal.name), layout.forecast
+        span = quantity.hi - quantity.lo
+        if goal.value is None:
+            criteria.append(
+                FinalValue(goal.name, direction=goal.direction, names=names, unit=quantity.unit)
+            )
+            scales.append(span)
+            continue
+        criteria.append(SquaredDistance(goal.name, goal.value, names=names, unit=quantity.unit))
+        scales.append((abs(goal.value) or span) ** 2 / horizon)
+    return ProcessOFV(
+        criteria,
+        weights=np.asarray(shares),
+        scales=np.asarray(scales),
+        horizon=horizon,
+        step_h=step_h,
+        is_stepwise=True,
+    )
+
+
+def limits_of(
+    texts: Sequence[str],
+    process: Process,
+    probability: float,
+    *,
+    layout: Layout | None = None,
+    words: Words | None = None,
+) -> tuple[ChanceConstraint, ...]:
+    """Limits in words as constraints of every day.
+
+    Args:
+        texts: As `Via>=80`.
+        process: The culture.
+        probability: With which they are to be kept [-].
+        layout: Of the model that forecasts; without one, that of a model without a mechanism.
+        words: What messages call them.
+
+    Raises:
+        ConfigError: If one says something else, or of a quantity that is not forecast.
+    """
+    said = Words() if words is None else words
+    if not 0.0 < probability < 1.0:
+        raise ConfigError(f"{said.probability} {probability:g} must lie between 0 and 1.")
+    layout = layout_of(process) if layout is None else layout
+    found = []
+    for text in texts:
+        limit = parse_limit(text, process, layout, said)
+        quantity = process.quantity(limit.name)
+        width = _SMOOTH * (quantity.hi - quantity.lo)
+        found.append(
+            ChanceConstraint(
+                limit.value,
+                probability,
+                temperature=width,
+                backoff=3.0 * width,
+                species_index=layout.forecast.index(limit.name),
+                is_upper=limit.is_upper,
+                species=limit.name,
+            )
+        )
+    return tuple(found)
+
+
+def box_of(
+    process: Process,
+    fixed: Mapping[str, float],
+    spans: Mapping[str, tuple[float, float]] | None = None,
+) -> ControlLimits:
+    """Where recipes of a culture may lie.
+
+    Where a stream that leaves keeps the volume, what else leaves is not more than what enters.
+
+    Args:
+        process: The culture; bounds are those of its controls.
+        fixed: Controls that are held, which may be so beyond their bounds.
+        spans: Bounds by control in place of the process's.
+
+    Returns:
+        The limits.
+    """
+    ends = {c.name: (c.lo, c.hi) for c in process.controls} | dict(spans or {})
+    held = {name: (value, value) for name, value in fixed.items()}
+    both = [np.asarray([*ends[n], *held.get(n, ends[n])]) for n in process.control_names]
+    lower = np.asarray([v.min() for v in both])
+    upper = np.asarray([v.max() for v in both])
+    d = lower.size
+    balance = volume_balance(process, HOURS_PER_DAY)
+    rows = np.zeros((0, d))
+    if balance is not None and not balance.moves:
+        weights, _ = balance.row()
+        rows = np.asarray([[weights.get(name, 0.0) for name in process.control_names]])
+    nothing = jnp.zeros(d)
+    return ControlLimits(
+        jnp.asarray(lower),
+        jnp.asarray(upper),
+        nothing,
+        nothing,
+        jnp.full(d, jnp.inf),
+        jnp.asarray(rows),
+        jnp.zeros(rows.shape[0]),
+    )
+
+
+def _unit(name: str, process: Process, layout: Layout) -> str:
+    if name not in layout.forecast:
+        raise ConfigError(
+            f"{name!r} is not forecast{did_you_mean([name], layout.forecast)}; of {process.name} "
+            f"are {', '.join(layout.forecast)}."
+        )
+    return process.quantity(name).unit
+
+
+def _value(text: str, whole: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ConfigError(f"{whole!r}: {text!r} is no number.") from None
+    if not np.isfinite(value):
+        raise DataError(f"{whole!r}: {text!r} is not finite.")
+    return value

@@ -1,0 +1,115 @@
+"""The brain of a twin of a described culture: `ModelBrain` by the names of a process."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from perfusio_jax._core import HOURS_PER_DAY, SimulationError
+from perfusio_jax.bed.policy.described import DescribedPolicy
+from perfusio_jax.hybrid import HybridStateSpaceModel, condition_on
+from perfusio_jax.states import Trajectory, on_grid
+
+from .brain import Proposal, Situation
+from .described_step import decide_for_culture, described_history, estimate_described
+from .model_brain import Mode, ModelBrain, as_proposal, not_finite
+
+
+class DescribedBrain(ModelBrain):
+    """Learns and proposes for a culture that is described.
+
+    Args:
+        model: Champion at the start, of the culture.
+        policy: Goals, limits and ranges.
+        seed: Of all random numbers.
+        run_id: Name of the run.
+        clone_id: Clone of the run, for a model that knows several.
+        retrain_every: Samples between two challengers, at least; one is on trial at a time.
+        n_paths: Paths of a forecast.
+        mode: "frozen" or "adaptive".
+        say: Called with a line about what is going on.
+        sample_h: Time between two samples [h].
+    """
+
+    def __init__(
+        self,
+        model: HybridStateSpaceModel,
+        policy: DescribedPolicy,
+        *,
+        seed: int,
+        run_id: str,
+        clone_id: str = "unknown",
+        retrain_every: int = 1,
+        n_paths: int = 256,
+        mode: Mode = "adaptive",
+        say: Callable[[str], None] | None = None,
+        sample_h: float = HOURS_PER_DAY,
+    ) -> None:
+        super().__init__(
+            model,
+            policy,  # pyright: ignore[reportArgumentType]
+            seed=seed,
+            volume_L=policy.process.volume_L,
+            run_id=run_id,
+            retrain_every=retrain_every,
+            n_paths=n_paths,
+            mode=mode,
+            say=say,
+            sample_h=sample_h,
+        )
+        self.goals, self.clone_id = policy, clone_id
+
+    def history(self, rows: Any) -> Trajectory:
+        """The run so far as arrays."""
+        return described_history(
+            rows, self.goals.process, run_id=self.run_id, clone_id=self.clone_id
+        )
+
+    def propose(self, situation: Situation) -> Proposal:
+        """Recommend set-points; see `described_step.decide_for_culture`.
+
+        Raises:
+            SimulationError: If what was computed is not finite: nothing follows from it.
+        """
+        decision = decide_for_culture(
+            self.history(situation.rows),
+            self.model,
+            self.goals,
+            seed=self.seed,
+            u_now=dict(situation.u_now),
+            fixed=dict(situation.fixed),
+            grids=situation.grids,
+            n_paths=self.n_paths,
+            day=None if self.sample_h == HOURS_PER_DAY else situation.day,
+            sample_h=self.sample_h,
+        )
+        names = self.model.layout.forecast
+        trouble = not_finite(decision, names)
+        if trouble:
+            raise SimulationError(trouble)
+        return replace(as_proposal(decision, names), volume_L=decision.volume_L)
+
+    def outlook(self, situation: Situation) -> Proposal | None:
+        """Nothing: what online tags follow is not described."""
+        return None
+
+    def _is_due(self, n_rows: int) -> bool:
+        """A model without a learned part has nothing that rows of this run could be put to."""
+        return self.base_model.gp is not None and super()._is_due(n_rows)
+
+    def _score(self, run: Trajectory, model: HybridStateSpaceModel, cut_off: int) -> float:
+        """Mean log density [nats] of each sample since a cut-off given those before it."""
+        found = estimate_described(run, model, seed=self.seed)
+        since = float(np.asarray(run.times_h)[cut_off]) / HOURS_PER_DAY
+        info, days = found.beliefs.info, np.asarray(found.beliefs.days)
+        n_rows = on_grid(run, float(model.dt_hours), once=self.goals.process.boluses).n_days
+        counts = (days >= since - 1e-9) & (np.arange(days.size) < n_rows)
+        total = float(np.sum(np.asarray(info.log_likelihood)[counts]))
+        return total / (run.n_days - cut_off)
+
+    def _trained(self, run: Trajectory) -> HybridStateSpaceModel:
+        """The model with this run's rows."""
+        gridded = on_grid(run, float(self.base_model.dt_hours), once=self.goals.process.boluses)
+        return condition_on(self.base_model, [gridded], key=jax.random.key(self.seed))
