@@ -309,6 +309,8 @@ def test_an_export_that_fails_leaves_the_earlier_file(capsys, file, url, tmp_pat
     out.write_text("precious")
     monkeypatch.setattr("os.replace", _full)
     code, text = run(capsys, "db", "export", url, out, "--experiment", "E")
+    assert code == 2 and "exists; name another file, or say --force" in text
+    code, text = run(capsys, "db", "export", url, out, "--experiment", "E", "--force")
     monkeypatch.undo()
     assert code == 4 and "cannot be written" in text
     assert out.read_text() == "precious" and list(out.parent.iterdir()) == [out]

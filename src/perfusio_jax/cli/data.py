@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from perfusio_jax._core import ConfigError
+
 from . import groups
 from .common import as_data, console, writable
 from .file_options import reads_files
@@ -113,8 +115,18 @@ def db_import(
     """Store the samples of a file; doing it again changes nothing."""
     from perfusio_jax.connectors.exchange import import_file
     from perfusio_jax.connectors.files.inspecting import source
+    from perfusio_jax.connectors.files.parts import parts_of
 
     with as_data():
+        if file.is_dir() or rules.sheet == "*":
+            for part in parts_of(file, rules):
+                rows = source(part.path, part.rules, run_id=run_id)
+                whose = reactor or (None if rows.reactors() else part.run_name)
+                for line in import_file(
+                    url, rows, experiment, whose, correct=correct, reason=reason
+                ):
+                    say(line)
+            return
         rows = source(file, rules, run_id=run_id)
         for line in import_file(url, rows, experiment, reactor, correct=correct, reason=reason):
             say(line)
@@ -126,9 +138,14 @@ def db_export(
     out: Annotated[Path, typer.Argument(help="Table to write (.csv or .parquet).")],
     experiment: Annotated[str, typer.Option(help="Experiment to export.")],
     reactor: Annotated[list[str] | None, typer.Option(help="Vessels; all of them.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write over a file that is there.")
+    ] = False,
 ) -> None:
     """Write the samples of an experiment as a table."""
     writable(out)
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; name another file, or say --force.")
     from perfusio_jax.connectors.exchange import export_file
 
     say(export_file(url, out, experiment, reactor or []))

@@ -88,7 +88,16 @@ async def export_samples(store: SQLStore, out: Path, reactors: Sequence[str]) ->
     ]
     if not records:
         raise DataError(f"experiment {store.experiment_name} has no samples to export.")
-    rows = [_row(store.experiment_name, record) for record in records]
+    several = len({record.reactor_id for record in records}) > 1
+    rows = [
+        _row(store.experiment_name, record)
+        | (
+            {"run_id": f"{store.experiment_name} {record.reactor_id}"}
+            if several
+            else {}  # a run is one vessel's, and the experiment has several
+        )
+        for record in records
+    ]
     known = [n for name in _NUMBERS for n in (name, f"{name}_quality")]
     names = [n for n in known if any(n in row for row in rows)]
     try:
@@ -125,6 +134,11 @@ def import_file(
         rows.reactor_id = name
         store = SQLStore(url, experiment, name or "")
         found = asyncio.run(rows.read_rows())
+        if not found:
+            raise DataError(
+                f"{rows.source_path} has no sample of reactor '{name}'; its reactors are "
+                f"{', '.join(names) or 'not named'}."
+            )
         with closing(store.database):
             counts = import_samples(store, found, is_correction=correct, reason=reason)
         shown = ", ".join(f"{n} {fate}" for fate, n in counts.items())

@@ -87,8 +87,13 @@ def read_cells(
             "campaign table has run_id, reactor_id, clone_id, time_h and species and controls by "
             "name. Is the separator right, or does the header stand on another line (--header-row)?"
         )
+    if not table.rows:
+        raise NoTableError(
+            f"the table holds a header ({', '.join(map(str, table.header))}) and no rows; a "
+            "campaign needs at least one sample."
+        )
     above = list(table.notes)
-    table, told = as_campaign(opened, rules, words, run_name or path.stem)
+    table, told = as_campaign(opened, rules, words, run_name or path.stem, is_open=is_open)
     notes = [*above, *(note for note in table.notes if note not in above), *told]
     if table.separator is not None:
         mark = {".": "point", ",": "comma"}[table.decimal]

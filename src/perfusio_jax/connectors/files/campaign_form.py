@@ -28,12 +28,12 @@ from .opening import Opened
 QUALITIES: Final = ("good", "uncertain", "bad")
 _KEYS: Final = ("run_id", "reactor_id", "clone_id", "sample_id", "sampled_at", *TIMES)
 """What tells the row of a long table that a value belongs to."""
-_HELPERS: Final = ("sample_id", "sampled_at", "inoculated_at")
+_HELPERS: Final = ("sample_id", "sampled_at", "time_of_day", "inoculated_at")
 """Columns that have done their work once rows have a run and a time."""
 
 
 def as_campaign(
-    opened: Opened, rules: FileRules, words: Vocabulary, run_name: str
+    opened: Opened, rules: FileRules, words: Vocabulary, run_name: str, *, is_open: bool = False
 ) -> tuple[RawTable, list[str]]:
     """Bring cells into the form of a campaign table.
 
@@ -42,6 +42,7 @@ def as_campaign(
         rules: How they are read.
         words: Names and units of columns.
         run_name: What a run is called where the table holds one and does not say.
+        is_open: Whether the culture is yet to be read off the table.
 
     Returns:
         The table under canonical names, and a sentence for everything that was done.
@@ -50,27 +51,28 @@ def as_campaign(
         DataError: If a row has no time, a value is there twice, or a column is a problem.
     """
     work = Work(opened.table, words, [])
-    _rename(work, opened)
+    used = _rename(work, opened)
     times = [n for n, name in enumerate(work.table.header) if name in ("sampled_at", *TIMES)]
     leave_out_footer(work.table, times)
     _take_units_row(work)
     if not work.table.rows:
         return work.table, work.told
     if rules.is_long:
-        work = _widened(work, opened.column_map)
+        work = _widened(work, opened.column_map, used)
     _apply_quality(work)
     _count_hours(work, opened, rules)
     _name_runs(work, run_name)
     if rules.feeds == "bolus":
-        feed_pairs_to_boluses(work)
+        feed_pairs_to_boluses(work, is_open=is_open)
     _join_samples(work, rules)
     _drop(work, [n for n in work.table.header if n in _HELPERS])
     return work.table, work.told
 
 
-def _rename(work: Work, opened: Opened) -> None:
-    """Give columns our names, and leave out those that are to be ignored."""
-    table, used = work.table, set()
+def _rename(work: Work, opened: Opened) -> set[str | None]:
+    """Give columns our names, leave out those to be ignored; entries of the map that meant one."""
+    table = work.table
+    used: set[str | None] = set()
     ignored = []
     for n, label in enumerate(table.header):
         name, unit, entry = meaning_of(label, opened.column_map, work.words)
@@ -91,6 +93,7 @@ def _rename(work: Work, opened: Opened) -> None:
     unused = [f"'{label}'" for label in opened.column_map.names if label not in used]
     if not work.table.header or "species" not in work.table.header:
         work.told.extend(some("entries of the column map that are not in the table", unused))
+    return used
 
 
 def _take_units_row(work: Work) -> None:
@@ -112,7 +115,7 @@ def _take_units_row(work: Work) -> None:
         table.units[name] = text
 
 
-def _widened(work: Work, column_map: ColumnMap) -> Work:
+def _widened(work: Work, column_map: ColumnMap, used: set[str | None]) -> Work:
     """Rows of `species, value` as columns of species."""
     table, header = work.table, work.table.header
     lacking = [name for name in ("species", "value") if name not in header]
@@ -128,7 +131,6 @@ def _widened(work: Work, column_map: ColumnMap) -> Work:
     found: dict[tuple[str, ...], dict[str, tuple[Any, int]]] = {}
     names: dict[str, None] = {}
     units: dict[str, str] = {}
-    used: set[str | None] = {meaning_of(label, column_map, work.words).entry for label in header}
     first: dict[tuple[str, ...], tuple[list[Any], int]] = {}
     repeats = []
     for row, line in zip(table.rows, table.lines, strict=True):
@@ -223,6 +225,13 @@ def _count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
     """Hours since the start of the run from time stamps, where the table has no other time."""
     table, stamps = work.table, work.at("sampled_at")
     stated = [name for name in TIMES if name in table.header]
+    if stated and rules.negative_time == "refuse":
+        early = [k for k, hours in enumerate(hours_of(work) or ()) if hours < 0.0]
+        if early:
+            raise DataError(
+                f"{stated[0]} in line {table.lines[early[0]]} is from before the inoculation; such "
+                "rows are refused (negative_time)."
+            )
     if stated or stamps is None:
         if stated and rules.inoculated_at is not None:
             work.told.append(

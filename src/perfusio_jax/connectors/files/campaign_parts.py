@@ -53,7 +53,8 @@ def joined(
             name = run["run_id"]
             if name in found:
                 before, titles = found[name]
-                _refuse_overlap(before, run, titles[-1], title)
+                if not _follow(before, run):
+                    _refuse_overlap(before, run, titles[-1], title)
                 found[name] = (together(before, run, within_h), [*titles, title])
             else:
                 found[name] = (run, [title])
@@ -61,7 +62,8 @@ def joined(
     for run, _ in found.values():
         run["volume_L"] = _filled(run["volume_L"], run["times_h"], whole)
     notes = [
-        f"run '{name}' is in {' and '.join(titles)}, which measure different things: put together"
+        f"run '{name}' is in {' and '.join(titles)}, which measure different things or go on: "
+        "put together"
         for name, (_, titles) in found.items()
         if len(titles) > 1
     ]
@@ -70,6 +72,12 @@ def joined(
     return [run for run, _ in found.values()], replace(
         report, run_ids=ids, notes=(*report.notes, *(f"{note}." for note in notes))
     )
+
+
+def _follow(one: RunFields, other: RunFields) -> bool:
+    """Whether one table goes on where the other ends, as files of a week each."""
+    first, second = one["times_h"], other["times_h"]
+    return bool(first.max() < second.min() or second.max() < first.min())
 
 
 def _refuse_overlap(one: RunFields, other: RunFields, first: str, second: str) -> None:

@@ -24,7 +24,7 @@ _LITRE: Final = 1.0
 """Of a vessel nobody tells the volume of [L], as a culture that is read off a table has it."""
 
 
-def feed_pairs_to_boluses(work: Work) -> None:
+def feed_pairs_to_boluses(work: Work, *, is_open: bool) -> None:
     """Take the rows after feeds out of a table, and put what was fed into those before.
 
     A pair is two rows within hours with the same cells and more of a substrate. The amount is its
@@ -32,6 +32,7 @@ def feed_pairs_to_boluses(work: Work) -> None:
 
     Args:
         work: The table, with hours and runs; changed in place.
+        is_open: Whether the culture is yet to be read off the table, so that it may have boluses.
 
     Raises:
         DataError: If there are no cells to tell a feed by, a column of boluses is there already, or
@@ -72,6 +73,13 @@ def feed_pairs_to_boluses(work: Work) -> None:
                 if low is not None and high is not None and high > low:
                     fed[name][before] = (high - low) * volume[before]
     used = [name for name in names if fed[name]]
+    unheard = [f"{name}_bolus" for name in used if f"{name}_bolus" not in work.words.numbers]
+    if unheard and not is_open:
+        of = f"process '{work.words.process}'" if work.words.process else "CHO perfusion"
+        raise DataError(
+            f"feeds = 'bolus' makes {', '.join(unheard)}, which {of} does not have: read the "
+            "culture off the table (--process table), or say feeds = 'rows'."
+        )
     for name in used:
         table.header.append(f"{name}_bolus")
         table.units[f"{name}_bolus"] = _AMOUNTS[units[name].strip()]

@@ -387,12 +387,14 @@ class FilesystemStore(BioreactorConnectorBase):
     def _rows(self) -> list[Row]:
         """Rows of this run and reactor, by time."""
         rows = list(self._source.samples().rows.values())
-        for name in ("run_id", "reactor_id"):
+        names = ("run_id", "reactor_id")
+        for name in names:
             wanted = getattr(self, name)
-            present = sorted({getattr(row, name) for row in rows})
-            if wanted is not None and present != [""]:
+            if wanted is not None and any(getattr(row, name) for row in rows):
                 rows = [row for row in rows if getattr(row, name) == wanted]
-            elif len(present) > 1:
+        for name in names:
+            present = sorted({getattr(row, name) for row in rows})
+            if len(present) > 1:
                 shown = ", ".join(value or "none" for value in present[:8])
                 more = f" and {len(present) - 8} more" if len(present) > 8 else ""
                 raise DataError(

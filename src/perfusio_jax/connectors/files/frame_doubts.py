@@ -4,6 +4,7 @@ Each finding is a sentence; nothing here refuses a table.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from ..tables.totals import RATE_OF, Totals, judge, settle
 from ..tables.vocabulary import OURS, Vocabulary
 from .frame_columns import Where
 from .frame_run import Run
+
+_FEEDS: Final = 6
+"""Feeds of one run that are named; the others are counted."""
 
 
 def settle_totals(
@@ -63,7 +67,9 @@ def look_at(
         if name in numbers and words.is_ours(name)
     }
     fed = feeds(hours, species)
-    found = [f"{text} ({where(int(rows[k]))})" for k, text in fed]
+    found = [f"{text} ({where(int(rows[k]))})" for k, text in fed[:_FEEDS]]
+    if len(fed) > _FEEDS:
+        found.append(f"and {len(fed) - _FEEDS} more feeds like these")
     near = np.flatnonzero(np.diff(times[rows]) <= DEFAULT_JOIN_H) + 1
     close = [int(k) for k in near if k not in dict(fed)]
     if close:

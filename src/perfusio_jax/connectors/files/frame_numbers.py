@@ -69,7 +69,10 @@ def with_point(cell: str, decimal: str) -> Any:
     found = qualified(number)
     if found is None:
         return cell
-    pointed = plain(found.number, decimal)
+    try:
+        pointed = plain(found.number, decimal)
+    except ValueError:
+        return cell
     return cell if pointed == found.number else f"{found.sign}{pointed} {found.unit}"
 
 
@@ -203,6 +206,8 @@ def _parse_cell(
                 raise DataError(_no_number(cell, name, where(row)))
             return number, kind
         number = np.nan if number is None else number
+    elif isinstance(cell, bool | np.bool_):  # TRUE of a spreadsheet is no 1
+        raise DataError(_no_number(cell, name, where(row)))
     elif pd.isna(cell):
         return np.nan, ""
     else:

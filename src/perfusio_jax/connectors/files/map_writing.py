@@ -108,11 +108,21 @@ def _columns(opened: Opened, rules: FileRules, taken: set[str]) -> list[Line]:
         elif guess := nearest(bare, taken):
             taken.add(guess)
             lines.append(Line(label, guess, _GUESS))
+        elif "sampled_at" in taken and _are_clocks(table.rows, n):
+            taken.add("time_of_day")
+            lines.append(Line(label, "time_of_day", _GUESS))
         elif letters(bare) in remark_words() or not _has_numbers(table.rows, n):
             lines.append(Line(label, "ignore", _NOTHING))
         elif not NAME.fullmatch(bare):
             lines.append(Line(label, _plain_name(bare), "a name a process can have"))
     return lines
+
+
+def _are_clocks(rows: Sequence[Sequence[Any]], column: int) -> bool:
+    """Whether a column holds times of the day, as beside a column of dates."""
+    cells = [str(row[column]).strip() for row in rows if column >= 0 and row[column] is not None]
+    times = [cell for cell in cells if re.fullmatch(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?", cell)]
+    return bool(times) and len(times) >= len([cell for cell in cells if cell]) - 1
 
 
 def _has_numbers(rows: Sequence[Sequence[Any]], column: int) -> bool:

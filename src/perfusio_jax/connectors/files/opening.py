@@ -4,8 +4,9 @@ What follows makes samples of one vessel (`samples.py`) or runs of a campaign of
 """
 
 import datetime as dt
+import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax._core.text import in_line
@@ -13,6 +14,7 @@ from perfusio_jax._core.text import in_line
 from ..instruments.reading import read_instrument, recognise
 from ..tables.column_units import is_units_row
 from ..tables.columns import (
+    TIMES,
     ColumnMap,
     is_known_label,
     is_number_label,
@@ -30,6 +32,9 @@ from ..tables.stamps import DateOrder, find_order, read_stamp, zone_of
 from ..tables.starts import Starts
 from ..tables.totals import Totals
 from ..tables.vocabulary import OURS, Vocabulary
+
+_CLOCK: Final = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?: ?[AaPp][Mm])?")
+_ELAPSED: Final = re.compile(r"([0-9]{1,4}):([0-5][0-9])(?::([0-5][0-9]))?")
 
 
 class Opened(NamedTuple):
@@ -114,8 +119,12 @@ def open_table(
         names = [opened.name(label, words) for label in table.header]
     opened = opened._replace(n_known=sum(bool(name) for name in names))
     _blank_missing(table, names, rules.missing, words)
+    _join_clock(table, names, rules)
+    _read_elapsed(table, names)
     if rules.date_format is not None:
         _restate_dates(table, names, rules.date_format)
+    if rules.sample_id is not None:
+        _part_vessels(table, names)
     if rules.run_from:
         _add_run_of(table, names, rules.run_from)
     _add_run(table, names, rules.run)
@@ -144,6 +153,24 @@ def _by_sample_id(
     return made
 
 
+def _part_vessels(table: RawTable, names: list[str]) -> None:
+    """Tell runs of one name in several vessels apart, where sample ids name both."""
+    if not {"run_id", "reactor_id"} <= set(names):
+        return
+    run, vessel = names.index("run_id"), names.index("reactor_id")
+    found: dict[str, set[str]] = {}
+    for row in table.rows:
+        found.setdefault(str(row[run] or ""), set()).add(str(row[vessel] or ""))
+    several = {name for name, vessels in found.items() if name and len(vessels - {""}) > 1}
+    for row in table.rows:
+        if str(row[run] or "") in several and row[vessel]:
+            row[run] = f"{row[run]} {row[vessel]}"
+    if several:
+        table.notes.append(
+            f"run {', '.join(sorted(several)[:3])} is in several vessels; each is a run of its own"
+        )
+
+
 def _has_units_row(table: RawTable, names: list[str], words: Vocabulary) -> bool:
     numeric = [n for n, name in enumerate(names) if words.is_numeric(name)]
     return bool(table.rows) and is_units_row([table.rows[0][n] for n in numeric], table.decimal)
@@ -164,7 +191,8 @@ def _blank_missing(
     if not missing:
         return
     texts = {text.strip().casefold() for text in missing}
-    columns = [n for n, name in enumerate(names) if words.is_numeric(name)]
+    numeric = [n for n, name in enumerate(names) if words.is_numeric(name)]
+    columns = [n for n in numeric if names[n] not in TIMES]
     n_blank = 0
     for row in table.rows:
         for n in columns:
@@ -175,6 +203,62 @@ def _blank_missing(
         table.notes.append(
             f"{n_blank} cells hold {' or '.join(missing)}, which means: not measured"
         )
+
+
+def _join_clock(table: RawTable, names: list[str], rules: FileRules) -> None:
+    """Put the time of the day, where it stands in a column of its own, behind the date."""
+    if "time_of_day" not in names:
+        return
+    if "sampled_at" not in names:
+        raise DataError(
+            "has a column of times of the day and none of dates; a column map can say which it is "
+            '("sampled_at").'
+        )
+    date, clock = names.index("sampled_at"), names.index("time_of_day")
+    form = rules.date_format
+    for row, line in zip(table.rows, table.lines, strict=True):
+        day, time = row[date], "" if row[clock] is None else str(row[clock]).strip()
+        if day is None or not str(day).strip() or not time:
+            continue
+        if isinstance(day, dt.datetime):
+            day = day.date()
+        if not _CLOCK.fullmatch(time):
+            raise DataError(
+                f"time_of_day is {in_line(time)} in line {line}; a time such as 08:30 is meant."
+            )
+        hours, _, rest = time.partition(":")
+        padded = f"{int(hours):02d}:{rest}"
+        if form is not None and not isinstance(day, dt.date):
+            day = str(by_format(day, form, f"sampled_at in line {line}")).partition("T")[0]
+        row[date] = f"{str(day).strip()} {padded}"
+        row[clock] = None
+    table.notes.append(f"'{table.header[clock]}' is the time of the day of '{table.header[date]}'")
+
+
+def _read_elapsed(table: RawTable, names: list[str]) -> None:
+    """Make hours of times that have passed, written as `23:30` or kept so by a spreadsheet."""
+    for n, name in enumerate(names):
+        if name not in TIMES:
+            continue
+        per = 3600.0 if name == "time_h" else 86_400.0
+        n_read = 0
+        for row in table.rows:
+            cell = row[n]
+            seconds = None
+            if isinstance(cell, dt.timedelta):
+                seconds = cell.total_seconds()
+            elif isinstance(cell, dt.time):
+                seconds = 3600.0 * cell.hour + 60.0 * cell.minute + cell.second
+            elif isinstance(cell, str) and (found := _ELAPSED.fullmatch(cell.strip())):
+                parts = [float(part or 0) for part in found.groups()]
+                seconds = 3600.0 * parts[0] + 60.0 * parts[1] + parts[2]
+            if seconds is not None:
+                row[n] = seconds / per
+                n_read += 1
+        if n_read:
+            table.notes.append(
+                f"{n_read} cells of {name} are read as hours and minutes that passed"
+            )
 
 
 def _restate_dates(table: RawTable, names: list[str], form: str) -> None:

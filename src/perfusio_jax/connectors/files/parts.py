@@ -29,7 +29,7 @@ class Part(NamedTuple):
     title: str
     """What it is called in messages; empty for the only one."""
     may_be_none: bool
-    """Whether it may hold no table at all, as a sheet of remarks."""
+    """Whether it may hold no table at all, as a sheet of remarks or a stray file of a folder."""
 
 
 def title_of(tables: Tables) -> str:
@@ -54,6 +54,7 @@ def parts_of(tables: Tables, rules: FileRules) -> list[Part]:
         DataError: If one is not there or is none, or a folder holds none.
     """
     paths = [path for given in _listed(tables) for path in _files_of(given)]
+    of_folder = {path for given in _listed(tables) if given.is_dir() for path in _files_of(given)}
     twice = sorted({str(path) for path in paths if paths.count(path) > 1})
     if twice:
         raise DataError(f"{', '.join(twice)} is given more than once.")
@@ -66,7 +67,9 @@ def parts_of(tables: Tables, rules: FileRules) -> list[Part]:
             own = rules.but(sheet=None) if rules.sheet == ALL_SHEETS else rules
             if several and own.run is None:
                 own = own.but(run=path.stem)
-            parts.append(Part(path, own, path.stem, str(path) if several else "", False))
+            parts.append(
+                Part(path, own, path.stem, str(path) if several else "", path in of_folder)
+            )
     return parts
 
 

@@ -41,6 +41,7 @@ _BY_NAME: Final[Mapping[str, str]] = {
     "sampled_at": """date; datetime; date time; sample time; sample date; sampling time; timestamp;
         time stamp; datum; zeitstempel; probenahme; probenahmezeit; fecha; fecha y hora; horodatage;
         date et heure""",
+    "time_of_day": "clock time; time of day; uhrzeit; hora del dia; heure",
     "run_id": "run; batch; batch id; experiment; lauf; versuch; ansatz; lote; corrida; essai; lot",
     "reactor_id": "reactor; bioreactor; vessel; reaktor; bioreaktor; gefaess; reacteur",
     "clone_id": "clone; cell line; klon; zelllinie; clon; clona; linea celular; lignee cellulaire",
@@ -57,6 +58,11 @@ EXACT_WORDS: Final = {
     "dead cells/mL": "DCD",
 }
 """The same, where a word that is nearly this one is something else: a count without a volume."""
+UNCLEAR_WORDS: Final = frozenset(
+    "zelldichte zellzahl zellkonzentration celldensity cellconcentration cellcount cells zellen "
+    "totalcelldensity totalcells gesamtzellzahl gesamtzelldichte gesamtzellkonzentration".split()
+)
+"""Cells of which nobody says whether they live: nothing is suggested for these."""
 _REMARKS: Final = """comment; comments; remark; remarks; note; notes; operator; user; bemerkung;
     bemerkungen; kommentar; bearbeiter; notiz; comentario; observaciones; operador; commentaire;
     remarque; operateur; status; instrument; serial number; geraet; dilution; verduennung"""

@@ -32,7 +32,8 @@ MISSING: Final = frozenset(
         "n. d.",
     }
     | {"nd", "n.m.", "n.b.", "n. b.", "k.a.", "k. a.", "-/-", "not measured", "not determined"}
-    | {"nicht bestimmt", "nicht gemessen", "#n/a", "#na", "#nv", "#value!", "#wert!", "#div/0!"}
+    | {"\u2013", "\u2014", "\u2212", "nicht bestimmt", "nicht gemessen"}
+    | {"#n/a", "#na", "#nv", "#value!", "#wert!", "#div/0!"}
     | {"#ref!", "#bezug!", "#num!", "#zahl!", "#name?", "#null!"}
 )
 """Texts that mean that nothing was measured, in lower case."""
@@ -59,7 +60,9 @@ _QUALIFIED: Final = re.compile(
     r"(?:[eE][+-]?\d{1,3})?))\s*(?P<unit>[%\u2030\u00b0\u00b5\u03bcA-Za-z][^<>]{0,30})?"
 )
 _BEYOND_RANGE: Final = re.compile(
-    r"([<>\u2264\u2265])\s*(?:TEST\s+RNG|TEST\s+RANGE|RANGE|LOD|LOQ|MIN|MAX)\s*[<>]?", re.IGNORECASE
+    r"([<>\u2264\u2265])\s*(?:TEST\s+RNG|TEST\s+RANGE|RANGE|LOD|LOQ|LLOQ|MIN|MAX)\s*[<>]?"
+    r"|(?:B?LOD|L?LOQ|BDL|BLQ|<)",
+    re.IGNORECASE,
 )
 """What analysers print beyond the range of an assay, without saying where it ends."""
 _MORE: Final = re.compile(r"[^\d\s.,+-]")
@@ -109,7 +112,7 @@ def understood(
         a limit that is not stated) or "none".
     """
     if beyond := _BEYOND_RANGE.fullmatch(text.strip()[:_LONGEST]):
-        return None, "above" if beyond[1] in ">\u2265" else "under"
+        return None, "above" if (beyond[1] or "<") in ">\u2265" else "under"
     found = qualified(text)
     number = None if found is None else parse(found.number)
     if found is None or not isinstance(number, float) or not math.isfinite(number):
@@ -139,6 +142,9 @@ def plain(text: str, decimal: str) -> str:
 
     Returns:
         What Python can read, if it is a number.
+
+    Raises:
+        ValueError: If it has a point that is neither the decimal mark nor one of thousands.
     """
     if decimal == "." and text.replace(".", "", 1).isdigit():
         return text  # nearly all there are
@@ -147,7 +153,9 @@ def plain(text: str, decimal: str) -> str:
     other = "," if decimal == "." else "."
     if _GROUPS[other].fullmatch(text) or _BOTH[decimal].fullmatch(text):
         text = text.replace(other, "")
-    return text.replace(",", ".") if decimal == "," else text
+    if decimal == "." or "." not in text:
+        return text.replace(",", ".") if decimal == "," else text
+    raise ValueError(f"{in_line(text)} has a point, and a comma is the decimal mark")
 
 
 def parse_number(cell: Any, decimal: str = ".") -> float | str | None:

@@ -19,7 +19,7 @@ from perfusio_jax._core import (
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.text import LONGEST_NAME, in_line
 
-from .aliases import COMMON_WORDS, EXACT_WORDS, letters, remark_words
+from .aliases import COMMON_WORDS, EXACT_WORDS, UNCLEAR_WORDS, letters, remark_words
 from .raw import RawTable
 from .totals import TOTALS
 from .vocabulary import OURS, Vocabulary
@@ -27,7 +27,7 @@ from .vocabulary import OURS, Vocabulary
 IDS: Final = ("run_id", "reactor_id", "clone_id", "sample_id")
 TIMES: Final = ("time_h", "day")
 NUMBERS: Final = (*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *AUXILIARY_TAGS, "volume_L")
-KNOWN: Final = (*IDS, *TIMES, "sampled_at", "inoculated_at", "quality", *NUMBERS)
+KNOWN: Final = (*IDS, *TIMES, "sampled_at", "time_of_day", "inoculated_at", "quality", *NUMBERS)
 LONG: Final = ("species", "value", "unit")
 UNITS: Final = frozenset((*TIMES, *NUMBERS))
 """Names of columns that have a unit."""
@@ -116,7 +116,9 @@ class ColumnMap(NamedTuple):
                     "'name', 'unit' and 'totals'."
                 )
             name = str(fields.get("name", label))
+            # a name that is nearly one of ours is a slip, whatever the culture
             is_free = is_open and NAME.fullmatch(name) is not None and name != "rest"
+            is_free = is_free and nearest(name, words=words) is None
             if name not in (*KNOWN, *words.numbers, *LONG, "ignore") and not is_free:
                 hint = suggest(name, words=words)
                 raise ConfigError(f"Column map: '{label}' is to be '{name}'. {hint}")
@@ -333,7 +335,7 @@ def role_of(name: str, words: Vocabulary = OURS) -> str:
         ("stream total", STREAM_TOTALS),
         ("tag", (*AUXILIARY_TAGS, *words.tags)),
         ("volume", ("volume_L",)),
-        ("time stamp", ("sampled_at", "inoculated_at")),
+        ("time stamp", ("sampled_at", "time_of_day", "inoculated_at")),
         ("long format", LONG),
         ("ignored", ("ignore",)),
         ("unknown", ("",)),
@@ -364,6 +366,8 @@ def nearest(name: str, present: Iterable[str] = (), words: Vocabulary = OURS) ->
     if name.endswith("+"):
         spoken = {letters(word): meant for word, meant in COMMON_WORDS.items()}
     said = letters(name)
+    if said in UNCLEAR_WORDS:
+        return None
     exact = {letters(word): meant for word, meant in EXACT_WORDS.items()}
     meant = spoken.get(said) or exact.get(said)
     if meant is None and _SHORT < len(said) <= _LONG:

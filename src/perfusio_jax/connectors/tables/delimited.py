@@ -47,6 +47,7 @@ def read_text(
         return table
     text, stated = _without_separator_line(text, table)
     text = _without_lines(text, layout)
+    table.notes += [f"line {number} is left out, as was said" for number in layout.skip_lines]
     text = _without_preamble(text, (is_known, resembles), table, layout)
     if not text.strip():
         return table
@@ -77,9 +78,9 @@ def _without_lines(text: str, layout: Layout) -> str:
     if not layout.skip_lines:
         return text
     lines = text.splitlines(keepends=True)
+    layout.check_skipped(len(lines))
     for number in layout.skip_lines:
-        if number <= len(lines):
-            lines[number - 1] = "\n"
+        lines[number - 1] = "\n"
     return "".join(lines)
 
 

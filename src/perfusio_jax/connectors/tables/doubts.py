@@ -71,7 +71,9 @@ def feeds(times_h: Sequence[float], species: Mapping[str, Column]) -> list[tuple
         if not 0.0 < hours <= _FEED_WITHIN_H or cells is None:
             continue
         before, after = cells[k - 1], cells[k]
-        if before is None or after is None or not abs(after - before) <= _SAME_CELLS * before:
+        if before is None or after is None:
+            continue
+        if not abs(after - before) <= _SAME_CELLS * before * (1.0 + 1e-9):
             continue
         for name in _SUBSTRATES:
             column = species.get(name)

@@ -5,6 +5,7 @@ the rest under `[reading]`, set-points that were the same throughout under `[set
 """
 
 import datetime as dt
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,7 +52,7 @@ class FileRules:
     separator: str | None = None
     """Between the fields of a text file."""
     decimal: str | None = None
-    """Decimal mark, "." or ","."""
+    """Decimal mark, "." ("point") or "," ("comma")."""
     header_row: int | None = None
     """Line the names of the columns stand on, from 1."""
     skip_lines: tuple[int, ...] = ()
@@ -92,6 +93,8 @@ class FileRules:
     """Columns the file does not have, with the value they have throughout."""
 
     def __post_init__(self) -> None:
+        if self.decimal in DECIMALS:
+            object.__setattr__(self, "decimal", DECIMALS[self.decimal])
         for name, allowed in (
             ("decimal", (None, ".", ",")),
             ("separator", (None, *SEPARATORS)),
@@ -327,6 +330,8 @@ def constants_of(items: Sequence[str]) -> dict[str, float]:
             out[name.strip()] = plain_number(value)
         except ValueError:
             sign = ""
-        if not sign or not name.strip():
-            raise ConfigError(f"--constant {item!r} is not of the form name=value.")
+        if not sign or not name.strip() or not math.isfinite(out[name.strip()]):
+            raise ConfigError(
+                f"--constant {item!r} is not of the form name=value, with a number such as 3.5."
+            )
     return out

@@ -30,6 +30,18 @@ class Layout(NamedTuple):
                 "(--header-row)."
             )
 
+    def check_skipped(self, n_lines: int) -> None:
+        """Refuse to leave out what is not there.
+
+        Raises:
+            DataError: If a line lies beyond the end.
+        """
+        beyond = [line for line in self.skip_lines if line > n_lines]
+        if beyond:
+            raise DataError(
+                f"has {n_lines} lines, and line {beyond[0]} is to be left out (--skip-line)."
+            )
+
     def without_footer(
         self, rows: list[Any], lines: list[int], table: RawTable
     ) -> tuple[list[Any], list[int]]:

@@ -11,7 +11,7 @@ from perfusio_jax._core import HOURS_PER_DAY, DataError
 from perfusio_jax._core.instants import LONGEST_H, ImplausibleTime, culture_hours, hours_between
 from perfusio_jax._core.text import in_line
 
-from .cells import MISSING, parse_number
+from .cells import MISSING, parse_number, understood
 from .column_units import ColumnUnits
 from .columns import TIMES
 from .raw import RawTable
@@ -131,6 +131,10 @@ class RowTimes:
                 continue
             column = self._at[name]
             number = parse_number(cells[column], self._table.decimal)
+            if isinstance(number, str):  # a time may carry its unit, as other cells may
+                unit = self._units.units[column]
+                value, kind = understood(number, name, unit, self._parse, self._units.words)
+                number = value if kind == "number" and value is not None else number
             if not isinstance(number, float) or not math.isfinite(number):
                 text = (
                     f"{name} is {in_line(cells[column])} in line {line}; a number of at least 0 is "
@@ -165,6 +169,9 @@ class RowTimes:
                 "which are not the same day."
             )
         return found.get("time_h", found.get("day", math.nan))
+
+    def _parse(self, text: str) -> float | str | None:
+        return parse_number(text, self._table.decimal)
 
     def _find_date_order(self) -> DateOrder | None:
         """Day or month first, as the time stamps of the table prove it."""

@@ -268,6 +268,12 @@ class _Body:
         notes += some("rows from before the inoculation, left out", self.left_out)
         if self.counts["unordered"]:
             notes.append(f"{self.counts['unordered']} rows are not in order of time")
+        nameless = [row for row in self.rows.values() if not row.run_id]
+        if nameless and len(nameless) < len(self.rows):
+            self.doubts.append(
+                f"{len(nameless)} row(s) name no run (first line {nameless[0].line}), others do: "
+                "cells that are merged? Fill them down"
+            )
         for name, count in self.strangers.items():
             self.doubts.append(
                 f"{count} rows are of unknown species '{name}'. {suggest(name, words=self.words)}"

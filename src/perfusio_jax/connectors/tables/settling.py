@@ -24,6 +24,8 @@ _DECISIVE: Final = frozenset((*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS))
 _RATES: Final = ("perfusion_rate", "bleed_rate")
 _SAMPLE_H: Final = 6.0
 """Rows of one sample_id further apart [h] than this are hardly of one sample."""
+_FEEDS: Final = 6
+"""Feeds of one run that are named; the others are counted."""
 _SHOWN: Final = 3
 """Examples of one oddity that are named; the others are counted."""
 
@@ -229,8 +231,10 @@ class Settling:
         times = [row.time_h for row in rows]
         known = [n for n in ("VCD", "Glc", "Gln", "Pyr") if self.words.is_ours(n)]
         species = {n: [row.values.get(n) for row in rows] for n in known}
-        for k, text in feeds(times, species):
-            self.notes.append(f"{whose}{text} (line {rows[k].last_line})")
+        fed = [f"{text} (line {rows[k].last_line})" for k, text in feeds(times, species)]
+        self.notes += [f"{whose}{text}" for text in fed[:_FEEDS]]
+        if len(fed) > _FEEDS:
+            self.notes.append(f"{whose}and {len(fed) - _FEEDS} more feeds like these")
         if self.in_days:
             odd = hours_called_days([time / HOURS_PER_DAY for time in times])
         else:

@@ -114,18 +114,23 @@ def find_order(texts: Iterable[str]) -> DateOrder | None:
         texts: The time stamps of one file, which are all written alike.
 
     Returns:
-        What a number above 12 proves; points are put between day and month. `None` where
-        nothing tells.
+        What a number above 12 proves in dates with strokes or dashes; with points the day is
+        first anyway. `None` where nothing tells.
 
     Raises:
         DataError: If one stamp proves one order and another the other.
     """
     proofs: dict[DateOrder, str] = {}
+    has_points = has_others = False
     for text in texts:
         found = _SLASHED.fullmatch(text.strip()) if len(text) <= _LONGEST else None
         if found is None:
             continue
-        if int(found["first"]) > 12 or found["mark"] == ".":
+        if found["mark"] == ".":
+            has_points = True
+            continue  # always the day first, and no proof for stamps with another mark
+        has_others = True
+        if int(found["first"]) > 12:
             proofs.setdefault("dmy", text.strip())
         elif int(found["second"]) > 12:
             proofs.setdefault("mdy", text.strip())
@@ -134,6 +139,8 @@ def find_order(texts: Iterable[str]) -> DateOrder | None:
             f"sampled_at has the day first in '{proofs['dmy']}' and the month first in "
             f"'{proofs['mdy']}'; write all of them alike, or as 2026-05-06."
         )
+    if not proofs and has_points and not has_others:
+        return "dmy"
     return next(iter(proofs), None)
 
 
@@ -156,6 +163,7 @@ def as_iso(text: str, where: str, order: DateOrder | None) -> str:
     found = _SLASHED.fullmatch(text.strip()) if len(text) <= _LONGEST else None
     if found is None:
         return text
+    order = "dmy" if order is None and found["mark"] == "." else order
     if order is None:
         raise DataError(
             f"{where} is '{text.strip()}', where day and month cannot be told apart; say "

@@ -55,10 +55,16 @@ def read_excel(
     has_formulas = survey_workbook(content)
     with _workbook(content, data_only=True) as book:
         if sheet is not None and sheet not in book.sheetnames:
-            raise DataError(f"has no sheet '{sheet}'; it has {', '.join(book.sheetnames)}.")
-        name = sheet if sheet is not None else book.sheetnames[0]
+            names = ", ".join(n if n == n.strip() else repr(n) for n in book.sheetnames)
+            raise DataError(f"has no sheet {sheet!r}; it has {names}.")
+        states = {n: getattr(book[n], "sheet_state", "visible") for n in book.sheetnames}
+        hidden = [n for n, state in states.items() if state != "visible"]
+        shown = [n for n in book.sheetnames if n not in hidden] or book.sheetnames
+        name = sheet if sheet is not None else shown[0]
         filled = list(bounded_rows(_rows(book[name])))
-        others = ", ".join(book.sheetnames[1:])
+        others = ", ".join(
+            f"{n} (hidden)" if n in hidden else n for n in book.sheetnames if n != name
+        )
     table = RawTable()
     if has_formulas:
         _note_formulas(content, name, dict(filled), table)
@@ -98,7 +104,9 @@ def _from_header(
     table: RawTable,
 ) -> list[tuple[int, list[Any]]]:
     """Filled rows from the header on: the first with two known labels, or the first of all."""
+    layout.check_skipped(filled[-1][0] if filled else 0)
     filled = [item for item in filled if item[0] not in layout.skip_lines]
+    table.notes += [f"row {number} is left out, as was said" for number in layout.skip_lines]
     if not filled:
         return filled
     if layout.header_row is not None:
