@@ -609,3 +609,122 @@ def test_runs_may_be_named_by_several_columns(tmp_path):
         read_campaign(path, rules=rules.but(run_from=("batch",)))
     with pytest.raises(ConfigError, match="both name the run"):
         FileRules(run="A", run_from=("Clone",))
+
+
+# ---------------------------------------------------------------- never other values than written
+
+
+def refused_by_both(path: Path, rules: FileRules, says: str) -> None:
+    for read in (
+        lambda: read_campaign(path, rules=rules),
+        FilesystemStore(path, rules=rules, allow_unterminated=True).inspect,
+    ):
+        with pytest.raises(DataError, match=says):
+            read()
+
+
+def test_a_point_is_no_decimal_mark_where_the_comma_is(tmp_path):
+    path = write(tmp_path, "run_id;day;VCD;Titer\nA;0;0,5;1.5\nA;1;1,5;2.125\nA;2;2,25;4.25\n")
+    with pytest.raises(DataError, match="'Titer' holds '1.5' in line 2, which is not a number"):
+        read_campaign(path, rules=FileRules(decimal="comma"))
+    report = FilesystemStore(path, rules=FileRules(decimal=",")).inspect()
+    titer = next(c for c in report.columns if c.name == "Titer")
+    assert (titer.n_values, titer.n_unusable, titer.span) == (1, 2, (2125.0, 2125.0))
+
+
+def test_a_word_for_cells_that_may_be_dead_is_no_guess(tmp_path, capsys):
+    path = write(tmp_path, "Tag;Zelldichte;Glukose\n0;0,5;5,5\n1;1,1;4,5\n")
+    run(capsys, "inspect", path, "--write-map", tmp_path / "map.toml")
+    assert "Zelldichte" not in tomllib.loads((tmp_path / "map.toml").read_text())["columns"]
+    slip = write(tmp_path, '[columns]\nZelldichte = "Viabilty"\n', "slip.toml")
+    code, text = run(capsys, "inspect", path, "--map", slip)
+    assert code == 2 and "is to be 'Viabilty'. Did you mean 'Via'?" in text
+
+
+def test_true_and_false_of_a_spreadsheet_are_no_numbers(tmp_path):
+    path = tmp_path / "t.xlsx"
+    pd.DataFrame({"run_id": "A", "day": [0, 1], "Lac": [True, 3.0]}).to_excel(path, index=False)
+    with pytest.raises(DataError, match="'Lac' holds .*True.* in line 2"):
+        read_campaign(path)
+
+
+def test_the_time_of_the_day_may_stand_beside_the_date(tmp_path, capsys):
+    path = write(
+        tmp_path,
+        "Datum;Uhrzeit;VCD;Glc\n01.03.2026;8:00;2,5;5\n02.03.2026;08:30;3,5;4\n03.03.2026;20:00;6;3\n",
+    )
+    out = tmp_path / "map.toml"
+    code, text = run(capsys, "inspect", path, "--write-map", out)
+    assert code == 0 and "'Uhrzeit' is taken for time_of_day" in text
+    (one,) = read_campaign(path, rules=FileRules.of(out)).trajectories
+    assert one.times_h.tolist() == pytest.approx([0.0, 24.5, 60.0])
+    alone = FileRules(columns={"Uhrzeit": "time_of_day", "Datum": "ignore"})
+    refused_by_both(path, alone, "times of the day and none of dates")
+
+
+@pytest.mark.parametrize("texts", [("0:00", "23:30", "47:15"), ("0 h", "23.5 h", "47.25 h")])
+def test_hours_may_be_written_as_a_clock_or_with_their_unit(tmp_path, texts):
+    body = "".join(f"A;{t};{v}\n" for t, v in zip(texts, VCD, strict=True))
+    path = write(tmp_path, f"run_id;time_h;VCD\n{body}")
+    assert read_campaign(path).trajectories[0].times_h.tolist() == [0.0, 23.5, 47.25]
+    assert FilesystemStore(path).runs()[0][2] == [0.0, 23.5, 47.25]
+
+
+def test_points_in_one_date_prove_nothing_for_strokes_in_another(tmp_path):
+    path = write(tmp_path, "run_id;sampled_at;VCD\nA;02.03.2026 08:00;1\nA;03/04/2026 08:00;2\n")
+    begun = FileRules(time_zone="UTC", inoculated_at=dt.datetime(2026, 3, 2, 8))
+    with pytest.raises(DataError, match="day and month cannot be told apart"):
+        read_campaign(path, rules=begun)
+
+
+def test_a_visible_sheet_is_read_before_a_hidden_one(tmp_path):
+    book = openpyxl.Workbook()
+    old = book.create_sheet("alt", 0)
+    old.append(["run_id", "day", "VCD"])
+    old.append(["A", 0, 99])
+    old.sheet_state = "hidden"
+    new = book["Sheet"]
+    for row in (["run_id", "day", "VCD"], *(["A", d, v] for d, v in enumerate(VCD))):
+        new.append(row)
+    path = tmp_path / "t.xlsx"
+    book.save(path)
+    assert cells(path) == list(VCD)
+    assert "there are others: alt (hidden)" in str(read_campaign(path).report)
+
+
+def test_a_run_may_go_on_in_the_next_file(tmp_path):
+    one = write(tmp_path, "run_id,day,VCD\nA,0,2\nA,1,3.5\n", "week1.csv")
+    two = write(tmp_path, "run_id,day,VCD\nA,2,6.25\n", "week2.csv")
+    assert cells([one, two]) == list(VCD)
+
+
+def test_merged_cells_and_lines_that_are_not_there_are_told(tmp_path):
+    path = write(tmp_path, "run_id,day,VCD\nA,0,2\n,1,3.5\nB,0,2\n")
+    assert "1 row(s) name no run (first line 3)" in " ".join(FilesystemStore(path).inspect().doubts)
+    refused_by_both(path, FileRules(skip_lines=(9,)), r"line 9 is to be left out \(--skip-line\)")
+    report = read_campaign(path, rules=FileRules(skip_lines=(3,))).report
+    assert "line 3 is left out, as was said" in str(report)
+
+
+def test_an_export_writes_over_nothing_and_parts_vessels(tmp_path, capsys):
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    path = write(tmp_path, "reactor_id,day,VCD\nR1,0,2\nR2,0,3\nR1,1,3.5\nR2,1,4\n")
+    assert run(capsys, "db", "upgrade", url)[0] == 0
+    assert run(capsys, "db", "import", url, path, "--experiment", "E")[0] == 0
+    code, text = run(capsys, "db", "import", url, path, "--experiment", "E", "--reactor", "R9")
+    assert code == 3 and "no sample of reactor 'R9'; its reactors are R1, R2" in text
+    code, text = run(capsys, "db", "export", url, path, "--experiment", "E")
+    assert code == 2 and "exists; name another file, or say --force" in text
+    out = tmp_path / "out.csv"
+    assert run(capsys, "db", "export", url, out, "--experiment", "E")[0] == 0
+    assert [t.run_id for t in read_campaign(out).trajectories] == ["E R1", "E R2"]
+
+
+def test_sheets_and_folders_can_be_imported(german, tmp_path, capsys):
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    columns = tmp_path / "columns.toml"
+    run(capsys, "inspect", german, "--sheet", "*", "--write-map", columns)
+    assert run(capsys, "db", "upgrade", url)[0] == 0
+    words = ("db", "import", url, german, "--map", columns, "--experiment", "E")
+    code, text = run(capsys, *words)
+    assert code == 0 and "E, Lauf 1: 3 samples" in text and "E, Lauf 2: 3 samples" in text

@@ -63,6 +63,10 @@ PLAUSIBLE: Final[Mapping[str, Range]] = MappingProxyType(
 """Range by column; times have none."""
 
 
+_PERCENT: Final = 20.0
+"""A column that goes up to this [%] is of percent."""
+
+
 def doubt(name: str, low: float, high: float) -> str:
     """What is implausible about the values of a column, as a sentence without its end.
 
@@ -84,6 +88,10 @@ def doubt(name: str, low: float, high: float) -> str:
     unit = canonical_unit(name)
     if low < known.lo or high > known.hi:
         return f"outside {known.lo:g} to {known.hi:g} {unit}: is the unit right?"
+    if unit == "%" and 0.0 < low <= 1.0 and high > _PERCENT:
+        return f"from {low:g} to {high:g} {unit}: shares and percent in one column?"
+    if unit == "%" and name == "DO" and 0.0 < high <= 1.0:
+        return f"nowhere above {high:g} {unit}: is it a share?"
     if 0.0 < high < known.least_peak:
         return f"nowhere above {known.least_peak:g} {unit}: is the unit right?"
     return ""

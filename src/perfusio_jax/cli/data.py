@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perfusio_jax._core import ConfigError
+from perfusio_jax._core import ConfigError, DataError
 
 from . import groups
 from .common import as_data, console, writable
@@ -121,7 +121,13 @@ def db_import(
         if file.is_dir() or rules.sheet == "*":
             for part in parts_of(file, rules):
                 rows = source(part.path, part.rules, run_id=run_id)
-                whose = reactor or (None if rows.reactors() else part.run_name)
+                try:
+                    whose = reactor or (None if rows.reactors() else part.run_name)
+                except DataError as error:
+                    if not part.may_be_none:
+                        raise
+                    say(f"no table here and left out: {error}")
+                    continue
                 for line in import_file(
                     url, rows, experiment, whose, correct=correct, reason=reason
                 ):

@@ -61,17 +61,21 @@ def with_points(
     return table.assign(**changed)
 
 
+class NoNumber(str):
+    """A cell that would be a number with another decimal mark than its table has."""
+
+
 def with_point(cell: str, decimal: str) -> Any:
     """A number where the cell is one; else the cell, with a decimal point."""
     number = parse_number(cell, decimal)
     if not isinstance(number, str):
         return number
     found = qualified(number)
-    if found is None:
-        return cell
     try:
-        pointed = plain(found.number, decimal)
+        pointed = plain(number if found is None else found.number, decimal)
     except ValueError:
+        return NoNumber(cell)
+    if found is None:
         return cell
     return cell if pointed == found.number else f"{found.sign}{pointed} {found.unit}"
 
@@ -196,6 +200,8 @@ def _parse_cell(
     cell: Any, name: str, row: int, where: Any, unit: str, words: Vocabulary
 ) -> tuple[float, str]:
     """(number in the column's unit, what kind of number it is) of one cell."""
+    if isinstance(cell, NoNumber):
+        raise DataError(_no_number(cell, name, where(row)))
     if isinstance(cell, str):
         number = parse_number(cell)
         if isinstance(number, str):

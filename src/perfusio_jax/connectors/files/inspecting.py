@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_MANY_ROWS = 5_000
+"""A file without runs that is longer than this is a log."""
+
 _TEXT_WIDTH = 14
 """Narrowest a column of texts gets."""
 
@@ -170,8 +173,9 @@ def _refused_as_campaign(
     store: FilesystemStore, rules: FileRules, columns: Sequence[ColumnReport]
 ) -> str:
     """Why the commands that take a campaign refuse a file with runs in it; empty if they do not."""
-    if not any(column.name == "run_id" for column in columns):
-        return ""
+    n_rows = max((column.n_values for column in columns if column.role == "time"), default=0)
+    if not any(column.name == "run_id" for column in columns) and n_rows > _MANY_ROWS:
+        return ""  # a log, which is no campaign
     try:
         read_culture(store.source_path, None, rules)
     except (DataError, UnitError) as error:

@@ -1,5 +1,6 @@
 """The column map that files would be read with, for somebody to look over (`--write-map`)."""
 
+import datetime as dt
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -200,7 +201,10 @@ def _started(rules: FileRules, opened: Sequence[tuple[Part, Opened]]) -> list[Li
         column = names.index("sampled_at")
         name = meaning_of(one.table.header[column], one.column_map).name
         whose = next((names.index(n) for n in ("run_id", "reactor_id") if n in names), None)
-        texts = [str(row[column] or "").strip() for row in one.table.rows]
+        clock = names.index("time_of_day") if "time_of_day" in names else None
+        texts = [
+            _stamp(row[column], None if clock is None else row[clock]) for row in one.table.rows
+        ]
         order = one.date_order or find_order(texts)
         for row, text in zip(one.table.rows, texts, strict=True):
             if not any(character.isdigit() for character in text):
@@ -217,6 +221,14 @@ def _started(rules: FileRules, opened: Sequence[tuple[Part, Opened]]) -> list[Li
     elif local:
         lines.append(Line("inoculated_at", min(local.values()), f"{_GUESS}: the first sample"))
     return lines
+
+
+def _stamp(date: Any, clock: Any) -> str:
+    """A time stamp, of a date and a time of the day where they stand apart."""
+    if clock and isinstance(date, dt.datetime):
+        date = date.date()
+    text = str(date or "").strip()
+    return f"{text} {str(clock).strip():0>5}" if clock and text else text
 
 
 def _names(opened: Opened) -> list[str]:

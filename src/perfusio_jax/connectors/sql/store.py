@@ -240,7 +240,8 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             raise DataError(
                 f"another sample of {self.reactor_name} is stored for {record.time_h:g} h (day "
                 f"{old.day}): {'; '.join(merged.differing)}. If the new one is right, store it as "
-                "a correction."
+                "a correction (--correct); if it is of another run, it needs an experiment of its "
+                "own (--experiment)."
             )
         if not merged.differing and not merged.filled:
             return Stored.DUPLICATE, None
