@@ -1,12 +1,15 @@
 """Compiled programs that are kept between processes."""
 
 import os
+import pickle
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from perfusio_jax._core import ConfigError, default_compile_cache, enable_compile_cache
+from perfusio_jax.gp.kernels import PerfusionKernel
 
 PROGRAM = """
 import sys, jax, jax.numpy as jnp, perfusio_jax
@@ -58,3 +61,13 @@ def test_no_folder_is_not_the_working_folder(folder):
 def test_the_default_is_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_compile_cache() == tmp_path / "perfusio-jax" / "compiled"
+
+
+def test_the_structure_of_a_module_is_itself_after_it_was_kept():
+    """What an executable returns is made by a structure that was written: no model of another."""
+    kernel = PerfusionKernel(3, 4, rank=2, ard_num_dims=4)
+    structure = jax.tree.structure(kernel)
+    kept = pickle.loads(pickle.dumps(structure))
+    assert kept == structure
+    made = jax.tree.unflatten(kept, jax.tree.leaves(kernel))
+    assert jax.tree.structure(made) == structure and made.__dict__.keys() == kernel.__dict__.keys()

@@ -1,6 +1,7 @@
 """The folder of finished executables, and the names they are found by."""
 
 import contextlib
+import copyreg
 import dataclasses
 import enum
 import functools
@@ -49,6 +50,28 @@ _LARGEST: Final = 2_000_000_000
 _MARK: Final = b"perfusio-jax executable 1\n"
 NOT_KEPT: Final = "not kept"
 """In place of an executable that cannot be written: JAX's own cache has it."""
+
+
+def _keep_what_is_missing() -> None:
+    """Have Equinox's mark of a missing attribute read back as itself.
+
+    It is a part of the structure of some modules, compared by identity: a copy of it in the structure
+    an executable returns would make a model of another kind of what is the same.
+    """
+    with contextlib.suppress(ImportError, AttributeError):  # of a version that has no such mark
+        from equinox._module import _flatten
+
+        mark = _flatten.MISSING
+        copyreg.pickle(type(mark), lambda _: (_missing, ()))  # pyright: ignore[reportArgumentType]
+
+
+def _missing() -> Any:
+    from equinox._module import _flatten
+
+    return _flatten.MISSING
+
+
+_keep_what_is_missing()
 
 
 def settings() -> tuple[Any, ...]:
