@@ -55,8 +55,8 @@ NOT_KEPT: Final = "not kept"
 def _keep_what_is_missing() -> None:
     """Have Equinox's mark of a missing attribute read back as itself.
 
-    It is a part of the structure of some modules, compared by identity: a copy of it in the structure
-    an executable returns would make a model of another kind of what is the same.
+    It is a part of the structure of modules, compared by identity: a copy of it in the structure
+    that an executable returns would make a model of another kind of what is the same.
     """
     with contextlib.suppress(ImportError, AttributeError):  # of a version that has no such mark
         from equinox._module import _flatten
