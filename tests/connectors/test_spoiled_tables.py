@@ -307,7 +307,7 @@ def helped(read: Callable[[FileRules], Any], rules: FileRules, w: Ways) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:.*openpyxl.*")
-@settings(max_examples=150)
+@settings(max_examples=120)
 @given(ways())
 def test_a_spoiled_campaign_gives_its_clean_values(tmp_path_factory, w: Ways):
     folder = tmp_path_factory.mktemp("spoiled")
@@ -325,7 +325,7 @@ def test_a_spoiled_campaign_gives_its_clean_values(tmp_path_factory, w: Ways):
 
 
 @pytest.mark.filterwarnings("ignore:.*openpyxl.*")
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(ways())
 def test_the_reader_of_samples_finds_the_same_values(tmp_path_factory, w: Ways):
     folder = tmp_path_factory.mktemp("spoiled")
