@@ -728,3 +728,19 @@ def test_sheets_and_folders_can_be_imported(german, tmp_path, capsys):
     words = ("db", "import", url, german, "--map", columns, "--experiment", "E")
     code, text = run(capsys, *words)
     assert code == 0 and "E, Lauf 1: 3 samples" in text and "E, Lauf 2: 3 samples" in text
+
+
+def test_the_hour_that_occurs_twice_is_told_by_every_reader(tmp_path):
+    path = write(tmp_path, "run_id,sampled_at,VCD\nA,2026-10-25 02:10,2\nA,2026-10-25 04:50,3\n")
+    rules = FileRules(time_zone="Europe/Berlin", inoculated_at=dt.datetime(2026, 10, 25, 1))
+    told = str(read_campaign(path, rules=rules).report)
+    assert "the hour that occurs twice, the first of them meant (1): 2026-10-25 02:10" in told
+    assert "occurs twice" in " ".join(FilesystemStore(path, rules=rules).inspect().notes)
+
+
+def test_a_name_of_ones_own_in_a_map_is_left_out_where_columns_may_be(tmp_path):
+    path = write(tmp_path, "run_id,day,VCD,Sonde 3\nA,0,2,7\nA,1,3.5,7\n")
+    rules = FileRules(columns={"Sonde 3": "Sonde_3"})
+    with pytest.raises(ConfigError, match="'Sonde 3' is to be 'Sonde_3'"):
+        read_campaign(path, rules=rules)
+    assert read_campaign(path, rules=rules, unknown="ignore").report.ignored == ("Sonde_3",)

@@ -117,6 +117,8 @@ def read_campaign(
     rules = rules.but(**{name: value for name, value in changes.items() if value is not None})
     if unknown is None:
         unknown = "ignore" if rules.unknown == "ignore" else "error"
+    if unknown == "ignore":  # what a map calls by a name of its own is left out like other columns
+        rules = rules.but(names_are_free=True)
     if volume_L is None:
         volume_L = VOLUME_L if process is None else process.volume_L
     words = Vocabulary.of(process)

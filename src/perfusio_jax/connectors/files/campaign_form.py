@@ -19,7 +19,7 @@ from ..tables.file_rules import FileRules
 from ..tables.joining import join
 from ..tables.raw import RawTable, leave_out_footer
 from ..tables.settling import some
-from ..tables.stamps import find_order, read_stamp, zone_of
+from ..tables.stamps import find_order, is_ambiguous, read_stamp, zone_of
 from ..tables.vocabulary import Vocabulary
 from .campaign_work import Work, hours_of
 from .feed_pairs import feed_pairs_to_boluses
@@ -246,7 +246,7 @@ def _count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
     zone = zone_of(rules.time_zone)
     order = opened.date_order or find_order(str(row[stamps] or "") for row in table.rows)
     so_far: set[tuple[str, str]] = set()
-    early, kept = [], []
+    early, kept, twice = [], [], []
     for k, (row, line) in enumerate(zip(table.rows, table.lines, strict=True)):
         start = opened.starts.find(work.text(row, "run_id"), work.text(row, "reactor_id"), so_far)
         text = work.text(row, "sampled_at")
@@ -255,6 +255,8 @@ def _count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
         stamp = read_stamp(text, f"sampled_at in line {line}", zone, order)
         if start is None:
             continue
+        if is_ambiguous(stamp):
+            twice.append(f"{text} in line {line}")
         hours = hours_between(stamp, start)
         row.append(hours)
         if hours < 0.0:
@@ -269,6 +271,7 @@ def _count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
     if early and not kept:
         raise DataError(f"{early[0]}; so is every other row.")
     work.told.extend(some("rows from before the inoculation, left out", early))
+    work.told.extend(some("stamps of the hour that occurs twice, the first of them meant", twice))
     table.header.append("time_h")
     table.rows[:] = [table.rows[k] for k in kept]
     table.lines[:] = [table.lines[k] for k in kept]
