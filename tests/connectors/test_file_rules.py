@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax._core.units import conversion
 from perfusio_jax.cli import main
 from perfusio_jax.connectors import FilesystemStore, read_campaign, write_campaign
 from perfusio_jax.connectors.exchange import export_file, import_file
@@ -744,3 +745,52 @@ def test_a_name_of_ones_own_in_a_map_is_left_out_where_columns_may_be(tmp_path):
     with pytest.raises(ConfigError, match="'Sonde 3' is to be 'Sonde_3'"):
         read_campaign(path, rules=rules)
     assert read_campaign(path, rules=rules, unknown="ignore").report.ignored == ("Sonde_3",)
+
+
+def test_quality_of_single_values_is_heeded_in_a_long_table(tmp_path):
+    text = "run_id,day,species,value,quality\nA,0,VCD,2,good\nA,1,VCD,99,bad\nA,1,Glc,4,good\n"
+    (one,) = read_campaign(write(tmp_path, text), rules=FileRules(is_long=True)).trajectories
+    np.testing.assert_array_equal(one.get_species("VCD"), [2.0, np.nan])
+    np.testing.assert_array_equal(one.get_species("Glc"), [np.nan, 4.0])
+
+
+def test_a_campaign_is_not_written_under_the_name_of_another_kind(tmp_path):
+    with pytest.raises(DataError, match=r"suffix '\.xlsx'; a campaign table is written as one of"):
+        write_campaign(culture(), tmp_path / "a.xlsx")
+    assert not (tmp_path / "a.xlsx").exists()
+
+
+def test_a_row_of_units_is_no_vessel_of_its_own(tmp_path):
+    text = "reactor_id,day,VCD\n,d,1e6 cells/mL\nR1,0,2\nR1,1,3\n"
+    files = [write(tmp_path, text, name) for name in ("one.csv", "two.csv")]
+    assert [t.run_id for t in read_campaign(files).trajectories] == ["one", "two"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_constant_is_a_number(value):
+    with pytest.raises(ConfigError, match="a finite number is meant"):
+        FileRules(constants={"agitation": value})
+
+
+def test_shares_among_percent_are_asked_about(tmp_path):
+    path = write(tmp_path, "time_h,VCD,Via,DO\n0,0.5,98,0.4\n24,1,0.97,0.39\n48,2,96,0.41\n")
+    told = " ".join(FilesystemStore(path).inspect().doubtful)
+    assert "Via: from 0.97 to 98 %: shares and percent in one column?" in told
+    assert "DO: nowhere above 0.41 %: is it a share?" in told
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "factor"),
+    [
+        ("VCD", "10^6 Z/ml", 1.0),
+        ("VCD", "10^6 viable cells/mL", 1.0),
+        ("VCD", "Mio Zellen/mL", 1.0),
+        ("temperature", "Grad C", 1.0),
+        ("time_h", "Std", 1.0),
+        ("time_h", "Tage", 24.0),
+        ("Via", "Prozent", 1.0),
+        ("perfusion_rate", "1/Tag", 1.0),
+    ],
+)
+def test_units_as_german_laboratories_write_them(name, unit, factor):
+    assert float(conversion(unit, name)([1.0])[0]) == pytest.approx(factor)

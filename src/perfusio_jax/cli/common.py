@@ -93,8 +93,12 @@ def as_data() -> Iterator[None]:
         raise DataError(str(error)) from error
 
 
-def assignments(items: list[str]) -> dict[str, float]:
-    """Set-points from `name=value`.
+def assignments(items: list[str], option: str = "--set") -> dict[str, float]:
+    """Numbers by name, from `name=value`.
+
+    Args:
+        items: As a command line gives them.
+        option: What gave them, for messages.
 
     Raises:
         ConfigError: If one is not of that form.
@@ -107,5 +111,7 @@ def assignments(items: list[str]) -> dict[str, float]:
         except ValueError:
             sign = ""
         if not sign:
-            raise ConfigError(f"--set {item!r} is not of the form name=value.")
+            raise ConfigError(
+                f"{option} {item!r} is not of the form name=value, with a number such as 3.5."
+            )
     return out

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from .common import assignments
+
 if TYPE_CHECKING:
     from perfusio_jax.connectors.tables.file_rules import FileRules
 
@@ -128,7 +130,7 @@ def _rules(
     constant: list[str] | None,
     **said: Any,
 ) -> "FileRules":
-    from perfusio_jax.connectors.tables.file_rules import FileRules, constants_of, decimal_mark
+    from perfusio_jax.connectors.tables.file_rules import FileRules, decimal_mark
     from perfusio_jax.connectors.tables.starts import parse_starts
 
     return FileRules.of(
@@ -138,6 +140,6 @@ def _rules(
         inoculated_at=parse_starts(inoculated_at),
         join_within_h=join_within,
         missing=tuple(missing or ()),
-        constants=constants_of(constant or []),
+        constants=assignments(constant or [], "--constant"),
         **{name: value for name, value in said.items() if value != 0},
     )

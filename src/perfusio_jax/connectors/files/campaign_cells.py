@@ -13,7 +13,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 
 from ..tables.file_rules import FileRules
-from ..tables.formats import EXCEL_SUFFIXES, PARQUET_SUFFIXES, TEXT_SUFFIXES
+from ..tables.formats import PARQUET_SUFFIXES, TEXT_SUFFIXES
 from ..tables.raw import SEPARATORS
 from ..tables.sidecar import Sidecar, read_sidecar
 from ..tables.spreadsheet import unguard
@@ -72,7 +72,7 @@ def read_cells(
         DataError: If it is no table of runs, or its sidecar cannot be read.
         ConfigError: If what is said of it makes no sense.
     """
-    sidecar = _read_sidecar(path)
+    sidecar = sidecar_of(path)
     content = read_file(path, most=TABLE_BYTES)
     opened = open_table(content, path.suffix, rules, sidecar, words, is_open=is_open)
     table = opened.table
@@ -119,21 +119,27 @@ def read_cells(
 
 
 def kind_of(path: Path) -> str:
-    """Kind of a table by its name: "text", "parquet" or "excel".
+    """Kind of a table that is written, by its name: "text" or "parquet".
 
     Raises:
-        DataError: If the suffix is of none.
+        DataError: If the suffix is of neither.
     """
     suffix = path.suffix.lower()
-    kinds = {"text": TEXT_SUFFIXES, "parquet": PARQUET_SUFFIXES, "excel": EXCEL_SUFFIXES}
-    for kind, suffixes in kinds.items():
+    for kind, suffixes in (("text", TEXT_SUFFIXES), ("parquet", PARQUET_SUFFIXES)):
         if suffix in suffixes:
             return kind
-    allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES))
-    raise DataError(f"{path} has suffix '{path.suffix}'; a campaign table is one of {allowed}.")
+    allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES))
+    raise DataError(
+        f"{path} has suffix '{path.suffix}'; a campaign table is written as one of {allowed}."
+    )
 
 
-def _read_sidecar(path: Path) -> Sidecar:
+def sidecar_of(path: Path) -> Sidecar:
+    """What lies beside a table; nothing where there is no such file.
+
+    Raises:
+        DataError: If it cannot be read, or says something nobody knows.
+    """
     sidecar = sidecar_path(path)
     try:
         if not sidecar.is_file():

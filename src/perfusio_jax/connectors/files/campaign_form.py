@@ -18,6 +18,7 @@ from ..tables.columns import TIMES, ColumnMap, meaning_of, refuse_second_header
 from ..tables.file_rules import FileRules
 from ..tables.joining import join
 from ..tables.raw import RawTable, leave_out_footer
+from ..tables.samples import QUALITIES
 from ..tables.settling import some
 from ..tables.stamps import find_order, is_ambiguous, read_stamp, zone_of
 from ..tables.vocabulary import Vocabulary
@@ -25,7 +26,6 @@ from .campaign_work import Work, hours_of
 from .feed_pairs import feed_pairs_to_boluses
 from .opening import Opened
 
-QUALITIES: Final = ("good", "uncertain", "bad")
 _KEYS: Final = ("run_id", "reactor_id", "clone_id", "sample_id", "sampled_at", *TIMES)
 """What tells the row of a long table that a value belongs to."""
 _HELPERS: Final = ("sample_id", "sampled_at", "time_of_day", "inoculated_at")
@@ -57,15 +57,15 @@ def as_campaign(
     _take_units_row(work)
     if not work.table.rows:
         return work.table, work.told
+    _apply_quality(work)
     if rules.is_long:
         work = _widened(work, opened.column_map, used)
-    _apply_quality(work)
     _count_hours(work, opened, rules)
     _name_runs(work, run_name)
     if rules.feeds == "bolus":
         feed_pairs_to_boluses(work, is_open=is_open)
     _join_samples(work, rules)
-    _drop(work, [n for n in work.table.header if n in _HELPERS])
+    _drop(work, _HELPERS)
     return work.table, work.told
 
 
@@ -197,6 +197,7 @@ def _apply_quality(work: Work) -> None:
     whole = work.at("quality")
     if not marks and whole is None:
         return
+    measured = (*work.words.numbers, "value")
     bad: dict[str, int] = {}
     for row, line in zip(work.table.rows, work.table.lines, strict=True):
         for label, n in [*marks.items(), *([("quality", whole)] if whole is not None else [])]:
@@ -210,7 +211,7 @@ def _apply_quality(work: Work) -> None:
                 )
             if text != "bad":
                 continue
-            names = [label.removesuffix("_quality")] if label != "quality" else work.words.numbers
+            names = [label.removesuffix("_quality")] if label != "quality" else measured
             for k in (header.index(name) for name in names if name in header):
                 if row[k] is not None and str(row[k]).strip():
                     row[k] = None
@@ -301,15 +302,12 @@ def _join_samples(work: Work, rules: FileRules) -> None:
     hours = hours_of(work)
     if within_h <= 0.0 or hours is None:
         return
-    runs: dict[tuple[str, str], list[int]] = {}
-    for k, row in enumerate(table.rows):
-        runs.setdefault((work.text(row, "run_id"), work.text(row, "reactor_id")), []).append(k)
     decisive = {*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *work.words.species}
     decisive |= set(work.words.controls)
     columns = [(n, name) for n, name in enumerate(table.header) if name in decisive]
     gone: set[int] = set()
     joined: list[str] = []
-    for members in runs.values():
+    for members in work.runs():
         order = sorted(members, key=lambda k: hours[k])
         ids = [work.text(table.rows[k], "sample_id") for k in order]
         if not any(ids) and not _are_near([hours[k] for k in order], within_h):

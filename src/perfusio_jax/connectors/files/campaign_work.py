@@ -27,6 +27,14 @@ class Work(NamedTuple):
         column = self.at(name)
         return "" if column is None or row[column] is None else str(row[column]).strip()
 
+    def runs(self) -> list[list[int]]:
+        """Rows of each run of each vessel, in the order of the table."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for k, row in enumerate(self.table.rows):
+            whose = (self.text(row, "run_id"), self.text(row, "reactor_id"))
+            found.setdefault(whose, []).append(k)
+        return [*found.values()]
+
 
 def hours_of(work: Work) -> list[float] | None:
     """Time of every row [h], as far as it can be read; None if there is no column of it."""

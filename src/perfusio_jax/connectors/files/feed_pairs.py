@@ -60,7 +60,7 @@ def feed_pairs_to_boluses(work: Work, *, is_open: bool) -> None:
     volume = _volumes(work)
     fed: dict[str, dict[int, float]] = {name: {} for name in names}
     gone: list[int] = []
-    for members in _runs(work):
+    for members in work.runs():
         order = sorted(members, key=lambda k: hours[k])
         own = {name: [values[name][k] for k in order] for name in values}
         for k in sorted({k for k, _ in feeds([hours[k] for k in order], own)}):
@@ -91,13 +91,6 @@ def feed_pairs_to_boluses(work: Work, *, is_open: bool) -> None:
     kept = [k for k in range(len(table.rows)) if k not in set(gone)]
     table.rows[:] = [table.rows[k] for k in kept]
     table.lines[:] = [table.lines[k] for k in kept]
-
-
-def _runs(work: Work) -> list[list[int]]:
-    runs: dict[tuple[str, str], list[int]] = {}
-    for k, row in enumerate(work.table.rows):
-        runs.setdefault((work.text(row, "run_id"), work.text(row, "reactor_id")), []).append(k)
-    return [*runs.values()]
 
 
 def _number(cell: Any, decimal: str) -> float | None:

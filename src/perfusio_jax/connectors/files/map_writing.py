@@ -14,8 +14,8 @@ from ..tables.cells import parse_number, qualified
 from ..tables.columns import NAME, TIMES, bare_label, meaning_of, nearest
 from ..tables.date_formats import by_format
 from ..tables.file_rules import FileRules
-from ..tables.sidecar import read_sidecar
 from ..tables.stamps import find_order, read_stamp, zone_of
+from .campaign_cells import sidecar_of
 from .opening import Opened, open_table
 from .parts import Part, Tables, parts_of
 
@@ -77,8 +77,7 @@ def column_map_of(tables: Tables, rules: FileRules) -> ColumnMapText:
 
 def _open(part: Part) -> Opened:
     content = read_file(part.path, most=TABLE_BYTES)
-    sidecar = part.path.with_suffix(".units.toml")
-    beside = read_sidecar(sidecar.read_bytes() if sidecar.is_file() else b"")
+    beside = sidecar_of(part.path)
     return open_table(content, part.path.suffix, part.rules, beside, is_open=True)
 
 

@@ -1,4 +1,4 @@
-"""A file with what is said of it, as cells: the first half of rules, the same for every command.
+"""A file with what is said of it, as cells: the first half of reading, the same for every command.
 
 What follows makes samples of one vessel (`samples.py`) or runs of a campaign of the cells.
 """
@@ -297,11 +297,11 @@ def _add_run(table: RawTable, names: list[str], run: str | None) -> None:
         return
     column = names.index("reactor_id") if "reactor_id" in names else None
     vessels = ["" if column is None else str(row[column] or "").strip() for row in table.rows]
-    several = len(set(vessels)) > 1
+    several = len({*vessels} - {""}) > 1  # a row of units names none
     table.header.append("run_id")
     names.append("run_id")
     for row, vessel in zip(table.rows, vessels, strict=True):
-        row.append(f"{run} {vessel}" if several else run)
+        row.append(f"{run} {vessel}" if several and vessel else run)
 
 
 def _add_constants(

@@ -6,14 +6,14 @@ the rest under `[reading]`, set-points that were the same throughout under `[set
 
 import datetime as dt
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax._core.limits import read_toml
-from perfusio_jax._core.text import in_line, plain_number
+from perfusio_jax._core.text import in_line
 
 from .columns import ColumnMap
 from .date_formats import check_date_format
@@ -120,6 +120,9 @@ class FileRules:
             raise ConfigError(f"skip_footer is {self.skip_footer}; a number of lines is meant.")
         if self.date_format is not None:
             check_date_format(self.date_format)
+        for name, value in self.constants.items():
+            if not math.isfinite(value):
+                raise ConfigError(f"{name} is said to be {value}; a finite number is meant.")
         if self.run is not None and self.run_from:
             raise ConfigError("run and run_from both name the run; say one of them.")
         if self.sample_id is not None:
@@ -315,23 +318,3 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "run_from": ("run_from", _list_of(_text)),
 }
 """Keys of `[reading]`: the field, and how its value is checked."""
-
-
-def constants_of(items: Sequence[str]) -> dict[str, float]:
-    """Constants from `name=value`, as a command line gives them.
-
-    Raises:
-        ConfigError: If one is not of that form.
-    """
-    out: dict[str, float] = {}
-    for item in items:
-        name, sign, value = item.partition("=")
-        try:
-            out[name.strip()] = plain_number(value)
-        except ValueError:
-            sign = ""
-        if not sign or not name.strip() or not math.isfinite(out[name.strip()]):
-            raise ConfigError(
-                f"--constant {item!r} is not of the form name=value, with a number such as 3.5."
-            )
-    return out

@@ -77,13 +77,7 @@ class DescribedBrain(ModelBrain):
             self.history(situation.rows),
             self.model,
             self.goals,
-            seed=self.seed,
-            u_now=dict(situation.u_now),
-            fixed=dict(situation.fixed),
-            grids=situation.grids,
-            n_paths=self.n_paths,
-            day=None if self.sample_h == HOURS_PER_DAY else situation.day,
-            sample_h=self.sample_h,
+            **self._asked(situation),
         )
         names = self.model.layout.forecast
         trouble = not_finite(decision, names)

@@ -142,18 +142,24 @@ class ModelBrain:
             self.history(situation.rows),
             self.model,
             self.policy,
-            seed=self.seed,
-            u_now=dict(situation.u_now),
-            fixed=dict(situation.fixed),
-            grids=situation.grids,
-            n_paths=self.n_paths,
-            day=None if self.sample_h == HOURS_PER_DAY else situation.day,
-            sample_h=self.sample_h,
+            **self._asked(situation),
         )
         trouble = not_finite(decision)
         if trouble:
             raise SimulationError(trouble)
         return as_proposal(decision)
+
+    def _asked(self, situation: Situation) -> dict[str, Any]:
+        """What a decision rests on besides the run, the model and the policy."""
+        return {
+            "seed": self.seed,
+            "u_now": dict(situation.u_now),
+            "fixed": dict(situation.fixed),
+            "grids": situation.grids,
+            "n_paths": self.n_paths,
+            "day": None if self.sample_h == HOURS_PER_DAY else situation.day,
+            "sample_h": self.sample_h,
+        }
 
     def outlook(self, situation: Situation) -> Proposal | None:
         """Forecast from the last sample carried through the online readings since."""
