@@ -18,9 +18,6 @@ from ..tables.cells import find_decimal, parse_number, plain, qualified, to_tell
 from ..tables.vocabulary import OURS, Vocabulary
 from .frame_columns import ID_COLUMNS, Where, number_columns
 
-MISSING_MARKS: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "-", "--"})
-"""Cell texts that mean "not measured", in lower case."""
-
 _BEYOND: Final = {
     "below": "below the limit of the assay, of which half is taken,",
     "above": "above what the assay reads, and missing,",
@@ -170,7 +167,7 @@ def parse_column(
         64-bit floats.
 
     Raises:
-        DataError: If a cell is neither a number nor one of `MISSING_MARKS`, or is infinite.
+        DataError: If a cell is neither a number nor one of `cells.MISSING`, or is infinite.
     """
     if pd.api.types.is_float_dtype(column) or pd.api.types.is_integer_dtype(column):
         numbers = column.to_numpy(np.float64, na_value=np.nan)
