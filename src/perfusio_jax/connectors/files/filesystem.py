@@ -28,7 +28,8 @@ from ..base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecor
 from ..tables.content import signature
 from ..tables.file_rules import FileRules
 from ..tables.report import ReadReport
-from ..tables.settling import Conflicts, Row
+from ..tables.run_rows import Row, RunRows
+from ..tables.settling import Conflicts
 from ..tables.stamps import DateOrder
 from ..tables.totals import Totals
 from ..tables.vocabulary import Vocabulary
@@ -274,7 +275,7 @@ class FilesystemStore(BioreactorConnectorBase):
         """
 
         def collect() -> list[SampleRecord]:
-            rows = self._rows()
+            rows = self._rows() or ()
             for row in rows:
                 self._refuse_conflict(row)
             return [
@@ -282,9 +283,9 @@ class FilesystemStore(BioreactorConnectorBase):
                     row,
                     round(row.time_h / HOURS_PER_DAY),
                     list(row.notes),
-                    is_newest=row is rows[-1],
+                    is_newest=k == len(rows) - 1,
                 )
-                for row in rows
+                for k, row in enumerate(rows)
             ]
 
         return await self._offload(collect)
@@ -350,7 +351,7 @@ class FilesystemStore(BioreactorConnectorBase):
             ConnectorError: If it is not there.
             DataError: If it cannot be understood.
         """
-        return sorted({row.reactor_id for row in self._source.samples().rows.values()} - {""})
+        return sorted({reactor_id for _, reactor_id in self._source.samples().rows.runs} - {""})
 
     def runs(self) -> list[tuple[str, str, list[float]]]:
         """Run, reactor and the times [h] of its samples, for each there is.
@@ -359,10 +360,8 @@ class FilesystemStore(BioreactorConnectorBase):
             ConnectorError: If it is not there.
             DataError: If it cannot be understood.
         """
-        found: dict[tuple[str, str], list[float]] = {}
-        for row in self._source.samples().rows.values():
-            found.setdefault((row.run_id, row.reactor_id), []).append(row.time_h)
-        return [(*key, sorted(times)) for key, times in sorted(found.items())]
+        runs = self._source.samples().rows.runs
+        return [(*whose, run.times_h.tolist()) for whose, run in sorted(runs.items())]
 
     def inspect(self) -> ReadReport:
         """Read the file afresh and say what was understood; it may still be empty.
@@ -384,16 +383,16 @@ class FilesystemStore(BioreactorConnectorBase):
                 "drive reachable?"
             ) from None
 
-    def _rows(self) -> list[Row]:
-        """Rows of this run and reactor, by time."""
-        rows = list(self._source.samples().rows.values())
+    def _rows(self) -> RunRows | None:
+        """Rows of this run and reactor, by time; None if there are none."""
+        runs = list(self._source.samples().rows.runs.values())
         names = ("run_id", "reactor_id")
         for name in names:
             wanted = getattr(self, name)
-            if wanted is not None and any(getattr(row, name) for row in rows):
-                rows = [row for row in rows if getattr(row, name) == wanted]
+            if wanted is not None and any(getattr(run, name) for run in runs):
+                runs = [run for run in runs if getattr(run, name) == wanted]
         for name in names:
-            present = sorted({getattr(row, name) for row in rows})
+            present = sorted({getattr(run, name) for run in runs})
             if len(present) > 1:
                 shown = ", ".join(value or "none" for value in present[:8])
                 more = f" and {len(present) - 8} more" if len(present) > 8 else ""
@@ -402,7 +401,7 @@ class FilesystemStore(BioreactorConnectorBase):
                     f"which one counts with {name} (a key of [twin] in twin.toml; of a forecast "
                     f"--{name.replace('_', '-')})."
                 )
-        return sorted(rows, key=lambda row: row.time_h)
+        return runs[0] if runs else None
 
     @property
     def _tolerance_h(self) -> float:
@@ -410,25 +409,27 @@ class FilesystemStore(BioreactorConnectorBase):
 
     def _days(self) -> list[float]:
         cadence, numbers = self._cadence, set()
-        for row in self._rows():
-            number = cadence.number(row.time_h / HOURS_PER_DAY)
-            if abs(row.time_h - cadence.hours(number)) <= self._tolerance_h:
+        run = self._rows()
+        for time_h in [] if run is None else run.times_h.tolist():
+            number = cadence.number(time_h / HOURS_PER_DAY)
+            if abs(time_h - cadence.hours(number)) <= self._tolerance_h:
                 numbers.add(number)
         return [cadence.day(number) for number in sorted(numbers)]
 
     def _record(self, day: float) -> SampleRecord:
-        rows = self._rows()
+        run = self._rows()
         due = day * HOURS_PER_DAY if self._cadence.is_daily else self._cadence.due(day)
-        near = [row for row in rows if abs(row.time_h - due) <= self._tolerance_h]
-        if not near:
-            raise SampleNotReady(self._why_not(day, rows))
-        row = min(near, key=lambda row: abs(row.time_h - due))
+        near = [] if run is None else run.near(due, self._tolerance_h)
+        if run is None or not near:
+            raise SampleNotReady(self._why_not(day, run))
+        nearest = min(near, key=lambda k: abs(run.times_h[k] - due))
+        row = run[nearest]
         self._refuse_conflict(row)
         notes = list(row.notes)
         if len(near) > 1:
-            others = ", ".join(f"{r.time_h:g}" for r in near if r is not row)
+            others = ", ".join(f"{run.times_h[k]:g}" for k in near if k != nearest)
             notes.append(f"day {day:g} is the sample at {row.time_h:g} h; there is also {others} h")
-        return self._as_record(row, day, notes, is_newest=row is rows[-1])
+        return self._as_record(row, day, notes, is_newest=nearest == len(run) - 1)
 
     def _as_record(
         self, row: Row, day: float, notes: list[str], *, is_newest: bool
@@ -467,7 +468,7 @@ class FilesystemStore(BioreactorConnectorBase):
         if row.conflicts:
             raise DataError(f"{self.source_path}: {'; '.join(row.conflicts)}. Keep one of them.")
 
-    def _why_not(self, day: float, rows: list[Row]) -> str:
+    def _why_not(self, day: float, rows: RunRows | None) -> str:
         text = f"{self.source_path} has no row for day {day:g} yet"
         report = self.report()
         if report.held_back is not None:
@@ -483,7 +484,7 @@ class FilesystemStore(BioreactorConnectorBase):
         elif not rows:
             text += f" ({report.notes[-1]})" if report.notes else ""
         else:
-            text += f" (its last is at {rows[-1].time_h / HOURS_PER_DAY:g} d)"
+            text += f" (its last is at {rows.times_h[-1] / HOURS_PER_DAY:g} d)"
         left_out = [note for note in report.notes if note.endswith("the row is left out")]
         if left_out:
             text += f"; {left_out[-1]}"

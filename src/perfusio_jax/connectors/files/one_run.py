@@ -11,7 +11,7 @@ from perfusio_jax.states import Trajectory
 
 from ..tables.file_rules import FileRules
 from ..tables.report import ReadReport
-from ..tables.settling import Row
+from ..tables.run_rows import RunRows
 from .source_file import SourceFile
 
 
@@ -58,7 +58,7 @@ def read_one_run(
         allow_unterminated=True,
     )
     found = source.samples()
-    keys = {(run, reactor) for run, reactor, _ in found.rows}
+    keys = set(found.rows.runs)
     chosen = {
         key
         for key in keys
@@ -66,23 +66,17 @@ def read_one_run(
     }
     if len(chosen) != 1:
         raise DataError(_which(path, sorted(keys), len(chosen)))
-    run, reactor = chosen.pop()
-    rows = [row for key, row in sorted(found.rows.items()) if key[:2] == (run, reactor)]
-    for row in rows:
+    rows = found.rows.runs[chosen.pop()]
+    for _, row in sorted(rows.made.items()):
         if row.conflicts:
             raise DataError(f"{path}: {row.conflicts[0]}; keep one of the two.")
-    return OneRun(_trajectory(rows, process, run, reactor), found.report)
+    return OneRun(_trajectory(rows, process), found.report)
 
 
-def _trajectory(rows: list[Row], process: Process, run: str, reactor: str) -> Trajectory:
+def _trajectory(rows: RunRows, process: Process) -> Trajectory:
     names, controls = process.readings, process.control_names
-    hours = np.asarray([row.time_h for row in rows])
-
-    def column(name: str) -> list[float]:
-        values = [row.values.get(name) for row in rows]
-        return [np.nan if v is None else float(v) for v in values]
-
-    volume = np.asarray(column("volume_L"))
+    hours, column = rows.times_h, rows.column
+    volume = column("volume_L")
     if not np.isfinite(volume).any():
         volume = np.full(hours.size, process.volume_L)
     seen = np.isfinite(volume)
@@ -93,8 +87,8 @@ def _trajectory(rows: list[Row], process: Process, run: str, reactor: str) -> Tr
         np.floor(hours / HOURS_PER_DAY + 1e-9).astype(int),
         names,
         controls,
-        run_id=run or "run",
-        reactor_id=reactor or "R00",
+        run_id=rows.run_id or "run",
+        reactor_id=rows.reactor_id or "R00",
         times_h=hours,
     )
 

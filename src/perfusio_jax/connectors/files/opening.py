@@ -25,7 +25,7 @@ from ..tables.date_formats import by_format
 from ..tables.file_rules import FileRules
 from ..tables.formats import read_table
 from ..tables.layout import Layout
-from ..tables.raw import RawTable
+from ..tables.raw import RawTable, distinct
 from ..tables.sample_ids import SamplePattern
 from ..tables.sidecar import Sidecar
 from ..tables.stamps import DateOrder, find_order, read_stamp, zone_of
@@ -242,6 +242,11 @@ def _read_elapsed(table: RawTable, names: list[str]) -> None:
             continue
         per = 3600.0 if name == "time_h" else 86_400.0
         n_read = 0
+        if not any(
+            isinstance(cell, dt.timedelta | dt.time) or (isinstance(cell, str) and ":" in cell)
+            for cell in distinct(table.rows, n)
+        ):
+            continue
         for row in table.rows:
             cell = row[n]
             seconds = None

@@ -18,6 +18,7 @@ from .shape import shape
 
 _SEPARATOR_LINE: Final = re.compile(r'[ ]*"?sep=(?P<mark>.)"?[ ]*')
 """First line by which spreadsheets tell each other the separator."""
+_LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _PREAMBLE: Final = 40
 """Lines that may stand above a table."""
 
@@ -56,7 +57,9 @@ def read_text(
         text = _without_open_quote(text, table, table.separator)
     if not text.strip():
         return table
-    rows, lines = layout.without_footer(*_split(text, table.separator), table)
+    rows, lines = _split(text, table.separator)
+    del text  # which may be most of what there is
+    rows, lines = layout.without_footer(rows, lines, table)
     shape(rows, lines, table)
     table.decimal = decimal or find_decimal(marked(table, is_number), table.separator)
     return table
@@ -64,13 +67,43 @@ def read_text(
 
 def _without_separator_line(text: str, table: RawTable) -> tuple[str, str | None]:
     """Read a line such as `sep=;`, which then counts as blank: lines keep their numbers."""
-    lines = text.splitlines(keepends=True)
-    first = next(n for n, line in enumerate(lines) if line.strip())
-    found = _SEPARATOR_LINE.fullmatch(lines[first].rstrip("\r\n"))
+    first, line = _first_filled(text)
+    found = _SEPARATOR_LINE.fullmatch(line.rstrip("\r\n"))
     if found is None or found["mark"] not in SEPARATORS:
         return text, None
     table.notes.append(f"line {first + 1} states the separator")
-    return "\n" * (first + 1) + "".join(lines[first + 1 :]), found["mark"]
+    return _below(text, first + 1), found["mark"]
+
+
+def _head(text: str, n_lines: int) -> list[str]:
+    """The first lines with their ends, so many at least as far as there are so many.
+
+    A long table is not cut up for the sake of what stands above it.
+    """
+    size = 1 << 14
+    while True:
+        lines = text[:size].splitlines(keepends=True)
+        if size >= len(text):
+            return lines
+        if len(lines) > n_lines + 1:
+            return lines[:-2]  # the last may be cut off, and a line end before it in two
+        size *= 4
+
+
+def _first_filled(text: str) -> tuple[int, str]:
+    """Number, from 0, and text of the first line with something on it."""
+    n_lines = _PREAMBLE
+    while True:
+        lines = _head(text, n_lines)
+        for n, line in enumerate(lines):
+            if line.strip():
+                return n, line
+        n_lines = 4 * len(lines)
+
+
+def _below(text: str, n: int) -> str:
+    """A text whose first lines are blank: the others keep their numbers."""
+    return "\n" * n + text[sum(map(len, _head(text, n)[:n])) :]
 
 
 def _without_lines(text: str, layout: Layout) -> str:
@@ -91,15 +124,15 @@ def _without_preamble(
     layout: Layout,
 ) -> str:
     """Blank the lines above a table: those before the first with two known labels."""
-    lines = text.splitlines(keepends=True)
+    lines = _head(text, max(_PREAMBLE, layout.header_row or 0))
     if layout.header_row is not None:
         layout.check_header_row(len(lines))
-        return "\n" * (layout.header_row - 1) + "".join(lines[layout.header_row - 1 :])
+        return _below(text, layout.header_row - 1)
     for n, line in enumerate(lines[:_PREAMBLE]):
         known, like = (max(_hits(line, s, judge) for s in SEPARATORS) for judge in judges)
         if like >= 2 or (known and not any(earlier.strip() for earlier in lines[:n])):
             table.notes += told_above([k + 1 for k in range(n) if lines[k].strip()])
-            return "\n" * n + "".join(lines[n:])
+            return _below(text, n)
     return text
 
 
@@ -151,7 +184,7 @@ def _decode(content: bytes, table: RawTable) -> str:
 
 
 def _find_separator(text: str, is_known: Callable[[str], bool]) -> str:
-    header = next(line for line in text.splitlines() if line.strip())
+    _, header = _first_filled(text)
 
     def score(separator: str) -> tuple[int, int]:
         return _hits(header, separator, is_known), header.count(separator)
@@ -161,15 +194,19 @@ def _find_separator(text: str, is_known: Callable[[str], bool]) -> str:
 
 def _split(text: str, separator: str) -> tuple[list[list[str]], list[int]]:
     """Rows with the line each begins on; blank lines are skipped."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    lines_of = (found.group() for found in _LINE.finditer(text))
+    reader = csv.reader(lines_of, delimiter=separator)
     rows: list[list[str]] = []
     lines: list[int] = []
     last = 0
+    # a long table says the same many times over; each text is kept once
+    once: dict[str, str] = {}
+    keep = once.setdefault
     try:
         for row in reader:
             start, last = last + 1, reader.line_num
-            if any(cell.strip() for cell in row):
-                rows.append(row)
+            if (row and row[0].strip()) or any(cell.strip() for cell in row):
+                rows.append(list(tuple(map(keep, row, row))))  # as long as it is and no longer
                 lines.append(start)
     except csv.Error as error:
         raise DataError(f"line {reader.line_num} cannot be split into fields: {error}") from None

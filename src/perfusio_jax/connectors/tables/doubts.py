@@ -8,7 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-Column = Sequence[float | None]
+import numpy as np
+
+Column = Sequence[float | None] | np.ndarray
 
 _FASTEST_H: Final = 5.0
 """No animal cell doubles faster [h]."""
@@ -21,17 +23,26 @@ _FEED_RISE: Final = 1.25
 _SAME_CELLS: Final = 0.05
 
 
-def too_fast(times_h: Sequence[float], cells: Column) -> str:
+def too_fast(times_h: Sequence[float] | np.ndarray, cells: Column) -> str:
     """Growth that says that hours are days; empty if there is none.
 
     Args:
         times_h: Time of each sample [h], ascending.
         cells: Viable cell density [1e6 cells/mL], None or NaN where it was not counted.
     """
-    known = [(t, v) for t, v in zip(times_h, cells, strict=True) if v is not None and v > 0.0]
-    pairs = [*((known[0], later) for later in known[1:]), *itertools.pairwise(known)]
+    hours_of, counts = np.asarray(times_h, float), np.asarray(cells, float)  # None is NaN
+    is_known = counts > 0.0
+    times, known = hours_of[is_known], counts[is_known]
     worst, text = _FOLD, ""
-    for (start, before), (end, after) in pairs:
+    if not known.size:
+        return text
+    n = known.size - 1
+    first = np.concatenate([np.zeros(n, int), np.arange(n)])
+    last = np.concatenate([np.arange(1, n + 1)] * 2)
+    grown = np.flatnonzero(known[last] >= _FOLD * known[first])
+    for k in grown.tolist():
+        start, before = float(times[first[k]]), float(known[first[k]])
+        end, after = float(times[last[k]]), float(known[last[k]])
         fold, hours = after / before, end - start
         if fold >= worst and hours > 0.0 and hours / math.log2(fold) < _FASTEST_H:
             worst = fold
@@ -54,31 +65,49 @@ def hours_called_days(days: Sequence[float]) -> str:
     return ""
 
 
-def feeds(times_h: Sequence[float], species: Mapping[str, Column]) -> list[tuple[int, str]]:
+def is_fed(
+    hours: np.ndarray, before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Whether a substrate rose at the same cells within hours, for many pairs of samples.
+
+    Args:
+        hours: Time between the two `(n,)` [h].
+        before: Readings `(n,)` by canonical name of the earlier ones, NaN if missing.
+        after: The same of the later ones.
+    """
+    if "VCD" not in before:
+        return np.zeros(len(hours), bool)
+    same = np.abs(after["VCD"] - before["VCD"]) <= _SAME_CELLS * before["VCD"] * (1.0 + 1e-9)
+    rises = [_rises(before[n], after[n]) for n in _SUBSTRATES if n in before]
+    risen = np.any(rises, axis=0) if rises else np.zeros(len(hours), bool)
+    return (hours > 0.0) & (hours <= _FEED_WITHIN_H) & same & risen
+
+
+def _rises(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return high > np.maximum(_FEED_RISE * low, 0.1)
+
+
+def feeds(
+    times_h: Sequence[float] | np.ndarray, species: Mapping[str, Column]
+) -> list[tuple[int, str]]:
     """Substrates that rise at the same cells within hours: what was fed, with the later sample.
 
     Args:
         times_h: Time of each sample [h], ascending.
-        species: Readings by canonical name, one per sample.
+        species: Readings by canonical name, one per sample; None or NaN if missing.
 
     Returns:
         Number of the later sample and a sentence, per feed.
     """
-    cells = species.get("VCD")
+    times = np.asarray(times_h, float)
+    columns = {n: np.asarray(c, float) for n, c in species.items() if n in ("VCD", *_SUBSTRATES)}
+    before, after = ({n: c[part] for n, c in columns.items()} for part in (np.s_[:-1], np.s_[1:]))
+    hours = np.diff(times)
     found = []
-    for k in range(1, len(times_h)):
-        hours = times_h[k] - times_h[k - 1]
-        if not 0.0 < hours <= _FEED_WITHIN_H or cells is None:
-            continue
-        before, after = cells[k - 1], cells[k]
-        if before is None or after is None:
-            continue
-        if not abs(after - before) <= _SAME_CELLS * before * (1.0 + 1e-9):
-            continue
-        for name in _SUBSTRATES:
-            column = species.get(name)
-            low, high = (None, None) if column is None else (column[k - 1], column[k])
-            if low is not None and high is not None and high > max(_FEED_RISE * low, 0.1):
-                text = f"{name} rises from {low:g} to {high:g} in {hours:.3g} h at the same cells"
-                found.append((k, f"{text}: a feed?"))
+    for k in np.flatnonzero(is_fed(hours, before, after)).tolist():
+        for name in (n for n in _SUBSTRATES if n in columns):
+            low, high = float(before[name][k]), float(after[name][k])
+            if _rises(before[name][k], after[name][k]):
+                text = f"{name} rises from {low:g} to {high:g} in {hours[k]:.3g} h at the same"
+                found.append((k + 1, f"{text} cells: a feed?"))
     return found

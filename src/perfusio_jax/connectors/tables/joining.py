@@ -8,6 +8,8 @@ quantity stay two samples: a repeat, or a feed between them, and nobody here kno
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 DEFAULT_JOIN_H = 1.0
 """Rows this close [h] to the first of a sample belong to it."""
 
@@ -78,6 +80,44 @@ def join(
         if mine:
             named[mine] = found
     return Joined(groups, apart)
+
+
+def stay_apart(
+    times_h: np.ndarray, values: Mapping[str, np.ndarray], tolerance_h: float = DEFAULT_JOIN_H
+) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+    """Whether no two rows of a run are one sample, found without a look at each: most are none.
+
+    Args:
+        times_h: Time of each row `(T,)` [h], ascending; none has a sample id.
+        values: What was read `(T,)` by name, NaN if missing.
+        tolerance_h: How long after its first row [h] a sample takes further ones; 0 for none.
+
+    Returns:
+        Earlier row, later row and name of what differs, where rows close by stay two samples; None
+        where rows may be one sample, and `join` has to tell.
+    """
+    none = np.zeros(0, int)
+    if tolerance_h <= 0.0 or not np.any(np.diff(times_h) <= tolerance_h):
+        return none, none, []
+    for back in range(1, _LOOK_BACK + 1):
+        is_near = times_h[back:] - times_h[:-back] <= tolerance_h
+        differs = np.zeros(is_near.shape, bool)
+        for column in values.values():
+            differs |= _differ(column[:-back], column[back:])
+        if np.any(is_near & ~differs):
+            return None
+    later = np.flatnonzero(np.diff(times_h) <= tolerance_h) + 1
+    first = np.full(later.size, -1)
+    names = list(values)
+    for n, column in enumerate(values.values()):
+        is_new = (first < 0) & _differ(column[later - 1], column[later])
+        first[is_new] = n
+    return later - 1, later, [names[n] for n in first.tolist()]
+
+
+def _differ(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether two values are there that are not the same."""
+    return (one != other) & ~np.isnan(one) & ~np.isnan(other)
 
 
 def _difference(values: Values, earlier: Sequence[Values]) -> tuple[int, str] | None:

@@ -38,18 +38,34 @@ class RawTable:
     """Decimal mark."""
 
 
+def distinct(rows: Sequence[Sequence[Any]], column: int) -> dict[Any, int]:
+    """What stands in a column, each text once, with the first row it stands in.
+
+    Texts only may be asked for: of other cells those that are equal are one, as are 1 and True.
+    """
+    cells = [row[column] for row in rows]
+    # backwards, so that the first of its kind is what stays; nothing here is a loop of Python's
+    return dict(zip(reversed(cells), range(len(cells) - 1, -1, -1), strict=True))
+
+
 def marked(
     table: RawTable, is_number: Callable[[str], bool] | None, *, all_columns: bool = True
 ) -> Iterator[tuple[str, int]]:
-    """Text cells that hold a mark, with their line: of columns of numbers what tells it."""
+    """Texts that hold a mark, each once a column, with their first line, in the order of lines.
+
+    Of columns of numbers what tells the mark.
+    """
     columns = {n for n, label in enumerate(table.header) if is_number and is_number(label)}
-    wanted = [(n, n in columns) for n in range(len(table.header)) if all_columns or n in columns]
-    for row, line in zip(table.rows, table.lines, strict=True):
-        for n, is_in in wanted:
-            cell = row[n]
+    found: list[tuple[int, int, str]] = []
+    for n in (n for n in range(len(table.header)) if all_columns or n in columns):
+        found += [
+            (row, n, to_tell(cell) if n in columns else cell)
+            for cell, row in distinct(table.rows, n).items()
             # most cells are whole numbers or words: only a mark tells anything
-            if isinstance(cell, str) and ("." in cell or "," in cell):
-                yield (to_tell(cell) if is_in else cell), line
+            if isinstance(cell, str) and ("." in cell or "," in cell)
+        ]
+    for row, _, cell in sorted(found):
+        yield cell, table.lines[row]
 
 
 def _has_digit(cells: list[Any]) -> bool:

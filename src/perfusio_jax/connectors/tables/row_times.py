@@ -14,7 +14,7 @@ from perfusio_jax._core.text import in_line
 from .cells import MISSING, parse_number, understood
 from .column_units import ColumnUnits
 from .columns import TIMES
-from .raw import RawTable
+from .raw import RawTable, distinct
 from .stamps import DateOrder, find_order, read_stamp
 from .starts import Starts
 from .tally import Tally
@@ -86,6 +86,28 @@ class RowTimes:
             return None, str(error)
         tally.n_values += 1
         return stamp, ""
+
+    def read_stamp(self, text: str) -> dt.datetime:
+        """A time stamp.
+
+        Raises:
+            DataError: If it is none.
+        """
+        return read_stamp(text, "sampled_at", self._zone, self._date_order)
+
+    def plain_hours(self, name: str, cell: Any) -> float:
+        """Hours that one cell of a column of times says [h]; NaN where anything is odd about it.
+
+        Args:
+            name: `time_h` or `day`.
+            cell: What stands there.
+        """
+        number = parse_number(cell, self._table.decimal)
+        if not isinstance(number, float) or not 0.0 <= number < math.inf:
+            return math.nan
+        hours = self._units.converter(name, self._units.units[self._at[name]])(number)
+        hours = hours * HOURS_PER_DAY if name == "day" else hours
+        return hours if 0.0 <= hours <= LONGEST_H else math.nan
 
     def since(self, start: dt.datetime, stamp: dt.datetime | None, odd: str, line: int) -> float:
         """Hours from the start of a run to a time stamp [h].
@@ -178,4 +200,4 @@ class RowTimes:
         if "sampled_at" not in self._at:
             return None
         column = self._at["sampled_at"]
-        return find_order(str(row[column] or "") for row in self._table.rows)
+        return find_order(str(cell or "") for cell in distinct(self._table.rows, column))

@@ -36,10 +36,12 @@ from .columns import (
 )
 from .file_rules import NegativeTime, Unknown
 from .joining import DEFAULT_JOIN_H
+from .plain_rows import PlainReader
 from .raw import SEPARATORS, RawTable, leave_out_footer
 from .report import ColumnReport, ReadReport
 from .row_times import BeforeStart, OddTimeError, RowTimes
-from .settling import Conflicts, Row, Settling, some, when
+from .run_rows import Key, Row, SampleRows
+from .settling import Conflicts, Settling, some, when
 from .spreadsheet import unguard
 from .stamps import DateOrder, is_ambiguous
 from .starts import Starts, starts_of
@@ -60,7 +62,7 @@ _REMEMBERED: Final = 50_000
 class Samples(NamedTuple):
     """Rows by (run, reactor, time) and the report on how they were read."""
 
-    rows: dict[tuple[str, str, float], Row]
+    rows: SampleRows
     report: ReadReport
     columns: tuple[str, ...]
     """Canonical names the table has, whether or not a row holds a value."""
@@ -113,7 +115,7 @@ def interpret(
     """
     if not table.header:
         note = "there is no header yet" if table.held_back else "the file is empty"
-        return Samples({}, _report(table, [], [*table.notes, note]), ())
+        return Samples(SampleRows({}), _report(table, [], [*table.notes, note]), ())
     column_map = column_map or ColumnMap({}, {})
     words = Vocabulary.of(process)
     header = Header(table, column_map, wide, has_start=inoculated_at is not None, words=words)
@@ -121,9 +123,7 @@ def interpret(
     leave_out_footer(table, [n for n, name in enumerate(header.names) if name in times])
     starts = starts_of(inoculated_at, zone)
     body = _Body(table, header, units or {}, on_conflict, (starts, zone), date_order)
-    for index in body.row_numbers:
-        body.read(index)
-        table.rows[index] = []  # what was taken in need not be held twice
+    body.read_all()
     if negative_time == "refuse" and body.left_out:
         raise DataError(f"{body.left_out[0]}; such rows are refused (negative_time).")
     body.finish(join_within_h, totals)
@@ -140,10 +140,10 @@ def interpret(
         report,
         species=tuple(body.species()),
         doubts=tuple(body.doubts),
-        n_usable=sum(not row.conflicts for row in body.rows.values()),
+        n_usable=len(body.samples) - body.samples.n_contradicted,
     )
     names = [name for name in header.names if name in words.numbers]
-    return Samples(body.rows, report, tuple(names) if wide else tuple(body.seen))
+    return Samples(body.samples, report, tuple(names) if wide else tuple(body.seen))
 
 
 class _Body:
@@ -160,7 +160,8 @@ class _Body:
     ) -> None:
         self.table, self.header, self.words = table, header, header.words
         self.on_conflict: Conflicts = on_conflict
-        self.rows: dict[tuple[str, str, float], Row] = {}
+        self.rows: dict[Key, Row] = {}
+        self.samples = SampleRows({})
         self.notes: list[str] = []
         self.seen: dict[str, None] = {}
         self.counts = {"duplicate": 0, "corrected": 0, "conflict": 0, "unordered": 0}
@@ -191,9 +192,37 @@ class _Body:
         self._read_before: dict[tuple[str, Any, str], tuple[float | None, str, str]] = {}
         self.times = RowTimes(table, self.at, self.units, self.tallies, clock, date_order)
 
-    def read(self, index: int) -> None:
-        """Take in one row of the table."""
-        cells, line = self.table.rows[index], self.table.lines[index]
+    def read_all(self) -> None:
+        """Take in the rows of the table: what is plain at once, what is odd row by row."""
+        if not self.header.is_wide or self._has_quality or not self.row_numbers:
+            for index in self.row_numbers:
+                self.read(index, self.table.rows[index])
+                self.table.rows[index] = []  # what was taken in need not be held twice
+            self.samples = SampleRows.of(self.rows)
+            return
+        plain = PlainReader(
+            self.table,
+            self.row_numbers,
+            self.at,
+            self._wide,
+            self.tallies,
+            self.times,
+            self.values.read,
+        ).take()
+        self.clones |= plain.clones
+        for index, cells in plain.odd.items():
+            self.read(index, cells)
+        self.counts["unordered"] = plain.n_unordered
+        self.samples = plain.with_odd(self.rows)
+
+    def read(self, index: int, cells: list[Any]) -> None:
+        """Take in one row of the table.
+
+        Args:
+            index: Its number.
+            cells: What stands in it.
+        """
+        line = self.table.lines[index]
         run_id, reactor_id = (unguard(self._text(cells, n)) for n in ("run_id", "reactor_id"))
         start = self.times.start_of(run_id, reactor_id) if self.times.are_counted else None
         if self.times.are_counted and start is None:
@@ -253,11 +282,11 @@ class _Body:
         Raises:
             DataError: If every row is from before the inoculation.
         """
-        if self.odd_times and not self.rows:
+        if self.odd_times and not self.samples:
             raise DataError(self.odd_times[0])
         if self.times.bad_stamps and self.tallies[self.at["sampled_at"]].n_values == 0:
             raise DataError(self.times.bad_stamps[0])
-        if self.left_out and not self.rows:
+        if self.left_out and not self.samples:
             raise DataError(f"{self.left_out[0]}; so is every other row.")
         notes = self.notes
         if self.times.starts is not None and (stated := [n for n in TIMES if n in self.at]):
@@ -268,11 +297,13 @@ class _Body:
         notes += some("rows from before the inoculation, left out", self.left_out)
         if self.counts["unordered"]:
             notes.append(f"{self.counts['unordered']} rows are not in order of time")
-        nameless = [row for row in self.rows.values() if not row.run_id]
-        if nameless and len(nameless) < len(self.rows):
+        nameless = [run for run in self.samples.runs.values() if not run.run_id]
+        n_nameless = sum(map(len, nameless))
+        if 0 < n_nameless < len(self.samples):
+            first = min(int(run.lines.min()) for run in nameless)
             self.doubts.append(
-                f"{len(nameless)} row(s) name no run (first line {nameless[0].line}), others do: "
-                "cells that are merged? Fill them down"
+                f"{n_nameless} row(s) name no run (first line {first}), others do: cells that are "
+                "merged? Fill them down"
             )
         for name, count in self.strangers.items():
             self.doubts.append(
@@ -280,7 +311,7 @@ class _Body:
             )
         said = dict.fromkeys(STREAM_TOTALS, totals) if isinstance(totals, str) else (totals or {})
         settling = Settling(
-            self.rows,
+            self.samples,
             on_conflict=self.on_conflict,
             join_within_h=join_within_h,
             totals={**said, **self.header.totals},

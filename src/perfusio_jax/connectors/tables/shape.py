@@ -16,12 +16,13 @@ def shape(rows: list[list[str]], lines: list[int], table: RawTable) -> None:
         cell.strip() for row in rows[1:] for cell in row[named : len(header)]
     )
     width = len(header) if beside else named
-    n_wide = sum(len(row) > width for row in rows)
+    n_wide = 0 if {*map(len, rows)} == {width} else sum(len(row) > width for row in rows)
     table.header = [
         label or f"column {n + 1} without a name" for n, label in enumerate(header[:width])
     ]
-    for row, line in zip(rows[1:], lines[1:], strict=True):
-        if len(row) != width and (len(row) < width or any(cell.strip() for cell in row[width:])):
+    odd = [k for k in range(1, len(rows)) if len(rows[k]) != width]
+    for row, line in ((rows[k], lines[k]) for k in odd):
+        if len(row) < width or any(cell.strip() for cell in row[width:]):
             many = len(row) > width
             hint = (
                 "a decimal comma between commas?" if many else "a half-written row, or one cut off?"
@@ -29,12 +30,16 @@ def shape(rows: list[list[str]], lines: list[int], table: RawTable) -> None:
             raise DataError(
                 f"line {line} has {len(row)} fields where the header has {len(header)} ({hint})"
             )
+    for k in odd:
+        rows[k] = rows[k][:width]
     repeats = Repeats(header[:width], table)
-    for row, line in zip(rows[1:], lines[1:], strict=True):
-        cells = row if len(row) == width else row[:width]
-        if not repeats.has(cells, line):
-            table.rows.append(cells)
-            table.lines.append(line)
+    if not repeats.may_be_in(rows[1:]):
+        table.rows, table.lines = rows[1:], lines[1:]
+    else:
+        for row, line in zip(rows[1:], lines[1:], strict=True):
+            if not repeats.has(row, line):
+                table.rows.append(row)
+                table.lines.append(line)
     if n_wide:
         table.notes.append(
             f"{n_wide} lines end with a separator; the empty field after it is left out"
@@ -53,6 +58,10 @@ class Repeats:
         self._folded = [label.casefold() for label in labels]
         self._table = table
         self._is_again = False
+
+    def may_be_in(self, rows: Sequence[Sequence[str]]) -> bool:
+        """Whether a row of texts begins as the header does."""
+        return any(cell.strip().casefold() == self._folded[0] for cell in {row[0] for row in rows})
 
     def has(self, cells: Sequence[Any], line: int) -> bool:
         """Whether a row is none of the table because it stood there before."""

@@ -1,0 +1,324 @@
+"""Rows with nothing odd about them, taken in column by column: nearly all of a long table.
+
+Each text of a column is read once, by what reads single cells, and the rest is arithmetic with
+arrays. A row with something odd in it (its time, a limit of an assay, a time that occurs twice)
+is left to whoever reads row by row, so that what is odd is treated in one place only.
+"""
+
+import datetime as dt
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from perfusio_jax._core import HOURS_PER_DAY, DataError
+from perfusio_jax._core.instants import hours_between
+
+from .cells import MISSING
+from .columns import TIMES
+from .raw import RawTable
+from .row_times import RowTimes
+from .run_rows import Key, Row, RunRows, SampleRows
+from .spreadsheet import unguard
+from .stamps import is_ambiguous
+from .tally import Tally
+
+Reader = Callable[[str, Any, str], tuple[float | None, str, str]]
+"""Name, cell and unit to value, quality and what is odd."""
+
+
+class Coded(NamedTuple):
+    """A column whose cells were counted: what there is, and where."""
+
+    cells: list[Any]
+    """Each once, in the order in which they first occur."""
+    codes: np.ndarray
+    """Which of them every row has."""
+
+
+class PlainRows(NamedTuple):
+    """Rows that were taken in, and those that were not."""
+
+    whose: list[tuple[str, str]]
+    """Run and reactor, by number."""
+    run: np.ndarray
+    """Number of the run of each row."""
+    times_h: np.ndarray
+    """Time of each [h]."""
+    lines: np.ndarray
+    """Line of each."""
+    values: dict[str, np.ndarray]
+    """Numbers by canonical name; NaN if missing."""
+    stamps: list[dt.datetime | None] | None
+    """When each was taken, where the table tells."""
+    odd: dict[int, list[Any]]
+    """Cells by number of the rows that are left to be read one by one."""
+    n_unordered: int
+    """Rows earlier than one above them, the odd ones among them."""
+    clones: dict[tuple[str, str], dict[str, None]]
+    """Names of clones by run and reactor."""
+
+    def with_odd(self, odd: Mapping[Key, Row]) -> SampleRows:
+        """All samples, with those that were read one by one."""
+        extra = list(odd.values())
+        number = {whose: n for n, whose in enumerate(self.whose)}
+        whose = [*self.whose]
+        for row in extra:
+            if number.setdefault((row.run_id, row.reactor_id), len(whose)) == len(whose):
+                whose.append((row.run_id, row.reactor_id))
+        more = [number[row.run_id, row.reactor_id] for row in extra]
+        run = np.concatenate([self.run, np.asarray(more, np.int64)])
+        times = np.concatenate([self.times_h, [row.time_h for row in extra]])
+        lines = np.concatenate([self.lines, np.asarray([row.line for row in extra], np.int64)])
+        order = np.lexsort((times, run))
+        bounds = np.flatnonzero(np.diff(run[order])) + 1
+        n_plain = len(self.run)
+        values = {
+            name: np.concatenate([column, [_or_nan(row.values.get(name)) for row in extra]])
+            for name, column in self.values.items()
+        }
+        if not np.array_equal(order, np.arange(len(order))):
+            values = {name: column[order] for name, column in values.items()}
+        stamps = self.stamps
+        if stamps is not None:
+            stamps = [*stamps, *(row.sampled_at for row in extra)]
+        runs = []
+        for begin, end in itertools.pairwise([0, *bounds.tolist(), len(order)]):
+            if begin == end:  # there is no row at all
+                continue
+            part = order[begin:end]
+            made = {int(k): extra[part[k] - n_plain] for k in np.flatnonzero(part >= n_plain)}
+            runs.append(
+                RunRows(
+                    *whose[run[part[0]]],
+                    times[part],
+                    lines[part],
+                    {name: column[begin:end] for name, column in values.items()},
+                    None if stamps is None else [stamps[k] for k in part.tolist()],
+                    made,
+                )
+            )
+        runs.sort(key=lambda found: int(found.lines.min()))  # as the file has them
+        return SampleRows({(found.run_id, found.reactor_id): found for found in runs})
+
+
+def coded(rows: Sequence[Sequence[Any]], column: int) -> Coded:
+    """Count the cells of a column; 1, 1.0 and True are three."""
+    cells = [row[column] for row in rows]
+    kinds = {*map(type, cells)}
+    keys = cells if kinds <= {str} else [(type(cell), cell) for cell in cells]
+    once = list(dict.fromkeys(keys))
+    number = {key: n for n, key in enumerate(once)}
+    codes = np.fromiter(map(number.__getitem__, keys), np.int32, len(cells))
+    return Coded(once if kinds <= {str} else [key[1] for key in once], codes)
+
+
+class PlainReader:
+    """Takes in what is plain of a table.
+
+    Args:
+        table: Its cells.
+        rows: Which of its rows.
+        at: Column by canonical name.
+        wide: Canonical name, unit and column of everything measured.
+        tallies: Of every column.
+        times: Reads times.
+        read: Reads cells.
+    """
+
+    def __init__(
+        self,
+        table: RawTable,
+        rows: Sequence[int],
+        at: Mapping[str, int],
+        wide: Sequence[tuple[str, str, int]],
+        tallies: Sequence[Tally],
+        times: RowTimes,
+        read: Reader,
+    ) -> None:
+        self._table = table
+        self._cells = table.rows if len(rows) == len(table.rows) else [table.rows[k] for k in rows]
+        self._numbers = np.asarray(rows, np.int64)
+        self._lines = np.asarray([table.lines[k] for k in rows], np.int64)
+        self._at, self._wide, self._tallies = at, wide, tallies
+        self._times, self._read = times, read
+
+    def take(self) -> PlainRows:
+        """Take them in; cells that are plain are counted, others are not. The table is let go.
+
+        Raises:
+            DataError: If the run of a row has no start to count from.
+        """
+        whose, run = self._runs()
+        times_h, is_plain, is_dropped, stamps = self._hours(whose, run)
+        clones = self._clones(whose, run, np.isfinite(times_h) & ~is_dropped)
+        n_unordered = _n_unordered(run[np.isfinite(times_h)], times_h[np.isfinite(times_h)])
+        is_plain &= ~_is_twice(run, times_h)
+        names, codes = self._texts("sample_id")
+        is_plain &= np.asarray([not name for name in names])[codes]  # a name is for one row
+        read = []
+        for name, unit, n in self._wide:
+            found = coded(self._cells, n)
+            said = [self._read(name, cell, unit) for cell in found.cells]
+            values = np.asarray([_or_nan(value) for value, _, _ in said])
+            is_odd = np.asarray([bool(problem) for _, _, problem in said])
+            is_plain &= ~is_odd[found.codes]
+            read.append((name, n, values, found.codes))
+        self._count_times(is_plain)
+        odd = {
+            int(self._numbers[k]): self._cells[k] for k in np.flatnonzero(~is_plain & ~is_dropped)
+        }
+        self._cells = self._table.rows = []  # what was taken in need not be held twice
+        values = {}
+        while read:
+            name, n, once, codes = read.pop(0)
+            values[name] = once[codes[is_plain]]
+            self._count(n, values[name])
+        kept = np.flatnonzero(is_plain)
+        return PlainRows(
+            whose,
+            run[kept],
+            times_h[kept],
+            self._lines[kept],
+            values,
+            None if stamps is None else [stamps[k] for k in kept.tolist()],
+            odd,
+            n_unordered,
+            clones,
+        )
+
+    def _texts(self, name: str) -> tuple[list[str], np.ndarray]:
+        """Texts of a column, and which of them every row has; empty ones if there is none."""
+        column = self._at.get(name)
+        if column is None:
+            return [""], np.zeros(len(self._cells), np.int32)
+        found = coded(self._cells, column)
+        return ["" if cell is None else str(cell).strip() for cell in found.cells], found.codes
+
+    def _runs(self) -> tuple[list[tuple[str, str]], np.ndarray]:
+        """Run and reactor by number, and the number of every row."""
+        (runs, run_codes), (vessels, vessel_codes) = map(self._texts, ("run_id", "reactor_id"))
+        pair = run_codes.astype(np.int64) * len(vessels) + vessel_codes
+        number: dict[tuple[str, str], int] = {}
+        found, codes = np.unique(pair, return_inverse=True)
+        renamed = [
+            number.setdefault(
+                (unguard(runs[p // len(vessels)]), unguard(vessels[p % len(vessels)])), len(number)
+            )
+            for p in found.tolist()
+        ]
+        return list(number), np.asarray(renamed, np.int64)[codes]
+
+    def _hours(
+        self, whose: Sequence[tuple[str, str]], run: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dt.datetime | None] | None]:
+        """Time of every row [h], NaN where it is odd; plain rows, rows nobody asked for, stamps."""
+        n = len(self._cells)
+        is_plain, is_dropped = np.ones(n, bool), np.zeros(n, bool)
+        stamps = self._stamps(is_plain) if "sampled_at" in self._at else None
+        times_h = np.full(n, np.nan)
+        if self._times.are_counted:
+            starts = {int(r): self._times.start_of(*whose[r]) for r in dict.fromkeys(run.tolist())}
+            for k, r in enumerate(run.tolist()):
+                start, stamp = starts[r], stamps[k] if stamps else None
+                if start is None:
+                    is_dropped[k] = True
+                elif stamp is not None:
+                    times_h[k] = _hours_since(start, stamp)
+        else:
+            found = {}
+            for name in (name for name in TIMES if name in self._at):
+                column = coded(self._cells, self._at[name])
+                once = [self._times.plain_hours(name, cell) for cell in column.cells]
+                found[name] = np.asarray(once, float)[column.codes]
+            times_h = found.get("time_h", found.get("day", times_h))
+            if len(found) == 2:
+                is_one = np.abs(found["day"] - found["time_h"]) <= 0.5 * HOURS_PER_DAY
+                times_h = np.where(is_one, times_h, np.nan)
+        is_plain &= np.isfinite(times_h) & ~is_dropped
+        return times_h, is_plain, is_dropped, stamps
+
+    def _stamps(self, is_plain: np.ndarray) -> list[dt.datetime | None]:
+        """Time stamps; rows where one is odd are plain no more."""
+        texts, codes = self._texts("sampled_at")
+        once: list[dt.datetime | None] = []
+        is_odd = np.zeros(len(texts), bool)
+        for k, text in enumerate(texts):
+            stamp = None
+            if text.casefold() not in MISSING:
+                try:
+                    stamp = self._times.read_stamp(text)
+                    is_odd[k] = is_ambiguous(stamp)
+                    stamp = stamp.astimezone(dt.UTC)
+                except DataError:  # whoever reads the row says what is wrong with it
+                    is_odd[k] = True
+            once.append(stamp)
+        is_plain &= ~is_odd[codes]
+        return [once[k] for k in codes.tolist()]
+
+    def _clones(
+        self, whose: Sequence[tuple[str, str]], run: np.ndarray, counts: np.ndarray
+    ) -> dict[tuple[str, str], dict[str, None]]:
+        """Clones of every run, in the order of the rows."""
+        names, codes = self._texts("clone_id")
+        found: dict[tuple[str, str], dict[str, None]] = {}
+        pairs = run * len(names) + codes
+        for pair in dict.fromkeys(pairs[counts].tolist()):
+            if name := names[pair % len(names)]:
+                found.setdefault(whose[pair // len(names)], {})[name] = None
+        return found
+
+    def _count(self, column: int, values: np.ndarray) -> None:
+        known = values[~np.isnan(values)]
+        tally = self._tallies[column]
+        tally.n_missing += len(values) - len(known)
+        if len(known):
+            tally.take_plain(float(known.min()))
+            tally.take_plain(float(known.max()))
+            tally.n_values += len(known) - 2
+
+    def _count_times(self, is_plain: np.ndarray) -> None:
+        n = int(is_plain.sum())
+        if not self._times.are_counted:
+            for name in (name for name in TIMES if name in self._at):
+                self._tallies[self._at[name]].n_values += n
+        if "sampled_at" in self._at:
+            texts, codes = self._texts("sampled_at")
+            is_told = np.asarray([text.casefold() not in MISSING for text in texts])
+            self._tallies[self._at["sampled_at"]].n_values += int(is_told[codes[is_plain]].sum())
+
+
+def _hours_since(start: dt.datetime, stamp: dt.datetime) -> float:
+    """Hours from one to the other [h]; NaN before it, and where they are none of a culture."""
+    try:
+        hours = hours_between(stamp, start)
+    except DataError:
+        return math.nan
+    return hours if hours >= 0.0 else math.nan
+
+
+def _is_twice(run: np.ndarray, times_h: np.ndarray) -> np.ndarray:
+    """Rows whose run has another row of that time."""
+    order = np.lexsort((times_h, run))
+    same = (np.diff(run[order]) == 0) & (np.diff(times_h[order]) == 0.0)
+    found = np.zeros(len(run), bool)
+    found[order[1:][same]] = True
+    found[order[:-1][same]] = True
+    return found
+
+
+def _n_unordered(run: np.ndarray, times_h: np.ndarray) -> int:
+    """Rows earlier than one of their run above them."""
+    order = np.argsort(run, kind="stable")
+    bounds = np.flatnonzero(np.diff(run[order])) + 1
+    return sum(
+        int(np.sum(part < np.maximum.accumulate(part)))
+        for part in np.split(times_h[order], bounds)
+        if part.size
+    )
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
