@@ -378,11 +378,13 @@ def test_a_day_between_days_is_a_time_unless_a_time_stands_beside_it(tmp_path):
         read_campaign(write(tmp_path, "run_id,day,time_h,VCD\nA,5.1,122.4,4\n"))
 
 
-def test_readings_above_the_assay_are_missing_in_a_campaign_too(tmp_path):
+def test_readings_beyond_the_assay_are_limits_in_a_campaign(tmp_path):
     path = write(tmp_path, "run_id,day,Glc,Lac\nA,0,> 25,<0.4\nA,1,5,<0.4\n")
     run, report = read_campaign(path)[0][0], read_campaign(path).report
     assert np.isnan(run.get_species("Glc")[0])
     np.testing.assert_allclose(run.get_species("Lac"), 0.2)
-    assert "Glc is above what the assay reads, and missing, in 1 row(s)" in report.warnings[0]
+    np.testing.assert_array_equal(run.host_limits(["Glc"])[0, 0], [np.nan, 25.0])
+    np.testing.assert_array_equal(run.host_limits(["Lac"])[:, 0], [[0.4, np.nan]] * 2)
+    assert "Glc is above what the assay reads, in 1 row(s)" in report.warnings[0]
     assert "Lac is below the limit of the assay, of which half is taken, in 2" in report.warnings[1]
     assert rows(path)[1][0].quality == {"Glc": "bad", "Lac": "uncertain"}

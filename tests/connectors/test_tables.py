@@ -109,7 +109,7 @@ def test_numbers_with_thousands(text, decimal, number):
         ("<0.4", "Lac", "", 0.2, "below"),
         ("\u2264 0.4", "Lac", "", 0.2, "below"),
         ("< 90 mg/L", "Lac", "mmol/L", 0.49956, "below"),
-        ("> 25", "Glc", "", None, "above"),
+        ("> 25", "Glc", "", 25.0, "above"),
         ("97 %", "Glc", "", None, "none"),
         ("7 parsec", "Glc", "", None, "none"),
         ("< low", "Glc", "", None, "none"),

@@ -86,13 +86,14 @@ def assimilate_arrays(
         jnp.zeros(n_particles),
         run.face[0],
         jnp.full((), jnp.nan),
+        None if run.limits is None else run.limits[0],
     )
     dt = jnp.diff(run.times_h)
     days = run.times_h / HOURS_PER_DAY
     stays, share = disturbance.over(dt, model.dt_hours)
 
     def body(members: Array, xs: Any) -> Any:
-        control, face, feed_L, length, day, fresh, (stays, share) = xs
+        control, face, limits, feed_L, length, day, fresh, (stays, share) = xs
         states, carried = model.latent.inverse(members[:, :size]), members[:, size:]
         new = stays * carried + fresh * (share * disturbance.sd)[None, :]
 
@@ -102,12 +103,13 @@ def assimilate_arrays(
         many = jnp.broadcast_to(control[None, :], (n_particles, control.shape[0]))
         after, feed, step = step_batch(model, states, many, day, residual, length)
         forecast = jnp.concatenate([model.latent.forward(after), new], axis=1)
-        updated, info = update_states(model, forecast, feed, face, feed_L)
+        updated, info = update_states(model, forecast, feed, face, feed_L, limits)
         limited = jnp.mean((step.residual | step.floor | step.cells[:, None]).astype(float))
         return updated, (updated, forecast, info._replace(limited=limited))
 
     law = (stays, share)
-    xs = (run.controls[:-1], run.face[1:], run.feed_L[1:], dt, days[:-1], draws[2:], law)
+    limits = None if run.limits is None else run.limits[1:]
+    xs = (run.controls[:-1], run.face[1:], limits, run.feed_L[1:], dt, days[:-1], draws[2:], law)
     _, (updated, forecast, infos) = jax.lax.scan(body, members, xs)
     analysis = jnp.concatenate([members[None, :, :], updated], axis=0)
 

@@ -44,6 +44,11 @@ def stack_runs(
         run_arrays(t, length=size, clone=k, layout=layout)
         for t, k in zip(trajectories, index, strict=True)
     ]
+    if any(run.limits is not None for run in arrays):
+        none = np.full((*arrays[0].face.shape, 2), np.nan)
+        arrays = [
+            r if r.limits is not None else r._replace(limits=jnp.asarray(none)) for r in arrays
+        ]
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *arrays)
 
 
@@ -61,6 +66,7 @@ def with_lanes(runs: RunArrays, lanes: int | None) -> RunArrays:
         face=copies.face.at[n:].set(jnp.nan),
         feed_L=copies.feed_L.at[n:].set(jnp.nan),
         mask=copies.mask.at[n:].set(False),
+        limits=None if copies.limits is None else copies.limits.at[n:].set(jnp.nan),
     )
 
 

@@ -5,13 +5,14 @@ ensemble's moments, and the members follow by the map that turns one covariance 
 other, so no perturbed observations add noise. Missing readings have no weight.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import Key
+from perfusio_jax._core import Key, Scalar
 
 
 class FilterInfo(NamedTuple):
@@ -98,6 +99,75 @@ def ensemble_update(
         limited=jnp.zeros(()),
     )
     return shifted[None, :] + (root_after @ moved).T, info
+
+
+def one_sided(low: Array, high: Array) -> tuple[Array, Array, Array]:
+    """Limits as one: whether there is any, the side on which readings lie, and the limit.
+
+    Args:
+        low: The reading is below it; NaN where no such limit is known.
+        high: The reading is above it; NaN likewise.
+
+    Returns:
+        Whether there is one, -1 or 1, and the limit (0 where there is none).
+    """
+    used = ~(jnp.isnan(low) & jnp.isnan(high))
+    is_low = jnp.isnan(high)
+    limit = jnp.where(used, jnp.where(is_low, low, high), 0.0)
+    return used, jnp.where(is_low, -1.0, 1.0), limit
+
+
+def censored_update(
+    members: Float[Array, "N d"],
+    predicted: Float[Array, "N m"],
+    low: Float[Array, " m"],
+    high: Float[Array, " m"],
+    sd: Float[Array, " m"],
+) -> tuple[Float[Array, "N d"], Scalar]:
+    """Update of an ensemble by readings of which a limit is known only, one after the other.
+
+    A reading that lies below a limit is a normal variable cut off there. Mean and covariance of
+    state and reading move to the moments of the cut one, and the members follow as in a serial
+    square root filter, so that a limit far above what is expected changes nothing.
+
+    Args:
+        members: Ensemble in the filter's space.
+        predicted: Reading expected by each member.
+        low: The reading is below it; NaN where no such limit is known.
+        high: The reading is above it; NaN likewise.
+        sd: Noise of each reading.
+
+    Returns:
+        Ensemble, and log probability of the limits given the past.
+
+    Reference:
+        Moments of the truncated normal distribution as in expectation propagation (Minka 2001);
+        gain of the anomalies as in Whitaker and Hamill (2002), for a variance that is given.
+    """
+    size, d = members.shape
+    mean, apart = _moments(jnp.concatenate([members, predicted], axis=1))
+
+    def one(carry: tuple[Array, Array], xs: Any) -> tuple[tuple[Array, Array], Array]:
+        mean, apart = carry
+        column, below, above, noise = xs
+        used, sign, limit = one_sided(below, above)
+        own = jnp.take(apart, d + column, axis=1)
+        cross = apart.T @ own / (size - 1)
+        variance = jnp.maximum(own @ own / (size - 1), 1e-12)
+        total = variance + noise**2
+        root = jnp.sqrt(total)
+        gap = jnp.where(used, sign * (limit - mean[d + column]) / root, 0.0)
+        log_tail = norm.logcdf(-gap)
+        hazard = jnp.exp(norm.logpdf(gap) - log_tail)
+        left = jnp.clip(1.0 + gap * hazard - hazard**2, 1e-3, 1.0)
+        mean = mean + jnp.where(used, sign * hazard / root, 0.0) * cross
+        shrink = 1.0 - jnp.sqrt(jnp.maximum(1.0 - (1.0 - left) * variance / total, 0.0))
+        move = jnp.where(used, shrink / variance, 0.0)
+        return (mean, apart - move * own[:, None] * cross[None, :]), jnp.where(used, log_tail, 0.0)
+
+    readings = (jnp.arange(predicted.shape[1]), low, high, sd)
+    (mean, apart), log_tails = jax.lax.scan(one, (mean, apart), readings)
+    return (mean[None, :] + apart)[:, :d], jnp.sum(log_tails)
 
 
 def smoother_gain(members: Float[Array, "N d"], forecast: Float[Array, "N e"]) -> Array:

@@ -11,9 +11,19 @@ from perfusio_jax._core import HOURS_PER_DAY, Key, Scalar
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.belief import Belief
 from perfusio_jax.hybrid.disturbance import mean_residual, process_sd_over, step_sd
-from perfusio_jax.hybrid.ensemble import FilterInfo, centred_noise, ensemble_update
+from perfusio_jax.hybrid.ensemble import (
+    FilterInfo,
+    censored_update,
+    centred_noise,
+    ensemble_update,
+)
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
-from perfusio_jax.hybrid.observation import predict_reading, reading_sd, transform_reading
+from perfusio_jax.hybrid.observation import (
+    predict_reading,
+    reading_sd,
+    transform_limits,
+    transform_reading,
+)
 from perfusio_jax.hybrid.step import step_batch
 
 _FEED_UNIT = 0.002
@@ -26,14 +36,37 @@ def update_states(
     feed: Array,
     face: Array,
     glucose_L: Array,
+    limits: Array | None = None,
 ) -> tuple[Array, FilterInfo]:
-    """Update of members whose first columns are the latent state."""
+    """Update of members whose first columns are the latent state.
+
+    Args:
+        model: Hybrid model.
+        members: Ensemble.
+        feed: Concentrated glucose fed to each member [L].
+        face: Sample; NaN where missing.
+        glucose_L: Totalised concentrated glucose [L].
+        limits: Limits of assays in the place of readings, below and above; None if there is none
+            in the run.
+    """
     unit = _FEED_UNIT * jnp.asarray(model.mech_model.volume_L)
-    states = model.latent.inverse(members[:, : model.layout.n])
-    predicted = predict_reading(model.latent, states, feed, unit)
+    if limits is not None:
+        face = jnp.where(jnp.isnan(limits).all(axis=-1), face, jnp.nan)
+
+    def expected(members: Array) -> tuple[Array, Array]:
+        states = model.latent.inverse(members[:, : model.layout.n])
+        sd = reading_sd(model.assay, model.latent, jnp.mean(states, axis=0), jnp.mean(feed), unit)
+        return predict_reading(model.latent, states, feed, unit), sd
+
+    predicted, sd = expected(members)
     reading = transform_reading(model.latent, face, glucose_L, unit)
-    sd = reading_sd(model.assay, model.latent, jnp.mean(states, axis=0), jnp.mean(feed), unit)
-    return ensemble_update(members, predicted, reading, sd)
+    members, info = ensemble_update(members, predicted, reading, sd)
+    if limits is None:
+        return members, info
+    predicted, sd = expected(members)
+    low, high = transform_limits(model.latent, limits, unit)
+    members, log_likelihood = censored_update(members, predicted, low, high, sd)
+    return members, info._replace(log_likelihood=info.log_likelihood + log_likelihood)
 
 
 def initial_belief(

@@ -51,10 +51,10 @@ class Validation(NamedTuple):
 def readings_of(
     trajectories: Sequence[Trajectory], length: int, names: tuple[str, ...] = FORECAST_SPECIES
 ) -> Float[np.ndarray, "R T F"]:
-    """Measured values of runs, padded with NaN."""
+    """Measured values of runs, padded with NaN; the limit of an assay is none."""
     table = np.full((len(trajectories), length, len(names)), np.nan)
     for row, run in zip(table, trajectories, strict=True):
-        row[: run.n_days] = run.host_species(names, missing_ok=True)
+        row[: run.n_days] = run.host_readings(names)
     return table
 
 

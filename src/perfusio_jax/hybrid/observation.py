@@ -144,6 +144,28 @@ def transform_reading(
     return jnp.concatenate([value, jnp.where(jnp.isnan(feed_L), jnp.nan, fed)[None]])
 
 
+def transform_limits(
+    latent_map: LatentMap, limits: Float[Array, "9 2"], unit: Scalar
+) -> tuple[Float[Array, " 10"], Float[Array, " 10"]]:
+    """Limits of assays on the scale of transformed readings.
+
+    Args:
+        latent_map: Offsets of the logarithm.
+        limits: Below and above in `STATE_ORDER`; NaN where there is none.
+        unit: Offset of the feed's logarithm [L].
+
+    Returns:
+        What transformed readings lie below, and above.
+    """
+    nothing = jnp.full((), jnp.nan)
+    low, high = (transform_reading(latent_map, limits[:, k], nothing, unit) for k in (0, 1))
+    via = latent_map.layout.via
+    if via is None:
+        return low, high
+    # less alive is a larger angle of the dead
+    return low.at[via].set(high[via]), high.at[via].set(low[via])
+
+
 def reading_sd(
     noise: AssayNoise,
     latent_map: LatentMap,

@@ -17,13 +17,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, Key
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.disturbance import mean_residual, step_law
+from perfusio_jax.hybrid.ensemble import one_sided
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
-from perfusio_jax.hybrid.observation import predict_reading, reading_sd, transform_reading
+from perfusio_jax.hybrid.observation import (
+    predict_reading,
+    reading_sd,
+    transform_limits,
+    transform_reading,
+)
 from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.step import step_batch
 
@@ -51,6 +58,25 @@ def log_density(
     gap = (jnp.nan_to_num(reading)[None, :] - predicted) / sd
     each = -0.5 * gap**2 - jnp.log(sd) - 0.5 * jnp.log(2.0 * jnp.pi)
     return jnp.sum(jnp.where(seen[None, :], each, 0.0), axis=1)
+
+
+def log_beyond(
+    predicted: Float[Array, "N m"],
+    low: Float[Array, " m"],
+    high: Float[Array, " m"],
+    sd: Float[Array, "N m"],
+) -> Float[Array, " N"]:
+    """Log probability per particle that readings lie beyond their limits.
+
+    Args:
+        predicted: Readings expected.
+        low: What they lie below; NaN where nothing is known.
+        high: What they lie above; NaN likewise.
+        sd: Noise of each.
+    """
+    used, sign, limit = one_sided(low, high)
+    each = norm.logcdf(sign[None, :] * (predicted - limit[None, :]) / sd)
+    return jnp.sum(jnp.where(used, each, 0.0), axis=1)
 
 
 def redraw(log_weight: Float[Array, " N"], *, key: Key) -> tuple[Array, Array, Array]:
@@ -120,15 +146,23 @@ def particle_filter(
     first = model.latent.inverse(model.initial.mean[None, :] + model.initial.sd[None, :] * z)
     draw_keys = jax.random.split(for_draws, steps + 1)
 
-    def weigh(states: Array, feed: Array, face: Array, fed: Array, k: Array) -> Any:
+    def weigh(states: Array, feed: Array, sample: Any, fed: Array, k: Array) -> Any:
+        face, limits = sample
         predicted = predict_reading(model.latent, states, feed, unit)
-        reading = transform_reading(model.latent, face, fed, unit)
         sd = jax.vmap(lambda s, f: reading_sd(model.assay, model.latent, s, f, unit))(states, feed)
-        return redraw(log_density(predicted, reading, sd), key=k)
+        known: Array | float = 0.0
+        if limits is not None:
+            face = jnp.where(jnp.isnan(limits).all(axis=-1), face, jnp.nan)
+            known = log_beyond(predicted, *transform_limits(model.latent, limits, unit), sd)
+        reading = transform_reading(model.latent, face, fed, unit)
+        return redraw(log_density(predicted, reading, sd) + known, key=k)
+
+    def sample(rows: slice | int) -> Any:
+        return run.face[rows], None if run.limits is None else run.limits[rows]
 
     nothing = jnp.zeros(n_particles)
     parent0, effective0, like0 = weigh(
-        first, nothing, run.face[0], jnp.full((), jnp.nan), draw_keys[0]
+        first, nothing, sample(0), jnp.full((), jnp.nan), draw_keys[0]
     )
 
     def body(states: Array, xs: Any) -> Any:
@@ -147,7 +181,7 @@ def particle_filter(
 
     xs = (
         run.controls[:-1],
-        run.face[1:],
+        sample(slice(1, None)),
         run.feed_L[1:],
         jnp.diff(run.times_h),
         run.times_h[:-1] / HOURS_PER_DAY,

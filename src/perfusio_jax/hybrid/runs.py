@@ -30,6 +30,8 @@ class RunArrays(NamedTuple):
     """Rows that are part of the run."""
     clone: Scalar | np.float64 = np.float64(-1.0)
     """Clone index; unused by a model without an embedding."""
+    limits: Float[Array, "T K 2"] | None = None
+    """Limits of assays that stand in the place of readings, below and above; NaN elsewhere."""
 
 
 def run_arrays(
@@ -91,6 +93,15 @@ def run_arrays(
         times_h=jnp.asarray(np.concatenate([times, later])),
         mask=jnp.asarray(np.arange(n + pad) < n),
         clone=jnp.asarray(clone, float),
+        limits=None
+        if trajectory.limits is None
+        else jnp.asarray(
+            np.pad(
+                trajectory.host_limits(layout.face),
+                ((0, pad), (0, 0), (0, 0)),
+                constant_values=np.nan,
+            )
+        ),
     )
 
 

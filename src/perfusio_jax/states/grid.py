@@ -72,6 +72,7 @@ def on_grid(run: Trajectory, step_h: float, *, once: Collection[str] = ()) -> Tr
         times_h=hours,
         stream_totals=totals,
         auxiliary=spread(np.asarray(run.auxiliary)),
+        limits=None if run.limits is None else spread(np.asarray(run.limits)),
     )
 
 

@@ -60,6 +60,10 @@ class Trajectory(eqx.Module):
     NaN where it was not totalised."""
     auxiliary: Float[Array, "T n_auxiliary"]
     """Online tags in canonical units; NaN if missing."""
+    limits: Float[Array, "T n_species 2"] | None
+    """Limits of assays that stand in the place of readings, in canonical units: a reading is below
+    the first or above the second; NaN elsewhere, None if every reading is one. `species` then holds
+    half the first, and NaN for the second."""
     species_names: tuple[str, ...] = eqx.field(static=True)
     """Columns of `species`."""
     control_names: tuple[str, ...] = eqx.field(static=True)
@@ -92,6 +96,7 @@ class Trajectory(eqx.Module):
         stream_totals: ArrayLike | None = None,
         auxiliary: ArrayLike | None = None,
         auxiliary_names: Sequence[str] = (),
+        limits: ArrayLike | None = None,
     ) -> None:
         self.species = float_array(species)
         dtype = self.species.dtype
@@ -108,6 +113,7 @@ class Trajectory(eqx.Module):
         self.auxiliary_names = unique_names(auxiliary_names, "auxiliary_names")
         blank = np.full((n, len(self.auxiliary_names)), np.nan)
         self.auxiliary = jnp.asarray(blank if auxiliary is None else auxiliary, dtype)
+        self.limits = None if limits is None else jnp.asarray(limits, dtype)
         self.species_names = unique_names(species_names, "species_names")
         self.control_names = unique_names(control_names, "control_names")
         self.run_id = str(run_id)
@@ -125,6 +131,9 @@ class Trajectory(eqx.Module):
         ):
             reading = f"one row per sample, one column for each of {', '.join(names) or 'nothing'}"
             expect_shape(array, (n, len(names)), f"{what} of run '{self.run_id}'", reading)
+        if self.limits is not None:
+            shape, what = (n, len(self.species_names), 2), f"limits of run '{self.run_id}'"
+            expect_shape(self.limits, shape, what, "below and above for every value of species")
         for what, array in (
             ("volume_L", self.volume_L),
             ("days", self.days),
@@ -254,6 +263,28 @@ class Trajectory(eqx.Module):
                 table[..., k] = known[..., self.species_index(name)]
         return table
 
+    def host_limits(self, names: Sequence[str]) -> Float[np.ndarray, "T n 2"]:
+        """Limits of assays of several species, NaN where a value is a reading or none.
+
+        Args:
+            names: Species wanted; one that was never measured has none.
+        """
+        out = np.full((self.n_days, len(names), 2), np.nan)
+        for k, name in enumerate(names):
+            if self.limits is not None and name in self.species_names:
+                out[:, k] = np.asarray(self.limits)[:, self.species_index(name)]
+        return out
+
+    def host_readings(self, names: Sequence[str]) -> Float[np.ndarray, "T n"]:
+        """Values of several species that were read, NaN where a limit of the assay stands.
+
+        Args:
+            names: Species wanted; one that was never measured is NaN.
+        """
+        known = self.host_species(names, missing_ok=True)
+        is_limit = np.isfinite(self.host_limits(names)).any(axis=-1)
+        return np.where(is_limit, np.nan, known)
+
     def select_controls(self, names: Sequence[str]) -> Float[Array, "T n"]:
         """Set-points of several controls in an order of the caller's choice.
 
@@ -345,6 +376,7 @@ class Trajectory(eqx.Module):
             stream_totals=self.stream_totals,
             auxiliary=self.auxiliary,
             auxiliary_names=self.auxiliary_names,
+            limits=self.limits,
         )
 
     def state_at(self, row: int) -> State:

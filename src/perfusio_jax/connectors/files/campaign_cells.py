@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from perfusio_jax._core import DataError
@@ -14,6 +15,7 @@ from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 
 from ..tables.file_rules import FileRules
 from ..tables.formats import PARQUET_SUFFIXES, TEXT_SUFFIXES
+from ..tables.plain_rows import coded
 from ..tables.raw import SEPARATORS
 from ..tables.sidecar import Sidecar, read_sidecar
 from ..tables.spreadsheet import unguard
@@ -103,12 +105,14 @@ def read_cells(
     numbers = number_columns(words)
     columns = []
     for n, name in enumerate(table.header):
-        found = [row[n] for row in table.rows]
-        once = dict.fromkeys(cell for cell in found if isinstance(cell, str))
-        for text in once:  # most cells of a long table are there more than once
-            once[text] = with_point(text, table.decimal) if name in numbers else unguard(text)
-        column = [once[cell] if isinstance(cell, str) else cell for cell in found]
-        columns.append(pd.Series(column, dtype=object))
+        # most cells of a long table are there more than once
+        found = coded(table.rows, n)
+        once = np.empty(len(found.cells), object)
+        for k, cell in enumerate(found.cells):
+            if isinstance(cell, str):
+                cell = with_point(cell, table.decimal) if name in numbers else unguard(cell)
+            once[k] = cell
+        columns.append(pd.Series(once[found.codes], dtype=object))
     frame = pd.concat(columns, axis=1) if columns else pd.DataFrame()
     frame.columns = pd.Index(table.header)
     units = _merge_units(sidecar.units, table.units)

@@ -29,6 +29,7 @@ from perfusio_jax.connectors.files.frame_doubts import rising_totals
 from perfusio_jax.connectors.files.frame_report import FrameReport
 from perfusio_jax.connectors.files.frame_run import RunFields
 from perfusio_jax.connectors.files.frames import VOLUME_L, Campaign, campaign_to_frame
+from perfusio_jax.connectors.files.limit_cells import of_one_kind
 from perfusio_jax.connectors.files.parts import Tables, parts_of, title_of
 from perfusio_jax.connectors.files.source_file import without_collecting
 from perfusio_jax.connectors.tables.file_rules import FileRules
@@ -62,7 +63,7 @@ def write_campaign(trajectories: Sequence[Trajectory], path: Path | str) -> None
     if kind == "parquet":
         sidecar["units"] = units
         frame.attrs = {}
-        frame.to_parquet(path, index=False)
+        of_one_kind(frame, list(units)).to_parquet(path, index=False)
     else:
         path.write_text(as_csv(frame, units, path.suffix), encoding="utf-8", newline="")
     if sidecar:

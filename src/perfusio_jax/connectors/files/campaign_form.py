@@ -4,9 +4,10 @@ Names become ours, rows of `species, value` become columns, time stamps become h
 sample become one. What is done is told; what cannot be done is refused with its line.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, Final
+
+import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, REGISTRY, STREAM_TOTALS, DataError
 from perfusio_jax._core.instants import hours_between
@@ -16,7 +17,8 @@ from ..tables.cells import parse_number, qualified
 from ..tables.column_units import is_units_row
 from ..tables.columns import TIMES, ColumnMap, meaning_of, refuse_second_header
 from ..tables.file_rules import FileRules
-from ..tables.joining import join
+from ..tables.joining import join, stay_apart
+from ..tables.plain_rows import coded
 from ..tables.raw import RawTable, leave_out_footer
 from ..tables.samples import QUALITIES
 from ..tables.settling import some
@@ -307,10 +309,13 @@ def _join_samples(work: Work, rules: FileRules) -> None:
     columns = [(n, name) for n, name in enumerate(table.header) if name in decisive]
     gone: set[int] = set()
     joined: list[str] = []
+    told_apart = {name: _kinds_of(table, n) for n, name in columns}
     for members in work.runs():
         order = sorted(members, key=lambda k: hours[k])
         ids = [work.text(table.rows[k], "sample_id") for k in order]
-        if not any(ids) and not _are_near([hours[k] for k in order], within_h):
+        times = np.asarray([hours[k] for k in order])
+        values = {name: kinds[order] for name, kinds in told_apart.items()}
+        if not any(ids) and stay_apart(times, values, within_h) is not None:
             continue
         values = [{n: _plain(table.rows[k][c], table.decimal) for c, n in columns} for k in order]
         for group in join([hours[k] for k in order], ids, values, within_h).groups:
@@ -331,8 +336,14 @@ def _join_samples(work: Work, rules: FileRules) -> None:
         table.lines[:] = [table.lines[k] for k in kept]
 
 
-def _are_near(hours: Sequence[float], within_h: float) -> bool:
-    return any(b - a <= within_h for a, b in itertools.pairwise(hours))
+def _kinds_of(table: RawTable, column: int) -> np.ndarray:
+    """Which of the different values of a column each row has; NaN for none."""
+    found = coded(table.rows, column)
+    number: dict[Any, float] = {None: np.nan}
+    once = [
+        number.setdefault(_plain(cell, table.decimal), float(len(number))) for cell in found.cells
+    ]
+    return np.asarray(once)[found.codes]
 
 
 def _plain(cell: Any, decimal: str) -> Any:

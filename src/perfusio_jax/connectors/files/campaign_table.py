@@ -45,6 +45,7 @@ from .frame_numbers import (
 )
 from .frame_report import FrameReport
 from .frame_run import Run, RunFields
+from .limit_cells import with_limits
 
 
 def table_of(runs: Sequence[Run]) -> pd.DataFrame:
@@ -140,7 +141,7 @@ def runs_of(
     assumed: dict[str, str] = {}
     table, where = since_start(table, where, odd)
     ids = read_ids(table, assumed, where)
-    numbers, converted = read_numbers(table, stated, assumed, where, odd, words)
+    numbers, converted, limits = read_numbers(table, stated, assumed, where, odd, words)
     check_values(numbers, where, words)
     times = read_times(numbers, assumed, where)
     groups, reordered = _group(ids["run_id"], times, where)
@@ -154,7 +155,7 @@ def runs_of(
         assumed["volume_L"] = f"{volume_L:g} L"
         numbers["volume_L"] = np.full(len(table), float(volume_L))
     columns = [n for n in number_columns(words) if n in numbers]
-    runs = [_build(rows, ids, numbers, times, where, words) for rows in groups.values()]
+    runs = [_build(rows, ids, numbers, limits, times, where, words) for rows in groups.values()]
     noted = strange(numbers)
     report = FrameReport(
         n_rows=len(table),
@@ -190,6 +191,10 @@ def _run_table(run: Run) -> dict[str, np.ndarray]:
             if name not in NUMBER_COLUMNS:
                 raise DataError(unknown_column(name))
             table[name] = values[:, column]
+    if run.limits is not None:
+        limits = np.asarray(run.limits, np.float64)
+        for column, name in enumerate(run.species_names):
+            table[name] = with_limits(table[name], limits[:, column])
     return table
 
 
@@ -226,6 +231,7 @@ def _build(
     rows: np.ndarray,
     ids: Mapping[str, list[str]],
     numbers: Mapping[str, np.ndarray],
+    limits: Mapping[str, np.ndarray],
     times: np.ndarray,
     where: Where,
     words: Vocabulary,
@@ -269,4 +275,15 @@ def _build(
         stream_totals=stack(STREAM_TOTALS),
         auxiliary=stack(tags),
         auxiliary_names=tags,
+        limits=_limits(limits, species, rows),
     )
+
+
+def _limits(
+    limits: Mapping[str, np.ndarray], names: Sequence[str], rows: np.ndarray
+) -> np.ndarray | None:
+    """Limits of assays of one run; None if it has none."""
+    blank = np.full((len(rows), 2), np.nan)
+    found = [limits[n][rows] if n in limits else blank for n in names]
+    out = np.stack(found, axis=1) if found else np.empty((len(rows), 0, 2))
+    return out if np.isfinite(out).any() else None

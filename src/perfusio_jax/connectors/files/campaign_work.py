@@ -4,9 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from perfusio_jax._core import HOURS_PER_DAY
 
 from ..tables.cells import parse_number
+from ..tables.plain_rows import coded
 from ..tables.raw import RawTable
 from ..tables.vocabulary import Vocabulary
 
@@ -30,10 +33,17 @@ class Work(NamedTuple):
     def runs(self) -> list[list[int]]:
         """Rows of each run of each vessel, in the order of the table."""
         found: dict[tuple[str, str], list[int]] = {}
-        for k, row in enumerate(self.table.rows):
-            whose = (self.text(row, "run_id"), self.text(row, "reactor_id"))
+        columns = [self.texts(name) for name in ("run_id", "reactor_id")]
+        for k, whose in enumerate(zip(*columns, strict=True)):
             found.setdefault(whose, []).append(k)
         return [*found.values()]
+
+    def texts(self, name: str) -> list[str]:
+        """A column as text; empty ones if there is no such column or nothing in it."""
+        column = self.at(name)
+        if column is None:
+            return [""] * len(self.table.rows)
+        return ["" if row[column] is None else str(row[column]).strip() for row in self.table.rows]
 
 
 def hours_of(work: Work) -> list[float] | None:
@@ -47,7 +57,9 @@ def hours_of(work: Work) -> list[float] | None:
         factor *= float(work.words.conversion(work.table.units.get(name, ""), name)([1.0])[0])
     except ValueError:  # whoever reads the column says what is wrong with its unit
         return None
-    cells = [parse_number(row[column], work.table.decimal) for row in work.table.rows]
-    if not all(isinstance(cell, float) and math.isfinite(cell) for cell in cells):
+    found = coded(work.table.rows, column)
+    once = [parse_number(cell, work.table.decimal) for cell in found.cells]
+    hours = [cell for cell in once if isinstance(cell, float) and math.isfinite(cell)]
+    if len(hours) < len(once):
         return None  # the same of its cells
-    return [factor * float(cell) for cell in cells if isinstance(cell, float)]
+    return np.asarray([factor * cell for cell in hours])[found.codes].tolist()

@@ -15,6 +15,7 @@ from perfusio_jax.states import Trajectory
 from .campaign_cells import kind_of, sidecar_path
 from .campaign_files import as_csv
 from .frame_doubts import rising_totals
+from .limit_cells import of_one_kind, with_limits
 
 _IDS: Final = ("run_id", "reactor_id")
 
@@ -52,7 +53,7 @@ def write_described(runs: Sequence[Trajectory], path: Path | str, process: Proce
         sidecar["totals"] = dict.fromkeys(like_counters, "increments")
     if kind == "parquet":
         sidecar["units"] = units
-        frame.to_parquet(path, index=False)
+        of_one_kind(frame, list(units)).to_parquet(path, index=False)
     else:
         path.write_text(as_csv(frame, units, path.suffix), encoding="utf-8", newline="")
     if sidecar:
@@ -92,4 +93,8 @@ def _rows(run: Trajectory, process: Process, told: Sequence[str]) -> pd.DataFram
         for k, name in enumerate(names):
             if names is run.species_names or names is run.control_names or name in told:
                 table[name] = columns[:, k]
+    if run.limits is not None:
+        limits = np.asarray(run.limits, np.float64)
+        for k, name in enumerate(run.species_names):
+            table[name] = with_limits(table[name], limits[:, k])
     return pd.DataFrame(table)

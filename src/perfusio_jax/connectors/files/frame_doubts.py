@@ -60,9 +60,9 @@ def look_at(
     words: Vocabulary = OURS,
 ) -> list[str]:
     """What no culture does, and feeds."""
-    hours = times[rows].tolist()
+    hours = times[rows]
     species = {
-        name: [None if np.isnan(v) else v for v in numbers[name][rows].tolist()]
+        name: numbers[name][rows]
         for name in ("VCD", "Glc", "Gln", "Pyr")
         if name in numbers and words.is_ours(name)
     }
@@ -71,7 +71,7 @@ def look_at(
     if len(fed) > _FEEDS:
         found.append(f"and {len(fed) - _FEEDS} more feeds like these")
     near = np.flatnonzero(np.diff(times[rows]) <= DEFAULT_JOIN_H) + 1
-    close = [int(k) for k in near if k not in dict(fed)]
+    close = sorted({*near.tolist()} - {k for k, _ in fed})
     if close:
         found.append(
             f"{len(close)} row(s) follow the one before within {DEFAULT_JOIN_H:g} h and stay "

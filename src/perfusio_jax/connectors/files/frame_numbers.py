@@ -20,7 +20,7 @@ from .frame_columns import ID_COLUMNS, Where, number_columns
 
 _BEYOND: Final = {
     "below": "below the limit of the assay, of which half is taken,",
-    "above": "above what the assay reads, and missing,",
+    "above": "above what the assay reads,",
     "under": "below a limit of the assay that is not stated, and missing,",
 }
 
@@ -102,7 +102,9 @@ def read_ids(table: pd.DataFrame, assumed: dict[str, str], where: Where) -> dict
             assumed[name] = _DEFAULT_IDS[name]
             ids[name] = [_DEFAULT_IDS[name]] * len(table)
             continue
-        values = ["" if pd.isna(v) else str(v).strip() for v in table[name]]
+        cells = [(type(v), v) for v in table[name].tolist()]
+        once = {key: "" if pd.isna(key[1]) else str(key[1]).strip() for key in set(cells)}
+        values = [once[key] for key in cells]
         if "" in values and name == "run_id":
             raise DataError(f"run_id is empty in {where(values.index(''))}.")
         if "" in values:
@@ -118,18 +120,33 @@ def read_numbers(
     where: Where,
     odd: list[str],
     words: Vocabulary = OURS,
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, np.ndarray]]:
     """Numeric columns in the units they have here, and those whose numbers changed on the way.
+
+    Limits of assays, below and above `(N,2)`, come third, by name where there are some.
 
     Raises:
         DataError: If a cell is no number.
         UnitError: If a unit cannot be read or does not fit its column.
     """
-    numbers, converted, unstated = {}, {}, []
+    numbers, converted, unstated, limits = {}, {}, [], {}
     known = frozenset(number_columns(words))
     for name in (n for n in table.columns if n in known):
         unit = str(stated.get(name, "")).strip()
-        raw = parse_column(pd.Series(table[name]), name, where, unit=unit, odd=odd, words=words)
+        stated_here: dict[int, tuple[float, float]] = {}
+        raw = parse_column(
+            pd.Series(table[name]),
+            name,
+            where,
+            unit=unit,
+            odd=odd,
+            words=words,
+            limits=stated_here,
+        )
+        if stated_here:
+            both = np.full((len(raw), 2), np.nan)
+            both[list(stated_here)] = list(stated_here.values())
+            limits[name] = words.conversion(unit, name)(both) if unit else both
         if not unit:
             unstated.append(name)
             numbers[name] = raw
@@ -139,7 +156,7 @@ def read_numbers(
             converted[name] = f"{unit} -> {words.unit(name)}"
     if unstated:
         assumed["units"] = ", ".join(f"{n} {words.unit(n)}" for n in unstated)
-    return numbers, converted
+    return numbers, converted, limits
 
 
 def parse_column(
@@ -150,10 +167,12 @@ def parse_column(
     unit: str = "",
     odd: list[str] | None = None,
     words: Vocabulary = OURS,
+    limits: dict[int, tuple[float, float]] | None = None,
 ) -> np.ndarray:
     """Numbers of one column, NaN where the cell says that nothing was measured.
 
-    A cell may carry its unit (`98 %`). `< 0.05` is read as half the limit, `> 20` as missing.
+    A cell may carry its unit (`98 %`). `< 0.05` is read as half the limit, `> 20` as missing; the
+    limits themselves go into `limits`.
 
     Args:
         column: Numbers or texts.
@@ -162,6 +181,7 @@ def parse_column(
         unit: Unit of the column; empty for the canonical one.
         odd: Takes a sentence on readings beyond a limit of the assay.
         words: Names and units of columns.
+        limits: Takes the limits of the assay that are stated, below and above, by row.
 
     Returns:
         64-bit floats.
@@ -176,19 +196,30 @@ def parse_column(
                 f"column '{name}' is infinite in {where(int(np.argmax(np.isinf(numbers))))}."
             )
         return numbers
-    numbers = np.empty(len(column))
-    limits: dict[str, list[str]] = {}
-    for row, cell in enumerate(column.tolist()):
-        if isinstance(cell, float) and math.isfinite(cell):  # nearly all there are
+    cells = column.tolist()
+    if {*map(type, cells)} <= {float, type(None)}:  # nearly all there are
+        numbers = np.asarray(cells, np.float64)
+        if not np.any(np.isinf(numbers)):
+            return numbers
+    numbers = np.empty(len(cells))
+    beyond: dict[str, list[str]] = {}
+    for row, cell in enumerate(cells):
+        if isinstance(cell, float) and math.isfinite(cell):
             numbers[row] = cell
             continue
         numbers[row], kind = _parse_cell(cell, name, row, where, unit, words)
         if kind in _BEYOND:
-            limits.setdefault(kind, []).append(f"'{str(cell).strip()}' in {where(row)}")
+            beyond.setdefault(kind, []).append(f"'{str(cell).strip()}' in {where(row)}")
+        if kind == "below" and limits is not None:
+            limits[row] = (2.0 * float(numbers[row]), math.nan)
+        if kind == "above":
+            if limits is not None and math.isfinite(numbers[row]):
+                limits[row] = (math.nan, float(numbers[row]))
+            numbers[row] = math.nan
     if odd is not None:
         odd += [
             f"{name} is {_BEYOND[kind]} in {len(found)} row(s) (first {found[0]})."
-            for kind, found in limits.items()
+            for kind, found in beyond.items()
         ]
     return numbers
 
@@ -204,7 +235,7 @@ def _parse_cell(
         if isinstance(number, str):
             number, kind = understood(number, name, unit, parse_number, words)
             if kind in ("above", "under"):
-                return np.nan, kind
+                return np.nan if number is None else number, kind
             if number is None:
                 raise DataError(_no_number(cell, name, where(row)))
             return number, kind

@@ -29,6 +29,8 @@ class Run(Protocol):
     """Volumes since the sample before `(T,n_streams)` [L], in the order of `STREAM_TOTALS`."""
     auxiliary: Any
     """Auxiliary tags `(T,n_tags)`, canonical units."""
+    limits: Any
+    """Limits of assays in the place of readings `(T,n_species,2)`; None if there is none."""
     volume_L: Any
     """Working volume `(T,)` [L]."""
     days: Any
@@ -71,3 +73,6 @@ class RunFields(TypedDict):
     """Auxiliary tags `(T,n_tags)`, canonical units."""
     auxiliary_names: Sequence[str]
     """Columns of `auxiliary`."""
+    limits: np.ndarray | None
+    """Limits of assays in the place of readings `(T,n_species,2)`, below and above; None if there
+    is none."""

@@ -90,6 +90,7 @@ def _trajectory(rows: RunRows, process: Process) -> Trajectory:
         run_id=rows.run_id or "run",
         reactor_id=rows.reactor_id or "R00",
         times_h=hours,
+        limits=rows.limits(names),
     )
 
 

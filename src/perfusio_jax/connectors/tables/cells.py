@@ -108,8 +108,8 @@ def understood(
 
     Returns:
         The number in the column's unit, and "number", "below" (half the limit of the assay),
-        "above" (no number: it is more than the assay reads), "under" (none either: it is less than
-        a limit that is not stated) or "none".
+        "above" (the limit: it is more than the assay reads; no number where that is not stated),
+        "under" (no number: it is less than a limit that is not stated) or "none".
     """
     if beyond := _BEYOND_RANGE.fullmatch(text.strip()[:_LONGEST]):
         return None, "above" if (beyond[1] or "<") in ">\u2265" else "under"
@@ -123,7 +123,7 @@ def understood(
         except UnitError:
             return None, "none"
     if found.sign == ">":
-        return None, "above"
+        return number, "above"
     return (0.5 * number, "below") if found.sign else (number, "number")
 
 

@@ -37,6 +37,8 @@ class Row:
     # kept where they are not what nearly all are
     _qualities: dict[str, str] | None = None
     _lines: dict[str, int] | None = None
+    limits: dict[str, tuple[float, float]] | None = None
+    """Limits of assays by name, below and above, one of them NaN [canonical unit]."""
 
     def put(self, name: str, value: float | None, quality: str, line: int) -> None:
         """Take in what a line says of a quantity."""
@@ -155,6 +157,19 @@ class RunRows(Sequence[Row]):
         for k, row in self.made.items():
             if name in row.values or not math.isnan(values[k]):
                 row.values[name] = None if math.isnan(values[k]) else float(values[k])
+
+    def limits(self, names: Sequence[str]) -> np.ndarray | None:
+        """Limits of assays `(T,n,2)`, below and above, NaN elsewhere; None if there is none.
+
+        Args:
+            names: Quantities wanted.
+        """
+        found = {k: row.limits for k, row in self.made.items() if row.limits}
+        out = np.full((len(self), len(names), 2), np.nan)
+        for k, limits in found.items():
+            for n, name in enumerate(names):
+                out[k, n] = limits.get(name, np.nan)
+        return out if np.isfinite(out).any() else None
 
     @property
     def has_ids(self) -> bool:

@@ -439,6 +439,8 @@ class _Body:
                 self.counts["duplicate"] += 1
                 self.notes.append(f"line {line} repeats {name} of {when(row.time_h)}")
             return False
+        if problem and before is None and (limit := self.values.limit(name, cell, unit)):
+            row.limits = {**(row.limits or {}), name: limit}
         if before is None:
             row.put(name, value, quality, line)
             return True

@@ -49,6 +49,29 @@ class ValueReader:
             return None, "bad", f"is {value:g} %, above 100 %"
         return value, "good", ""
 
+    def limit(self, name: str, cell: Any, unit: str) -> tuple[float, float] | None:
+        """The limit of the assay that a cell states, below and above [canonical unit].
+
+        Args:
+            name: Canonical name of its column.
+            cell: What is in it.
+            unit: Its unit; empty for the canonical one.
+
+        Returns:
+            One of the two is NaN; None where a cell is no limit, or none that is stated.
+        """
+        number = parse_number(cell, self._decimal)
+        if not isinstance(number, str):
+            return None
+        value, kind = understood(
+            number, name, unit, lambda part: parse_number(part, self._decimal), self._words
+        )
+        if value is None or kind not in ("below", "above"):
+            return None
+        stated = 2.0 * value if kind == "below" else value
+        stated = self._units.converter(name, unit)(stated)
+        return (stated, math.nan) if kind == "below" else (math.nan, stated)
+
     def _odd(self, name: str, text: str, unit: str) -> tuple[float | None, str, str]:
         """The same of a cell that is more than a number."""
         number, kind = understood(
