@@ -141,7 +141,7 @@ def db_import(
 @db.command("export")
 def db_export(
     url: DatabaseURL,
-    out: Annotated[Path, typer.Argument(help="Table to write (.csv or .parquet).")],
+    out: Annotated[Path, typer.Argument(help="Table to write (.csv, .xlsx or .parquet).")],
     experiment: Annotated[str, typer.Option(help="Experiment to export.")],
     reactor: Annotated[list[str] | None, typer.Option(help="Vessels; all of them.")] = None,
     force: Annotated[

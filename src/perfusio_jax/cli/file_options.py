@@ -38,6 +38,12 @@ _OPTIONS: Final[dict[str, Any]] = {
         int, "--skip-footer", text="Filled lines at the end to leave out.", min=0
     ),
     "decimal": _option(str | None, "--decimal", text="comma or point, where a file does not tell."),
+    "thousands": _option(
+        str | None, "--thousands", text="comma or point, where it stands between thousands."
+    ),
+    "separator": _option(
+        str | None, "--separator", text="Of fields: comma, semicolon, tab or bar; found out."
+    ),
     "time_zone": _option(str | None, "--time-zone", text="Of stamps without one: Europe/Berlin."),
     "inoculated_at": _option(
         list[str] | None,
@@ -66,7 +72,7 @@ _OPTIONS: Final[dict[str, Any]] = {
     "negative_time": _option(
         str | None,
         "--negative-time",
-        text="drop or refuse rows from before the inoculation; dropped and told.",
+        text="drop, keep or refuse rows from before the inoculation; dropped and told.",
     ),
     "missing": _option(list[str] | None, "--missing", text="A text that means: not measured."),
     "feeds": _option(

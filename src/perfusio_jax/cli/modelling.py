@@ -157,8 +157,8 @@ def simulate(
         )
     if design not in ("wide", "published"):
         raise ConfigError(f"design {design!r} is unknown; choose wide or published.")
-    if out.suffix.lower() not in (".csv", ".parquet"):
-        raise ConfigError(f"{out} must end in .csv or .parquet.")
+    if out.suffix.lower() not in (".csv", ".parquet", ".xlsx"):
+        raise ConfigError(f"{out} must end in .csv, .xlsx or .parquet.")
     writable(out)
     common.set_up_jax()
     if process is not None:

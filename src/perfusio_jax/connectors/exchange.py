@@ -4,8 +4,6 @@ What `perfusio-jax db import` and `db export` do.
 """
 
 import asyncio
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -29,7 +27,7 @@ from .files.filesystem import FilesystemStore
 from .sql.admin import holdings
 from .sql.engine import Database
 from .sql.store import SQLStore
-from .tables.spreadsheet import guard
+from .tables.writing import as_csv, as_workbook
 
 _LEADING = ("run_id", "reactor_id", "day", "time_h", "sampled_at")
 _NUMBERS = (*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *AUXILIARY_TAGS, "volume_L")
@@ -70,19 +68,19 @@ async def export_samples(store: SQLStore, out: Path, reactors: Sequence[str]) ->
 
     Args:
         store: Any reactor of the experiment.
-        out: `.csv` (units in the second row) or `.parquet` (units in its metadata).
+        out: `.csv` or `.xlsx` (units in the second row) or `.parquet` (units in its metadata).
         reactors: Which to write.
 
     Returns:
         Number of samples.
 
     Raises:
-        ConfigError: If the suffix is neither.
+        ConfigError: If the suffix is none of them.
         DataError: If there is nothing to write.
         ConnectorError: If the file or the database cannot be used; an earlier file stays.
     """
-    if out.suffix.lower() not in (".csv", ".parquet"):
-        raise ConfigError(f"{out} must end in .csv or .parquet.")
+    if out.suffix.lower() not in (".csv", ".parquet", ".xlsx"):
+        raise ConfigError(f"{out} must end in .csv, .xlsx or .parquet.")
     records = [
         record for name in reactors for record in await store.for_reactor(name).read_history()
     ]
@@ -101,8 +99,11 @@ async def export_samples(store: SQLStore, out: Path, reactors: Sequence[str]) ->
     known = [n for name in _NUMBERS for n in (name, f"{name}_quality")]
     names = [n for n in known if any(n in row for row in rows)]
     try:
-        if out.suffix.lower() == ".csv":
-            replace_durably(out, _csv(rows, names))
+        kind = out.suffix.lower()
+        if kind == ".csv":
+            replace_durably(out, as_csv(*_cells(rows, names)).encode())
+        elif kind == ".xlsx":
+            replace_durably(out, as_workbook(*_cells(rows, names)))
         else:
             replace_durably(out, _parquet(rows, names))
     except OSError as error:
@@ -190,18 +191,12 @@ def _is_quality(name: str) -> bool:
     return name.endswith("_quality")
 
 
-def _csv(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> bytes:
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_LEADING, *names])
+def _cells(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Any:
+    """Names, units and rows, as they are written."""
     units = ["", "", *(canonical_unit(n) for n in ("day", "time_h")), ""]
-    writer.writerow([*units, *("" if _is_quality(n) else canonical_unit(n) for n in names)])
-    for row in rows:
-        cells = [row.get(n) for n in (*_LEADING, *names)]
-        writer.writerow(
-            ["" if c is None else repr(c) if isinstance(c, float) else guard(str(c)) for c in cells]
-        )
-    return out.getvalue().encode()
+    units += ["" if _is_quality(n) else canonical_unit(n) for n in names]
+    whole = (*_LEADING, *names)
+    return whole, units, ([row.get(n) for n in whole] for row in rows)
 
 
 def _parquet(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> bytes:

@@ -14,7 +14,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 
 from ..tables.file_rules import FileRules
-from ..tables.formats import PARQUET_SUFFIXES, TEXT_SUFFIXES
+from ..tables.formats import PARQUET_SUFFIXES, TEXT_SUFFIXES, WORKBOOK_SUFFIXES
 from ..tables.plain_rows import coded
 from ..tables.raw import SEPARATORS
 from ..tables.sidecar import Sidecar, read_sidecar
@@ -123,16 +123,17 @@ def read_cells(
 
 
 def kind_of(path: Path) -> str:
-    """Kind of a table that is written, by its name: "text" or "parquet".
+    """Kind of a table that is written, by its name: "text", "parquet" or "excel".
 
     Raises:
-        DataError: If the suffix is of neither.
+        DataError: If the suffix is of none of them.
     """
     suffix = path.suffix.lower()
-    for kind, suffixes in (("text", TEXT_SUFFIXES), ("parquet", PARQUET_SUFFIXES)):
+    kinds = {"text": TEXT_SUFFIXES, "parquet": PARQUET_SUFFIXES, "excel": WORKBOOK_SUFFIXES}
+    for kind, suffixes in kinds.items():
         if suffix in suffixes:
             return kind
-    allowed = ", ".join(sorted(TEXT_SUFFIXES | PARQUET_SUFFIXES))
+    allowed = ", ".join(sorted(frozenset().union(*kinds.values())))
     raise DataError(
         f"{path} has suffix '{path.suffix}'; a campaign table is written as one of {allowed}."
     )

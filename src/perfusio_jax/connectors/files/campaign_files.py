@@ -4,14 +4,11 @@ CSV: names in the first row, units in the second. Parquet (and CSV without that 
 units from `<name>.units.toml` beside it. Metadata of the runs goes into the same sidecar.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
 import tomli_w
 
@@ -33,9 +30,9 @@ from perfusio_jax.connectors.files.limit_cells import of_one_kind
 from perfusio_jax.connectors.files.parts import Tables, parts_of, title_of
 from perfusio_jax.connectors.files.source_file import without_collecting
 from perfusio_jax.connectors.tables.file_rules import FileRules
-from perfusio_jax.connectors.tables.spreadsheet import guard
 from perfusio_jax.connectors.tables.totals import Totals
 from perfusio_jax.connectors.tables.vocabulary import Vocabulary
+from perfusio_jax.connectors.tables.writing import as_csv, as_workbook
 from perfusio_jax.states import Trajectory
 
 if TYPE_CHECKING:
@@ -47,10 +44,10 @@ def write_campaign(trajectories: Sequence[Trajectory], path: Path | str) -> None
 
     Args:
         trajectories: Runs with distinct `run_id`.
-        path: `.csv` (units in the second row) or `.parquet` (units in a sidecar).
+        path: `.csv` or `.xlsx` (units in the second row) or `.parquet` (units in a sidecar).
 
     Raises:
-        DataError: If the suffix is neither, or the runs cannot be one table.
+        DataError: If the suffix is none of them, or the runs cannot be one table.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -65,7 +62,7 @@ def write_campaign(trajectories: Sequence[Trajectory], path: Path | str) -> None
         frame.attrs = {}
         of_one_kind(frame, list(units)).to_parquet(path, index=False)
     else:
-        path.write_text(as_csv(frame, units, path.suffix), encoding="utf-8", newline="")
+        write_cells(frame, units, path)
     if sidecar:
         sidecar_path(path).write_text(tomli_w.dumps(sidecar), encoding="utf-8")
     else:
@@ -139,6 +136,7 @@ def read_campaign(
                     totals=cells.totals,
                     decimal=cells.decimal,
                     words=words,
+                    keeps_early=part.rules.negative_time == "keep",
                 )
         except NoTableError as error:
             if not part.may_be_none:
@@ -166,25 +164,16 @@ def _with_metadata(run: Trajectory, metadata: Mapping[str, str]) -> Trajectory:
     return run.with_ids(run.run_id, run.clone_id, run.reactor_id, metadata)
 
 
-def as_csv(frame: pd.DataFrame, units: Mapping[str, str], suffix: str) -> str:
-    """A table as text: names, units, rows."""
-    out = io.StringIO()
-    writer = csv.writer(
-        out, delimiter="\t" if suffix.lower() == ".tsv" else ",", lineterminator="\n"
-    )
+def write_cells(frame: pd.DataFrame, units: Mapping[str, str], path: Path) -> None:
+    """Write a table as text or as a workbook, by its name: names, units, rows."""
     names = [str(name) for name in frame.columns]
-    writer.writerow(names)
-    writer.writerow([units.get(name, "") for name in names])
-    columns = [frame[name].tolist() for name in names]
-    for row in zip(*columns, strict=True):
-        writer.writerow([_cell_text(value) for value in row])
-    return out.getvalue()
-
-
-def _cell_text(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if np.isnan(value) else repr(value)
-    return guard(str(value))
+    told = [units.get(name, "") for name in names]
+    rows = zip(*(frame[name].tolist() for name in names), strict=True)
+    if kind_of(path) == "excel":
+        path.write_bytes(as_workbook(names, told, rows))
+        return
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    path.write_text(as_csv(names, told, rows, separator), encoding="utf-8", newline="")
 
 
 def units_template(names: Sequence[str]) -> str:

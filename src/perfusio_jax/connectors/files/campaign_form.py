@@ -79,6 +79,8 @@ def _rename(work: Work, opened: Opened) -> set[str | None]:
     for n, label in enumerate(table.header):
         name, unit, entry = meaning_of(label, opened.column_map, work.words)
         used.add(entry)
+        if told := opened.column_map.overruled(label):
+            work.told.append(told)
         if name == "ignore":
             ignored.append(n)
             table.units.pop(label, None)
@@ -262,7 +264,7 @@ def _count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
             twice.append(f"{text} in line {line}")
         hours = hours_between(stamp, start)
         row.append(hours)
-        if hours < 0.0:
+        if hours < 0.0 and rules.negative_time != "keep":
             early.append(
                 f"sampled_at in line {line} is {-hours:.4g} h before the inoculation at "
                 f"{start.isoformat()}"

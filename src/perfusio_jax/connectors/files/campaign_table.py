@@ -21,7 +21,7 @@ from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError
 from perfusio_jax._core.units import canonical_unit
 
 from ..tables.totals import Totals
-from ..tables.vocabulary import OURS, Vocabulary
+from ..tables.vocabulary import OURS, TIMES, Vocabulary
 from .frame_columns import (
     ID_COLUMNS,
     NUMBER_COLUMNS,
@@ -90,6 +90,7 @@ def runs_of(
     totals: Totals | Mapping[str, str] | None = None,
     decimal: str | None = None,
     words: Vocabulary = OURS,
+    keeps_early: bool = False,
 ) -> tuple[list[RunFields], FrameReport]:
     """Read the runs of a campaign table.
 
@@ -105,6 +106,7 @@ def runs_of(
             `frame.attrs["totals"]`, else told apart: what looks like a counter is not used.
         decimal: "." or ",", of numbers that are text; found out if not given.
         words: Names and units of columns, where they are those of a process.
+        keeps_early: Keep rows from before the inoculation, with their negative time.
 
     Returns:
         The runs in order of first appearance, and the report.
@@ -139,10 +141,12 @@ def runs_of(
         raise DataError(f"units are given for {', '.join(strangers)}, which the table lacks.")
     table = with_points(frame.set_axis(names, axis=1), decimal, where, words)
     assumed: dict[str, str] = {}
-    table, where = since_start(table, where, odd)
+    if not keeps_early:
+        table, where = since_start(table, where, odd)
     ids = read_ids(table, assumed, where)
     numbers, converted, limits = read_numbers(table, stated, assumed, where, odd, words)
-    check_values(numbers, where, words)
+    kept = {n: v for n, v in numbers.items() if not (keeps_early and n in TIMES)}
+    check_values(kept, where, words)
     times = read_times(numbers, assumed, where)
     groups, reordered = _group(ids["run_id"], times, where)
     kinds = frame.attrs.get("totals", {}) if totals is None else totals

@@ -13,7 +13,7 @@ from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
 
 from .campaign_cells import kind_of, sidecar_path
-from .campaign_files import as_csv
+from .campaign_files import write_cells
 from .frame_doubts import rising_totals
 from .limit_cells import of_one_kind, with_limits
 
@@ -55,7 +55,7 @@ def write_described(runs: Sequence[Trajectory], path: Path | str, process: Proce
         sidecar["units"] = units
         of_one_kind(frame, list(units)).to_parquet(path, index=False)
     else:
-        path.write_text(as_csv(frame, units, path.suffix), encoding="utf-8", newline="")
+        write_cells(frame, units, path)
     if sidecar:
         sidecar_path(path).write_text(tomli_w.dumps(sidecar), encoding="utf-8")
     else:

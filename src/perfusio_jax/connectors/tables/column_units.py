@@ -27,6 +27,8 @@ class ColumnUnits:
         self.header, self.sidecar, self.words = header, sidecar, header.words
         self.units = list(header.units)
         """Unit by column; empty where none is stated."""
+        self.notes = [text for text in map(header.column_map.overruled, header.labels) if text]
+        """What is to be told of units."""
         self.other_meanings: dict[int, str] = {}
         """What a column is, that by its unit is not what its label says."""
         self._converters: dict[tuple[str, str], Callable[[float], float]] = {}

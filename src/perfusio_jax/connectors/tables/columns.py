@@ -79,6 +79,14 @@ class ColumnMap(NamedTuple):
         known = {_folded(name): name for name in reversed([*self.names])}
         return known.get(_folded(label)) or known.get(_folded(bare_label(label)[0]))
 
+    def overruled(self, label: str) -> str:
+        """A sentence where a label states another unit than the map; empty if it does not."""
+        entry, stated = self.entry(label), bare_label(label)[1]
+        said = "" if entry is None else self.units.get(entry, "")
+        if not said or not stated or _folded(said) == _folded(stated):
+            return ""
+        return f"'{label}' states {stated}; the column map says {said}, which counts"
+
     @classmethod
     def of(
         cls,

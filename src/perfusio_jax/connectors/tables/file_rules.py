@@ -28,7 +28,7 @@ from .totals import TOTALS, Totals
 from .vocabulary import OURS, Vocabulary
 
 Unknown = Literal["ignore", "refuse"]
-NegativeTime = Literal["drop", "refuse"]
+NegativeTime = Literal["drop", "keep", "refuse"]
 Feeds = Literal["rows", "bolus"]
 
 ALL_SHEETS: Final = "*"
@@ -53,6 +53,8 @@ class FileRules:
     """Between the fields of a text file."""
     decimal: str | None = None
     """Decimal mark, "." ("point") or "," ("comma")."""
+    thousands: str | None = None
+    """Mark between thousands, likewise; the other one is then the decimal mark."""
     header_row: int | None = None
     """Line the names of the columns stand on, from 1."""
     skip_lines: tuple[int, ...] = ()
@@ -76,7 +78,8 @@ class FileRules:
     unknown: Unknown | None = None
     """Whether columns nobody knows are left out or refuse the file."""
     negative_time: NegativeTime = "drop"
-    """Whether rows from before the inoculation are left out or refuse the file."""
+    """Whether rows from before the inoculation are left out, kept with their negative time, or
+    refuse the file."""
     feeds: Feeds = "rows"
     """What a sample before and one after a feed are: two rows, or one with a bolus."""
     missing: tuple[str, ...] = ()
@@ -93,8 +96,20 @@ class FileRules:
     """Columns the file does not have, with the value they have throughout."""
 
     def __post_init__(self) -> None:
-        if self.decimal in DECIMALS:
-            object.__setattr__(self, "decimal", DECIMALS[self.decimal])
+        for name, marks in (
+            ("decimal", DECIMALS),
+            ("thousands", DECIMALS),
+            ("separator", _MARKS),
+        ):
+            said = getattr(self, name)
+            object.__setattr__(self, name, marks.get(said, said))
+        if self.thousands is not None and self.thousands == self.decimal:
+            raise ConfigError(
+                f"thousands and decimal are both {self.thousands!r}; a number cannot have one mark "
+                "for both."
+            )
+        if self.decimal is None and self.thousands in (".", ","):
+            object.__setattr__(self, "decimal", "," if self.thousands == "." else ".")
         for name, allowed in (
             ("decimal", (None, ".", ",")),
             ("separator", (None, *SEPARATORS)),
@@ -102,12 +117,14 @@ class FileRules:
             ("totals", (None, *TOTALS)),
             ("on_conflict", ("error", "last")),
             ("unknown", (None, "ignore", "refuse")),
-            ("negative_time", ("drop", "refuse")),
+            ("negative_time", ("drop", "keep", "refuse")),
+            ("thousands", (None, ".", ",")),
             ("feeds", ("rows", "bolus")),
         ):
             value = getattr(self, name)
             if value not in allowed:
-                said = " and ".join(str(a) for a in allowed if a is not None)
+                *first, last = [str(a) for a in allowed if a is not None]
+                said = f"{', '.join(first)} and {last}"
                 raise ConfigError(f"{name} is {value!r}; allowed are {said}.")
         hours = self.join_within_h
         if hours is not None and not 0.0 <= hours <= _LONGEST_JOIN_H:
@@ -299,6 +316,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "sheet": ("sheet", _text),
     "separator": ("separator", _separator),
     "decimal": ("decimal", _decimal),
+    "thousands": ("thousands", _decimal),
     "header_row": ("header_row", _whole),
     "skip_lines": ("skip_lines", _list_of(_whole)),
     "skip_footer": ("skip_footer", _whole),

@@ -10,11 +10,13 @@ from .delimited import read_text
 from .layout import Layout
 from .parquet import read_parquet
 from .raw import RawTable, marked
-from .workbook import read_excel
+from .workbook import Percent, read_excel
 
 TEXT_SUFFIXES: Final = frozenset({".csv", ".tsv", ".txt"})
 PARQUET_SUFFIXES: Final = frozenset({".parquet", ".pq"})
 EXCEL_SUFFIXES: Final = frozenset({".xlsx", ".xlsm"})
+WORKBOOK_SUFFIXES: Final = frozenset({".xlsx"})
+"""Those of them that are written."""
 EXPORT_SUFFIXES: Final = frozenset({".xls", ".json", ".asm"})
 """Kinds that are read as exports of instruments only."""
 
@@ -74,6 +76,10 @@ def read_table(
             table = read_parquet(content)
         texts = marked(table, is_number, all_columns=False)  # numbers may be there as text
         table.decimal = decimal or find_decimal(texts, None)
+        for row in table.rows:
+            for n, cell in enumerate(row):
+                if isinstance(cell, Percent):
+                    row[n] = cell.text(table.decimal)
         return table
     if suffix in EXPORT_SUFFIXES:
         raise DataError(

@@ -59,6 +59,8 @@ class RowTimes:
         self.starts, self._zone = clock
         self.are_counted = self.starts is not None and not set(TIMES) & set(at)
         """Whether times are hours since the start of the run, from time stamps."""
+        self.keeps_early = False
+        """Whether a row from before the inoculation stays, with its negative time."""
         self._groups: set[tuple[str, str]] = set()
         self._date_order: DateOrder | None = date_order or self._find_date_order()
         self.bad_stamps: list[str] = []
@@ -128,7 +130,7 @@ class RowTimes:
         if stamp is None:
             raise DataError(f"sampled_at is missing in line {line}; the time comes from it.")
         hours = hours_between(stamp, start)
-        if hours < 0.0:
+        if hours < 0.0 and not self.keeps_early:
             raise BeforeStart(
                 f"sampled_at in line {line} is {-hours:.4g} h before the inoculation at "
                 f"{start.isoformat()}"
@@ -168,7 +170,7 @@ class RowTimes:
                     raise DataError(text)
                 self._tallies[column].n_unusable += 1
                 raise OddTimeError(text)
-            if number < 0.0:
+            if number < 0.0 and not self.keeps_early:
                 raise BeforeStart(
                     f"{name} is {in_line(cells[column])} in line {line}, before the inoculation"
                 )

@@ -103,7 +103,8 @@ def interpret(
         process: The culture whose quantities and controls are read beside our names, in its units;
             a column map may give its names, too.
         unknown: "refuse" if a column nobody knows makes the file unusable.
-        negative_time: "refuse" if a row from before the inoculation does.
+        negative_time: "refuse" if a row from before the inoculation makes the file unusable, "keep"
+            if it stays, with its negative time.
 
     Returns:
         Samples by time with the report.
@@ -123,6 +124,7 @@ def interpret(
     leave_out_footer(table, [n for n, name in enumerate(header.names) if name in times])
     starts = starts_of(inoculated_at, zone)
     body = _Body(table, header, units or {}, on_conflict, (starts, zone), date_order)
+    body.times.keeps_early = negative_time == "keep"
     body.read_all()
     if negative_time == "refuse" and body.left_out:
         raise DataError(f"{body.left_out[0]}; such rows are refused (negative_time).")
@@ -180,6 +182,7 @@ class _Body:
             self.notes.append(f"line {table.lines[0]} was read as a row of units")
             self.row_numbers.pop(0)
         self.units.settle()
+        self.notes += self.units.notes
         self.values = ValueReader(self.units, table.decimal)
         self.at = {name: n for n, name in enumerate(header.names) if name}
         self.latest: dict[tuple[str, str], float] = {}

@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import re
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -17,6 +20,8 @@ _ZIP_MARK, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
 """First bytes of a zip archive, which an Excel file is, and those its last part begins with."""
 
 
+_PERCENT: Final = re.compile(rb'formatCode="[^"]*%|numFmtId="(?:9|10)"')
+"""A format of percentages, one's own or one of the two that every spreadsheet has."""
 _PREAMBLE: Final = 40
 """Rows that may stand above a table."""
 
@@ -53,6 +58,7 @@ def read_excel(
     if not content or (content.startswith(_ZIP_MARK) and _ZIP_END not in content[-65_557:]):
         return not_complete(content)
     has_formulas = survey_workbook(content)
+    has_percent = _has_percent(content)
     with _workbook(content, data_only=True) as book:
         if sheet is not None and sheet not in book.sheetnames:
             names = ", ".join(n if n == n.strip() else repr(n) for n in book.sheetnames)
@@ -61,7 +67,8 @@ def read_excel(
         hidden = [n for n, state in states.items() if state != "visible"]
         shown = [n for n in book.sheetnames if n not in hidden] or book.sheetnames
         name = sheet if sheet is not None else shown[0]
-        filled = list(bounded_rows(_rows(book[name])))
+        rows = _rows_of_percent(book[name]) if has_percent else _rows(book[name])
+        filled = list(bounded_rows(rows))
         others = ", ".join(
             f"{n} (hidden)" if n in hidden else n for n in book.sheetnames if n != name
         )
@@ -141,6 +148,36 @@ def _rows(sheet: Any) -> Iterator[Any]:
     """Rows of a sheet by what stands in it, whatever size it declares."""
     sheet.reset_dimensions()
     return sheet.iter_rows(values_only=True)
+
+
+class Percent(float):
+    """A number that a spreadsheet shows as a percentage, one hundredth of what is seen."""
+
+    def text(self, decimal: str) -> str:
+        """What is seen."""
+        return f"{100.0 * self:.12g}%".replace(".", decimal)
+
+
+def _has_percent(content: bytes) -> bool:
+    """Whether a workbook has a format of percentages, by the part that holds its formats."""
+    with contextlib.suppress(KeyError, zipfile.BadZipFile, OSError, zlib.error):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return bool(_PERCENT.search(archive.read("xl/styles.xml")))
+    return False
+
+
+def _rows_of_percent(sheet: Any) -> Iterator[Any]:
+    """The same, with percentages told from other numbers, which takes longer."""
+    sheet.reset_dimensions()
+    for row in sheet.iter_rows():
+        yield [
+            Percent(cell.value)
+            if isinstance(cell.value, int | float)
+            and not isinstance(cell.value, bool)
+            and "%" in (cell.number_format or "")
+            else cell.value
+            for cell in row
+        ]
 
 
 def _note_formulas(
