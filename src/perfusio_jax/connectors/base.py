@@ -111,6 +111,9 @@ class SampleRecord:
     """When each value was measured, by name of species, tag, total or control; with zones."""
     read_at: dt.datetime | None = None
     """When the record was read here; with a zone."""
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Limits of assays that stand in the place of readings, by species: what the value is below
+    and what it is above, one of them NaN. `values` then holds half the first, or None."""
 
     @property
     def worst_quality(self) -> str:

@@ -462,6 +462,7 @@ class FilesystemStore(BioreactorConnectorBase):
             notes=tuple(notes),
             source_times={} if row.sampled_at is None else dict.fromkeys(names, row.sampled_at),
             read_at=now,
+            limits=row.limits or {},
         )
 
     def _refuse_conflict(self, row: Row) -> None:

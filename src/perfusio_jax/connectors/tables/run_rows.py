@@ -168,7 +168,7 @@ class RunRows(Sequence[Row]):
         out = np.full((len(self), len(names), 2), np.nan)
         for k, limits in found.items():
             for n, name in enumerate(names):
-                out[k, n] = limits.get(name, np.nan)
+                out[k, n] = limits.get(name, (np.nan, np.nan))
         return out if np.isfinite(out).any() else None
 
     @property

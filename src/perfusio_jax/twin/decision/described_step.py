@@ -38,6 +38,7 @@ from perfusio_jax.states import Trajectory, on_grid
 
 from .balancing import on_device, row_of
 from .grid import Grid
+from .limit_rows import limits_of
 from .step import COVERAGE_ROWS, Decision, Outlook, digest, hours_ahead
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def described_history(
         run_id=run_id,
         clone_id=clone_id,
         times_h=times,
+        limits=limits_of(rows, process.readings),
     )
 
 

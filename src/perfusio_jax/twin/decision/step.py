@@ -41,6 +41,7 @@ from perfusio_jax.hybrid import (
 from perfusio_jax.states import Trajectory
 
 from .grid import Grid, rounded
+from .limit_rows import limits_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -143,7 +144,8 @@ def history_from_records(
 
     Args:
         rows: One mapping per sample in order of time: `time_h`, `values` by species,
-            `controls` applied from it on, `stream_totals`; None or absent where missing.
+            `controls` applied from it on, `stream_totals`; None or absent where missing. `limits`
+            of assays, below and above, where one stands in the place of a reading.
         volume_L: Working volume [L].
         run_id: Name of the run.
 
@@ -175,6 +177,7 @@ def history_from_records(
         run_id=run_id,
         times_h=times,
         stream_totals=table("stream_totals", STREAM_TOTALS),
+        limits=limits_of(rows, FORECAST_SPECIES),
     )
 
 

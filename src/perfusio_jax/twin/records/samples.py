@@ -42,7 +42,7 @@ def as_plain(record: Any, day: float, due_h: float | None = None) -> dict[str, A
     Returns:
         `day`, `time_h`, `values`, `quality`, `stream_totals`, `controls`, `tags`, `notes` and
         `reactor_id` and `age_h`; None where nothing usable was measured. An infinite value is
-        bad quality.
+        bad quality. `limits` only where a limit of an assay stands in the place of a reading.
 
     Raises:
         DataError: If it is neither, or holds something that is no number.
@@ -86,6 +86,14 @@ def as_plain(record: Any, day: float, due_h: float | None = None) -> dict[str, A
         "notes": notes,
         "reactor_id": cut(reactor_id) if isinstance(reactor_id, str) else reactor_id,
         "age_h": age_h,
+    } | ({"limits": limits} if (limits := _limits(record)) else {})
+
+
+def _limits(record: Any) -> dict[str, list[float | None]]:
+    """Limits of assays, below and above by name; None where there is none on that side."""
+    return {
+        str(name): [_number(str(name), side) for side in sides]
+        for name, sides in getattr(record, "limits", {}).items()
     }
 
 
