@@ -64,9 +64,13 @@ def shade_start(
         )  # fmt: skip
 
 
+NOT_FROM_ZERO = ("Via", "Diam")
+"""What lives so far from zero that an axis from there would hide how it changes."""
+
+
 def from_zero(axes: "Axes", name: str, target: float | None = None) -> None:
     """Concentrations start at zero; what lives near 100 % or far from zero does not."""
-    if name in ("Via", "Diam"):
+    if name in NOT_FROM_ZERO:
         axes.margins(y=0.15)
         return
     low, high = axes.get_ylim()
