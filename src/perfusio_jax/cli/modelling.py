@@ -9,26 +9,11 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax._core.text import plain_number
 
 from . import common, groups
-from .common import Seed, as_data, assignments, console, writable
+from .common import TABLES, Culture, FillDown, Seed, as_data, assignments, console, writable
 from .file_options import reads_files
 
 commands = typer.Typer(rich_markup_mode=None)
 
-TABLES = (
-    "Campaign table: CSV, Parquet or Excel; several files, or a folder of them, are one campaign."
-)
-
-FillDown = Annotated[
-    bool, typer.Option("--fill-down", help="A blank set-point means that the one above it stayed.")
-]
-
-Culture = Annotated[
-    str | None,
-    typer.Option(
-        "--process",
-        help="Culture: a file (.toml), a built-in name, or 'table' to read it off the table.",
-    ),
-]
 MechanismOf = Annotated[
     str | None,
     typer.Option(
