@@ -298,12 +298,17 @@ def forecast(
     run_id: Annotated[str | None, typer.Option(help="Run, if the file has several.")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="CSV to write as well.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture to write as well (.png, .svg or .pdf).")
+    ] = None,
     *,
     rules: Any,
 ) -> None:
     """Forecast a run from its samples, with 80 % intervals."""
     if out is not None:
         writable(out, suffixes=(".csv",))
+    if figure is not None:
+        writable(figure, suffixes=(".png", ".svg", ".pdf"))
     common.set_up_jax()
     from perfusio_jax.service.forecast import forecast_file
 
@@ -319,6 +324,7 @@ def forecast(
             run_id=run_id,
             seed=seed,
             out=out,
+            figure=figure,
             console=console(),
             rules=rules,
         )
