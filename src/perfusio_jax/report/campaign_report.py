@@ -12,11 +12,11 @@ from perfusio_jax.connectors.files.cultures import CultureTable
 from perfusio_jax.connectors.files.parts import title_of
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.states import Trajectory, intervals_text, sampling_intervals
-from perfusio_jax.viz import rack_figures, rates_figure
+from perfusio_jax.viz import rates_figure
 
 from .derived import KEY_NUMBERS, mean_text, shown_numbers
 from .document import Block, Document, Grid, Listing, Picture, Section, Words
-from .figures import derived_runs, units_of, views_of
+from .figures import derived_runs, rack_pages, units_of
 
 _MOST_PAGES = 6
 """Pages of a rack in a report."""
@@ -46,7 +46,7 @@ def campaign_document(
         ("Samples", f"{sum(r.n_days for r in runs)}, {intervals_text(sampling_intervals(runs))}"),
         ("Program", f"perfusio-jax {perfusio_jax.__version__}"),
     ]
-    pages = list(rack_figures(views_of(table, runs), units, title=f"Runs of {title}"))
+    pages = list(rack_pages(table, title))
     figures: list[Block] = [
         Picture(lambda figure=figure: figure, f"Readings by run, page {n} of {len(pages)}.")
         for n, figure in enumerate(pages[:_MOST_PAGES], start=1)

@@ -42,6 +42,9 @@ OF_RUN: Final = ("run", "rates", "timeline", "rack")
 OF_TABLE: Final = ("rack", "rates", "run", "tradeoff")
 OF_MODEL: Final = ("skill",)
 
+KEY_READINGS: Final = ("VCD", "Via", "Glc", "Lac", "Titer")
+"""Readings of CHO perfusion that a rack shows."""
+
 _SCORES: Final = "scores.csv"
 _MANY: Final = 6
 """Runs of a table from which on each gets a figure of its own only if asked for."""
@@ -132,6 +135,17 @@ def views_of(table: CultureTable, runs: Sequence[Trajectory]) -> list[RunView]:
     return found
 
 
+def rack_names(names: Sequence[str], *, is_cho: bool) -> list[str] | None:
+    """What a rack shows of each run; None for the first that are measured.
+
+    Args:
+        names: What is measured.
+        is_cho: Whether the runs are of CHO perfusion, of which people look at some first.
+    """
+    chosen = [n for n in KEY_READINGS if n in names] if is_cho else []
+    return chosen if len(chosen) > 2 else None
+
+
 def units_of(table: CultureTable) -> dict[str, str]:
     """Units of everything in a table."""
     if table.process is not None:
@@ -169,7 +183,13 @@ def _of_run(place: Path, only: Sequence[str]) -> Drawn:
                 yield f"{name}{behind}", draw
     if (len(records) > 1 and not only) or "rack" in only:
         units = {n: u for record in records for n, u in record.units().items()}
-        pages = rack_figures([r.view() for r in records], units, title=f"Runs of {place.name}")
+        is_cho = all(record.process is None for record in records)
+        pages = rack_figures(
+            [record.view() for record in records],
+            units,
+            names=rack_names(list(units), is_cho=is_cho),
+            title=f"Runs of {place.name}",
+        )
         yield from _pages("rack", pages)
 
 
@@ -186,7 +206,7 @@ def _of_table(
     views = views_of(table, runs)
     console.print(f"{len(runs)} runs of {title}", soft_wrap=True)
     if not only or "rack" in only:
-        yield from _pages("rack", rack_figures(views, units, title=f"Runs of {title}"))
+        yield from _pages("rack", rack_pages(table, title))
     if "run" in only or (not only and len(runs) <= _MANY):
         for view in views:
             yield f"run_{view.name}", lambda view=view: run_figure(view, units)
@@ -197,6 +217,14 @@ def _of_table(
         )
     if "tradeoff" in only or trade_off:
         yield "tradeoff", lambda: tradeoff_figure(runs, trade_off, units, title=title)
+
+
+def rack_pages(table: CultureTable, title: str) -> "Iterator[Figure]":
+    """The runs of a table as small multiples, drawn page by page."""
+    views = views_of(table, table.trajectories)
+    names = list(dict.fromkeys(n for view in views for n in view.readings))
+    chosen = rack_names(names, is_cho=table.process is None)
+    return rack_figures(views, units_of(table), names=chosen, title=f"Runs of {title}")
 
 
 def derived_runs(table: CultureTable) -> list[Derived]:

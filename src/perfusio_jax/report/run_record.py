@@ -1,6 +1,7 @@
 """A run folder as figures and reports read it: samples, forecasts, decisions, alarms, audit."""
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from perfusio_jax.twin.records.alarm_book import Alarm
 from perfusio_jax.twin.records.chain import AuditReport
 from perfusio_jax.twin.records.chain import records as records_of
 from perfusio_jax.twin.records.entries import Command, Decision, Intent
+from perfusio_jax.twin.records.lock import LOCK_NAME
 from perfusio_jax.twin.records.records import FORECASTS
 from perfusio_jax.twin.records.records_file import RunRecords
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME
@@ -154,9 +156,15 @@ def _record(
         tuple(journal.handled(name)),
         events,
         audit,
-        is_running(folder),
+        _runs(folder),
         tuple(notes),
     )
+
+
+def _runs(folder: Path) -> bool:
+    """Whether a process holds the folder; nobody does one that cannot be written, as an archive."""
+    lock = folder / LOCK_NAME
+    return lock.exists() and os.access(lock, os.W_OK) and is_running(folder)
 
 
 def _process_of(events: tuple[Mapping[str, Any], ...]) -> Process | None:
