@@ -17,6 +17,7 @@ from perfusio_jax.hybrid.storage import VERDICT
 from perfusio_jax.process import Derived
 from perfusio_jax.twin.loop.summary import TROUBLES
 
+from .decisions import decisions
 from .derived import derived_of, mean_text, with_error
 from .document import (
     Block,
@@ -32,9 +33,8 @@ from .document import (
 from .figures import record_figures
 from .happenings import kind_of
 from .run_record import RunRecord
+from .telling import cut_table, day_of, number_text, stamp
 
-_MOST_ROWS: Final = 400
-"""Rows of one table; how many more there are is said."""
 _SIGNERS: Final = ("Prepared by", "Reviewed by", "Approved by")
 _MODEL_EVENTS: Final[Mapping[str, str]] = {
     "MODEL_TRIAL": "a challenger was made",
@@ -58,7 +58,7 @@ def run_document(records: Sequence[RunRecord], place: Path) -> Document:
         who = f" ({record.reactor_id})" if len(records) > 1 else ""
         sections += [
             Section(f"Summary{who}", _summary(record)),
-            Section(f"What was decided, and why{who}", _decisions(record)),
+            Section(f"What was decided, and why{who}", decisions(record)),
             Section(f"Course of the culture{who}", _course(record)),
             Section(f"Deviations and alarms{who}", _deviations(record)),
             Section(f"Model{who}", _model(record)),
@@ -113,99 +113,6 @@ def _summary(record: RunRecord) -> list[Block]:
     return blocks
 
 
-def _decisions(record: RunRecord) -> list[Block]:
-    made = [e for e in record.events if e["event_type"] == "DECISION_MADE"]
-    if not made:
-        return [Words("No decision is on record.")]
-    votes = _votes(record)
-    rows = []
-    for event in made:
-        payload = event["payload"]
-        number = payload.get("decision")
-        outcome = record.cycles.get(float(event["day"]), "not closed")
-        approved = "; ".join(votes.get(number, ())) or "–"
-        rows.append(
-            (
-                f"{float(event['day']):g}",
-                _stamp(event["timestamp"]),
-                str(payload.get("action", "")),
-                _set_points(event, record),
-                _why(payload, event.get("reason")),
-                approved,
-                outcome,
-            )
-        )
-    heads = ("day", "decided (UTC)", "action", "set-points", "why", "approved by", "came to")
-    return [
-        Words("Set-points that changed are told as before → after, in their units."),
-        *_cut(heads, rows, numeric=(0,)),
-    ]
-
-
-def _votes(record: RunRecord) -> dict[Any, list[str]]:
-    """Who approved or refused which decision, by its number."""
-    found: dict[Any, list[str]] = {}
-    for event in record.events:
-        if event["event_type"] not in ("COMMAND_APPROVE", "COMMAND_REJECT"):
-            continue
-        payload = event["payload"]
-        verb = "approved" if event["event_type"] == "COMMAND_APPROVE" else "refused"
-        if payload.get("outcome") not in (None, "done"):
-            verb = f"not counted ({payload['outcome']})"
-        claim = f", who says to be {payload['says_to_be']}" if payload.get("says_to_be") else ""
-        role = f" as {event['role']}" if event.get("role") else ""
-        text = f"{event['user']}{claim}{role}: {verb} {_stamp(event['timestamp'])}"
-        found.setdefault(payload.get("decision"), []).append(text)
-    return found
-
-
-def _set_points(event: Mapping[str, Any], record: RunRecord) -> str:
-    """What changed; of a decision to hold, what was recommended and is not written."""
-    old, new = event.get("old") or {}, event.get("new") or {}
-    recommended = event["payload"].get("recommended") or {}
-    if event["payload"].get("action") == "write" or not recommended:
-        return _changes(old, new, record)
-    return f"held; recommended: {_changes(old, recommended, record)}"
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], record: RunRecord) -> str:
-    parts = []
-    for name, value in new.items():
-        before = old.get(name)
-        if before != value:
-            told = "unknown" if before is None else f"{_number(before)}"
-            parts.append(f"{name} {told} → {_number(value)} {record.unit(name)}".rstrip())
-    return "; ".join(parts) or "none changed"
-
-
-def _why(payload: Mapping[str, Any], reason: Any) -> str:
-    """The sentences behind a decision: what was to be reached, what is expected, what stood by."""
-    why = payload.get("explanation") or {}
-    parts = [str(r) for r in payload.get("reasons") or ()]
-    if reason and str(reason) not in parts:
-        parts.append(str(reason))
-    for target in why.get("targets") or ():
-        if isinstance(target.get("target"), int | float):
-            parts.append(f"target {target.get('species')} {_number(target['target'])}")
-    if _is_number(why.get("ofv")) and _is_number(why.get("ofv_unchanged")):
-        parts.append(
-            f"expected cost {_number(why['ofv'])}, {_number(why['ofv_unchanged'])} if nothing "
-            "changed"
-        )
-    for limit in why.get("constraints") or ():
-        if _is_number(limit.get("probability")):
-            parts.append(f"{limit.get('limit')} kept with probability {limit['probability']:.2f}")
-    bounds = [*(why.get("at_lower_bound") or ()), *(why.get("at_upper_bound") or ())]
-    if bounds:
-        parts.append(f"at a bound: {', '.join(map(str, bounds))}")
-    if why.get("at_rate_limit"):
-        parts.append(f"at a rate limit: {', '.join(map(str, why['at_rate_limit']))}")
-    if why.get("is_fallback"):
-        parts.append("the fallback recipe")
-    parts += [str(remark) for remark in why.get("remarks") or ()]
-    return "; ".join(parts) or "–"
-
-
 def _course(record: RunRecord) -> list[Block]:
     figures = record_figures(record)
     under = "under the set-points that were recommended"
@@ -230,16 +137,16 @@ def _deviations(record: RunRecord) -> list[Block]:
                 alarm.name,
                 alarm.severity,
                 alarm.message,
-                _stamp(alarm.raised_at),
+                stamp(alarm.raised_at),
                 str(alarm.times),
                 alarm.acknowledged_by or "–",
-                "stands" if alarm.cleared_at is None else _stamp(alarm.cleared_at),
+                "stands" if alarm.cleared_at is None else stamp(alarm.cleared_at),
             )
             for alarm in record.alarms
         ]
         heads = ("no.", "alarm", "severity", "message", "raised (UTC)", "found",
                  "acknowledged by", "cleared (UTC)")  # fmt: skip
-        blocks += _cut(heads, rows, numeric=(0, 5))
+        blocks += cut_table(heads, rows, numeric=(0, 5))
     else:
         blocks.append(Words("No alarm was raised."))
     odd = [e for e in record.events if kind_of(e) in ("missed", "failed", "trouble")
@@ -248,7 +155,7 @@ def _deviations(record: RunRecord) -> list[Block]:
     if odd:
         rows = [_event_row(e, TROUBLES.get(str(e["event_type"]), "")) for e in odd]
         blocks.append(Words("Troubles on record:"))
-        blocks += _cut(("day", "when (UTC)", "what", "why", "by"), rows, numeric=(0,))
+        blocks += cut_table(("day", "when (UTC)", "what", "why", "by"), rows, numeric=(0,))
     else:
         blocks.append(Words("No trouble is on record."))
     asked = [e for e in record.events if str(e["event_type"]).startswith("COMMAND_")
@@ -257,7 +164,7 @@ def _deviations(record: RunRecord) -> list[Block]:
         rows = [_command_row(e) for e in asked]
         blocks.append(Words("What people asked or did:"))
         heads = ("day", "when (UTC)", "what", "why", "by", "role", "outcome")
-        blocks += _cut(heads, rows, numeric=(0,))
+        blocks += cut_table(heads, rows, numeric=(0,))
     return blocks
 
 
@@ -277,7 +184,7 @@ def _model(record: RunRecord) -> list[Block]:
     changed = [e for e in record.events if e["event_type"] in _MODEL_EVENTS]
     if changed:
         rows = [_event_row(e, _MODEL_EVENTS[str(e["event_type"])]) for e in changed]
-        blocks += _cut(("day", "when (UTC)", "what", "why", "by"), rows, numeric=(0,))
+        blocks += cut_table(("day", "when (UTC)", "what", "why", "by"), rows, numeric=(0,))
     else:
         blocks.append(Words("The model did not change during the run."))
     blocks += _validation(record)
@@ -303,7 +210,7 @@ def _validation(record: RunRecord) -> list[Block]:
             Words(f"It is of the model {about[:16]}…, which no session of this run began with.")
         )
     rows = [
-        (name, _number(e), _number(n), "–" if np.isnan(c) else f"{100 * c:.0f} %")
+        (name, number_text(e), number_text(n), "–" if np.isnan(c) else f"{100 * c:.0f} %")
         for name, e, n, c in zip(
             verdict.species, verdict.error, verdict.nothing_changes, verdict.coverage_80,
             strict=True,
@@ -400,7 +307,7 @@ def _event_row(event: Mapping[str, Any], what: str) -> tuple[str, ...]:
     payload = event.get("payload") or {}
     reason = event.get("reason") or payload.get("reason") or payload.get("error") or ""
     told = what or name
-    return (_day(event), _stamp(event["timestamp"]), told, str(reason), str(event.get("user", "")))
+    return (day_of(event), stamp(event["timestamp"]), told, str(reason), str(event.get("user", "")))
 
 
 def _command_row(event: Mapping[str, Any]) -> tuple[str, ...]:
@@ -408,47 +315,17 @@ def _command_row(event: Mapping[str, Any]) -> tuple[str, ...]:
     what = str(event["event_type"]).removeprefix("COMMAND_").replace("_", " ").lower()
     for key in ("decision", "alarm", "hours"):
         if key in payload and payload[key] is not None:
-            what += f", {key} {_number(payload[key])}"
+            what += f", {key} {number_text(payload[key])}"
     claim = f", who says to be {payload['says_to_be']}" if payload.get("says_to_be") else ""
     return (
-        _day(event),
-        _stamp(event["timestamp"]),
+        day_of(event),
+        stamp(event["timestamp"]),
         what,
         str(event.get("reason") or "–"),
         f"{event.get('user', '')}{claim}",
         str(event.get("role") or "–"),
         str(payload.get("outcome") or "–"),
     )
-
-
-def _cut(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()
-) -> list[Block]:
-    """A table, and how many rows more there are where it is long."""
-    blocks: list[Block] = [Grid(heads, rows[:_MOST_ROWS], numeric)]
-    if len(rows) > _MOST_ROWS:
-        more = len(rows) - _MOST_ROWS
-        blocks.append(Words(f"{more} more are in the audit trail.", is_warning=True))
-    return blocks
-
-
-def _day(event: Mapping[str, Any]) -> str:
-    return "" if event.get("day") is None else f"{float(event['day']):g}"
-
-
-def _stamp(text: Any) -> str:
-    """A time stamp to the second, as people read it."""
-    return str(text)[:19].replace("T", " ")
-
-
-def _number(value: Any) -> str:
-    if not _is_number(value):
-        return "–" if value is None else str(value)
-    return "–" if value != value else f"{value:.4g}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _many(n: int, what: str) -> str:
