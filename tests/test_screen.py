@@ -79,10 +79,12 @@ def test_an_error_of_any_kind_is_shown_so(monkeypatch, capsys, error):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("report", "{}", "--out", "{}/x.html"), "'.html'"),
-        (("report", "{}", "--out", "{}/x.pdf"), "'.pdf'"),
-        (("report", "{}", "--out", "{}/x"), "must end in .md"),
-        (("report", "{}", "--out", "{}/audit.jsonl"), "must end in .md"),
+        (("report", "{}", "--out", "{}/x.docx"), "'.docx'"),
+        (("report", "{}", "--out", "{}/x.png"), "'.png'"),
+        (("report", "{}", "--out", "{}/x"), "must end in .html"),
+        (("report", "{}", "--out", "{}/audit.jsonl"), "must end in .html"),
+        (("forecast", "{}", "{}", "--figure", "{}/x.gif"), "must end in .png"),
+        (("rates", "{}", "--out", "{}/x.xlsx"), "must end in .csv"),
         (("forecast", "{}", "{}", "--out", "{}/x.xlsx"), "must end in .csv"),
         (("propose", "{}", "--out", "{}/x.parquet"), "must end in .csv"),
         (("propose", "{}", "--out", "{}/recommendations.csv"), "a record of a run"),

@@ -48,6 +48,22 @@ def console() -> Any:
     return Screen()
 
 
+TABLES = (
+    "Campaign table: CSV, Parquet or Excel; several files, or a folder of them, are one campaign."
+)
+
+FillDown = Annotated[
+    bool, typer.Option("--fill-down", help="A blank set-point means that the one above it stayed.")
+]
+
+Culture = Annotated[
+    str | None,
+    typer.Option(
+        "--process",
+        help="Culture: a file (.toml), a built-in name, or 'table' to read it off the table.",
+    ),
+]
+
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
 
 

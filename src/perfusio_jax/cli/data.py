@@ -7,8 +7,8 @@ import typer
 
 from perfusio_jax._core import ConfigError, DataError
 
-from . import groups
-from .common import as_data, console, writable
+from . import common, groups
+from .common import TABLES, Culture, FillDown, as_data, console, writable
 from .file_options import reads_files
 from .screen import say
 
@@ -51,6 +51,32 @@ def inspect(
         found = inspect_tables(file, rules, screen)
     if not found.has_samples or (strict and not found.is_clear):
         raise typer.Exit(3)
+
+
+@commands.command(rich_help_panel=groups.DATA)
+@reads_files
+def rates(
+    campaign: Annotated[list[Path], typer.Argument(help=TABLES)],
+    out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("rates.csv"),
+    fill_down: FillDown = False,
+    process: Culture = None,
+    *,
+    rules: Any,
+) -> None:
+    """Growth, specific rates, yields and cell hours per interval, with standard errors."""
+    writable(out, suffixes=(".csv",))
+    common.set_up_jax()
+    from perfusio_jax.report.derived import rates_of_table
+
+    with as_data():
+        rates_of_table(
+            campaign,
+            out,
+            fill_down=fill_down,
+            culture=process,
+            console=console(),
+            rules=rules,
+        )
 
 
 db = typer.Typer(help="Databases of samples: make, bring up to date, fill, export.")

@@ -10,11 +10,12 @@ DATA: Final = "Data"
 MODEL: Final = "Models and forecasts"
 NEXT: Final = "Next runs"
 REACTOR: Final = "Run a reactor"
+SEEING: Final = "To see it"
 RECORDS: Final = "Records"
 DEVICES: Final = "Devices"
 LEARNING: Final = "Learning to control"
 
-GROUPS: Final = (START, DATA, MODEL, NEXT, REACTOR, RECORDS, DEVICES, LEARNING)
+GROUPS: Final = (START, DATA, MODEL, NEXT, REACTOR, SEEING, RECORDS, DEVICES, LEARNING)
 """In the order in which they are shown; each command names its own."""
 
 

@@ -9,26 +9,11 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax._core.text import plain_number
 
 from . import common, groups
-from .common import Seed, as_data, assignments, console, writable
+from .common import TABLES, Culture, FillDown, Seed, as_data, assignments, console, writable
 from .file_options import reads_files
 
 commands = typer.Typer(rich_markup_mode=None)
 
-TABLES = (
-    "Campaign table: CSV, Parquet or Excel; several files, or a folder of them, are one campaign."
-)
-
-FillDown = Annotated[
-    bool, typer.Option("--fill-down", help="A blank set-point means that the one above it stayed.")
-]
-
-Culture = Annotated[
-    str | None,
-    typer.Option(
-        "--process",
-        help="Culture: a file (.toml), a built-in name, or 'table' to read it off the table.",
-    ),
-]
 MechanismOf = Annotated[
     str | None,
     typer.Option(
@@ -313,12 +298,17 @@ def forecast(
     run_id: Annotated[str | None, typer.Option(help="Run, if the file has several.")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="CSV to write as well.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture to write as well (.png, .svg or .pdf).")
+    ] = None,
     *,
     rules: Any,
 ) -> None:
     """Forecast a run from its samples, with 80 % intervals."""
     if out is not None:
         writable(out, suffixes=(".csv",))
+    if figure is not None:
+        writable(figure, suffixes=(".png", ".svg", ".pdf"))
     common.set_up_jax()
     from perfusio_jax.service.forecast import forecast_file
 
@@ -334,6 +324,7 @@ def forecast(
             run_id=run_id,
             seed=seed,
             out=out,
+            figure=figure,
             console=console(),
             rules=rules,
         )

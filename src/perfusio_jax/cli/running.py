@@ -10,12 +10,13 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.twin.records.accounts import account
 
 from . import common, groups
-from .common import console, writable
+from .common import Culture, as_data, console, writable
+from .file_options import reads_files
 from .screen import fit_to_show, say
 
 commands = typer.Typer(rich_markup_mode=None)
-_MARKDOWN = (".md", ".markdown", ".txt")
-"""Endings that do not promise another kind of report than there is."""
+_WHOLE = (".html", ".pdf", ".md", ".markdown")
+"""Endings of the whole report; `.txt` is what is printed otherwise."""
 
 
 @commands.command(rich_help_panel=groups.REACTOR)
@@ -156,17 +157,48 @@ def replay(
 
 
 @commands.command(rich_help_panel=groups.RECORDS)
+@reads_files
 def report(
-    place: RunPlace,
-    out: Annotated[Path | None, typer.Option(help="Markdown file; else it is printed.")] = None,
+    place: Annotated[
+        list[Path], typer.Argument(help="Run folder or its twin.toml; or campaign tables.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="One file with figures, derived numbers and how to verify: .html, .pdf or .md; "
+            ".txt for what is printed without it."
+        ),
+    ] = None,
+    process: Culture = None,
+    *,
+    rules: Any,
 ) -> None:
-    """Sum a run up from its journal and audit trail: days, writes, faults met, alarms."""
+    """Report on a run from its journal and audit trail, or on a campaign."""
     from perfusio_jax.twin.loop.commands import find_runs
     from perfusio_jax.twin.loop.summary import summarise
 
     if out is not None:
-        writable(out, suffixes=_MARKDOWN)
-    text = "\n".join(summarise(folder) for folder in find_runs(_run_folder(place)))
+        writable(out, suffixes=(*_WHOLE, ".txt"))
+    tables = _as_tables(place)
+    if tables:
+        if out is None or out.suffix.lower() not in _WHOLE:
+            raise ConfigError(
+                f"{tables[0]} is a table: --out names the report, .html, .pdf or .md; perfusio-jax "
+                "inspect and rates say what is in it."
+            )
+        common.set_up_jax()
+        from perfusio_jax.report.reporting import report_on_tables
+
+        with as_data():
+            report_on_tables(tables, out, culture=process, console=console(), rules=rules)
+        return
+    if out is not None and out.suffix.lower() in _WHOLE:
+        common.set_up_jax()
+        from perfusio_jax.report.reporting import report_on_run
+
+        report_on_run(_run_folder(place[0]), out, console=console())
+        return
+    text = "\n".join(summarise(folder) for folder in find_runs(_run_folder(place[0])))
     if out is None:
         say(text)
         return
@@ -206,6 +238,16 @@ def verify_audit_command(
         say(f"{name}{one.report}" + (f"\n{one.copy}" if one.copy else ""))
     if not all(one.report.ok for one in found):
         raise typer.Exit(5)
+
+
+def _as_tables(places: list[Path]) -> list[Path]:
+    """Campaign tables, where those are named rather than a run."""
+    for place in places:
+        if not place.exists():
+            raise ConfigError(f"{place} does not exist.")
+    first = places[0]
+    is_run = len(places) == 1 and (first.is_dir() or first.suffix == ".toml")
+    return [] if is_run else places
 
 
 def _who(claim: str) -> str:

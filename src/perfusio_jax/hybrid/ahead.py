@@ -40,6 +40,10 @@ class Ahead(NamedTuple):
     """Median."""
     q90: Float[np.ndarray, "H F"]
     """Ninety per cent quantile."""
+    q025: Float[np.ndarray, "H F"]
+    """Quantile of 2.5 per cent."""
+    q975: Float[np.ndarray, "H F"]
+    """Quantile of 97.5 per cent."""
 
 
 def forecast_ahead(
@@ -93,9 +97,10 @@ def forecast_ahead(
     readings = np.asarray(
         _readings(model, start, jnp.asarray(plan), belief.day, for_paths, jnp.asarray(dt))
     )[:, rows]
-    low, middle, high = np.quantile(readings, (0.1, 0.5, 0.9), axis=0)
+    low, middle, high, least, most = np.quantile(readings, (0.1, 0.5, 0.9, 0.025, 0.975), axis=0)
     at = float(np.asarray(run.times_h)[-1]) + ahead
-    return Ahead(model.layout.forecast, at, readings.mean(axis=0), low, middle, high)
+    mean = readings.mean(axis=0)
+    return Ahead(model.layout.forecast, at, mean, low, middle, high, least, most)
 
 
 def last_belief(

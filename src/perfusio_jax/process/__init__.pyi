@@ -3,6 +3,11 @@ from .built_in import BUILT_IN as BUILT_IN
 from .built_in import CHO_FED_BATCH as CHO_FED_BATCH
 from .built_in import CHO_PERFUSION as CHO_PERFUSION
 from .built_in import MONOD_CHEMOSTAT as MONOD_CHEMOSTAT
+from .derived import Derived as Derived
+from .derived import Number as Number
+from .derived import derive as derive
+from .derived import log_mean as log_mean
+from .derived import mean_of as mean_of
 from .description import Process as Process
 from .description import read_process as read_process
 from .flows import StreamFlows as StreamFlows
@@ -13,5 +18,7 @@ from .parts import Quantity as Quantity
 from .parts import Stream as Stream
 from .parts import dimensions as dimensions
 from .parts import litres_per_hour as litres_per_hour
+from .recorded import RecordedFlows as RecordedFlows
+from .recorded import recorded_flows as recorded_flows
 from .vessel_balance import VolumeBalance as VolumeBalance
 from .vessel_balance import volume_balance as volume_balance

@@ -15,6 +15,7 @@ from perfusio_jax.hybrid import Ahead, HybridStateSpaceModel, forecast_ahead
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory, complete_setpoints, intervals_text
 
+from .forecast_figure import draw_described
 from .forecast_table import forecast_tables, verdict_line
 from .plan import oddities
 
@@ -33,6 +34,7 @@ def forecast_described(
     seed: int,
     out: Path | None,
     console: Any,
+    figure: Path | None = None,
     rules: FileRules | None = None,
 ) -> None:
     """Print a forecast from the last sample on, and write it if asked.
@@ -48,6 +50,7 @@ def forecast_described(
         seed: Seed of the paths.
         out: CSV file to write as well.
         console: Where to print.
+        figure: Picture to write as well.
         rules: How the samples are read.
     """
     if not 0 < hours.size <= _MOST_ROWS:
@@ -86,6 +89,9 @@ def forecast_described(
     if out is not None:
         _write(found, out, units, never)
         console.print(f"table: {out}")
+    if figure is not None:
+        draw_described(run, process, found, changes, figure)
+        console.print(f"figure: {figure}")
 
 
 def _with_setpoints(run: Trajectory, process: Process) -> tuple[Trajectory, list[str]]:

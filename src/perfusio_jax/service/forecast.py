@@ -28,6 +28,7 @@ from perfusio_jax.twin import estimate, forecast, history_from_records
 from perfusio_jax.twin.records.samples import as_plain
 
 from .described_forecast import forecast_described
+from .forecast_figure import draw_cho
 from .forecast_table import forecast_tables, verdict_line
 from .plan import load_model, oddities
 from .settings import check_setpoints
@@ -122,6 +123,7 @@ def forecast_file(
     out: Path | None,
     console: Any,
     every_h: float = HOURS_PER_DAY,
+    figure: Path | None = None,
     rules: FileRules | None = None,
 ) -> None:
     """Print a forecast from the last sample's own time on, and write it if asked.
@@ -137,6 +139,7 @@ def forecast_file(
         out: CSV file to write as well.
         console: Where to print.
         every_h: Hours between the rows of the forecast, of a culture that is described [h].
+        figure: Picture to write as well.
         rules: How the samples are read.
     """
     if not samples.exists():
@@ -161,6 +164,7 @@ def forecast_file(
             seed=seed,
             out=out,
             console=console,
+            figure=figure,
             rules=rules,
         )
         return
@@ -198,6 +202,9 @@ def forecast_file(
     if out is not None:
         _write(outlook, out, run.never)
         console.print(f"table: {out}")
+    if figure is not None:
+        draw_cho(run.rows, outlook, changes, figure)
+        console.print(f"figure: {figure}")
 
 
 def _write(outlook: Any, out: Path, never: Sequence[str]) -> None:

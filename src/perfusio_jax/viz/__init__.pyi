@@ -1,3 +1,11 @@
+from .front import front_figure as front_figure
+from .rates import rates_figure as rates_figure
+from .runs import Band as Band
+from .runs import RunView as RunView
+from .runs import rack_figures as rack_figures
+from .runs import run_figure as run_figure
+from .skill import SkillCurve as SkillCurve
+from .skill import skill_figure as skill_figure
 from .static import closed_loop_figure as closed_loop_figure
 from .static import fig4_training_trajectories as fig4_training_trajectories
 from .static import fig6_model_predictions as fig6_model_predictions
@@ -7,5 +15,8 @@ from .static import tracking_error_figure as tracking_error_figure
 from .theme import LABELS as LABELS
 from .theme import PALETTE as PALETTE
 from .theme import save_figure as save_figure
+from .timeline import AlarmSpan as AlarmSpan
+from .timeline import Happening as Happening
+from .timeline import timeline_figure as timeline_figure
 from .validation import calibration_figure as calibration_figure
 from .validation import parity_figure as parity_figure

@@ -48,6 +48,13 @@ def reading_band(axes: "Axes", days: np.ndarray, low: np.ndarray, high: np.ndarr
         axes.plot(days, path, color=PALETTE["band"], lw=0.7, ls=DASHES[2], zorder=2.3)
 
 
+def outer_band(axes: "Axes", days: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Shade a wider interval of the same thing, behind `band`: 95 % behind 80 %."""
+    axes.fill_between(
+        days, low, high, color=PALETTE["band"], alpha=READINGS_ALPHA, lw=0, zorder=2.4
+    )
+
+
 def shade_start(
     axes: "Axes", run: Mapping[str, Any], first: float, *, text: str = "", is_low: bool = False
 ) -> None:
@@ -64,9 +71,13 @@ def shade_start(
         )  # fmt: skip
 
 
+NOT_FROM_ZERO = ("Via", "Diam")
+"""What lives so far from zero that an axis from there would hide how it changes."""
+
+
 def from_zero(axes: "Axes", name: str, target: float | None = None) -> None:
     """Concentrations start at zero; what lives near 100 % or far from zero does not."""
-    if name in ("Via", "Diam"):
+    if name in NOT_FROM_ZERO:
         axes.margins(y=0.15)
         return
     low, high = axes.get_ylim()
@@ -75,13 +86,15 @@ def from_zero(axes: "Axes", name: str, target: float | None = None) -> None:
 
 
 def legend_entry(kind: str, text: str, colour: str, n: int = 0) -> Any:
-    """A legend entry: line, dashes, dots, dot, band, readings, shade or series `n`."""
+    """A legend entry: line, dashes, dots, dot, band, readings, outer band, shade or series."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     if kind == "band":
         return Patch(color=colour, alpha=BAND_ALPHA, lw=0, label=text)
-    if kind == "readings":
+    if kind == "edged":
+        return Patch(fc=(colour, READINGS_ALPHA), ec=colour, ls=DASHES[2], lw=0.9, label=text)
+    if kind in ("readings", "outer"):
         return Patch(color=colour, alpha=READINGS_ALPHA, lw=0, label=text)
     if kind == "shade":
         return Patch(color=colour, lw=0, label=text)

@@ -6,10 +6,14 @@ apart; where two lines could still be confused, their dashes differ too.
 """
 
 import functools
+import html
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+from perfusio_jax._core import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,8 +138,14 @@ def new_figure(width: float, height: float, title: str | None = None) -> "Figure
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.07, wspace=0.03, hspace=0.03)  # type: ignore[union-attr]
     if title:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
+        heading = no_math(title)
+        figure.suptitle(heading, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
     return figure
+
+
+def no_math(text: str) -> str:
+    """A text whose dollars are dollars: Matplotlib would set what is between two as a formula."""
+    return text.replace("$", r"\$")
 
 
 _LONGEST = 26
@@ -225,7 +235,47 @@ def save_figure(figure: "Figure", path: Path | str, *, dpi: int = 160) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    key = {".png": "Description", ".svg": "Description", ".pdf": "Subject"}.get(path.suffix)
-    metadata = {key: figure.get_label()} if key and figure.get_label() else None
-    figure.savefig(path, dpi=dpi, metadata=metadata)
+    if path.suffix.lower() in (".png", ".svg", ".pdf"):
+        path.write_bytes(figure_bytes(figure, path.suffix.lower()[1:], dpi=dpi))
+    else:
+        figure.savefig(path, dpi=dpi)
     return path
+
+
+def figure_bytes(figure: "Figure", form: str, *, dpi: int = 160) -> bytes:
+    """A figure as the content of a file: the same figure gives the same bytes.
+
+    Args:
+        figure: The figure; its description goes into the file, where programs that read aloud find
+            it: a text of PNG, `<desc>` of SVG, the subject of PDF.
+        form: "png", "svg" or "pdf".
+        dpi: Resolution of PNG [1/inch].
+
+    Returns:
+        The content.
+
+    Raises:
+        ConfigError: For another form.
+    """
+    import matplotlib as mpl
+
+    text = str(figure.get_label() or "")
+    metadata: dict[str, Any] = {
+        "png": {"Software": None},
+        "svg": {"Date": None},
+        "pdf": {"CreationDate": None, "Creator": None},
+    }.get(form, {})
+    if not metadata:
+        raise ConfigError(f"{form!r} is no form of a picture; allowed are png, svg and pdf.")
+    if text:
+        metadata["Subject" if form == "pdf" else "Description"] = text
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "perfusio-jax"}):
+        figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata)
+    content = buffer.getvalue()
+    if form != "svg" or not text:
+        return content
+    start = content.index(b"<svg")
+    end = content.index(b">", start)
+    described = f"<desc>{html.escape(text)}</desc>".encode()
+    return content[:end] + b' role="img">\n ' + described + content[end + 1 :]

@@ -224,7 +224,7 @@ def from_row(row: Mapping[Any, Any], *, reactor_id: str, read_at: dt.datetime) -
         notes=tuple(notes),
         source_times=times,
         read_at=read_at,
-        **groups,
+        **groups,  # pyright: ignore[reportArgumentType]
     )
 
 

@@ -136,6 +136,14 @@ class AlarmBook(JournalFile):
         )
         return [Alarm(*row) for row in rows]
 
+    def alarms(self, reactor_id: str | None = None) -> list[Alarm]:
+        """All alarms there ever were, oldest first."""
+        rows = self._query(
+            f"SELECT {_COLUMNS} FROM alarms WHERE ? IS NULL OR reactor_id = ? ORDER BY id",
+            (reactor_id, reactor_id),
+        )
+        return [Alarm(*row) for row in rows]
+
     def _change(self, number: int, assignment: str, *values: str) -> Alarm:
         with self._transaction() as db:
             cursor = db.execute(

@@ -1,0 +1,102 @@
+"""Decisions of a run: when, what changed, why, and who agreed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .document import Block, Words
+from .run_record import RunRecord
+from .telling import cut_table, is_number, number_text, stamp
+
+
+def decisions(record: RunRecord) -> list[Block]:
+    """Every decision on record, a row each."""
+    made = [e for e in record.events if e["event_type"] == "DECISION_MADE"]
+    if not made:
+        return [Words("No decision is on record.")]
+    votes = _votes(record)
+    rows = []
+    for event in made:
+        payload = event["payload"]
+        number = payload.get("decision")
+        outcome = record.cycles.get(float(event["day"]), "not closed")
+        approved = "; ".join(votes.get(number, ())) or "–"
+        rows.append(
+            (
+                f"{float(event['day']):g}",
+                stamp(event["timestamp"]),
+                str(payload.get("action", "")),
+                _set_points(event, record),
+                _why(payload, event.get("reason")),
+                approved,
+                outcome,
+            )
+        )
+    heads = ("day", "decided (UTC)", "action", "set-points", "why", "approved by", "came to")
+    return [
+        Words("Set-points that changed are told as before → after, in their units."),
+        *cut_table(heads, rows, numeric=(0,)),
+    ]
+
+
+def _votes(record: RunRecord) -> dict[Any, list[str]]:
+    """Who approved or refused which decision, by its number."""
+    found: dict[Any, list[str]] = {}
+    for event in record.events:
+        if event["event_type"] not in ("COMMAND_APPROVE", "COMMAND_REJECT"):
+            continue
+        payload = event["payload"]
+        verb = "approved" if event["event_type"] == "COMMAND_APPROVE" else "refused"
+        if payload.get("outcome") not in (None, "done"):
+            verb = f"not counted ({payload['outcome']})"
+        claim = f", who says to be {payload['says_to_be']}" if payload.get("says_to_be") else ""
+        role = f" as {event['role']}" if event.get("role") else ""
+        text = f"{event['user']}{claim}{role}: {verb} {stamp(event['timestamp'])}"
+        found.setdefault(payload.get("decision"), []).append(text)
+    return found
+
+
+def _set_points(event: Mapping[str, Any], record: RunRecord) -> str:
+    """What changed; of a decision to hold, what was recommended and is not written."""
+    old, new = event.get("old") or {}, event.get("new") or {}
+    recommended = event["payload"].get("recommended") or {}
+    if event["payload"].get("action") == "write" or not recommended:
+        return _changes(old, new, record)
+    return f"held; recommended: {_changes(old, recommended, record)}"
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], record: RunRecord) -> str:
+    parts = []
+    for name, value in new.items():
+        before = old.get(name)
+        if before != value:
+            told = "unknown" if before is None else f"{number_text(before)}"
+            parts.append(f"{name} {told} → {number_text(value)} {record.unit(name)}".rstrip())
+    return "; ".join(parts) or "none changed"
+
+
+def _why(payload: Mapping[str, Any], reason: Any) -> str:
+    """The sentences behind a decision: what was to be reached, what is expected, what stood by."""
+    why = payload.get("explanation") or {}
+    parts = [str(r) for r in payload.get("reasons") or ()]
+    if reason and str(reason) not in parts:
+        parts.append(str(reason))
+    for target in why.get("targets") or ():
+        if isinstance(target.get("target"), int | float):
+            parts.append(f"target {target.get('species')} {number_text(target['target'])}")
+    if is_number(why.get("ofv")) and is_number(why.get("ofv_unchanged")):
+        parts.append(
+            f"expected cost {number_text(why['ofv'])}, "
+            f"{number_text(why['ofv_unchanged'])} if nothing changed"
+        )
+    for limit in why.get("constraints") or ():
+        if is_number(limit.get("probability")):
+            parts.append(f"{limit.get('limit')} kept with probability {limit['probability']:.2f}")
+    bounds = [*(why.get("at_lower_bound") or ()), *(why.get("at_upper_bound") or ())]
+    if bounds:
+        parts.append(f"at a bound: {', '.join(map(str, bounds))}")
+    if why.get("at_rate_limit"):
+        parts.append(f"at a rate limit: {', '.join(map(str, why['at_rate_limit']))}")
+    if why.get("is_fallback"):
+        parts.append("the fallback recipe")
+    parts += [str(remark) for remark in why.get("remarks") or ()]
+    return "; ".join(parts) or "–"

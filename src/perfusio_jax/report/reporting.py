@@ -1,0 +1,83 @@
+"""`perfusio-jax report --out`: one file about a run or a campaign, as HTML, PDF or Markdown."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.connectors.tables.file_rules import FileRules
+
+from .campaign_report import campaign_document
+from .document import Document
+from .html_page import html_page
+from .markdown_text import markdown_text
+from .pdf_pages import pdf_pages, require_weasyprint
+from .run_record import read_records
+from .run_report import run_document
+
+SUFFIXES: Final = (".html", ".pdf", ".md", ".markdown")
+"""Endings of reports."""
+
+
+def report_on_run(place: Path, out: Path, *, console: Any) -> None:
+    """Write the report on the runs at a place.
+
+    Args:
+        place: Run folder, or one above several.
+        out: File to write; its ending says as what.
+        console: Where to print.
+
+    Raises:
+        ConfigError: If there is no run there, or nothing can write that kind of file here.
+        JournalError: If a journal cannot be read.
+    """
+    _check(out)
+    records = read_records(place)
+    _write(run_document(records, place), out, console)
+
+
+def report_on_tables(
+    tables: Sequence[Path],
+    out: Path,
+    *,
+    culture: str | None = None,
+    console: Any,
+    rules: FileRules | None = None,
+) -> None:
+    """Write the report on a campaign.
+
+    Args:
+        tables: Its files.
+        out: File to write; its ending says as what.
+        culture: Which culture; see `read_culture`.
+        console: Where to print.
+        rules: How the files are read.
+
+    Raises:
+        ConfigError: If nothing can write that kind of file here.
+        DataError: If the tables cannot be read.
+    """
+    _check(out)
+    _write(campaign_document(tables, culture=culture, rules=rules), out, console)
+
+
+def _check(out: Path) -> None:
+    """Refuse what cannot be written before the work."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{out} ends in '{out.suffix}'; a report ends in {', '.join(SUFFIXES)}.")
+    if out.suffix.lower() == ".pdf":
+        require_weasyprint()
+
+
+def _write(document: Document, out: Path, console: Any) -> None:
+    with console.status(f"writing {out.name}"):
+        suffix = out.suffix.lower()
+        if suffix == ".html":
+            content = html_page(document).encode()
+        elif suffix == ".pdf":
+            content = pdf_pages(document)
+        else:
+            content = markdown_text(document).encode()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(content)
+    console.print(f"report: {out}", soft_wrap=True)

@@ -1,0 +1,283 @@
+"""A run folder as figures and reports read it: samples, forecasts, decisions, alarms, audit."""
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TOTALS, PerfusioError
+from perfusio_jax._core.limits import RECORD_BYTES, TABLE_BYTES, read_file
+from perfusio_jax._core.units import canonical_unit
+from perfusio_jax.process import Process
+from perfusio_jax.states import Trajectory
+from perfusio_jax.twin.loop.commands import find_runs, is_running, reactors, sampled
+from perfusio_jax.twin.loop.reader import rows_of
+from perfusio_jax.twin.records.alarm_book import Alarm
+from perfusio_jax.twin.records.chain import AuditReport
+from perfusio_jax.twin.records.chain import records as records_of
+from perfusio_jax.twin.records.entries import Command, Decision, Intent
+from perfusio_jax.twin.records.lock import LOCK_NAME
+from perfusio_jax.twin.records.records import FORECASTS
+from perfusio_jax.twin.records.records_file import RunRecords
+from perfusio_jax.twin.records.run_files import JOURNAL_NAME
+from perfusio_jax.twin.records.trail_files import LOG_NAME
+from perfusio_jax.twin.records.verifying import verify_audit
+from perfusio_jax.viz import Band, RunView
+
+_AHEAD: Final = ("q10", "q50", "q90")
+
+
+class RunRecord(NamedTuple):
+    """One reactor of one run folder."""
+
+    folder: Path
+    """Run folder."""
+    run_id: str
+    """Name of the run in its records; that of the folder where there are none."""
+    reactor_id: str
+    """Vessel."""
+    process: Process | None
+    """The culture; None for CHO perfusion."""
+    trajectory: Trajectory | None
+    """Samples and the set-points that acted; None before the first sample."""
+    n_left_out: int
+    """Readings that were not believed, and are not in the trajectory."""
+    bands: Mapping[str, Band]
+    """Forecasts by quantity: each time's from the sample before, the last one to its end."""
+    decisions: tuple[Decision, ...]
+    """Standing decisions, by day."""
+    cycles: Mapping[float, str]
+    """What each day came to."""
+    intents: tuple[Intent, ...]
+    """Writes begun."""
+    alarms: tuple[Alarm, ...]
+    """All alarms, oldest first."""
+    commands: tuple[Command, ...]
+    """What people asked and was carried out or refused."""
+    events: tuple[Mapping[str, Any], ...]
+    """Records of the audit trail about this reactor or the run; none where it does not verify as
+    intact."""
+    audit: AuditReport
+    """Whether the audit trail verifies."""
+    is_running: bool
+    """Whether a process holds the run folder."""
+    notes: tuple[str, ...]
+    """What could not be read, one sentence each."""
+
+    def unit(self, name: str) -> str:
+        """Unit of a quantity or control; empty where nobody says."""
+        if self.process is not None:
+            parts = (*self.process.quantities, *self.process.controls)
+            return next((p.unit for p in parts if p.name == name), "")
+        try:
+            return canonical_unit(name)
+        except PerfusioError:
+            return ""
+
+    def units(self) -> dict[str, str]:
+        """Units of everything in the trajectory."""
+        if self.trajectory is None:
+            return {}
+        names = (*self.trajectory.species_names, *self.trajectory.control_names)
+        return {name: self.unit(name) for name in names}
+
+    def view(self) -> RunView:
+        """The run as figures see it, with targets and limits as its sessions had them."""
+        run = self.trajectory
+        name = f"{self.run_id}, reactor {self.reactor_id}"
+        if run is None:
+            return RunView(name, np.zeros(0), {})
+        table, set_to = np.asarray(run.species), np.asarray(run.controls)
+        readings = {n: table[:, k] for k, n in enumerate(run.species_names)}
+        targets, limits = _goals(self.events)
+        return RunView(
+            name,
+            np.asarray(run.times_h),
+            readings,
+            {n: set_to[:, k] for k, n in enumerate(run.control_names)},
+            {n: band for n, band in self.bands.items() if n in readings},
+            {n: v for n, v in targets.items() if n in readings},
+            {n: v for n, v in limits.items() if n in readings},
+        )
+
+
+def read_records(place: Path, reactor_id: str | None = None) -> list[RunRecord]:
+    """Every reactor of the runs at a place; nothing there is changed.
+
+    Args:
+        place: A run folder, or one above several.
+        reactor_id: Only this vessel.
+
+    Raises:
+        ConfigError: If there is no run, or not that vessel.
+        JournalError: If a journal cannot be read.
+    """
+    found = []
+    for folder in find_runs(place, reactor_id):
+        audit = verify_audit(folder)
+        log = b""
+        if audit.is_intact:
+            log = read_file(folder / LOG_NAME, most=RECORD_BYTES)
+        events = tuple(records_of(log))
+        with RunRecords(folder / JOURNAL_NAME, is_read_only=True) as journal:
+            for name in reactors(journal):
+                if reactor_id in (None, name):
+                    found.append(_record(folder, journal, name, events, audit))
+    return found
+
+
+def _record(
+    folder: Path,
+    journal: RunRecords,
+    name: str,
+    events: tuple[Mapping[str, Any], ...],
+    audit: AuditReport,
+) -> RunRecord:
+    notes = [] if audit.is_intact else [f"the audit trail is left out: {audit.reason}"]
+    run_id = str(events[0]["run_id"]) if events else folder.name
+    process = _process_of(events)
+    trajectory, n_left_out = _trajectory(journal, name, process, run_id)
+    return RunRecord(
+        folder,
+        run_id,
+        name,
+        process,
+        trajectory,
+        n_left_out,
+        _bands(folder, name, notes),
+        tuple(journal.decisions(name)),
+        journal.cycles(name),
+        tuple(journal.intents(name)),
+        tuple(journal.alarms(name)),
+        tuple(journal.handled(name)),
+        events,
+        audit,
+        _runs(folder),
+        tuple(notes),
+    )
+
+
+def _runs(folder: Path) -> bool:
+    """Whether a process holds the folder; nobody does one that cannot be written, as an archive."""
+    lock = folder / LOCK_NAME
+    return lock.exists() and os.access(lock, os.W_OK) and is_running(folder)
+
+
+def _process_of(events: tuple[Mapping[str, Any], ...]) -> Process | None:
+    """The culture as the last session had it."""
+    for event in reversed(events):
+        if event["event_type"] == "SESSION_STARTED" and "process" in event["payload"]:
+            return Process.model_validate(event["payload"]["process"])
+    return None
+
+
+def _trajectory(
+    journal: RunRecords, name: str, process: Process | None, run_id: str
+) -> tuple[Trajectory | None, int]:
+    """Samples that were believed, and how many readings were not."""
+    samples = [s.values for s in journal.samples(name)]
+    if not samples:
+        return None, 0
+    unknown = defaultdict(lambda: math.nan)
+    given = () if process is None else process.boluses
+    rows = rows_of(samples, unknown, sampled(journal, name), given=given)
+    read = [sum(v is not None for v in s["values"].values()) for s in samples]
+    kept = [sum(v is not None for v in row["values"].values()) for row in rows]
+    names = REGISTRY if process is None else process.readings
+    seen = [n for n in names if any(row["values"].get(n) is not None for row in rows)]
+    controls = CONTROL_NAMES if process is None else process.control_names
+    hours = np.array([float(row["time_h"]) for row in rows])
+    order = np.argsort(hours, kind="stable")
+    order = order[np.append(True, np.diff(hours[order]) > 0.0)]
+    volume = np.array([_number(row.get("volume_L")) for row in rows])
+    working = 0.25 if process is None else process.volume_L
+    if np.isfinite(volume).any():
+        known = np.isfinite(volume)
+        volume = np.interp(hours, hours[known], volume[known])
+    else:
+        volume = np.full(hours.size, working)
+    totals = [
+        [_number((row.get("stream_totals") or {}).get(n)) for n in STREAM_TOTALS] for row in rows
+    ]
+    table = [[_number(row["values"].get(n)) for n in seen] for row in rows]
+    set_to = [[_number(row["controls"].get(n)) for n in controls] for row in rows]
+    run = Trajectory(
+        np.array(table, float).reshape(len(rows), len(seen))[order],
+        np.array(set_to, float).reshape(len(rows), len(controls))[order],
+        volume[order],
+        np.floor(hours[order] / HOURS_PER_DAY + 1e-9).astype(int),
+        seen,
+        controls,
+        run_id=run_id,
+        reactor_id=name,
+        times_h=hours[order],
+        stream_totals=np.array(totals, float)[order],
+    )
+    return run, sum(read) - sum(kept)
+
+
+def _bands(folder: Path, name: str, notes: list[str]) -> dict[str, Band]:
+    """Forecasts of the next sample, and the last one to its end."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / FORECASTS
+    if not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(io.BytesIO(read_file(path, most=TABLE_BYTES))).to_pydict()
+        columns = [table[c] for c in ("reactor_id", "made_on_day", "day", "species", *_AHEAD)]
+    except (pa.ArrowException, PerfusioError, KeyError, OSError) as error:
+        notes.append(f"{FORECASTS} cannot be read and is left out: {error}")
+        return {}
+    rows = [row for row in zip(*columns, strict=True) if row[0] == name]
+    made: dict[str, dict[float, list[tuple[float, ...]]]] = {}
+    for _, made_on, day, species, *values in rows:
+        made.setdefault(species, {}).setdefault(float(made_on), []).append((day, *values))
+    found = {}
+    for species, by_day in made.items():
+        last = max(by_day)
+        nearest = [min(ahead) for on, ahead in sorted(by_day.items()) if on != last]
+        path_rows = sorted({row[0]: row for row in [*nearest, *sorted(by_day[last])]}.values())
+        day, low, middle, high = (np.array(v, float) for v in zip(*path_rows, strict=True))
+        found[species] = Band(HOURS_PER_DAY * day, low, high, middle)
+    return found
+
+
+def _goals(
+    events: tuple[Mapping[str, Any], ...],
+) -> tuple[dict[str, float], dict[str, tuple[float | None, float | None]]]:
+    """Targets and limits of the last decision that tells them."""
+    for event in reversed(events):
+        if event["event_type"] != "DECISION_MADE":
+            continue
+        why = event["payload"].get("explanation") or {}
+        targets = {
+            str(t["species"]): float(t["target"])
+            for t in why.get("targets") or ()
+            if isinstance(t.get("target"), int | float)
+        }
+        limits: dict[str, tuple[float | None, float | None]] = {}
+        for limit in why.get("constraints") or ():
+            for sign, k in ((">=", 0), ("<=", 1)):
+                left, found, right = str(limit.get("limit", "")).partition(sign)
+                try:
+                    value = float(right.split()[0]) if found else math.nan
+                except (ValueError, IndexError):
+                    continue
+                if math.isfinite(value):
+                    pair = list(limits.get(left.strip(), (None, None)))
+                    pair[k] = value
+                    limits[left.strip()] = (pair[0], pair[1])
+        return targets, limits
+    return {}, {}
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,144 @@
+"""Figures of any process: units, gaps, long names, one scale, and what each is drawn from."""
+
+import numpy as np
+import pytest
+
+from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax.process import MONOD_CHEMOSTAT, derive
+from perfusio_jax.states import Trajectory
+from perfusio_jax.viz import (
+    AlarmSpan,
+    Band,
+    Happening,
+    RunView,
+    SkillCurve,
+    front_figure,
+    rates_figure,
+    run_figure,
+    skill_figure,
+    timeline_figure,
+)
+from perfusio_jax.viz.clock import clock_of
+from perfusio_jax.viz.theme import figure_bytes
+
+HOURS = np.array([0.0, 11.0, 24.0, 50.0])
+UNITS = {"X": "g/L", "S": "g/L", "light": "W/m2"}
+
+
+def view(**changes) -> RunView:
+    run = RunView(
+        "A", HOURS, {"X": np.array([1.0, 2.0, np.nan, 4.0]), "S": np.full(4, np.nan)},
+        {"light": np.array([1.0, 3.0, 3.0, 2.0])},
+    )  # fmt: skip
+    return run._replace(**changes)
+
+
+def texts(figure) -> list[str]:
+    found = [figure.get_suptitle()]
+    for axes in figure.axes:
+        found += [axes.get_title(loc="left"), axes.get_xlabel(), axes.get_ylabel()]
+        found += [text.get_text().strip() for text in axes.texts]
+    return [text for text in found if text]
+
+
+def test_a_run_shows_readings_forecast_and_steps_in_their_units():
+    band = Band([60.0, 70.0], [3.0, 2.5], [5.0, 5.5], [4.0, 4.0], [2.0, 1.5], [6.0, 6.5])
+    figure = run_figure(
+        view(bands={"X": band}, targets={"X": 3.0}, limits={"X": (0.5, None)}), UNITS
+    )
+    said = texts(figure)
+    assert said.count("g/L") == 2 and "W/m2" in said and "Culture time [h]" in said
+    assert "no reading" in said  # the empty column is told, not dropped
+    panel, _, steps = figure.axes
+    dots = next(line for line in panel.lines if line.get_marker() == "o")
+    np.testing.assert_array_equal(dots.get_ydata(), [1.0, 2.0, np.nan, 4.0])
+    np.testing.assert_array_equal(dots.get_xdata(), HOURS)  # true hours, not rows
+    assert len(panel.collections) == 2  # 80 % and 95 %
+    assert steps.lines[0].get_xdata()[-1] == 70.0
+    labels = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert "95 % of the forecast" in labels and "limit" in labels and "target" in labels
+    assert "X 3 readings, last 4" in figure.get_label() and "S 0 readings" in figure.get_label()
+
+
+def test_names_are_cut_and_markup_is_shown_as_it_stands():
+    figure = run_figure(view(name="<script>$\\frac{1}{2}$" + "n" * 300), UNITS)
+    heading = figure.get_suptitle()
+    assert len(heading) < 80 and r"\$" in heading
+    figure_bytes(figure, "png", dpi=40)  # a formula that is none would not draw
+    svg = figure_bytes(figure, "svg").decode()
+    assert "<script>" not in svg
+    with pytest.raises(ConfigError, match="png, svg and pdf"):
+        figure_bytes(figure, "gif")
+
+
+def test_one_sample_and_none():
+    one = RunView("A", [5.0], {"X": [1.0]}, {"light": [2.0]})
+    figure_bytes(run_figure(one, UNITS), "png", dpi=40)
+    with pytest.raises(DataError, match="no sample"):
+        run_figure(RunView("A", [], {}), UNITS)
+
+
+@pytest.mark.parametrize(
+    ("hours", "unit", "first", "last"),
+    [([0, 48], "h", 0, 48), ([0, 72], "d", 0, 3), ([24], "h", 24, 48), ([np.nan], "h", 0, 24),
+     ([0, 24 * 400], "d", 0, 400)],
+)  # fmt: skip
+def test_the_clock_tells_days_where_cultures_take_days(hours, unit, first, last):
+    from matplotlib.figure import Figure
+
+    clock = clock_of(hours)
+    assert clock == (unit, first, last)
+    axes = Figure().add_subplot()
+    clock.apply(axes)
+    assert 2 <= len(axes.get_xticks()) <= 10 and axes.get_xlabel() == f"Culture time [{unit}]"
+
+
+def chemostat(run_id: str) -> Trajectory:
+    return Trajectory(
+        np.tile([2.0, 0.5, 1.0], (5, 1)), np.tile([0.1, 10.0], (5, 1)), np.ones(5), np.arange(5),
+        ["X", "S", "P"], ["dilution", "feed_S"], run_id=run_id,
+    )  # fmt: skip
+
+
+def test_derived_numbers_stand_in_the_middle_of_their_interval_with_their_errors():
+    found = derive(MONOD_CHEMOSTAT, chemostat("A"))
+    figure = rates_figure([found])
+    panel = next(a for a in figure.axes if a.get_title(loc="left") == "growth_net")
+    (points,) = panel.containers
+    line = points.lines[0]
+    np.testing.assert_allclose(line.get_xdata(), [0.5, 1.5, 2.5, 3.5])
+    np.testing.assert_allclose(line.get_ydata(), found.number("growth_net").values)
+    bars = points.lines[2][1].get_segments()
+    half = [(s[1, 1] - s[0, 1]) / 2 for s in bars]
+    np.testing.assert_allclose(half, found.number("growth_net").errors, rtol=1e-9)
+    assert "1/h" in texts(figure) and not any(t.startswith("rate_") for t in texts(figure))
+    many = rates_figure([derive(MONOD_CHEMOSTAT, chemostat(f"R{n}")) for n in range(9)])
+    assert not many.legends  # nine lines are not told apart by a legend
+    with pytest.raises(DataError, match="nothing to draw"):
+        rates_figure([found._replace(numbers=())])
+
+
+def test_a_time_line_counts_what_falls_together_and_cuts_long_lists():
+    marks = [Happening(1.0, "person"), Happening(1.0, "person"), Happening(0.0, "sample")]
+    alarms = [AlarmSpan(f"a{n}", 0.0, None if n else 2.0, n == 1, 1.0) for n in range(20)]
+    figure = timeline_figure(marks, alarms)
+    assert "2" in texts(figure)
+    lanes = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert lanes[:2] == ["Samples", "People"] and len(lanes) == 16 and lanes[-1] == "a19"
+    assert "6 earlier alarms are not drawn" in figure.get_label()
+    with pytest.raises(DataError, match="Nothing happened"):
+        timeline_figure([])
+
+
+def test_skill_and_front_show_what_they_are_given():
+    curve = SkillCurve([24.0, 96.0], [0.2, 0.4], [0.5, np.nan], [0.8, 0.7])
+    figure = skill_figure({"X": curve, "S": curve._replace(error=[2.0, 3.0])})
+    assert "the largest error is of S" in figure.get_label()
+    assert figure.axes[1].get_ylim()[1] > 3.0
+    with pytest.raises(DataError, match="no scores"):
+        skill_figure({})
+    front = front_figure([1, 2, 3], [3, 2, 1], [True, True, False], labels=("a [g]", "b [g]"),
+                         ideal=(3, 3))  # fmt: skip
+    assert "2 of 3" in front.get_label() and texts(front)[-2:] == ["a [g]", "b [g]"]
+    with pytest.raises(DataError, match="one length"):
+        front_figure([1], [1, 2], [True], labels=("a", "b"))
