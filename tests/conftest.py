@@ -12,11 +12,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # Most of a run is the compiler's work on programs that run once, so it is told to take no pains:
-# the same operations in the same 64 bits, in machine code that is less polished. (Without the
-# fusion emitters it would be quicker still, but two programs of one sum then differ in last bits.)
+# the same operations in the same 64 bits, in machine code that is less polished. The older
+# emitters take half the time of the fusion emitters. In one piece: a program cut for parallel code
+# generation rounds as its pieces do, and two programs of one sum would differ in last bits.
 _FLAGS = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
 )
 _GIVEN = os.environ.get("XLA_FLAGS", "").split()
 _NAMED = {flag.partition("=")[0] for flag in _GIVEN}

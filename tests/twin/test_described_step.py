@@ -24,6 +24,8 @@ from tests.hybrid.cultures import FED, YEAST
 from tests.twin.described import FOREIGN, HELD, Foreign, known_model, policy_for, rows
 
 SIZES = {"n_particles": 32, "n_paths": 16, "seed": 1}
+ALIVE = ("Via >= 60",)
+"""A limit that is kept anyway: objectives of one goal and one limit share their programs."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_boluses_act_at_their_own_sample_as_its_row_says():
 
 
 def test_a_set_point_is_approached_by_what_can_be_set(model):
-    policy = policy_for(model, "VCD = 20", limits=("Via >= 60",))
+    policy = policy_for(model, "VCD = 20", limits=ALIVE)
     found = decided(model, policy)
     assert set(found.setpoints) == {"perfusion_rate", "bleed_rate"}
     assert found.setpoints["bleed_rate"] > HELD["bleed_rate"], "too many cells are bled"
@@ -119,6 +121,7 @@ def test_rate_limits_ranges_grid_and_what_an_operator_holds_are_kept(model):
     policy = policy_for(
         model,
         "VCD = 20",
+        limits=ALIVE,
         max_change={"bleed_rate": 0.04, "perfusion_rate": 0.2},
         ranges={"perfusion_rate": (1.0, 1.3)},
     )
@@ -134,7 +137,7 @@ def test_rate_limits_ranges_grid_and_what_an_operator_holds_are_kept(model):
 
 
 def test_what_leaves_stays_below_what_enters(model):
-    policy = policy_for(model, "VCD = 1", ranges={"perfusion_rate": (0.5, 0.6)})
+    policy = policy_for(model, "VCD = 1", limits=ALIVE, ranges={"perfusion_rate": (0.5, 0.6)})
     now = {"perfusion_rate": 0.5, "bleed_rate": 0.45}
     found = decided(model, policy, u_now=now, fixed={"perfusion_rate": 0.5})
     assert found.setpoints["bleed_rate"] <= 0.5
@@ -276,7 +279,7 @@ def test_latent_states_of_a_mechanism_leave_every_goal_at_its_own_column():
 
 
 def test_a_second_day_compiles_nothing(model):
-    policy = policy_for(model, "VCD = 20", limits=("Via >= 60",))
+    policy = policy_for(model, "VCD = 20", limits=ALIVE)
     decided(model, policy, n=2)
     seen = []
     jax.monitoring.register_event_listener(

@@ -11,6 +11,8 @@ rule: each part exactly for the supply and the first-order loss of its own middl
 below zero, and an uptake ends where nothing is left to be taken up.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -183,12 +185,19 @@ class Vessel(eqx.Module):
         def part(level: Array, gain: Array, gone: Array, hours: Array) -> Array:
             return level * jnp.exp(-gone * hours) + gain * hours * _mean_decay(gone * hours)
 
-        def body(level: Array, n: Array) -> tuple[Array, None]:
-            middle = part(level, *slopes(level, (n + 0.25) * step), 0.5 * step)
-            return part(level, *slopes(middle, (n + 0.5) * step), step), None
+        # both halves of a part are one pass each: the program holds the slopes once
+        def one_half(carry: tuple[Array, Array], x: tuple[Array, Array, Array]) -> Any:
+            start, point = carry
+            middle, length, ends = x
+            reached = part(start, *slopes(point, middle), length)
+            return (jnp.where(ends, reached, start), reached), None
 
         start = self.after_bolus(state, controls)
-        end, _ = jax.lax.scan(body, start, jnp.arange(self.substeps, dtype=state.dtype))
+        begins = jnp.repeat(jnp.arange(self.substeps, dtype=state.dtype), 2)
+        is_end = np.tile([False, True], self.substeps)
+        share = jnp.asarray(np.where(is_end, 1.0, 0.5), state.dtype)
+        halves = ((begins + 0.5 * share) * step, share * step, jnp.asarray(is_end))
+        (end, _), _ = jax.lax.scan(one_half, (start, start), halves)
         return end
 
 

@@ -17,7 +17,7 @@ Reference:
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -191,14 +191,21 @@ def advance_interval(
         )
 
     # A loop, not an unrolled chain: XLA fuses a chain of steps into one kernel that computes
-    # every step again for each of its readers, and takes minutes to compile it.
-    def step(carry: tuple[Columns, Array], h: Array) -> tuple[tuple[Columns, Array], None]:
-        start, fed = carry
-        made, lost, _ = production_and_loss(reactor, inputs, start)
-        middle = solve(start, made, lost, 0.5 * h)
-        made, lost, pumped = production_and_loss(reactor, inputs, middle)
-        return (solve(start, made, lost, h), fed + h * pumped * volume), None
+    # every step again for each of its readers, and takes minutes to compile it. Both halves of a
+    # step are one pass each, so that the program holds the balances once: half of it to trace, to
+    # differentiate and to compile.
+    def one_half(carry: tuple[Columns, Columns, Array], x: tuple[Array, Array, Array]) -> Any:
+        start, point, fed = carry
+        h, pumping_h, ends = x
+        made, lost, pumped = production_and_loss(reactor, inputs, point)
+        reached = solve(start, made, lost, h)
+        start = tuple(jnp.where(ends, r, s) for r, s in zip(reached, start, strict=True))
+        return (start, reached, fed + pumping_h * pumped * volume), None
 
     begin = tuple(jnp.maximum(c[k].astype(dtype), 0.0) for k in range(N_PLANT))
-    (end, fed), _ = jax.lax.scan(step, (begin, jnp.zeros((), dtype)), steps)
+    is_end = np.tile([False, True], len(fractions))
+    lengths = jnp.repeat(steps, 2, total_repeat_length=is_end.size)
+    whole, part = (jnp.asarray(np.where(is_end, 1.0, rest), dtype) for rest in (0.0, 0.5))
+    halves = (lengths * part, lengths * whole, jnp.asarray(is_end))
+    (end, _, fed), _ = jax.lax.scan(one_half, (begin, begin, jnp.zeros((), dtype)), halves)
     return jnp.stack(end).astype(c.dtype), fed.astype(c.dtype)
