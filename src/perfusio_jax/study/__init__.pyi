@@ -10,6 +10,13 @@ from .experiment import choose_levers as choose_levers
 from .experiment import lognormal as lognormal
 from .experiment import normal as normal
 from .experiment import uniform as uniform
+from .identifiability.identify import Identifiability as Identifiability
+from .identifiability.identify import identify as identify
+from .identifiability.profile import Profile as Profile
+from .identifiability.profile import profile as profile
+from .identifiability.records import Records as Records
+from .identifiability.records import records_of as records_of
+from .identifiability.words import OpenDirection as OpenDirection
 from .outputs import Output as Output
 from .outputs import every_sample as every_sample
 from .outputs import read_output as read_output

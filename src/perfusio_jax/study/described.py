@@ -196,7 +196,7 @@ class DescribedExperiment(Experiment):
             start=start,
             controls=controls,
             lengths_h=lengths_h,
-            volume_L=volume_L,
+            volume_L=volume_L + self.sample_L,
             sample_L=self.sample_L,
         )
 

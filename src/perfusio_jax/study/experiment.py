@@ -177,7 +177,7 @@ class Experiment(eqx.Module):
         lengths_h: Float[Array, " T"],
         volume_L: Scalar,
     ) -> "Experiment":
-        """Another run of the same plant."""
+        """Another run of the same plant; the volume is what its first sample left."""
 
     @property
     @abc.abstractmethod
