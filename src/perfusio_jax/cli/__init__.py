@@ -25,7 +25,18 @@ from perfusio_jax._core import (
 from perfusio_jax._core.text import LONGEST_MESSAGE, cut
 from perfusio_jax.twin.records.entries import JournalError
 
-from . import common, data, devices, doctor, groups, learning, modelling, process, running
+from . import (
+    common,
+    data,
+    devices,
+    doctor,
+    groups,
+    learning,
+    modelling,
+    process,
+    running,
+    studying,
+)
 
 __all__ = ["EXIT_CODES", "app", "common", "exit_code", "in_words", "main"]
 
@@ -37,7 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # square brackets hold units here, not markup
 )
-for _room in (modelling, running, data, process, devices, learning, doctor):
+for _room in (modelling, studying, running, data, process, devices, learning, doctor):
     app.add_typer(_room.commands)
 
 
