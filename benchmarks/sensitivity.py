@@ -80,7 +80,8 @@ def against_salib(model: RunModel, laws: Any, n: int) -> tuple[float, float]:
     p = len(model.levers)
     points = jnp.asarray(next(sobol_samples(n, p, 0, n)))
     rows = from_unit(laws, cross_sampled(points, False).reshape(-1, p))
-    y = np.concatenate([np.asarray(jax.jit(model)(part)[0]) for part in np.array_split(rows, 8)])
+    evaluate = jax.jit(lambda part: model(part)[0])
+    y = np.concatenate([np.asarray(evaluate(part)) for part in np.split(rows, 8)])
     ours = sobol_indices(model, laws, n, seed=0)
     names = [lever.name for lever in model.levers]
     asked = {"num_vars": p, "names": names, "bounds": [[0.0, 1.0]] * p}

@@ -102,7 +102,7 @@ def test_a_run_that_fails_and_a_way_there_is_not_are_refused():
     run = chemostat()
     (lever,) = choose_levers(run, ["dilution@1"])
     broken = run.pulled((lever,), jnp.asarray([-1.0]))
-    with pytest.raises(SimulationError, match="the run failed, and tells nothing.*BAD_INPUT"):
+    with pytest.raises(SimulationError, match="the run failed.*BAD_INPUT"):
         local_sensitivity(broken, ["last X"], ["mu_max"])
     with pytest.raises(ConfigError, match="choose forward or adjoint"):
         local_sensitivity(run, ["last X"], ["mu_max"], way="sideways")
