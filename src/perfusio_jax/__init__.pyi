@@ -15,6 +15,7 @@ from . import rl as rl
 from . import service as service
 from . import simulator as simulator
 from . import states as states
+from . import study as study
 from . import twin as twin
 from . import viz as viz
 from ._core import PerfusioError as PerfusioError

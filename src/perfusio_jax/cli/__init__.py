@@ -36,6 +36,7 @@ from . import (
     process,
     running,
     seeing,
+    studying,
 )
 
 __all__ = ["EXIT_CODES", "app", "common", "exit_code", "in_words", "main"]
@@ -48,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # square brackets hold units here, not markup
 )
-for _room in (modelling, running, data, process, devices, learning, seeing, doctor):
+for _room in (modelling, studying, running, data, process, devices, learning, seeing, doctor):
     app.add_typer(_room.commands)
 
 

@@ -38,6 +38,8 @@ class Told(NamedTuple):
     """Prior standard deviation [its unit]."""
     source: str
     """Where the value is from."""
+    of: str = ""
+    """Static field that names the entries of a vector; empty where they have numbers only."""
 
 
 def _array(value: Any) -> Array:
@@ -51,6 +53,7 @@ def constant(
     log_sd: ArrayLike | None = None,
     sd: ArrayLike | None = None,
     source: str = "",
+    of: str = "",
 ) -> Any:
     """A field that holds a constant.
 
@@ -60,6 +63,7 @@ def constant(
         log_sd: Prior standard deviation of its logarithm [-]: data may move it by factors.
         sd: Prior standard deviation [unit]: data may move it by amounts. With neither it stays.
         source: Where the value is from.
+        of: Static field that names the entries of a vector, for people.
 
     Raises:
         ConfigError: If both deviations are given, or one is not positive.
@@ -69,7 +73,7 @@ def constant(
         raise ConfigError(
             f"a constant in {unit} has log_sd={log_sd!r} and sd={sd!r}; at most one, above zero."
         )
-    metadata = {_HOW: Told(unit, log_sd, sd, source)}
+    metadata = {_HOW: Told(unit, log_sd, sd, source, of)}
     if value is None:
         return eqx.field(converter=_array, metadata=metadata)
     return eqx.field(converter=_array, metadata=metadata, default=value)

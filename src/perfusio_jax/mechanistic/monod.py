@@ -62,13 +62,13 @@ class Monod(Mechanism):
     """Substrate at which its uptake is halved."""
     K_R: Float[Array, ""] = constant(unit="unit of S", log_sd=1.5)
     """Substrate at which the uptake of products is halved."""
-    a: Float[Array, " C"] = constant(unit="unit of C / unit of X", sd=1.0)
+    a: Float[Array, " C"] = constant(unit="unit of C / unit of X", sd=1.0, of="others")
     """Of each further quantity for a unit of growth, in units of `size`."""
-    b: Float[Array, " C"] = constant(unit="unit of C / unit of X / h", sd=1.0)
+    b: Float[Array, " C"] = constant(unit="unit of C / unit of X / h", sd=1.0, of="others")
     """Of each by the cells that are there, in units of `pace`."""
-    c: Float[Array, " C"] = constant(unit="unit of C / unit of X / h", log_sd=1.5)
+    c: Float[Array, " C"] = constant(unit="unit of C / unit of X / h", log_sd=1.5, of="others")
     """Largest uptake of each, in units of `pace`."""
-    e: Float[Array, " M"] = constant(unit="-", sd=0.3)
+    e: Float[Array, " M"] = constant(unit="-", sd=0.3, of="controls")
     """Of each control on growth."""
 
     def rates(

@@ -1,0 +1,156 @@
+"""Commands for studies: what moves a run, and what runs tell of constants."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perfusio_jax._core import ConfigError
+
+from . import common, groups
+from .common import Seed, as_data, assignments, console, writable
+from .file_options import reads_files
+from .modelling import TABLES, Culture, FillDown
+
+commands = typer.Typer(rich_markup_mode=None)
+
+_WRITTEN = (".csv", ".json")
+
+
+@commands.command(rich_help_panel=groups.MODEL)
+def sensitivity(
+    of: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--of", help="'Titer at 14 d', 'last X', 'integral of VCD', 'min Via'; may repeat."
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            help="A constant, a control, medium.glutamine, start.X; or constants, set-points, "
+            "'every set-point', feeds, start; may repeat.",
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(help="local (derivatives), morris (which matter) or sobol (shares)."),
+    ] = "local",
+    process: Annotated[
+        str, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
+    ] = "cho_perfusion",
+    mechanism: Annotated[
+        str | None,
+        typer.Option("--mechanism", help="Of a described culture: monod or module:Class."),
+    ] = None,
+    clone: Annotated[str, typer.Option(help="Of CHO perfusion: CloneX or CloneY.")] = "CloneX",
+    days: Annotated[float, typer.Option(min=0.1, max=365.0, help="Length of the run [d].")] = 14.0,
+    every: Annotated[
+        float, typer.Option("--every", min=0.25, max=168.0, help="Hours between samples [h].")
+    ] = 24.0,
+    set_point: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value, a set-point of the run.")
+    ] = None,
+    between: Annotated[
+        list[str] | None,
+        typer.Option("--between", help="name=low:high, a range of morris and sobol; may repeat."),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=2, max=2**22, help="Trajectories (32), or samples of sobol (1024)."),
+    ] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Of sobol: pairs of inputs too.")] = False,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
+) -> None:
+    """Say what moves a run: derivatives at its set-points, or shares over whole ranges."""
+    if method not in ("local", "morris", "sobol"):
+        raise ConfigError(f"--method {method!r} is unknown; choose local, morris or sobol.")
+    if method == "local" and (between or samples is not None):
+        raise ConfigError("--between and --samples are of morris and sobol; local is at a point.")
+    if pairs and method != "sobol":
+        raise ConfigError("--pairs is of sobol.")
+    if out is not None:
+        writable(out, suffixes=_WRITTEN)
+    screen = console()
+    asked = ", ".join(of or ()) or "the last sample"
+    screen.print(f"{method} sensitivity of {asked}, {process}, {days:g} d", soft_wrap=True)
+    ranges = _ranges(between or [])
+    common.set_up_jax()
+    from perfusio_jax.service.sensitivity import Question, tell_sensitivity
+
+    question = Question(
+        process=process,
+        mechanism=mechanism,
+        clone=clone,
+        days=days,
+        every_h=every,
+        set_points=assignments(set_point or []),
+        outputs=tuple(of or ()),
+        levers=tuple(by or ()) or None,
+        method=method,
+        ranges=ranges,
+        samples=samples,
+        is_second=pairs,
+        seed=seed,
+    )
+    tell_sensitivity(question, out=out, console=screen)
+
+
+@commands.command(rich_help_panel=groups.MODEL)
+@reads_files
+def identify(
+    campaign: Annotated[list[Path], typer.Argument(help=TABLES)],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A constant, others stay; may repeat.")
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option("--profile", help="A constant whose profile is followed; may repeat."),
+    ] = None,
+    prior: Annotated[bool, typer.Option("--prior/--no-prior", help="Whether priors count.")] = True,
+    process: Culture = None,
+    mechanism: Annotated[
+        str | None,
+        typer.Option("--mechanism", help="Of a described culture: monod or module:Class."),
+    ] = None,
+    fill_down: FillDown = False,
+    out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
+    *,
+    rules: Any,
+) -> None:
+    """Say what runs tell of a mechanism's constants, and what they leave open."""
+    if out is not None:
+        writable(out, suffixes=_WRITTEN)
+    screen = console()
+    screen.print("what these runs tell of the mechanism's constants", soft_wrap=True)
+    common.set_up_jax()
+    from perfusio_jax.service.identifying import identify_table
+
+    with as_data():
+        identify_table(
+            campaign,
+            culture=process,
+            mechanism=mechanism,
+            constants=tuple(only or ()) or None,
+            profiles=tuple(profile or ()),
+            with_prior=prior,
+            fill_down=fill_down,
+            out=out,
+            console=screen,
+            rules=rules,
+        )
+
+
+def _ranges(items: list[str]) -> dict[str, tuple[float, float]]:
+    """Ranges by name, from `name=low:high`."""
+    found = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        low, sign, high = text.partition(":")
+        if not sign:
+            raise ConfigError(f"--between {item!r} is not of the form name=low:high.")
+        ends = assignments([f"low={low}", f"high={high}"], "--between")
+        found[name.strip()] = (ends["low"], ends["high"])
+    return found

@@ -1,0 +1,283 @@
+"""`perfusio-jax sensitivity`: a culture and a question in, a table out."""
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax.connectors import named_mechanism
+from perfusio_jax.mechanistic import Mechanism
+from perfusio_jax.process import CHO_PERFUSION, Process, read_process
+from perfusio_jax.simulator import plain_monod, virtual_plant, virtual_reactor
+from perfusio_jax.study import (
+    Experiment,
+    GlobalSensitivity,
+    LocalSensitivity,
+    SobolIndices,
+    cho_experiment,
+    described_experiment,
+    local_sensitivity,
+    morris_of_run,
+    sobol_of_run,
+)
+
+_SHOWN = 20
+"""Levers of an output that are shown, the strongest; a file has all."""
+_BAR = 16
+
+
+class Question(NamedTuple):
+    """What is asked, as the command line has it."""
+
+    process: str
+    """A built-in name, or a file that ends in .toml."""
+    mechanism: str | None
+    """`monod` or `module:Class`; `monod` if None."""
+    clone: str
+    """Virtual clone of CHO perfusion."""
+    days: float
+    """Length of the run [d]."""
+    every_h: float
+    """Hours between samples [h]."""
+    set_points: Mapping[str, float]
+    """By name."""
+    outputs: tuple[str, ...]
+    """As in `read_output`; the product or the biomass at the end if empty."""
+    levers: tuple[str, ...] | None
+    """As in `choose_levers`."""
+    method: str
+    """`local`, `morris` or `sobol`."""
+    ranges: Mapping[str, tuple[float, float]]
+    """Ranges by lever, where the usual ones are not meant."""
+    samples: int | None
+    """Trajectories or base samples."""
+    is_second: bool
+    """Whether pairs are asked for."""
+    seed: int
+    """Of all random numbers."""
+
+
+class Row(NamedTuple):
+    """One lever's say in one output."""
+
+    output: str
+    lever: str
+    unit: str
+    value: float
+    """Where the lever stands, or the middle of its range."""
+    figures: dict[str, float]
+    """By name; the first ranks."""
+
+
+def tell_sensitivity(question: Question, *, out: Path | None, console: Any) -> None:
+    """Answer a question and write it.
+
+    Args:
+        question: What is asked.
+        out: File for all figures, .csv or .json; none if None.
+        console: Where to print.
+
+    Raises:
+        ConfigError: If the culture, an output or a lever is unknown.
+        SimulationError: If the run fails.
+    """
+    run = studied_run(question)
+    outputs = question.outputs or (_usual_output(run, question.process),)
+    each = "every set-point" in (question.levers or ()) or any(
+        "@" in name for name in question.levers or ()
+    )
+    levers = question.levers
+    if levers is None and question.method == "local":
+        levers = ("constants", "set-points", "feeds", "start")
+    with console.status("working"):
+        if question.method == "local":
+            found: LocalSensitivity | GlobalSensitivity = local_sensitivity(run, outputs, levers)
+        elif question.method == "morris":
+            found = morris_of_run(
+                run,
+                outputs,
+                levers,
+                ranges=question.ranges,
+                n=question.samples or 32,
+                seed=question.seed,
+            )
+        else:
+            found = sobol_of_run(
+                run,
+                outputs,
+                levers,
+                ranges=question.ranges,
+                n=question.samples or 1024,
+                seed=question.seed,
+                is_second=question.is_second,
+            )
+    rows = _rows(found)
+    for k, output in enumerate(found.outputs):
+        own = [row for row in rows if row.output == output.name]
+        console.print(_table(own, _title(found, k), each))
+    for line in _remarks(found):
+        console.print(line, soft_wrap=True)
+    if out is not None:
+        write_rows(out, [{**row._asdict(), **row.figures, "figures": None} for row in rows])
+        console.print(f"written: {out}")
+
+
+def studied_run(question: Question) -> Experiment:
+    """The run that a question is about.
+
+    Raises:
+        ConfigError: If the culture or its mechanism is unknown, or does not fit.
+    """
+    n = max(1, round(question.days * HOURS_PER_DAY / question.every_h))
+    hours = question.every_h * np.arange(n + 1)
+    process = read_process(question.process)
+    if process == CHO_PERFUSION and question.mechanism is None:
+        wanted = question.levers or ()
+        return cho_experiment(
+            virtual_reactor(question.clone),
+            hours,
+            controls=question.set_points,
+            by_interval=any("@" in name or name == "every set-point" for name in wanted),
+        )
+    plant = virtual_plant(process, mechanism_of(process, question.mechanism))
+    return described_experiment(plant, hours, controls=question.set_points)
+
+
+def mechanism_of(process: Process, text: str | None) -> Mechanism:
+    """A mechanism by what a person says of it; Monod's if nothing.
+
+    Raises:
+        ConfigError: If it moves nothing.
+    """
+    found = named_mechanism(text)
+    if found is None or found == "monod":
+        return plain_monod(process)
+    if not isinstance(found, Mechanism):
+        raise ConfigError(f"mechanism {text} has no constants; monod and module:Class have.")
+    return found
+
+
+def write_rows(out: Path, rows: list[dict[str, Any]]) -> None:
+    """Figures as a table or as JSON, by the ending; what is no number is empty or null."""
+    clean = [
+        {
+            k: (None if isinstance(v, float) and not np.isfinite(v) else v)
+            for k, v in row.items()
+            if k != "figures"
+        }
+        for row in rows
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix.lower() == ".json":
+        out.write_text(json.dumps(clean, indent=1) + "\n", encoding="utf-8")
+        return
+    with out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(clean[0]))
+        writer.writeheader()
+        writer.writerows(clean)
+
+
+def _usual_output(run: Experiment, process: str) -> str:
+    if "Titer" in run.columns:
+        return "last Titer"
+    biomass = read_process(process).biomass
+    return f"last {biomass or run.columns[0]}"
+
+
+def _rows(found: LocalSensitivity | GlobalSensitivity) -> list[Row]:
+    rows = []
+    for k, output in enumerate(found.outputs):
+        for i, lever in enumerate(found.levers):
+            if isinstance(found, LocalSensitivity):
+                value = float(found.at[i])
+                figures = {
+                    "elasticity": float(found.elasticities[k, i]),
+                    "gradient": float(found.gradients[k, i]),
+                }
+            else:
+                value = float(np.mean(found.ranges[:, i]))
+                figures = _figures(found, k, i)
+                figures |= {"low": float(found.ranges[0, i]), "high": float(found.ranges[1, i])}
+            rows.append(Row(output.name, lever.name, lever.unit, value, figures))
+    return rows
+
+
+def _figures(found: GlobalSensitivity, k: int, i: int) -> dict[str, float]:
+    indices = found.found
+    if isinstance(indices, SobolIndices):
+        return {
+            "total": float(indices.total[k, i]),
+            "+-total": float(indices.total_half_width[k, i]),
+            "first": float(indices.first[k, i]),
+            "+-first": float(indices.first_half_width[k, i]),
+        }
+    return {
+        "mu*": float(indices.mu_star[k, i]),
+        "+-mu*": float(indices.mu_star_half_width[k, i]),
+        "mu": float(indices.mu[k, i]),
+        "sigma": float(indices.sigma[k, i]),
+    }
+
+
+def _title(found: LocalSensitivity | GlobalSensitivity, k: int) -> str:
+    output = found.outputs[k]
+    if isinstance(found, LocalSensitivity):
+        return f"{output.name}: {found.values[k]:.4g} {output.unit}"
+    if isinstance(found.found, SobolIndices):
+        return f"{output.name}: {found.found.mean[k]:.4g} +- {found.found.sd[k]:.3g} {output.unit}"
+    return f"{output.name} [{output.unit} per range]"
+
+
+def _table(rows: list[Row], title: str, each: bool) -> Table:
+    """The strongest levers of one output; one that does nothing is left out."""
+    first = next(iter(rows[0].figures))
+    size = [abs(np.nan_to_num(row.figures[first])) for row in rows]
+    order = [i for i in np.argsort(-np.asarray(size), kind="stable") if size[i] > 0.0]
+    shown = order[: 2 * _SHOWN if each else _SHOWN]
+    rest = len(rows) - len(shown)
+    table = Table(title=title, caption=f"and {rest} that do less or nothing" if rest else None)
+    table.add_column("lever")
+    table.add_column("at", justify="right")
+    for name in rows[0].figures:
+        table.add_column(name, justify="right")
+    table.add_column("")
+    largest = max(size) or 1.0
+    for i in shown:
+        row = rows[i]
+        bar = ("-" if row.figures[first] < 0.0 else "+") * max(1, round(_BAR * size[i] / largest))
+        cells = [f"{v:.3g}" for v in row.figures.values()]
+        table.add_row(row.lever, f"{row.value:.4g} {row.unit}".strip(), *cells, bar)
+    return table
+
+
+def _remarks(found: LocalSensitivity | GlobalSensitivity) -> list[str]:
+    if isinstance(found, GlobalSensitivity):
+        return [*found.remarks(), *_pairs(found)]
+    return [
+        f"elasticity: per cent by which the output moves for one per cent of the lever. "
+        f"{len(found.levers)} levers, {len(found.outputs)} output(s): {found.way} derivatives, the "
+        f"cost of about {found.cost:.0f} runs."
+    ]
+
+
+def _pairs(found: GlobalSensitivity) -> list[str]:
+    """The strongest pairs of every output, where pairs were asked for."""
+    if not isinstance(found.found, SobolIndices) or found.found.second is None:
+        return []
+    widths = found.found.second_half_width
+    said = []
+    for k, output in enumerate(found.outputs):
+        share = np.nan_to_num(found.found.second[k])
+        sure = share - (0.0 if widths is None else np.nan_to_num(widths[k]))
+        told = []
+        for flat in np.argsort(-share, axis=None)[:3]:
+            i, j = np.unravel_index(int(flat), share.shape)
+            if sure[i, j] > 0.0:
+                told.append(f"{found.levers[i].name} with {found.levers[j].name} {share[i, j]:.2f}")
+        said.append(f"{output.name}, pairs: {'; '.join(told) or 'none beyond its interval'}.")
+    return said

@@ -1,0 +1,8 @@
+"""Studies: what moves a run, and what runs can tell of the constants behind them.
+
+Names are loaded on first use (the list is `__init__.pyi`).
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+"""What moves a run: derivatives at one point, and shares of the spread over whole ranges."""
