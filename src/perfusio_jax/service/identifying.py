@@ -61,10 +61,11 @@ def identify_table(
     console.print(_table(found))
     for line in found.lines():
         console.print(line, soft_wrap=True)
-    with console.status("following profiles"):
-        followed = [profile(found, name) for name in profiles]
-    for one in followed:
-        console.print(one.line, soft_wrap=True)
+    followed = []
+    for name in profiles:
+        with console.status(f"following the profile of {name}"):
+            followed.append(profile(found, name))
+        console.print(followed[-1].line, soft_wrap=True)
     if out is not None:
         ends = {one.name: (one.lower, one.upper) for one in followed}
         nothing = (float("nan"), float("nan"))
@@ -99,7 +100,8 @@ def _table(found: Identifiability) -> Table:
         caption="deviations are of the logarithm, so nearly parts of the value, where marked %",
     )
     for name in ("constant", "value", "readings alone", "with prior", "prior"):
-        table.add_column(name, justify="left" if name == "constant" else "right")
+        is_name = name == "constant"
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
     for i, lever in enumerate(found.levers):
         columns = (found.data_sd[i], found.sd[i], found.prior_sd[i])
         cells = [_deviation(float(v), bool(found.is_log[i])) for v in columns]
