@@ -37,6 +37,12 @@ _OPTIONS: Final[dict[str, Any]] = {
     "skip_footer": _option(
         int, "--skip-footer", text="Filled lines at the end to leave out.", min=0
     ),
+    "blocks": _option(
+        str | None,
+        "--blocks",
+        text="vessels: tables below each other, a vessel's name above each; times: a column of "
+        "times before each quantity.",
+    ),
     "decimal": _option(str | None, "--decimal", text="comma or point, where a file does not tell."),
     "thousands": _option(
         str | None, "--thousands", text="comma or point, where it stands between thousands."

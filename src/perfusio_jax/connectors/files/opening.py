@@ -12,6 +12,7 @@ from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax._core.text import in_line
 
 from ..instruments.reading import read_instrument, recognise
+from ..tables.blocks import of_times
 from ..tables.column_units import is_units_row
 from ..tables.columns import (
     TIMES,
@@ -100,8 +101,13 @@ def open_table(
         decimal=rules.decimal or sidecar.decimal,
         sheet=rules.sheet,
         allow_unterminated=allow_unterminated,
-        layout=Layout(rules.header_row, rules.skip_lines, rules.skip_footer),
+        layout=Layout(
+            rules.header_row, rules.skip_lines, rules.skip_footer, rules.blocks == "vessels"
+        ),
     )
+    if rules.blocks == "times" and table.header:
+        times = (*TIMES, "sampled_at")
+        of_times(table, lambda label: meaning_of(label, column_map, words).name in times)
     order = rules.date_order or sidecar.date_order
     opened = Opened(
         table,
@@ -178,7 +184,7 @@ def _has_units_row(table: RawTable, names: list[str], words: Vocabulary) -> bool
 
 def _of_instrument(content: bytes, suffix: str, rules: FileRules) -> RawTable | None:
     """The cells of an instrument's export; None if it is none, or read as somebody says."""
-    if rules.header_row is not None or rules.is_long or rules.sheet is not None:
+    if rules.header_row is not None or rules.is_long or rules.sheet is not None or rules.blocks:
         return None
     instrument = recognise(content, suffix)
     return None if instrument is None else read_instrument(content, suffix, instrument)

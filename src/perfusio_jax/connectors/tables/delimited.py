@@ -5,11 +5,12 @@ import contextlib
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from perfusio_jax._core import DataError
 
+from .blocks import of_vessels
 from .cells import find_decimal
 from .layout import Layout, told_above
 from .packed import check_text
@@ -49,10 +50,11 @@ def read_text(
     text, stated = _without_separator_line(text, table)
     text = _without_lines(text, layout)
     table.notes += [f"line {number} is left out, as was said" for number in layout.skip_lines]
-    text = _without_preamble(text, (is_known, resembles), table, layout)
+    if not layout.has_blocks:
+        text = _without_preamble(text, (is_known, resembles), table, layout)
     if not text.strip():
         return table
-    table.separator = separator or stated or _find_separator(text, resembles)
+    table.separator = separator or stated or _find_separator(text, resembles, layout)
     if not allow_unterminated:
         text = _without_open_quote(text, table, table.separator)
     if not text.strip():
@@ -60,6 +62,9 @@ def read_text(
     rows, lines = _split(text, table.separator)
     del text  # which may be most of what there is
     rows, lines = layout.without_footer(rows, lines, table)
+    if layout.has_blocks:
+        rows, lines = of_vessels(rows, lines, lambda row: _n_names(row, resembles) >= 2, table)
+        rows = [["" if cell is None else cell for cell in row] for row in rows]
     shape(rows, lines, table)
     table.decimal = decimal or find_decimal(marked(table, is_number), table.separator)
     return table
@@ -183,8 +188,15 @@ def _decode(content: bytes, table: RawTable) -> str:
         return content.decode("cp1252", "replace")
 
 
-def _find_separator(text: str, is_known: Callable[[str], bool]) -> str:
+def _n_names(row: Sequence[str], is_known: Callable[[str], bool]) -> int:
+    return sum(is_known(cell.strip()) for cell in row)
+
+
+def _find_separator(text: str, is_known: Callable[[str], bool], layout: Layout) -> str:
     _, header = _first_filled(text)
+    if layout.has_blocks:  # a name stands above the first header
+        lines = _head(text, _PREAMBLE)[:_PREAMBLE]
+        header = max(lines, key=lambda line: max(_hits(line, s, is_known) for s in SEPARATORS))
 
     def score(separator: str) -> tuple[int, int]:
         return _hits(header, separator, is_known), header.count(separator)

@@ -15,6 +15,7 @@ from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.text import in_line
 
+from .blocks import BLOCKS, Blocks
 from .columns import ColumnMap
 from .date_formats import check_date_format
 from .joining import DEFAULT_JOIN_H
@@ -61,6 +62,9 @@ class FileRules:
     """Lines that are left out, from 1: a second header row, say."""
     skip_footer: int = 0
     """Filled lines at the end that are left out."""
+    blocks: Blocks | None = None
+    """Whether a file holds several tables: "vessels", one below the other with the name of a vessel
+    above each, or "times", a column of times before each quantity."""
     date_order: DateOrder | None = None
     """Day ("dmy") or month ("mdy") first in dates with the year last."""
     date_format: str | None = None
@@ -120,6 +124,7 @@ class FileRules:
             ("negative_time", ("drop", "keep", "refuse")),
             ("thousands", (None, ".", ",")),
             ("feeds", ("rows", "bolus")),
+            ("blocks", (None, *BLOCKS)),
         ):
             value = getattr(self, name)
             if value not in allowed:
@@ -320,6 +325,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "header_row": ("header_row", _whole),
     "skip_lines": ("skip_lines", _list_of(_whole)),
     "skip_footer": ("skip_footer", _whole),
+    "blocks": ("blocks", _text),
     "date_order": ("date_order", _text),
     "date_format": ("date_format", _text),
     "time_zone": ("time_zone", _text),

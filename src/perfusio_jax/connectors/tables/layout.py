@@ -17,6 +17,8 @@ class Layout(NamedTuple):
     """Lines that are left out."""
     skip_footer: int = 0
     """Filled lines at the end that are left out."""
+    has_blocks: bool = False
+    """Whether tables stand below each other, one of each vessel."""
 
     def check_header_row(self, n_lines: int) -> None:
         """Refuse a header beyond the end.

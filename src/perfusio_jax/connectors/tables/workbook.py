@@ -11,6 +11,7 @@ from typing import Any, Final
 from perfusio_jax._core import DataError
 from perfusio_jax._core.text import in_line
 
+from .blocks import of_vessels
 from .layout import Layout, told_above
 from .packed import bounded_rows, survey_workbook
 from .raw import RawTable, first_line, not_complete
@@ -77,7 +78,16 @@ def read_excel(
         _note_formulas(content, name, dict(filled), table)
     if sheet is None and others:
         table.notes.append(f"sheet '{name}' was read; there are others: {others}")
-    filled = _from_header(filled, is_known, layout, table)
+    if layout.has_blocks and filled:
+        below, lines = of_vessels(
+            [row for _, row in filled],
+            [line for line, _ in filled],
+            lambda row: sum(is_known(str(c).strip()) for c in row if c is not None) >= 2,
+            table,
+        )
+        filled = list(zip(lines, below, strict=True))
+    else:
+        filled = _from_header(filled, is_known, layout, table)
     if not filled:
         return table
     kept_rows, kept_lines = layout.without_footer(
