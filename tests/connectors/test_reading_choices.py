@@ -101,3 +101,45 @@ def test_a_map_that_says_another_unit_than_the_header_is_told(tmp_path):
     told = "'Zucker [g/L]' states g/L; the column map says mg/dL, which counts"
     assert any(told in note for note in found.report.notes)
     assert any(told in note for note in source(path, rules).inspect().notes)
+
+
+@pytest.mark.parametrize("form", ['0.0"%"', "0\\%", "0_%"])
+def test_a_percent_sign_that_is_only_shown_makes_no_hundredths(tmp_path, form):
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.append(["run_id", "time_h", "VCD", "Via"])
+    sheet.append(["A", 0, 0.5, 98.0])
+    sheet.append(["A", 24, 1.0, 0.93])
+    sheet.cell(2, 4).number_format = form
+    sheet.cell(3, 4).number_format = "0%"
+    path = tmp_path / "shown.xlsx"
+    book.save(path)
+    run = read_campaign(path).trajectories[0]
+    np.testing.assert_allclose(run.get_species("Via"), [98.0, 93.0])
+
+
+def test_a_negative_time_is_a_number_in_what_is_exported():
+    from perfusio_jax.connectors.tables.writing import as_csv
+
+    assert as_csv(["day", "name"], ["d", ""], [[-2, "=A"], [-1.5, "-B"]]) == (
+        "day,name\nd,\n-2,'=A\n-1.5,'-B\n"
+    )
+
+
+def test_a_nested_column_of_parquet_is_text_and_no_crash(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {"run_id": ["A", "A"], "time_h": [0.0, 24.0], "VCD": [1.0, 2.0], "notes": [[1.0], [2.0]]}
+    )
+    path = tmp_path / "nested.parquet"
+    pq.write_table(table, path)
+    rules = FileRules.of(unknown="ignore")
+    run = read_campaign(path, rules=rules).trajectories[0]
+    np.testing.assert_allclose(run.get_species("VCD"), [1.0, 2.0])
+    assert source(path, rules).inspect().n_rows == 2
+    pq.write_table(table.set_column(2, "VCD", pa.array([[1.0], [2.0]])), path)
+    for read in (lambda: read_campaign(path, rules=rules), source(path, rules).inspect):
+        with pytest.raises(DataError, match="VCD"):
+            read()

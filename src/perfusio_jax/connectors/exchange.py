@@ -127,7 +127,8 @@ def import_file(
         DataError: If the file cannot be understood or contradicts what is stored.
         DatabaseError: If the database cannot be used.
     """
-    names = rows.reactors()
+    asked = rows.run_id
+    names = sorted({vessel for run, vessel, _ in rows.runs() if asked in (None, run)} - {""})
     if not names and reactor is None:
         raise ConfigError(f"{rows.source_path} names no reactor; say which with --reactor.")
     lines = [f"{rows.source_path.name}: {line}" for line in rows.report().oddities]

@@ -53,10 +53,13 @@ class RecordedFlows(NamedTuple):
 
 
 def column_of(run: Trajectory, name: str) -> Float[np.ndarray, " T"]:
-    """Readings of a quantity by its own name or one tables have for it; NaN where there is none."""
+    """Readings of a quantity by its own name or one tables have for it; NaN where there is none.
+
+    The limit of an assay is no reading.
+    """
     for known in (name, *READ_AS.get(name, ())):
         if known in run.species_names:
-            return np.asarray(run.species, float)[:, run.species_names.index(known)]
+            return run.host_readings((known,))[:, 0].astype(float)
     return np.full(run.n_days, np.nan)
 
 

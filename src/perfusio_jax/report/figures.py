@@ -127,7 +127,7 @@ def views_of(table: CultureTable, runs: Sequence[Trajectory]) -> list[RunView]:
     """Runs of a table as figures see them."""
     found = []
     for run in runs:
-        values, set_to = np.asarray(run.species), np.asarray(run.controls)
+        values, set_to = run.host_readings(run.species_names), np.asarray(run.controls)
         readings = {n: values[:, k] for k, n in enumerate(run.species_names)}
         seen = {n: v for n, v in readings.items() if np.isfinite(v).any()}
         controls = {n: set_to[:, k] for k, n in enumerate(run.control_names)}

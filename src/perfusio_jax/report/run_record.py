@@ -91,7 +91,7 @@ class RunRecord(NamedTuple):
         name = f"{self.run_id}, reactor {self.reactor_id}"
         if run is None:
             return RunView(name, np.zeros(0), {})
-        table, set_to = np.asarray(run.species), np.asarray(run.controls)
+        table, set_to = run.host_readings(run.species_names), np.asarray(run.controls)
         readings = {n: table[:, k] for k, n in enumerate(run.species_names)}
         targets, limits = _goals(self.events)
         return RunView(

@@ -117,7 +117,7 @@ def series_of(run: Any, species: str) -> tuple[np.ndarray, np.ndarray, np.ndarra
     """Days, values and noisy samples (if there are any) of one species of one run."""
     if not isinstance(run, Mapping):  # a Trajectory
         names = tuple(run.species_names)
-        values = column_of(np.asarray(run.species, float), names, species)
+        values = column_of(run.host_readings(names).astype(float), names, species)
         return np.asarray(run.times_h, float) / HOURS_PER_DAY, values, None
     table = np.asarray(run["trajectory"], float)
     names = tuple(run.get("species_names", ()) or _WIDTHS.get(table.shape[1], ()))

@@ -40,7 +40,9 @@ def joined(
     species = _names((run["species_names"] for run in every), words.species)
     controls = _names((run["control_names"] for run in every), words.controls)
     tags = _names((run["auxiliary_names"] for run in every), words.tags)
+    has_limits = any(run["limits"] is not None for run in every)
     for run in every:
+        run["limits"] = _spread_limits(run, species) if has_limits else None
         run["species"] = _spread(run["species"], run["species_names"], species)
         run["controls"] = _spread(run["controls"], run["control_names"], controls)
         run["auxiliary"] = _spread(run["auxiliary"], run["auxiliary_names"], tags)
@@ -69,6 +71,9 @@ def joined(
     ]
     report = _report(parts, words)
     ids = tuple(dict.fromkeys(report.run_ids))
+    for run, _ in found.values():
+        if run["limits"] is not None and not np.isfinite(run["limits"]).any():
+            run["limits"] = None
     return [run for run, _ in found.values()], replace(
         report, run_ids=ids, notes=(*report.notes, *(f"{note}." for note in notes))
     )
@@ -83,7 +88,7 @@ def _follow(one: RunFields, other: RunFields) -> bool:
 def _refuse_overlap(one: RunFields, other: RunFields, first: str, second: str) -> None:
     names = (*one["species_names"], *one["control_names"])
     has, also = (
-        np.isfinite(np.concatenate([run["species"], run["controls"]], axis=1))
+        np.concatenate([_is_told(run), np.isfinite(run["controls"])], axis=1)
         for run in (one, other)
     )
     both = [n for k, n in enumerate(names) if has[:, k].any() and also[:, k].any()]
@@ -108,6 +113,13 @@ def together(one: RunFields, other: RunFields, within_h: float) -> RunFields:
     groups = join(times[order].tolist(), [""] * times.size, [{}] * times.size, within_h).groups
     rows = [order[group] for group in groups]
     merged: dict[str, Any] = dict(one)
+    if one["limits"] is not None and other["limits"] is not None:
+        told = np.concatenate([_is_told(run) for run in (one, other)])
+        limits = np.concatenate([one["limits"], other["limits"]])
+        # a limit goes with the row whose value counts
+        first = [np.asarray(group)[np.argmax(told[group], axis=0)] for group in rows]
+        columns = np.arange(told.shape[1])
+        merged["limits"] = np.stack([limits[row, columns] for row in first])
     for key in ("species", "controls", "auxiliary", "stream_totals", "volume_L"):
         values = np.concatenate([one[key], other[key]])
         merged[key] = np.stack([_first(values[group]) for group in rows])
@@ -116,6 +128,22 @@ def together(one: RunFields, other: RunFields, within_h: float) -> RunFields:
     for key, blank in (("reactor_id", "R00"), ("clone_id", "unknown")):
         merged[key] = other[key] if one[key] == blank else one[key]
     return RunFields(**merged)
+
+
+def _is_told(run: RunFields) -> np.ndarray:
+    """Where a run has a reading or a limit `(T,n_species)`."""
+    told = np.isfinite(run["species"])
+    return told if run["limits"] is None else told | np.isfinite(run["limits"]).any(axis=-1)
+
+
+def _spread_limits(run: RunFields, wanted: Sequence[str]) -> np.ndarray:
+    """Limits of a run in other columns."""
+    limits, names = run["limits"], list(run["species_names"])
+    out = np.full((len(run["times_h"]), len(wanted), 2), np.nan)
+    for k, name in enumerate(wanted):
+        if limits is not None and name in names:
+            out[:, k] = limits[:, names.index(name)]
+    return out
 
 
 def _first(values: np.ndarray) -> np.ndarray:

@@ -221,7 +221,7 @@ def _pumped(process: Process) -> list[Any]:
 def _of_run(run: Trajectory, process: Process, has_volume: bool) -> dict[str, np.ndarray]:
     times = np.asarray(run.times_h, float)
     hours = np.diff(times)
-    states = run.host_species(process.carried, missing_ok=True).astype(float)
+    states = run.host_readings(process.carried).astype(float)
     u = np.empty((run.n_days, len(process.controls)))
     for column, name in enumerate(process.control_names):
         u[:, column] = _set(run, process, name)

@@ -208,8 +208,17 @@ def parse_column(
             numbers[row] = cell
             continue
         numbers[row], kind = _parse_cell(cell, name, row, where, unit, words)
+        if kind in _BEYOND and not words.has_limits(name):
+            raise DataError(
+                f"column '{name}' holds {in_line(cell)} in {where(row)}: {name} is no reading of "
+                "an assay, so a limit tells no value; leave the cell empty if it is not known."
+            )
         if kind in _BEYOND:
             beyond.setdefault(kind, []).append(f"'{str(cell).strip()}' in {where(row)}")
+        if kind == "below" and not numbers[row] > 0.0:
+            raise DataError(
+                f"column '{name}' holds {in_line(cell)} in {where(row)}; a limit is above zero."
+            )
         if kind == "below" and limits is not None:
             limits[row] = (2.0 * float(numbers[row]), math.nan)
         if kind == "above":

@@ -144,6 +144,8 @@ def inspect_file(store: FilesystemStore, rules: FileRules, console: "Console") -
             remarks.append(f"{column.label}: {column.remark}")
         if column.n_limits:
             remarks.append(f"{column.label}: {column.n_limits} below the limit of the assay")
+        if column.n_above:
+            remarks.append(f"{column.label}: {column.n_above} above the limit of the assay")
         if column.doubt:
             remarks.append(
                 f"{column.label}: {column.doubt} A row of units or a column map can say which it is"

@@ -1,14 +1,25 @@
 """Parquet to cells."""
 
-from typing import Final
+from typing import Any, Final
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.text import in_line
 
 from .packed import check_parquet
 from .raw import RawTable, first_line, not_complete
 
 _PARQUET_MARK: Final = b"PAR1"
 """First and last bytes of a Parquet file."""
+
+
+def _plain(column: Any) -> list[Any]:
+    """Cells of a column; what is a list or a structure in one is text here, and no number."""
+    import pyarrow as pa
+
+    cells = column.to_pylist()
+    if not (pa.types.is_nested(column.type) or pa.types.is_dictionary(column.type)):
+        return cells
+    return [in_line(c) if isinstance(c, list | dict | tuple) else c for c in cells]
 
 
 def read_parquet(content: bytes) -> RawTable:
@@ -24,7 +35,7 @@ def read_parquet(content: bytes) -> RawTable:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"cannot be read as Parquet ({first_line(error)})") from None
-    columns = [column.to_pylist() for column in table.columns]
+    columns = [_plain(column) for column in table.columns]
     units = {
         item.name: item.metadata[b"unit"].decode()
         for item in table.schema

@@ -31,6 +31,8 @@ class ColumnReport:
     """What is implausible about its values; most often they are in another unit."""
     n_limits: int = 0
     """Values that were only said to be below a limit of the assay."""
+    n_above: int = 0
+    """Cells with a limit that the value is above."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,15 +40,35 @@ class Row:
     limits: dict[str, tuple[float, float]] | None = None
     """Limits of assays by name, below and above, one of them NaN [canonical unit]."""
 
-    def put(self, name: str, value: float | None, quality: str, line: int) -> None:
+    def put(
+        self,
+        name: str,
+        value: float | None,
+        quality: str,
+        line: int,
+        limit: tuple[float, float] | None = None,
+    ) -> None:
         """Take in what a line says of a quantity."""
         self.values[name] = value
         self.mark(name, quality)
+        if limit is not None:
+            self.limits = {**(self.limits or {}), name: limit}
+        else:
+            self.drop_limit(name)
         if line != self.line:
             self._lines = self._lines or {}
             self._lines[name] = line
         elif self._lines:
             self._lines.pop(name, None)
+
+    def limit(self, name: str) -> tuple[float, float] | None:
+        """The limit of the assay that stands in the place of a reading; None if there is none."""
+        return None if self.limits is None else self.limits.get(name)
+
+    def drop_limit(self, name: str) -> None:
+        """Forget a limit: it does not count."""
+        if self.limits and name in self.limits:
+            self.limits = {n: v for n, v in self.limits.items() if n != name} or None
 
     def mark(self, name: str, quality: str) -> None:
         """Say how good the value of a quantity is."""
@@ -67,6 +87,30 @@ class Row:
     def line_of(self, name: str) -> int:
         """Line of the file that says the value of a quantity."""
         return self._lines.get(name, self.line) if self._lines else self.line
+
+
+def as_compared(value: float | None, limit: tuple[float, float] | None) -> float | None:
+    """What is said of a quantity, as it is compared: half a limit is no reading of that value.
+
+    Args:
+        value: The reading.
+        limit: Limit of the assay, below and above, that stands in its place.
+
+    Returns:
+        The reading; for a limit a number that no reading of an assay has; None for nothing.
+    """
+    if limit is None:
+        return value
+    below, above = limit
+    return -1.0 - below if math.isnan(above) else -1e15 - above
+
+
+def as_said(value: float | None, limit: tuple[float, float] | None) -> str:
+    """What is said of a quantity, as people write it."""
+    if limit is None:
+        return "nothing" if value is None else f"{value:g}"
+    below, above = limit
+    return f"< {below:g}" if math.isnan(above) else f"> {above:g}"
 
 
 class RunRows(Sequence[Row]):
@@ -157,6 +201,16 @@ class RunRows(Sequence[Row]):
         for k, row in self.made.items():
             if name in row.values or not math.isnan(values[k]):
                 row.values[name] = None if math.isnan(values[k]) else float(values[k])
+
+    def compared(self, name: str) -> np.ndarray:
+        """The same with limits told from readings; see `as_compared`."""
+        column = self.column(name)
+        found = {k: row.limit(name) for k, row in self.made.items() if row.limit(name)}
+        if found:
+            column = column.copy()
+            for k, limit in found.items():
+                column[k] = as_compared(None, limit)
+        return column
 
     def limits(self, names: Sequence[str]) -> np.ndarray | None:
         """Limits of assays `(T,n,2)`, below and above, NaN elsewhere; None if there is none.

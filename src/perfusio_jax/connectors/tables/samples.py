@@ -40,7 +40,7 @@ from .plain_rows import PlainReader
 from .raw import SEPARATORS, RawTable, leave_out_footer
 from .report import ColumnReport, ReadReport
 from .row_times import BeforeStart, OddTimeError, RowTimes
-from .run_rows import Key, Row, SampleRows
+from .run_rows import Key, Row, SampleRows, as_compared, as_said
 from .settling import Conflicts, Settling, some, when
 from .spreadsheet import unguard
 from .stamps import DateOrder, is_ambiguous
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 QUALITIES: Final = ("good", "uncertain", "bad")
 
+_REPEATS: Final = 20
+"""Rows that repeat others and are named; the others are counted."""
 _REMEMBERED: Final = 50_000
 """Cells whose reading is kept: most of a long table were there before."""
 
@@ -273,7 +275,8 @@ class _Body:
             row.notes.append(note)
         if self.header.is_wide and is_repeat and not changed:
             self.counts["duplicate"] += 1
-            self.notes.append(f"line {line} repeats the row of {when(time_h)}")
+            if self.counts["duplicate"] <= _REPEATS:
+                self.notes.append(f"line {line} repeats the row of {when(time_h)}")
 
     def finish(self, join_within_h: float, totals: Totals | Mapping[str, str] | None) -> None:
         """Do and note what only the whole table shows; see `settling.py`.
@@ -300,6 +303,8 @@ class _Body:
         notes += some("rows from before the inoculation, left out", self.left_out)
         if self.counts["unordered"]:
             notes.append(f"{self.counts['unordered']} rows are not in order of time")
+        if self.header.is_wide and self.counts["duplicate"] > _REPEATS:
+            notes.append(f"and {self.counts['duplicate'] - _REPEATS} more lines repeat others")
         nameless = [run for run in self.samples.runs.values() if not run.run_id]
         n_nameless = sum(map(len, nameless))
         if 0 < n_nameless < len(self.samples):
@@ -362,7 +367,7 @@ class _Body:
             if role_of(name, words) == "unknown":
                 hint = suggest(bare_label(label)[0], present, words)
                 remark = units.other_meanings.get(n) or hint
-            elif is_number and self.row_numbers and not tally.n_values and name not in TIMES:
+            elif is_number and self.row_numbers and not tally.has_any and name not in TIMES:
                 if tally.n_unusable:
                     raise DataError(f"nothing in column '{label}' can be read: {remark}.")
                 remark = "no value in any row"
@@ -430,26 +435,27 @@ class _Body:
         tallies = [self.tallies[column]]
         if not self.header.is_wide:
             tallies.append(self.by_species.setdefault(name, Tally(unit=unit)))
+        limit = self.values.limit(name, cell, unit) if problem else None
+        is_above = limit is not None and value is None
         for tally in tallies:
-            tally.take(value, is_bad=bool(problem), is_limit=is_limit, text=text)
+            tally.take(value, is_bad=bool(problem), is_limit=is_limit, text=text, is_above=is_above)
         if problem:
             text += "" if is_limit else ": counted as missing"
             self.notes.append(text)
             row.notes.append(text.removesuffix(": counted as missing"))
-        before = row.values.get(name)
-        if name in row.values and (value is None or value == before):
+        now = as_compared(value, limit)
+        before = as_compared(row.values.get(name), row.limit(name))
+        if name in row.values and (now is None or now == before):
             if not self.header.is_wide:
                 self.counts["duplicate"] += 1
                 self.notes.append(f"line {line} repeats {name} of {when(row.time_h)}")
             return False
-        if problem and before is None and (limit := self.values.limit(name, cell, unit)):
-            row.limits = {**(row.limits or {}), name: limit}
         if before is None:
-            row.put(name, value, quality, line)
+            row.put(name, value, quality, line, limit)
             return True
         text = (
-            f"{name} of {when(row.time_h)} is {before:g} in line {row.line_of(name)} and "
-            f"{value:g} in line {line}"
+            f"{name} of {when(row.time_h)} is {as_said(row.values.get(name), row.limit(name))} in "
+            f"line {row.line_of(name)} and {as_said(value, limit)} in line {line}"
         )
         if self.on_conflict == "error":
             self.counts["conflict"] += 1
@@ -459,7 +465,7 @@ class _Body:
         self.counts["corrected"] += 1
         row.notes.append(text)
         self.notes.append(f"{text}: the later row counts")
-        row.put(name, value, quality, line)
+        row.put(name, value, quality, line, limit)
         return True
 
     def _qualify(self, row: Row, name: str, cells: list[Any]) -> None:
@@ -477,6 +483,7 @@ class _Body:
             if text == "bad":
                 row.notes.append(f"{name} of {when(row.time_h)} is marked bad")
                 row.values[name] = None
+                row.drop_limit(name)
             return
 
     def _text(self, cells: list[Any], name: str) -> str:

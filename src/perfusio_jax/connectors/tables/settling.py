@@ -13,7 +13,7 @@ from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TO
 
 from .doubts import feeds, hours_called_days, is_fed, too_fast
 from .joining import join, stay_apart
-from .run_rows import Row, RunRows, SampleRows
+from .run_rows import Row, RunRows, SampleRows, as_compared, as_said
 from .totals import RATE_OF, settle
 from .vocabulary import OURS, Vocabulary
 
@@ -74,12 +74,15 @@ class Settling:
     def _join(self, run: RunRows, whose: str) -> RunRows:
         """Make one sample of rows minutes apart; see `joining.join`."""
         within_h, has_ids = self.join_within_h, run.has_ids
-        decisive = {n: run.column(n) for n in run.names if n in self.decisive}
+        decisive = {n: run.compared(n) for n in run.names if n in self.decisive}
         if not has_ids and (apart := stay_apart(run.times_h, decisive, within_h)) is not None:
             self._tell_apart(run, *apart, whose, has_ids=False)
             return run
         rows = run[:]
-        values = [{n: v for n, v in row.values.items() if n in self.decisive} for row in rows]
+        values = [
+            {n: as_compared(v, row.limit(n)) for n, v in row.values.items() if n in self.decisive}
+            for row in rows
+        ]
         found = join(run.times_h.tolist(), [row.sample_id for row in rows], values, within_h)
         joined, kept = [], []
         for group in found.groups:
@@ -121,8 +124,8 @@ class Settling:
         fed = _is_feed(run, earlier, later)
         apart = [pair for pair, is_feed in zip(pairs, fed.tolist(), strict=True) if not is_feed]
         shown = [
-            f"{name} of {when(run[a].time_h)} is {run[a].values[name]:g} in line "
-            f"{run[a].line_of(name)} and {run[b].values[name]:g} in line {run[b].line_of(name)}, "
+            f"{name} of {when(run[a].time_h)} is {_said(run[a], name)} in line "
+            f"{run[a].line_of(name)} and {_said(run[b], name)} in line {run[b].line_of(name)}, "
             f"{run[b].time_h - run[a].time_h:.3g} h later"
             for a, b, name in apart[:_SHOWN]
         ]
@@ -138,15 +141,17 @@ class Settling:
     def _merge(self, row: Row, other: Row) -> None:
         """Put a later row of the same sample into it."""
         for name, value in other.values.items():
-            before = row.values.get(name)
+            limit = other.limit(name)
+            now = as_compared(value, limit)
+            before = as_compared(row.values.get(name), row.limit(name))
             if before is None:
-                is_known = name in row.values and value is None
+                is_known = name in row.values and now is None
                 if not (is_known and row.quality(name) == "bad"):
-                    row.put(name, value, other.quality(name), other.line_of(name))
-            elif value is not None and value != before:
+                    row.put(name, value, other.quality(name), other.line_of(name), limit)
+            elif now is not None and now != before:
                 text = (
-                    f"{name} of {when(row.time_h)} is {before:g} in line {row.line_of(name)} and "
-                    f"{value:g} in line {other.line_of(name)}"
+                    f"{name} of {when(row.time_h)} is {_said(row, name)} in line "
+                    f"{row.line_of(name)} and {_said(other, name)} in line {other.line_of(name)}"
                 )
                 self._contradict(row, name, text, other)
         row.sampled_at = row.sampled_at or other.sampled_at
@@ -165,7 +170,13 @@ class Settling:
             self.counts["corrected"] += 1
             row.notes.append(text)
             self.notes.append(f"{text}: the later row counts")
-            row.put(name, other.values[name], other.quality(name), other.line_of(name))
+            row.put(
+                name,
+                other.values[name],
+                other.quality(name),
+                other.line_of(name),
+                other.limit(name),
+            )
 
     def _settle_totals(self, run: RunRows, whose: str) -> None:
         """Difference the totals that are counters, and do not use those that look like one."""
@@ -216,6 +227,10 @@ class Settling:
                 f"{whose}bleed_rate is above perfusion_rate in {above.size} row(s) (first line "
                 f"{run[int(above[0])].last_line})"
             )
+
+
+def _said(row: Row, name: str) -> str:
+    return as_said(row.values.get(name), row.limit(name))
 
 
 def some(what: str, examples: Sequence[str], count: int | None = None) -> list[str]:

@@ -21,12 +21,22 @@ class Tally:
     """Cells whose value counts as missing."""
     n_limits: int = 0
     """Values that are half the limit of an assay."""
+    n_above: int = 0
+    """Readings that are above a limit of the assay, which is known."""
     span: tuple[float, float] | None = None
     """Smallest and largest value [canonical unit]; None before the first."""
     remark: str = ""
     """The first that was odd."""
 
-    def take(self, value: float | None, *, is_bad: bool, is_limit: bool, text: str) -> None:
+    def take(
+        self,
+        value: float | None,
+        *,
+        is_bad: bool,
+        is_limit: bool,
+        text: str,
+        is_above: bool = False,
+    ) -> None:
         """Count one cell.
 
         Args:
@@ -34,7 +44,11 @@ class Tally:
             is_bad: Whether there was something that cannot be used.
             is_limit: Whether it is the limit of an assay.
             text: What is odd about it; empty for nothing.
+            is_above: Whether it is a limit that the value is above.
         """
+        if value is None and is_above:
+            self.n_above += 1
+            return
         if value is None:
             self.n_unusable += is_bad
             self.n_missing += not is_bad
@@ -44,6 +58,11 @@ class Tally:
         self.n_limits += is_limit
         low, high = self.span or (value, value)
         self.span = (min(low, value), max(high, value))
+
+    @property
+    def has_any(self) -> bool:
+        """Whether a cell tells something."""
+        return self.n_values > 0 or self.n_above > 0
 
     def take_plain(self, value: float | None) -> None:
         """Count a cell with nothing odd about it.
@@ -96,4 +115,5 @@ class Tally:
             span,
             words.doubt(name, *span) if span else "",
             self.n_limits,
+            self.n_above,
         )

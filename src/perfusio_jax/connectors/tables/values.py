@@ -66,7 +66,9 @@ class ValueReader:
         value, kind = understood(
             number, name, unit, lambda part: parse_number(part, self._decimal), self._words
         )
-        if value is None or kind not in ("below", "above"):
+        if value is None or kind not in ("below", "above") or not self._words.has_limits(name):
+            return None
+        if not value > 0.0:
             return None
         stated = 2.0 * value if kind == "below" else value
         stated = self._units.converter(name, unit)(stated)
@@ -77,8 +79,12 @@ class ValueReader:
         number, kind = understood(
             text, name, unit, lambda part: parse_number(part, self._decimal), self._words
         )
+        if kind in ("above", "below") and not self._words.has_limits(name):
+            return None, "bad", f"is {in_line(text)}, a limit, and {name} is no reading of an assay"
         if kind == "above":
             return None, "bad", f"is {in_line(text)}, above what the assay reads"
+        if kind == "below" and number is not None and not number > 0.0:
+            return None, "bad", f"is {in_line(text)}, a limit that is not above zero"
         if kind == "under":
             return None, "bad", f"is {in_line(text)}, below a limit that is not stated"
         if number is None:

@@ -23,6 +23,8 @@ _ZIP_MARK, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
 
 _PERCENT: Final = re.compile(rb'formatCode="[^"]*%|numFmtId="(?:9|10)"')
 """A format of percentages, one's own or one of the two that every spreadsheet has."""
+_LITERAL: Final = re.compile(r'"[^"]*"|[\\_*].')
+"""What of a format is shown as it stands: another percent sign only makes hundredths of numbers."""
 _PREAMBLE: Final = 40
 """Rows that may stand above a table."""
 
@@ -184,7 +186,7 @@ def _rows_of_percent(sheet: Any) -> Iterator[Any]:
             Percent(cell.value)
             if isinstance(cell.value, int | float)
             and not isinstance(cell.value, bool)
-            and "%" in (cell.number_format or "")
+            and "%" in _LITERAL.sub("", cell.number_format or "")
             else cell.value
             for cell in row
         ]

@@ -51,7 +51,9 @@ def _is_nothing(cell: Any) -> bool:
 def _as_text(cell: Any) -> str:
     if _is_nothing(cell):
         return ""
-    return repr(cell) if isinstance(cell, float) else guard(str(cell))
+    if isinstance(cell, int | float) and not isinstance(cell, bool):
+        return repr(cell)  # of a number no spreadsheet makes a formula, minus sign or not
+    return guard(str(cell))
 
 
 def _as_cell(cell: Any) -> Any:
