@@ -440,7 +440,7 @@ class _Body:
         for tally in tallies:
             tally.take(value, is_bad=bool(problem), is_limit=is_limit, text=text, is_above=is_above)
         if problem:
-            text += "" if is_limit else ": counted as missing"
+            text += "" if is_limit or is_above else ": counted as missing"
             self.notes.append(text)
             row.notes.append(text.removesuffix(": counted as missing"))
         now = as_compared(value, limit)
