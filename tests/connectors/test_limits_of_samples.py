@@ -7,8 +7,12 @@ import pytest
 
 from perfusio_jax._core import DataError
 from perfusio_jax.connectors import FilesystemStore, read_campaign
+from perfusio_jax.connectors.exchange import import_file
 from perfusio_jax.connectors.files.inspecting import source
+from perfusio_jax.connectors.sql.admin import upgrade_here
 from perfusio_jax.connectors.tables.file_rules import FileRules
+from perfusio_jax.twin.loop.reader import _same
+from perfusio_jax.twin.records.samples import as_plain
 
 NAN = float("nan")
 BELOW, ABOVE = (0.05, NAN), (NAN, 20.0)
@@ -180,3 +184,27 @@ def test_a_flood_of_repeats_is_counted(tmp_path):
     assert report.n_duplicates == 60
     assert sum("repeats the row" in note for note in report.notes) == 20
     assert "and 40 more lines repeat others" in report.notes
+
+
+def test_another_limit_of_a_sample_is_noticed(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("day,VCD,Glc\n0,0.5,5\n1,1,>20\n")
+    store = FilesystemStore(path)
+    first = asyncio.run(store.read_record(1))
+    path.write_text("day,VCD,Glc\n0,0.5,5\n1,1,>30\n")
+    later = asyncio.run(store.read_record(1))
+    assert first.values == later.values and first.quality == later.quality
+    assert any("changed since it was first read" in note for note in later.notes)
+    assert not _same(as_plain(first, 1), as_plain(later, 1))
+    assert _same(as_plain(first, 1), as_plain(first, 1))
+
+
+def test_one_run_of_several_vessels_is_imported_by_its_name(tmp_path):
+    path = tmp_path / "runs.csv"
+    path.write_text("run_id,reactor_id,day,VCD\nA,V1,0,1\nA,V1,1,2\nB,V2,0,3\n")
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    upgrade_here(url)
+    (line,) = import_file(url, source(path, FileRules(), run_id="B"), "E", None)
+    assert "E, V2: 1 samples" in line
+    with pytest.raises(DataError, match="has no run 'C'; its runs are A, B"):
+        import_file(url, source(path, FileRules(), run_id="C"), "E", None)

@@ -13,7 +13,7 @@ from perfusio_jax.hybrid import assimilate_run, particle_filter, run_arrays
 from perfusio_jax.hybrid.campaign import stack_runs
 from perfusio_jax.hybrid.ensemble import censored_update
 from perfusio_jax.hybrid.folds import readings_of
-from perfusio_jax.states import on_grid
+from perfusio_jax.states import on_grid, stack_trajectories
 from tests.hybrid.cases import campaign
 
 N = 400
@@ -119,8 +119,29 @@ def test_limits_go_with_a_run_wherever_it_goes(truth):
     assert both.limits is not None and both.limits.shape == (*both.face.shape, 2)
     assert int(jnp.isfinite(both.limits).sum()) == 1
     assert stack_runs(runs).limits is None
+    batch = stack_trajectories([run, runs[1]], n_steps=9, n_runs=3)
+    first, other = batch.unstack()
+    np.testing.assert_array_equal(
+        first.host_limits(["Gln"]), run.host_limits(["Gln"]).astype(first.species.dtype)
+    )
+    assert not np.isfinite(other.host_limits(["Gln"])).any()
+    assert stack_trajectories(runs).limits is None
     scored = readings_of([run], run.n_days, ("Gln",))
     assert np.isnan(scored[0, 2, 0]) and np.isfinite(scored[0, 1, 0])
+
+
+def test_a_limit_of_what_is_not_modelled_needs_no_program_of_its_own(truth):
+    runs, _ = campaign(truth, n_runs=1, n_days=3, seed=3)
+    widths = np.full((runs[0].n_days, 1), 16.0)
+    limits = np.full((runs[0].n_days, runs[0].n_species + 1, 2), np.nan)
+    limits[1, -1, 0] = 14.0
+    run = dataclasses.replace(
+        runs[0],
+        species=np.concatenate([np.asarray(runs[0].species), widths], axis=1),
+        species_names=(*runs[0].species_names, "Diam"),
+        limits=limits,
+    )
+    assert run_arrays(run).limits is None
 
 
 def test_limits_of_another_shape_are_refused(truth):

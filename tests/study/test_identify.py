@@ -1,5 +1,6 @@
 """Identifiability on problems whose answer is known on paper, and what is said of it in words."""
 
+import dataclasses
 import math
 
 import jax
@@ -81,6 +82,17 @@ def test_exponential_growth_has_the_standard_error_on_paper(starts_known):
         [followed.lower, followed.upper], [0.1 - half, 0.1 + half], rtol=5e-3
     )
     assert "between" in followed.line
+
+
+def test_half_the_limit_of_an_assay_is_no_reading():
+    run = vial(Exponential(), HOURS, start=2.0, cv=0.05, floor=1e-9)
+    data = recorded(run)
+    limits = np.full((*data.species.shape, 2), np.nan)
+    limits[4, 0, 0] = 9.0
+    species = np.array(data.species)
+    species[4, 0] = 4.5
+    records = records_of(run, [dataclasses.replace(data, species=species, limits=limits)])
+    assert records.n_readings == HOURS.size - 1 and np.isnan(records.readings[0, 4, 0])
 
 
 def test_the_standard_error_is_the_spread_of_estimates():

@@ -127,8 +127,12 @@ def import_file(
         DataError: If the file cannot be understood or contradicts what is stored.
         DatabaseError: If the database cannot be used.
     """
-    asked = rows.run_id
-    names = sorted({vessel for run, vessel, _ in rows.runs() if asked in (None, run)} - {""})
+    there = rows.runs()
+    runs = sorted({run for run, _, _ in there} - {""})
+    asked = rows.run_id if runs else None  # where no run has a name, none is meant
+    if asked is not None and asked not in runs:
+        raise DataError(f"{rows.source_path} has no run {asked!r}; its runs are {', '.join(runs)}.")
+    names = sorted({vessel for run, vessel, _ in there if asked in (None, run)} - {""})
     if not names and reactor is None:
         raise ConfigError(f"{rows.source_path} names no reactor; say which with --reactor.")
     lines = [f"{rows.source_path.name}: {line}" for line in rows.report().oddities]

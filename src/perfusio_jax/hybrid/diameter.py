@@ -22,8 +22,8 @@ def fit_diameter(trajectories: list[Trajectory], mech: Any) -> tuple[float, floa
     for run in trajectories:
         if "Diam" not in run.species_names or "Via" not in run.species_names:
             continue
-        d = np.asarray(run.get_species("Diam"))
-        v = 1.0 - np.asarray(run.get_species("Via")) / 100.0
+        d, via = run.host_readings(("Diam", "Via")).T
+        v = 1.0 - via / 100.0
         seen = np.isfinite(d) & np.isfinite(v)
         dead.append(v[seen])
         size.append(d[seen])

@@ -93,16 +93,18 @@ def run_arrays(
         times_h=jnp.asarray(np.concatenate([times, later])),
         mask=jnp.asarray(np.arange(n + pad) < n),
         clone=jnp.asarray(clone, float),
-        limits=None
-        if trajectory.limits is None
-        else jnp.asarray(
-            np.pad(
-                trajectory.host_limits(layout.face),
-                ((0, pad), (0, 0), (0, 0)),
-                constant_values=np.nan,
-            )
-        ),
+        limits=_limits(trajectory, layout, pad),
     )
+
+
+def _limits(trajectory: Trajectory, layout: Layout, pad: int) -> Array | None:
+    """Limits of what is modelled; None if there is none, so that one program serves both."""
+    if trajectory.limits is None:
+        return None
+    limits = trajectory.host_limits(layout.face)
+    if not np.isfinite(limits).any():
+        return None
+    return jnp.asarray(np.pad(limits, ((0, pad), (0, 0), (0, 0)), constant_values=np.nan))
 
 
 def volumes(

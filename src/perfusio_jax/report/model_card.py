@@ -67,7 +67,7 @@ def _data(subject: Subject) -> list[str]:
     times = [np.asarray(t.times_h, float) for t in runs]
     days = [round(float(t[-1] - t[0]) / HOURS_PER_DAY, 1) for t in times]
     seen = [name for k, name in enumerate(layout.face) if layout.is_cho or k not in layout.latent]
-    columns = [np.asarray(t.host_species(tuple(seen), missing_ok=True)) for t in runs]
+    columns = [t.host_readings(seen) for t in runs]
     missing = np.mean([np.mean(np.isnan(c)) for c in columns])
     apart = intervals_text(sampling_intervals(runs))
     clones = ", ".join(sorted({t.clone_id for t in runs}))
@@ -258,7 +258,7 @@ def _beginnings(runs: list[Trajectory], layout: Layout) -> list[str]:
     """Ranges of the first reading of a run, by quantity."""
     found = []
     for name in shown_names(layout):
-        columns = [t.host_species((name,), missing_ok=True)[:, 0] for t in runs]
+        columns = [t.host_readings((name,))[:, 0] for t in runs]
         first = [c[np.isfinite(c)][0] for c in columns if np.isfinite(c).any()]
         if first:
             found.append(f"{name} {min(first):.4g} to {max(first):.4g} {unit_of(layout, name)}")

@@ -99,7 +99,7 @@ def best_measured(
         ends = []
         for run in trajectories:
             if species in run.species_names and round(float(run.times_h[-1]) / 24) == ofv.horizon:
-                reading = float(run.species[-1, list(run.species_names).index(species)])
+                reading = float(run.host_readings((species,))[-1, 0])
                 if math.isfinite(reading):
                     ends.append((reading, run.run_id))
         if ends:

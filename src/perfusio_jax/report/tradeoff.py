@@ -62,8 +62,6 @@ def tradeoff_figure(
 
 
 def _last(run: Trajectory, name: str) -> float:
-    if name not in run.species_names:
-        return float("nan")
-    values = np.asarray(run.get_species(name), float)
+    values = run.host_readings((name,))[:, 0]
     seen = values[np.isfinite(values)]
     return float(seen[-1]) if seen.size else float("nan")

@@ -97,25 +97,14 @@ def tell_sensitivity(question: Question, *, out: Path | None, console: Any) -> N
     with console.status("working"):
         if question.method == "local":
             found: LocalSensitivity | GlobalSensitivity = local_sensitivity(run, outputs, levers)
-        elif question.method == "morris":
-            found = morris_of_run(
-                run,
-                outputs,
-                levers,
-                ranges=question.ranges,
-                n=question.samples or 32,
-                seed=question.seed,
-            )
         else:
-            found = sobol_of_run(
-                run,
-                outputs,
-                levers,
-                ranges=question.ranges,
-                n=question.samples or 1024,
-                seed=question.seed,
-                is_second=question.is_second,
-            )
+            asked: dict[str, Any] = {"ranges": question.ranges, "seed": question.seed}
+            if question.samples:
+                asked["n"] = question.samples
+            if question.method == "morris":
+                found = morris_of_run(run, outputs, levers, **asked)
+            else:
+                found = sobol_of_run(run, outputs, levers, is_second=question.is_second, **asked)
     rows = _rows(found)
     for k, output in enumerate(found.outputs):
         own = [row for row in rows if row.output == output.name]

@@ -41,6 +41,8 @@ class TrajectoryBatch(eqx.Module):
     """Columns of `controls`."""
     auxiliary_names: tuple[str, ...] = eqx.field(static=True)
     """Columns of `auxiliary`."""
+    limits: Float[Array, "R T n_species 2"] | None = None
+    """Limits of assays in the place of readings, NaN elsewhere; None if no run has one."""
 
     @property
     def n_runs(self) -> int:
@@ -90,6 +92,7 @@ class TrajectoryBatch(eqx.Module):
             stream_totals=real(self.stream_totals),
             auxiliary=real(self.auxiliary),
             auxiliary_names=self.auxiliary_names,
+            limits=None if self.limits is None else real(self.limits),
         )
 
 
@@ -124,9 +127,10 @@ def stack_trajectories(
             f"{len(runs)} runs of up to {longest} rows do not fit into n_runs={n_runs}, "
             f"n_steps={n_steps}."
         )
-    lanes = [_pad(run, n_steps) for run in runs]
+    has_limits = any(run.limits is not None for run in runs)
+    lanes = [_pad(run, n_steps, has_limits=has_limits) for run in runs]
     ghost = dict(lanes[-1])
-    for name in ("species", "stream_totals", "auxiliary"):
+    for name in ("species", "stream_totals", "auxiliary", *["limits"] * has_limits):
         ghost[name] = np.full_like(ghost[name], np.nan)
     ghost["mask"] = np.zeros(n_steps, bool)
     lanes += [ghost] * (n_runs - len(runs))
@@ -156,7 +160,7 @@ def _check_stackable(runs: list[Trajectory]) -> None:
                 )
 
 
-def _pad(run: Trajectory, n_steps: int) -> dict[str, np.ndarray]:
+def _pad(run: Trajectory, n_steps: int, *, has_limits: bool) -> dict[str, np.ndarray]:
     """One lane on the host, grown to `n_steps` rows."""
     extra = n_steps - run.n_days
     count = np.arange(1, extra + 1)
@@ -169,6 +173,11 @@ def _pad(run: Trajectory, n_steps: int) -> dict[str, np.ndarray]:
         return np.concatenate([values, np.repeat(values[-1:], extra, axis=0)])
 
     days, times = np.asarray(run.days), np.asarray(run.times_h)
+    limits = {}
+    if has_limits:
+        padding = ((0, extra), (0, 0), (0, 0))
+        known = run.host_limits(run.species_names)
+        limits["limits"] = np.pad(known, padding, constant_values=np.nan)
     return {
         "species": blank(run.species),
         "controls": hold(run.controls),
@@ -178,4 +187,5 @@ def _pad(run: Trajectory, n_steps: int) -> dict[str, np.ndarray]:
         "stream_totals": blank(run.stream_totals),
         "auxiliary": blank(run.auxiliary),
         "mask": np.arange(n_steps) < run.n_days,
+        **limits,
     }

@@ -33,7 +33,6 @@ from perfusio_jax.mechanistic import (
 from perfusio_jax.simulator import initial_state, observe
 from perfusio_jax.simulator.plant import SPREAD
 
-from .described import by_name, interval_lengths
 from .experiment import (
     CONSTANT,
     FEED,
@@ -52,6 +51,7 @@ from .experiment import (
     with_entries,
     with_set_points,
 )
+from .given import check_start, interval_lengths, set_points
 
 _PREPARED = 0.1
 """Log standard deviation of what people weigh in: media and inocula [-]."""
@@ -192,14 +192,11 @@ class CHOExperiment(Experiment):
                     *(x[place[FEED, name]] for name in media),
                 ],
             )
-        return CHOExperiment(
+        return dataclasses.replace(
+            self,
             reactor=reactor,
             start=with_entries(self.start, levers, x, START),
             controls=with_set_points(self.controls, levers, x, _NO_BOLUS),
-            lengths_h=self.lengths_h,
-            volume_L=self.volume_L,
-            tolerances=self.tolerances,
-            method=self.method,
         )
 
     def course(self) -> Course:
@@ -219,14 +216,8 @@ class CHOExperiment(Experiment):
         volume_L: Scalar,
     ) -> "CHOExperiment":
         """Another run of the same plant."""
-        return CHOExperiment(
-            reactor=self.reactor,
-            start=start,
-            controls=controls,
-            lengths_h=lengths_h,
-            volume_L=volume_L,
-            tolerances=self.tolerances,
-            method=self.method,
+        return dataclasses.replace(
+            self, start=start, controls=controls, lengths_h=lengths_h, volume_L=volume_L
         )
 
     @property
@@ -308,16 +299,7 @@ def cho_experiment(
             "process (described_experiment)."
         )
     lengths = interval_lengths(hours)
-    if controls is None or isinstance(controls, Mapping):
-        row = by_name(controls, DEFAULT_CONTROLS, "controls")
-        table = np.tile(row, (lengths.size, 1))
-    else:
-        table = np.asarray(controls, float)
-    if table.shape != (lengths.size, len(CONTROL_NAMES)):
-        raise ConfigError(
-            f"controls have the shape {table.shape}; ({lengths.size}, {len(CONTROL_NAMES)}) is "
-            f"needed: intervals, and {', '.join(CONTROL_NAMES)}."
-        )
+    table = set_points(controls, DEFAULT_CONTROLS, lengths.size)
     never_fouls = not np.any(np.asarray(reactor.fouling_rate))
     if not by_interval and never_fouls and np.all(table == table[0]):
         table = table[:1]
@@ -325,11 +307,7 @@ def cho_experiment(
         begin = initial_state(start)
     else:
         begin = jnp.asarray(start, float)
-    if begin.shape != (len(PLANT_SPECIES),):
-        raise ConfigError(
-            f"start has the shape {begin.shape}; one value each is needed for "
-            f"{', '.join(PLANT_SPECIES)}."
-        )
+    check_start(begin, PLANT_SPECIES)
     return CHOExperiment(
         reactor=jax.tree.map(lambda v: jnp.asarray(v, float), reactor),
         start=begin,

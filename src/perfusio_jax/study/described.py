@@ -1,5 +1,6 @@
 """A run of a described culture, as studies look at it."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import ConfigError, Scalar
+from perfusio_jax._core import Scalar
 from perfusio_jax.mechanistic.mechanism import Told, told_constants
 from perfusio_jax.simulator import VirtualPlant, run_plant, usual_start
 from perfusio_jax.simulator.virtual_runs import readings_of_states
@@ -32,6 +33,7 @@ from .experiment import (
     with_entries,
     with_set_points,
 )
+from .given import by_name, check_start, interval_lengths, set_points
 
 _UNTOLD = 0.1
 """Log standard deviation of a constant whose uncertainty nobody tells [-]."""
@@ -148,13 +150,11 @@ class DescribedExperiment(Experiment):
         for stream in fields_of(levers, FEED):
             contents[stream] = with_entries(contents[stream], levers, x, FEED, stream)
         plant = eqx.tree_at(lambda p: (p.mechanism, p.contents), self.plant, (mechanism, contents))
-        return DescribedExperiment(
+        return dataclasses.replace(
+            self,
             plant=plant,
             start=with_entries(self.start, levers, x, START),
             controls=with_set_points(self.controls, levers, x, self._given()),
-            lengths_h=self.lengths_h,
-            volume_L=self.volume_L,
-            sample_L=self.sample_L,
         )
 
     def course(self) -> Course:
@@ -191,13 +191,9 @@ class DescribedExperiment(Experiment):
         volume_L: Scalar,
     ) -> "DescribedExperiment":
         """Another run of the same plant."""
-        return DescribedExperiment(
-            plant=self.plant,
-            start=start,
-            controls=controls,
-            lengths_h=lengths_h,
-            volume_L=volume_L + self.sample_L,
-            sample_L=self.sample_L,
+        before = volume_L + self.sample_L  # what the first sample takes is taken once more
+        return dataclasses.replace(
+            self, start=start, controls=controls, lengths_h=lengths_h, volume_L=before
         )
 
     @property
@@ -268,27 +264,13 @@ def described_experiment(
     """
     process = plant.process
     lengths = interval_lengths(hours)
-    names = process.control_names
-    if controls is None or isinstance(controls, Mapping):
-        row = by_name(controls, {c.name: c.default for c in process.controls}, "controls")
-        table = np.tile(row, (lengths.size, 1))
-    else:
-        table = np.asarray(controls, float)
-    if table.shape != (lengths.size, len(names)):
-        raise ConfigError(
-            f"controls have the shape {table.shape}; ({lengths.size}, {len(names)}) is needed: "
-            f"intervals, and {', '.join(names) or 'no control'}."
-        )
+    table = set_points(controls, {c.name: c.default for c in process.controls}, lengths.size)
     if start is None or isinstance(start, Mapping):
         usual = usual_start(process)
         begin = by_name(start, {name: usual[name] for name in plant.states}, "start")
     else:
         begin = np.asarray(start, float)
-    if begin.shape != (len(plant.states),):
-        raise ConfigError(
-            f"start has the shape {begin.shape}; one value each is needed for "
-            f"{', '.join(plant.states)}."
-        )
+    check_start(begin, plant.states)
     volume = plant.volume_L if volume_L is None else volume_L
     return DescribedExperiment(
         plant=plant,
@@ -298,38 +280,6 @@ def described_experiment(
         volume_L=jnp.asarray(volume, float),
         sample_L=jnp.asarray(sample_L, float),
     )
-
-
-def interval_lengths(hours: ArrayLike) -> Float[np.ndarray, " T"]:
-    """Lengths of the intervals between samples [h].
-
-    Raises:
-        ConfigError: If the times are not two or more that rise.
-    """
-    times = np.asarray(hours, float)
-    if times.ndim != 1 or times.size < 2 or not np.all(np.diff(times) > 0.0):
-        raise ConfigError(
-            f"hours are {np.array2string(times, threshold=8)}; two times or more are needed that "
-            "rise from sample to sample."
-        )
-    return np.diff(times)
-
-
-def by_name(
-    given: Mapping[str, float] | None, usual: Mapping[str, float], what: str
-) -> Float[np.ndarray, " n"]:
-    """Values in the order of the usual ones, which stand where nothing is given.
-
-    Raises:
-        ConfigError: If a name is unknown.
-    """
-    told = dict(given or {})
-    unknown = [name for name in told if name not in usual]
-    if unknown:
-        raise ConfigError(
-            f"{what}: {', '.join(unknown)} is unknown; there are {', '.join(usual) or 'none'}."
-        )
-    return np.array([float(told.get(name, value)) for name, value in usual.items()])
 
 
 def _entries(mechanism: eqx.Module, field: str, told: Told) -> list[str]:

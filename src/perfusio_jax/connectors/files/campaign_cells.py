@@ -15,8 +15,7 @@ from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 
 from ..tables.file_rules import FileRules
 from ..tables.formats import PARQUET_SUFFIXES, TEXT_SUFFIXES, WORKBOOK_SUFFIXES
-from ..tables.plain_rows import coded
-from ..tables.raw import SEPARATORS
+from ..tables.raw import SEPARATORS, coded
 from ..tables.sidecar import Sidecar, read_sidecar
 from ..tables.spreadsheet import unguard
 from ..tables.totals import Totals

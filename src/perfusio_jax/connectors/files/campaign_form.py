@@ -13,14 +13,13 @@ from perfusio_jax._core import CONTROL_NAMES, REGISTRY, STREAM_TOTALS, DataError
 from perfusio_jax._core.instants import hours_between
 from perfusio_jax._core.text import in_line
 
+from ..tables.body import QUALITIES
 from ..tables.cells import parse_number, qualified
 from ..tables.column_units import is_units_row
 from ..tables.columns import TIMES, ColumnMap, meaning_of, refuse_second_header
 from ..tables.file_rules import FileRules
 from ..tables.joining import join, stay_apart
-from ..tables.plain_rows import coded
-from ..tables.raw import RawTable, leave_out_footer
-from ..tables.samples import QUALITIES
+from ..tables.raw import RawTable, coded, leave_out_footer
 from ..tables.settling import some
 from ..tables.stamps import find_order, is_ambiguous, read_stamp, zone_of
 from ..tables.vocabulary import Vocabulary

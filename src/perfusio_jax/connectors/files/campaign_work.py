@@ -9,8 +9,7 @@ import numpy as np
 from perfusio_jax._core import HOURS_PER_DAY
 
 from ..tables.cells import parse_number
-from ..tables.plain_rows import coded
-from ..tables.raw import RawTable
+from ..tables.raw import RawTable, coded
 from ..tables.vocabulary import Vocabulary
 
 

@@ -95,7 +95,7 @@ def _readings(runs: list[Trajectory], process: Process) -> tuple[list[str], list
     for q in (q for q in process.quantities if q.is_measured):
         n_read, outside = 0, []
         for run in (run for run in runs if q.name in run.species_names):
-            values = np.asarray(run.get_species(q.name))
+            values = run.host_readings((q.name,))[:, 0]
             n_read += int(np.sum(~np.isnan(values)))
             beyond = np.flatnonzero((values < q.lo) | (values > q.hi))
             outside += [

@@ -28,7 +28,7 @@ from ..base import BioreactorConnectorBase, Reading, SampleNotReady, SampleRecor
 from ..tables.content import signature
 from ..tables.file_rules import FileRules
 from ..tables.report import ReadReport
-from ..tables.run_rows import Row, RunRows
+from ..tables.run_rows import Row, RunRows, as_compared
 from ..tables.settling import Conflicts
 from ..tables.stamps import DateOrder
 from ..tables.totals import Totals
@@ -435,10 +435,11 @@ class FilesystemStore(BioreactorConnectorBase):
         self, row: Row, day: float, notes: list[str], *, is_newest: bool
     ) -> SampleRecord:
         key = (row.run_id, row.reactor_id, row.time_h)
+        said = {n: as_compared(v, row.limit(n)) for n, v in row.values.items()}
         earlier = self._served.get(key)
-        if earlier is not None and earlier != row.values:
+        if earlier is not None and earlier != said:
             notes.append(f"the row of day {day:g} changed since it was first read")
-        self._served.setdefault(key, dict(row.values))
+        self._served.setdefault(key, said)
         columns = self._source.samples().columns
 
         def pick(names: Sequence[str]) -> dict[str, float | None]:

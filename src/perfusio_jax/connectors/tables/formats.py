@@ -10,7 +10,7 @@ from .delimited import read_text
 from .layout import Layout
 from .parquet import read_parquet
 from .raw import RawTable, marked
-from .workbook import Percent, read_excel
+from .workbook import read_excel, show_percent
 
 TEXT_SUFFIXES: Final = frozenset({".csv", ".tsv", ".txt"})
 PARQUET_SUFFIXES: Final = frozenset({".parquet", ".pq"})
@@ -76,10 +76,8 @@ def read_table(
             table = read_parquet(content)
         texts = marked(table, is_number, all_columns=False)  # numbers may be there as text
         table.decimal = decimal or find_decimal(texts, None)
-        for row in table.rows:
-            for n, cell in enumerate(row):
-                if isinstance(cell, Percent):
-                    row[n] = cell.text(table.decimal)
+        if is_excel:
+            show_percent(table)
         return table
     if suffix in EXPORT_SUFFIXES:
         raise DataError(

@@ -18,24 +18,15 @@ from perfusio_jax._core.instants import hours_between
 
 from .cells import MISSING
 from .columns import TIMES
-from .raw import RawTable
+from .raw import RawTable, coded
 from .row_times import RowTimes
-from .run_rows import Key, Row, RunRows, SampleRows
+from .run_rows import Key, Row, RunRows, SampleRows, or_nan
 from .spreadsheet import unguard
 from .stamps import is_ambiguous
 from .tally import Tally
 
 Reader = Callable[[str, Any, str], tuple[float | None, str, str]]
 """Name, cell and unit to value, quality and what is odd."""
-
-
-class Coded(NamedTuple):
-    """A column whose cells were counted: what there is, and where."""
-
-    cells: list[Any]
-    """Each once, in the order in which they first occur."""
-    codes: np.ndarray
-    """Which of them every row has."""
 
 
 class PlainRows(NamedTuple):
@@ -76,7 +67,7 @@ class PlainRows(NamedTuple):
         bounds = np.flatnonzero(np.diff(run[order])) + 1
         n_plain = len(self.run)
         values = {
-            name: np.concatenate([column, [_or_nan(row.values.get(name)) for row in extra]])
+            name: np.concatenate([column, [or_nan(row.values.get(name)) for row in extra]])
             for name, column in self.values.items()
         }
         if not np.array_equal(order, np.arange(len(order))):
@@ -102,17 +93,6 @@ class PlainRows(NamedTuple):
             )
         runs.sort(key=lambda found: int(found.lines.min()))  # as the file has them
         return SampleRows({(found.run_id, found.reactor_id): found for found in runs})
-
-
-def coded(rows: Sequence[Sequence[Any]], column: int) -> Coded:
-    """Count the cells of a column; 1, 1.0 and True are three."""
-    cells = [row[column] for row in rows]
-    kinds = {*map(type, cells)}
-    keys = cells if kinds <= {str} else [(type(cell), cell) for cell in cells]
-    once = list(dict.fromkeys(keys))
-    number = {key: n for n, key in enumerate(once)}
-    codes = np.fromiter(map(number.__getitem__, keys), np.int32, len(cells))
-    return Coded(once if kinds <= {str} else [key[1] for key in once], codes)
 
 
 class PlainReader:
@@ -162,7 +142,7 @@ class PlainReader:
         for name, unit, n in self._wide:
             found = coded(self._cells, n)
             said = [self._read(name, cell, unit) for cell in found.cells]
-            values = np.asarray([_or_nan(value) for value, _, _ in said])
+            values = np.asarray([or_nan(value) for value, _, _ in said])
             is_odd = np.asarray([bool(problem) for _, _, problem in said])
             is_plain &= ~is_odd[found.codes]
             read.append((name, n, values, found.codes))
@@ -291,11 +271,8 @@ class PlainReader:
 
 
 def _hours_since(start: dt.datetime, stamp: dt.datetime) -> float:
-    """Hours from one to the other [h]; NaN before it, and where they are none of a culture."""
-    try:
-        hours = hours_between(stamp, start)
-    except DataError:
-        return math.nan
+    """Hours from one to the other [h]; NaN before it."""
+    hours = hours_between(stamp, start)
     return hours if hours >= 0.0 else math.nan
 
 
@@ -318,7 +295,3 @@ def _n_unordered(run: np.ndarray, times_h: np.ndarray) -> int:
         for part in np.split(times_h[order], bounds)
         if part.size
     )
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value

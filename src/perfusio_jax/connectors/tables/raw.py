@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from perfusio_jax._core.text import cut
 
@@ -36,6 +38,26 @@ class RawTable:
     """Field separator, for text."""
     decimal: str = "."
     """Decimal mark."""
+
+
+class Coded(NamedTuple):
+    """A column whose cells were counted: what there is, and where."""
+
+    cells: list[Any]
+    """Each once, in the order in which they first occur."""
+    codes: np.ndarray
+    """Which of them every row has."""
+
+
+def coded(rows: Sequence[Sequence[Any]], column: int) -> Coded:
+    """Count the cells of a column; 1, 1.0 and True are three."""
+    cells = [row[column] for row in rows]
+    kinds = {*map(type, cells)}
+    keys = cells if kinds <= {str} else [(type(cell), cell) for cell in cells]
+    once = list(dict.fromkeys(keys))
+    number = {key: n for n, key in enumerate(once)}
+    codes = np.fromiter(map(number.__getitem__, keys), np.int32, len(cells))
+    return Coded(once if kinds <= {str} else [key[1] for key in once], codes)
 
 
 def distinct(rows: Sequence[Sequence[Any]], column: int) -> dict[Any, int]:

@@ -151,7 +151,7 @@ class RunRows(Sequence[Row]):
             rows[0].reactor_id,
             np.asarray([row.time_h for row in rows]),
             np.asarray([row.line for row in rows]),
-            {name: np.asarray([_or_nan(row.values.get(name)) for row in rows]) for name in names},
+            {name: np.asarray([or_nan(row.values.get(name)) for row in rows]) for name in names},
             made=dict(enumerate(rows)),
         )
 
@@ -279,5 +279,6 @@ class SampleRows(Mapping[Key, Row]):
         return sum(bool(row.conflicts) for run in self.runs.values() for row in run.made.values())
 
 
-def _or_nan(value: float | None) -> float:
+def or_nan(value: float | None) -> float:
+    """A value as arrays hold it."""
     return math.nan if value is None else value

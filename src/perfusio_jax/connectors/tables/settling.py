@@ -76,7 +76,7 @@ class Settling:
         within_h, has_ids = self.join_within_h, run.has_ids
         decisive = {n: run.compared(n) for n in run.names if n in self.decisive}
         if not has_ids and (apart := stay_apart(run.times_h, decisive, within_h)) is not None:
-            self._tell_apart(run, *apart, whose, has_ids=False)
+            self._tell_apart(run, *apart, whose)
             return run
         rows = run[:]
         values = [
@@ -104,7 +104,7 @@ class Settling:
         self.notes += some(f"{whose}rows within {within_h:g} h{ids}, joined to one sample", joined)
         earlier, later = (np.asarray([pair[k] for pair in found.apart], int) for k in (0, 1))
         names = [name for _, _, name in found.apart]
-        self._tell_apart(run, earlier, later, names, whose, has_ids=has_ids)
+        self._tell_apart(run, earlier, later, names, whose)
         return RunRows.of(kept)
 
     def _tell_apart(
@@ -114,15 +114,11 @@ class Settling:
         later: np.ndarray,
         names: Sequence[str],
         whose: str,
-        *,
-        has_ids: bool,
     ) -> None:
         """Tell of rows close by that differ, unless something was fed between them."""
-        pairs = [
-            (a, b, name) for a, b, name in zip(earlier.tolist(), later.tolist(), names, strict=True)
-        ]
-        fed = _is_feed(run, earlier, later)
-        apart = [pair for pair, is_feed in zip(pairs, fed.tolist(), strict=True) if not is_feed]
+        found = zip(earlier.tolist(), later.tolist(), names, strict=True)
+        is_fed = _is_feed(run, earlier, later).tolist()
+        apart = [pair for pair, fed in zip(found, is_fed, strict=True) if not fed]
         shown = [
             f"{name} of {when(run[a].time_h)} is {_said(run[a], name)} in line "
             f"{run[a].line_of(name)} and {_said(run[b], name)} in line {run[b].line_of(name)}, "

@@ -170,6 +170,14 @@ class Percent(float):
         return f"{100.0 * self:.12g}%".replace(".", decimal)
 
 
+def show_percent(table: RawTable) -> None:
+    """Make texts such as `97.5%` of percentages, with the table's decimal mark."""
+    for row in table.rows:
+        for n, cell in enumerate(row):
+            if isinstance(cell, Percent):
+                row[n] = cell.text(table.decimal)
+
+
 def _has_percent(content: bytes) -> bool:
     """Whether a workbook has a format of percentages, by the part that holds its formats."""
     with contextlib.suppress(KeyError, zipfile.BadZipFile, OSError, zlib.error):

@@ -45,7 +45,8 @@ def records_of(experiment: Experiment, runs: Sequence[Trajectory]) -> Records:
 
     Args:
         experiment: The plant they are runs of, any run of it.
-        runs: With the plant's controls among their columns.
+        runs: With the plant's controls among their columns. Limits of assays are no readings, and
+            tell nothing here.
 
     Raises:
         DataError: If there is no run of two samples, a control is absent or a set-point that acted
@@ -87,7 +88,7 @@ def _one(
             f"run '{run.run_id}' has a set-point that is not finite; fill in the value that acted "
             "(the commands fill blanks down with --fill-down)."
         )
-    readings = np.asarray(run.host_species(assays, missing_ok=True), float)
+    readings = np.asarray(run.host_readings(assays), float)
     lengths = np.diff(np.asarray(run.times_h, float))
     if not np.all(lengths > 0.0):
         raise DataError(f"run '{run.run_id}' has two samples at one time, or out of order.")

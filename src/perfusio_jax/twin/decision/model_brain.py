@@ -173,7 +173,7 @@ class ModelBrain:
         if not usable:
             return None
         names = tuple(tags[k] for k in usable)
-        species = np.asarray(run.species, float)
+        species = run.host_readings(run.species_names).astype(float)
         sensors, _ = fit_sensors(
             species, pairs[:, usable], names, follows=tuple(FOLLOWS[t] for t in names)
         )
@@ -350,5 +350,5 @@ def as_proposal(decision: Decision, names: Sequence[str] = FORECAST_SPECIES) -> 
 
 
 def _n_pairs(run: Trajectory, readings: np.ndarray, species: str) -> int:
-    seen = np.isfinite(readings) & np.isfinite(np.asarray(run.get_species(species)))
-    return len(set(np.asarray(run.get_species(species))[seen].tolist()))
+    known = run.host_readings((species,))[:, 0]
+    return len(set(known[np.isfinite(readings) & np.isfinite(known)].tolist()))

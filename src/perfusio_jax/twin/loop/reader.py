@@ -28,7 +28,7 @@ from .session import Session
 from .settings import LoopSettings
 from .writer import has_own
 
-_COMPARED = ("values", "quality", "time_h", "stream_totals")
+_COMPARED = ("values", "limits", "quality", "time_h", "stream_totals")
 """What makes a sample another one; a source may add set-points and tags as they are now."""
 
 
