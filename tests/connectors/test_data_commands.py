@@ -168,7 +168,7 @@ def test_an_import_says_what_it_did_not_take_as_it_stood(capsys, file, url):
     code, text = run(capsys, "db", "import", url, odd, *told)
     assert code == 0 and "E, R: 2 samples" in text
     assert "column 'Size' is not known and not read" in text
-    assert "half the limit of the assay" in text and "VCD: outside 0 to 120" in text
+    assert "a limit of the assay, shown as half of it" in text and "VCD: outside 0 to 120" in text
 
 
 def test_a_file_goes_into_a_database_and_out_again(capsys, file, empty_url, tmp_path):

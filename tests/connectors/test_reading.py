@@ -386,5 +386,5 @@ def test_readings_beyond_the_assay_are_limits_in_a_campaign(tmp_path):
     np.testing.assert_array_equal(run.host_limits(["Glc"])[0, 0], [np.nan, 25.0])
     np.testing.assert_array_equal(run.host_limits(["Lac"])[:, 0], [[0.4, np.nan]] * 2)
     assert "Glc is above what the assay reads, in 1 row(s)" in report.warnings[0]
-    assert "Lac is below the limit of the assay, of which half is taken, in 2" in report.warnings[1]
+    assert "Lac is below the limit of the assay, shown as half of it, in 2" in report.warnings[1]
     assert rows(path)[1][0].quality == {"Glc": "bad", "Lac": "uncertain"}

@@ -72,6 +72,11 @@ _OPTIONS: Final[dict[str, Any]] = {
         "--totals",
         text="cumulative (counters, to be differenced) or increments (per sample).",
     ),
+    "on_conflict": _option(
+        str | None,
+        "--on-conflict",
+        text="last: of two values for one time the later row counts; refused if not said.",
+    ),
     "unknown": _option(
         str | None, "--unknown", text="ignore or refuse columns nobody knows; ignored and told."
     ),

@@ -7,10 +7,7 @@ sample become one. What is done is told; what cannot be done is refused with its
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-
-from perfusio_jax._core import CONTROL_NAMES, REGISTRY, STREAM_TOTALS, DataError
-from perfusio_jax._core.instants import hours_between
+from perfusio_jax._core import DataError
 from perfusio_jax._core.text import in_line
 
 from ..tables.body import QUALITIES
@@ -18,12 +15,12 @@ from ..tables.cells import parse_number, qualified
 from ..tables.column_units import is_units_row
 from ..tables.columns import TIMES, ColumnMap, meaning_of, refuse_second_header
 from ..tables.file_rules import FileRules
-from ..tables.joining import join, stay_apart
-from ..tables.raw import RawTable, coded, leave_out_footer
+from ..tables.raw import RawTable, leave_out_footer
 from ..tables.settling import some
-from ..tables.stamps import find_order, is_ambiguous, read_stamp, zone_of
 from ..tables.vocabulary import Vocabulary
-from .campaign_work import Work, hours_of
+from .campaign_joins import join_samples
+from .campaign_times import count_hours, name_runs
+from .campaign_work import Work
 from .feed_pairs import feed_pairs_to_boluses
 from .opening import Opened
 
@@ -61,11 +58,11 @@ def as_campaign(
     _apply_quality(work)
     if rules.is_long:
         work = _widened(work, opened.column_map, used)
-    _count_hours(work, opened, rules)
-    _name_runs(work, run_name)
+    count_hours(work, opened, rules)
+    name_runs(work, run_name)
     if rules.feeds == "bolus":
         feed_pairs_to_boluses(work, is_open=is_open)
-    _join_samples(work, rules)
+    join_samples(work, rules)
     _drop(work, _HELPERS)
     return work.table, work.told
 
@@ -223,157 +220,6 @@ def _apply_quality(work: Work) -> None:
         [f"{n} value(s) of {name} are marked bad and left out" for name, n in bad.items()]
     )
     _drop(work, [*marks, "quality"])
-
-
-def _count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
-    """Hours since the start of the run from time stamps, where the table has no other time."""
-    table, stamps = work.table, work.at("sampled_at")
-    stated = [name for name in TIMES if name in table.header]
-    if stated and rules.negative_time == "refuse":
-        early = [k for k, hours in enumerate(hours_of(work) or ()) if hours < 0.0]
-        if early:
-            raise DataError(
-                f"{stated[0]} in line {table.lines[early[0]]} is from before the inoculation; such "
-                "rows are refused (negative_time)."
-            )
-    if stated or stamps is None:
-        if stated and rules.inoculated_at is not None:
-            work.told.append(
-                f"the start that was given is not used: the times are those of {stated[0]}"
-            )
-        return
-    if opened.starts is None:
-        raise DataError(
-            "has time stamps (sampled_at) and neither day nor time_h; say when the run began "
-            "(--inoculated-at, or RUN=TIME once for each run)."
-        )
-    zone = zone_of(rules.time_zone)
-    order = opened.date_order or find_order(str(row[stamps] or "") for row in table.rows)
-    so_far: set[tuple[str, str]] = set()
-    early, kept, twice = [], [], []
-    for k, (row, line) in enumerate(zip(table.rows, table.lines, strict=True)):
-        start = opened.starts.find(work.text(row, "run_id"), work.text(row, "reactor_id"), so_far)
-        text = work.text(row, "sampled_at")
-        if not text:
-            raise DataError(f"sampled_at is missing in line {line}; the time comes from it.")
-        stamp = read_stamp(text, f"sampled_at in line {line}", zone, order)
-        if start is None:
-            continue
-        if is_ambiguous(stamp):
-            twice.append(f"{text} in line {line}")
-        hours = hours_between(stamp, start)
-        row.append(hours)
-        if hours < 0.0 and rules.negative_time != "keep":
-            early.append(
-                f"sampled_at in line {line} is {-hours:.4g} h before the inoculation at "
-                f"{start.isoformat()}"
-            )
-        else:
-            kept.append(k)
-    if early and rules.negative_time == "refuse":
-        raise DataError(f"{early[0]}; such rows are refused (negative_time).")
-    if early and not kept:
-        raise DataError(f"{early[0]}; so is every other row.")
-    work.told.extend(some("rows from before the inoculation, left out", early))
-    work.told.extend(some("stamps of the hour that occurs twice, the first of them meant", twice))
-    table.header.append("time_h")
-    table.rows[:] = [table.rows[k] for k in kept]
-    table.lines[:] = [table.lines[k] for k in kept]
-
-
-def _name_runs(work: Work, run_name: str) -> None:
-    """A run for every row, where the table has no column of runs."""
-    table = work.table
-    if "run_id" in table.header or not any(name in table.header for name in TIMES):
-        return
-    vessel = work.at("reactor_id")
-    if vessel is not None and all(work.text(row, "reactor_id") for row in table.rows):
-        names = [work.text(row, "reactor_id") for row in table.rows]
-        many = len(set(names))
-        work.told.append(f"there is no column run_id; each of {many} reactor(s) is taken for a run")
-    else:
-        names = [run_name] * len(table.rows)
-        work.told.append(f"there is no column run_id; it is taken for one run, '{run_name}'")
-    table.header.append("run_id")
-    for row, name in zip(table.rows, names, strict=True):
-        row.append(name)
-
-
-def _join_samples(work: Work, rules: FileRules) -> None:
-    """Make one row of those of one sample that lie minutes apart and do not differ."""
-    table, within_h = work.table, rules.joins_within_h
-    hours = hours_of(work)
-    if within_h <= 0.0 or hours is None:
-        return
-    decisive = {*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *work.words.species}
-    decisive |= set(work.words.controls)
-    columns = [(n, name) for n, name in enumerate(table.header) if name in decisive]
-    gone: set[int] = set()
-    joined: list[str] = []
-    told_apart = {name: _kinds_of(table, n) for n, name in columns}
-    for members in work.runs():
-        order = sorted(members, key=lambda k: hours[k])
-        ids = [work.text(table.rows[k], "sample_id") for k in order]
-        times = np.asarray([hours[k] for k in order])
-        values = {name: kinds[order] for name, kinds in told_apart.items()}
-        if not any(ids) and stay_apart(times, values, within_h) is not None:
-            continue
-        values = [{n: _plain(table.rows[k][c], table.decimal) for c, n in columns} for k in order]
-        for group in join([hours[k] for k in order], ids, values, within_h).groups:
-            first = order[group[0]]
-            for k in (order[other] for other in group[1:]):
-                _merge(work, first, k, columns, rules.on_conflict == "last")
-                gone.add(k)
-                joined.append(
-                    f"line {table.lines[k]} to line {table.lines[first]}, "
-                    f"{hours[k] - hours[first]:.3g} h later"
-                )
-    if gone:
-        has_ids = "sample_id" in table.header
-        ids_too = " or of one sample_id" if has_ids else ""
-        work.told.extend(some(f"rows within {within_h:g} h{ids_too}, joined to one sample", joined))
-        kept = [k for k in range(len(table.rows)) if k not in gone]
-        table.rows[:] = [table.rows[k] for k in kept]
-        table.lines[:] = [table.lines[k] for k in kept]
-
-
-def _kinds_of(table: RawTable, column: int) -> np.ndarray:
-    """Which of the different values of a column each row has; NaN for none."""
-    found = coded(table.rows, column)
-    number: dict[Any, float] = {None: np.nan}
-    once = [
-        number.setdefault(_plain(cell, table.decimal), float(len(number))) for cell in found.cells
-    ]
-    return np.asarray(once)[found.codes]
-
-
-def _plain(cell: Any, decimal: str) -> Any:
-    found = parse_number(cell, decimal)
-    return found if isinstance(found, float | None) else str(found)
-
-
-def _merge(
-    work: Work, first: int, other: int, columns: Sequence[tuple[int, str]], is_last: bool
-) -> None:
-    """Put the values of a row into an earlier one of the same sample."""
-    table = work.table
-    row, more = table.rows[first], table.rows[other]
-    decisive = {n for n, _ in columns}
-    for n, name in enumerate(table.header):
-        old, new = _plain(row[n], table.decimal), _plain(more[n], table.decimal)
-        if name in TIMES or new is None or new == old:
-            continue
-        if old is None:
-            row[n] = more[n]
-        elif n in decisive:
-            text = (
-                f"{name} of one sample is {in_line(row[n])} in line {table.lines[first]} and "
-                f"{in_line(more[n])} in line {table.lines[other]}"
-            )
-            if not is_last:
-                raise DataError(f"{text}; keep one of the two.")
-            work.told.append(f"{text}: the later row counts")
-            row[n] = more[n]
 
 
 def _drop(work: Work, names: Sequence[str]) -> None:

@@ -63,7 +63,10 @@ def unknown_column(name: str, words: Vocabulary = OURS) -> str:
     near = nearest(name, words=words)
     hint = f" Did you mean '{near}'?" if near in known else ""
     of = f" of process '{words.process}'" if words.process else ""
-    return f"column '{cut(name)}' is not known{of}.{hint} Known columns: {', '.join(known)}."
+    return (
+        f"column '{cut(name)}' is not known{of}.{hint} Known columns: {', '.join(known)}. Columns "
+        "nobody knows are left out and told with unknown='ignore' (--unknown ignore)."
+    )
 
 
 def read_header(frame: pd.DataFrame, words: Vocabulary = OURS) -> tuple[list[str], dict[str, str]]:

@@ -19,7 +19,7 @@ from ..tables.vocabulary import OURS, Vocabulary
 from .frame_columns import ID_COLUMNS, Where, number_columns
 
 _BEYOND: Final = {
-    "below": "below the limit of the assay, of which half is taken,",
+    "below": "below the limit of the assay, shown as half of it,",
     "above": "above what the assay reads,",
     "under": "below a limit of the assay that is not stated, and missing,",
 }

@@ -56,12 +56,14 @@ _BOTH: Final = {
 }
 """Thousands and decimals by two marks: proves both."""
 _QUALIFIED: Final = re.compile(
-    r"(?a:(?P<sign>[<>\u2264\u2265]=?)?\s*(?P<number>[+-]?\d[\d.,'\u2019\u00a0\u2009\u202f]{0,30}"
+    rf"(?a:(?P<sign>[<>\u2264\u2265]=?)?\s*(?P<number>{BLANK_GROUP.pattern}"
+    r"|[+-]?(?:\d[\d.,'\u2019\u00a0\u2009\u202f]{0,30}|[.,]\d{1,30})"
     r"(?:[eE][+-]?\d{1,3})?))\s*(?P<unit>[%\u2030\u00b0\u00b5\u03bcA-Za-z][^<>]{0,30})?"
 )
 _BEYOND_RANGE: Final = re.compile(
-    r"([<>\u2264\u2265])\s*(?:TEST\s+RNG|TEST\s+RANGE|RANGE|LOD|LOQ|LLOQ|MIN|MAX)\s*[<>]?"
-    r"|(?:B?LOD|L?LOQ|BDL|BLQ|<)",
+    r"(?P<sign>[<>\u2264\u2265])\s*"
+    r"(?:(?:TEST\s+RNG|TEST\s+RANGE|RANGE|LOD|LOQ|LLOQ|ULOQ|MIN|MAX)\s*[<>]?)?"
+    r"|B?L?LO[DQ]|BDL|BLQ|(?P<above>ULOQ|AULOQ|ALOQ|ALQ)",
     re.IGNORECASE,
 )
 """What analysers print beyond the range of an assay, without saying where it ends."""
@@ -112,7 +114,8 @@ def understood(
         "under" (no number: it is less than a limit that is not stated) or "none".
     """
     if beyond := _BEYOND_RANGE.fullmatch(text.strip()[:_LONGEST]):
-        return None, "above" if (beyond[1] or "<") in ">\u2265" else "under"
+        is_above = beyond["above"] or (beyond["sign"] or "<") in ">\u2265"
+        return None, "above" if is_above else "under"
     found = qualified(text)
     number = None if found is None else parse(found.number)
     if found is None or not isinstance(number, float) or not math.isfinite(number):

@@ -5,7 +5,7 @@ Pure functions of the samples of one run; sample files and campaign tables ask t
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,11 @@ _FEED_WITHIN_H: Final = 6.0
 _FEED_RISE: Final = 1.25
 """A substrate that rises by this factor was fed; an assay errs by less."""
 _SAME_CELLS: Final = 0.05
+_CALLED_DAY_H: Final = 18.0
+"""What is called a day may be this far [h] from where others put it: one samples at noon, and once
+at night."""
+_NOMINAL_H: Final = 12.0
+"""The same of hours, which people round to days."""
 
 
 def too_fast(times_h: Sequence[float] | np.ndarray, cells: Column) -> str:
@@ -63,6 +68,38 @@ def hours_called_days(days: Sequence[float]) -> str:
     if len(steps) >= 2 and all(step > 0.0 and step % 24.0 == 0.0 for step in steps):
         return f"day goes from {days[0]:g} to {days[-1]:g} in steps of 24: are these hours?"
     return ""
+
+
+def clocks_apart(
+    times_h: np.ndarray, stamps_h: np.ndarray, where: Callable[[int], str], name: str
+) -> str:
+    """Time stamps that do not go with the times of their samples; empty if they do.
+
+    A day is what people call it and may begin at any hour; a sample a day away from the others by
+    one of its two times has one of them wrong.
+
+    Args:
+        times_h: Time of each sample `(T,)` [h].
+        stamps_h: The same by its time stamp, from any zero [h]; NaN if there is none.
+        where: What names a sample.
+        name: Column of the times.
+    """
+    apart = stamps_h - times_h
+    known = np.flatnonzero(np.isfinite(apart))
+    if known.size < 2:
+        return ""
+    off = apart[known] - np.median(apart[known])
+    limit = _CALLED_DAY_H if name == "day" else _NOMINAL_H
+    odd = np.flatnonzero(np.abs(off) > limit)
+    if not odd.size:
+        return ""
+    first = int(odd[0])
+    sign = "later" if off[first] > 0.0 else "earlier"
+    return (
+        f"{name} and sampled_at do not agree in {odd.size} of {known.size} rows (first "
+        f"{where(int(known[first]))}: by its stamp {abs(off[first]):.3g} h {sign} than by {name}, "
+        f"against most others); {name} counts"
+    )
 
 
 def is_fed(

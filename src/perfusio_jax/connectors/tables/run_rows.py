@@ -225,6 +225,15 @@ class RunRows(Sequence[Row]):
                 out[k, n] = limits.get(name, (np.nan, np.nan))
         return out if np.isfinite(out).any() else None
 
+    def stamps_h(self) -> np.ndarray:
+        """Time stamp of each sample `(T,)`, hours of 1970 [h]; NaN if it has none."""
+        out = np.full(len(self), np.nan)
+        for k, stamp in enumerate(self._stamps or ()):
+            out[k] = np.nan if stamp is None else stamp.timestamp() / 3600.0
+        for k, row in self.made.items():
+            out[k] = np.nan if row.sampled_at is None else row.sampled_at.timestamp() / 3600.0
+        return out
+
     @property
     def has_ids(self) -> bool:
         """Whether a sample has a name."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TOTALS
 
-from .doubts import feeds, hours_called_days, is_fed, too_fast
+from .doubts import clocks_apart, feeds, hours_called_days, is_fed, too_fast
 from .joining import join, stay_apart
 from .run_rows import Row, RunRows, SampleRows, as_compared, as_said
 from .totals import RATE_OF, settle
@@ -214,8 +214,11 @@ class Settling:
             odd = hours_called_days((run.times_h / HOURS_PER_DAY).tolist())
         else:
             odd = too_fast(run.times_h, species["VCD"]) if "VCD" in species else ""
-        if odd:
-            self.doubts.append(f"{whose}{odd}")
+        name = "day" if self.in_days else "time_h"
+        clock = clocks_apart(
+            run.times_h, run.stamps_h(), lambda k: f"line {run[k].last_line}", name
+        )
+        self.doubts += [f"{whose}{text}" for text in (odd, clock) if text]
         whole, part = (run.column(name) for name in _RATES)
         above = np.flatnonzero(part > whole)
         if above.size:

@@ -97,7 +97,7 @@ def read_stamp(
     if zone is None:
         raise DataError(
             f"{where} is {in_line(text)}, which has no time zone; add Z or an offset, or say "
-            "time_zone."
+            "time_zone (--time-zone Europe/Berlin)."
         )
     stamp = stamp.replace(tzinfo=zone)
     if stamp.astimezone(dt.UTC).astimezone(zone).replace(tzinfo=None) != stamp.replace(tzinfo=None):

@@ -91,5 +91,5 @@ class ValueReader:
             return None, "bad", f"is {in_line(text)}, not a number"
         value = self._units.converter(name, unit)(number)
         if kind == "below":
-            return value, "uncertain", f"is {text!r}: half the limit of the assay is taken"
+            return value, "uncertain", f"is {text!r}: a limit of the assay, shown as half of it"
         return self.read(name, value, "")
