@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -259,11 +259,15 @@ class RunConfig(ConfigModel):
         return None if self.seed is None else jax.random.key(self.seed)
 
 
+AlarmChannel = Literal["log", "file", "email", "slack", "webhook"]
+"""Ways to reach people; those of `twin.alarms.channels`."""
+
+
 class AlarmConfig(ConfigModel):
     """Limits whose predicted violation raises an alarm, and where the alarm goes.
 
-    Credentials are never part of a configuration: e-mail and Slack read them from the
-    environment (`PERFUSIO_SMTP_*`, `PERFUSIO_SLACK_WEBHOOK_URL`).
+    Addresses and credentials are never part of a configuration: e-mail, Slack and webhook read them
+    from the environment (`PERFUSIO_SMTP_*`, `PERFUSIO_SLACK_WEBHOOK_URL`, `PERFUSIO_WEBHOOK_URL`).
     """
 
     viability_warning: float = Field(default=97.0, ge=0.0, le=100.0)
@@ -278,10 +282,22 @@ class AlarmConfig(ConfigModel):
     """Glucose [g/L] below which a warning is raised."""
     glucose_critical: float = Field(default=0.3, ge=0.0)
     """Glucose [g/L] below which a critical alarm is raised."""
-    notification_channel: Literal["log", "file", "email", "slack"] = "log"
-    """Where alarms go."""
+    notification_channel: AlarmChannel | tuple[AlarmChannel, ...] = "log"
+    """Where alarms go, one channel or several; the log has them anyway."""
     alarm_file: Path | None = None
-    """File alarms are appended to when the channel is `file`."""
+    """File alarms are appended to when a channel is `file`."""
+
+    @field_validator("notification_channel", mode="before")
+    @classmethod
+    def _known_channels(cls, value: Any) -> Any:
+        said = [value] if isinstance(value, str) else value
+        known = get_args(AlarmChannel)
+        if not (isinstance(said, list | tuple) and said and all(name in known for name in said)):
+            raise ConfigError(
+                f"AlarmConfig: 'notification_channel' was given {value!r}; allowed are "
+                f"{', '.join(known)}, or a list of them."
+            )
+        return value if isinstance(value, str) else tuple(said)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -296,11 +312,17 @@ class AlarmConfig(ConfigModel):
                     f"the warning has to come before the critical alarm when {tag} "
                     f"{'falls' if falls else 'rises'}."
                 )
-        if self.notification_channel == "file" and self.alarm_file is None:
+        if "file" in self.channels and self.alarm_file is None:
             raise ConfigError(
                 "notification_channel='file' needs alarm_file, the file to append to."
             )
         return self
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Where alarms go."""
+        said = self.notification_channel
+        return (said,) if isinstance(said, str) else said
 
 
 def alarm_limits(space: DesignSpace, given: Mapping[str, Any]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perfusio_jax._core import DataError
-from perfusio_jax.connectors import read_campaign
+from perfusio_jax.connectors import read_campaign, read_culture
 from perfusio_jax.connectors.files.inspecting import source
 from perfusio_jax.connectors.tables.cells import parse_number, understood
 from perfusio_jax.connectors.tables.file_rules import FileRules
@@ -110,3 +110,12 @@ def test_an_unknown_column_names_the_option(tmp_path):
     with pytest.raises(DataError, match="--unknown ignore"):
         read(path)
     assert read(path, unknown="ignore").report.ignored == ("Remarks",)
+
+
+def test_a_column_that_names_runs_is_nothing_else(tmp_path):
+    path = table(tmp_path, "clone_id,repeat,day,X\nB,1,0,1\nB,1,1,2\nB,2,0,1\nB,2,1,3\n")
+    found = read_culture(path, "table", FileRules(run_from=("clone_id", "repeat")))
+    assert [run.run_id for run in found.trajectories] == ["B 1", "B 2"]
+    assert found.trajectories[0].clone_id == "B"
+    assert found.process.readings == ("X",) and found.process.control_names == ()
+    assert any("'repeat' names runs" in note for note in found.report.notes)

@@ -144,6 +144,21 @@ def tell(
         _tell_outcome(folder, what, sent)
 
 
+@commands.command("alarm-test", rich_help_panel=groups.REACTOR)
+def alarm_test(
+    what: Annotated[Path, typer.Argument(help="twin.toml or its folder.")],
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(help="log, file, email, slack or webhook, in place of the configured ones."),
+    ] = None,
+) -> None:
+    """Send an alarm that means nothing, to see that it arrives; exit code 4 if it does not."""
+    from perfusio_jax.service.alarm_test import send_test_alarm
+
+    if not send_test_alarm(what, channel or (), say=say):
+        raise typer.Exit(4)
+
+
 @commands.command(rich_help_panel=groups.RECORDS)
 def replay(
     what: Annotated[Path, typer.Argument(help="twin.toml or its folder.")], reactor: Vessel = None

@@ -16,6 +16,8 @@ from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.decision.described_objective import Objective, described_policy
 from perfusio_jax.twin.digital_twin import check_initial, limits_of_process
 
+from .described_settings import channels_of
+
 
 @dataclass(frozen=True)
 class DescribedPlan:
@@ -96,7 +98,7 @@ class DescribedPlan:
         return AlarmNotifier(
             {**ends, **_narrowed(ends, _ends(warning))},
             lead_days=int(told.get("lead_days", 3)),
-            channels=[str(told.get("notification_channel", "log"))],
+            channels=channels_of(told.get("notification_channel", "log")),
             critical=ends,
             alarm_file=None if file is None else base / str(file),
         )

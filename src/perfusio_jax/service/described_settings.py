@@ -7,6 +7,7 @@ from typing import Any, Final
 from perfusio_jax._core import ConfigError
 from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax.process import Process, read_process
+from perfusio_jax.twin.alarms.channels import CHANNELS
 
 _NUMBER = (int, float)
 
@@ -52,8 +53,8 @@ ALARMS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
         "a whole number of days, 1 to 365",
     ),
     "notification_channel": (
-        lambda v: v in ("log", "file", "email", "slack"),
-        "log, file, email or slack",
+        lambda v: bool(channels_of(v)) and set(channels_of(v)) <= set(CHANNELS),
+        "log, file, email, slack or webhook, or a list of them",
     ),
     "alarm_file": (lambda v: isinstance(v, str) and bool(v.strip()), "the file alarms go to"),
 }
@@ -124,9 +125,16 @@ def check_described(settings: Mapping[str, Any]) -> None:
         )
     _check_keys(objective, OBJECTIVE, "objective")
     _check_keys(settings.get("alarms", {}), ALARMS, "alarms")
-    channel, file = (settings.get("alarms", {}).get(n) for n in ALARMS if n[:3] in ("not", "ala"))
-    if channel == "file" and file is None:
+    alarms = settings.get("alarms", {})
+    if "file" in channels_of(alarms.get("notification_channel")) and "alarm_file" not in alarms:
         raise ConfigError("notification_channel = 'file' in [alarms] needs alarm_file.")
+
+
+def channels_of(said: Any) -> tuple[str, ...]:
+    """Channels of alarms, as `notification_channel` in `[alarms]` says them: one or a list."""
+    if isinstance(said, str):
+        return (said,)
+    return tuple(said) if _is_texts(said) else ()
 
 
 def _check_keys(

@@ -191,7 +191,11 @@ class RunPlan:
     def notifier(self) -> AlarmNotifier:
         """Alarms of one vessel."""
         if self.culture is None or self.model is None:
-            return AlarmNotifier.from_config(self.parts.alarms)
+            alarms = self.parts.alarms
+            if alarms.alarm_file is not None:  # beside the configuration, as every path in it
+                place = self.base / alarms.alarm_file
+                alarms = alarms.model_copy(update={"alarm_file": place})
+            return AlarmNotifier.from_config(alarms)
         return self.culture.notifier(self.model.layout, self.base)
 
     def twin(

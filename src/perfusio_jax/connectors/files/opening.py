@@ -300,6 +300,12 @@ def _add_run_of(table: RawTable, names: list[str], labels: tuple[str, ...]) -> N
     names.append("run_id")
     for row in table.rows:
         row.append(" ".join(str(row[n] or "").strip() for n in columns).strip())
+    for n in sorted((n for n in columns if not names[n]), reverse=True):
+        table.notes.append(f"{in_line(table.header[n])} names runs and is read as nothing else")
+        table.units.pop(table.header.pop(n), None)
+        del names[n]
+        for row in table.rows:
+            del row[n]
 
 
 def _add_run(table: RawTable, names: list[str], run: str | None) -> None:

@@ -7,7 +7,7 @@ server that hangs or a flood of alarms costs the loop nothing.
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from ..records.alarm_book import Alarm
@@ -143,7 +143,8 @@ class AlarmDesk:
     async def _deliver(self, batch: Sequence[AlarmEvent]) -> None:
         if self._notifier is not None:
             try:
-                report = await self._notifier.dispatch(batch)
+                told = [replace(found, reactor_id=self._reactor) for found in batch]
+                report = await self._notifier.dispatch(told)
             except Exception as error:  # a notifier may fail as it likes; it is reported
                 self._failures.append(("all", type(error).__name__))
             else:

@@ -52,6 +52,8 @@ class AlarmEvent:
     """"forecast", "sample", "quality", "drift", "session" or "online"."""
     note: str = ""
     """The sentence itself, where it is not about a limit."""
+    reactor_id: str = ""
+    """Vessel, set where people are told; a rack of them tells through one channel."""
 
     @property
     def name(self) -> str:
@@ -66,6 +68,10 @@ class AlarmEvent:
     @property
     def message(self) -> str:
         """One sentence for people."""
+        whose = f"{self.reactor_id}: " if self.reactor_id else ""
+        return f"{whose}{self._sentence()}"
+
+    def _sentence(self) -> str:
         if self.note:
             return f"{self.severity}: {self.note}"
         if self.direction == "unknown":
@@ -172,7 +178,7 @@ class AlarmNotifier:
 
         Args:
             config: Its warning and critical limits of viability, ammonium and glucose, its
-                channel and its file.
+                channels and its file.
             **settings: Further arguments of the constructor.
 
         Returns:
@@ -189,7 +195,7 @@ class AlarmNotifier:
                 "Amm": (None, config.ammonium_critical),
                 "Glc": (config.glucose_critical, None),
             },
-            channels=[config.notification_channel],
+            channels=config.channels,
             alarm_file=config.alarm_file,
             **settings,
         )

@@ -1,0 +1,48 @@
+"""`perfusio-jax alarm-test`: whether alarms arrive, before one has to."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax.twin.alarms.desk import event
+from perfusio_jax.twin.alarms.notifications import AlarmNotifier
+
+from .described_settings import channels_of
+from .settings import folders_of, read_settings
+
+
+def send_test_alarm(
+    what: Path, channels: Sequence[str] = (), *, say: Callable[[str], None]
+) -> bool:
+    """Send one alarm that means nothing through every channel of a configuration.
+
+    Nothing is put on record and no model is read, so it works before there is one.
+
+    Args:
+        what: `twin.toml` or its folder.
+        channels: Channels to try in place of those of `[alarms]`.
+        say: Takes a line for each channel.
+
+    Returns:
+        Whether every channel took it.
+
+    Raises:
+        ConfigError: If the configuration cannot be used, or a channel lacks its settings.
+    """
+    settings, base = read_settings(what)
+    alarms = settings.get("alarms", {})
+    told = tuple(channels) or channels_of(alarms.get("notification_channel", "log"))
+    file = alarms.get("alarm_file")
+    if "file" in told and file is None:
+        raise ConfigError("The channel 'file' needs alarm_file in [alarms], the file to append to.")
+    notifier = AlarmNotifier(
+        {}, channels=told, alarm_file=None if file is None else base / str(file)
+    )
+    vessels = ", ".join(folders_of(settings.get("twin", {}), base))
+    note = f"test of the alarm channels of {vessels}; nothing has happened, nothing is to be done"
+    report = asyncio.run(notifier.dispatch([event("session", "alarm-test", note, 0.0)]))
+    failed = dict(report.failed)
+    for name in notifier.channels:
+        say(f"{name}: not delivered, {failed[name]}" if name in failed else f"{name}: delivered")
+    return report.ok
