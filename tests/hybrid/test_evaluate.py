@@ -126,26 +126,32 @@ def test_skill_equals_sums_by_hand(unseen):
     assert (scores.coverage[1] >= scores.coverage[0])[read].all()
 
 
-def test_every_run_is_left_out_once_and_folds_share_a_compile(runs, prior):
-    from perfusio_jax.hybrid import evaluate
+def test_every_run_is_left_out_once_and_folds_share_the_programs_of_a_fit(runs, prior, fitted):
+    from perfusio_jax.hybrid import evaluate, smoothing
 
-    seen = []
-    before = evaluate._forecast_all.n_programs()
+    seen, asked = [], []
+    jax.monitoring.register_event_listener(
+        lambda name, **_: asked.append(len(seen)) if "compile_requests" in name else None
+    )
+    before = evaluate._forecast_all.n_programs(), smoothing.smooth.n_programs()
     result = cross_validate(
-        runs[0][:5],
+        runs[0],
         key=jax.random.key(0),
         config=SMALL,
-        n_folds=2,
+        n_folds=4,
         horizon=2,
         n_paths=16,
         mech_model=prior,
         on_fold=lambda k, n: seen.append((k, n)),
     )
-    assert seen == [(0, 2), (1, 2)]
-    assert sorted(np.bincount(result.fold_of_run).tolist()) == [2, 3]
-    assert result.readings.shape == (5, 9, 12)
+    assert seen == [(k, 4) for k in range(4)]
+    assert sorted(np.bincount(result.fold_of_run).tolist()) == [1, 1, 2, 2]
+    assert result.readings.shape == (6, 9, 12)
     assert np.isfinite(np.asarray(result.forecasts.mean)[..., :3]).all()
-    assert evaluate._forecast_all.n_programs() == before + 1
+    assert evaluate._forecast_all.n_programs() == before[0] + 1
+    # the fit to all runs, `fitted`, has the same sizes, and later folds ask for nothing at all
+    assert smoothing.smooth.n_programs() == before[1]
+    assert set(asked) <= {0, 1} and 1 in asked
 
 
 def made_up(rng, spread, n_runs=40):

@@ -47,3 +47,4 @@ from .results import summarise as summarise
 from .results import worst as worst
 from .shapes import expect_last as expect_last
 from .shapes import float_array as float_array
+from .shapes import on_device as on_device

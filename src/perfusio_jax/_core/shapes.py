@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
+from jaxtyping import Array, ArrayLike
 
 from perfusio_jax._core.errors import ConfigError
 
@@ -14,6 +15,16 @@ def float_array(value: Any) -> Array:
     """Floating array: JAX floats keep their width, everything else takes the default."""
     keeps = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
     return jnp.asarray(value, value.dtype if keeps else float)
+
+
+def on_device(value: ArrayLike) -> Array:
+    """An array of the host as one of JAX's, its values and type as they are.
+
+    `jnp.asarray` without a type makes a program of it, one for each shape; a type that is named
+    makes it the copy it is.
+    """
+    host = np.asarray(value)
+    return jnp.asarray(host, jax.dtypes.canonicalize_dtype(host.dtype))
 
 
 def expect_last(array: Array, names: Sequence[str], what: str, *, rank: int | None = None) -> None:

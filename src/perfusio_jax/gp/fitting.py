@@ -229,7 +229,7 @@ def thin_rows(data: RateData, max_rows: int | None) -> RateData:
     if chosen.size < max_rows:
         return data
     bare = dataclasses.replace(data, shared=None)
-    thin = jax.tree.map(lambda leaf: leaf[chosen], bare)
+    thin = jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], bare))
     shared = None if data.shared is None else selected(data.shared, chosen)
     return dataclasses.replace(thin, shared=shared)
 
@@ -269,12 +269,12 @@ def fit(
     subset = eqx.tree_at(lambda m: m.data, bare, thin_rows(bare.data, config.max_rows))
     optimiser = method
     run, values = _search(subset, spec, key, config, method)
-    if method == "lbfgs" and not bool(jnp.isfinite(run.value)):
+    if method == "lbfgs" and not np.isfinite(run.value):
         optimiser = "adam"
         run, values = _search(subset, spec, key, config, optimiser)
-    best = eqx.combine(run.params, bare) if bool(jnp.isfinite(run.value)) else bare
+    best = eqx.combine(run.params, bare) if np.isfinite(run.value) else bare
     fitted, evidence, condition = _finish(best)
-    is_fine = bool(jnp.isfinite(run.value) & jnp.isfinite(evidence))
+    is_fine = bool(np.isfinite(run.value) and np.isfinite(evidence))
     converged = bool(run.converged)
     result = Result.SUCCESS if converged else Result.NOT_CONVERGED
     report = FitReport(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from perfusio_jax._core import DataError
+from perfusio_jax._core import DataError, on_device
 from perfusio_jax.gp.noise import SharedSamples, padded
 
 
@@ -191,10 +191,10 @@ def rate_data(
     pad = size - x.shape[0]
     present = np.pad(~np.isnan(y), ((0, pad), (0, 0)))
     return RateData(
-        inputs=jnp.asarray(np.pad(x, ((0, pad), (0, 0)))),
-        targets=jnp.asarray(np.pad(np.nan_to_num(y), ((0, pad), (0, 0)))),
-        present=jnp.asarray(present),
-        row_noise=jnp.asarray(np.pad(noise, (0, pad), constant_values=1.0)),
+        inputs=on_device(np.pad(x, ((0, pad), (0, 0)))),
+        targets=on_device(np.pad(np.nan_to_num(y), ((0, pad), (0, 0)))),
+        present=on_device(present),
+        row_noise=on_device(np.pad(noise, (0, pad), constant_values=1.0)),
         shared=None if shared is None else padded(shared, size),
     )
 

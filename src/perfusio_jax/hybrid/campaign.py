@@ -3,8 +3,8 @@
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike
 
 from perfusio_jax._core import DataError
 from perfusio_jax.embedding import CloneRegistry
@@ -46,10 +46,8 @@ def stack_runs(
     ]
     if any(run.limits is not None for run in arrays):
         none = np.full((*arrays[0].face.shape, 2), np.nan)
-        arrays = [
-            r if r.limits is not None else r._replace(limits=jnp.asarray(none)) for r in arrays
-        ]
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *arrays)
+        arrays = [r if r.limits is not None else r._replace(limits=none) for r in arrays]
+    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *arrays))
 
 
 def with_lanes(runs: RunArrays, lanes: int | None) -> RunArrays:
@@ -59,15 +57,17 @@ def with_lanes(runs: RunArrays, lanes: int | None) -> RunArrays:
         return runs
     if lanes < n:
         raise DataError(f"{n} runs do not fit HybridConfig(lanes={lanes}).")
-    copies = jax.tree.map(
-        lambda v: jnp.concatenate([v, jnp.repeat(v[:1], lanes - n, axis=0)]), runs
-    )
-    return copies._replace(
-        face=copies.face.at[n:].set(jnp.nan),
-        feed_L=copies.feed_L.at[n:].set(jnp.nan),
-        mask=copies.mask.at[n:].set(False),
-        limits=None if copies.limits is None else copies.limits.at[n:].set(jnp.nan),
-    )
+
+    def with_copies(leaf: ArrayLike) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        return np.concatenate([leaf, np.repeat(leaf[:1], lanes - n, axis=0)])
+
+    # on the host: one eager operation each would cost a compile
+    copies = jax.tree.map(with_copies, runs)
+    copies.face[n:], copies.feed_L[n:], copies.mask[n:] = np.nan, np.nan, False
+    if copies.limits is not None:
+        copies.limits[n:] = np.nan
+    return jax.device_put(copies)
 
 
 def check_campaign(trajectories: list[Trajectory], layout: Layout = CHO) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError, Key
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError, Key, on_device
 from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.assimilate import assimilate_arrays
@@ -179,8 +179,8 @@ def forecast_unseen(
         model,
         runs,
         readings,
-        jnp.asarray(starts),
-        tuple(jnp.asarray(v) for v in pairs),
+        on_device(np.asarray(starts)),
+        tuple(on_device(v) for v in pairs),
         (keys[0], keys[1], keys[2]),
         (n_particles, n_paths, parts),
     )

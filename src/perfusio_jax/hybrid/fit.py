@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import Key, require_x64
+from perfusio_jax._core import Key, on_device, require_x64
 from perfusio_jax.embedding import PRIOR_CLONE
 from perfusio_jax.gp import DataWarning, FitReport, fit, with_data
 from perfusio_jax.hybrid.calibration import CalibrationInfo, calibrate
@@ -108,7 +108,7 @@ def fit_hybrid(
     keys = jax.random.split(key, 8)
     lanes = runs.mask.shape[0]
 
-    law = Disturbance(config.persistence, jnp.full(n, 0.3, float))
+    law = Disturbance(config.persistence, on_device(np.full(n, 0.3)))
     # a process that knows nothing yet: same structure as the fitted one, so one compile
     data = blank_rows(runs, registry, layout)
     with warnings.catch_warnings():

@@ -10,11 +10,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from perfusio_jax._core import FORECAST_SPECIES, HOURS_PER_DAY, ConfigError, DataError, Key
+from perfusio_jax._core import (
+    FORECAST_SPECIES,
+    HOURS_PER_DAY,
+    ConfigError,
+    DataError,
+    Key,
+    on_device,
+)
 from perfusio_jax.hybrid.campaign import clones_of, in_steps, stack_runs, unmeasured
 from perfusio_jax.hybrid.evaluate import Forecasts, forecast_unseen
 from perfusio_jax.hybrid.fit import fit_hybrid
@@ -127,8 +133,8 @@ def cross_validate(
     length = max(t.n_days for t in trajectories)
     longest = length if config.length is None else config.length
     counts = np.bincount(fold[fold >= 0], minlength=n_folds)
-    # every fold has the same shapes: one compile for all
-    config = dataclasses.replace(config, length=longest, lanes=n - int(counts.min()))
+    # every fold has the same shapes, those of a fit to all runs: one compile for all
+    config = dataclasses.replace(config, length=longest, lanes=n)
     names = FORECAST_SPECIES if process is None else _layout(process, mech_model).forecast
     readings = readings_of(trajectories, longest, names)
     size = int(counts.max())
@@ -157,15 +163,16 @@ def cross_validate(
         found = forecast_unseen(
             model,
             runs,
-            jnp.asarray(readings[padded]),
+            on_device(readings[padded]),
             key=jax.random.fold_in(for_forecast, k),
             starts=tuple(range(length - 1)),
             horizon=horizon,
             n_paths=n_paths,
             step_h=step_h,
         )
+        found = jax.tree.map(np.asarray, found)
         for lane, i in enumerate(out):
-            parts[int(i)] = jax.tree.map(lambda v, lane=lane: np.asarray(v[lane]), found)
+            parts[int(i)] = jax.tree.map(lambda v, lane=lane: v[lane], found)
     unseen = _blank(next(iter(parts.values())))
     whole = jax.tree.map(lambda *v: np.stack(v), *(parts.get(i, unseen) for i in range(n)))
     if process is not None:

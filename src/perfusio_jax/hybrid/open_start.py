@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from perfusio_jax._core import on_device
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.gp import MultiTaskRateGP
 from perfusio_jax.hybrid.campaign import filled
@@ -66,7 +67,7 @@ def open_model(
     mask = np.asarray(runs.mask)
     typical, high = _levels(layout, raw.states, mask)
     latent = LatentMap(np.maximum(0.03 * typical, 0.01 * high), layout)
-    first = np.asarray(latent.forward(jnp.asarray(raw.states[:, 0])))[mask[:, 0]]
+    first = np.asarray(latent.forward(on_device(raw.states[:, 0])))[mask[:, 0]]
     kinds = [vessel.process.quantity(name) for name in layout.face]
     vessel = Vessel(vessel.process, vessel.kinetics, substeps=_parts(vessel, raw, runs))
     if is_plain:
@@ -105,7 +106,7 @@ def _raw(vessel: Vessel, runs: RunArrays) -> Raw:
     layout = vessel.layout
     face = filled(np.asarray(runs.face), np.asarray(runs.times_h), np.ones(layout.n))
     mask = np.asarray(runs.mask)
-    states = np.maximum(np.asarray(to_states(layout, jnp.asarray(face))), 0.0)
+    states = np.maximum(np.asarray(to_states(layout, on_device(face))), 0.0)
     typical, high = _levels(layout, states, mask)
     cells, n = layout.cells, layout.n
     is_cell = np.arange(n) == (-1 if cells is None else cells)
@@ -125,15 +126,23 @@ def _raw(vessel: Vessel, runs: RunArrays) -> Raw:
     return Raw(states, rates, steps, ResidualBasis(scale, offset, per_cell, 0.02 * high))
 
 
+@compiled
+def _flows(vessel: Vessel, controls: Array) -> tuple[Array, Array, Array]:
+    return jax.vmap(jax.vmap(vessel.flows))(controls)
+
+
+@compiled
+def _after_bolus(vessel: Vessel, states: Array, controls: Array) -> Array:
+    return jax.vmap(jax.vmap(vessel.after_bolus))(states, controls)
+
+
 def _specific_rates(
     vessel: Vessel, runs: RunArrays, states: np.ndarray, offset: np.ndarray, per_cell: np.ndarray
 ) -> np.ndarray:
     """Rates (R, T-1, K) straight from gap-filled samples: orders of magnitude, no more."""
-    controls = jnp.asarray(runs.controls)[:, :-1]
-    supply, loss, _ = jax.vmap(jax.vmap(vessel.flows))(controls)
-    start = np.asarray(
-        jax.vmap(jax.vmap(vessel.after_bolus))(jnp.asarray(states[:, :-1]), controls)
-    )
+    controls = on_device(np.asarray(runs.controls)[:, :-1])
+    supply, loss, _ = _flows(vessel, controls)
+    start = np.asarray(_after_bolus(vessel, on_device(states[:, :-1]), controls))
     end, dt = states[:, 1:], np.diff(np.asarray(runs.times_h), axis=1)[..., None]
     supply, loss = np.asarray(supply), np.asarray(loss)
     change = (end - start) / dt - supply + loss * 0.5 * (start + end)
@@ -216,7 +225,7 @@ def with_monod(vessel: Vessel, raw: Raw, runs: RunArrays) -> Vessel:
 def _parts(vessel: Vessel, raw: Raw, runs: RunArrays) -> int:
     """Parts an interval is taken in, by how fast cells grow and are washed out."""
     step_h = float(np.median(np.diff(np.asarray(runs.times_h), axis=1)[raw.steps]))
-    _, loss, _ = jax.vmap(jax.vmap(vessel.flows))(jnp.asarray(runs.controls)[:, :-1])
+    _, loss, _ = _flows(vessel, on_device(np.asarray(runs.controls)[:, :-1]))
     fastest = float(np.quantile(np.max(np.asarray(loss)[raw.steps], axis=-1), _USUAL))
     cells = vessel.layout.cells
     if cells is not None:
@@ -267,14 +276,26 @@ def recalibrated(
     level = middle.reshape(-1, n)
     # an uptake is held back where little is left, as it is in the step
     taken = np.where(taken < 0.0, taken * level / (level + half), taken)
+    steps = np.asarray(data.steps)
+    is_used = (steps[:, 1:] & steps[:, :-1]).reshape(-1)
+    # rows of no account make it as many as raw rates gave: one program searches both
+    rows = rows._replace(rates=taken, is_used=is_used)  # pyright: ignore[reportArgumentType]
+    rows = jax.tree.map(lambda v: _repeated(v, steps.size - is_used.size), rows)
+    rows.is_used[is_used.size :] = False
+    rows = jax.device_put(rows)
     own = _own(vessel, rows.states, rows.controls)
-    is_used = np.asarray(data.steps[:, 1:] & data.steps[:, :-1]).reshape(-1)
-    total = rows._replace(rates=own + taken, is_used=jnp.asarray(is_used))
+    total = rows._replace(rates=own + rows.rates)
     kinetics, moved = fit_constants(centre, layout, total, vessel.volume_L)
     model = eqx.tree_at(lambda m: m.mech_model.kinetics, model, kinetics)
     if model.embedding is not None:
         model = eqx.tree_at(lambda m: m.embedding.mech_model.kinetics, model, kinetics)
     return model, moved
+
+
+def _repeated(column: Array, n: int) -> np.ndarray:
+    """A column whose last row stands n times more."""
+    host = np.asarray(column)
+    return np.concatenate([host, np.repeat(host[-1:], n, axis=0)])
 
 
 @compiled
@@ -315,9 +336,9 @@ def _as_rates(
         reference[:, layout.cells] = states[:, layout.cells]
     unit = scale * reference + 1e-12
     return Rates(
-        jnp.asarray(states + layout.lower),
-        jnp.asarray(controls.reshape(states.shape[0], -1)),
-        jnp.asarray(residual.reshape(-1, n) * unit),
-        jnp.asarray(unit),
-        jnp.ones(states.shape[0], bool),
+        on_device(states + layout.lower),
+        on_device(controls.reshape(states.shape[0], -1)),
+        on_device(residual.reshape(-1, n) * unit),
+        on_device(unit),
+        on_device(np.ones(states.shape[0], bool)),
     )

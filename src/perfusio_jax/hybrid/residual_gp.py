@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from perfusio_jax._core import on_device
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.embedding import CloneRegistry, EntityEmbedding, fit_embedded
 from perfusio_jax.gp import (
     GaussianLikelihood,
@@ -27,6 +29,9 @@ def row_noise(variance: Array, reference: Array) -> Array:
     return jnp.exp(jnp.clip(jnp.mean(logs, axis=1), np.log(0.2), np.log(10.0)))
 
 
+_row_noise = compiled(row_noise)
+
+
 def gp_on(
     data: Smoothed,
     previous: MultiTaskRateGP | None,
@@ -38,7 +43,8 @@ def gp_on(
     keep = np.asarray(data.steps).reshape(-1)
     inputs = np.asarray(data.inputs).reshape(keep.size, -1)[keep]
     targets = np.asarray(data.targets).reshape(keep.size, -1)[keep]
-    variance = np.asarray(data.variance).reshape(keep.size, -1)[keep]
+    every = np.asarray(data.variance).reshape(keep.size, -1)
+    variance = every[keep]
     n = targets.shape[1]
     reference = np.maximum(np.median(variance, axis=0), 1e-12)
     rows = inputs.shape[0] if config.lanes is None else keep.size
@@ -80,7 +86,7 @@ def gp_on(
         kernel,
         n,
         size,
-        row_noise=np.asarray(row_noise(jnp.asarray(variance), jnp.asarray(reference))),
+        row_noise=np.asarray(_row_noise(on_device(every), on_device(reference)))[keep],
         scaling=scaling,
         target_scale=np.sqrt(np.mean(targets**2, axis=0)) + 1e-6,
         capacity=capacity,

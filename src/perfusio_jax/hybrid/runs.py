@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError, Scalar
+from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError, Scalar, on_device
 from perfusio_jax.hybrid.layout import CHO, VOLUME, Layout
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.process import stream_flows
@@ -87,11 +87,11 @@ def run_arrays(
         raise DataError(f"run '{trajectory.run_id}' has {n} rows, more than {length}.")
     later = times[-1] + HOURS_PER_DAY * (1.0 + np.arange(pad))
     return RunArrays(
-        face=jnp.asarray(np.pad(face, ((0, pad), (0, 0)), constant_values=np.nan)),
-        controls=jnp.asarray(np.pad(controls, ((0, pad), (0, 0)), mode="edge")),
-        feed_L=jnp.asarray(np.pad(feed, (0, pad), constant_values=np.nan)),
-        times_h=jnp.asarray(np.concatenate([times, later])),
-        mask=jnp.asarray(np.arange(n + pad) < n),
+        face=on_device(np.pad(face, ((0, pad), (0, 0)), constant_values=np.nan)),
+        controls=on_device(np.pad(controls, ((0, pad), (0, 0)), mode="edge")),
+        feed_L=on_device(np.pad(feed, (0, pad), constant_values=np.nan)),
+        times_h=on_device(np.concatenate([times, later])),
+        mask=on_device(np.arange(n + pad) < n),
         clone=jnp.asarray(clone, float),
         limits=_limits(trajectory, layout, pad),
     )
@@ -104,7 +104,7 @@ def _limits(trajectory: Trajectory, layout: Layout, pad: int) -> Array | None:
     limits = trajectory.host_limits(layout.face)
     if not np.isfinite(limits).any():
         return None
-    return jnp.asarray(np.pad(limits, ((0, pad), (0, 0), (0, 0)), constant_values=np.nan))
+    return on_device(np.pad(limits, ((0, pad), (0, 0), (0, 0)), constant_values=np.nan))
 
 
 def volumes(

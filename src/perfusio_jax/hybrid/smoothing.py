@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from perfusio_jax._core import HOURS_PER_DAY
+from perfusio_jax._core import HOURS_PER_DAY, on_device
 from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
 from perfusio_jax.embedding import CloneRegistry
@@ -126,9 +126,14 @@ def retarget(
 def blank_rows(runs: RunArrays, registry: CloneRegistry | None, layout: Layout = CHO) -> Smoothed:
     """Rows of the raw samples that claim no residual: shapes as after smoothing."""
     face = filled(np.asarray(runs.face), np.asarray(runs.times_h), np.ones(layout.n))
-    states = jnp.maximum(to_states(layout, jnp.asarray(face)), 0.0)[:, :-1]
+    return _blank(runs, on_device(face), registry is not None, layout)
+
+
+@compiled
+def _blank(runs: RunArrays, face: Array, has_clones: bool, layout: Layout) -> Smoothed:
+    states = jnp.maximum(to_states(layout, face), 0.0)[:, :-1]
     ends = [runs.times_h[:, :-1] / HOURS_PER_DAY]
-    if registry is not None:
+    if has_clones:
         ends.insert(0, jnp.broadcast_to(jnp.asarray(runs.clone)[:, None], ends[0].shape))
     inputs = jnp.concatenate([states, runs.controls[:, :-1], jnp.stack(ends, axis=2)], axis=2)
     nothing = jnp.zeros_like(states)

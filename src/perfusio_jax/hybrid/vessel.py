@@ -197,7 +197,10 @@ class Vessel(eqx.Module):
         is_end = np.tile([False, True], self.substeps)
         share = jnp.asarray(np.where(is_end, 1.0, 0.5), state.dtype)
         halves = ((begins + 0.5 * share) * step, share * step, jnp.asarray(is_end))
-        (end, _), _ = jax.lax.scan(one_half, (start, start), halves)
+        # a gradient computes each pass again instead of keeping what was in it
+        (end, _), _ = jax.lax.scan(
+            jax.checkpoint(one_half, prevent_cse=False), (start, start), halves
+        )
         return end
 
 

@@ -16,6 +16,7 @@ Reference:
     production and loss.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -180,8 +181,26 @@ def advance_interval(
     dtype = jnp.result_type(c.dtype, controls.dtype, reactor.kinetics.mu_max.dtype)
     length = jnp.asarray(dt_h, dtype)
     volume = jnp.asarray(volume_L, dtype)
-    middle = _middle_h(reactor, start_h, length)
-    inputs = day_inputs(reactor, controls.astype(dtype), volume, middle)
+    middle = jnp.asarray(_middle_h(reactor, start_h, length))
+    interval = (length, volume, middle)
+    parts = tuple(map(float, fractions))
+    end, fed = _advance(reactor, c, controls.astype(dtype), interval, parts)
+    return end.astype(c.dtype), fed.astype(c.dtype)
+
+
+# Compiled for itself, so that the many programs an interval is part of trace it once between them;
+# the compiler takes it into each of them whole.
+@functools.partial(jax.jit, static_argnums=4)
+def _advance(
+    reactor: Reactor,
+    c: Array,
+    controls: Array,
+    interval: tuple[Array, Array, Array],
+    fractions: tuple[float, ...],
+) -> tuple[Array, Array]:
+    length, volume, middle = interval
+    dtype = length.dtype
+    inputs = day_inputs(reactor, controls, volume, middle)
     steps = length * jnp.asarray(fractions, dtype)
 
     def solve(start: Columns, production: Columns, loss: Columns, h: Array) -> Columns:
@@ -207,5 +226,7 @@ def advance_interval(
     lengths = jnp.repeat(steps, 2, total_repeat_length=is_end.size)
     whole, part = (jnp.asarray(np.where(is_end, 1.0, rest), dtype) for rest in (0.0, 0.5))
     halves = (lengths * part, lengths * whole, jnp.asarray(is_end))
+    # A gradient computes each pass again instead of keeping what was in it: less to write and read.
+    one_half = jax.checkpoint(one_half, prevent_cse=False)
     (end, _, fed), _ = jax.lax.scan(one_half, (begin, begin, jnp.zeros((), dtype)), halves)
-    return jnp.stack(end).astype(c.dtype), fed.astype(c.dtype)
+    return jnp.stack(end), fed

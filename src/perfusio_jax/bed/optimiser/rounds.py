@@ -120,9 +120,9 @@ def in_rounds(
             starts, n_starts, n_new = finish()
         return ends, starts, n_starts, k + 1, phase, n_swaps + jnp.where(phase < 3, n_new, 0)
 
-    zero = jnp.zeros((), int)
-    blank = jax.eval_shape(descend, z0, zero, jnp.zeros((), z0.dtype))
-    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
+    # not by `eval_shape`, which would trace the objective a second time
+    zero, nothing, none = jnp.zeros((), int), jnp.zeros(R, z0.dtype), jnp.zeros(R, int)
+    blank = Ends(jnp.zeros_like(z0), nothing, jnp.zeros_like(z0), none, none, none, zero)
     first = (blank, z0, jnp.asarray(R), zero, zero, zero)
     ends, *_, n_swaps = jax.lax.while_loop(more, body, first)
     return ends, n_swaps

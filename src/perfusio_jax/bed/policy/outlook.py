@@ -84,6 +84,7 @@ def forecasts(
     table, n = points
     compiling(f"the forecast{on_paths(surrogate)}")
 
+    @jax.jit  # so that the shapes and the loop are of one trace
     def one(x: Array) -> tuple[Array, Array, Outlook]:
         trajectories = surrogate.trajectories(x)
         return (*surrogate.score_of(trajectories, x), _outlook(surrogate, trajectories, x))

@@ -6,6 +6,7 @@ Arithmetic is exact: each float is read as the decimal a person would write.
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
 from numbers import Real
 from typing import Any, Final, NamedTuple, TypeGuard
 
@@ -25,7 +26,13 @@ class Grid(NamedTuple):
 
 def exact(value: float) -> Fraction:
     """The decimal number a person reads when the float is printed, exactly."""
-    return Fraction(repr(float(value)))
+    return _exact(float(value))
+
+
+@lru_cache(maxsize=1024)
+def _exact(value: float) -> Fraction:
+    # limits and steps of a device are asked for at every look at it
+    return Fraction(repr(value))
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -437,8 +437,9 @@ class ReactorLoop:
         """While a sample is waited for: whether the device forgot what it was told."""
         if not self.watch.is_due:
             return
-        samples = await self._rt.offload(lambda: self.records.samples(self.settings.reactor_id))
-        last = samples[-1].values if samples else None
+        reactor = self.settings.reactor_id
+        newest = await self._rt.offload(lambda: self.records.newest_sample(reactor))
+        last = None if newest is None else newest.values
         self.attendant.enter("reading")
         await self.watch.look(day, last, self.reader.culture_hours(self._rt.now()))
         self.attendant.enter("waiting")

@@ -179,8 +179,9 @@ def seal(record: Mapping[str, Any]) -> tuple[bytes, str]:
         AuditError: If the record cannot be put into canonical form.
     """
     try:
-        digest = hashlib.sha256(rfc8785.dumps(dict(record))).hexdigest()
-        return rfc8785.dumps({**record, "hash": digest}) + b"\n", digest
+        members = _members(record)
+        digest = hashlib.sha256(_joined(members)).hexdigest()
+        return _joined({**members, **_members({"hash": digest})}) + b"\n", digest
     except (rfc8785.CanonicalizationError, UnicodeError, RecursionError) as error:
         raise AuditError(f"The record has no canonical form: {error}") from error
 
@@ -340,11 +341,23 @@ def _number(text: str) -> int | float:
     return int(value) if abs(value) <= _LARGEST_EXACT_INT else value
 
 
+def _members(record: Mapping[str, Any]) -> dict[str, bytes]:
+    """Name and value of each field in canonical form: a record is hashed and written from them."""
+    return {name: rfc8785.dumps({name: value})[1:-1] for name, value in record.items()}
+
+
+def _joined(members: Mapping[str, bytes]) -> bytes:
+    """The canonical form of a record, whose names are in the order of UTF-16."""
+    ordered = sorted(members, key=lambda name: name.encode("utf-16be"))
+    return b"{" + b",".join([members[name] for name in ordered]) + b"}"
+
+
 def _open(line: bytes, seq: int, previous: str) -> tuple[dict[str, Any] | None, str]:
     """One line as a record, or `None` and the reason why it is none."""
     try:
         record = _parse(line)
-        canonical = rfc8785.dumps(record)
+        members = _members(record) if isinstance(record, dict) else {"": rfc8785.dumps(record)}
+        canonical = _joined(members)
     except (ValueError, RecursionError, rfc8785.CanonicalizationError):
         return None, "it is not a JSON record"
     if canonical != line or not isinstance(record, dict):
@@ -354,8 +367,8 @@ def _open(line: bytes, seq: int, previous: str) -> tuple[dict[str, Any] | None, 
         return None, "it lacks fields every record has"
     if record["version"] != FORMAT_VERSION:
         return None, f"its format version is {record['version']!r}, not {FORMAT_VERSION}"
-    body = {name: value for name, value in record.items() if name != "hash"}
-    if hashlib.sha256(rfc8785.dumps(body)).hexdigest() != record["hash"]:
+    del members["hash"]
+    if hashlib.sha256(_joined(members)).hexdigest() != record["hash"]:
         return None, "its content does not match its hash"
     if record["seq"] != seq:
         return None, f"its number is {record['seq']!r}, not {seq}"

@@ -29,13 +29,14 @@ def copies_that_differ(folder: Path, log: bytes) -> list[str]:
         One sentence per copy that is no beginning of the log.
     """
     rows = list(records(log))
+    cells = [_cells(row) for row in rows]
     notes = []
     try:
         found = read_trail(folder / CSV_NAME)
     except AuditError as error:  # no evidence either way
         notes.append(str(error))
     else:
-        if found is not None and not csv_copy(rows).startswith(found):
+        if found is not None and not _csv(cells).startswith(found):
             notes.append(f"{CSV_NAME} does not agree with the log")
     if (folder / PARQUET_NAME).exists():
         import pyarrow as pa
@@ -43,7 +44,7 @@ def copies_that_differ(folder: Path, log: bytes) -> list[str]:
 
         try:
             copy = pq.read_table(folder / PARQUET_NAME)
-            agrees = copy.equals(parquet_table(rows[: copy.num_rows]))
+            agrees = copy.equals(_table(rows[: copy.num_rows], cells))
         except (OSError, pa.ArrowException):
             agrees = False
         if not agrees:
@@ -63,12 +64,17 @@ def _cells(record: Mapping[str, Any]) -> list[Any]:
 
 def parquet_table(rows: list[dict[str, Any]]) -> Any:
     """Records as an Arrow table."""
+    return _table(rows, [_cells(row) for row in rows])
+
+
+def _table(rows: list[dict[str, Any]], cells: list[list[Any]]) -> Any:
+    """Records, and the cells of these and maybe of more, as an Arrow table."""
     import pyarrow as pa
 
     names = (*COLUMNS, "seq", "hash")
     columns: dict[str, list[Any]] = {name: [] for name in names}
-    for record in rows:
-        for name, cell in zip(COLUMNS, _cells(record), strict=True):
+    for record, its_cells in zip(rows, cells, strict=False):
+        for name, cell in zip(COLUMNS, its_cells, strict=True):
             columns[name].append(cell)
         columns["seq"].append(record["seq"])
         columns["hash"].append(record["hash"])
@@ -80,13 +86,21 @@ def parquet_table(rows: list[dict[str, Any]]) -> Any:
 
 def csv_copy(rows: list[dict[str, Any]]) -> bytes:
     """The whole CSV copy of a log of these records."""
-    return (",".join(COLUMNS) + "\r\n").encode() + csv_rows(rows)
+    return _csv([_cells(row) for row in rows])
+
+
+def _csv(cells: list[list[Any]]) -> bytes:
+    return (",".join(COLUMNS) + "\r\n").encode() + _lines(cells)
 
 
 def csv_rows(rows: list[dict[str, Any]]) -> bytes:
     """Records as lines of the CSV copy."""
+    return _lines([_cells(row) for row in rows])
+
+
+def _lines(cells: list[list[Any]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    for record in rows:
-        writer.writerow([neutralise(cell) for cell in _cells(record)])
+    for row in cells:
+        writer.writerow([neutralise(cell) for cell in row])
     return text.getvalue().encode()

@@ -100,6 +100,15 @@ class Journal(JournalFile):
         )
         return [Sample(r[0], r[1], load(r[2]), r[3], r[4]) for r in rows]
 
+    def newest_sample(self, reactor_id: str) -> Sample | None:
+        """The standing sample of the latest day; `None` before the first."""
+        rows = self._query(
+            "SELECT reactor_id, day, payload, revision, stored_at FROM samples "
+            "WHERE reactor_id = ? ORDER BY day DESC, revision DESC LIMIT 1",
+            (reactor_id,),
+        )
+        return next((Sample(r[0], r[1], load(r[2]), r[3], r[4]) for r in rows), None)
+
     def last_sample(self, reactor_id: str) -> int:
         """Number of the sample stored last, corrections included; 0 before the first."""
         rows = self._query("SELECT max(id) FROM samples WHERE reactor_id = ?", (reactor_id,))

@@ -100,7 +100,7 @@ def letters(folder: Path) -> list[Letter]:
         JournalError: If the inbox cannot be read.
     """
     try:
-        with os.scandir(folder / INBOX) as entries:
+        with os.scandir(os.path.join(folder, INBOX)) as entries:
             there = sorted(age for e in entries if (age := _age(e)) is not None)
     except FileNotFoundError:
         return []

@@ -5,7 +5,7 @@ Every step here takes a time in proportion to the length of the text: servers se
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
@@ -27,6 +27,7 @@ _ASSIGNED: Final = re.compile(
 _BEARER: Final = re.compile(r"(?P<name>\bbearer\s{1,4})[^\s'\",;]+", re.IGNORECASE)
 _QUERY: Final = re.compile(r"(?P<name>[?&;#][^=?&;#]*=)[^&;#]*")
 _OURS: Final = re.compile(r"PERFUSIO_.*(PASS|SECRET|TOKEN|WEBHOOK|KEY|_PW)|PGPASSWORD$")
+_BEGIN: Final = (b"PERFUSIO_", b"PGPASSWORD")
 _SHORTEST: Final = 4
 """A shorter value would be found in half of all words."""
 _LONGEST: Final = 500
@@ -119,11 +120,19 @@ def known_secrets() -> tuple[str, ...]:
     """Values of environment variables that are secrets, as they are and quoted, longest first."""
     found = {
         form
-        for name in os.environ
+        for name in _names()
         if _OURS.match(name) and len(value := os.environ.get(name, "")) >= _SHORTEST
         for form in (value, quote(value, safe=""), quote(value), quote_plus(value))
     }
     return tuple(sorted(found, key=len, reverse=True))
+
+
+def _names() -> Iterable[str]:
+    """Names of the environment, those that begin like one of ours at least."""
+    if not os.supports_bytes_environ:
+        return os.environ
+    # asked for with every error of every look at a device: not all of it is decoded each time
+    return [os.fsdecode(name) for name in os.environb if name.startswith(_BEGIN)]
 
 
 def _redacted(text: str, known: Sequence[str]) -> str:
