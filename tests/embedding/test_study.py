@@ -1,7 +1,6 @@
-"""The published experiment in small: plant, rates, shared-kernel process, study, folder."""
+"""The published experiment in small: plant, rates, shared-kernel process, study."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +8,14 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from perfusio_jax import cli
 from perfusio_jax._core import ConfigError, DataError
-from perfusio_jax.connectors.files.run_study import read_study, run_study, write_study
 from perfusio_jax.embedding import (
-    SPECIES,
     check_study,
     markdown,
     study_config,
     study_repeat,
     summarise,
 )
-from perfusio_jax.embedding.fedbatch import NOISE_SD, draw_conditions, sample_products
 from perfusio_jax.embedding.product_gp import (
     ProductKernel,
     RateRows,
@@ -34,6 +29,8 @@ from perfusio_jax.embedding.product_gp import (
     thin,
 )
 from perfusio_jax.embedding.summary import paired_test
+from perfusio_jax.simulator import FED_BATCH_SPECIES, draw_conditions, sample_products
+from perfusio_jax.simulator.fed_batch import NOISE_SD
 
 # ------------------------------------------------------------------ the plant
 
@@ -78,7 +75,7 @@ def test_volumes_and_feeds_balance(small_study):
 
 def test_readings_have_the_published_noise(small_study):
     runs = small_study.test
-    away = np.asarray(runs.measured - runs.truth).reshape(-1, len(SPECIES))
+    away = np.asarray(runs.measured - runs.truth).reshape(-1, len(FED_BATCH_SPECIES))
     np.testing.assert_allclose(away.std(axis=0), NOISE_SD, rtol=5 / np.sqrt(2 * len(away)))
 
 
@@ -94,6 +91,25 @@ def test_rates_invert_the_step_of_the_roll_out(small_study):
     following = (M[:, :-1] + rates) * V[:, :-1, None] + np.asarray(runs.fed)[:, 1:]
     following /= np.asarray(runs.volume_before)[:, 1:, None]
     np.testing.assert_allclose(following, M[:, 1:], rtol=1e-10, atol=1e-10)
+
+
+def test_odd_intervals_and_boluses_after_the_sample_invert_too(small_study):
+    runs = small_study.novel
+    days = np.asarray(runs.days) * 1.5
+    given = np.zeros(runs.fed.shape)
+    given[:, 3, 1] = 0.4
+    changed = runs._replace(days=jnp.asarray(days), given=jnp.asarray(given))
+    rows = rate_rows(changed)
+    steps = days.shape[1] - 1
+    rates = np.asarray(rows.rates).reshape(-1, steps, 6)
+    M, V = np.asarray(runs.measured), np.asarray(runs.volume_after)[..., None]
+    start = M + given / V
+    following = (start[:, :-1] + 1.5 * rates) * V[:, :-1] + np.asarray(runs.fed)[:, 1:]
+    following /= np.asarray(runs.volume_before)[:, 1:, None]
+    np.testing.assert_allclose(following, M[:, 1:], rtol=1e-10, atol=1e-10)
+    # the process sees what the cells start from, not what the sample showed
+    features = np.asarray(rows.features).reshape(-1, steps, rows.features.shape[1])
+    np.testing.assert_allclose(features[:, 3, 1], start[:, 3, 1])
 
 
 def test_a_missing_reading_costs_the_two_rates_it_belongs_to(small_study):
@@ -271,113 +287,6 @@ def test_summary_and_table_say_who_won():
     assert paired_test(np.ones(4), np.ones(4)) == 1.0
     with pytest.raises(DataError, match="no record"):
         summarise([])
-
-
-# ------------------------------------------------------------------ folders
-
-
-@pytest.fixture(scope="module")
-def folder(small_study, tmp_path_factory):
-    path = tmp_path_factory.mktemp("study") / "runs"
-    write_study(small_study, path)
-    return path
-
-
-def test_a_folder_comes_back_as_it_was(small_study, folder):
-    back = read_study(folder)
-    assert back.products == small_study.products
-    for mine, theirs in zip(small_study[:3], back[:3], strict=True):
-        for name in ("measured", "controls", "fed", "volume_before", "volume_after", "product"):
-            np.testing.assert_allclose(
-                getattr(mine, name), getattr(theirs, name), rtol=1e-5, atol=1e-6, err_msg=name
-            )
-
-
-def test_short_runs_and_missing_readings_are_fine(folder, tmp_path):
-    import shutil
-
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    path = copy / "runs" / "historic-001.csv"
-    lines = path.read_text().splitlines()
-    cells = lines[3].split(",")
-    cells[2] = ""
-    lines[3] = ",".join(cells)
-    path.write_text("\n".join(lines[:9]) + "\n")
-    before, after = rate_rows(read_study(folder).historic), rate_rows(read_study(copy).historic)
-    # of 14 rates 7 are left by the length, and the gap costs two of those
-    assert before.features.shape[0] - after.features.shape[0] == 9
-
-
-def edited(folder, tmp_path, name, old, new):
-    import shutil
-
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    path = copy / name
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    return copy
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "says"),
-    [
-        ("conditions.csv", "historic,", "old,", "role 'old'; allowed are historic, novel, test"),
-        ("conditions.csv", "product 1,", "novel product,", "none of the historic"),
-        ("conditions.csv", "historic-002", "historic-001", "listed twice"),
-        ("conditions.csv", "historic-002", "historic-999", "historic-999.csv does not exist"),
-        ("conditions.csv", "historic-002", "../secret", "run_id"),
-        ("conditions.csv", "V0_L", "volume", "lacks the columns"),
-        ("conditions.csv", "0.25,", "a lot,", "V0_L is 'a lot'"),
-        ("runs/test-001.csv", "VCD", "cells", "lacks the columns"),
-        ("runs/test-001.csv", "pH", "temperature", "names a column twice"),
-        ("runs/test-001.csv", "pH", "acid", "has set-points"),
-        ("runs/test-001.csv", "\n2,", "\n7,", "without gaps"),
-        ("runs/test-001.csv", "0.005", "0.9", "more is taken"),
-        ("runs/test-001.csv", "0.005", "-1", "must not be negative"),
-        ("runs/test-001.csv", "\n1,", "\n1,2,", "cells, the header has"),
-        ("runs/test-001.csv", "\n1,", "\n1,1e9,", "cells, the header has"),
-    ],
-)
-def test_malformed_folders_are_refused_with_place_and_reason(
-    folder, tmp_path, name, old, new, says
-):
-    with pytest.raises(DataError, match=says.replace("(", r"\(")):
-        read_study(edited(folder, tmp_path, name, old, new))
-
-
-def test_a_test_run_needs_its_first_sample_whole(folder, tmp_path):
-    first = (folder / "runs" / "test-001.csv").read_text().splitlines()[1]
-    cells = first.split(",")
-    holed = ",".join([cells[0], "", *cells[2:]])
-    with pytest.raises(DataError, match="misses a reading on day 0"):
-        read_study(edited(folder, tmp_path, "runs/test-001.csv", first, holed))
-    with pytest.raises(DataError, match="exists already"):
-        write_study(read_study(folder), folder)
-    with pytest.raises(DataError, match="does not exist"):
-        read_study(tmp_path / "nowhere")
-
-
-@pytest.mark.slow
-def test_the_command_runs_a_folder_and_leaves_table_and_summary(
-    folder, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(cli.common, "set_up_jax", lambda device=None: None)
-    arguments = ["transfer-study", str(folder), "--out", str(tmp_path), "--counts", "2"]
-    with pytest.raises(SystemExit) as stop:
-        cli.main([*arguments, "--repeats", "1", "--dim", "2", "--effort", "0.1", "--no-own-noise"])
-    assert stop.value.code == 0
-    summary = json.loads((tmp_path / "transfer_summary.json").read_text())
-    assert summary["counts"] == [2] and summary["products"][-1] == "novel product"
-    assert len((tmp_path / "transfer_records.jsonl").read_text().splitlines()) == 3
-    assert "| VCD, embedding |" in (tmp_path / "transfer_table.md").read_text()
-    for wrong, code in (("two", 2), ("9", 2)):
-        with pytest.raises(SystemExit) as stop:
-            cli.main(["transfer-study", str(folder), "--counts", wrong])
-        assert stop.value.code == code
-    capsys.readouterr()
-    with pytest.raises(ConfigError, match="1 to 4"):
-        run_study(folder, tmp_path, counts=(5,))
 
 
 def test_settings_are_those_asked_for():

@@ -1,12 +1,13 @@
 """Rates of several products as Gaussian processes that share one kernel matrix.
 
-    y_t     = (M_{t+1} V'_{t+1} - M_t V_t - F_{t+1}) / (V_t dt)
+    y_t     = (M_{t+1} V'_{t+1} - S_t V_t - F_{t+1}) / (V_t dt),  S_t = M_t + B_t / V_t
     k(a, b) = s exp(-|f_a - f_b|^2_ARD / 2) exp(-|w_a - w_b|^2 / 2)
 
-V is the volume after the sample of day t, V' that of day t+1 before its sample, F the amounts
-fed just before it. Outputs are independent, scaled to unit spread, and share kernel and noise,
-so that one Cholesky factor serves all of them. `w` is the vector of the product: free with a
-few entries (embedding), free on one axis per product (one-hot), or absent.
+V is the volume after sample t, V' that of the next before it is taken, F what was fed in between,
+and B what was given at once after sample t; M are readings and S what the cells then start from.
+Outputs are independent, scaled to unit spread, and share kernel and noise, so that one Cholesky
+factor serves all of them. `w` is the vector of the product: free with a few entries (embedding),
+free on one axis per product (one-hot), or absent.
 
 Reference:
     Hutter et al. (2021), doi:10.1002/bit.27907.
@@ -25,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from perfusio_jax._core import ConfigError, DataError, Key, Scalar, require_x64
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.embedding.clones import START_RANGE
-from perfusio_jax.embedding.fedbatch import FedBatchRuns
+from perfusio_jax.simulator import FedBatchRuns
 
 Coding = Literal["embedding", "one-hot", "none"]
 """How a product enters the kernel."""
@@ -42,9 +43,9 @@ class RateRows(NamedTuple):
     """Training rows, padded; arrays of one length."""
 
     features: Float[Array, "N F"]
-    """Readings and set-points at the start of a day, raw units; zero in padding."""
+    """What an interval starts from and its set-points, raw units; zero in padding."""
     rates: Float[Array, "N T"]
-    """Volumetric rates over the day [unit/d]; zero in padding."""
+    """Mean volumetric rates of an interval [unit/d]; zero in padding."""
     product: Int[Array, " N"]
     """Index of the product."""
     present: Bool[Array, " N"]
@@ -52,7 +53,7 @@ class RateRows(NamedTuple):
 
 
 def rate_rows(runs: FedBatchRuns, *, capacity: int | None = None) -> RateRows:
-    """Daily rates of runs, rows with a missing number left out.
+    """Rates of runs by interval, rows with a missing number left out.
 
     Args:
         runs: Runs.
@@ -65,18 +66,20 @@ def rate_rows(runs: FedBatchRuns, *, capacity: int | None = None) -> RateRows:
         DataError: If no row is complete, or there are more than `capacity`.
     """
     M = np.asarray(runs.measured, float)
-    before, after = np.asarray(runs.volume_before), np.asarray(runs.volume_after)
-    change = M[:, 1:] * before[:, 1:, None] - M[:, :-1] * after[:, :-1, None]
-    rates = (change - np.asarray(runs.fed)[:, 1:]) / after[:, :-1, None]
-    features = np.concatenate([M[:, :-1], np.asarray(runs.controls)[:, :-1]], axis=-1)
+    before, after = np.asarray(runs.volume_before), np.asarray(runs.volume_after)[..., None]
+    start = (M + np.asarray(runs.given) / after)[:, :-1]
+    days = np.diff(np.asarray(runs.days), axis=1)[..., None]
+    change = M[:, 1:] * before[:, 1:, None] - start * after[:, :-1]
+    rates = (change - np.asarray(runs.fed)[:, 1:]) / (after[:, :-1] * days)
+    features = np.concatenate([start, np.asarray(runs.controls)[:, :-1]], axis=-1)
     n, steps = rates.shape[:2]
     product = np.repeat(np.asarray(runs.product), steps)
     features, rates = features.reshape(n * steps, -1), rates.reshape(n * steps, -1)
     whole = np.isfinite(features).all(axis=1) & np.isfinite(rates).all(axis=1)
     if not whole.any():
         raise DataError(
-            f"none of the {n * steps} days of {n} runs has all readings at both ends, so no rate "
-            "can be formed; check for a species that was never measured."
+            f"none of the {n * steps} intervals of {n} runs has all readings at both ends, so no "
+            "rate can be formed; check for a species that was never measured."
         )
     size = int(whole.sum())
     capacity = size if capacity is None else capacity
@@ -480,32 +483,36 @@ def fit_products(
 
 @compiled
 def roll_out(
-    model: ProductGP, runs: FedBatchRuns, start: Float[Array, "runs 6"]
-) -> Float[Array, "runs samples 6"]:
+    model: ProductGP, runs: FedBatchRuns, start: Float[Array, "runs K"]
+) -> Float[Array, "runs samples K"]:
     """Forecast whole runs from their first sample with the mean of the process.
 
     Args:
         model: Fitted process.
         runs: Set-points, feeds, volumes and product of each run; readings are not used.
-        start: Readings of day 0.
+        start: First readings.
 
     Returns:
-        Concentrations on every day, the first being `start`. Negative values are cut at zero.
+        Concentrations at every sample, the first being `start`. Negative values are cut at zero.
     """
 
     def step(M: Array, inputs: Any) -> tuple[Array, Array]:
-        controls, V, V_next, fed = inputs
-        rates = model(jnp.concatenate([M, controls], axis=1), runs.product)
-        M = jnp.maximum(((M + rates) * V[:, None] + fed) / V_next[:, None], 0.0)
+        controls, V, V_next, given, fed, days = inputs
+        begun = M + given / V[:, None]
+        rates = model(jnp.concatenate([begun, controls], axis=1), runs.product)
+        end = ((begun + rates * days[:, None]) * V[:, None] + fed) / V_next[:, None]
+        M = jnp.maximum(end, 0.0)
         return M, M
 
-    by_day = (
+    by_interval = (
         jnp.swapaxes(runs.controls, 0, 1)[:-1],
         runs.volume_after.T[:-1],
         runs.volume_before.T[1:],
+        jnp.swapaxes(runs.given, 0, 1)[:-1],
         jnp.swapaxes(runs.fed, 0, 1)[1:],
+        jnp.diff(runs.days, axis=1).T,
     )
-    _, path = jax.lax.scan(step, start, by_day)
+    _, path = jax.lax.scan(step, start, by_interval)
     return jnp.concatenate([start[:, None], jnp.swapaxes(path, 0, 1)], axis=1)
 
 

@@ -20,13 +20,6 @@ import numpy as np
 
 from perfusio_jax._core import ConfigError, DataError, Key
 from perfusio_jax.embedding.clones import START_RANGE
-from perfusio_jax.embedding.fedbatch import (
-    Family,
-    FedBatchRuns,
-    draw_conditions,
-    sample_products,
-    simulate_fed_batch,
-)
 from perfusio_jax.embedding.product_gp import (
     SHORT_START,
     Coding,
@@ -46,6 +39,14 @@ from perfusio_jax.embedding.product_gp import (
     search_all,
     thin,
     with_lengthscale,
+)
+from perfusio_jax.simulator import (
+    FED_BATCH_SPECIES,
+    Family,
+    FedBatchRuns,
+    draw_conditions,
+    sample_products,
+    simulate_fed_batch,
 )
 
 METHODS: Final[tuple[Coding, ...]] = ("none", "one-hot", "embedding")
@@ -78,6 +79,8 @@ class StudyData(NamedTuple):
     """Further runs of the novel product."""
     products: tuple[str, ...]
     """Names by index."""
+    species: tuple[str, ...] = FED_BATCH_SPECIES
+    """What was read, in the order of the readings."""
 
 
 class Record(NamedTuple):
