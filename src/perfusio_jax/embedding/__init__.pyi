@@ -5,6 +5,7 @@ from .clones import CloneRegistry as CloneRegistry
 from .clones import EntityEmbedding as EntityEmbedding
 from .inputs import EmbeddedInputs as EmbeddedInputs
 from .inputs import fit_embedded as fit_embedded
+from .mixture import Mixture as Mixture
 from .posterior import EmbeddingPosterior as EmbeddingPosterior
 from .posterior import laplace as laplace
 from .posterior import nuts as nuts
@@ -23,5 +24,4 @@ from .study import study_config as study_config
 from .study import study_repeat as study_repeat
 from .summary import markdown as markdown
 from .summary import summarise as summarise
-from .transfer import Mixture as Mixture
 from .transfer import TransferLearner as TransferLearner
