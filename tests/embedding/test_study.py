@@ -12,6 +12,7 @@ from scipy.stats import multivariate_normal
 from perfusio_jax._core import ConfigError, DataError, positive
 from perfusio_jax.embedding import (
     check_study,
+    evidence_by_dimension,
     markdown,
     study_config,
     study_repeat,
@@ -266,6 +267,13 @@ def test_every_method_is_scored_and_transfer_beats_two_runs_alone(records):
     # the mean forecast of a test run is about one spread off (0.67 for a normal)
     assert np.median(errors["embedding"]) < 0.67
     assert np.median(errors["embedding"]) < np.median(errors["none"])
+
+
+def test_evidence_is_told_for_each_length_of_the_vectors(small_study):
+    config = study_config(counts=(2,), effort=0.1, max_rows=56)
+    found = evidence_by_dimension(small_study, (1, 2), config, n_runs=2, key=jax.random.key(0))
+    assert [dim for dim, _ in found] == [1, 2] and np.isfinite([e for _, e in found]).all()
+    assert found[0][1] != found[1][1]
 
 
 def test_a_study_that_cannot_be_run_is_refused(small_study):

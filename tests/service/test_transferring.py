@@ -81,13 +81,14 @@ def test_who_is_novel_and_what_is_tested_has_to_be_there(campaign):
         study_of(one, process, "alpha", (), console=told)
 
 
-def test_a_test_run_starts_from_a_whole_sample(campaign):
-    holed = [
+def holed(campaign, name, row):
+    """The campaign with one sample of one run empty."""
+    return [
         run
-        if run.run_id != "test-002"
+        if run.run_id != name
         else Trajectory(
             **{
-                "species": np.where(np.arange(6)[:, None] == 0, np.nan, run.species),
+                "species": np.where(np.arange(6)[:, None] == row, np.nan, run.species),
                 "controls": run.controls,
                 "volume_L": run.volume_L,
                 "days": run.days,
@@ -99,8 +100,14 @@ def test_a_test_run_starts_from_a_whole_sample(campaign):
         )
         for run in campaign
     ]
+
+
+def test_a_test_run_starts_from_a_whole_sample_and_gaps_are_told(campaign):
+    process, told = study_culture(), Told()
     with pytest.raises(DataError, match="test run test-002 misses a reading of VCD"):
-        study_of(holed, study_culture(), "gamma", ["test-*"], console=Told())
+        study_of(holed(campaign, "test-002", 0), process, "gamma", ["test-*"], console=told)
+    study_of(holed(campaign, "historic-001", 2), process, "gamma", ["test-*"], console=told)
+    assert "left out: 2 of 35 intervals to learn from" in told
 
 
 def batches(doses, volumes, **more):

@@ -10,6 +10,7 @@ Reference:
     Hutter et al. (2021), doi:10.1002/bit.27907.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -332,7 +333,7 @@ def evidence_by_dimension(
     rows = rate_rows(take(data.novel, np.arange(n_runs)))
     out = []
     for dim in dims:
-        here = eqx.tree_at(lambda c: c.dim, config, dim)
+        here = dataclasses.replace(config, dim=dim)
         base = _fit_historic(data, "embedding", here, key)
         _, info = fit_joint(base, rows, here, key=jax.random.fold_in(key, dim))
         out.append((dim, float(info.log_evidence)))

@@ -28,6 +28,7 @@ from perfusio_jax.embedding import (
     summarise,
 )
 from perfusio_jax.process import Process
+from perfusio_jax.simulator import FedBatchRuns
 from perfusio_jax.states import Trajectory
 
 _MANY: Final = 8
@@ -176,14 +177,6 @@ def study_of(
             f"not followed: {', '.join(left_out)}; a study follows what is carried and was read.",
             soft_wrap=True,
         )
-    holed = [
-        run.run_id for run in sides.test if not np.isfinite(run.host_readings(species)[0]).all()
-    ]
-    if holed:
-        raise DataError(
-            f"test run {', '.join(holed[:_MANY])} misses a reading of {', '.join(species)} in its "
-            "first sample, where it starts."
-        )
     whose = dict.fromkeys(run.clone_id for run in sides.historic)
     products = (*whose, sides.novel[0].clone_id)
     length = max(run.n_days for run in runs)
@@ -191,7 +184,30 @@ def study_of(
         fed_batch_runs(side, process, species=species, products=products, n_samples=length)
         for side in sides
     )
+    is_whole = np.isfinite(np.asarray(test.measured[:, 0])).all(axis=1)
+    holed = [run.run_id for run, whole in zip(sides.test, is_whole, strict=True) if not whole]
+    if holed:
+        raise DataError(
+            f"test run {', '.join(holed[:_MANY])} misses a reading of {', '.join(species)} in its "
+            "first sample, where it starts."
+        )
+    _tell_gaps(sides, (historic, new, test), console)
     return StudyData(historic, new, test, products, species)
+
+
+def _tell_gaps(sides: Sides, parts: Sequence[FedBatchRuns], console: Any) -> None:
+    """Say how many intervals nothing can be learned from."""
+    n_all, n_whole = 0, 0
+    for runs, arrays in zip(sides[:2], parts, strict=False):
+        seen = np.isfinite(np.asarray(arrays.measured)).all(axis=2)
+        n_all += sum(run.n_days - 1 for run in runs)
+        n_whole += int(np.sum(seen[:, 1:] & seen[:, :-1]))
+    if n_whole < n_all:
+        console.print(
+            f"left out: {n_all - n_whole} of {n_all} intervals to learn from, which lack a reading "
+            "at one end.",
+            soft_wrap=True,
+        )
 
 
 def _sides(
