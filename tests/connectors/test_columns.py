@@ -3,6 +3,7 @@
 import pytest
 
 from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax.connectors.tables.column_units import is_units_row
 from perfusio_jax.connectors.tables.columns import (
     ColumnMap,
     Header,
@@ -153,3 +154,18 @@ def test_a_second_row_of_names_is_no_row_of_units(stated):
 )
 def test_a_row_with_one_unit_is_a_row_of_units(stated):
     refuse_second_header(2, stated)
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_units"),
+    [
+        (["h", "g/L", "1"], True),
+        (["h", "mmol/L", "1", "degC"], True),
+        (["1", "1"], False),  # numbers, whatever else they may be
+        (["h", "g/L", "2"], False),
+        (["n.b.", "low", "1"], False),
+        (["< 1 g/L", "h", "1"], False),
+    ],
+)
+def test_the_unit_of_what_has_no_dimension_stands_in_a_row_of_units(cells, is_units):
+    assert is_units_row(cells, ".") is is_units

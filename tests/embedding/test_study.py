@@ -1,39 +1,39 @@
-"""The published experiment in small: plant, rates, shared-kernel process, study, folder."""
+"""The published experiment in small: plant, rates, shared-kernel process, study."""
 
 import dataclasses
-import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from perfusio_jax import cli
-from perfusio_jax._core import ConfigError, DataError
-from perfusio_jax.connectors.files.run_study import read_study, run_study, write_study
+from perfusio_jax._core import ConfigError, DataError, positive
 from perfusio_jax.embedding import (
-    SPECIES,
     check_study,
+    evidence_by_dimension,
     markdown,
     study_config,
     study_repeat,
     summarise,
 )
-from perfusio_jax.embedding.fedbatch import NOISE_SD, draw_conditions, sample_products
-from perfusio_jax.embedding.product_gp import (
-    ProductKernel,
-    RateRows,
-    coding_mask,
-    fit_scales,
-    join_rows,
-    log_density,
-    log_evidence,
-    rate_rows,
-    relative_error,
-    thin,
+from perfusio_jax.embedding.rolling import relative_error
+from perfusio_jax.embedding.rows import RateRows, join_rows, rate_rows, thin
+from perfusio_jax.embedding.study_gp import (
+    Search,
+    best_fit,
+    candidates,
+    embedding_of,
+    newcomers,
+    rate_process,
+    with_lengthscale,
+    with_rows,
 )
 from perfusio_jax.embedding.summary import paired_test
+from perfusio_jax.gp import log_evidence, log_posterior
+from perfusio_jax.simulator import FED_BATCH_SPECIES, draw_conditions, sample_products
+from perfusio_jax.simulator.fed_batch import NOISE_SD
 
 # ------------------------------------------------------------------ the plant
 
@@ -78,7 +78,7 @@ def test_volumes_and_feeds_balance(small_study):
 
 def test_readings_have_the_published_noise(small_study):
     runs = small_study.test
-    away = np.asarray(runs.measured - runs.truth).reshape(-1, len(SPECIES))
+    away = np.asarray(runs.measured - runs.truth).reshape(-1, len(FED_BATCH_SPECIES))
     np.testing.assert_allclose(away.std(axis=0), NOISE_SD, rtol=5 / np.sqrt(2 * len(away)))
 
 
@@ -96,6 +96,25 @@ def test_rates_invert_the_step_of_the_roll_out(small_study):
     np.testing.assert_allclose(following, M[:, 1:], rtol=1e-10, atol=1e-10)
 
 
+def test_odd_intervals_and_boluses_after_the_sample_invert_too(small_study):
+    runs = small_study.novel
+    days = np.asarray(runs.days) * 1.5
+    given = np.zeros(runs.fed.shape)
+    given[:, 3, 1] = 0.4
+    changed = runs._replace(days=jnp.asarray(days), given=jnp.asarray(given))
+    rows = rate_rows(changed)
+    steps = days.shape[1] - 1
+    rates = np.asarray(rows.rates).reshape(-1, steps, 6)
+    M, V = np.asarray(runs.measured), np.asarray(runs.volume_after)[..., None]
+    start = M + given / V
+    following = (start[:, :-1] + 1.5 * rates) * V[:, :-1] + np.asarray(runs.fed)[:, 1:]
+    following /= np.asarray(runs.volume_before)[:, 1:, None]
+    np.testing.assert_allclose(following, M[:, 1:], rtol=1e-10, atol=1e-10)
+    # the process sees what the cells start from, not what the sample showed
+    features = np.asarray(rows.features).reshape(-1, steps, rows.features.shape[1])
+    np.testing.assert_allclose(features[:, 3, 1], start[:, 3, 1])
+
+
 def test_a_missing_reading_costs_the_two_rates_it_belongs_to(small_study):
     runs = small_study.novel
     holed = runs._replace(measured=runs.measured.at[0, 5, 2].set(jnp.nan))
@@ -105,100 +124,115 @@ def test_a_missing_reading_costs_the_two_rates_it_belongs_to(small_study):
     nothing = runs._replace(measured=runs.measured.at[:, :, 2].set(jnp.nan))
     with pytest.raises(DataError, match="never measured"):
         rate_rows(nothing)
-    with pytest.raises(DataError, match="capacity"):
-        rate_rows(runs, capacity=3)
 
 
-def kernel(groups=1, coding="embedding", n_features=2):
-    mask = coding_mask(coding, 3, 2)
-    vectors = np.random.default_rng(1).uniform(0.1, 1.0, (3, 3))
-    return ProductKernel(
-        log_lengthscale=jnp.asarray([0.1, 0.6][:n_features]),
-        log_signal=jnp.linspace(0.2, 0.5, groups),
-        log_noise=jnp.linspace(-3.0, -2.0, groups),
-        vectors=jnp.asarray(vectors),
-        mask=jnp.asarray(mask),
-    )
-
-
-def table(n=12, capacity=16):
+def table(n=12):
     rng = np.random.default_rng(0)
-    here = np.arange(capacity) < n
-    clean = lambda v: jnp.asarray(np.where(here[:, None], v, 0.0))  # noqa: E731
     return RateRows(
-        clean(rng.normal(size=(capacity, 2))),
-        clean(rng.normal(size=(capacity, 3))),
-        jnp.asarray(np.where(here, rng.integers(0, 3, capacity), 0)),
-        jnp.asarray(here),
+        rng.normal(size=(n, 2)), rng.normal(size=(n, 3)) + 4.0, rng.integers(0, 3, size=n)
     )
+
+
+KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("coding", ["embedding", "one-hot", "none"])
-@pytest.mark.parametrize("groups", [1, 3])
-def test_evidence_is_that_of_independent_normals_with_the_stated_kernel(groups, coding):
-    k, rows = kernel(groups, coding), table()
-    scales = fit_scales(rows)
-    n = int(rows.present.sum())
-    shift, spread, target, level = (np.asarray(v) for v in scales)
-    x = (np.asarray(rows.features)[:n] - shift) / spread
-    y = (np.asarray(rows.rates)[:n] - level) / target
-    w = np.asarray(k.vectors * k.mask)[np.asarray(rows.product)[:n]]
-    z = np.hstack([x / np.exp(np.asarray([0.1, 0.6])), w])
-    square = np.sum((z[:, None] - z[None]) ** 2, axis=-1)
-    total = 0.0
-    for t in range(3):
-        g = t if groups == 3 else 0
-        s, noise = float(k.signal[g]), float(k.noise[g])
-        total += multivariate_normal.logpdf(
-            y[:, t], cov=s * (np.exp(-0.5 * square) + noise * np.eye(n))
-        )
-    # lengthscales pass a soft bound that is the identity to 1e-3 here
-    assert float(log_evidence(k, rows, scales)) == pytest.approx(total, rel=2e-3)
-
-
-def test_padding_changes_nothing():
+@pytest.mark.parametrize("own_noise", [False, True])
+def test_evidence_is_that_of_independent_normals_with_the_stated_kernel(own_noise, coding):
     rows = table()
-    tight = join_rows(rows)
-    scales = fit_scales(rows)
-    a, b = (float(log_evidence(kernel(), r, scales)) for r in (rows, tight))
-    assert a == pytest.approx(b, rel=1e-12)
-    assert tight.features.shape[0] == 12
-
-
-def test_the_closed_derivative_of_the_density_is_the_derivative():
-    rng = np.random.default_rng(2)
-    root = rng.normal(size=(6, 6))
-    cov, y = jnp.asarray(root @ root.T + 6 * np.eye(6)), jnp.asarray(rng.normal(size=(6, 2)))
-    down = jax.grad(lambda c, t: log_density(c, t), argnums=(0, 1))(cov, y)
-    for argument, slope in enumerate(down):
-        step = np.asarray(rng.normal(size=slope.shape))
-        step = step + step.T if argument == 0 else step
-        at = [cov, y]
-        values = []
-        for h in (1e-5, -1e-5):
-            moved = list(at)
-            moved[argument] = at[argument] + h * step
-            values.append(float(log_density(*moved)))
-        assert float(jnp.sum(slope * step)) == pytest.approx(
-            (values[0] - values[1]) / 2e-5, rel=1e-6
+    vectors = embedding_of(coding, 3, 2, key=KEY)
+    model = rate_process(rows, vectors, Search(own_noise=own_noise), capacity=16)
+    signal = np.array([0.7, 1.3, 2.0]) if own_noise else np.full(3, 0.7)
+    noise = np.array([0.02, 0.1, 0.3]) if own_noise else np.full(3, 0.05)
+    raw = lambda v: positive(jnp.asarray(v))  # noqa: E731
+    model = eqx.tree_at(
+        lambda m: (m.kernel.index_diagonal, m.likelihood.noise),
+        with_lengthscale(model, 1.4),
+        (raw(signal), raw(noise)),
+    )
+    x = (rows.features - rows.features.mean(axis=0)) / rows.features.std(axis=0)
+    z = x / 1.4
+    if vectors is not None:  # their lengthscale stays one
+        z = np.hstack([z, np.asarray(vectors.vectors)[rows.product]])
+    square = np.sum((z[:, None] - z[None]) ** 2, axis=-1)
+    y = (rows.rates - rows.rates.mean(axis=0)) / rows.rates.std(axis=0)
+    total = sum(
+        multivariate_normal.logpdf(
+            y[:, t], cov=signal[t] * np.exp(-0.5 * square) + noise[t] * np.eye(12)
         )
+        for t in range(3)
+    )
+    assert float(log_evidence(model)) == pytest.approx(total, rel=1e-8)
+
+
+@pytest.mark.parametrize("own_noise", [False, True])
+def test_a_search_raises_the_posterior_and_keeps_what_is_shared_one(own_noise):
+    rows, search = table(12), Search(max_iterations=12, own_noise=own_noise)
+    vectors = embedding_of("embedding", 3, 2, key=KEY)
+    start = rate_process(rows, vectors, search)
+    tables = candidates(vectors, key=KEY, n=2)
+    model, found = best_fit([start, with_lengthscale(start, 1.5)], tables, search)
+    at_tables = [
+        float(log_posterior(eqx.tree_at(lambda m: m.scaling.embedding.weight, start, t))) / 36.0
+        for t in tables
+    ]
+    assert float(found.objective) > max(at_tables)
+    assert float(found.objective) == pytest.approx(float(log_posterior(model)) / 36.0, rel=1e-8)
+    assert float(found.log_evidence) == pytest.approx(float(log_evidence(model)), rel=1e-8)
+    noise = np.asarray(model.likelihood.variance(3))
+    signal = np.diagonal(model.kernel.task_covariance())
+    assert [bool(np.ptp(v) > 0.0) for v in (noise, signal)] == [own_noise, own_noise]
+    assert np.all(np.asarray(model.kernel.lengthscale)[2:] == 1.0)
+    # nothing pulls at the vectors but the evidence: none stays where it began
+    assert np.all(np.abs(np.asarray(model.scaling.embedding.weight - tables[0])) > 0.0)
+
+
+def test_joint_rows_are_those_of_all_tables():
+    one, two = table(5), table(7)
+    both = join_rows(one, two)
+    np.testing.assert_array_equal(both.features, np.concatenate([one.features, two.features]))
+    assert len(both.product) == 12
+
+
+def test_other_rows_keep_scaling_and_parameters():
+    rows = table()
+    model = rate_process(rows, embedding_of("embedding", 3, 2, key=KEY), Search())
+    fewer = with_rows(model, RateRows(*(v[:6] for v in rows)), capacity=12)
+    np.testing.assert_array_equal(fewer.target_scale, model.target_scale)
+    np.testing.assert_array_equal(fewer.scaling.base.shift, model.scaling.base.shift)
+    assert fewer.state is not None and int(fewer.data.row_present.sum()) == 6
 
 
 def test_a_random_part_of_the_rows_is_drawn_without_repeats():
-    rows = join_rows(table(12, 12))
-    part = thin(rows, 5, key=jax.random.key(0))
+    rows = table(12)
+    part = thin(rows, 5, key=KEY)
     assert part.features.shape == (5, 2)
-    assert len(np.unique(np.asarray(part.features)[:, 0])) == 5
-    assert thin(rows, 50, key=jax.random.key(0)).features.shape == (12, 2)
+    assert len(np.unique(part.features[:, 0])) == 5
+    assert thin(rows, 50, key=KEY).features.shape == (12, 2)
 
 
 def test_codings():
-    np.testing.assert_array_equal(coding_mask("one-hot", 3, 2), np.eye(3))
-    assert coding_mask("embedding", 3, 2).sum() == 6 and coding_mask("none", 3, 2).sum() == 0
+    one_hot = embedding_of("one-hot", 3, 2, key=KEY)
+    assert one_hot.is_one_hot and np.count_nonzero(one_hot.vectors) == 3
+    assert embedding_of("embedding", 3, 2, key=KEY).weight.shape == (3, 2)
+    assert embedding_of("none", 3, 2, key=KEY) is None
+    # nothing is said of the vectors beforehand: the publication has the evidence alone
+    assert abs(float(one_hot.log_prior())) < 1e-4
     with pytest.raises(ConfigError, match="1 to 3 are allowed"):
-        coding_mask("embedding", 3, 4)
+        embedding_of("embedding", 3, 4, key=KEY)
     with pytest.raises(ConfigError, match="allowed are"):
-        coding_mask("two-hot", 3, 2)
+        embedding_of("two-hot", 3, 2, key=KEY)
+
+
+def test_a_newcomer_is_looked_for_among_those_that_are_known():
+    known = embedding_of("embedding", 3, 2, key=KEY)
+    tables = np.asarray(newcomers(known, key=KEY))
+    assert tables.shape == (12, 3, 2)
+    np.testing.assert_array_equal(tables[:, :2], np.broadcast_to(known.weight[:2], (12, 2, 2)))
+    np.testing.assert_array_equal(tables[:2, 2], known.weight[:2])
+    np.testing.assert_allclose(tables[2, 2], np.mean(known.weight[:2], axis=0))
+    drawn = np.asarray(candidates(known, key=KEY))
+    assert drawn.shape == (8, 3, 2) and drawn.min() >= 0.1 and drawn.max() <= 3.0
 
 
 def test_relative_error_is_the_median_over_runs_of_errors_in_spreads():
@@ -233,6 +267,13 @@ def test_every_method_is_scored_and_transfer_beats_two_runs_alone(records):
     # the mean forecast of a test run is about one spread off (0.67 for a normal)
     assert np.median(errors["embedding"]) < 0.67
     assert np.median(errors["embedding"]) < np.median(errors["none"])
+
+
+def test_evidence_is_told_for_each_length_of_the_vectors(small_study):
+    config = study_config(counts=(2,), effort=0.1, max_rows=56)
+    found = evidence_by_dimension(small_study, (1, 2), config, n_runs=2, key=jax.random.key(0))
+    assert [dim for dim, _ in found] == [1, 2] and np.isfinite([e for _, e in found]).all()
+    assert found[0][1] != found[1][1]
 
 
 def test_a_study_that_cannot_be_run_is_refused(small_study):
@@ -273,115 +314,8 @@ def test_summary_and_table_say_who_won():
         summarise([])
 
 
-# ------------------------------------------------------------------ folders
-
-
-@pytest.fixture(scope="module")
-def folder(small_study, tmp_path_factory):
-    path = tmp_path_factory.mktemp("study") / "runs"
-    write_study(small_study, path)
-    return path
-
-
-def test_a_folder_comes_back_as_it_was(small_study, folder):
-    back = read_study(folder)
-    assert back.products == small_study.products
-    for mine, theirs in zip(small_study[:3], back[:3], strict=True):
-        for name in ("measured", "controls", "fed", "volume_before", "volume_after", "product"):
-            np.testing.assert_allclose(
-                getattr(mine, name), getattr(theirs, name), rtol=1e-5, atol=1e-6, err_msg=name
-            )
-
-
-def test_short_runs_and_missing_readings_are_fine(folder, tmp_path):
-    import shutil
-
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    path = copy / "runs" / "historic-001.csv"
-    lines = path.read_text().splitlines()
-    cells = lines[3].split(",")
-    cells[2] = ""
-    lines[3] = ",".join(cells)
-    path.write_text("\n".join(lines[:9]) + "\n")
-    before, after = rate_rows(read_study(folder).historic), rate_rows(read_study(copy).historic)
-    # of 14 rates 7 are left by the length, and the gap costs two of those
-    assert before.features.shape[0] - after.features.shape[0] == 9
-
-
-def edited(folder, tmp_path, name, old, new):
-    import shutil
-
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    path = copy / name
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    return copy
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new", "says"),
-    [
-        ("conditions.csv", "historic,", "old,", "role 'old'; allowed are historic, novel, test"),
-        ("conditions.csv", "product 1,", "novel product,", "none of the historic"),
-        ("conditions.csv", "historic-002", "historic-001", "listed twice"),
-        ("conditions.csv", "historic-002", "historic-999", "historic-999.csv does not exist"),
-        ("conditions.csv", "historic-002", "../secret", "run_id"),
-        ("conditions.csv", "V0_L", "volume", "lacks the columns"),
-        ("conditions.csv", "0.25,", "a lot,", "V0_L is 'a lot'"),
-        ("runs/test-001.csv", "VCD", "cells", "lacks the columns"),
-        ("runs/test-001.csv", "pH", "temperature", "names a column twice"),
-        ("runs/test-001.csv", "pH", "acid", "has set-points"),
-        ("runs/test-001.csv", "\n2,", "\n7,", "without gaps"),
-        ("runs/test-001.csv", "0.005", "0.9", "more is taken"),
-        ("runs/test-001.csv", "0.005", "-1", "must not be negative"),
-        ("runs/test-001.csv", "\n1,", "\n1,2,", "cells, the header has"),
-        ("runs/test-001.csv", "\n1,", "\n1,1e9,", "cells, the header has"),
-    ],
-)
-def test_malformed_folders_are_refused_with_place_and_reason(
-    folder, tmp_path, name, old, new, says
-):
-    with pytest.raises(DataError, match=says.replace("(", r"\(")):
-        read_study(edited(folder, tmp_path, name, old, new))
-
-
-def test_a_test_run_needs_its_first_sample_whole(folder, tmp_path):
-    first = (folder / "runs" / "test-001.csv").read_text().splitlines()[1]
-    cells = first.split(",")
-    holed = ",".join([cells[0], "", *cells[2:]])
-    with pytest.raises(DataError, match="misses a reading on day 0"):
-        read_study(edited(folder, tmp_path, "runs/test-001.csv", first, holed))
-    with pytest.raises(DataError, match="exists already"):
-        write_study(read_study(folder), folder)
-    with pytest.raises(DataError, match="does not exist"):
-        read_study(tmp_path / "nowhere")
-
-
-@pytest.mark.slow
-def test_the_command_runs_a_folder_and_leaves_table_and_summary(
-    folder, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(cli.common, "set_up_jax", lambda device=None: None)
-    arguments = ["transfer-study", str(folder), "--out", str(tmp_path), "--counts", "2"]
-    with pytest.raises(SystemExit) as stop:
-        cli.main([*arguments, "--repeats", "1", "--dim", "2", "--effort", "0.1", "--no-own-noise"])
-    assert stop.value.code == 0
-    summary = json.loads((tmp_path / "transfer_summary.json").read_text())
-    assert summary["counts"] == [2] and summary["products"][-1] == "novel product"
-    assert len((tmp_path / "transfer_records.jsonl").read_text().splitlines()) == 3
-    assert "| VCD, embedding |" in (tmp_path / "transfer_table.md").read_text()
-    for wrong, code in (("two", 2), ("9", 2)):
-        with pytest.raises(SystemExit) as stop:
-            cli.main(["transfer-study", str(folder), "--counts", wrong])
-        assert stop.value.code == code
-    capsys.readouterr()
-    with pytest.raises(ConfigError, match="1 to 4"):
-        run_study(folder, tmp_path, counts=(5,))
-
-
 def test_settings_are_those_asked_for():
     config = study_config(counts=(2, 4), dim=2, own_noise=True, effort=0.5)
     assert config.counts == (2, 4) and config.dim == 2 and config.second.own_noise
-    assert config.first.max_evaluations == 30 and config.second.max_evaluations == 25
+    assert config.first.max_iterations == 30 and config.second.max_iterations == 25
     assert dataclasses.replace(config, dim=1).dim == 1

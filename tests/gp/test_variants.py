@@ -1,5 +1,6 @@
 """Kernel variants: point and matrix forms, features, training, rank, positive definiteness."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from perfusio_jax.gp import (
     FitConfig,
     MultiTaskRateGP,
     PerfusionKernel,
+    SquaredExponentialKernel,
     draw_gp_paths,
     fit,
     fit_rank,
@@ -28,6 +30,7 @@ KERNELS = {
     "product": lambda **o: PerfusionKernel(T, 3, 1, 3, **o),
     "additive": lambda **o: AdditiveKernel(T, 3, 1, 3, **o),
     "cells": lambda **o: CellSpecificKernel(T, 3, 1, 3, exponent=0.7, column=1, **o),
+    "smooth": lambda day_variance=0.0, **o: SquaredExponentialKernel(T, 3, 3, **o),
 }
 ROWS = jax.random.normal(jax.random.key(0), (6, 5)).at[:, -1].set(jnp.arange(6) % T)
 
@@ -51,7 +54,9 @@ def test_features_reproduce_the_kernel(name):
     x = ROWS[:, :4]
 
     def gram(key):
-        phi = prior_features(kernel, x, draw_frequencies(kernel.lengthscale, 256, key=key))
+        degrees = kernel.tail_degrees
+        drawn = draw_frequencies(kernel.lengthscale, 256, key=key, degrees=degrees)
+        phi = prior_features(kernel, x, drawn)
         return phi @ phi.T
 
     mean = np.asarray(jnp.mean(jax.lax.map(gram, jax.random.split(jax.random.key(2), 64)), axis=0))
@@ -60,11 +65,15 @@ def test_features_reproduce_the_kernel(name):
     assert np.abs((mean - exact) / scale).max() < 5 / np.sqrt(64 * 256)
 
 
-@pytest.mark.parametrize("name", ["additive", "cells"])
+@pytest.mark.parametrize("name", ["additive", "cells", "smooth"])
 def test_inference_and_paths_take_the_variant(name, table):
     x, y = table
-    kinds = {"additive": AdditiveKernel, "cells": CellSpecificKernel}
-    kernel = kinds[name](T, x.shape[1] - 1, 1, x.shape[1] - 1, lengthscale=2.0)
+    size = x.shape[1] - 1
+    if name == "smooth":
+        kernel = SquaredExponentialKernel(T, size, size, is_shared=True, lengthscale=2.0)
+    else:
+        kinds = {"additive": AdditiveKernel, "cells": CellSpecificKernel}
+        kernel = kinds[name](T, size, 1, size, lengthscale=2.0)
     model = MultiTaskRateGP(x, y, kernel=kernel, n_tasks=T).condition()
     values = np.asarray(
         draw_gp_paths(model, 512, key=jax.random.key(0), n_frequencies=64).at(x[:4])
@@ -72,6 +81,20 @@ def test_inference_and_paths_take_the_variant(name, table):
     mean, covariance = (np.asarray(a) for a in model.posterior(x[:4]))
     sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     assert np.all(np.abs(values.mean(axis=0) - mean) < 5 * sd / np.sqrt(512))
+    np.testing.assert_allclose(model.mean(x[:4]), mean, rtol=1e-9, atol=1e-12)
+
+
+def test_a_shared_signal_is_one_number_and_the_day_is_not_read():
+    kernel = SquaredExponentialKernel(T, 3, 3, is_shared=True, task_variance=2.0)
+    np.testing.assert_allclose(kernel.task_covariance(), 2.0 * np.eye(T), rtol=1e-9)
+    slope = eqx.filter_grad(lambda k: jnp.sum(k.task_covariance()))(kernel)
+    assert np.count_nonzero(slope.index_diagonal.raw) == 1
+    later = ROWS.at[:, 3].add(5.0)
+    np.testing.assert_allclose(
+        kernel.input_matrix(ROWS[:, :4], later[:, :4]),
+        np.exp(-0.5 * np.sum((ROWS[:, None, :3] - ROWS[None, :, :3]) ** 2, axis=-1)),
+        atol=1e-12,
+    )
 
 
 def test_the_exponent_is_trained(table):

@@ -410,9 +410,24 @@ def propose(
 
 
 @commands.command("transfer-study", rich_help_panel=groups.MODEL)
+@reads_files
 def transfer_study(
-    folder: Annotated[Path, typer.Argument(help="Folder of runs, see docs/transfer.md.")],
-    out: Annotated[Path | None, typer.Option(help="Where results go; the folder itself.")] = None,
+    campaign: Annotated[list[Path], typer.Argument(help=TABLES)],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where results go; the folder that was given, else transfer."),
+    ] = None,
+    novel: Annotated[
+        str | None, typer.Option("--novel", help="The cell line that is new, by its clone_id.")
+    ] = None,
+    test_run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--test-run",
+            help="Run of it to forecast and not to train on, as often as needed, or a pattern as "
+            "'test-*'; the last half.",
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repeats with other novel runs.")] = 5,
     counts: Annotated[str, typer.Option(help="Numbers of novel runs, e.g. 2,4,8.")] = "",
     dim: Annotated[int, typer.Option(min=1, help="Length of the embedding vectors.")] = 3,
@@ -421,32 +436,57 @@ def transfer_study(
     ] = True,
     effort: Annotated[float, typer.Option(min=0.1, help="Factor on the search's length.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    fill_down: FillDown = False,
+    process: Culture = None,
     write_example: Annotated[
-        bool, typer.Option("--write-example", help="Write a simulated study there instead.")
+        bool,
+        typer.Option("--write-example", help="Write a simulated study in a new folder instead."),
     ] = False,
+    *,
+    rules: Any,
 ) -> None:
     """What earlier products are worth to a new one: embedding, one-hot coding and neither."""
     try:
         asked = tuple(int(part) for part in counts.split(",")) if counts.strip() else ()
     except ValueError:
         raise ConfigError(f"--counts {counts!r} must be whole numbers, as in 2,4,8.") from None
-    common.set_up_jax()
-    from perfusio_jax.connectors.files.run_study import run_study, write_example_study
-
+    only = campaign[0] if len(campaign) == 1 else None
     if write_example:
+        if only is None:
+            raise ConfigError(f"{len(campaign)} places were given; an example goes into one.")
+        writable(only, is_folder=True)
+        common.set_up_jax()
+        from perfusio_jax.service.study_example import write_example as example
+
         screen = console()
         with screen.status("simulating six products"):
-            write_example_study(folder, seed=seed)
-        screen.print(f"example study: {folder}")
+            table, culture = example(only, seed=seed)
+        screen.print(f"example study: {table}, its culture: {culture}")
+        screen.print(
+            f"perfusio-jax transfer-study {table} --process {culture} --novel 'novel product' "
+            "--test-run 'test-*'",
+            soft_wrap=True,
+        )
         return
-    run_study(
-        folder,
-        folder if out is None else out,
-        repeats=repeats,
-        counts=asked,
-        dim=dim,
-        own_noise=own_noise,
-        effort=effort,
-        seed=seed,
-        console=console(),
-    )
+    where = out or (only if only is not None and only.is_dir() else Path("transfer"))
+    writable(where, is_folder=True)
+    common.set_up_jax()
+    from perfusio_jax.service.transferring import run_study
+
+    with as_data():
+        run_study(
+            campaign,
+            where,
+            novel=novel,
+            tests=test_run or (),
+            culture=process,
+            rules=rules,
+            fill_down=fill_down,
+            repeats=repeats,
+            counts=asked,
+            dim=dim,
+            own_noise=own_noise,
+            effort=effort,
+            seed=seed,
+            console=console(),
+        )

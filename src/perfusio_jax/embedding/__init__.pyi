@@ -3,15 +3,14 @@ from .clones import PRIOR_CLONE as PRIOR_CLONE
 from .clones import CloneInfo as CloneInfo
 from .clones import CloneRegistry as CloneRegistry
 from .clones import EntityEmbedding as EntityEmbedding
-from .fedbatch import CONTROLS as CONTROLS
-from .fedbatch import SPECIES as SPECIES
-from .fedbatch import FedBatchRuns as FedBatchRuns
-from .fedbatch import simulate_fed_batch as simulate_fed_batch
 from .inputs import EmbeddedInputs as EmbeddedInputs
 from .inputs import fit_embedded as fit_embedded
+from .mixture import Mixture as Mixture
 from .posterior import EmbeddingPosterior as EmbeddingPosterior
 from .posterior import laplace as laplace
 from .posterior import nuts as nuts
+from .runs import fed_batch_runs as fed_batch_runs
+from .runs import studied as studied
 from .study import COUNTS as COUNTS
 from .study import METHODS as METHODS
 from .study import PUBLISHED as PUBLISHED
@@ -25,5 +24,4 @@ from .study import study_config as study_config
 from .study import study_repeat as study_repeat
 from .summary import markdown as markdown
 from .summary import summarise as summarise
-from .transfer import Mixture as Mixture
 from .transfer import TransferLearner as TransferLearner

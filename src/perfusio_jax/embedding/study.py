@@ -10,6 +10,7 @@ Reference:
     Hutter et al. (2021), doi:10.1002/bit.27907.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -19,33 +20,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import ConfigError, DataError, Key
-from perfusio_jax.embedding.clones import START_RANGE
-from perfusio_jax.embedding.fedbatch import (
+from perfusio_jax.embedding.rolling import relative_error, roll_out
+from perfusio_jax.embedding.rows import RateRows, join_rows, rate_rows, thin
+from perfusio_jax.embedding.study_gp import (
+    SHORT_START,
+    Coding,
+    Found,
+    Search,
+    best_fit,
+    candidates,
+    embedding_of,
+    newcomers,
+    rate_process,
+    with_lengthscale,
+    with_rows,
+)
+from perfusio_jax.gp import MultiTaskRateGP
+from perfusio_jax.simulator import (
+    FED_BATCH_SPECIES,
     Family,
     FedBatchRuns,
     draw_conditions,
     sample_products,
     simulate_fed_batch,
-)
-from perfusio_jax.embedding.product_gp import (
-    SHORT_START,
-    Coding,
-    FitInfo,
-    ProductGP,
-    ProductKernel,
-    RateRows,
-    Settings,
-    coding_mask,
-    condition,
-    fit_products,
-    fit_scales,
-    join_rows,
-    rate_rows,
-    relative_error,
-    roll_out,
-    search_all,
-    thin,
-    with_lengthscale,
 )
 
 METHODS: Final[tuple[Coding, ...]] = ("none", "one-hot", "embedding")
@@ -78,6 +75,8 @@ class StudyData(NamedTuple):
     """Further runs of the novel product."""
     products: tuple[str, ...]
     """Names by index."""
+    species: tuple[str, ...] = FED_BATCH_SPECIES
+    """What was read, in the order of the readings."""
 
 
 class Record(NamedTuple):
@@ -92,7 +91,7 @@ class Record(NamedTuple):
     log_evidence: float
     """Log evidence of the rows searched."""
     n_evaluations: int
-    """Evaluations of the search."""
+    """Iterations of the search."""
 
 
 class StudyConfig(eqx.Module):
@@ -104,11 +103,11 @@ class StudyConfig(eqx.Module):
     """Length of the embedding vectors (the published choice)."""
     max_rows: int = eqx.field(static=True, default=360)
     """Historic rows the search looks at; conditioning uses all."""
-    first: Settings = Settings(max_evaluations=60)
+    first: Search = eqx.field(static=True, default=Search(60))
     """Search on historic rows."""
-    second: Settings = Settings(max_evaluations=50)
+    second: Search = eqx.field(static=True, default=Search(50))
     """Search with the novel product's rows added."""
-    alone: Settings = Settings(max_evaluations=60)
+    alone: Search = eqx.field(static=True, default=Search(60))
     """Search on the novel product's rows alone."""
 
 
@@ -117,7 +116,7 @@ def study_config(
     counts: Sequence[int] = COUNTS,
     dim: int = 3,
     own_noise: bool = False,
-    max_rows: int | None = None,
+    max_rows: int = 360,
     effort: float = 1.0,
 ) -> StudyConfig:
     """Settings of a study by the few that matter.
@@ -126,19 +125,16 @@ def study_config(
         counts: Numbers of novel runs.
         dim: Length of the embedding vectors.
         own_noise: Each species its own signal and noise variance; the published form shares
-            one. Costs as many Cholesky factors as there are species.
-        max_rows: Historic rows the search looks at; 360, or 240 with `own_noise`.
-        effort: Factor on the evaluations of every search [-].
+            one.
+        max_rows: Historic rows the search looks at.
+        effort: Factor on the iterations of every search [-].
 
     Returns:
         The settings.
     """
-    first, second = (
-        Settings(max_evaluations=max(5, round(effort * n)), own_noise=own_noise) for n in (60, 50)
-    )
-    rows = (240 if own_noise else 360) if max_rows is None else max_rows
+    first, second = (Search(max(5, round(effort * n)), own_noise) for n in (60, 50))
     return StudyConfig(
-        counts=tuple(counts), dim=dim, max_rows=rows, first=first, second=second, alone=first
+        counts=tuple(counts), dim=dim, max_rows=max_rows, first=first, second=second, alone=first
     )
 
 
@@ -212,71 +208,53 @@ def check_study(data: StudyData, counts: Sequence[int]) -> None:
 
 
 class _Base(NamedTuple):
-    coding: Coding
-    kernel: ProductKernel
+    model: MultiTaskRateGP
     searched: RateRows
     rows: RateRows
+
+
+def _starts(model: MultiTaskRateGP) -> list[MultiTaskRateGP]:
+    return [model, with_lengthscale(model, SHORT_START)]
 
 
 def _fit_historic(data: StudyData, coding: Coding, config: StudyConfig, key: Key) -> _Base:
     k_thin, k_fit = jax.random.split(key)
     rows = rate_rows(data.historic)
     searched = thin(rows, config.max_rows, key=k_thin)
-    mask = coding_mask(coding, len(data.products), config.dim)
-    kernel, _, _ = fit_products(searched, mask=mask, key=k_fit, settings=config.first)
-    return _Base(coding, kernel, searched, rows)
+    k_table, k_search = jax.random.split(k_fit)
+    table = embedding_of(coding, len(data.products), config.dim, key=k_table)
+    start = rate_process(searched, table, config.first)
+    tables = None if table is None else candidates(table, key=k_search)
+    model, _ = best_fit(_starts(start), tables, config.first)
+    return _Base(model, searched, rows)
 
 
-def _starts(base: ProductKernel, coding: Coding, *, key: Key, n: int = 12) -> ProductKernel:
-    """The fitted kernel with candidates for the novel product's row of the table.
-
-    With an embedding: each historic product's vector, the mean one, and draws around it. With
-    one-hot coding: draws from a range about that of the fitted entries.
-    """
-    table = base.vectors * base.mask
-    known = table[:-1]
-    if coding == "one-hot":
-        lo, hi = START_RANGE
-        rows = jax.random.uniform(key, (n, table.shape[1]), minval=0.1 * lo, maxval=0.5 * hi)
-    else:
-        centre, spread = jnp.mean(known, axis=0), jnp.std(known, axis=0) + 0.1
-        z = jax.random.normal(key, (n, table.shape[1]))
-        rows = jnp.concatenate([known, centre[None, :], centre[None, :] + spread[None, :] * z])[:n]
-    rows = rows * base.mask[-1][None, :]
-    many = jax.tree.map(lambda v: jnp.broadcast_to(v, (n, *v.shape)), base)
-    return eqx.tree_at(lambda k: k.vectors, many, many.vectors.at[:, -1].set(rows))
-
-
-def _capacity(size: int) -> int:
-    return int(np.ceil(size / _BLOCK)) * _BLOCK
+def _capacity(rows: RateRows) -> int:
+    """Rows reserved, so that a few runs more do not mean a new compile."""
+    return -(-len(rows.product) // _BLOCK) * _BLOCK
 
 
 def fit_joint(
     base: _Base, novel: RateRows, config: StudyConfig, *, key: Key
-) -> tuple[ProductGP, FitInfo]:
+) -> tuple[MultiTaskRateGP, Found]:
     """Add the novel product's rows, search everything together, condition on all rows."""
-    n_new = int(jnp.sum(novel.present))
-    size = base.searched.features.shape[0]
-    rows = join_rows(base.searched, novel, capacity=_capacity(size + n_new))
-    scales = fit_scales(rows)
-    starts = _starts(base.kernel, base.coding, key=key)
-    groups = (starts, with_lengthscale(starts, SHORT_START))
-    kernel, info = search_all(groups, rows, scales, config.second)
-    whole = join_rows(base.rows, novel, capacity=_capacity(base.rows.features.shape[0] + n_new))
-    return condition(kernel, whole, scales), info
+    table = base.model.scaling.embedding
+    rows = join_rows(base.searched, novel)
+    start = rate_process(rows, table, config.second, like=base.model, capacity=_capacity(rows))
+    tables = newcomers(table, key=key)
+    model, found = best_fit(_starts(start), tables, config.second)
+    whole = join_rows(base.rows, novel)
+    return with_rows(model, whole, capacity=_capacity(whole)), found
 
 
-def fit_alone(
-    novel: RateRows, n_products: int, config: StudyConfig, *, key: Key
-) -> tuple[ProductGP, FitInfo]:
+def fit_alone(novel: RateRows, config: StudyConfig) -> tuple[MultiTaskRateGP, Found]:
     """The novel product without the others."""
-    rows = join_rows(novel, capacity=_capacity(int(jnp.sum(novel.present))))
-    mask = coding_mask("none", n_products, config.dim)
-    kernel, scales, info = fit_products(rows, mask=mask, key=key, settings=config.alone)
-    return condition(kernel, rows, scales), info
+    start = rate_process(novel, None, config.alone, capacity=_capacity(novel))
+    model, found = best_fit(_starts(start), None, config.alone)
+    return with_rows(model, novel, capacity=_capacity(novel)), found
 
 
-def score(model: ProductGP, test: FedBatchRuns) -> tuple[float, ...]:
+def score(model: MultiTaskRateGP, test: FedBatchRuns) -> tuple[float, ...]:
     """Median relative error per species over the test runs, from their first sample on."""
     start = jnp.maximum(test.measured[:, 0], 0.0)
     return tuple(float(e) for e in relative_error(roll_out(model, test, start), test.truth))
@@ -308,7 +286,6 @@ def study_repeat(
     check_study(data, config.counts)
     k_order, k_base, k_fit = jax.random.split(key, 3)
     order = np.asarray(jax.random.permutation(k_order, data.novel.measured.shape[0]))
-    last = len(data.products)
     bases = {
         coding: _fit_historic(data, coding, config, k_base)
         for coding in METHODS
@@ -319,7 +296,7 @@ def study_repeat(
         for coding in methods:
             k = jax.random.fold_in(jax.random.fold_in(k_fit, count), METHODS.index(coding))
             if coding == "none":
-                model, info = fit_alone(rows, last, config, key=k)
+                model, info = fit_alone(rows, config)
             else:
                 model, info = fit_joint(bases[coding], rows, config, key=k)
             yield Record(
@@ -327,7 +304,7 @@ def study_repeat(
                 count,
                 score(model, data.test),
                 float(info.log_evidence),
-                int(info.n_evaluations),
+                int(info.n_iterations),
             )
 
 
@@ -356,7 +333,7 @@ def evidence_by_dimension(
     rows = rate_rows(take(data.novel, np.arange(n_runs)))
     out = []
     for dim in dims:
-        here = eqx.tree_at(lambda c: c.dim, config, dim)
+        here = dataclasses.replace(config, dim=dim)
         base = _fit_historic(data, "embedding", here, key)
         _, info = fit_joint(base, rows, here, key=jax.random.fold_in(key, dim))
         out.append((dim, float(info.log_evidence)))

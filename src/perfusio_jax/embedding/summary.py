@@ -1,16 +1,16 @@
 """Tables and paired tests of transfer studies."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from perfusio_jax._core import DataError
-from perfusio_jax.embedding.fedbatch import SPECIES
 from perfusio_jax.embedding.study import COUNTS, METHODS, PUBLISHED
+from perfusio_jax.simulator import FED_BATCH_SPECIES
 
 REPORTED: Final[tuple[str, ...]] = ("Titer", "VCD")
-"""Species of the table."""
+"""Species of the published table."""
 
 _LABELS: Final[Mapping[str, str]] = {
     "none": "novel product only",
@@ -49,11 +49,18 @@ def paired_test(better: np.ndarray, other: np.ndarray) -> float:
     return float(wilcoxon(better, other, alternative="less")[1])  # pyright: ignore
 
 
-def summarise(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def summarise(
+    records: Iterable[Mapping[str, Any]],
+    *,
+    species: Sequence[str] = FED_BATCH_SPECIES,
+    reported: Sequence[str] = REPORTED,
+) -> dict[str, Any]:
     """Numbers of a study.
 
     Args:
         records: Fields of `Record` and the number of the repeat.
+        species: What the errors are of, in their order.
+        reported: Which of them to report.
 
     Returns:
         Per species: mean and median over repeats by method, repeats, and p-values of the
@@ -65,8 +72,8 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     table = _by_model(records)
     counts = sorted({n for n, _ in table})
     out: dict[str, Any] = {"counts": counts, "species": {}}
-    for species in REPORTED:
-        j = SPECIES.index(species)
+    for name in reported:
+        j = list(species).index(name)
         entry: dict[str, Any] = {}
         for method in METHODS:
             errors = [[v[j] for v in table.get((n, method), {}).values()] for n in counts]
@@ -88,15 +95,23 @@ def summarise(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                     {"p": p if np.isfinite(p) else None, "wins": int(np.sum(a < b)), "of": len(a)}
                 )
             entry[f"embedding_vs_{other}"] = values
-        out["species"][species] = entry
+        out["species"][name] = entry
     return out
 
 
-def markdown(records: Iterable[Mapping[str, Any]], *, with_published: bool = True) -> str:
+def markdown(
+    records: Iterable[Mapping[str, Any]],
+    *,
+    species: Sequence[str] = FED_BATCH_SPECIES,
+    reported: Sequence[str] = REPORTED,
+    with_published: bool = True,
+) -> str:
     """The table of a study: median relative error by method and number of runs.
 
     Args:
         records: As for `summarise`.
+        species: What the errors are of, in their order.
+        reported: Which of them to report.
         with_published: Put the published figures beside ours.
 
     Returns:
@@ -106,11 +121,11 @@ def markdown(records: Iterable[Mapping[str, Any]], *, with_published: bool = Tru
     Raises:
         DataError: If there is no record.
     """
-    summary = summarise(records)
+    summary = summarise(records, species=species, reported=reported)
     counts = summary["counts"]
     lines = ["| runs | " + " | ".join(str(n) for n in counts) + " |"]
     lines.append("| --- |" + " ---: |" * len(counts))
-    for species, entry in summary["species"].items():
+    for name, entry in summary["species"].items():
         for method in METHODS:
             if method not in entry:
                 continue
@@ -118,10 +133,10 @@ def markdown(records: Iterable[Mapping[str, Any]], *, with_published: bool = Tru
             for k, n in enumerate(counts):
                 mean, median = entry[method]["mean"][k], entry[method]["median"][k]
                 cell = "-" if mean is None else f"{mean:.3f} ({median:.3f})"
-                if with_published and n in COUNTS:
-                    cell += f", {PUBLISHED[species, method][COUNTS.index(n)]:.3f}"
+                if with_published and n in COUNTS and (name, method) in PUBLISHED:
+                    cell += f", {PUBLISHED[name, method][COUNTS.index(n)]:.3f}"
                 cells.append(cell)
-            lines.append(f"| {species}, {_LABELS[method]} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name}, {_LABELS[method]} | " + " | ".join(cells) + " |")
         for other in ("one-hot", "none"):
             tests = entry[f"embedding_vs_{other}"]
             cells = [
@@ -129,6 +144,6 @@ def markdown(records: Iterable[Mapping[str, Any]], *, with_published: bool = Tru
                 for t in tests
             ]
             lines.append(
-                f"| {species}, embedding below {_LABELS[other]} | " + " | ".join(cells) + " |"
+                f"| {name}, embedding below {_LABELS[other]} | " + " | ".join(cells) + " |"
             )
     return "\n".join(lines) + "\n"

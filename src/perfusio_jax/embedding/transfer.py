@@ -10,7 +10,7 @@ transfer, a fit to the new clone's rows alone.
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -26,35 +26,35 @@ from perfusio_jax._core.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from perfusio_jax._core.programs import compiled
 from perfusio_jax.embedding.clones import PRIOR_CLONE, EntityEmbedding
 from perfusio_jax.embedding.inputs import EmbeddedInputs, fit_embedded
+from perfusio_jax.embedding.learner_storage import (
+    KIND,
+    SCHEMA_VERSION,
+    architecture_of,
+    skeleton,
+    table_shape,
+)
+from perfusio_jax.embedding.mixture import Mixture, VectorDensity, at_vectors, mixture_of
 from perfusio_jax.embedding.posterior import EmbeddingPosterior, Method, laplace, nuts
+from perfusio_jax.embedding.teaching import (
+    bare,
+    check_ids,
+    conditioned,
+    features_of,
+    new_process,
+    rebuilt,
+    trained,
+    training_table,
+)
 from perfusio_jax.gp import (
     FitConfig,
     FitReport,
     GaussianLikelihood,
     MultiTaskRateGP,
-    PerfusionKernel,
     ZeroMeanMultiTask,
     fit,
-    log_posterior,
-    trainable_filter,
-    with_form,
 )
-
-SCHEMA_VERSION = 1
-_KIND = "TransferLearner"
-_BLOCK = 64
-
-
-class Mixture(NamedTuple):
-    """Prediction averaged over draws of a clone's vector."""
-
-    mean: Float[Array, "M T"]
-    """Mean [target unit]."""
-    variance: Float[Array, "M T"]
-    """Variance: the process's own, plus that of its mean between draws [target unit squared]."""
 
 
 class TransferLearner(eqx.Module):
@@ -101,7 +101,7 @@ class TransferLearner(eqx.Module):
                 f"lr_backbone={lr_backbone}, lr_embedding={lr_embedding}; both must be above 0."
             )
         if model is not None:
-            inner = _features(model).embedding
+            inner = features_of(model).embedding
             if inner.weight.shape != embedding.weight.shape:
                 raise ConfigError(
                     f"the model's table has shape {inner.weight.shape}, the embedding "
@@ -137,7 +137,7 @@ class TransferLearner(eqx.Module):
             DataError: If shapes do not fit or a clone is outside the table.
         """
         start = self._built(train_x, train_y, clone_ids)
-        model = _train(start, self.lr_embedding, self.lr_embedding, n_iter, False)
+        model = trained(start, self.lr_embedding, self.lr_embedding, n_iter, False)
         return self._with(model)
 
     def joint_finetune(
@@ -169,24 +169,24 @@ class TransferLearner(eqx.Module):
             DataError: If shapes do not fit or an index leaves a gap.
         """
         old = self._fitted()
-        x, y, ids = _table(train_x, train_y, clone_ids, old.n_tasks)
+        x, y, ids = training_table(train_x, train_y, clone_ids, old.n_tasks)
         embedding = self.embedding
         if ids.size and ids.max() == embedding.n_clones:
             embedding = embedding.with_clone()
         seen = np.asarray(old.data.row_present)
         inputs = np.asarray(old.data.inputs)[seen]
         targets = np.where(np.asarray(old.data.present), np.asarray(old.data.targets), np.nan)[seen]
-        _check_ids(ids, embedding.n_clones)
+        check_ids(ids, embedding.n_clones)
         rows = np.insert(x, x.shape[1] - 1, ids, axis=1)
         if rows.shape[1] != inputs.shape[1]:
             raise DataError(
                 f"rows have {x.shape[1]} columns; the process was trained on {inputs.shape[1] - 1}."
             )
-        features = EmbeddedInputs(_features(old).base, embedding)
-        model = _rebuild(old, np.vstack([inputs, rows]), np.vstack([targets, y]), features)
+        features = EmbeddedInputs(features_of(old).base, embedding)
+        model = rebuilt(old, np.vstack([inputs, rows]), np.vstack([targets, y]), features)
         move = np.zeros(embedding.n_clones)
         move[np.unique(ids) if freeze_backbone else slice(None)] = 1.0
-        model = _train(
+        model = trained(
             model, self.lr_backbone, self.lr_embedding, n_iter, freeze_backbone, jnp.asarray(move)
         )
         return self._with(model)
@@ -253,12 +253,12 @@ class TransferLearner(eqx.Module):
             away = samples - jnp.mean(samples, axis=0)[None, :]
             covariance = away.T @ away / max(n_samples - 1, 1)
             return EmbeddingPosterior(self.embedding.mean, covariance, samples)
-        bare = _bare(self._fitted())
+        model = bare(self._fitted())
         start = self.embedding(clone)
-        density = _VectorDensity(jnp.asarray(clone, int))
+        density = VectorDensity(jnp.asarray(clone, int))
         if method == "laplace":
-            return laplace(density, bare, start, spread=self.embedding.spread)
-        return nuts(density, bare, start, key=key, n_samples=n_samples, n_warmup=n_warmup)
+            return laplace(density, model, start, spread=self.embedding.spread)
+        return nuts(density, model, start, key=key, n_samples=n_samples, n_warmup=n_warmup)
 
     def models(self, clone: int, vectors: Float[Array, "S D"]) -> MultiTaskRateGP:
         """Conditioned processes, one per draw of a clone's vector, stacked along axis 0.
@@ -270,12 +270,12 @@ class TransferLearner(eqx.Module):
             clone: Index, or `PRIOR_CLONE`.
             vectors: Draws of its vector [kernel lengths].
         """
-        model = _bare(self._fitted())
+        model = bare(self._fitted())
         if clone == PRIOR_CLONE:
             clone = self.embedding.n_clones
             table = self.embedding.with_clone()
             model = eqx.tree_at(lambda m: m.scaling.embedding, model, table)
-        return _conditioned(model, jnp.asarray(clone, int), vectors)
+        return at_vectors(model, jnp.asarray(clone, int), vectors)
 
     def predict(
         self,
@@ -308,7 +308,7 @@ class TransferLearner(eqx.Module):
         many = self.models(clone, point[None, :] if vectors is None else vectors)
         index = self.embedding.n_clones if clone == PRIOR_CLONE else clone
         inputs = jnp.asarray(np.insert(rows, rows.shape[1] - 1, index, axis=1))
-        return _mixture(many, inputs)
+        return mixture_of(many, inputs)
 
     # ------------------------------------------------------------------ keeping
 
@@ -333,20 +333,20 @@ class TransferLearner(eqx.Module):
             )
         if getattr(model.data, "shared", None) is not None:
             raise ConfigError("noise shared between rows is not covered by this schema.")
-        architecture = _architecture(self.embedding, model)
-        built = _skeleton(architecture)[1]
-        if jax.tree.structure(built) != jax.tree.structure(_bare(model)):
+        architecture = architecture_of(self.embedding, model)
+        built = skeleton(architecture)[1]
+        if jax.tree.structure(built) != jax.tree.structure(bare(model)):
             # it would be read back as something else
             raise ConfigError(
                 f"a process with a {type(model.kernel).__name__} over "
                 f"{type(model.scaling).__name__} is not covered by this schema; allowed is what "
                 "warm_start and fit_jointly build. Pickle the learner to keep it on this version."
             )
-        saved = (self.embedding, _bare(model), self.lr_backbone, self.lr_embedding)
+        saved = (self.embedding, bare(model), self.lr_backbone, self.lr_embedding)
         return write_checkpoint(
             path,
             named_arrays(saved),
-            kind=_KIND,
+            kind=KIND,
             schema_version=SCHEMA_VERSION,
             architecture=architecture,
         )
@@ -364,10 +364,10 @@ class TransferLearner(eqx.Module):
             DataError: If a file is missing, truncated or changed, the schema is another, or
                 the architecture differs from this learner's.
         """
-        stored, arrays = read_checkpoint(path, kind=_KIND, schema_version=SCHEMA_VERSION)
-        mine: dict[str, Any] = dict(_table_shape(self.embedding))
+        stored, arrays = read_checkpoint(path, kind=KIND, schema_version=SCHEMA_VERSION)
+        mine: dict[str, Any] = dict(table_shape(self.embedding))
         if self.model is not None:
-            mine = _architecture(self.embedding, self.model)
+            mine = architecture_of(self.embedding, self.model)
             of_the_table = ("capacity", "is_complete", "n_missing")
             mine = {k: v for k, v in mine.items() if k not in of_the_table}
         different = {k: (stored.get(k), v) for k, v in mine.items() if stored.get(k) != v}
@@ -375,12 +375,12 @@ class TransferLearner(eqx.Module):
             told = "; ".join(f"{k} is {a} there and {b} here" for k, (a, b) in different.items())
             raise DataError(f"{path} holds a learner of another architecture: {told}.")
         check_sizes(stored, path)
-        embedding, model = _skeleton(stored)
+        embedding, model = skeleton(stored)
         zero = jnp.zeros(())
         saved = fill((embedding, model, zero, zero), arrays, where=str(path))
         embedding, model, backbone, table = saved
         fresh = TransferLearner(embedding, None, self.likelihood, float(backbone), float(table))
-        return fresh._with(_finish(model))
+        return fresh._with(conditioned(model))
 
     # ------------------------------------------------------------------ inside
 
@@ -390,7 +390,7 @@ class TransferLearner(eqx.Module):
         return self.model
 
     def _with(self, model: MultiTaskRateGP) -> "TransferLearner":
-        embedding = _features(model).embedding
+        embedding = features_of(model).embedding
         return eqx.tree_at(
             lambda t: (t.embedding, t.model), self, (embedding, model), is_leaf=lambda n: n is None
         )
@@ -398,229 +398,11 @@ class TransferLearner(eqx.Module):
     def _built(self, train_x: Any, train_y: Any, clone_ids: Any) -> MultiTaskRateGP:
         require_x64("Fitting a Gaussian process")
         n_tasks = None if self.model is None else self.model.n_tasks
-        x, y, ids = _table(train_x, train_y, clone_ids, n_tasks)
-        _check_ids(ids, self.embedding.n_clones)
+        x, y, ids = training_table(train_x, train_y, clone_ids, n_tasks)
+        check_ids(ids, self.embedding.n_clones)
         rows = np.insert(x, x.shape[1] - 1, ids, axis=1)
         if self.model is not None:
-            features = EmbeddedInputs(_features(self.model).base, self.embedding)
-            return _rebuild(_bare(self.model), rows, y, features)
+            features = EmbeddedInputs(features_of(self.model).base, self.embedding)
+            return rebuilt(bare(self.model), rows, y, features)
         features = fit_embedded(rows, self.embedding)
-        return _new_model(rows, y, features, self.likelihood)
-
-
-class _VectorDensity(eqx.Module):
-    """Log posterior as a function of one clone's vector."""
-
-    clone: Array
-
-    def __call__(self, model: MultiTaskRateGP, vector: Array) -> Scalar:
-        table = model.scaling.embedding.replace(self.clone, vector)
-        return log_posterior(eqx.tree_at(lambda m: m.scaling.embedding, model, table))
-
-
-def _features(model: MultiTaskRateGP) -> EmbeddedInputs:
-    if not isinstance(model.scaling, EmbeddedInputs):
-        raise ConfigError(
-            f"the model's feature map is {type(model.scaling).__name__}; transfer needs "
-            "EmbeddedInputs."
-        )
-    return model.scaling
-
-
-def _table(x: Any, y: Any, ids: Any, n_tasks: int | None) -> tuple[np.ndarray, ...]:
-    rows, targets, clones = np.asarray(x, float), np.asarray(y, float), np.asarray(ids)
-    if targets.ndim == 1:
-        targets = targets[:, None]
-    if rows.ndim != 2 or rows.shape[1] < 2 or targets.ndim != 2:
-        raise DataError(
-            f"rows of shape {rows.shape} and targets of shape {targets.shape}; expected (N, d) "
-            "with at least one state column and the day, and (N, T) or (N,)."
-        )
-    if not len(rows) == len(targets) == clones.size or clones.ndim != 1 or len(rows) == 0:
-        raise DataError(
-            f"{len(rows)} rows, {len(targets)} targets and {clones.size} clone indices; there "
-            "must be equally many, and at least one."
-        )
-    if not np.isfinite(rows).all():
-        raise DataError("rows hold values that are not finite; estimate missing states first.")
-    if n_tasks is not None and targets.shape[1] != n_tasks:
-        raise DataError(f"{targets.shape[1]} target columns; the process has {n_tasks}.")
-    return rows, targets, clones.astype(int)
-
-
-def _check_ids(ids: np.ndarray, n_clones: int) -> None:
-    wrong = sorted(set(ids[(ids < 0) | (ids >= n_clones)].tolist()))
-    if wrong:
-        raise DataError(f"clone index {wrong}; allowed are 0 to {n_clones - 1}.")
-
-
-def _new_model(
-    rows: np.ndarray, y: np.ndarray, features: EmbeddedInputs, noise: GaussianLikelihood | None
-) -> MultiTaskRateGP:
-    n_tasks, size = y.shape[1], features.n_features - 1
-    kernel = PerfusionKernel(
-        n_tasks, size, min(1, n_tasks - 1), size, lengthscale=max(1.0, float(np.sqrt(size)))
-    )
-    return MultiTaskRateGP(
-        rows, y, noise, None, kernel, n_tasks, scaling=features, capacity=_capacity(len(rows))
-    )
-
-
-def _capacity(n_rows: int) -> int:
-    """Rows reserved, so that a few more do not mean a new compile."""
-    return -(-n_rows // _BLOCK) * _BLOCK
-
-
-def _rebuild(
-    old: MultiTaskRateGP, rows: np.ndarray, y: np.ndarray, features: EmbeddedInputs
-) -> MultiTaskRateGP:
-    """Other rows, same parameters, scaling and units."""
-    return MultiTaskRateGP(
-        rows,
-        y,
-        old.likelihood,
-        old.mean_module,
-        old.kernel,
-        old.n_tasks,
-        scaling=features,
-        target_scale=old.target_scale,
-        priors=old.priors,
-        capacity=_capacity(len(rows)),
-    )
-
-
-def _bare(model: MultiTaskRateGP) -> MultiTaskRateGP:
-    return eqx.tree_at(lambda m: m.state, model, None, is_leaf=lambda node: node is None)
-
-
-@compiled
-def _finish(model: MultiTaskRateGP) -> MultiTaskRateGP:
-    return model.condition()
-
-
-def _train(
-    model: MultiTaskRateGP,
-    lr_backbone: Scalar,
-    lr_embedding: Scalar,
-    n_iter: int,
-    freeze_backbone: bool,
-    move: Array | None = None,
-) -> MultiTaskRateGP:
-    if n_iter < 0:
-        raise ConfigError(f"n_iter={n_iter}; it must not be negative.")
-    spec = trainable_filter(model)
-    if freeze_backbone:
-        spec = jax.tree.map(lambda _: False, spec)
-        spec = eqx.tree_at(lambda m: m.scaling.trainable(), spec, (True,))
-    if move is None:
-        move = jnp.ones((_features(model).embedding.n_clones,))
-    return _adam(model, spec, (lr_backbone, lr_embedding), move, n_iter)
-
-
-@compiled
-def _adam(
-    model: MultiTaskRateGP,
-    spec: Any,
-    rates: tuple[Scalar, Scalar],
-    move: Float[Array, " P"],
-    n_iter: int,
-) -> MultiTaskRateGP:
-    """Adam with one rate for the table and one for the rest; the best point met is kept."""
-    import optax
-
-    params, fixed = eqx.partition(model, spec)
-    labels = jax.tree.map(lambda _: "backbone", params)
-    labels = eqx.tree_at(lambda m: m.scaling.trainable(), labels, ("embedding",))
-
-    def fading(rate: Scalar) -> Any:
-        """Adam whose rate falls to zero, so that a narrow optimum is not stepped over."""
-        end = max(n_iter, 1)
-        return optax.adam(lambda step: rate * 0.5 * (1.0 + jnp.cos(jnp.pi * step / end)))
-
-    # the tree of labels is callable itself, as a process is: hence a function that returns it
-    solver = optax.multi_transform(
-        {"backbone": fading(rates[0]), "embedding": fading(rates[1])}, lambda _: labels
-    )
-    count = jnp.sum(model.data.present).astype(float)
-
-    def loss(p: Any) -> Scalar:
-        return -log_posterior(eqx.combine(p, fixed)) / count
-
-    def body(carry: Any, _: Any) -> Any:
-        here, state, best, lowest = carry
-        value, slope = jax.value_and_grad(loss)(here)
-        is_better = value < lowest
-        best = jax.tree.map(lambda a, b: jnp.where(is_better, a, b), here, best)
-        slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), slope)
-        held = slope.scaling.embedding.weight * move[:, None]
-        slope = eqx.tree_at(lambda m: m.scaling.embedding.weight, slope, held)
-        updates, state = solver.update(slope, state, here)
-        here = optax.apply_updates(here, updates)
-        return (here, state, best, jnp.minimum(value, lowest)), None
-
-    first = (params, solver.init(params), params, jnp.full((), jnp.inf))
-    (last, _, best, lowest), _ = jax.lax.scan(body, first, None, length=n_iter)
-    is_better = loss(last) < lowest
-    best = jax.tree.map(lambda a, b: jnp.where(is_better, a, b), last, best)
-    return eqx.combine(best, fixed).condition()
-
-
-@compiled
-def _conditioned(
-    model: MultiTaskRateGP, clone: Array, vectors: Float[Array, "S D"]
-) -> MultiTaskRateGP:
-    def one(vector: Array) -> MultiTaskRateGP:
-        table = model.scaling.embedding.replace(clone, vector)
-        return eqx.tree_at(lambda m: m.scaling.embedding, model, table).condition()
-
-    return eqx.filter_vmap(one)(vectors)
-
-
-@compiled
-def _mixture(models: MultiTaskRateGP, inputs: Float[Array, "M D"]) -> Mixture:
-    means, covariances = eqx.filter_vmap(lambda m: m.posterior(inputs))(models)
-    variances = jnp.maximum(jnp.diagonal(covariances, axis1=2, axis2=3), 0.0)
-    return Mixture(jnp.mean(means, axis=0), jnp.mean(variances, axis=0) + jnp.var(means, axis=0))
-
-
-def _table_shape(embedding: EntityEmbedding) -> dict[str, Any]:
-    return {
-        "n_clones": embedding.n_clones,
-        "embed_dim": embedding.embed_dim,
-        "is_one_hot": embedding.is_one_hot,
-    }
-
-
-def _architecture(embedding: EntityEmbedding, model: MultiTaskRateGP) -> dict[str, Any]:
-    return {
-        **_table_shape(embedding),
-        "n_raw": _features(model).n_raw,
-        "n_tasks": model.n_tasks,
-        "rank": model.kernel.rank,
-        "kernel": type(model.kernel).__name__,
-        "capacity": int(model.data.inputs.shape[0]),
-        "is_complete": model.is_complete,
-        "n_missing": model.n_missing,
-    }
-
-
-def _skeleton(shape: dict[str, Any]) -> tuple[EntityEmbedding, MultiTaskRateGP]:
-    """An empty learner of a stored architecture."""
-    try:
-        embedding = EntityEmbedding(
-            shape["n_clones"], shape["embed_dim"], is_one_hot=shape["is_one_hot"]
-        )
-        rows = np.zeros((shape["capacity"], shape["n_raw"]))
-        rows[:, 0] = np.arange(len(rows))
-        y = np.tile(np.arange(len(rows), dtype=float)[:, None], (1, shape["n_tasks"]))
-        if not shape["is_complete"] and len(rows):
-            y[0, 0] = np.nan
-        features = fit_embedded(rows, embedding)
-        size = features.n_features - 1
-        kernel = PerfusionKernel(shape["n_tasks"], size, shape["rank"], size)
-        model = MultiTaskRateGP(rows, y, None, None, kernel, shape["n_tasks"], scaling=features)
-        room = shape.get("n_missing", model.n_missing)
-        model = with_form(model, is_complete=shape["is_complete"], n_missing=room)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"the stored architecture is not complete: {error}.") from None
-    return embedding, model
+        return new_process(rows, y, features, self.likelihood)

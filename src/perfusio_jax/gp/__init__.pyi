@@ -26,6 +26,7 @@ from .layout import rate_data as rate_data
 from .layout import to_indexed as to_indexed
 from .likelihood import GaussianLikelihood as GaussianLikelihood
 from .masked import MaskedPosterior as MaskedPosterior
+from .means import ConstantMean as ConstantMean
 from .means import LinearMean as LinearMean
 from .means import MechanisticModel as MechanisticModel
 from .means import MechanisticPriorMean as MechanisticPriorMean
@@ -53,5 +54,6 @@ from .updates import append_rows as append_rows
 from .updates import with_data as with_data
 from .variants import AdditiveKernel as AdditiveKernel
 from .variants import CellSpecificKernel as CellSpecificKernel
+from .variants import SquaredExponentialKernel as SquaredExponentialKernel
 from .variants import fit_rank as fit_rank
 from .variants import with_rank as with_rank

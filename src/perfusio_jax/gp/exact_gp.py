@@ -197,6 +197,20 @@ class MultiTaskRateGP(eqx.Module):
             lambda m: m.state, self, condition_state(self), is_leaf=lambda node: node is None
         )
 
+    def mean(self, inputs: Float[Array, "M D"]) -> Float[Array, "M T"]:
+        """Mean of the latent posterior at raw inputs, without its covariance.
+
+        Args:
+            inputs: Raw inputs `[c, u, embedding, day]`.
+
+        Returns:
+            Mean [target unit].
+        """
+        state = condition_state(self) if self.state is None else self.state
+        cross = self.kernel.input_matrix(self.scaling(inputs), state.inputs)
+        cross = cross * state.row_present[None, :]
+        return self.mean_at(inputs) + (cross @ state.weights) * self.target_scale[None, :]
+
     def posterior(
         self, inputs: Float[Array, "M D"]
     ) -> tuple[Float[Array, "M T"], Float[Array, "M T T"]]:

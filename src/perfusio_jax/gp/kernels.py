@@ -110,6 +110,8 @@ class PerfusionKernel(AbstractKernel):
 
     name: ClassVar[str] = "Perfusion"
     is_stationary: ClassVar[bool] = False
+    tail_degrees: ClassVar[float] = 5.0
+    """Degrees of freedom of the t distribution that the frequencies of the state factor have."""
 
     state: Matern52 = eqx.field(kw_only=True)
     """Matern-5/2 over the first `n_state_dims` columns; lengthscales in input units."""

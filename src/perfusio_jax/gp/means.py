@@ -53,6 +53,32 @@ def mechanistic_rates(
     return rates, after, glucose
 
 
+class ConstantMean(AbstractMeanFunction):
+    """One level per task, which the evidence does not move."""
+
+    level: Float[Array, " T"]
+    """Level of each task [target unit]."""
+
+    def __init__(self, level: Float[Array, " T"]):
+        """Build it.
+
+        Args:
+            level: Level of each task [target unit].
+        """
+        self.level = jnp.asarray(level, float)
+
+    def __call__(self, x: Float[Array, "N D"]) -> Float[Array, "N T"]:
+        """The levels, at every input.
+
+        Args:
+            x: Inputs.
+
+        Returns:
+            One row per input.
+        """
+        return jnp.broadcast_to(self.level[None, :], (x.shape[0], self.level.shape[0]))
+
+
 class ZeroMeanMultiTask(AbstractMeanFunction):
     """Zero for every task: a purely data-driven model, or residual targets."""
 

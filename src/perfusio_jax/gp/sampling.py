@@ -30,7 +30,6 @@ from perfusio_jax.gp.kernels import PerfusionKernel
 from perfusio_jax.gp.posterior import KroneckerPosterior
 from perfusio_jax.gp.waves import cos_sin
 
-_DEGREES_OF_FREEDOM = 5.0
 N_FREQUENCIES = 64
 """Frequencies per block of paths."""
 BLOCK_SIZE = 4
@@ -104,23 +103,26 @@ class GPPaths(eqx.Module):
         return prior_features(self.kernel, scaled, frequencies)
 
 
-def radius_table(dims: int, size: int = 512) -> tuple[np.ndarray, np.ndarray]:
-    """Quantiles of the radius of a standard multivariate t with 5 degrees of freedom.
+def radius_table(dims: int, size: int = 512, degrees: float = 5.0) -> tuple[np.ndarray, np.ndarray]:
+    """Quantiles of the radius of a standard multivariate t, the spectrum of a Matern kernel.
 
     Args:
         dims: Number of dimensions.
         size: Entries of the table.
+        degrees: Degrees of freedom: 5 for Matern-5/2, infinite for the squared exponential.
 
     Returns:
         Logits of the probabilities and logarithms of the radii.
     """
     logits = np.linspace(-12.0, 12.0, size)
-    quantile = scipy.special.fdtri(dims, _DEGREES_OF_FREEDOM, scipy.special.expit(logits))
-    return logits, 0.5 * np.log(dims * quantile)
+    share = scipy.special.expit(logits)
+    if np.isinf(degrees):
+        return logits, 0.5 * np.log(2.0 * scipy.special.gammaincinv(0.5 * dims, share))
+    return logits, 0.5 * np.log(dims * scipy.special.fdtri(dims, degrees, share))
 
 
 def draw_frequencies(
-    lengthscale: Float[Array, " S"], n_frequencies: int, *, key: Key
+    lengthscale: Float[Array, " S"], n_frequencies: int, *, key: Key, degrees: float = 5.0
 ) -> Float[Array, "M S"]:
     """Frequencies of the Matern-5/2 kernel: orthogonal directions, stratified radii.
 
@@ -128,6 +130,7 @@ def draw_frequencies(
         lengthscale: One per column.
         n_frequencies: How many.
         key: Random key.
+        degrees: Of freedom of their distribution, `tail_degrees` of a kernel.
 
     Returns:
         Angular frequencies per column.
@@ -136,10 +139,13 @@ def draw_frequencies(
     turn, place = jax.random.split(key)
     blocks = -(-n_frequencies // dims)
     gaussian = jax.random.normal(turn, (blocks, dims, dims), lengthscale.dtype)
-    return _frequencies(lengthscale, gaussian, jax.random.uniform(place), n_frequencies)
+    shift = jax.random.uniform(place)
+    return _frequencies(lengthscale, gaussian, shift, n_frequencies, degrees)
 
 
-def _frequencies(lengthscale: Array, gaussian: Array, shift: Array, n_frequencies: int) -> Array:
+def _frequencies(
+    lengthscale: Array, gaussian: Array, shift: Array, n_frequencies: int, degrees: float = 5.0
+) -> Array:
     dims = lengthscale.shape[0]
     rotation, triangle = jnp.linalg.qr(gaussian)
     # the sign makes the rotation uniform
@@ -152,7 +158,7 @@ def _frequencies(lengthscale: Array, gaussian: Array, shift: Array, n_frequencie
     strata = (np.arange(n_frequencies) * stride) % n_frequencies
     level = (jnp.asarray(strata, lengthscale.dtype) + shift) / n_frequencies
     level = jnp.clip(level, 1e-12, 1.0 - 1e-12)
-    logits, radii = radius_table(dims)
+    logits, radii = radius_table(dims, degrees=degrees)
     radius = jnp.exp(
         jnp.interp(jnp.log(level) - jnp.log1p(-level), jnp.asarray(logits), jnp.asarray(radii))
     )
@@ -224,9 +230,9 @@ def draw_gp_paths(
     normals = normals.astype(state.inputs.dtype)
     shifts = jax.random.uniform(for_shifts, (blocks,), state.inputs.dtype)
     turned = normals[:, : counts[0]].reshape(blocks, turns, dims, dims)
-    frequencies = jax.vmap(lambda g, u: _frequencies(kernel.lengthscale, g, u, n_frequencies))(
-        turned, shifts
-    )
+    frequencies = jax.vmap(
+        lambda g, u: _frequencies(kernel.lengthscale, g, u, n_frequencies, kernel.tail_degrees)
+    )(turned, shifts)
     mixing = jnp.linalg.cholesky(kernel.task_covariance())
     shape = (blocks, block_size, 4 * n_frequencies, tasks)
     weights = normals[:, counts[0] : counts[0] + counts[1]].reshape(shape) @ mixing.T

@@ -1,6 +1,6 @@
 """Other ways to combine state, day and cell density, and the choice of the rank.
 
-Both kernels take the place of `PerfusionKernel` everywhere: exact inference, function draws,
+All of them take the place of `PerfusionKernel` everywhere: exact inference, function draws,
 ensembles. Closed-form moments cover `PerfusionKernel` alone; moment matching falls back to
 cubature for these.
 """
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import ConfigError, Key, Scalar
+from perfusio_jax._core import ConfigError, Key, Scalar, unwrap
 from perfusio_jax.gp.exact_gp import MultiTaskRateGP
 from perfusio_jax.gp.fitting import FitConfig, FitReport, fit
 from perfusio_jax.gp.inference import log_evidence
@@ -48,6 +48,85 @@ class AdditiveKernel(PerfusionKernel):
         """Features of the kernel from those of its Matern factor; see `PerfusionKernel`."""
         day = jnp.sqrt(self.day_variance) * scaled[:, self.n_state_dims]
         return jnp.concatenate([wave, jnp.zeros_like(wave).at[:, 0].set(day)], axis=1)
+
+
+class SquaredExponentialKernel(PerfusionKernel):
+    """Squared exponential (state, controls) times index (species), whatever the day.
+
+    For rates that depend on what a culture is and nothing else. Independent species that share
+    everything (`is_shared`) have one signal variance, and cost one Cholesky factor.
+
+    Reference:
+        Hutter et al. (2021), doi:10.1002/bit.27907.
+    """
+
+    name: ClassVar[str] = "SquaredExponential"
+    tail_degrees: ClassVar[float] = float("inf")
+
+    is_shared: bool = eqx.field(static=True, kw_only=True)
+    """Whether one signal variance serves all species."""
+
+    def __init__(
+        self,
+        n_tasks: int,
+        n_state_dims: int,
+        ard_num_dims: int = 1,
+        *,
+        is_shared: bool = False,
+        lengthscale: float | Float[Array, "..."] = 1.0,
+        task_variance: float = 1.0,
+    ):
+        """Build the kernel; the species are independent.
+
+        Args:
+            n_tasks: Number of species.
+            n_state_dims: Columns of state and controls (and embedding).
+            ard_num_dims: Above one, each column has its own lengthscale.
+            is_shared: Whether one signal variance serves all species.
+            lengthscale: Start value, input units.
+            task_variance: Start of the signal variance, scaled target squared.
+
+        Raises:
+            ConfigError: If a size is out of range.
+        """
+        self.is_shared = bool(is_shared)
+        super().__init__(
+            n_tasks,
+            n_state_dims,
+            0,
+            ard_num_dims,
+            lengthscale=lengthscale,
+            task_variance=task_variance,
+        )
+
+    def __call__(self, x: Float[Array, " D"], y: Float[Array, " D"]) -> Scalar:
+        """Covariance of two indexed rows; see `PerfusionKernel`."""
+        column = self.n_state_dims + 1
+        tasks = self.task_covariance()
+        value = self.input_matrix(x[None, :column], y[None, :column])[0, 0]
+        return value * tasks[x[column].astype(int), y[column].astype(int)]
+
+    def task_covariance(self) -> Float[Array, "T T"]:
+        """Covariance between tasks, scaled target squared."""
+        if not self.is_shared:
+            return super().task_covariance()
+        signal = unwrap(self.index_diagonal)[0]
+        return self.index_factor @ self.index_factor.T + signal * jnp.eye(self.n_tasks)
+
+    def input_matrix(self, x: Float[Array, "N D"], y: Float[Array, "M D"]) -> Float[Array, "N M"]:
+        """Covariance of inputs, shared by all tasks [-]."""
+        size = self.n_state_dims
+        return jnp.exp(-0.5 * squared_distance(x[:, :size], y[:, :size], self.lengthscale))
+
+    def input_diagonal(self, x: Float[Array, "N D"]) -> Float[Array, " N"]:
+        """Prior variance of each input [-]."""
+        return jnp.ones((x.shape[0],))
+
+    def prior_features(
+        self, wave: Float[Array, "M F"], scaled: Float[Array, "M D"]
+    ) -> Float[Array, "M F2"]:
+        """Features of the kernel from those of its state factor; see `PerfusionKernel`."""
+        return jnp.concatenate([wave, jnp.zeros_like(wave)], axis=1)
 
 
 class CellSpecificKernel(PerfusionKernel):

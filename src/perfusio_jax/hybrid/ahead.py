@@ -13,6 +13,7 @@ from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.assimilate import RunBeliefs, assimilate_run
 from perfusio_jax.hybrid.belief import Belief
+from perfusio_jax.hybrid.layout import VOLUME
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.observation import reported
 from perfusio_jax.hybrid.paths import draw_paths
@@ -191,7 +192,7 @@ def _plan(
     for j, control in enumerate(process.controls):
         if control.role == "bolus":
             table[1:, j] = 0.0
-    if process.is_constant_volume:
+    if VOLUME not in layout.controls:
         return table
     recorded = np.full(dt_h.size, np.nan)
     recorded[0] = volume_L

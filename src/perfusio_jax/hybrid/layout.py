@@ -158,7 +158,7 @@ def layout_of(process: Process, known: tuple[str, ...] = ()) -> Layout:
     return Layout(
         states,
         face,
-        process.control_names + (() if process.is_constant_volume else (VOLUME,)),
+        process.control_names + ((VOLUME,) if process.may_move else ()),
         face,
         cells=states.index(biomass) if biomass in states else None,
         pair=pairs[0] if pairs else None,

@@ -19,6 +19,7 @@ from .parts import Stream as Stream
 from .parts import dimensions as dimensions
 from .parts import litres_per_hour as litres_per_hour
 from .recorded import RecordedFlows as RecordedFlows
+from .recorded import column_of as column_of
 from .recorded import recorded_flows as recorded_flows
 from .vessel_balance import VolumeBalance as VolumeBalance
 from .vessel_balance import volume_balance as volume_balance

@@ -84,6 +84,14 @@ class Process(Part):
         """Whether the volume stays as it is."""
         return not self.streams or self.closing is not None
 
+    @property
+    def may_move(self) -> bool:
+        """Whether the volume may move: no stream keeps it, and something flows or is given.
+
+        A bolus adds an amount; the volume that came with it is what a table records.
+        """
+        return self.closing is None and bool(self.streams or self.boluses)
+
     def quantity(self, name: str) -> Quantity:
         """A quantity by its name.
 

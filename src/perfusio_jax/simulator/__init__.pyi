@@ -10,6 +10,13 @@ from .faults import Spike as Spike
 from .faults import StuckSensor as StuckSensor
 from .faults import SwappedReactors as SwappedReactors
 from .faults import apply_faults as apply_faults
+from .fed_batch import FED_BATCH_CONTROLS as FED_BATCH_CONTROLS
+from .fed_batch import FED_BATCH_SPECIES as FED_BATCH_SPECIES
+from .fed_batch import Family as Family
+from .fed_batch import FedBatchRuns as FedBatchRuns
+from .fed_batch import draw_conditions as draw_conditions
+from .fed_batch import sample_products as sample_products
+from .fed_batch import simulate_fed_batch as simulate_fed_batch
 from .noise import NoiseModel as NoiseModel
 from .noise import apply_noise as apply_noise
 from .noise import default_cvs as default_cvs

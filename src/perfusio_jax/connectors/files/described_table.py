@@ -11,6 +11,7 @@ import tomli_w
 from perfusio_jax._core import STREAM_TOTALS, DataError
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
+from perfusio_jax.states.checks import UNKNOWN
 
 from .campaign_cells import kind_of, sidecar_path
 from .campaign_files import write_cells
@@ -18,13 +19,15 @@ from .frame_doubts import rising_totals
 from .limit_cells import of_one_kind, with_limits
 
 _IDS: Final = ("run_id", "reactor_id")
+_SAMPLED: Final = "V_sample_L"
 
 
 def write_described(runs: Sequence[Trajectory], path: Path | str, process: Process) -> None:
     """Write runs of a described culture as a campaign table.
 
-    Columns are the readings that have any value, the controls, the volume where it moves, and what
-    flowed where a pump law decided it or our names know it; other flows follow from the controls.
+    Columns are the readings that have any value, the controls, the volume where it moves, what was
+    drawn with samples, and what flowed where a pump law decided it or our names know it; other
+    flows follow from the controls. Cell lines are written where runs have one.
 
     Args:
         runs: Runs with distinct `run_id`, each with the readings and controls of the process.
@@ -40,8 +43,9 @@ def write_described(runs: Sequence[Trajectory], path: Path | str, process: Proce
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
         raise DataError(f"run_id {', '.join(twice)} is used by more than one run.")
-    told = _recorded(process)
-    frame = pd.concat([_rows(run, process, told) for run in runs], ignore_index=True)
+    told = (*_recorded(process), _SAMPLED)
+    named = (*_IDS, "clone_id") if any(run.clone_id != UNKNOWN for run in runs) else _IDS
+    frame = pd.concat([_rows(run, process, told, named) for run in runs], ignore_index=True)
     frame = frame.dropna(axis="columns", how="all")
     if process.is_constant_volume and _is_usual(frame, process):
         frame = frame.drop(columns="volume_L")
@@ -73,14 +77,16 @@ def _recorded(process: Process) -> tuple[str, ...]:
     return tuple(t for t, flow in totals if t and (t in STREAM_TOTALS or flow in pumped))
 
 
-def _rows(run: Trajectory, process: Process, told: Sequence[str]) -> pd.DataFrame:
+def _rows(
+    run: Trajectory, process: Process, told: Sequence[str], named: Sequence[str]
+) -> pd.DataFrame:
     if run.species_names != process.readings or run.control_names != process.control_names:
         raise DataError(
             f"run '{run.run_id}' has {', '.join((*run.species_names, *run.control_names))}; "
             f"{process.name} has {', '.join((*process.readings, *process.control_names))}."
         )
     n = run.n_days
-    table: dict[str, Any] = {name: [getattr(run, name)] * n for name in _IDS}
+    table: dict[str, Any] = {name: [getattr(run, name)] * n for name in named}
     table["time_h"] = np.asarray(run.times_h, np.float64)
     table["volume_L"] = np.asarray(run.volume_L, np.float64)
     for names, values in (

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from perfusio_jax._core import DataError, UnitError
+from perfusio_jax._core.unit_text import parse_unit
 
 from .cells import parse_number, qualified
 from .columns import (
@@ -12,7 +13,7 @@ from .columns import (
     other_meaning,
     refuse_second_header,
 )
-from .vocabulary import TIMES
+from .vocabulary import TIMES, UNITLESS
 
 
 class ColumnUnits:
@@ -130,6 +131,8 @@ class ColumnUnits:
 def is_units_row(cells: Sequence[Any], decimal: str) -> bool:
     """Whether a first row holds text, and nothing that reads as a value, in number columns.
 
+    The unit of what has no dimension is written "1"; it is one where all the rest are units.
+
     Args:
         cells: Of the columns of numbers.
         decimal: Decimal mark of text.
@@ -137,4 +140,16 @@ def is_units_row(cells: Sequence[Any], decimal: str) -> bool:
     parsed = [parse_number(cell, decimal) for cell in cells]
     texts = [text for text in parsed if isinstance(text, str)]
     readings = [q for q in map(qualified, texts) if q and (q.sign or q.unit.startswith("%"))]
-    return bool(texts) and not readings and not any(isinstance(p, float) for p in parsed)
+    if not texts or readings:
+        return False
+    numbers = [c for c, p in zip(cells, parsed, strict=True) if isinstance(p, float)]
+    if not numbers:
+        return True
+    return all(str(c).strip() == "1" for c in numbers) and all(map(_is_unit, texts))
+
+
+def _is_unit(text: str) -> bool:
+    try:
+        return text.strip() in UNITLESS or bool(parse_unit(text.strip().strip("[]()").strip()))
+    except UnitError:
+        return False

@@ -30,17 +30,17 @@ from perfusio_jax.mechanistic import (
     make_plan,
     simulate,
 )
-from perfusio_jax.simulator import latin_hypercube, sample_clones, virtual_kinetics
-from perfusio_jax.simulator.plant import SPREAD
+from perfusio_jax.simulator.doe import latin_hypercube
+from perfusio_jax.simulator.plant import SPREAD, sample_clones, virtual_kinetics
 
-SPECIES: Final[tuple[str, ...]] = ("VCD", "Glc", "Gln", "Amm", "Lac", "Titer")
+FED_BATCH_SPECIES: Final[tuple[str, ...]] = ("VCD", "Glc", "Gln", "Amm", "Lac", "Titer")
 """Columns of a study run [1e6 cells/mL, mmol/L, mmol/L, mmol/L, mmol/L, mg/L]."""
 
-CONTROLS: Final[tuple[str, ...]] = ("temperature", "pH", "stirring")
+FED_BATCH_CONTROLS: Final[tuple[str, ...]] = ("temperature", "pH", "stirring")
 """Set-points of a study run [degC, pH, rpm]."""
 
 NOISE_SD: Final[tuple[float, ...]] = (0.02, 0.25, 0.02, 0.02, 0.2, 5.0)
-"""Standard deviation of a reading, units of `SPECIES` (Hutter et al. 2021)."""
+"""Standard deviation of a reading, units of `FED_BATCH_SPECIES` (Hutter et al. 2021)."""
 
 GLUCOSE_G_PER_MMOL: Final[float] = 0.180156
 """Mass of glucose [g/mmol]."""
@@ -94,20 +94,24 @@ _TRAITS: Final[Mapping[str, tuple[int, float]]] = {
 
 
 class FedBatchRuns(NamedTuple):
-    """Runs of one or several products, sampled daily."""
+    """Runs of one or several products; from one sample to the next nothing leaves the vessel."""
 
-    measured: Float[Array, "runs samples 6"]
-    """Readings in `SPECIES` order, taken after the day's feed; NaN where missing."""
-    truth: Float[Array, "runs samples 6"]
+    measured: Float[Array, "runs samples K"]
+    """Readings; NaN where missing."""
+    truth: Float[Array, "runs samples K"]
     """The same without noise; equal to `measured` for real data."""
     controls: Float[Array, "runs samples n_controls"]
     """Set-points from each sample until the next."""
-    fed: Float[Array, "runs samples 6"]
-    """Amounts fed just before each sample [unit of `SPECIES` x L]."""
+    fed: Float[Array, "runs samples K"]
+    """Amounts fed between the sample before and this one [unit of the reading x L]."""
+    given: Float[Array, "runs samples K"]
+    """Amounts given at once right after each sample, which does not show them yet."""
     volume_before: Float[Array, "runs samples"]
     """Volume with the feed in and the sample not yet taken [L]."""
     volume_after: Float[Array, "runs samples"]
     """Volume after the sample [L]."""
+    days: Float[Array, "runs samples"]
+    """Time of each sample [d]."""
     product: Int[Array, " runs"]
     """Index of the product."""
 
@@ -262,7 +266,7 @@ def simulate_fed_batch(
     steps = added_L - sample_L
     after = volume_L + np.cumsum(steps, axis=1)
     before = after + sample_L
-    fed = np.zeros((runs, n_days + 1, len(SPECIES)))
+    fed = np.zeros((runs, n_days + 1, len(FED_BATCH_SPECIES)))
     fed[..., 1], fed[..., 2] = added_L * feed_mmol_L[0], added_L * feed_mmol_L[1]
 
     concentration = _integrate(products, index, table, controls, fed, before, after)
@@ -277,8 +281,10 @@ def simulate_fed_batch(
         truth=truth,
         controls=jnp.asarray(controls),
         fed=jnp.asarray(fed),
+        given=jnp.zeros(fed.shape),
         volume_before=jnp.asarray(before),
         volume_after=jnp.asarray(after),
+        days=jnp.asarray(np.broadcast_to(days.astype(float), (runs, n_days + 1))),
         product=jnp.asarray(index),
     )
 
