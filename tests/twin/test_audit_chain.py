@@ -2,12 +2,15 @@
 
 import dataclasses
 import enum
+import hashlib
 import json
 import math
 from pathlib import PurePosixPath
 
 import pytest
 import rfc8785
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from perfusio_jax._core import AuditError
 from perfusio_jax.twin.records.chain import (
@@ -46,6 +49,15 @@ def chain(*changes: dict, n: int = 3) -> tuple[bytes, list[str]]:
 def head_of(hashes: list[str], n: int | None = None, **changes) -> bytes:
     n = len(hashes) - 1 if n is None else n
     return Head(**({"run_id": "r", "seq": n, "hash": hashes[n], "count": n} | changes)).to_bytes()
+
+
+@given(record=st.dictionaries(st.text(), st.text() | st.integers(0, 9) | st.floats(0, 1)))
+@example(record={"\uffff": 1, "\U00010000": 2, "hasg": 3, "hash-": 4})  # in the order of UTF-16
+def test_a_record_is_hashed_and_written_in_the_canonical_form_of_the_whole(record):
+    record.pop("hash", None)
+    line, digest = seal(record)
+    assert digest == hashlib.sha256(rfc8785.dumps(record)).hexdigest()
+    assert line == rfc8785.dumps({**record, "hash": digest}) + b"\n"
 
 
 @pytest.mark.parametrize(

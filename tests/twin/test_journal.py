@@ -52,9 +52,15 @@ def test_another_sample_for_the_same_day_must_be_declared_a_correction(journal):
 
 
 def test_samples_come_back_by_day_however_late_they_came(journal):
+    assert journal.newest_sample("R1") is None
     for day in (3, 1, 2):
         journal.record_sample("R1", day, {"VCD": float(day)})
+        assert journal.newest_sample("R1") == journal.samples("R1")[-1]
     assert [sample.day for sample in journal.samples("R1")] == [1.0, 2.0, 3.0]
+    journal.record_sample("R1", 3, {"VCD": 3.5}, is_correction=True)
+    journal.record_sample("R2", 4, {"VCD": 4.0})
+    assert journal.newest_sample("R1") == journal.samples("R1")[-1]
+    assert journal.newest_sample("R1").values == {"VCD": 3.5}
 
 
 def test_one_decision_stands_per_reactor_and_day(journal):
