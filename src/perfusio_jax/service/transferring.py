@@ -184,7 +184,7 @@ def study_of(
         fed_batch_runs(side, process, species=species, products=products, n_samples=length)
         for side in sides
     )
-    is_whole = np.isfinite(np.asarray(test.measured[:, 0])).all(axis=1)
+    is_whole: np.ndarray = np.all(np.isfinite(np.asarray(test.measured[:, 0])), axis=1)
     holed = [run.run_id for run, whole in zip(sides.test, is_whole, strict=True) if not whole]
     if holed:
         raise DataError(
@@ -199,7 +199,7 @@ def _tell_gaps(sides: Sides, parts: Sequence[FedBatchRuns], console: Any) -> Non
     """Say how many intervals nothing can be learned from."""
     n_all, n_whole = 0, 0
     for runs, arrays in zip(sides[:2], parts, strict=False):
-        seen = np.isfinite(np.asarray(arrays.measured)).all(axis=2)
+        seen: np.ndarray = np.all(np.isfinite(np.asarray(arrays.measured)), axis=2)
         n_all += sum(run.n_days - 1 for run in runs)
         n_whole += int(np.sum(seen[:, 1:] & seen[:, :-1]))
     if n_whole < n_all:
