@@ -10,9 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfusio_jax._core import ConfigError
+from perfusio_jax._core import FORECAST_SPECIES, ConfigError
 from perfusio_jax.bed import ChanceConstraint, control_limits
-from perfusio_jax.bed.goal.criteria import FinalValue, ProcessOFV, TrackingError
+from perfusio_jax.bed.goal.criteria import (
+    CellSpecificPerfusion,
+    FinalValue,
+    MediumPerGram,
+    ProcessOFV,
+    SpaceTimeYield,
+    TrackingError,
+)
 from perfusio_jax.bed.goal.profile import make_profile, profile_bounds
 from perfusio_jax.bed.policy.campaign import propose_runs
 from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
@@ -26,6 +33,7 @@ SIZES = CampaignSettings(
 HELD = {1: 0.1, 2: 5.0, 3: 36.0, 4: 800.0, 5: 2.0}
 """All set-points but the perfusion rate."""
 DAYS, S = 6, 8
+VCD, TITRE = FORECAST_SPECIES.index("VCD"), FORECAST_SPECIES.index("Titer")
 
 
 def tied(max_change=np.inf):
@@ -239,3 +247,24 @@ def test_runs_that_changed_count_as_they_were_and_another_batch_does_not_compile
 def test_what_cannot_be_proposed_is_refused(scene, changes, message):
     with pytest.raises(ConfigError, match=message):
         scene.propose(**changes)
+
+
+def test_economic_criteria_count_set_points_of_every_day():
+    Y = jnp.asarray(np.random.default_rng(0).uniform(1.0, 400.0, (3, DAYS, 12)))
+    middle = 0.5 * (LOWER + UPPER)
+    held = jnp.asarray(np.tile(middle, (DAYS, 1)))
+    criteria = [SpaceTimeYield(1), MediumPerGram(1), CellSpecificPerfusion(from_day=1)]
+    for criterion in criteria:
+        np.testing.assert_allclose(criterion(Y, held), criterion(Y, jnp.asarray(middle)))
+    plan = held.at[3:, 0].set(2.0).at[:, 1].set(0.1)
+    late = np.asarray(plan[1:, 0])
+    titre, cells = np.asarray(Y[:, 1:, TITRE]), np.asarray(Y[:, 1:, VCD])
+    grams = ((late - 0.1) * titre).mean(axis=1)
+    np.testing.assert_allclose(criteria[0](Y, plan), grams)
+    np.testing.assert_allclose(criteria[1](Y, plan), late.mean() / (grams / 1000.0))
+    np.testing.assert_allclose(criteria[2](Y, plan), (1000.0 * late / cells).mean(axis=1))
+    # two samples a day: criteria see the means over the days
+    twice = ProcessOFV(criteria, horizon=DAYS, step_h=12.0)
+    steps, often = jnp.repeat(plan, 2, axis=0), jnp.repeat(Y, 2, axis=1)
+    wanted = ProcessOFV(criteria, horizon=DAYS).values(Y, plan)
+    np.testing.assert_allclose(twice.values(often, steps), wanted)

@@ -41,10 +41,6 @@ CLIMB = SearchSettings(
 differences, forward and reverse derivatives about 100, 117 and 133 ms on one core."""
 
 
-_REVERSE = 10
-"""Roll-outs that a value with its reverse derivative costs."""
-
-
 def count_rollouts(
     settings: CampaignSettings, q: int, n_controls: int, n_times: int | None = None
 ) -> int:
@@ -53,7 +49,7 @@ def count_rollouts(
     Args:
         settings: Sizes of the search.
         q: Runs to propose.
-        n_controls: Set-points searched.
+        n_controls: Set-points searched; with changes, the numbers of a recipe.
         n_times: Times at which they change within a run; None if they are held.
 
     Returns:
@@ -61,7 +57,7 @@ def count_rollouts(
     """
     pool = settings.n_raw + len(settings.widths) * settings.n_children
     if n_times is not None:
-        climbs = (1 + settings.n_time_rounds) * settings.climb_rounds * _REVERSE
+        climbs = (1 + settings.n_time_rounds) * settings.climb_rounds * (n_controls + 1)
         tried = -(-2 * n_times // settings.batch) * settings.batch
         return pool + q * (climbs + settings.n_time_rounds * (tried + 2 * settings.batch))
     return pool + q * (3 + settings.climb_rounds * (n_controls + 1))

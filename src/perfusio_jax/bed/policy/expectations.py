@@ -107,7 +107,7 @@ def describe(surrogate: RolloutSurrogate, U: Array) -> dict[str, Array]:
         values = values_of(surrogate, Y, u)
         q10, q90 = jnp.quantile(values, jnp.asarray([0.1, 0.9]), axis=0)
         kept = [
-            jnp.mean(jnp.asarray(worst_margin(Y[:, None], limit)[:, 0] >= 0, float))
+            jnp.mean(jnp.asarray(worst_margin(Y[:, None], limit, u)[:, 0] >= 0, float))
             for limit in each_constraint(surrogate.chance)
         ]
         return {

@@ -42,10 +42,6 @@ from perfusio_jax.bed.policy.seen import (
 from perfusio_jax.bed.policy.worth import FAR, Before, Worth, compare, directions, units, worths
 from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate
 
-ASCENT = CLIMB._replace(derivative="reverse")
-"""Tolerances of a climb. One reverse pass costs about ten roll-outs, whatever the number of values;
-differences cost one for each."""
-
 _GAIN = 1e-6
 """Gain that counts as one [acquisition]."""
 
@@ -180,7 +176,7 @@ def _settle(
     looked = [mine]
     if settings.climb_rounds == 0:
         return x, value, mine, looked, (0, 0, False, 0.0)
-    rounds = ASCENT._replace(max_rounds=settings.climb_rounds)
+    rounds = CLIMB._replace(max_rounds=settings.climb_rounds)
     worth_now = float(value)
 
     def best_among(X: Array) -> tuple[float, Table]:

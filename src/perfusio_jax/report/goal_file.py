@@ -1,0 +1,85 @@
+"""The file that says what the next runs are for: goals, limits, prices, how often they change."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from perfusio_jax._core import ConfigError
+from perfusio_jax._core.hints import did_you_mean
+from perfusio_jax._core.limits import read_toml
+
+
+class GoalFile(NamedTuple):
+    """What a goal file says; None and empty where it does not."""
+
+    goals: tuple[str, ...] = ()
+    """Each `max EXPR`, `min EXPR` or `EXPR = value`."""
+    weights: tuple[float, ...] | None = None
+    """What a unit of each is worth."""
+    front: bool = False
+    """Whether the goals are kept apart, for the front between them."""
+    limits: tuple[str, ...] = ()
+    """As `Via>=80` or `used(feed) <= 3`."""
+    probability: float | None = None
+    """With which limits are kept [-]."""
+    per: str = ""
+    """`cost` or `day`."""
+    profile: int | None = None
+    """Changes of each control within a run, at most."""
+    max_change: Mapping[str, float] = {}
+    """Largest change at once, by control."""
+    cost: Mapping[str, float] = {}
+    """Prices; see `bed.goal.costs`."""
+
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    "goals": (list, "a list of texts"),
+    "weights": (list, "a list of numbers"),
+    "front": (bool, "true or false"),
+    "limits": (list, "a list of texts"),
+    "probability": ((int, float), "a number"),
+    "per": (str, "cost or day"),
+    "profile": (int, "a whole number"),
+    "max_change": (dict, "a table of numbers"),
+    "cost": (dict, "a table of numbers"),
+}
+
+
+def read_goal_file(path: Path) -> GoalFile:
+    """A goal file.
+
+    Args:
+        path: TOML file.
+
+    Returns:
+        What it says.
+
+    Raises:
+        ConfigError: If it is no file, a key is unknown, or a value is of another kind.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is not a file; name a TOML file with goals.")
+    told: dict[str, Any] = dict(read_toml(path))
+    found: dict[str, Any] = {}
+    for key, value in told.items():
+        if key not in _KINDS:
+            raise ConfigError(
+                f"{path}: {key!r} is unknown{did_you_mean([key], _KINDS)}; there are "
+                f"{', '.join(_KINDS)}."
+            )
+        kind, said = _KINDS[key]
+        is_right: bool = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if key in ("goals", "limits"):
+            is_right = is_right and all(isinstance(v, str) for v in value)
+        if key == "weights":
+            is_right = is_right and all(_is_number(v) for v in value)
+        if key in ("max_change", "cost"):
+            is_right = is_right and all(_is_number(v) for v in value.values())
+        if not is_right:
+            raise ConfigError(f"{path}: {key} is {value!r}; {said} is needed.")
+        found[key] = tuple(value) if isinstance(value, list) else value
+    return GoalFile(**found)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
