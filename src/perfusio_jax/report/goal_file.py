@@ -68,17 +68,29 @@ def read_goal_file(path: Path) -> GoalFile:
                 f"{', '.join(_KINDS)}."
             )
         kind, said = _KINDS[key]
-        is_right: bool = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if key in ("goals", "limits"):
-            is_right = is_right and all(isinstance(v, str) for v in value)
-        if key == "weights":
-            is_right = is_right and all(_is_number(v) for v in value)
-        if key in ("max_change", "cost"):
-            is_right = is_right and all(_is_number(v) for v in value.values())
+        is_right = _is_right(key, value, kind)
         if not is_right:
             raise ConfigError(f"{path}: {key} is {value!r}; {said} is needed.")
         found[key] = tuple(value) if isinstance(value, list) else value
     return GoalFile(**found)
+
+
+def _is_right(key: str, value: Any, kind: Any) -> bool:
+    """Whether a value is of its key's kind, down to its entries."""
+    if not _is_kind(value, kind):
+        return False
+    if key in ("goals", "limits"):
+        return all(isinstance(entry, str) for entry in value)
+    if key == "weights":
+        return all(_is_number(entry) for entry in value)
+    if key in ("max_change", "cost"):
+        return all(_is_number(entry) for entry in value.values())
+    return True
+
+
+def _is_kind(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind; true and false are no numbers."""
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _is_number(value: Any) -> bool:
