@@ -99,12 +99,15 @@ class Outcomes(NamedTuple):
 
 
 def simulate(kinetics: Any, U: np.ndarray, seed: int, noise: NoiseModel, vary: float) -> Any:
-    """Runs of one plant, padded so that one size is compiled; inocula vary by a share."""
+    """Runs of one plant, padded so that one size is compiled; inocula vary by a share.
+
+    Recipes are held (n, 6), or set-points of every day (n, days, 6).
+    """
     padded = np.concatenate([U, np.repeat(U[-1:], -len(U) % CHUNK, axis=0)])
     n = len(padded)
     start = np.tile(np.asarray(initial_state()), (n, 1))
     start = start * np.exp(vary * np.random.default_rng(seed).standard_normal((n, 1)))
-    controls = jnp.asarray(np.repeat(padded[:, None, :], DAYS, axis=1))
+    controls = jnp.asarray(padded if U.ndim == 3 else np.repeat(padded[:, None, :], DAYS, axis=1))
     parts = [
         simulate_campaign(
             virtual_reactor(kinetics),

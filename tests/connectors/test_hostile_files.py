@@ -342,3 +342,18 @@ def _good(suffix: str) -> bytes:
     out = io.BytesIO()
     pq.write_table(pa.table({"day": [1.0, 2.0], "VCD": [1.0, 2.0]}), out)
     return out.getvalue()
+
+
+@pytest.mark.parametrize("is_unit", [False, True])
+def test_a_parquet_text_that_is_no_text_is_refused(tmp_path, is_unit):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    broken = pa.array([b"\xbc", b"ok"], pa.binary()).view(pa.utf8())
+    field = pa.field("VCD", pa.float64(), metadata={"unit": b"\xbc"} if is_unit else None)
+    columns = [pa.array(["A", "A"]) if is_unit else broken, pa.array([0.0, 1.0])]
+    schema = pa.schema([pa.field("run_id", pa.utf8()), pa.field("day", pa.float64()), field])
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table([*columns, pa.array([1.0, 2.0])], schema=schema), path)
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read_campaign(path)

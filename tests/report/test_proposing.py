@@ -14,7 +14,8 @@ from perfusio_jax import cli
 from perfusio_jax._core import CONTROL_NAMES, ConfigError, DataError
 from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
-from perfusio_jax.connectors import write_campaign
+from perfusio_jax.connectors import read_campaign, write_campaign
+from perfusio_jax.connectors.files.schedule import read_schedules
 from perfusio_jax.hybrid import HybridConfig
 from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.proposing import (
@@ -381,3 +382,45 @@ def test_pending_tables_and_spaces_that_cannot_be_read(tmp_path):
 
     toml.write_text(tomli_w.dumps({"design_space": SPACE.model_dump(exclude_none=True)}))
     assert read_space(toml) == SPACE
+
+
+def test_set_points_that_change_within_a_run_are_a_schedule_of_cho_perfusion(table, tmp_path):
+    text, out = io.StringIO(), tmp_path / "next.csv"
+    found = propose_file(
+        table,
+        wishes=Wishes(
+            goal="yield",
+            n_runs=2,
+            viability=50.0,
+            fixed={"temperature": 36.5},
+            profile=1,
+            max_change={"perfusion_rate": 0.4},
+        ),
+        pending=None,
+        space=None,
+        out=out,
+        console=Console(file=text, width=200, highlight=False, markup=False),
+        settings=SMALL,
+        config=PLAIN,
+    )
+    schedules = read_schedules(out, CONTROL_NAMES)
+    assert [one.run_id for one in schedules] == ["NEXT005", "NEXT006"]
+    moved = 0
+    for one in schedules:
+        np.testing.assert_array_equal(one.times_h, 24.0 * np.arange(DAYS + 1))
+        steps = np.diff(one.rows[:-1], axis=0)
+        assert np.all(np.count_nonzero(steps, axis=0) <= 1)
+        assert np.abs(steps[:, 0]).max() <= 0.4 + 1e-5
+        assert np.all(one.rows[:, 3] == 36.5)
+        moved += np.count_nonzero(steps)
+    assert found["is_feasible"] and "space-time yield" in text.getvalue() and moved > 0
+    assert "temperature 36.5 degC" in text.getvalue()
+    # what is written is a table of pending runs, and set-points for a simulation
+    call = ["simulate", str(tmp_path / "made.csv"), "--schedule", str(out), "--no-noise"]
+    try:
+        cli.main(call)
+    except SystemExit as stop:
+        assert not stop.code
+    made = read_campaign(tmp_path / "made.csv").trajectories
+    assert [run.run_id for run in made] == ["NEXT005", "NEXT006"]
+    np.testing.assert_allclose(np.asarray(made[1].controls)[:-1], schedules[1].rows[:-1], rtol=1e-5)

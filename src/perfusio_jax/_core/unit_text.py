@@ -74,6 +74,7 @@ _SYMBOLS: Final[Mapping[str, Unit]] = MappingProxyType(
         **dict.fromkeys(("mL", "ml"), _of(_LITRE / 10**3, length=3)),
         **dict.fromkeys(("uL", "ul"), _of(_LITRE / 10**6, length=3)),
         **dict.fromkeys(("nL", "nl"), _of(_LITRE / 10**9, length=3)),
+        **dict.fromkeys(("pL", "pl"), _of(_LITRE / 10**12, length=3)),
         "m": _of(1, length=1),
         "dm": _of(Fraction(1, 10), length=1),
         "cm": _of(Fraction(1, 100), length=1),

@@ -128,8 +128,16 @@ def simulate(
         int | None,
         typer.Option("--runs", min=1, max=10_000, help="Runs of that culture; 12 if not given."),
     ] = None,
+    schedule: Annotated[
+        Path | None,
+        typer.Option(
+            "--schedule", help="Set-points that change within runs, as propose --profile writes."
+        ),
+    ] = None,
 ) -> None:
     """Simulate the 24+3-run campaign of a virtual clone, or runs of any culture."""
+    if schedule is not None and runs_asked is not None:
+        raise ConfigError("--schedule says which runs are simulated, and --runs too; give one.")
     if process is None and (mechanism is not None or runs_asked is not None):
         raise ConfigError(
             "--mechanism and --runs are of a culture that --process names; the campaign of a "
@@ -159,6 +167,7 @@ def simulate(
             noise=noise,
             seed=seed,
             console=console(),
+            schedule=schedule,
         )
         return
     import jax
@@ -176,27 +185,40 @@ def simulate(
     )
     from perfusio_jax.simulator.plant import FACTORS, PUBLISHED_FACTORS
 
-    intervals = whole_intervals(days, every)
-    factors = FACTORS if design == "wide" else PUBLISHED_FACTORS
-    table = jnp.asarray(campaign_design(seed=seed, factors=factors, spread=design == "wide"))
+    ids = None
+    if schedule is None:
+        intervals = whole_intervals(days, every)
+        factors = FACTORS if design == "wide" else PUBLISHED_FACTORS
+        table = jnp.asarray(campaign_design(seed=seed, factors=factors, spread=design == "wide"))
+        table = jnp.broadcast_to(table[:, None, :], (table.shape[0], intervals, 6))
+        planned = f"design {design}"
+    else:
+        from perfusio_jax._core import CONTROL_NAMES
+        from perfusio_jax.connectors.files.schedule import on_samples, read_schedules
+
+        asked = read_schedules(schedule, CONTROL_NAMES)
+        edges, table = on_samples(schedule, asked, every)
+        table, days = jnp.asarray(table), round(edges[-1] / 24.0)
+        ids = [one.run_id or f"RUN{k:03d}" for k, one in enumerate(asked, start=1)]
+        planned = f"schedule {schedule.name}"
     runs = table.shape[0]
     screen = console()
     with screen.status(f"simulating {runs} runs of {days} d"):
         readings = simulate_campaign(
             virtual_reactor(clone),
             jnp.broadcast_to(initial_state(), (runs, 10)),
-            jnp.broadcast_to(table[:, None, :], (runs, intervals, 6)),
+            table,
             NoiseModel()
             if noise
             else NoiseModel(cv_by_species={}, default_cv=0.0, missing_prob=0.0, jitter_hours=0.0),
             key=jax.random.key(seed),
             interval_h=every,
         )
-        runs_out = to_trajectories(readings, clone_ids=[clone] * runs)
+        runs_out = to_trajectories(readings, clone_ids=[clone] * runs, run_ids=ids)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_campaign(runs_out, out)
     sampled = "" if every == 24.0 else f", sampled every {every:g} h"
-    screen.print(f"{runs} runs of {days} d{sampled}, {clone}, design {design}: {out}")
+    screen.print(f"{runs} runs of {days} d{sampled}, {clone}, {planned}: {out}")
 
 
 @commands.command(rich_help_panel=groups.MODEL)
@@ -301,6 +323,13 @@ def forecast(
     figure: Annotated[
         Path | None, typer.Option(help="Picture to write as well (.png, .svg or .pdf).")
     ] = None,
+    schedule: Annotated[
+        Path | None,
+        typer.Option(
+            "--schedule",
+            help="Set-points that change from now on, as propose --profile writes them.",
+        ),
+    ] = None,
     *,
     rules: Any,
 ) -> None:
@@ -325,6 +354,7 @@ def forecast(
             seed=seed,
             out=out,
             figure=figure,
+            schedule=schedule,
             console=console(),
             rules=rules,
         )
@@ -336,12 +366,13 @@ def propose(
     runs: Annotated[list[Path], typer.Argument(help=TABLES)],
     out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("proposed.csv"),
     goal: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="titre, vcv, front (titre and -ammonium), yield or medium; of another culture "
-            "'max NAME', 'min NAME' or 'NAME=value'."
+            help="titre (if not given), vcv, front (titre and -ammonium), yield or medium; of "
+            "another culture 'max NAME', 'min NAME' or 'NAME=value', or arithmetic over "
+            "mean(NAME), integral, highest, lowest, formed, used(STREAM), cost()."
         ),
-    ] = "titre",
+    ] = None,
     n_runs: Annotated[int, typer.Option("--runs", min=1, max=24, help="Runs to propose.")] = 8,
     days: Annotated[
         int | None, typer.Option(min=1, max=60, help="Length of a run [d]; the longest so far.")
@@ -354,8 +385,8 @@ def propose(
         float | None, typer.Option(help="Highest ammonium [mmol/L]; no limit if not given.")
     ] = None,
     probability: Annotated[
-        float, typer.Option(help="With which limits are kept on every day.")
-    ] = 0.8,
+        float | None, typer.Option(help="With which limits are kept on every day; 0.8.")
+    ] = None,
     pending: Annotated[
         Path | None, typer.Option(help="Recipes running now, as this command writes them.")
     ] = None,
@@ -372,6 +403,31 @@ def propose(
     process: Culture = None,
     mechanism: MechanismOf = None,
     fill_down: FillDown = False,
+    profile: Annotated[
+        int | None,
+        typer.Option(
+            "--profile", min=0, max=12, help="Changes of each set-point within a run, at most; 0."
+        ),
+    ] = None,
+    max_change: Annotated[
+        list[str] | None,
+        typer.Option("--max-change", help="name=value, the largest change at once; may repeat."),
+    ] = None,
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cost",
+            help="name=price of another culture: run, day, slot, assay, medium (a litre), or a "
+            "stream; turnaround_days, reactors; may repeat.",
+        ),
+    ] = None,
+    per: Annotated[
+        str, typer.Option("--per", help="cost or day: what is to be most counts per that.")
+    ] = "",
+    goal_file: Annotated[
+        Path | None,
+        typer.Option("--goal-file", help="TOML with goals, limits, [cost]; options overrule it."),
+    ] = None,
     seed: Seed = 0,
     *,
     rules: Any,
@@ -379,20 +435,34 @@ def propose(
     """Propose the next runs of a campaign from the runs so far, and say why."""
     writable(out, suffixes=(".csv",))
     common.set_up_jax()
+    from perfusio_jax.report.goal_file import GoalFile, read_goal_file
     from perfusio_jax.report.proposing import Wishes, propose_file
 
+    told = GoalFile() if goal_file is None else read_goal_file(goal_file)
+    changes = (told.profile or 0) if profile is None else profile
+    most = {**told.max_change, **assignments(max_change or [], "--max-change")}
+    if most and not changes:
+        raise ConfigError("--max-change is of changes within a run; --profile k allows k of them.")
+    sure = (told.probability or 0.8) if probability is None else probability
     wishes = Wishes(
-        goal=goal,
+        goal=goal or ("titre" if not told.goals else told.goals[0]),
+        goals=told.goals if goal is None and len(told.goals) > 1 else (),
+        weights=told.weights if goal is None else None,
+        is_front=told.front and goal is None,
+        per=per or told.per,
+        costs={**told.cost, **assignments(cost or [], "--cost")},
         n_runs=n_runs,
         days=days,
         target=target,
         viability=viability,
         ammonium=ammonium,
-        probability=probability,
+        probability=sure,
         fixed=assignments(set_point or []),
         fill_down=fill_down,
         clone=clone,
-        limits=tuple(limit or ()),
+        limits=tuple(limit or told.limits),
+        profile=changes,
+        max_change=most,
         seed=seed,
     )
     with as_data():

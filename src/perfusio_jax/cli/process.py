@@ -116,6 +116,7 @@ def process_check(
         campaign = read_campaign(table, unknown="ignore", process=culture, rules=rules)
     except DataError as error:  # a table that cannot be read cannot be checked
         raise ConfigError(str(error)) from error
+    check_pumps(culture, which)
     for line in assumptions:
         say(f"assumed: {line}")
     for line in str(campaign.report).splitlines():
@@ -128,8 +129,41 @@ def process_check(
     say(f"{len(checked.findings)} finding(s)")
 
 
+def check_pumps(culture: "Process", which: str | None) -> None:
+    """Refuse a pump law that cannot hold anything, by its name and its line in the file.
+
+    Args:
+        culture: The process.
+        which: Its file, if it has one.
+
+    Raises:
+        ConfigError: If there is one, and what its pump gave is not recorded either.
+    """
+    import re
+
+    from perfusio_jax.process.laws import laws_of
+
+    try:
+        laws_of(culture)
+    except ConfigError as error:
+        driven = {s.flow: s for s in culture.streams}
+        named = [c.name for c in culture.controls if f"control {c.name} " in str(error)]
+        if named and driven[named[0]].total is not None:
+            say(f"look at this: {error} What it gave is recorded, and counts.")
+            return
+        where = ""
+        if named and which is not None and which.endswith(".toml"):
+            text = Path(which).read_text(encoding="utf-8-sig")
+            pattern = re.compile(rf"""^\s*name\s*=\s*["']{re.escape(named[0])}["']""")
+            lines = [n for n, line in enumerate(text.splitlines(), 1) if pattern.match(line)]
+            where = f"{which}, line {lines[0]}: " if lines else f"{which}: "
+        raise ConfigError(f"{where}{error}") from None
+
+
 def in_words(culture: "Process") -> list[str]:
     """A process for people, line by line."""
+    from perfusio_jax.process.laws import GAIN, MOST
+
     moves = "constant" if culture.is_constant_volume else "moving"
     lines = [f"{culture.name}: {culture.description}".rstrip(": ")]
     lines.append(f"volume {culture.volume_L:g} L at the start, {moves}")
@@ -143,6 +177,9 @@ def in_words(culture: "Process") -> list[str]:
     lines.append("controls" if culture.controls else "controls: none")
     for c in culture.controls:
         of = f" of {c.quantity}" if c.quantity else ""
+        if c.role == "target":
+            gain, most = c.gain or GAIN, c.most or MOST
+            of += f" (pump: gain {gain:g} 1/h, at most {most:g} vessel volumes/h)"
         span = f"{c.lo:g} to {c.hi:g}, else {c.default:g}"
         lines.append(f"  {c.name} [{c.unit}] {c.role}{of}, {span}")
     lines.append("streams" if culture.streams else "streams: none")

@@ -51,7 +51,7 @@ def forecast_ahead(
     model: HybridStateSpaceModel,
     run: Trajectory,
     hours: Sequence[float],
-    set_points: Mapping[str, float] | None = None,
+    set_points: Mapping[str, float] | Float[np.ndarray, "H M"] | None = None,
     *,
     n_samples: int = 256,
     n_particles: int = 128,
@@ -64,7 +64,8 @@ def forecast_ahead(
         run: The run so far, of a clone the model knows if it knows several.
         hours: When, counted from the last sample [h]; rising.
         set_points: Controls that are another than in the last row, from the last sample on. A
-            bolus is given once, at that sample.
+            bolus is given once, at that sample. Or those of every interval between the hours, in
+            the order of the process; a bolus is given at the start of its interval.
         n_samples: Paths.
         n_particles: Ensemble of the filter.
         seed: Random seed.
@@ -86,14 +87,17 @@ def forecast_ahead(
     if ahead.size == 0 or ahead[0] <= 0.0 or np.any(np.diff(ahead) <= 0.0):
         raise ConfigError(f"hours {list(hours)}: they rise, and the first is above zero.")
     step_h = float(model.dt_hours)
-    now = _now(run, process, set_points or {})
+    is_table = set_points is not None and not isinstance(set_points, Mapping)
+    rows_set = _rows(np.asarray(set_points, float), process, ahead.size) if is_table else None
+    now = {} if is_table else _now(run, process, dict(set_points or {}))
     for_filter, for_paths, for_start = jax.random.split(jax.random.key(seed), 3)
     model, belief, _ = last_belief(model, run, key=for_filter, n_particles=n_particles)
     start = belief.sample(n_samples, key=for_start)
     edges = np.diff(np.append(0.0, ahead))
     parts = cuts(edges, step_h)
     dt = np.repeat(edges / parts, parts)
-    plan = _plan(model, process, now, float(np.asarray(run.volume_L)[-1]), dt)
+    table = _held(process, now, dt.size) if rows_set is None else _given(process, rows_set, parts)
+    plan = _with_volume(model, process, table, float(np.asarray(run.volume_L)[-1]), dt)
     rows = np.cumsum(parts) - 1
     readings = np.asarray(
         _readings(model, start, jnp.asarray(plan), belief.day, for_paths, jnp.asarray(dt))
@@ -179,22 +183,48 @@ def _now(run: Trajectory, process: Process, changes: Mapping[str, float]) -> dic
     return now
 
 
-def _plan(
-    model: HybridStateSpaceModel,
-    process: Process,
-    now: Mapping[str, float],
-    volume_L: float,
-    dt_h: np.ndarray,
-) -> np.ndarray:
-    """Control columns of every step: boluses in the first one only, and the volume."""
-    layout = model.layout
-    table = np.tile([now[c.name] for c in process.controls], (dt_h.size, 1))
+def _rows(table: np.ndarray, process: Process, n: int) -> np.ndarray:
+    """Set-points of every interval, checked."""
+    if table.shape != (n, len(process.controls)) or not np.isfinite(table).all():
+        raise ConfigError(
+            f"set_points of shape {table.shape} with {int((~np.isfinite(table)).sum())} entries "
+            f"that are not finite; one row for each of {n} hours is needed, with "
+            f"{', '.join(process.control_names) or 'no control'}."
+        )
+    return table
+
+
+def _held(process: Process, now: Mapping[str, float], n: int) -> np.ndarray:
+    """Control columns of every step: boluses in the first one only."""
+    table = np.tile([now[c.name] for c in process.controls], (n, 1))
     for j, control in enumerate(process.controls):
         if control.role == "bolus":
             table[1:, j] = 0.0
-    if VOLUME not in layout.controls:
+    return table
+
+
+def _given(process: Process, rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Control columns of every part of every interval: boluses in the first part only."""
+    table = np.repeat(rows, parts, axis=0)
+    begins = np.cumsum(parts) - parts
+    is_first = np.isin(np.arange(len(table)), begins)
+    for j, control in enumerate(process.controls):
+        if control.role == "bolus":
+            table[~is_first, j] = 0.0
+    return table
+
+
+def _with_volume(
+    model: HybridStateSpaceModel,
+    process: Process,
+    table: np.ndarray,
+    volume_L: float,
+    dt_h: np.ndarray,
+) -> np.ndarray:
+    """Control columns of every step with the volume behind them, where it moves."""
+    if VOLUME not in model.layout.controls:
         return table
     recorded = np.full(dt_h.size, np.nan)
     recorded[0] = volume_L
     times = np.append(0.0, np.cumsum(dt_h)[:-1])
-    return np.concatenate([table, volumes(layout, table, recorded, times)[:, None]], axis=1)
+    return np.concatenate([table, volumes(model.layout, table, recorded, times)[:, None]], axis=1)

@@ -23,7 +23,17 @@ from perfusio_jax._core import ConfigError, Scalar
 from perfusio_jax.hybrid.constants import rates_at
 from perfusio_jax.hybrid.layout import VOLUME, Layout, layout_of
 from perfusio_jax.mechanistic.mechanism import Mechanism, check_rates
-from perfusio_jax.process import Process, bolus_amounts, stream_flows
+from perfusio_jax.process import (
+    REST,
+    Control,
+    Process,
+    StreamFlows,
+    bolus_amounts,
+    stream_flows,
+)
+from perfusio_jax.process.flows import asked_flow
+from perfusio_jax.process.laws import contents_of, law_share, laws_of
+from perfusio_jax.process.parts import is_per_cell
 
 FEWEST, MOST = 4, 32
 """Parts of an interval."""
@@ -63,15 +73,18 @@ class Vessel(eqx.Module):
 
         Raises:
             ConfigError: If nothing of it can be modelled, the mechanism does not fit it, or a pump
-                law sets a stream: nobody knows what the pump gives.
+                law cannot be kept: its volume moves, or nobody knows how much of its quantity is
+                there.
         """
-        pumps = [c.name for c in process.controls if c.role == "target"]
-        driven = [s.name for s in process.streams if s.flow in pumps]
-        if driven:
+        laws = laws_of(process)
+        answering = [law.control for law in laws]
+        answering += [c.name for c in process.controls if _is_per_cell(c)]
+        if answering and not process.is_constant_volume:
             raise ConfigError(
-                f"stream {driven[0]} of {process.name} answers to a target, and no mechanism says "
-                "how much that is. Give the control the role environment and take the stream out: "
-                "what the pump adds is then learned with the rates."
+                f"what {answering[0]} of {process.name} lets flow answers to what is in the "
+                "vessel, and the volume moves; a pump law is modelled where a stream keeps the "
+                f"volume (flow = '{REST}'). Else give the control the role environment and take "
+                "the stream out: what the pump adds is then learned with the rates."
             )
         known: tuple[str, ...] = ()
         if kinetics is not None:
@@ -79,6 +92,14 @@ class Vessel(eqx.Module):
             known = check_rates(kinetics, names, process.control_names)
         self.kinetics, self.substeps = kinetics, int(substeps)
         self.process, self.layout = process, layout_of(process, known)
+        needed = [law.quantity for law in laws]
+        needed += [process.biomass or "" for c in process.controls if _is_per_cell(c)]
+        unseen = [name for name in needed if name not in self.layout.states]
+        if unseen:
+            raise ConfigError(
+                f"a pump of {process.name} answers to {unseen[0]}, which nobody measures and no "
+                "mechanism moves: what it gives is not known."
+            )
         self.volume_L = jnp.asarray(process.volume_L, float)
         # a plain array per stream, so that a composition can be swept
         self.contents = {
@@ -88,17 +109,26 @@ class Vessel(eqx.Module):
         }
         self.bolus = jnp.asarray(_boluses(process, self.layout), float)
 
+    @property
+    def answers(self) -> bool:
+        """Whether what flows depends on what is in the vessel: by a pump law, or per cell."""
+        return any(c.role == "target" or _is_per_cell(c) for c in self.process.controls)
+
     def flows(
-        self, controls: Float[Array, " M"]
+        self, controls: Float[Array, " M"], level: Float[Array, " K"] | None = None
     ) -> tuple[Float[Array, " K"], Float[Array, " K"], Scalar]:
         """What enters, and what is lost to flows.
 
         Args:
             controls: Control columns of the layout.
+            level: What is in the vessel; needed where `answers`.
 
         Returns:
             Supply [unit/h] and first-order loss [1/h] of each state, for the volume at the start,
             and the rate of the volume [L/h].
+
+        Raises:
+            ConfigError: If what is in the vessel is needed and not given.
         """
         process, layout = self.process, self.layout
         volume = controls[-1] if VOLUME in layout.controls else self.volume_L
@@ -106,13 +136,69 @@ class Vessel(eqx.Module):
         if not process.streams:
             nothing = jnp.zeros(layout.n)
             return nothing, nothing, jnp.zeros(())
-        found = stream_flows(process, set_points, volume, contents=self.contents)
-        place = {name: i for i, name in enumerate(process.carried)}
-        pick = np.asarray([place.get(name, 0) for name in layout.states])
-        is_carried = np.asarray([name in place for name in layout.states])
+        if not self.answers:
+            found = stream_flows(process, set_points, volume, contents=self.contents)
+            return self._on_states(found, volume)
+        if level is None:
+            raise ConfigError(
+                f"what flows in {process.name} answers to what is in the vessel; give `level`."
+            )
+        return self._answering(set_points, volume, level)
+
+    def _on_states(
+        self, found: StreamFlows, volume: Scalar
+    ) -> tuple[Float[Array, " K"], Float[Array, " K"], Scalar]:
+        """Flows of what is carried, laid out by state."""
+        place = {name: i for i, name in enumerate(self.process.carried)}
+        pick = np.asarray([place.get(name, 0) for name in self.layout.states])
+        is_carried = np.asarray([name in place for name in self.layout.states])
         rate = found.volume_rate()
         supply = jnp.where(is_carried, found.supply[pick], 0.0) / volume
         loss = jnp.where(is_carried, found.clearance()[pick] + rate, 0.0) / volume
+        return supply, loss, rate
+
+    def _answering(
+        self, set_points: Float[Array, " M"], volume: Scalar, level: Float[Array, " K"]
+    ) -> tuple[Float[Array, " K"], Float[Array, " K"], Scalar]:
+        """Flows that answer to a state.
+
+        What a law holds returns to its target by a rate of its own, however fast: its deviation is
+        a supply and a loss of first order, which a part of an interval solves exactly. All others
+        meet the flow of the moment.
+        """
+        process, states = self.process, self.layout.states
+        place = {name: i for i, name in enumerate(process.control_names)}
+        column = {name: i for i, name in enumerate(process.carried)}
+        cells = None if process.biomass not in states else level[states.index(process.biomass)]
+        laws = laws_of(process)
+        pumped = {law.stream.name: jnp.zeros_like(volume) for law in laws}
+
+        def with_pumps() -> StreamFlows:
+            return stream_flows(process, set_points, volume, pumped, self.contents, cells)
+
+        idle = with_pumps()
+        spare = jnp.maximum(_closing_flow(process, idle, set_points, volume, cells), 0.0)
+        held: list[tuple[int, Scalar, Scalar, Scalar]] = []
+        for law in laws:
+            k = states.index(law.quantity)
+            target = set_points[place[law.control]]
+            content = contents_of(law, set_points, place, self.contents, column)
+            share, follows = law_share(law, level[k], target, content, gain=law.gain, most=law.most)
+            flow = volume * share
+            closing = process.closing
+            if closing is not None and closing.direction == law.stream.direction:
+                follows = follows & (flow < spare)
+                flow = jnp.minimum(flow, spare)
+                spare = spare - flow
+            pumped[law.stream.name] = flow
+            held.append((k, target, follows, jnp.asarray(law.gain * law.effect)))
+        supply, loss, rate = self._on_states(with_pumps(), volume)
+        for (k, target, follows, gain), law in zip(held, laws, strict=True):
+            alone = {**pumped, law.stream.name: jnp.zeros_like(volume)}
+            without = stream_flows(process, set_points, volume, alone, self.contents, cells)
+            base, gone, _ = self._on_states(without, volume)
+            supply = supply.at[k].set(jnp.where(follows, base[k] + gain * target, supply[k]))
+            loss = loss.at[k].set(jnp.where(follows, gone[k] + gain, loss[k]))
         return supply, loss, rate
 
     def after_bolus(
@@ -151,7 +237,8 @@ class Vessel(eqx.Module):
             State at the end, not negative.
         """
         cells = self.layout.cells
-        supply, loss, rate = self.flows(controls)
+        answers = self.answers
+        set_once = None if answers else self.flows(controls)
         moves = VOLUME in self.layout.controls
         begin = controls[-1] if moves else self.volume_L
         step = dt_h / self.substeps
@@ -162,6 +249,7 @@ class Vessel(eqx.Module):
             """Gain [unit/h] and first-order loss [1/h] of every state so long after the start."""
             grown = jnp.ones(()) if cells is None else level[cells]
             acting = rates * (offset + per_cell * grown)
+            supply, loss, rate = self.flows(controls, level) if set_once is None else set_once
             volume, share = begin, 1.0
             if moves:
                 volume = jnp.maximum(begin + rate * hours, 0.1 * begin)
@@ -219,6 +307,32 @@ def _mean_decay(z: Array) -> Array:
     is_small = jnp.abs(z) < 1e-4
     large = jnp.where(is_small, 1.0, z)
     return jnp.where(is_small, 1.0 - 0.5 * z + z**2 / 6.0, -jnp.expm1(-large) / large)
+
+
+def _is_per_cell(control: Control) -> bool:
+    return control.role == "flow" and is_per_cell(control.unit)
+
+
+def _closing_flow(
+    process: Process,
+    idle: StreamFlows,
+    set_points: Float[Array, " M"],
+    volume: Scalar,
+    cells: Scalar | None,
+) -> Scalar:
+    """What the stream that keeps the volume moves while no pump runs [L/h]."""
+    closing = process.closing
+    if closing is None:
+        return jnp.zeros_like(volume)
+    others = jnp.zeros_like(volume)
+    for stream in process.streams:
+        if stream.flow == REST or stream.direction != closing.direction:
+            continue
+        control = process.control(stream.flow)
+        if control.role == "flow":
+            value = set_points[process.control_names.index(control.name)]
+            others = others + asked_flow(process, control, value, volume, cells)
+    return (idle.outflow if closing.direction == "out" else idle.inflow) - others
 
 
 def _number(value: float | str) -> float:

@@ -9,7 +9,17 @@ from pydantic import Field, model_validator
 from perfusio_jax._core import ConfigError
 from perfusio_jax._core.hints import did_you_mean
 
-from .parts import REST, Control, Name, Part, Quantity, Stream, dimensions
+from .parts import (
+    REST,
+    Control,
+    Name,
+    Part,
+    Quantity,
+    Stream,
+    dimensions,
+    flow_per_biomass,
+    is_per_cell,
+)
 
 
 class Process(Part):
@@ -147,7 +157,19 @@ class Process(Part):
             self._check_stream(stream)
         self._check_balance()
         self._check_use()
+        self._check_per_cell()
         return self
+
+    def _check_per_cell(self) -> None:
+        for control in self.controls:
+            if control.role != "flow" or not is_per_cell(control.unit):
+                continue
+            if self.biomass is None:
+                raise ConfigError(
+                    f"control {control.name} is in {control.unit}, and {self.name} names no "
+                    "biomass that it could be per."
+                )
+            flow_per_biomass(control.unit, self.quantity(self.biomass).unit, control.name)
 
     def _check_references(self) -> None:
         carried = f"carried are {', '.join(self.carried) or 'none'}"

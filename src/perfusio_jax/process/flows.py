@@ -13,7 +13,7 @@ from perfusio_jax.chemistry.flows import align
 from perfusio_jax.chemistry.volumes import is_concrete
 
 from .description import Process
-from .parts import REST, Stream, litres_per_hour
+from .parts import REST, Control, Stream, flow_per_biomass, is_per_cell, litres_per_hour
 
 Number = float | Float[Array, "..."]
 
@@ -45,6 +45,7 @@ def stream_flows(
     volume_L: Number,
     pumped_L_h: Mapping[str, Number] | None = None,
     contents: Mapping[str, Float[Array, "K"]] | None = None,
+    biomass: Number | None = None,
 ) -> StreamFlows:
     """Flows under set-points.
 
@@ -59,6 +60,7 @@ def stream_flows(
         pumped_L_h: Flow [L/h] of each stream that a pump law sets, by name of the stream.
         contents: Concentrations of what enters, by name of the stream, in the order of
             `process.carried`; the process's own where not given. Trace them to sweep them.
+        biomass: Concentration of the biomass, in its unit; needed where a flow is per cell.
 
     Returns:
         The flows.
@@ -91,7 +93,7 @@ def stream_flows(
         control = process.control(stream.flow)
         if control.role == "flow":
             value = u[..., place[control.name]]
-            found = litres_per_hour(value, volume_L, control.unit, control.name)  # pyright: ignore
+            found = asked_flow(process, control, value, volume_L, biomass)
         else:
             found = pumped[stream.name]
         flow[stream.name] = jnp.broadcast_to(jnp.asarray(found, float), batch)
@@ -120,6 +122,32 @@ def stream_flows(
             shares = np.array([stream.passes.get(name, 1.0) for name in process.carried])
             cleared = cleared + rate * align(jnp.asarray(shares), rate.ndim)
     return StreamFlows(supply, cleared, ways["in"], ways["out"])
+
+
+def asked_flow(
+    process: Process, control: Control, value: Number, volume_L: Number, biomass: Number | None
+) -> Number:
+    """What a control of role flow asks for [L/h].
+
+    Args:
+        process: The culture.
+        control: The control.
+        value: Its value.
+        volume_L: Volume in the vessel [L].
+        biomass: Concentration of the biomass; needed where the flow is per cell.
+
+    Raises:
+        ConfigError: If the flow is per cell and nobody says how many there are.
+    """
+    if not is_per_cell(control.unit):
+        return litres_per_hour(value, volume_L, control.unit, control.name)  # pyright: ignore
+    if biomass is None or process.biomass is None:
+        raise ConfigError(
+            f"{control.name} is in {control.unit}: how much flows depends on {process.biomass}, "
+            "which has to be given."
+        )
+    unit = process.quantity(process.biomass).unit
+    return value * flow_per_biomass(control.unit, unit, control.name) * biomass * volume_L
 
 
 def _pumped(process: Process, given: Mapping[str, Number]) -> Mapping[str, Number]:

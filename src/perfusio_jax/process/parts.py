@@ -157,6 +157,10 @@ class Control(Part):
     """Value where nobody tells."""
     quantity: str | None = None
     """What a target holds, or a composition or bolus adds."""
+    gain: float | None = Field(default=None, gt=0.0)
+    """Of a target: rate per deviation at which its pump brings the quantity back [1/h]; 2."""
+    most: float | None = Field(default=None, gt=0.0)
+    """Of a target: most that its pump lets flow [vessel volumes / h]; 0.05."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Control":
@@ -166,8 +170,14 @@ class Control(Part):
             raise ValueError(
                 f"{self.name}: default {self.default:g} lies outside {self.lo:g} to {self.hi:g}."
             )
+        if self.role != "target" and (self.gain, self.most) != (None, None):
+            raise ValueError(
+                f"{self.name}: gain and most are of a pump that holds a target; a control of role "
+                f"{self.role} has none."
+            )
         if self.role == "flow":
-            litres_per_hour(1.0, 1.0, self.unit, self.name)
+            if not is_per_cell(self.unit):
+                litres_per_hour(1.0, 1.0, self.unit, self.name)
             if self.lo < 0.0:
                 raise ValueError(f"{self.name}: lo is {self.lo:g}; no flow is below 0.")
         needs = self.role in ("composition", "target", "bolus")
@@ -222,6 +232,41 @@ class Stream(Part):
         return self
 
 
+def is_per_cell(unit: str) -> bool:
+    """Whether a flow's unit is one per cell or per biomass, as pL/cell/d or mL/g/h."""
+    powers = dimensions(unit)
+    return powers in (
+        {"length": 3, "cell": -1, "time": -1},
+        {"length": 3, "mass": -1, "time": -1},
+    )
+
+
+def flow_per_biomass(unit: str, biomass_unit: str, name: str) -> float:
+    """What one unit of a flow per cell asks for at one unit of biomass [vessel volumes / h].
+
+    Args:
+        unit: Its unit, as pL/cell/d.
+        biomass_unit: Unit of the biomass, as 1e6 cells/mL.
+        name: Whose it is, for messages.
+
+    Raises:
+        ConfigError: If the two do not fit.
+
+    Example:
+        >>> round(24.0 * flow_per_biomass("pL/cell/d", "1e6 cells/mL", "cspr"), 9)
+        0.001
+    """
+    both = dict(dimensions(unit))
+    for name_of, power in dimensions(biomass_unit).items():
+        both[name_of] = both.get(name_of, 0) + power
+    if {k: v for k, v in both.items() if v} != {"time": -1}:
+        raise ConfigError(
+            f"{name}: {unit!r} is a flow per cell or biomass, and the biomass is in "
+            f"{biomass_unit!r}; the two do not make vessel volumes per time."
+        )
+    return float(parse_unit(unit).factor) * float(parse_unit(biomass_unit).factor) * 3600.0
+
+
 def litres_per_hour(value: float, volume_L: float, unit: str, name: str) -> float:
     """What a control of role flow asks for [L/h].
 
@@ -240,6 +285,6 @@ def litres_per_hour(value: float, volume_L: float, unit: str, name: str) -> floa
     if powers == {"length": 3, "time": -1}:
         return value * (float(parse_unit(unit).factor) * 3600.0 * 1000.0)
     raise ConfigError(
-        f"{name}: {unit!r} is no flow; a stream's is a volume per time (L/h, mL/d) or vessel "
-        "volumes per time (vvd, 1/h)."
+        f"{name}: {unit!r} is no flow; a stream's is a volume per time (L/h, mL/d), vessel "
+        "volumes per time (vvd, 1/h), or a volume per cell and time (pL/cell/d)."
     )

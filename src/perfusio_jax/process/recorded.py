@@ -14,7 +14,8 @@ from perfusio_jax.states import Trajectory
 
 from .boluses import bolus_amounts
 from .description import Process
-from .parts import REST, Stream, litres_per_hour
+from .flows import asked_flow
+from .parts import REST, Stream, is_per_cell, litres_per_hour
 
 PumpLaw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From the mean of two readings and the target to what a pump gave [L/h per L of the vessel]."""
@@ -175,7 +176,11 @@ def _flow(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flow of one stream [L/h], and where it was recorded."""
     control = process.control(stream.flow)
-    if control.role == "flow":
+    if control.role == "flow" and is_per_cell(control.unit):
+        seen = column_of(run, process.biomass or "")
+        cells = np.sqrt(np.maximum(seen[:-1] * seen[1:], 0.0))
+        found = asked_flow(process, control, set_to[control.name], volume_L, cells)  # pyright: ignore
+    elif control.role == "flow":
         unit = control.unit
         found = litres_per_hour(set_to[control.name], volume_L, unit, control.name)  # pyright: ignore
     elif stream.name in pumps and control.quantity is not None:

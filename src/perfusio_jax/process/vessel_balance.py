@@ -5,7 +5,7 @@ from typing import NamedTuple
 from perfusio_jax._core import ConfigError
 
 from .description import Process
-from .parts import REST, litres_per_hour
+from .parts import REST, is_per_cell, litres_per_hour
 
 
 class Flow(NamedTuple):
@@ -74,6 +74,8 @@ class VolumeBalance(NamedTuple):
 def volume_balance(process: Process, hours: float) -> VolumeBalance | None:
     """The balance a culture's set-points have to keep; None where none of them can break it.
 
+    None, too, where a flow is per cell: set-points alone do not tell what it brings.
+
     Args:
         process: The culture.
         hours: Time between two decisions [h].
@@ -91,6 +93,8 @@ def volume_balance(process: Process, hours: float) -> VolumeBalance | None:
     for stream in process.streams:
         if stream.flow == REST or process.control(stream.flow).role != "flow":
             continue
+        if is_per_cell(process.control(stream.flow).unit):
+            return None  # what it brings or takes depends on the cells, not on set-points alone
         sign = 1 if stream.direction == covered else -1
         flows.append(Flow(stream.flow, sign, process.control(stream.flow).unit))
     signs = {flow.sign for flow in flows}

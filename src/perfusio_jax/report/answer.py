@@ -9,6 +9,7 @@ import numpy as np
 from perfusio_jax._core import ConfigError
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.bed.goal.criteria import ProcessOFV
+from perfusio_jax.report.costing import costs_in_words
 from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.recipes import new_ids, write_recipes
 from perfusio_jax.report.setpoints import moved_unseen, never_varied, repeated
@@ -28,9 +29,11 @@ def refuse_infeasible(found: dict[str, Any], probability: float, remedy: str) ->
     """
     if found["is_feasible"]:
         return
+    is_daily = all(c["is_daily"] for c in found["constraints"])
     wanted = " and ".join(c["limit"] for c in found["constraints"])
+    when = " on every day" if is_daily else ""
     raise ConfigError(
-        f"no recipe was found that keeps {wanted} on every day with probability {probability:g}; "
+        f"no recipe was found that keeps {wanted}{when} with probability {probability:g}; "
         f"the best of {found['n_rollouts']} keeps it with probability "
         f"{found['best_probability']:.2f}. {remedy}"
     )
@@ -73,6 +76,6 @@ def answer(
     found["remarks"] += repeated(U, recipes, [t.run_id for t in runs], span)
     found["remarks"] += moved_unseen(never_varied(runs, names), U, names, held, unit_of)
     write_recipes(out, U, names, new_ids(len(U), len(runs), set(taken)), clone, found, unit_of)
-    for line in in_words(found, U, names, unit_of):
+    for line in (*in_words(found, U, names, unit_of), *costs_in_words(found)):
         console.print(line, soft_wrap=True)
     console.print(f"proposed runs: {out}")

@@ -18,19 +18,7 @@ def in_words(
     unit_of: Callable[[str], str] = canonical_unit,
 ) -> list[str]:
     """The explanation, one sentence or two per line."""
-    lines = [_best_in_words(found, label) for label in found["best_expected"]]
-    for limit in found["constraints"]:
-        text = (
-            f"{limit['limit']} on every day with probability {limit['probability']:g}: "
-            f"{100 * limit['share_of_space']:.0f} % of the design space keeps it"
-        )
-        for label, value in limit["best_without"].items():
-            best = found["best_looked_at"][label]
-            if _differ(value, best):
-                text += f"; without it {label} could be {value:.4g}"
-            else:
-                text += f"; it costs nothing in {label}"
-        lines.append(text)
+    lines = goals_in_words(found)
     if found["fixed"]:
         held = ", ".join(f"{n} {U[0, names.index(n)]:.4g} {unit_of(n)}" for n in found["fixed"])
         lines.append(f"fixed in every run: {held}")
@@ -51,6 +39,25 @@ def in_words(
         if held:
             lines.append(f"   {', '.join(held)}")
     return [*lines, *found["remarks"]]
+
+
+def goals_in_words(found: Mapping[str, Any]) -> list[str]:
+    """What is best expected by each goal, and what each limit costs."""
+    lines = [_best_in_words(found, label) for label in found["best_expected"]]
+    for limit in found["constraints"]:
+        text = (
+            f"{limit['limit']}{' on every day' if limit['is_daily'] else ''} with probability "
+            f"{limit['probability']:g}: "
+            f"{100 * limit['share_of_space']:.0f} % of the design space keeps it"
+        )
+        for label, value in limit["best_without"].items():
+            best = found["best_looked_at"][label]
+            if _differ(value, best):
+                text += f"; without it {label} could be {value:.4g}"
+            else:
+                text += f"; it costs nothing in {label}"
+        lines.append(text)
+    return lines
 
 
 def best_guess(found: Mapping[str, Any]) -> int | None:

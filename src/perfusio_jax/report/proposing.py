@@ -27,6 +27,7 @@ from perfusio_jax.bed.goal.criteria import (
     SpaceTimeYield,
     TrackingError,
 )
+from perfusio_jax.bed.goal.profile import make_profile
 from perfusio_jax.bed.goal.steps import native_step
 from perfusio_jax.bed.policy.campaign import propose_runs
 from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
@@ -42,8 +43,13 @@ from perfusio_jax.hybrid.campaign import unmeasured
 from perfusio_jax.hybrid.choice import fitted_best
 from perfusio_jax.process import Process
 from perfusio_jax.report.answer import answer, refuse_infeasible
-from perfusio_jax.report.proposing_described import Aims, goal_of, propose_described
-from perfusio_jax.report.proposing_described import limits_of as limits_of_culture
+from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans, plan_of_run
+from perfusio_jax.report.proposing_described import (
+    Aims,
+    aimed,
+    propose_described,
+    with_max_change,
+)
 from perfusio_jax.report.recipes import still_pending
 from perfusio_jax.states import Trajectory, complete_setpoints
 
@@ -81,6 +87,20 @@ class Wishes(NamedTuple):
     """Whether a blank set-point in the table means that the one before it stayed."""
     clone: str | None = None
     """Clone to plan for, where the file holds several; that of the last run."""
+    profile: int = 0
+    """Changes of each set-point within a run, at most."""
+    max_change: Mapping[str, float] = {}
+    """Largest change of a set-point at once, by name; absent: not limited."""
+    goals: tuple[str, ...] = ()
+    """Several goals of a described culture in place of one."""
+    weights: tuple[float, ...] | None = None
+    """What a unit of each of them is worth."""
+    is_front: bool = False
+    """Whether they are kept apart, for the front between them."""
+    per: str = ""
+    """`cost` or `day`: what there is to be most of counts per that."""
+    costs: Mapping[str, float] = {}
+    """Prices of a run of a described culture; see `bed.goal.costs`."""
     seed: int = 0
 
 
@@ -123,7 +143,7 @@ def propose_file(
     settings = CampaignSettings() if settings is None else settings
     _keep_apart(out, runs, pending)
     # a goal by a word of ours is of CHO perfusion, one by a name of the table is of any culture
-    table = read_culture(runs, culture or (CHO if wishes.goal in GOALS else FROM_TABLE), rules)
+    table = read_culture(runs, culture or (CHO if _is_ours(wishes) else FROM_TABLE), rules)
     console.print(str(table.report), soft_wrap=True)
     for line in table.assumptions if table.process is not None else ():
         console.print(f"assumed: {line}", soft_wrap=True)
@@ -148,6 +168,11 @@ def propose_file(
             "--limit and --mechanism are of cultures that are described; CHO perfusion has "
             "--viability, --ammonium and a mechanism of its own."
         )
+    if wishes.goals or wishes.costs or wishes.per:
+        raise ConfigError(
+            "goals of a file, --cost and --per are of cultures that are described (--process); "
+            "CHO perfusion as the reference API has it has the goals yield and medium."
+        )
     design = read_space(space)
     names = list(design.control_names)
     fixed = check_wishes(wishes, design)
@@ -164,7 +189,16 @@ def propose_file(
     recipes, changed = recipes_of(trajectories, names)
     is_partly_read = bool(unmeasured(trajectories))
     start = None if is_partly_read else start_state(trajectories)
-    waiting, about = still_pending(pending, names, [t.run_id for t in trajectories])
+    ids = [t.run_id for t in trajectories]
+    grid = grid_of(measured, names)
+    if wishes.profile:
+        limits = with_max_change(control_limits(design), wishes.max_change, names)
+        make_profile(limits, wishes.profile, measured.n_steps, fixed=fixed, names=names)
+        waiting, about = pending_plans(pending, grid, ids)
+        changed = []
+    else:
+        limits = control_limits(design)
+        waiting, about = still_pending(pending, names, ids)
     for line in [*told, *changed, *about]:
         console.print(line, soft_wrap=True)
 
@@ -182,24 +216,29 @@ def propose_file(
     ofv = objective(wishes, design, days, step_h=native_step(model))
     positions = tuple(CONTROL_NAMES.index(name) for name in names)
     is_plain = positions == tuple(range(len(CONTROL_NAMES)))
+    grid = grid_of(ofv, names)
+    plans = recipes
+    if wishes.profile:
+        plans = np.stack([plan_of_run(run, grid) for run in trajectories])
+        waiting, _ = pending_plans(pending, grid, ids)
     U, info = propose_runs(
         model,
         draw_paths(model, N_PATHS, key=for_paths, max_steps=ofv.n_steps),
         model.latent.inverse(model.initial.mean) if start is None else jnp.asarray(start),
-        jnp.asarray(recipes),
+        jnp.asarray(plans),
         ofv=ofv,
-        limits=control_limits(design),
+        limits=limits,
         q=wishes.n_runs,
         chance=chance,
-        pending=np.asarray([recipe for _, recipe in waiting]).reshape(-1, len(names)),
+        pending=np.asarray([recipe for _, recipe in waiting]).reshape(-1, *plans.shape[1:]),
         settings=settings,
         seed=wishes.seed,
         template=None if is_plain else jnp.zeros(len(CONTROL_NAMES)),
         positions=() if is_plain else positions,
         fixed=fixed,
+        profile=wishes.profile,
         say=lambda line: console.print(line, soft_wrap=True),
     )
-    ids = [t.run_id for t in trajectories]
     found = explain_campaign(info, ofv, chance, names, ids)
     refuse_infeasible(
         found,
@@ -207,6 +246,23 @@ def propose_file(
         "Relax --viability, --ammonium or --probability, or widen the design space.",
     )
     lower, upper = (np.asarray(bound) for bound in design.bounds_array)
+    taken = {*(t.run_id for t in table.trajectories), *(name for name, _ in waiting)}
+    if wishes.profile:
+        answer_profiles(
+            found,
+            np.asarray(U),
+            trajectories,
+            plans,
+            ofv=measured,
+            span=upper - lower,
+            grid=grid,
+            held=list(wishes.fixed),
+            taken=taken,
+            clone=clone,
+            out=out,
+            console=console,
+        )
+        return found
     answer(
         found,
         np.asarray(U),
@@ -216,12 +272,17 @@ def propose_file(
         span=upper - lower,
         names=names,
         held=list(wishes.fixed),
-        taken={*(t.run_id for t in table.trajectories), *(name for name, _ in waiting)},
+        taken=taken,
         clone=clone,
         out=out,
         console=console,
     )
     return found
+
+
+def _is_ours(wishes: Wishes) -> bool:
+    """Whether the goal is a word of ours, which is of CHO perfusion."""
+    return not wishes.goals and wishes.goal in GOALS
 
 
 def _long_enough(tables: Tables, runs: list[Trajectory], console: Any) -> list[Trajectory]:
@@ -283,10 +344,17 @@ def _described(
         fixed=wishes.fixed,
         clone=wishes.clone,
         seed=wishes.seed,
+        profile=wishes.profile,
+        max_change=wishes.max_change,
+        goals=wishes.goals,
+        weights=wishes.weights,
+        is_front=wishes.is_front,
+        per=wishes.per,
+        costs=wishes.costs,
         is_within_runs=is_read_off,
     )
-    goal_of(aims.goal, process, 1)  # refuses before the work
-    limits_of_culture(aims.limits, process, aims.probability)
+    longest = max(float(run.times_h[-1]) for run in runs) / HOURS_PER_DAY
+    aimed(aims, process, aims.days or max(1, round(longest)))  # refuses before the work
     _announce(console, 10.0 + 0.3 * len(runs))
     fitted, told = fitted_best(
         runs,

@@ -1,5 +1,6 @@
 """`perfusio-jax propose` for a culture that is described: goals and limits by name."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +13,23 @@ from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax.bed.goal.by_name import box_of as box_of
 from perfusio_jax.bed.goal.by_name import goal_of as goal_of
 from perfusio_jax.bed.goal.by_name import limits_of as limits_of
-from perfusio_jax.bed.goal.steps import native_step
+from perfusio_jax.bed.goal.constraints import ChanceConstraint, ControlLimits
+from perfusio_jax.bed.goal.costs import Costs, read_costs
+from perfusio_jax.bed.goal.criteria import ProcessOFV
+from perfusio_jax.bed.goal.expressions import RunForm
+from perfusio_jax.bed.goal.profile import make_profile
+from perfusio_jax.bed.goal.steps import native_step, step_hours
 from perfusio_jax.bed.policy.campaign import propose_runs
 from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
 from perfusio_jax.bed.policy.campaign_words import explain_campaign
+from perfusio_jax.bed.policy.described import faces
 from perfusio_jax.hybrid import HybridStateSpaceModel, draw_paths, for_clone
-from perfusio_jax.hybrid.layout import VOLUME
+from perfusio_jax.hybrid.layout import VOLUME, Layout
 from perfusio_jax.hybrid.recipes import recipe_rollout
 from perfusio_jax.process import Process
 from perfusio_jax.report.answer import answer, refuse_infeasible
+from perfusio_jax.report.costing import costs_of
+from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans, plan_of_run
 from perfusio_jax.report.recipes import still_pending
 from perfusio_jax.report.setpoints import never_varied
 from perfusio_jax.states import Trajectory
@@ -45,6 +54,20 @@ class Aims(NamedTuple):
     clone: str | None = None
     """Clone to plan for; that of the last run."""
     seed: int = 0
+    profile: int = 0
+    """Changes of each control within a run, at most."""
+    max_change: Mapping[str, float] = {}
+    """Largest change of a control at once, by name; absent: not limited."""
+    goals: Sequence[str] = ()
+    """Several goals in place of one."""
+    weights: Sequence[float] | None = None
+    """What a unit of each of them is worth [-]."""
+    is_front: bool = False
+    """Whether they are kept apart, for the front between them."""
+    per: str = ""
+    """`cost` or `day`: what there is to be most of counts per that."""
+    costs: Mapping[str, float] = {}
+    """Prices; see `bed.goal.costs`."""
     is_within_runs: bool = False
     """Whether recipes stay where the runs so far have been, widened by a tenth, since nobody has
     told how far the controls may go."""
@@ -82,13 +105,21 @@ def propose_described(
         raise ConfigError("this model is of CHO perfusion, which has goals of its own.")
     names, units = list(process.control_names), {c.name: c.unit for c in process.controls}
     days = aims.days or max(1, round(max(float(t.times_h[-1]) for t in runs) / HOURS_PER_DAY))
-    ofv = goal_of(aims.goal, process, days, step_h=native_step(model), layout=model.layout)
-    chance = limits_of(aims.limits, process, aims.probability, layout=model.layout)
+    start = faces(model, model.latent.inverse(model.initial.mean)[None, :])[0]
+    ofv, chance, costs = aimed(
+        aims, process, days, step_h=native_step(model), layout=model.layout, start=start
+    )
     recipes = np.stack([_recipe(run, process) for run in runs])
+    once = tuple(names.index(name) for name in process.boluses)
+    grid = grid_of(ofv, names, once, units.__getitem__)
     fixed, told = _held(aims.fixed, process, runs, names)
     for line in told:
         console.print(line, soft_wrap=True)
-    waiting, about = still_pending(pending, names, [t.run_id for t in runs], units.__getitem__)
+    ids = [t.run_id for t in runs]
+    if aims.profile:
+        waiting, about = pending_plans(pending, grid, ids)
+    else:
+        waiting, about = still_pending(pending, names, ids, units.__getitem__)
     for line in about:
         console.print(line, soft_wrap=True)
     clone = aims.clone or runs[-1].clone_id
@@ -103,49 +134,154 @@ def propose_described(
                 "so far have been, widened by a tenth. A process file says how far it may go.",
                 soft_wrap=True,
             )
-    limits = box_of(process, fixed, spans)
+    limits = with_max_change(box_of(process, fixed, spans), aims.max_change, names)
+    positions = {names.index(name): value for name, value in fixed.items()}
+    if aims.profile:  # refuses by name before the work
+        make_profile(
+            limits,
+            aims.profile,
+            ofv.n_steps,
+            fixed=positions,
+            daily=once,
+            step_h=float(grid.lengths_h[0]),
+            names=names,
+        )
+    plans = np.stack([plan_of_run(run, grid) for run in runs]) if aims.profile else recipes
     moves = VOLUME in model.layout.controls
     U, info = propose_runs(
         model,
         draw_paths(model, N_PATHS, key=jax.random.key(aims.seed), max_steps=ofv.n_steps),
         model.latent.inverse(model.initial.mean),
-        jnp.asarray(recipes),
+        jnp.asarray(plans),
         ofv=ofv,
         limits=limits,
         q=aims.n_runs,
         chance=chance,
-        pending=np.asarray([recipe for _, recipe in waiting]).reshape(-1, len(names)),
+        pending=np.asarray([recipe for _, recipe in waiting]).reshape(-1, *plans.shape[1:]),
         settings=CampaignSettings() if settings is None else settings,
         seed=aims.seed,
         rollout=recipe_rollout,
         template=jnp.zeros(model.layout.m) if moves else None,
         positions=tuple(range(len(names))) if moves else (),
-        fixed={names.index(name): value for name, value in fixed.items()},
+        fixed=positions,
+        profile=aims.profile,
+        daily=once,
         say=lambda line: console.print(line, soft_wrap=True),
     )
-    ids = [t.run_id for t in runs]
     found = explain_campaign(info, ofv, chance, names, ids)
     refuse_infeasible(
         found,
         aims.probability,
         "Relax --limit or --probability, or widen the ranges of the controls in the process.",
     )
+    if costs is not None:
+        form = RunForm(process, model.layout, tuple(grid.lengths_h.tolist()))
+        found["costs"] = costs_of(costs, form, np.asarray(info.forecast), np.asarray(U))
+    span = np.asarray(limits.upper) - np.asarray(limits.lower)
+    taken = {*ids, *(name for name, _ in waiting)}
+    if aims.profile:
+        answer_profiles(
+            found,
+            np.asarray(U),
+            runs,
+            plans,
+            ofv=ofv,
+            span=span,
+            grid=grid,
+            held=list(fixed),
+            taken=taken,
+            clone=clone,
+            out=out,
+            console=console,
+        )
+        return found
     answer(
         found,
         np.asarray(U),
         runs,
         recipes,
         ofv=ofv,
-        span=np.asarray(limits.upper) - np.asarray(limits.lower),
+        span=span,
         names=names,
         held=list(fixed),
-        taken={*ids, *(name for name, _ in waiting)},
+        taken=taken,
         clone=clone,
         out=out,
         console=console,
         unit_of=units.__getitem__,
     )
     return found
+
+
+def aimed(
+    aims: Aims,
+    process: Process,
+    days: int,
+    *,
+    step_h: float = HOURS_PER_DAY,
+    layout: Layout | None = None,
+    start: Any = None,
+) -> tuple[ProcessOFV, tuple[ChanceConstraint, ...], Costs | None]:
+    """What aims ask for, as an objective over a run, limits, and prices.
+
+    Args:
+        aims: What the next runs should be like.
+        process: The culture.
+        days: Length of a run [d].
+        step_h: Length of a roll-out's step [h].
+        layout: Of the model that forecasts.
+        start: What is there when a run begins, as forecast.
+
+    Raises:
+        ConfigError: If one of them is unusable.
+    """
+    costs = read_costs(aims.costs, process) if aims.costs else None
+    ofv = goal_of(
+        list(aims.goals) or aims.goal,
+        process,
+        days,
+        step_h=step_h,
+        layout=layout,
+        weights=aims.weights,
+        is_front=aims.is_front,
+        costs=costs,
+        per=aims.per,
+        start=start,
+    )
+    chance = limits_of(
+        aims.limits,
+        process,
+        aims.probability,
+        layout=layout,
+        hours=step_hours(days, step_h).tolist(),
+        costs=costs,
+        start=start,
+    )
+    return ofv, chance, costs
+
+
+def with_max_change(
+    limits: ControlLimits, max_change: Mapping[str, float], names: Sequence[str]
+) -> ControlLimits:
+    """Limits with the largest change of some controls.
+
+    Args:
+        limits: What set-points must keep.
+        max_change: Largest change at once, by name.
+        names: Controls, in array order.
+
+    Raises:
+        ConfigError: If a control is unknown, or a change is not above zero.
+    """
+    most = np.array(limits.max_change, float)
+    for name, change in max_change.items():
+        if name not in names or not (np.isfinite(change) and change > 0.0):
+            raise ConfigError(
+                f"--max-change {name}={change:g} is not usable; give a number above 0 for one of "
+                f"{', '.join(names)}."
+            )
+        most[list(names).index(name)] = change
+    return dataclasses.replace(limits, max_change=jnp.asarray(most))
 
 
 def _held(

@@ -10,6 +10,7 @@ import numpy as np
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.files.one_run import read_one_run
+from perfusio_jax.connectors.files.schedule import ahead_of, one_schedule, read_schedules
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.hybrid import Ahead, HybridStateSpaceModel, forecast_ahead
 from perfusio_jax.process import Process
@@ -35,6 +36,7 @@ def forecast_described(
     out: Path | None,
     console: Any,
     figure: Path | None = None,
+    schedule: Path | None = None,
     rules: FileRules | None = None,
 ) -> None:
     """Print a forecast from the last sample on, and write it if asked.
@@ -51,6 +53,7 @@ def forecast_described(
         out: CSV file to write as well.
         console: Where to print.
         figure: Picture to write as well.
+        schedule: Table of set-points that change from now on.
         rules: How the samples are read.
     """
     if not 0 < hours.size <= _MOST_ROWS:
@@ -68,8 +71,15 @@ def forecast_described(
     run, told = _with_setpoints(run, process)
     for line in (*told, *_beyond(process, changes)):
         console.print(line, soft_wrap=True)
+    set_points: Any = changes
+    if schedule is not None:
+        known = read_schedules(schedule, process.control_names, lambda n: process.control(n).unit)
+        one = one_schedule(schedule, known, whose["run_id"] if len(known) == 1 else run.run_id)
+        once = [process.control_names.index(name) for name in process.boluses]
+        hours, set_points = ahead_of(one, float(times[-1]), hours.tolist(), once)
+        console.print(f"set-points from now on: {schedule.name}, run {one.run_id or '(no name)'}")
     with console.status("estimating the state and forecasting"):
-        found = forecast_ahead(hybrid, run, hours.tolist(), changes, seed=seed)
+        found = forecast_ahead(hybrid, run, hours.tolist(), set_points, seed=seed)
     seen = {n for n in run.species_names if np.isfinite(np.asarray(run.get_species(n))).any()}
     never = [n for n in found.names if n not in seen]
     units = {q.name: q.unit for q in process.quantities}

@@ -19,6 +19,7 @@ from perfusio_jax._core import (
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import FilesystemStore
+from perfusio_jax.connectors.files.schedule import ahead_of, one_schedule, read_schedules
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.connectors.tables.off_days import off_days_text
 from perfusio_jax.connectors.tables.report import ReadReport
@@ -124,6 +125,7 @@ def forecast_file(
     console: Any,
     every_h: float = HOURS_PER_DAY,
     figure: Path | None = None,
+    schedule: Path | None = None,
     rules: FileRules | None = None,
 ) -> None:
     """Print a forecast from the last sample's own time on, and write it if asked.
@@ -140,8 +142,11 @@ def forecast_file(
         console: Where to print.
         every_h: Hours between the rows of the forecast, of a culture that is described [h].
         figure: Picture to write as well.
+        schedule: Table of set-points that change from now on, as `propose --profile` writes it.
         rules: How the samples are read.
     """
+    if schedule is not None and changes:
+        raise ConfigError("--schedule says what is set from now on, and --set too; give one.")
     if not samples.exists():
         raise DataError(f"samples {samples} does not exist.")
     if samples.is_dir():
@@ -165,6 +170,7 @@ def forecast_file(
             out=out,
             console=console,
             figure=figure,
+            schedule=schedule,
             rules=rules,
         )
         return
@@ -183,9 +189,17 @@ def forecast_file(
     for line in (*told, *_far_out(held)):
         console.print(line, soft_wrap=True)
     history = history_from_records(run.rows, volume_L=volume)
+    asked: dict[str, Any] = {"controls": held, "horizon": days}
+    if schedule is not None:
+        found = read_schedules(schedule, CONTROL_NAMES)
+        one = one_schedule(schedule, found, run_id)
+        ends = HOURS_PER_DAY * np.arange(1, days + 1)
+        ends, table = ahead_of(one, float(history.times_h[-1]), ends.tolist())
+        asked = {"controls": table, "horizon": len(ends), "hours": ends.tolist()}
+        console.print(f"set-points from now on: {schedule.name}, run {one.run_id or '(no name)'}")
     with console.status("estimating the state and forecasting"):
         belief, _ = estimate(history, hybrid, seed=seed)
-        outlook = forecast(hybrid, belief, held, horizon=days, seed=seed)
+        outlook = forecast(hybrid, belief, seed=seed, **asked)
     values = (outlook.q50, outlook.q10, outlook.q90)
     title = f"forecast from {_when(float(history.times_h[-1]))}: median (10 % to 90 %)"
     columns = [f"{n} [{_short(n)}]" + "*" * (n in run.never) for n in FORECAST_SPECIES]

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from perfusio_jax._core import ConfigError
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax.connectors import write_described
+from perfusio_jax.connectors.files.schedule import on_samples, read_schedules
 from perfusio_jax.mechanistic import Mechanism
 from perfusio_jax.process import Process, read_process
 from perfusio_jax.simulator import (
@@ -33,6 +34,7 @@ def simulate_table(
     noise: bool,
     seed: int,
     console: Any,
+    schedule: Path | None = None,
 ) -> None:
     """Simulate runs of a described culture and write them.
 
@@ -50,33 +52,41 @@ def simulate_table(
         noise: Whether assays are noisy.
         seed: Random seed.
         console: Where to print.
+        schedule: Table of set-points that change within runs; it then says how many runs there
+            are, and how long.
 
     Raises:
         ConfigError: If there is no such culture or mechanism, or they do not fit.
+        DataError: If the schedule cannot be read, or does not fit the samples.
         SimulationError: If a run fails.
     """
     process = read_process(which)
-    intervals = whole_intervals(days, every_h)
+    ids, controls = None, None
+    if schedule is None:
+        hours = np.arange(whole_intervals(days, every_h) + 1) * every_h
+    else:
+        once = [process.control_names.index(name) for name in process.boluses]
+        asked = read_schedules(schedule, process.control_names, lambda n: process.control(n).unit)
+        hours, controls = on_samples(schedule, asked, every_h, once)
+        n_runs, days = len(asked), hours[-1] / HOURS_PER_DAY
+        ids = [one.run_id or f"RUN{k:03d}" for k, one in enumerate(asked, start=1)]
     plant = virtual_plant(process, _mechanism(process, mechanism))
     usual = usual_start(process)
     starts = np.tile([usual[name] for name in plant.states], (n_runs, 1))
     rng = np.random.default_rng(seed)
     if process.biomass is not None:
         starts[:, plant.states.index(process.biomass)] *= rng.uniform(0.5, 1.5, n_runs)
-    set_points = spread_controls(process, n_runs, seed=seed)
-    controls = np.repeat(set_points[:, None], intervals, axis=1)
-    for k, control in enumerate(process.controls):
-        if control.role == "bolus":
-            controls[:, 0, k] = 0.0
-            controls[:, 1:, k] /= max(intervals - 1, 1)
-    with console.status(f"simulating {n_runs} runs of {days} d"):
+    if controls is None:
+        controls = _spread(process, n_runs, len(hours) - 1, seed)
+    with console.status(f"simulating {n_runs} runs of {days:g} d"):
         runs = simulate_runs(
             plant,
             starts,
             controls,
-            np.arange(intervals + 1) * every_h,
+            hours,
             key=jax.random.key(seed),
             noise=noise,
+            run_ids=ids,
         )
         out.parent.mkdir(parents=True, exist_ok=True)
         write_described(runs, out, process)
@@ -84,9 +94,20 @@ def simulate_table(
     console.print(f"start: {begun}; biomass within half of that.", soft_wrap=True)
     name = type(plant.mechanism).__name__
     console.print(
-        f"{n_runs} runs of {days} d, sampled every {every_h:g} h, {process.name}, mechanism "
+        f"{n_runs} runs of {days:g} d, sampled every {every_h:g} h, {process.name}, mechanism "
         f"{name}: {out}"
     )
+
+
+def _spread(process: Process, n_runs: int, intervals: int, seed: int) -> np.ndarray:
+    """Set-points that fill their ranges, one set per run; boluses in equal parts."""
+    set_points = spread_controls(process, n_runs, seed=seed)
+    controls = np.repeat(set_points[:, None], intervals, axis=1)
+    for k, control in enumerate(process.controls):
+        if control.role == "bolus":
+            controls[:, 0, k] = 0.0
+            controls[:, 1:, k] /= max(intervals - 1, 1)
+    return controls
 
 
 def _mechanism(process: Process, text: str | None) -> Mechanism:

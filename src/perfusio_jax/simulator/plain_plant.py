@@ -11,6 +11,7 @@ from jaxtyping import Float
 from perfusio_jax._core import ConfigError
 from perfusio_jax.mechanistic import Monod
 from perfusio_jax.process import REST, Process, dimensions, litres_per_hour
+from perfusio_jax.process.parts import is_per_cell
 
 from .doe import latin_hypercube
 
@@ -162,6 +163,8 @@ def spread_controls(process: Process, n_runs: int, *, seed: int = 0) -> Float[np
         k = process.control_names.index(stream.flow)
         is_same = stream.direction == closing.direction
         unit = process.controls[k].unit
+        if is_per_cell(unit):  # what it brings follows the cells
+            continue
         at = [litres_per_hour(v, process.volume_L, unit, stream.flow) for v in found[:, k]]
         flows[:, int(is_same)] += at
         same += [k] if is_same else []

@@ -1,26 +1,14 @@
-"""Flows of a virtual plant, pump laws included.
-
-A control of role target holds its quantity at a value. Where its stream enters with more of it than
-the target, the pump gives, in vessel volumes per time,
-
-    F / V = gain (target - C) / (c - C),        at least 0, at most the largest flow
-
-so that the quantity comes back by `gain` times its deviation, dilution included; where cells take
-up q, it settles q / gain below the target. Where its stream
-leaves (a bleed that holds the cells), it is `gain (C - target) / C`. A target of zero asks for
-nothing. The flow has corners at both limits, where derivatives are those of one side.
-"""
+"""Flows of a virtual plant, pump laws included; see `process.laws` for what a pump gives."""
 
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import ConfigError, Scalar
-from perfusio_jax.process import REST, Process, Stream, StreamFlows, litres_per_hour, stream_flows
-
-_LEAST = 1e-12
-"""In place of a concentration of zero under a division."""
+from perfusio_jax._core import Scalar
+from perfusio_jax.process import REST, Process, Stream, StreamFlows, stream_flows
+from perfusio_jax.process.flows import asked_flow
+from perfusio_jax.process.laws import contents_of, law_share, laws_of
 
 
 def pumps_of(process: Process) -> tuple[Stream, ...]:
@@ -36,25 +24,7 @@ def check_pumps(process: Process) -> None:
     Raises:
         ConfigError: If its stream brings none of the quantity, or takes none away.
     """
-    for stream in pumps_of(process):
-        name = process.control(stream.flow).quantity
-        kind = process.quantity(name or "").kind
-        if kind != "carried":
-            raise ConfigError(
-                f"control {stream.flow} holds {name}, a {kind}, by stream {stream.name}; a pump "
-                "law of a virtual plant holds what is carried. Let the mechanism hold a level."
-            )
-        brings = stream.carries.get(name or "", 0.0)
-        if stream.direction == "in" and not (isinstance(brings, str) or brings > 0.0):
-            raise ConfigError(
-                f"control {stream.flow} holds {name} by stream {stream.name}, which carries none "
-                "of it; say under `carries` how much."
-            )
-        if stream.direction == "out" and stream.passes.get(name or "", 1.0) == 0.0:
-            raise ConfigError(
-                f"control {stream.flow} holds {name} by stream {stream.name}, which holds it back; "
-                "nothing of it leaves."
-            )
+    laws_of(process)
 
 
 def plant_flows(
@@ -64,8 +34,8 @@ def plant_flows(
     state: Mapping[str, Array],
     *,
     contents: Mapping[str, Float[Array, " K"]],
-    gain: Scalar,
-    largest: Scalar,
+    gain: Float[Array, " L"],
+    largest: Float[Array, " L"],
 ) -> tuple[StreamFlows, Mapping[str, Scalar]]:
     """All flows at a state.
 
@@ -75,33 +45,51 @@ def plant_flows(
         volume_L: Volume [L].
         state: Concentrations by name.
         contents: What enters by each stream.
-        gain: Of pump laws [1/h].
-        largest: Most a pump law lets flow [vessel volumes / h].
+        gain: Of each pump law [1/h].
+        largest: Most each lets flow [vessel volumes / h].
 
     Returns:
         The flows, and what each pump gives [L/h].
     """
     place = {name: i for i, name in enumerate(process.control_names)}
     column = {name: i for i, name in enumerate(process.carried)}
+    biomass = None if process.biomass is None else state[process.biomass]
+    laws = laws_of(process)
+    nothing = {law.stream.name: jnp.zeros_like(volume_L) for law in laws}
+    spare = _spare(process, controls, volume_L, nothing, biomass)
     pumped: dict[str, Scalar] = {}
-    for stream in pumps_of(process):
-        control = process.control(stream.flow)
-        name = control.quantity or ""
-        level, target = state[name], controls[place[control.name]]
-        if stream.direction == "in":
-            brings = stream.carries[name]
-            held = (
-                controls[place[brings]]
-                if isinstance(brings, str)
-                else contents[stream.name][column[name]]
-            )
-            share = gain * (target - level) / jnp.maximum(held - level, _LEAST)
-        else:
-            share = gain * (level - target) / jnp.maximum(level, _LEAST)
-        share = jnp.where(target > 0.0, jnp.clip(share, 0.0, largest), 0.0)
-        pumped[stream.name] = volume_L * share
+    for k, law in enumerate(laws):
+        share, _ = law_share(
+            law,
+            state[law.quantity],
+            controls[place[law.control]],
+            contents_of(law, controls, place, contents, column),
+            gain=gain[k],
+            most=largest[k],
+        )
+        flow = volume_L * share
+        closing = process.closing
+        if closing is not None and closing.direction == law.stream.direction:
+            flow = jnp.minimum(flow, spare)
+            spare = spare - flow
+        pumped[law.stream.name] = flow
     # a negative closing flow is told by the caller, lane by lane
-    return stream_flows(process, controls, volume_L, pumped, contents), pumped
+    found = stream_flows(process, controls, volume_L, pumped, contents, biomass)
+    return found, pumped
+
+
+def _spare(
+    process: Process,
+    controls: Float[Array, " M"],
+    volume_L: Scalar,
+    nothing: Mapping[str, Scalar],
+    biomass: Scalar | None,
+) -> Scalar:
+    """What the stream that keeps the volume can give up to pumps [L/h]."""
+    if process.closing is None or not nothing:
+        return jnp.zeros_like(volume_L)
+    flows = flow_rates(process, controls, volume_L, nothing, biomass)
+    return jnp.maximum(flows[process.streams.index(process.closing)], 0.0)
 
 
 def flow_rates(
@@ -109,6 +97,7 @@ def flow_rates(
     controls: Float[Array, " M"],
     volume_L: Scalar,
     pumped: Mapping[str, Scalar],
+    biomass: Scalar | None = None,
 ) -> Float[Array, " S"]:
     """Flow of every stream [L/h], in the order of the process.
 
@@ -124,9 +113,7 @@ def flow_rates(
             flow[stream.name] = pumped[stream.name]
         else:
             value = controls[place[control.name]]
-            flow[stream.name] = jnp.asarray(
-                litres_per_hour(value, volume_L, control.unit, control.name)  # pyright: ignore
-            )
+            flow[stream.name] = jnp.asarray(asked_flow(process, control, value, volume_L, biomass))
     closing = process.closing
     if closing is not None:
         signs = {s.name: 1.0 if s.direction != closing.direction else -1.0 for s in process.streams}

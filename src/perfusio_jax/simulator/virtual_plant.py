@@ -27,8 +27,9 @@ from perfusio_jax.mechanistic import Mechanism
 from perfusio_jax.mechanistic.any_field import Accuracy, advance_field
 from perfusio_jax.mechanistic.mechanism import check_rates
 from perfusio_jax.process import Process, bolus_amounts
+from perfusio_jax.process.laws import laws_of
 
-from .pumping import check_pumps, flow_rates, plant_flows
+from .pumping import flow_rates, plant_flows
 
 _BELOW = 5e-10
 """How far below zero a concentration may be by rounding [its unit]."""
@@ -52,10 +53,10 @@ class VirtualPlant(eqx.Module):
     """Volume at the start [L]."""
     bolus: Float[Array, "n M"] = eqx.field(converter=_leaf)
     """What one unit of each control adds to each state's amount [unit of the state, L]."""
-    pump_gain: Scalar = eqx.field(converter=_leaf)
-    """Rate per deviation from a target at which its pump brings the quantity back [1/h]."""
-    largest_flow: Scalar = eqx.field(converter=_leaf)
-    """Most a pump law lets flow [vessel volumes / h]."""
+    pump_gain: Float[Array, " L"] = eqx.field(converter=_leaf)
+    """Rate per deviation from a target at which its pump brings the quantity back, by law [1/h]."""
+    largest_flow: Float[Array, " L"] = eqx.field(converter=_leaf)
+    """Most each pump law lets flow [vessel volumes / h]."""
     rtol: Scalar = eqx.field(converter=_leaf)
     """Local error of the integrator in parts of a value [-]."""
     atol: Scalar = eqx.field(converter=_leaf)
@@ -113,7 +114,9 @@ class VirtualPlant(eqx.Module):
         pick = np.asarray([place.get(name, 0) for name in self.states])
         moved = found.supply[pick] - found.clearance()[pick] * state
         rate = jnp.where(is_carried, moved + volume_L * made, made)
-        return rate, found.volume_rate(), flow_rates(process, controls, volume_L, pumped)
+        biomass = None if process.biomass is None else state[self.states.index(process.biomass)]
+        flows = flow_rates(process, controls, volume_L, pumped, biomass)
+        return rate, found.volume_rate(), flows
 
     def advance(
         self,
@@ -243,8 +246,8 @@ def virtual_plant(
     process: Process,
     mechanism: Mechanism,
     *,
-    pump_gain: ArrayLike = 2.0,
-    largest_flow: ArrayLike = 0.05,
+    pump_gain: ArrayLike | None = None,
+    largest_flow: ArrayLike | None = None,
     rtol: ArrayLike = 1e-6,
     atol: ArrayLike = 1e-9,
     max_steps: int = 256,
@@ -254,8 +257,9 @@ def virtual_plant(
     Args:
         process: The culture.
         mechanism: Its rates.
-        pump_gain: How fast a pump law brings a quantity back to its target [1/h].
-        largest_flow: Most a pump law lets flow [vessel volumes / h].
+        pump_gain: How fast pump laws bring a quantity back to its target, one for all or one for
+            each [1/h]; what the process says of each by default.
+        largest_flow: Most they let flow [vessel volumes / h]; likewise.
         rtol: Local error in parts of a value [-].
         atol: Local error near zero [unit of each quantity].
         max_steps: Most steps within an interval.
@@ -281,7 +285,9 @@ def virtual_plant(
             "simulate."
         )
     check_rates(mechanism, states, process.control_names)
-    check_pumps(process)
+    laws = laws_of(process)
+    gains = [law.gain for law in laws] if pump_gain is None else pump_gain
+    largest = [law.most for law in laws] if largest_flow is None else largest_flow
     return VirtualPlant(
         mechanism=mechanism,
         contents={
@@ -291,8 +297,8 @@ def virtual_plant(
         },
         volume_L=process.volume_L,  # pyright: ignore[reportArgumentType]
         bolus=bolus_amounts(process, states),  # pyright: ignore[reportArgumentType]
-        pump_gain=pump_gain,  # pyright: ignore[reportArgumentType]
-        largest_flow=largest_flow,  # pyright: ignore[reportArgumentType]
+        pump_gain=jnp.broadcast_to(jnp.asarray(gains, float), (len(laws),)),
+        largest_flow=jnp.broadcast_to(jnp.asarray(largest, float), (len(laws),)),
         rtol=rtol,  # pyright: ignore[reportArgumentType]
         atol=atol,  # pyright: ignore[reportArgumentType]
         process=process,

@@ -10,18 +10,23 @@ import numpy as np
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError
 from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax.bed.goal.constraints import ChanceConstraint, ControlLimits
+from perfusio_jax.bed.goal.costs import Costs
 from perfusio_jax.bed.goal.criteria import (
     FinalValue,
     ProcessOFV,
     SquaredDistance,
     TrackingError,
 )
+from perfusio_jax.bed.goal.expressions import Expression, RunForm, is_plain, parse_expression
+from perfusio_jax.bed.goal.steps import step_hours
 from perfusio_jax.hybrid.layout import Layout, layout_of
 from perfusio_jax.process import Process, volume_balance
 
 _GOAL = re.compile(r"\s*(max|min)(?:\s+|\s*:\s*)(\w+)\s*")
 _TARGET = re.compile(r"\s*(\w+)\s*=\s*([-+.\deE]+)\s*")
 _LIMIT = re.compile(r"\s*(\w+)\s*(<=|>=)\s*([-+.\deE]+)\s*")
+_SEARCHED = re.compile(r"\s*(max|min)(?:\s*:\s*|\s+)(.+)", re.DOTALL)
+_SIDES = re.compile(r"(.+?)(<=|>=)\s*([-+.\deE]+)\s*", re.DOTALL)
 _SMOOTH = 0.005
 """Width of a limit's smooth step over the span of its quantity [-]."""
 
@@ -106,33 +111,97 @@ def parse_limit(text: str, process: Process, layout: Layout, words: Words | None
 
 
 def goal_of(
-    text: str,
+    text: str | Sequence[str],
     process: Process,
     days: int,
     *,
     step_h: float = HOURS_PER_DAY,
     layout: Layout | None = None,
+    weights: Sequence[float] | None = None,
+    is_front: bool = False,
+    costs: Costs | None = None,
+    per: str = "",
+    start: Any = None,
 ) -> ProcessOFV:
-    """A goal in words as an objective over a whole run.
+    """Goals in words as an objective over a whole run.
 
     Args:
-        text: `max P`, `min P` or `P=12`.
+        text: `max P`, `min P` or `P=12`; or an expression in place of the name, see
+            `goal.expressions`. Several are weighed against each other.
         process: The culture.
         days: Length of a run [d].
         step_h: Length of a roll-out's step [h].
         layout: Of the model that forecasts; without one, that of a model without a mechanism.
+        weights: What a unit of each is worth [-]; one by default.
+        is_front: Whether several goals are kept apart, for the front between them.
+        costs: Prices, for what asks for the cost.
+        per: `cost` or `day`: what there is to be most of counts per cost, or per day of the run.
+        start: What is there when a run begins, as forecast.
 
     Raises:
-        ConfigError: If it says something else, or of a quantity that is not forecast.
+        ConfigError: If one says something else, or is of something that is not forecast.
     """
     layout = layout_of(process) if layout is None else layout
-    goal = parse_goal(text, process, layout)
-    unit, names = process.quantity(goal.name).unit, layout.forecast
-    if goal.value is None:
-        criterion = FinalValue(goal.name, direction=goal.direction, names=names, unit=unit)
-        return ProcessOFV([criterion], horizon=days, step_h=step_h)
-    tracked: Any = TrackingError(goal.name, goal.value, from_day=days // 2, names=names, unit=unit)
-    return ProcessOFV([tracked], horizon=days, step_h=step_h)
+    texts = [text] if isinstance(text, str) else list(text)
+    if per not in ("", "cost", "day"):
+        raise ConfigError(f"per {per!r} is unknown; cost or day.")
+    if len(texts) == 1 and not (per or is_front) and _is_plain_goal(texts[0]):
+        goal = parse_goal(texts[0], process, layout)
+        unit, names = process.quantity(goal.name).unit, layout.forecast
+        if goal.value is None:
+            criterion = FinalValue(goal.name, direction=goal.direction, names=names, unit=unit)
+            return ProcessOFV([criterion], horizon=days, step_h=step_h)
+        tracked: Any = TrackingError(
+            goal.name, goal.value, from_day=days // 2, names=names, unit=unit
+        )
+        return ProcessOFV([tracked], horizon=days, step_h=step_h)
+    form = RunForm(process, layout, tuple(step_hours(days, step_h).tolist()))
+    if not texts:
+        raise ConfigError("there is no goal; give 'max EXPR', 'min EXPR' or 'EXPR = value'.")
+    if is_front and len(texts) < 2:
+        raise ConfigError("a front is between two goals or more; one was given.")
+    shares = [1.0] * len(texts) if weights is None else [float(w) for w in weights]
+    if len(shares) != len(texts) or not all(np.isfinite(shares)) or min(shares) <= 0.0:
+        raise ConfigError(
+            f"weights {shares} for {len(texts)} goals; one number above 0 is needed for each."
+        )
+    criteria: list[Any] = [_expressed(one, form, costs, per, start) for one in texts]
+    return ProcessOFV(
+        criteria,
+        weights=np.asarray(shares),
+        horizon=days,
+        step_h=step_h,
+        is_pareto=is_front,
+        is_stepwise=True,
+    )
+
+
+def _is_plain_goal(text: str) -> bool:
+    """Whether a goal is of a name alone; so is one that says nothing, which is refused there."""
+    searched = _SEARCHED.fullmatch(text)
+    if searched is not None:
+        return is_plain(searched[2])
+    return "(" not in text and not any(sign in text for sign in "*/")
+
+
+def _expressed(text: str, form: RunForm, costs: Costs | None, per: str, start: Any) -> Expression:
+    """A goal as an expression over a whole run."""
+    searched = _SEARCHED.fullmatch(text)
+    more: dict[str, Any] = {"costs": costs, "start": start}
+    if searched is None:
+        left, sign, right = text.rpartition("=")
+        if not sign or per:
+            raise ConfigError(
+                f"goal {text!r} is unknown; allowed are 'max EXPR', 'min EXPR'"
+                + (f", per {per}." if per else " and 'EXPR = value'.")
+            )
+        return parse_expression(left, form, direction=-1, target=_value(right, text), **more)
+    body, direction = searched[2], 1 if searched[1] == "max" else -1
+    if per:
+        if direction < 0:
+            raise ConfigError(f"goal {text!r} per {per}: what counts per {per} is to be most.")
+        body = f"({body}) / {'cost' if per == 'cost' else 'days'}()"
+    return parse_expression(body, form, direction=direction, **more)
 
 
 def daily_goal(
@@ -204,18 +273,25 @@ def limits_of(
     *,
     layout: Layout | None = None,
     words: Words | None = None,
+    hours: Sequence[float] | None = None,
+    costs: Costs | None = None,
+    start: Any = None,
 ) -> tuple[ChanceConstraint, ...]:
-    """Limits in words as constraints of every day.
+    """Limits in words as constraints of every day, or of a whole run.
 
     Args:
-        texts: As `Via>=80`.
+        texts: As `Via>=80` on every day, or with an expression in place of the name, as
+            `used(feed) <= 3` or `highest(Lac, 4) <= 2`; see `goal.expressions`.
         process: The culture.
         probability: With which they are to be kept [-].
         layout: Of the model that forecasts; without one, that of a model without a mechanism.
         words: What messages call them.
+        hours: Length of every step of a run [h]; without it, limits are of every day alone.
+        costs: Prices, for what asks for the cost.
+        start: What is there when a run begins, as forecast.
 
     Raises:
-        ConfigError: If one says something else, or of a quantity that is not forecast.
+        ConfigError: If one says something else, or is of a quantity that is not forecast.
     """
     said = Words() if words is None else words
     if not 0.0 < probability < 1.0:
@@ -223,6 +299,26 @@ def limits_of(
     layout = layout_of(process) if layout is None else layout
     found = []
     for text in texts:
+        sides = _SIDES.fullmatch(text)
+        is_of_run = sides is not None and (
+            not is_plain(sides[1]) or sides[1].strip() in process.control_names
+        )
+        if is_of_run and hours is not None and sides is not None:
+            form = RunForm(process, layout, tuple(float(h) for h in hours))
+            value = _value(sides[3], text)
+            of = parse_expression(sides[1], form, costs=costs, start=start, what=said.limit)
+            width = _SMOOTH * max(abs(value), 1e-6)
+            found.append(
+                ChanceConstraint(
+                    value,
+                    probability,
+                    temperature=width,
+                    backoff=3.0 * width,
+                    is_upper=sides[2] == "<=",
+                    value=of,
+                )
+            )
+            continue
         limit = parse_limit(text, process, layout, said)
         quantity = process.quantity(limit.name)
         width = _SMOOTH * (quantity.hi - quantity.lo)

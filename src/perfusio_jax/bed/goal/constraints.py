@@ -39,10 +39,14 @@ class ChanceConstraint(eqx.Module):
     """True if `minimum` is a value not to be exceeded."""
     species: str | None = eqx.field(static=True, default=None)
     """Its name, where it is none of `FORECAST_SPECIES`."""
+    value: Any = None
+    """What of a whole run is limited, a criterion; None: the species, on every day."""
 
     @property
     def label(self) -> str:
         """The limit in words, without its number."""
+        if self.value is not None:
+            return f"{self.value.text} {'<=' if self.is_upper else '>='}"
         name = FORECAST_SPECIES[self.species_index] if self.species is None else self.species
         return f"{name} {'<=' if self.is_upper else '>='}"
 
@@ -66,17 +70,32 @@ def each_constraint(chance: Chance) -> tuple[ChanceConstraint, ...]:
 
 
 def worst_margin(
-    samples: Float[Array, "S q H K"], constraint: ChanceConstraint
+    samples: Float[Array, "S q H K"],
+    constraint: ChanceConstraint,
+    u: Float[Array, "..."] | None = None,
 ) -> Float[Array, "S q"]:
     """Smallest distance to the limit over the horizon, per path and candidate.
 
     Args:
         samples: Latent forecast samples, `FORECAST_SPECIES` last.
         constraint: The limit.
+        u: Set-points of the candidates, held or of every step; needed where the limit is of a
+            whole run.
 
     Returns:
         Margin in the species' unit; negative where the limit is crossed on some day.
+
+    Raises:
+        ConfigError: If a limit of a whole run is asked for and the set-points are not known.
     """
+    if constraint.value is not None:
+        if u is None:
+            raise ConfigError(
+                f"{constraint.label} is a limit of a whole run, which a proposal of runs can keep; "
+                "a decision of a day keeps limits as NAME>=value."
+            )
+        room = constraint.value(samples, u) - constraint.minimum
+        return -room if constraint.is_upper else room
     room = samples[..., constraint.species_index] - constraint.minimum
     return jnp.min(-room if constraint.is_upper else room, axis=-1)
 

@@ -41,6 +41,11 @@ def _position(species: str, names: Sequence[str]) -> int:
     return list(names).index(species)
 
 
+def _mean_product(values: Array, rows: Array) -> Array:
+    """Mean over the days of a value times what was set."""
+    return jnp.mean(values * rows.reshape((1,) * (values.ndim - 1) + (-1,)), axis=-1)
+
+
 @runtime_checkable
 class Criterion(Protocol):
     """One number per trajectory, differentiable."""
@@ -232,6 +237,10 @@ class SpaceTimeYield(eqx.Module):
 
     def __call__(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "..."]:
         """Titre times the cell-free harvest, which is what perfusion leaves after the bleed."""
+        if u.ndim == 2:
+            rows = u[self.from_day :]
+            harvest = jnp.maximum(rows[:, _PERFUSION] - rows[:, _BLEED], 0.0)
+            return _mean_product(Y[..., self.from_day :, _TITRE], harvest)
         harvest = jnp.maximum(u[_PERFUSION] - u[_BLEED], 0.0)
         return harvest * jnp.mean(Y[..., self.from_day :, _TITRE], axis=-1)
 
@@ -246,6 +255,11 @@ class MediumPerGram(eqx.Module):
 
     def __call__(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "..."]:
         """Perfused volume over harvested mass."""
+        if u.ndim == 2:
+            rows = u[self.from_day :]
+            out = jnp.maximum(rows[:, _PERFUSION] - rows[:, _BLEED], _FEW)
+            made = _mean_product(Y[..., self.from_day :, _TITRE], out) / 1000.0
+            return jnp.mean(rows[:, _PERFUSION]) / jnp.maximum(made, _FEW)
         harvest = jnp.maximum(u[_PERFUSION] - u[_BLEED], _FEW)
         grams = harvest * jnp.mean(Y[..., self.from_day :, _TITRE], axis=-1) / 1000.0
         return u[_PERFUSION] / jnp.maximum(grams, _FEW)
@@ -263,6 +277,8 @@ class CellSpecificPerfusion(eqx.Module):
     def __call__(self, Y: Float[Array, "... H K"], u: Float[Array, "6"]) -> Float[Array, "..."]:
         """1 vvd at 1e6 cells/mL is 1000 pL/cell/d."""
         cells = jnp.maximum(Y[..., self.from_day :, _VCD], _FEW)
+        if u.ndim == 2:
+            return _mean_product(1.0 / cells, 1000.0 * u[self.from_day :, _PERFUSION])
         return jnp.mean(1000.0 * u[_PERFUSION] / cells, axis=-1)
 
 
@@ -371,12 +387,15 @@ class ProcessOFV(eqx.Module):
 
         Args:
             Y: Trajectories, `FORECAST_SPECIES` last; a row is a day while the step is open.
-            u: Set-points held, `CONTROL_NAMES` order.
+            u: Set-points held, `CONTROL_NAMES` order, or those of every step, of which criteria
+                see the means over the days.
 
         Returns:
             One value per criterion.
         """
         often = 1 if self.is_stepwise else self._steps_a_day
+        if often > 1 and u.ndim == 2:
+            u = jnp.mean(u.reshape(-1, often, u.shape[-1]), axis=1)
         if often > 1:
             Y = Y[..., often - 1 :: often, :]
         return jnp.stack([criterion(Y, u) for criterion in self.criteria], axis=-1)

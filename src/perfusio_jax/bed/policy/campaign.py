@@ -7,7 +7,7 @@ path by path, to the runs already made, the runs still pending and the runs pick
 among the recipes that keep every limit if there are any. One objective: noisy expected
 improvement in its logarithm; two: expected hypervolume improvement; more: one random Chebyshev
 scalarisation per run. The first run of a batch with one objective is the model's best guess, so
-that a batch is never only exploration.
+that a batch is never only exploration. Recipes that change within a run are searched by `profiles`.
 """
 
 from typing import Any
@@ -16,19 +16,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import Array, ArrayLike, ConfigError, Float
+from perfusio_jax._core import HOURS_PER_DAY, Array, ArrayLike, ConfigError, Float
 from perfusio_jax.bed.goal.constraints import Chance, ControlLimits, each_constraint
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import Rollout
+from perfusio_jax.bed.goal.profile import make_profile, profile_bounds
 from perfusio_jax.bed.goal.steps import closed, n_steps_of
-from perfusio_jax.bed.optimiser.polytope import Polytope
+from perfusio_jax.bed.optimiser.polytope import Polytope, make_polytope
 from perfusio_jax.bed.optimiser.progress import Say, in_words, rollout_seconds, tell, telling
 from perfusio_jax.bed.optimiser.sampling import sobol_points
 from perfusio_jax.bed.optimiser.search import to_unit
 from perfusio_jax.bed.policy.campaign_settings import CLIMB, CampaignSettings, count_rollouts
 from perfusio_jax.bed.policy.expectations import CampaignInfo, best_means, describe, held_back
 from perfusio_jax.bed.policy.picking import best_of, children, fold, improve
-from perfusio_jax.bed.policy.recipes import recipe_box, recipe_table
+from perfusio_jax.bed.policy.profiles import plans_of, search_profiles
+from perfusio_jax.bed.policy.recipes import plan_table, recipe_box, recipe_table
 from perfusio_jax.bed.policy.seen import (
     all_kept,
     join,
@@ -47,21 +49,23 @@ def propose_runs(
     model: Any,
     paths: Any,
     c0: Float[Array, "9"],
-    runs: Float[Array, "n d"],
+    runs: Float[Array, "n d"] | Float[Array, "n H d"],
     *,
     ofv: ProcessOFV,
     limits: ControlLimits,
     q: int = 8,
     chance: Chance = None,
-    pending: Float[ArrayLike, "p d"] | None = None,
+    pending: Float[ArrayLike, "p d"] | Float[ArrayLike, "p H d"] | None = None,
     settings: CampaignSettings | None = None,
     seed: int = 0,
     rollout: Rollout | None = None,
     template: ArrayLike | None = None,
     positions: tuple[int, ...] = (),
     fixed: dict[int, float] | None = None,
+    profile: int = 0,
+    daily: tuple[int, ...] = (),
     say: Say | None = None,
-) -> tuple[Float[Array, "q d"], CampaignInfo]:
+) -> tuple[Float[Array, "q d"] | Float[Array, "q H d"], CampaignInfo]:
     """Choose the recipes of the next q runs.
 
     Pure: the same inputs give the same bytes.
@@ -70,9 +74,11 @@ def propose_runs(
         model: Fitted hybrid model.
         paths: Paths drawn from it by `draw_paths`, for at least `ofv.n_steps` steps.
         c0: Latent state after inoculation, `BALANCED` order, or one per path.
-        runs: Recipes already run, one per row; may be empty.
+        runs: Recipes already run, one per row; may be empty. With a profile they may be set-points
+            of every step.
         ofv: What a run is worth; its horizon is the length of a run.
-        limits: What set-points must keep; rate limits do not apply between runs.
+        limits: What set-points must keep; rate limits do not apply between runs, but to changes
+            within one.
         q: Runs to propose.
         chance: Constraints on the latent trajectory.
         pending: Recipes running at present, whose results are not in the model.
@@ -82,16 +88,22 @@ def propose_runs(
         template: Full control vector, if a recipe is only a part of it.
         positions: Where a recipe's entries sit in it.
         fixed: Set-points held at a value, by position.
+        profile: Changes of every set-point within a run, at most; 0 holds them. They come at the
+            ends of steps.
+        daily: Positions of what is given once a day, with a profile.
         say: Called with a line before it begins (about how long it takes), whenever something
             compiles, and after every part.
 
     Returns:
-        Recipes, one per row, and what is expected of them.
+        Recipes, one per row, and what is expected of them. With a profile, set-points of every
+        step.
 
     Raises:
         ConfigError: If sizes or limits are unusable.
     """
     settings = CampaignSettings() if settings is None else settings
+    if profile < 0:
+        raise ConfigError(f"profile={profile} was given; changes within a run are 0 or more.")
     if q < 1:
         raise ConfigError(f"q={q} was given; at least one run is to be proposed.")
     if settings.n_raw % settings.batch or settings.n_children % settings.batch:
@@ -110,8 +122,6 @@ def propose_runs(
             f"the paths were drawn for {n_steps} {what} and a run takes {needed}; draw them "
             f"with max_steps={needed}."
         )
-    known = recipe_table("runs", runs, d)
-    waiting = jnp.zeros((0, d)) if pending is None else recipe_table("pending", pending, d)
     surrogate = RolloutSurrogate(
         model=model,
         paths=paths,
@@ -123,11 +133,26 @@ def propose_runs(
         positions=positions,
         rollout=rollout,
     )
+    n_paths = getattr(paths, "n_paths", None) or jax.tree.leaves(paths)[0].shape[0]
+    each = rollout_seconds(model, n_paths, needed)
+    given = () if pending is None else pending
     with telling(say):
-        n_paths = getattr(paths, "n_paths", None) or jax.tree.leaves(paths)[0].shape[0]
-        seconds = count_rollouts(settings, q, d) * rollout_seconds(model, n_paths, needed)
-        tell(f"searching for {q} runs: {in_words(seconds)}")
-        U, seen = _search(surrogate, (known, waiting), box, q, settings, seed)
+        if profile == 0:
+            known, waiting = recipe_table("runs", runs, d), recipe_table("pending", given, d)
+            seconds = count_rollouts(settings, q, d) * each
+            tell(f"searching for {q} runs: {in_words(seconds)}")
+            U, seen = _search(surrogate, (known, waiting), box, q, settings, seed)
+            return U, CampaignInfo(**describe(surrogate, U), **held_back(U, box, limits), **seen)
+        shape = make_profile(
+            limits, profile, needed, fixed=fixed, daily=daily, step_h=ofv.step_h or HOURS_PER_DAY
+        )
+        space = make_polytope(*profile_bounds(shape, np.asarray(limits.A), np.asarray(limits.b)))
+        plans = plan_table("runs", runs, needed, d), plan_table("pending", given, needed, d)
+        n_times = shape.n_changes * len(shape.strides)
+        seconds = count_rollouts(settings, q, shape.size, n_times) * each
+        tell(f"searching for {q} runs with {profile} changes: {in_words(seconds)}")
+        X, seen = search_profiles(surrogate, shape, plans, (box, space), q, settings, seed)
+        U = plans_of(shape, X)
         return U, CampaignInfo(**describe(surrogate, U), **held_back(U, box, limits), **seen)
 
 

@@ -18,6 +18,8 @@ class CampaignSettings(NamedTuple):
     """Spread of each refinement, as a share of each range [-]."""
     climb_rounds: int = 6
     """Value-and-gradient evaluations by which every pick is improved; 0 for none."""
+    n_time_rounds: int = 3
+    """Rounds, at most, in which a pick's changes within a run are moved and its values climb."""
     n_expected: int = 1
     """Runs of a batch with one objective that are chosen for their mean."""
     distance: float = 0.03
@@ -39,16 +41,23 @@ CLIMB = SearchSettings(
 differences, forward and reverse derivatives about 100, 117 and 133 ms on one core."""
 
 
-def count_rollouts(settings: CampaignSettings, q: int, n_controls: int) -> int:
+def count_rollouts(
+    settings: CampaignSettings, q: int, n_controls: int, n_times: int | None = None
+) -> int:
     """Roll-outs a search makes at most, for a time estimate.
 
     Args:
         settings: Sizes of the search.
         q: Runs to propose.
-        n_controls: Set-points searched.
+        n_controls: Set-points searched; with changes, the numbers of a recipe.
+        n_times: Times at which they change within a run; None if they are held.
 
     Returns:
         Number of recipes rolled out, differences included.
     """
     pool = settings.n_raw + len(settings.widths) * settings.n_children
+    if n_times is not None:
+        climbs = (1 + settings.n_time_rounds) * settings.climb_rounds * (n_controls + 1)
+        tried = -(-2 * n_times // settings.batch) * settings.batch
+        return pool + q * (climbs + settings.n_time_rounds * (tried + 2 * settings.batch))
     return pool + q * (3 + settings.climb_rounds * (n_controls + 1))

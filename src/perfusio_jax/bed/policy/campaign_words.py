@@ -29,7 +29,8 @@ def explain_campaign(
 
     Returns:
         Nested dictionary, ready for JSON. `best_expected` is the best of the runs proposed here
-        that keep every limit, by criterion; `best_looked_at` the best recipe of the search.
+        that keep every limit, by criterion; `best_looked_at` the best recipe of the search;
+        `profile` how changes within the runs were found, where there are any.
     """
     labels = [criterion.label for criterion in ofv.criteria]
     limits = each_constraint(chance)
@@ -61,13 +62,16 @@ def explain_campaign(
     constraints = [
         {
             "limit": f"{limit.label} {float(limit.minimum):g}",
+            "is_daily": limit.value is None,
             "probability": float(limit.probability),
             "share_of_space": float(host.share_feasible[k]),
             "best_without": by_label(host.relaxed_mean[k]),
         }
         for k, limit in enumerate(limits)
     ]
+    how = {} if host.profile is None else {"profile": _how(host.profile, by_label)}
     return {
+        **how,
         "runs": runs,
         "constraints": constraints,
         "fixed": names(host.is_fixed),
@@ -80,6 +84,22 @@ def explain_campaign(
         "n_rollouts": int(host.n_rollouts),
         "remarks": _remarks(host) + _short_of(runs, constraints) + _beaten(host, ofv, run_ids),
     }
+
+
+def _how(profile: Any, by_label: Any) -> dict[str, Any]:
+    """How changes within the runs were found."""
+    runs = [
+        {
+            "n_moves": int(moves),
+            "n_rounds": int(rounds),
+            "is_settled": bool(settled),
+            "rounding": float(lost),
+        }
+        for moves, rounds, settled, lost in zip(
+            profile.n_moves, profile.n_rounds, profile.is_settled, profile.rounding, strict=True
+        )
+    ]
+    return {"best_held": by_label(profile.held_mean), "runs": runs}
 
 
 def _short_of(runs: list[dict[str, Any]], constraints: list[dict[str, Any]]) -> list[str]:

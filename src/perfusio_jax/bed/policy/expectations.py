@@ -1,6 +1,6 @@
 """What the model expects of proposed runs."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +59,8 @@ class CampaignInfo(NamedTuple):
     """Of the first points, those whose forecast was not finite; they are never chosen."""
     is_flat: Bool[Array, ""]
     """Whether every first point is worth the same: the proposed runs are then merely apart."""
+    profile: Any = None
+    """How changes within the runs were found, a `ProfileInfo`; None if set-points are held."""
 
 
 @compiled
@@ -96,7 +98,7 @@ def describe(surrogate: RolloutSurrogate, U: Array) -> dict[str, Array]:
 
     Args:
         surrogate: What forecasts and scores.
-        U: Recipes `(q,d)`.
+        U: Recipes `(q,d)`, or set-points of every step `(q,H,d)`.
     """
     compiling("the forecast of the answer")
 
@@ -105,7 +107,7 @@ def describe(surrogate: RolloutSurrogate, U: Array) -> dict[str, Array]:
         values = values_of(surrogate, Y, u)
         q10, q90 = jnp.quantile(values, jnp.asarray([0.1, 0.9]), axis=0)
         kept = [
-            jnp.mean(jnp.asarray(worst_margin(Y[:, None], limit)[:, 0] >= 0, float))
+            jnp.mean(jnp.asarray(worst_margin(Y[:, None], limit, u)[:, 0] >= 0, float))
             for limit in each_constraint(surrogate.chance)
         ]
         return {
@@ -125,10 +127,15 @@ def held_back(U: Array, box: Polytope, limits: ControlLimits) -> dict[str, Array
     """Limits recipes have reached, as fields of a `CampaignInfo`.
 
     Args:
-        U: Recipes `(q,d)`.
+        U: Recipes `(q,d)`, or set-points of every step `(q,H,d)`: at a bound is then what is there
+            at some step.
         box: Where they may lie.
         limits: What set-points must keep.
     """
+    if U.ndim == 3:
+        found = jax.vmap(lambda plan: held_back(plan, box, limits))(U)
+        once = {name: jnp.any(mask, axis=1) for name, mask in found.items() if mask.ndim == 3}
+        return {**once, "is_fixed": found["is_fixed"][0]}
     tolerance = 1e-6 * (limits.upper - limits.lower)[None, :]
     slack = limits.b[None, :] - U @ limits.A.T
     size = 1e-6 * jnp.linalg.norm(limits.A, axis=1)[None, :]

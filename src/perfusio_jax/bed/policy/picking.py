@@ -73,7 +73,7 @@ def best_of(worth: Worth, table: Table) -> tuple[Array, Array, Array]:
     """
     scores = worths(worth, table)
     scores = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
-    apart = to_unit(worth.box, table.points)[:, None, :] - worth.state.picked[None, :, :]
+    apart = worth.place(table.points)[:, None, :] - worth.state.picked[None, :, :]
     gap = jnp.mean(apart**2, axis=-1)
     is_apart = jnp.all(gap >= (0.5 * worth.distance) ** 2, axis=1)
     legal = all_kept(worth.surrogate.chance, table) & is_apart & (scores > -jnp.inf)

@@ -103,3 +103,28 @@ def recipe_table(name: str, values: Any, d: int) -> Float[Array, "n d"]:
             f"are not finite were given; they must be (n, {d}), one recipe per row, only numbers."
         )
     return jnp.asarray(table)
+
+
+def plan_table(name: str, values: Any, n_steps: int, d: int) -> Float[Array, "n H d"]:
+    """Set-points of every step of recipes.
+
+    Args:
+        name: What they are, for messages.
+        values: Plans `(n,H,d)`, or recipes that are held `(n,d)`; may be empty.
+        n_steps: Steps of a run.
+        d: Set-points of a recipe.
+
+    Raises:
+        ConfigError: If the shape is another or a number is missing.
+    """
+    table = np.asarray(values, float)
+    if table.ndim < 3:
+        held = np.asarray(recipe_table(name, values, d))
+        table = np.repeat(held[:, None, :], n_steps, axis=1)
+    if table.shape[1:] != (n_steps, d) or not np.isfinite(table).all():
+        raise ConfigError(
+            f"{name} of shape {table.shape} with {int((~np.isfinite(table)).sum())} entries that "
+            f"are not finite were given; they must be (n, {n_steps}, {d}), set-points of every "
+            "step, only numbers."
+        )
+    return jnp.asarray(table)

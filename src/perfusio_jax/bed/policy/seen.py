@@ -53,7 +53,7 @@ def look_at(surrogate: RolloutSurrogate, x: Array) -> tuple[Array, Array, Array]
     scores = scores[:, None] if scores.ndim == 1 else scores
     limits = each_constraint(surrogate.chance)
     # without a limit one row of ones stands in, so that no array is empty
-    rows = [worst_margin(Y[:, None], limit)[:, 0] for limit in limits]
+    rows = [worst_margin(Y[:, None], limit, u)[:, 0] for limit in limits]
     margins = jnp.stack(rows or [jnp.ones(Y.shape[0])])
     return scores, margins, jnp.mean(values_of(surrogate, Y, u), axis=0)
 

@@ -31,7 +31,7 @@ class Before(eqx.Module):
     weights: Float[Array, "m"]
     """Weight of each objective in a scalarisation [-]."""
     picked: Float[Array, "Q d"]
-    """Picks so far in unit coordinates; far away where there is none."""
+    """Picks so far, as `Worth.place` says where; far away where there is none."""
     is_expected: Bool[Array, ""]
     """Whether this run is chosen for its mean."""
 
@@ -67,9 +67,22 @@ class Worth(eqx.Module):
             edge = jnp.minimum(scaled[:, None, :], state.boxes.upper) - state.boxes.lower
             volume = jnp.sum(jnp.prod(jnp.maximum(edge, 0.0), axis=-1), axis=-1)
             value = jnp.log(jnp.mean(volume) + 1e-9)
-        gap = jnp.mean((to_unit(self.box, x)[None, :] - state.picked) ** 2, axis=-1)
+        gap = jnp.mean((self.place(x)[None, :] - state.picked) ** 2, axis=-1)
         repelled = jnp.log(-jnp.expm1(-gap / (2.0 * self.distance**2)) + 1e-9)
         return value + log_feasibility(self.surrogate.chance, margins) + jnp.sum(repelled)
+
+    def place(self, x: Float[Array, "... d"]) -> Float[Array, "... p"]:
+        """Where recipes lie, in coordinates that are the nearer the more alike two recipes are.
+
+        Args:
+            x: A recipe, or one per row.
+        """
+        profile = self.surrogate.profile
+        if profile is None:
+            return to_unit(self.box, x)
+        if x.ndim == 2:
+            return jax.vmap(self.place)(x)
+        return profile.place(profile.plan(x))
 
 
 @compiled

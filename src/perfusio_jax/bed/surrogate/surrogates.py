@@ -21,6 +21,7 @@ from perfusio_jax.bed.goal.constraints import (
 )
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.objectives import MultiObjectiveOFV, Rollout, TargetTrackingOFV
+from perfusio_jax.bed.goal.profile import Profile
 from perfusio_jax.bed.goal.steps import closed, n_steps_of, steps_of
 
 
@@ -179,6 +180,8 @@ class RolloutSurrogate(eqx.Module):
     taught: Float[Array, "S p"] | None = None
     """What decisions still pending will teach: an orthonormal basis of deviations between
     paths, zeros where there is none. It is taken out of the spread before exploration."""
+    profile: Profile | None = None
+    """What makes set-points of every step out of a candidate; None if it is held."""
 
     is_gaussian: ClassVar[bool] = False
 
@@ -197,6 +200,7 @@ class RolloutSurrogate(eqx.Module):
         positions: tuple[int, ...] = (),
         rollout: Rollout | None = None,
         taught: Float[Array, "S p"] | None = None,
+        profile: Profile | None = None,
     ):
         """Collect what a forecast needs; an open step of the objective becomes the model's own.
 
@@ -208,17 +212,25 @@ class RolloutSurrogate(eqx.Module):
         self.exploration = _scalar(exploration)
         self.feasibility_weight = _scalar(feasibility_weight)
         self.template, self.positions, self.rollout = template, positions, rollout
-        self.taught = taught
+        self.taught, self.profile = taught, profile
 
-    def full(self, x: Float[Array, "d"]) -> Float[Array, "6"]:
+    def full(self, x: Float[Array, "*H d"]) -> Float[Array, "*H 6"]:
         """The whole control vector of a candidate.
 
         Args:
-            x: Set-points, in `CONTROL_NAMES` order or as `positions` says.
+            x: Set-points, in `CONTROL_NAMES` order or as `positions` says; a recipe of the
+                profile, if there is one; or set-points of every step.
 
         Returns:
-            Set-points in `CONTROL_NAMES` order.
+            Set-points in `CONTROL_NAMES` order, of every step where they may change.
         """
+        if self.profile is not None and x.ndim == 1:
+            x = self.profile.plan(x)
+        if x.ndim == 2:
+            if self.template is None:
+                return x
+            rows = jnp.broadcast_to(self.template[None, :], (x.shape[0], self.template.shape[0]))
+            return rows.at[:, jnp.asarray(self.positions)].set(x)
         return x if self.template is None else self.template.at[jnp.asarray(self.positions)].set(x)
 
     def trajectories(self, x: Float[Array, "d"]) -> Float[Array, "S H K"]:
@@ -231,7 +243,9 @@ class RolloutSurrogate(eqx.Module):
             Samples, `FORECAST_SPECIES` last.
         """
         u = self.full(x)
-        controls = jnp.broadcast_to(u[None, :], (n_steps_of(self.ofv), u.shape[-1]))
+        controls = u
+        if u.ndim == 1:
+            controls = jnp.broadcast_to(u[None, :], (n_steps_of(self.ofv), u.shape[-1]))
         hours = steps_of(self.ofv)
         lengths = {} if hours is None else {"dt_h": jnp.asarray(hours)}
         return self._rollout()(self.model, self.paths, self.c0, controls, self.day0, **lengths)

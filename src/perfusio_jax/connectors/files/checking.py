@@ -280,10 +280,14 @@ def _balance(x: dict[str, Any], flows: Any) -> Any:
 
 def _rates(process: Process, x: dict[str, Any], pumps: dict[str, Any]) -> Any:
     @jax.jit  # traced, so that a flow nobody can have is a number and no refusal
-    def flows(u: Any, volume: Any, pumped: dict[str, Any]) -> Any:
-        return stream_flows(process, u, volume, pumped)
+    def flows(u: Any, volume: Any, pumped: dict[str, Any], cells: Any) -> Any:
+        return stream_flows(process, u, volume, pumped, biomass=cells)
 
-    return _balance(x, flows(x["controls"], x["before"], pumps))
+    cells = None
+    if process.biomass is not None:  # growth between two samples is exponential
+        k = process.carried.index(process.biomass)
+        cells = jnp.sqrt(jnp.maximum(x["start"][:, k] * x["end"][:, k], 0.0))
+    return _balance(x, flows(x["controls"], x["before"], pumps, cells))
 
 
 def _sigma(process: Process, values: np.ndarray) -> np.ndarray:

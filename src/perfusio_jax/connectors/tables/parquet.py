@@ -33,15 +33,15 @@ def read_parquet(content: bytes) -> RawTable:
     check_parquet(content)
     try:
         table = pq.read_table(pa.BufferReader(content))
+        header = list(table.column_names)
+        # texts are decoded here and not before: what is no UTF-8 in one is met only now
+        columns = [_plain(column) for column in table.columns]
+        units = {
+            item.name: item.metadata[b"unit"].decode()
+            for item in table.schema
+            if item.metadata and b"unit" in item.metadata
+        }
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"cannot be read as Parquet ({first_line(error)})") from None
-    columns = [_plain(column) for column in table.columns]
-    units = {
-        item.name: item.metadata[b"unit"].decode()
-        for item in table.schema
-        if item.metadata and b"unit" in item.metadata
-    }
     rows = [list(row) for row in zip(*columns, strict=True)]
-    return RawTable(
-        header=list(table.column_names), rows=rows, lines=list(range(1, len(rows) + 1)), units=units
-    )
+    return RawTable(header=header, rows=rows, lines=list(range(1, len(rows) + 1)), units=units)

@@ -247,14 +247,14 @@ def _begun(belief: Belief, seed: ArrayLike, n_paths: int) -> tuple[Array, Float[
 def forecast(
     model: HybridStateSpaceModel,
     belief: Belief,
-    controls: Mapping[str, float],
+    controls: Mapping[str, float] | Float[np.ndarray, "H 6"],
     *,
     horizon: int,
     seed: int,
     n_paths: int = 256,
     hours: Sequence[float] | None = None,
 ) -> Outlook:
-    """Forecast with set-points that are held.
+    """Forecast with set-points that are held, or another for every step.
 
     A step that is longer than those the model learned from is taken in parts of about their
     length (`hybrid.parts_of`).
@@ -262,7 +262,7 @@ def forecast(
     Args:
         model: Hybrid model.
         belief: State now.
-        controls: Set-points by control name.
+        controls: Set-points by control name, or those of every step, `CONTROL_NAMES` order.
         horizon: Steps ahead, each a day where `hours` says no other.
         seed: Seed of the paths.
         n_paths: Number of paths.
@@ -273,7 +273,8 @@ def forecast(
         Quantiles and paths of the latent readings, and quantiles of readings.
 
     Raises:
-        DataError: If the hours do not rise from above 0, or are not as many as the horizon.
+        DataError: If the hours do not rise from above 0, or hours or set-points are not as many as
+            the horizon.
     """
     ends = HOURS_PER_DAY * np.arange(1, horizon + 1) if hours is None else np.asarray(hours, float)
     steps = np.diff(ends, prepend=0.0)
@@ -284,8 +285,16 @@ def forecast(
     if len(steps) > horizon:
         rows = tuple((np.cumsum(parts) - 1).tolist())
     path_key, c0 = _begun(belief, np.asarray(seed), n_paths)
-    u = np.array([controls[n] for n in CONTROL_NAMES], float)
-    held = jnp.asarray(np.tile(u, (len(steps), 1)))
+    if isinstance(controls, Mapping):
+        u = np.array([controls[n] for n in CONTROL_NAMES], float)
+        held = jnp.asarray(np.tile(u, (len(steps), 1)))
+    else:
+        if np.shape(controls) != (horizon, len(CONTROL_NAMES)):
+            raise DataError(
+                f"set-points of shape {np.shape(controls)} for a forecast of {horizon} steps; "
+                f"needed are ({horizon}, {len(CONTROL_NAMES)})."
+            )
+        held = jnp.asarray(np.repeat(np.asarray(controls, float), parts, axis=0))
     made = _with_readings(model, c0, held, belief.day, path_key, jnp.asarray(steps), rows)
     values, readings = (np.asarray(v) for v in made)
     q10, q50, q90 = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
