@@ -107,10 +107,10 @@ def check_described(settings: Mapping[str, Any]) -> None:
         )
     if "volume_L" in table:
         raise ConfigError("volume_L in [twin] is of CHO perfusion; the process says the volume.")
-    if table.get("connector", "file") != "file":
+    if table.get("connector", "file") == "opcua":
         raise ConfigError(
-            f"connector in [twin] is {table['connector']!r}; a described culture is driven through "
-            "files (connector = 'file')."
+            "connector in [twin] is 'opcua'; a described culture is driven through files or a "
+            "database (connector = 'file' or 'sql')."
         )
     if "model" not in table:
         raise ConfigError(
