@@ -107,11 +107,6 @@ def check_described(settings: Mapping[str, Any]) -> None:
         )
     if "volume_L" in table:
         raise ConfigError("volume_L in [twin] is of CHO perfusion; the process says the volume.")
-    if table.get("connector", "file") == "opcua":
-        raise ConfigError(
-            "connector in [twin] is 'opcua'; a described culture is driven through files or a "
-            "database (connector = 'file' or 'sql')."
-        )
     if "model" not in table:
         raise ConfigError(
             "[twin] with a process needs model, the folder of a fitted model; "

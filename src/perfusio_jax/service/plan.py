@@ -1,5 +1,6 @@
 """From a configuration to the twins it asks for."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -142,6 +143,7 @@ class RunPlan:
                 allow_insecure=bool(table.get("allow_insecure", False)),
                 reactor_id=reactor_id,
                 acceleration=float(table.get("acceleration", 1.0)),
+                process=self.process,
             )
         source = self.base / str(table["source"])
         if not source.exists():
@@ -171,11 +173,13 @@ class RunPlan:
         """Say what is odd about a sample file before it is used.
 
         Raises:
-            ConfigError: If a database holds a vessel as another culture.
+            ConfigError: If a database or a device has a vessel of another culture.
         """
         store = self.connector(self.reactors[0])
         if isinstance(store, connectors.SQLStore):
             self._check_database(store)
+        if isinstance(store, connectors.OPCUAConnector) and self.culture is not None:
+            asyncio.run(self._check_servers())
         if not isinstance(store, connectors.FilesystemStore):
             return
         try:
@@ -203,6 +207,21 @@ class RunPlan:
                     store.for_reactor(name).check_culture()
             except ConnectorError:
                 return  # it is waited for, and refuses then
+
+    async def _check_servers(self) -> None:
+        async def look(name: str) -> None:
+            connector = self.connector(name)
+            if not isinstance(connector, connectors.OPCUAConnector):
+                return
+            connector.sample_every(self.parts.run.sampling_interval_hours)
+            try:
+                await connector.check_culture()
+            except ConnectorError:
+                return  # it is waited for, and refuses then
+            finally:
+                await connector.close()
+
+        await asyncio.gather(*map(look, self.reactors))
 
     def _unit(self, control: str) -> str:
         if self.culture is not None:

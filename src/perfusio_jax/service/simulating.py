@@ -6,20 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from perfusio_jax._core import ConfigError
-from perfusio_jax.connectors import write_described
-from perfusio_jax.mechanistic import Mechanism
-from perfusio_jax.process import Process, read_process
+from perfusio_jax.connectors import plant_mechanism, write_described
+from perfusio_jax.process import read_process
 from perfusio_jax.simulator import (
-    plain_monod,
     simulate_runs,
     spread_controls,
     usual_start,
     virtual_plant,
     whole_intervals,
 )
-
-from .fitting import named_mechanism
 
 
 def simulate_table(
@@ -57,7 +52,7 @@ def simulate_table(
     """
     process = read_process(which)
     intervals = whole_intervals(days, every_h)
-    plant = virtual_plant(process, _mechanism(process, mechanism))
+    plant = virtual_plant(process, plant_mechanism(process, mechanism))
     usual = usual_start(process)
     starts = np.tile([usual[name] for name in plant.states], (n_runs, 1))
     rng = np.random.default_rng(seed)
@@ -87,12 +82,3 @@ def simulate_table(
         f"{n_runs} runs of {days} d, sampled every {every_h:g} h, {process.name}, mechanism "
         f"{name}: {out}"
     )
-
-
-def _mechanism(process: Process, text: str | None) -> Mechanism:
-    if text is None or text == "monod":
-        return plain_monod(process)
-    found = named_mechanism(text)
-    if not isinstance(found, Mechanism):
-        raise ConfigError(f"mechanism {text} moves nothing; monod and module:Class do.")
-    return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from perfusio_jax._core import ConfigError
 from perfusio_jax.hybrid import PLAIN
 from perfusio_jax.mechanistic import Mechanism
+from perfusio_jax.process import Process
 
 
 def named_mechanism(text: str | None) -> str | Mechanism | None:
@@ -39,3 +40,23 @@ def named_mechanism(text: str | None) -> str | Mechanism | None:
             "perfusio_jax.mechanistic."
         )
     return made
+
+
+def plant_mechanism(process: Process, text: str | None) -> Mechanism:
+    """The mechanism of a virtual plant: `monod`, the default, or `module:Class`.
+
+    Args:
+        process: The culture.
+        text: What a person says of it.
+
+    Raises:
+        ConfigError: If there is none of that name, or it moves nothing.
+    """
+    from perfusio_jax.simulator import plain_monod
+
+    if text is None or text == "monod":
+        return plain_monod(process)
+    found = named_mechanism(text)
+    if not isinstance(found, Mechanism):
+        raise ConfigError(f"mechanism {text} moves nothing; monod and module:Class do.")
+    return found
