@@ -6,8 +6,8 @@ from pathlib import Path
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.hybrid import PLAIN
-from perfusio_jax.mechanistic import Mechanism
-from perfusio_jax.process import Process
+from perfusio_jax.mechanistic import ConsortiumKinetics, Mechanism
+from perfusio_jax.process import CONSORTIUM, Process
 
 
 def named_mechanism(text: str | None) -> str | Mechanism | None:
@@ -43,17 +43,19 @@ def named_mechanism(text: str | None) -> str | Mechanism | None:
 
 
 def plant_mechanism(process: Process, text: str | None) -> Mechanism:
-    """The mechanism of a virtual plant: `monod`, the default, or `module:Class`.
+    """The mechanism of a virtual plant: `monod` or `module:Class`; its own where it has one.
 
     Args:
         process: The culture.
-        text: What a person says of it.
+        text: What a person says of it; by default a built-in culture's own, else `monod`.
 
     Raises:
         ConfigError: If there is none of that name, or it moves nothing.
     """
     from perfusio_jax.simulator import plain_monod
 
+    if text is None and process == CONSORTIUM:
+        return ConsortiumKinetics()
     if text is None or text == "monod":
         return plain_monod(process)
     found = named_mechanism(text)
