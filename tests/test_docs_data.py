@@ -54,7 +54,7 @@ def test_the_page_runs(printed):
     assert "Exp1, R1: 3 samples (3 new, 0 duplicate, 0 corrected)" in text
     assert "'VCD': 4.6, 'Glc': 3.9, 'Titer': 210.0" in text
     assert "(3, 'Ada', 'recount')" in text
-    assert "sqlite:///copy.db: tables at 0002" in text
+    assert "sqlite:///copy.db: tables at 0003" in text
 
 
 def test_the_page_runs_with_a_server(printed, run, postgres: Server):
@@ -66,7 +66,7 @@ def test_the_page_runs_with_a_server(printed, run, postgres: Server):
         text += run(*BLOCKS[n], **where, PGPASSWORD=postgres.password)
     postgres.execute("DROP DATABASE perfusio WITH (FORCE)")
     postgres.execute("DROP ROLE twin")
-    assert "postgresql://twin@localhost/perfusio: tables at 0002" in text
+    assert "postgresql://twin@localhost/perfusio: tables at 0003" in text
     assert "3 samples (3 new" in text
 
 

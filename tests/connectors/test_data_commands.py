@@ -180,7 +180,7 @@ def test_a_file_goes_into_a_database_and_out_again(capsys, file, empty_url, tmp_
     )
     assert run(capsys, "db", "status", empty_url)[0] == 4
     code, text = run(capsys, "db", "upgrade", empty_url)
-    assert code == 0 and "tables at 0002" in text
+    assert code == 0 and "tables at 0003" in text
     told = ("--experiment", "@E")
     code, text = run(capsys, "db", "import", empty_url, source, *told)
     assert code == 0 and "@E, =R1: 2 samples (2 new" in text and "@E, R2: 1 samples (1 new" in text

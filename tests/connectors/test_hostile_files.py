@@ -346,8 +346,6 @@ def _good(suffix: str) -> bytes:
 
 @pytest.mark.parametrize("is_unit", [False, True])
 def test_a_parquet_text_that_is_no_text_is_refused(tmp_path, is_unit):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
     broken = pa.array([b"\xbc", b"ok"], pa.binary()).view(pa.utf8())
     field = pa.field("VCD", pa.float64(), metadata={"unit": b"\xbc"} if is_unit else None)

@@ -25,6 +25,7 @@ EIGHT = {
     "experiment", "reactor", "sample", "setpoint_history", "model_run", "forecast",
     "audit_event", "alarm_event",
 }  # fmt: skip
+TEN = EIGHT | {"culture", "reading"}
 
 
 def tables(database: Database) -> set[str]:
@@ -39,7 +40,7 @@ def contents(database: Database) -> dict[str, list[dict]]:
         for name in sorted(EIGHT):
             table = sa.Table(name, sa.MetaData(), autoload_with=connection)
             rows = connection.execute(sa.select(table).order_by(table.c.id)).mappings()
-            later = ("revision", "stored_by", "reason") if name == "sample" else ()
+            later = ("revision", "stored_by", "reason", "limits") if name == "sample" else ()
             found[name] = [{n: v for n, v in row.items() if n not in later} for row in rows]
     return found
 
@@ -69,7 +70,7 @@ def test_the_migrated_tables_are_those_the_library_uses(url):
         assert compare_metadata(context, schema.metadata) == []
     assert (
         tables(database)
-        == EIGHT | {schema.VERSION_TABLE}
+        == TEN | {schema.VERSION_TABLE}
         == set(schema.metadata.tables) | {schema.VERSION_TABLE}
     )
     database.close()
@@ -96,7 +97,7 @@ def test_back_and_forward_keeps_every_row(make):
     assert store.database.revision() == "0001"
     assert contents(store.database) == before
     assert not asyncio.run(store.is_alive())
-    with pytest.raises(SchemaError, match="tables at 0001, not at 0002.*perfusio-jax db upgrade"):
+    with pytest.raises(SchemaError, match="tables at 0001, not at 0003.*perfusio-jax db upgrade"):
         store.write_sample(30, {"VCD": 1.0})
     upgrade(store.database)
     assert contents(store.database) == before
@@ -142,7 +143,7 @@ def test_going_back_past_corrections_is_refused_unless_said(make):
     store.write_sample(1, {"VCD": 2.5}, is_correction=True)
     with pytest.raises(ConfigError, match="1 earlier versions.*would be lost"):
         downgrade(store.database, "0001")
-    assert store.database.revision() == "0002"
+    assert store.database.revision() == "0003"
     assert len(store.read_revisions(1)) == 2
     downgrade(store.database, "0001", drop_history=True)
     upgrade(store.database)
@@ -281,7 +282,7 @@ def test_the_alembic_program_does_the_same(tmp_path):
     url = f"sqlite:///{tmp_path / 'run.db'}"
     subprocess.run(command, env={**os.environ, "PERFUSIO_DB_URL": url}, check=True)
     database = Database(url)
-    assert tables(database) == EIGHT | {schema.VERSION_TABLE}
+    assert tables(database) == TEN | {schema.VERSION_TABLE}
     assert database.revision() == schema.HEAD
     database.close()
     without = {n: v for n, v in os.environ.items() if n != "PERFUSIO_DB_URL"}

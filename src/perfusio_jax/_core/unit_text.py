@@ -97,6 +97,9 @@ _SYMBOLS: Final[Mapping[str, Unit]] = MappingProxyType(
         "uF": _of(_MICRO, farad=1),
         "nF": _of(_NANO, farad=1),
         "pF": _of(_PICO, farad=1),
+        # power [W], of light
+        "W": _of(1, power=1),
+        "mW": _of(_MILLI, power=1),
         # temperature [K]
         "K": _of(1, temperature=1),
         "degC": Unit(Fraction(1), (("temperature", 1),), Fraction("273.15")),

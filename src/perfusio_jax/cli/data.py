@@ -135,6 +135,9 @@ def db_import(
         bool, typer.Option("--correct", help="Other values replace those stored, with history.")
     ] = False,
     reason: Annotated[str | None, typer.Option(help="Why they are corrected.")] = None,
+    process: Annotated[
+        str | None, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
+    ] = None,
     *,
     rules: Any,
 ) -> None:
@@ -142,11 +145,13 @@ def db_import(
     from perfusio_jax.connectors.exchange import import_file
     from perfusio_jax.connectors.files.inspecting import source
     from perfusio_jax.connectors.files.parts import parts_of
+    from perfusio_jax.process import read_process
 
+    culture = None if process is None else read_process(process)
     with as_data():
         if file.is_dir() or rules.sheet == "*":
             for part in parts_of(file, rules):
-                rows = source(part.path, part.rules, run_id=run_id)
+                rows = source(part.path, part.rules, run_id=run_id, process=culture)
                 try:
                     whose = reactor or (None if rows.reactors() else part.run_name)
                 except DataError as error:
@@ -159,7 +164,7 @@ def db_import(
                 ):
                     say(line)
             return
-        rows = source(file, rules, run_id=run_id)
+        rows = source(file, rules, run_id=run_id, process=culture)
         for line in import_file(url, rows, experiment, reactor, correct=correct, reason=reason):
             say(line)
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from perfusio_jax._core import ConfigError
+
 from . import common, groups
 from .common import Seed
 from .screen import say
@@ -37,12 +39,29 @@ def serve_emulator_command(
     node_map: Annotated[
         Path | None, typer.Option(help="File to write the node map of all vessels to.")
     ] = None,
+    process: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Culture, a file (.toml) or a built-in name; several are the vessels' in turn."
+        ),
+    ] = None,
+    mechanism: Annotated[
+        list[str] | None,
+        typer.Option(help="monod or module:Class, of each --process in turn."),
+    ] = None,
+    every: Annotated[
+        float, typer.Option(min=0.25, help="Hours between samples, with --process.")
+    ] = 24.0,
     seed: Seed = 42,
 ) -> None:
     """Serve an emulated rack over OPC UA until Ctrl-C; user and password by environment."""
     common.set_up_jax()
     from perfusio_jax.connectors.opcua.serve import Serving, serve_emulator
 
+    if not process and (mechanism or every != 24.0):
+        raise ConfigError(
+            "--mechanism and --every are of described cultures; name one with --process."
+        )
     settings = Serving(
         reactors=reactors,
         clones=tuple(clone or ()),
@@ -56,7 +75,12 @@ def serve_emulator_command(
         node_map=node_map,
         seed=seed,
     )
-    serve_emulator(settings, say=say)
+    if not process:
+        serve_emulator(settings, say=say)
+        return
+    from perfusio_jax.service.emulating import serve_cultures
+
+    serve_cultures(settings, process, mechanism or [], every_h=every, say=say)
 
 
 @commands.command("opcua-certificates", rich_help_panel=groups.DEVICES)

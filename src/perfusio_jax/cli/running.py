@@ -21,7 +21,9 @@ _WHOLE = (".html", ".pdf", ".md", ".markdown")
 
 @commands.command(rich_help_panel=groups.REACTOR)
 def run(
-    what: Annotated[Path, typer.Argument(help="twin.toml, a run folder, or a sample file.")],
+    what: Annotated[
+        Path, typer.Argument(help="twin.toml, fleet.toml, a run folder, or a sample file.")
+    ],
     days: Annotated[int | None, typer.Option(min=1, help="Days in all [d].")] = None,
     allow_write: Annotated[
         bool | None, typer.Option("--allow-write/--advise", help="Write set-points, or not.")
@@ -297,8 +299,11 @@ def _run_folder(place: Path) -> Path:
         raise ConfigError(f"{place} does not exist.")
     if (place / "journal.sqlite").exists() or (place.is_dir() and not _toml_in(place)):
         return place
+    from perfusio_jax.service.fleet_file import fleet_of
     from perfusio_jax.service.settings import read_settings
 
+    if fleet_of(place) is not None:
+        return place if place.is_dir() else place.parent
     settings, base = read_settings(place)
     folder = base / str(settings["twin"].get("folder", "."))
     return folder if folder.exists() else base

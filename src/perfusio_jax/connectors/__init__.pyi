@@ -18,10 +18,11 @@ from .files.frames import Campaign as Campaign
 from .files.frames import campaign_from_frame as campaign_from_frame
 from .files.frames import campaign_to_frame as campaign_to_frame
 from .files.mechanisms import named_mechanism as named_mechanism
+from .files.mechanisms import plant_mechanism as plant_mechanism
 from .opcua.client import OPCUAConnector as OPCUAConnector
-from .opcua.names import rack_node_map as rack_node_map
 from .opcua.records import ReplayConnector as ReplayConnector
 from .opcua.security import make_certificates as make_certificates
 from .opcua.server import RackServer as RackServer
+from .opcua.shown import rack_node_map as rack_node_map
 from .sql.store import SQLStore as SQLStore
 from .tables.report import ReadReport as ReadReport

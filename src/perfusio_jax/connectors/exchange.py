@@ -9,28 +9,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from perfusio_jax._core import (
-    AUXILIARY_TAGS,
-    CONTROL_NAMES,
-    REGISTRY,
-    STREAM_TOTALS,
-    ConfigError,
-    ConnectorError,
-    DataError,
-)
-from perfusio_jax._core.units import canonical_unit
+from perfusio_jax._core import STREAM_TOTALS, ConfigError, ConnectorError, DataError
+from perfusio_jax.process import Process
 from perfusio_jax.twin import replace_durably
 from perfusio_jax.twin.records.entries import Stored
 
 from .base import SampleRecord
 from .files.filesystem import FilesystemStore
 from .sql.admin import holdings
+from .sql.cultures import processes_of
 from .sql.engine import Database
 from .sql.store import SQLStore
+from .tables.run_rows import as_written
+from .tables.vocabulary import Vocabulary
 from .tables.writing import as_csv, as_workbook
 
 _LEADING = ("run_id", "reactor_id", "day", "time_h", "sampled_at")
-_NUMBERS = (*REGISTRY, *CONTROL_NAMES, *STREAM_TOTALS, *AUXILIARY_TAGS, "volume_L")
 
 
 def import_samples(
@@ -96,16 +90,18 @@ async def export_samples(store: SQLStore, out: Path, reactors: Sequence[str]) ->
         )
         for record in records
     ]
-    known = [n for name in _NUMBERS for n in (name, f"{name}_quality")]
+    words = store.words
+    numbers = (*words.species, *words.controls, *STREAM_TOTALS, *words.tags, "volume_L")
+    known = [n for name in dict.fromkeys(numbers) for n in (name, f"{name}_quality")]
     names = [n for n in known if any(n in row for row in rows)]
     try:
         kind = out.suffix.lower()
         if kind == ".csv":
-            replace_durably(out, as_csv(*_cells(rows, names)).encode())
+            replace_durably(out, as_csv(*_cells(rows, names, words)).encode())
         elif kind == ".xlsx":
-            replace_durably(out, as_workbook(*_cells(rows, names)))
+            replace_durably(out, as_workbook(*_cells(rows, names, words)))
         else:
-            replace_durably(out, _parquet(rows, names))
+            replace_durably(out, _parquet(rows, names, words))
     except OSError as error:
         raise ConnectorError(f"{out} cannot be written: {error}") from error
     return len(records)
@@ -122,8 +118,11 @@ def import_file(
 ) -> list[str]:
     """Store the samples of a file, reactor by reactor; what was done, as lines.
 
+    They are of the culture the file is read as, which is stored with them.
+
     Raises:
-        ConfigError: If the file names no reactor and none is given.
+        ConfigError: If the file names no reactor and none is given, or the database holds a
+            reactor as another culture.
         DataError: If the file cannot be understood or contradicts what is stored.
         DatabaseError: If the database cannot be used.
     """
@@ -138,7 +137,7 @@ def import_file(
     lines = [f"{rows.source_path.name}: {line}" for line in rows.report().oddities]
     for name in [reactor] if reactor is not None else names:
         rows.reactor_id = name
-        store = SQLStore(url, experiment, name or "")
+        store = SQLStore(url, experiment, name or "", process=rows.process)
         found = asyncio.run(rows.read_rows())
         if not found:
             raise DataError(
@@ -161,6 +160,7 @@ def export_file(url: str, out: Path, experiment: str, reactors: Sequence[str]) -
     """
     with closing(Database(url)) as database:
         known = [h.reactor for h in holdings(database) if h.experiment == experiment]
+        cultures = processes_of(database, experiment)
     unknown = [name for name in reactors if name not in known]
     if unknown or not known:
         raise DataError(
@@ -168,10 +168,29 @@ def export_file(url: str, out: Path, experiment: str, reactors: Sequence[str]) -
             f"it has {', '.join(known) or 'none'}."
         )
     wanted = list(reactors) or known
-    store = SQLStore(url, experiment, wanted[0])
+    process = _one_culture({name: cultures[name] for name in wanted})
+    store = SQLStore(url, experiment, wanted[0], process=process)
     with closing(store.database):
         n = asyncio.run(export_samples(store, out, wanted))
-    return f"{n} samples of {len(wanted)} reactor(s): {out}"
+    whose = "" if process is None else f" of {process.name}"
+    return f"{n} samples of {len(wanted)} reactor(s){whose}: {out}"
+
+
+def _one_culture(cultures: dict[str, Process | None]) -> Process | None:
+    """The culture of several vessels, which a table has one of."""
+    (first, process), *others = cultures.items()
+    for name, other in others:
+        differs = (
+            process != other if process is None or other is None else process.differences(other)
+        )
+        if differs:
+            names = ["CHO perfusion" if p is None else p.name for p in (process, other)]
+            said = f": {'; '.join(differs[:4])}" if isinstance(differs, list) else ""
+            raise DataError(
+                f"{first} is {names[0]} and {name} is {names[1]}{said}; a table holds one culture. "
+                "Export them one by one, with --reactor."
+            )
+    return process
 
 
 def _row(experiment: str, record: SampleRecord) -> dict[str, Any]:
@@ -188,36 +207,45 @@ def _row(experiment: str, record: SampleRecord) -> dict[str, Any]:
         row |= group
     if record.volume_L is not None:
         row["volume_L"] = record.volume_L
+    row |= {name: as_written(limit) for name, limit in record.limits.items()}
     doubtful = {n: q for n, q in record.quality.items() if q in ("uncertain", "bad")}
-    return row | {f"{n}_quality": q for n, q in doubtful.items()}
+    # what a limit is says itself: marked bad it would not be read
+    return row | {f"{n}_quality": q for n, q in doubtful.items() if n not in record.limits}
+
+
+def _in_kind(cell: Any, is_text: bool) -> Any:
+    return repr(cell) if is_text and isinstance(cell, float) else cell
 
 
 def _is_quality(name: str) -> bool:
     return name.endswith("_quality")
 
 
-def _cells(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> Any:
+def _cells(rows: Sequence[dict[str, Any]], names: Sequence[str], words: Vocabulary) -> Any:
     """Names, units and rows, as they are written."""
-    units = ["", "", *(canonical_unit(n) for n in ("day", "time_h")), ""]
-    units += ["" if _is_quality(n) else canonical_unit(n) for n in names]
+    units = ["", "", *(words.unit(n) for n in ("day", "time_h")), ""]
+    units += ["" if _is_quality(n) else words.unit(n) for n in names]
     whole = (*_LEADING, *names)
     return whole, units, ([row.get(n) for n in whole] for row in rows)
 
 
-def _parquet(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> bytes:
+def _parquet(rows: Sequence[dict[str, Any]], names: Sequence[str], words: Vocabulary) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     text, number = pa.string(), pa.float64()
+    # a column is of one kind: one with a limit in it is text
+    mixed = {n for n in names if any(isinstance(row.get(n), str) for row in rows)}
     kinds = dict(zip(_LEADING, (text, text, pa.int64(), number, text), strict=True))
     fields = [pa.field(n, kind) for n, kind in kinds.items()]
     fields += [
-        pa.field(n, pa.string())
+        pa.field(n, text)
         if _is_quality(n)
-        else pa.field(n, pa.float64(), metadata={"unit": canonical_unit(n)})
+        else pa.field(n, text if n in mixed else number, metadata={"unit": words.unit(n)})
         for n in names
     ]
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(fields))
+    cells = [{n: _in_kind(v, n in mixed) for n, v in row.items()} for row in rows]
+    table = pa.Table.from_pylist(cells, schema=pa.schema(fields))
     out = pa.BufferOutputStream()
     pq.write_table(table, out)
     return out.getvalue().to_pybytes()

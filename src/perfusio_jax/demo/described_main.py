@@ -10,11 +10,10 @@ import numpy as np
 
 import perfusio_jax
 from perfusio_jax._core import ConfigError
-from perfusio_jax.connectors import named_mechanism
+from perfusio_jax.connectors import plant_mechanism
 from perfusio_jax.hybrid import layout_of
-from perfusio_jax.mechanistic import Mechanism
-from perfusio_jax.process import Process, read_process
-from perfusio_jax.simulator import plain_monod, virtual_plant
+from perfusio_jax.process import read_process
+from perfusio_jax.simulator import virtual_plant
 
 from .described_run import (
     STARTUP_DAYS,
@@ -68,7 +67,9 @@ def run_described_demo(
     """
     process = read_process(which)
     setting = usual_setting(
-        virtual_plant(process, _mechanism(process, mechanism)), interval_h=every_h, n_days=n_days
+        virtual_plant(process, plant_mechanism(process, mechanism)),
+        interval_h=every_h,
+        n_days=n_days,
     )
     if setting.first * every_h != STARTUP_DAYS * 24.0:
         raise ConfigError(
@@ -184,12 +185,3 @@ def show(summary: dict[str, Any], console: Any) -> None:
 
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _mechanism(process: Process, text: str | None) -> Mechanism:
-    if text is None or text == "monod":
-        return plain_monod(process)
-    found = named_mechanism(text)
-    if not isinstance(found, Mechanism):
-        raise ConfigError(f"mechanism {text} moves nothing; monod and module:Class do.")
-    return found

@@ -1,3 +1,4 @@
+from .consortium import ConsortiumKinetics as ConsortiumKinetics
 from .daily import advance_interval as advance_interval
 from .integrators import balanced_to_plant as balanced_to_plant
 from .integrators import integrate_run as integrate_run

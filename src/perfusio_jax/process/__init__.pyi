@@ -2,6 +2,7 @@ from .boluses import bolus_amounts as bolus_amounts
 from .built_in import BUILT_IN as BUILT_IN
 from .built_in import CHO_FED_BATCH as CHO_FED_BATCH
 from .built_in import CHO_PERFUSION as CHO_PERFUSION
+from .built_in import CONSORTIUM as CONSORTIUM
 from .built_in import MONOD_CHEMOSTAT as MONOD_CHEMOSTAT
 from .derived import Derived as Derived
 from .derived import Number as Number

@@ -173,7 +173,45 @@ MONOD_CHEMOSTAT = Process(
 )
 """The plainest continuous culture."""
 
+CONSORTIUM = Process(
+    name="consortium",
+    description="Two strains in one chemostat, each held by an amino acid that light lets it make",
+    volume_L=1.0,
+    biomass="biomass_1",
+    quantities=(
+        Quantity(name="glucose", unit="mmol/L", label="Glucose", hi=250.0, cv=0.03, floor=0.05),
+        Quantity(name="biomass_1", unit="g/L", label="Strain 1, dry", hi=20.0, cv=0.03, floor=0.01),
+        Quantity(name="biomass_2", unit="g/L", label="Strain 2, dry", hi=20.0, cv=0.03, floor=0.01),
+        Quantity(
+            name="lysine",
+            unit="mmol/L",
+            kind="level",
+            label="Lysine in the cells of strain 1",
+            hi=1500.0,
+            is_measured=False,
+        ),
+        Quantity(
+            name="leucine",
+            unit="mmol/L",
+            kind="level",
+            label="Leucine in the cells of strain 2",
+            hi=200.0,
+            is_measured=False,
+        ),
+    ),
+    controls=(
+        Control(name="blue", unit="W/m^2", role="environment", lo=0.005, hi=3.0, default=0.1),
+        Control(name="red", unit="W/m^2", role="environment", lo=0.15, hi=3.0, default=0.4),
+        Control(name="dilution", unit="1/h", role="flow", lo=0.0, hi=0.5, default=0.15),
+    ),
+    streams=(
+        Stream(name="feed", direction="in", flow="dilution", carries={"glucose": 200.0}),
+        Stream(name="outflow", direction="out", flow=REST),
+    ),
+)
+"""A consortium steered by light; `mechanistic.ConsortiumKinetics` moves it."""
+
 BUILT_IN: Final[Mapping[str, Process]] = MappingProxyType(
-    {p.name: p for p in (CHO_PERFUSION, CHO_FED_BATCH, MONOD_CHEMOSTAT)}
+    {p.name: p for p in (CHO_PERFUSION, CHO_FED_BATCH, MONOD_CHEMOSTAT, CONSORTIUM)}
 )
 """By name."""

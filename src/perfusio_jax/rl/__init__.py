@@ -28,6 +28,9 @@ from .policy import Bounds as Bounds
 from .policy import GaussianPolicy as GaussianPolicy
 from .policy import log_probability as log_probability
 from .policy import make_policy as make_policy
+from .process_env import ProcessEnv as ProcessEnv
+from .process_env import ProcessSpread as ProcessSpread
+from .process_env import process_problem as process_problem
 from .reinforce import MeanPolicy as MeanPolicy
 from .reinforce import Problem as Problem
 from .reinforce import TrainState as TrainState

@@ -10,6 +10,7 @@ from perfusio_jax.twin import AuditReport, verify_audit
 from perfusio_jax.twin.records.chain import records
 from perfusio_jax.twin.records.trail_files import LOG_NAME
 
+from .fleet_file import fleet_of
 from .settings import archive_of, config_in, folders_of, read_settings
 
 
@@ -31,7 +32,7 @@ def verify_run(where: Path, *, trusted: Collection[str] | None = None) -> list[V
     compared with it and what differs is said; it changes no verdict.
 
     Args:
-        where: `audit.jsonl`, a run folder, a folder above several, or `twin.toml`.
+        where: `audit.jsonl`, a run folder, a folder above several, `twin.toml`, or a fleet.
         trusted: Public keys [hexadecimal] of which one must have signed each head.
 
     Returns:
@@ -41,6 +42,9 @@ def verify_run(where: Path, *, trusted: Collection[str] | None = None) -> list[V
         AuditError: If a trail is there and cannot be read.
         ConfigError: If the configuration cannot be used.
     """
+    runs = fleet_of(where)
+    if runs is not None:
+        return [found for run in runs for found in verify_run(run, trusted=trusted)]
     config = config_in(where)
     if config is None or (where.is_dir() and not _is_of_a_twin(config)):
         below = sorted(p.parent for p in where.glob(f"*/{LOG_NAME}")) if where.is_dir() else []

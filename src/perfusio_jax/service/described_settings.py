@@ -108,11 +108,6 @@ def check_described(settings: Mapping[str, Any]) -> None:
         )
     if "volume_L" in table:
         raise ConfigError("volume_L in [twin] is of CHO perfusion; the process says the volume.")
-    if table.get("connector", "file") != "file":
-        raise ConfigError(
-            f"connector in [twin] is {table['connector']!r}; a described culture is driven through "
-            "files (connector = 'file')."
-        )
     if "model" not in table:
         raise ConfigError(
             "[twin] with a process needs model, the folder of a fitted model; "

@@ -1,12 +1,14 @@
 """From a configuration to the twins it asks for."""
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfusio_jax import connectors
-from perfusio_jax._core import DEFAULT_CONTROLS, ConfigError, DataError, UnitError
+from perfusio_jax._core import DEFAULT_CONTROLS, ConfigError, ConnectorError, DataError, UnitError
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, TwinConfig
 from perfusio_jax.connectors import named_mechanism
@@ -82,6 +84,11 @@ class RunPlan:
         return {**DEFAULT_CONTROLS, **self.table.get("initial_controls", {})}
 
     @property
+    def process(self) -> Process | None:
+        """The culture, where it is a described one."""
+        return None if self.culture is None else self.culture.process
+
+    @property
     def reactors(self) -> tuple[str, ...]:
         """Vessels, in the order of the configuration."""
         return tuple(folders_of(self.table, self.base))
@@ -119,7 +126,8 @@ class RunPlan:
         """
         table, kind = self.table, self.table.get("connector", "file")
         if kind == "sql":
-            return connectors.SQLStore(str(table["url"]), str(table["experiment"]), reactor_id)
+            where = (str(table["url"]), str(table["experiment"]), reactor_id)
+            return connectors.SQLStore(*where, process=self.process)
         if kind == "opcua":
             return connectors.OPCUAConnector(
                 str(table["url"]),
@@ -135,6 +143,7 @@ class RunPlan:
                 allow_insecure=bool(table.get("allow_insecure", False)),
                 reactor_id=reactor_id,
                 acceleration=float(table.get("acceleration", 1.0)),
+                process=self.process,
             )
         source = self.base / str(table["source"])
         if not source.exists():
@@ -150,7 +159,7 @@ class RunPlan:
             reactor_id=reactor_id if "reactors" in table else table.get("reactor_id"),
             run_id=table.get("run_id"),
             column_map=self.place("column_map"),
-            process=None if self.culture is None else self.culture.process,
+            process=self.process,
         )
 
     def archive(self, reactor_id: str) -> "SQLStore | None":
@@ -161,8 +170,16 @@ class RunPlan:
         return connectors.SQLStore(*target, reactor_id)
 
     def announce(self, console: Any) -> None:
-        """Say what is odd about a sample file before it is used."""
+        """Say what is odd about a sample file before it is used.
+
+        Raises:
+            ConfigError: If a database or a device has a vessel of another culture.
+        """
         store = self.connector(self.reactors[0])
+        if isinstance(store, connectors.SQLStore):
+            self._check_database(store)
+        if isinstance(store, connectors.OPCUAConnector) and self.culture is not None:
+            asyncio.run(self._check_servers())
         if not isinstance(store, connectors.FilesystemStore):
             return
         try:
@@ -182,6 +199,29 @@ class RunPlan:
                 "nor initial_controls in [twin] tells",
                 soft_wrap=True,
             )
+
+    def _check_database(self, store: "SQLStore") -> None:
+        with closing(store.database):
+            try:
+                for name in self.reactors:
+                    store.for_reactor(name).check_culture()
+            except ConnectorError:
+                return  # it is waited for, and refuses then
+
+    async def _check_servers(self) -> None:
+        async def look(name: str) -> None:
+            connector = self.connector(name)
+            if not isinstance(connector, connectors.OPCUAConnector):
+                return
+            connector.sample_every(self.parts.run.sampling_interval_hours)
+            try:
+                await connector.check_culture()
+            except ConnectorError:
+                return  # it is waited for, and refuses then
+            finally:
+                await connector.close()
+
+        await asyncio.gather(*map(look, self.reactors))
 
     def _unit(self, control: str) -> str:
         if self.culture is not None:

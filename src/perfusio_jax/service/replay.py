@@ -14,14 +14,15 @@ from perfusio_jax.twin.digital_twin import default_policy
 from perfusio_jax.twin.loop.commands import reactors
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 
-from .plan import RunPlan, read_plan
+from .fleet_file import plans_of
+from .plan import RunPlan
 
 
 def replay_run(what: Path, *, reactor_id: str | None, console: Any) -> bool:
     """Decide every standing decision of a run again and compare bytes.
 
     Args:
-        what: The configuration the run was made with.
+        what: The configuration the run was made with, or a fleet.
         reactor_id: Only this vessel.
         console: Where to print.
 
@@ -31,7 +32,11 @@ def replay_run(what: Path, *, reactor_id: str | None, console: Any) -> bool:
     Raises:
         ConfigError: If there is no journal.
     """
-    plan = read_plan(what)
+    plans = plans_of(what)
+    return all([_replayed(plan, reactor_id, console) for plan in plans])
+
+
+def _replayed(plan: RunPlan, reactor_id: str | None, console: Any) -> bool:
     is_same = True
     with jax.default_device(plan.device):
         for name in plan.reactors:

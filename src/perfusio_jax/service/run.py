@@ -13,7 +13,7 @@ from perfusio_jax._core import ConnectorError, PerfusioError
 from perfusio_jax.twin import DigitalTwin, Fleet
 from perfusio_jax.twin.records.secrets import in_short
 
-from .plan import read_plan
+from .fleet_file import plans_of
 
 
 def run_twin(
@@ -27,17 +27,18 @@ def run_twin(
     """Run the twin until its days are over or somebody stops it.
 
     Args:
-        what: See `read_settings`.
+        what: See `read_settings`; or a fleet, several of them.
         days: Days in all [d]; the configuration's by default.
         allow_write: Beats the configuration.
         patience_s: How long to wait for a sample [s].
         console: Where to print.
     """
-    plan = read_plan(what)
-    if plan.model is None:
-        console.print("no model is named: starting from the mechanistic model alone")
-    plan.announce(console)
-    with jax.default_device(plan.device), console.status("starting") as status:
+    plans = plans_of(what)
+    for plan in plans:
+        if plan.model is None:
+            console.print("no model is named: starting from the mechanistic model alone")
+        plan.announce(console)
+    with jax.default_device(plans[0].device), console.status("starting") as status:
 
         def say(text: str) -> None:
             status.update(text)
@@ -46,9 +47,9 @@ def run_twin(
 
         with contextlib.ExitStack() as opened:
             twins, broken = {}, {}
-            for name in plan.reactors:
+            for name, own in [(name, plan) for plan in plans for name in plan.reactors]:
                 try:
-                    twin = plan.twin(name, allow_write=allow_write, patience_s=patience_s, say=say)
+                    twin = own.twin(name, allow_write=allow_write, patience_s=patience_s, say=say)
                 except PerfusioError as error:
                     broken[name] = error  # the others go on
                     continue
@@ -61,9 +62,10 @@ def run_twin(
                 console.print("advising only: set-points are not written (--allow-write writes)")
             bad = asyncio.run(_until_stopped(twins, days, console))
             if broken or bad:
-                n = len(plan.reactors)
+                n = sum(len(plan.reactors) for plan in plans)
                 raise ConnectorError(f"{len(broken) + bad} of {n} reactors did not get to the end.")
-    console.print(f"records: {plan.folder}")
+    for plan in plans:
+        console.print(f"records: {plan.folder}")
 
 
 async def _until_stopped(twins: Mapping[str, DigitalTwin], days: int | None, console: Any) -> int:
@@ -101,7 +103,9 @@ async def _until_stopped(twins: Mapping[str, DigitalTwin], days: int | None, con
 async def _run_several(
     fleet: Fleet, twins: Mapping[str, DigitalTwin], days: int | None, console: Any
 ) -> int:
-    total = next(iter(twins.values())).config.duration_days if days is None else days
+    def total(name: str) -> float:
+        return twins[name].config.duration_days if days is None else days
+
     fates = await fleet.run(total, first_day=lambda name: twins[name].first_day())
     for name, fate in fates.items():
         reason = f"; {fate.reason}" if fate.reason else ""

@@ -6,21 +6,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError
-from perfusio_jax.connectors import write_described
+from perfusio_jax._core import HOURS_PER_DAY
+from perfusio_jax.connectors import plant_mechanism, write_described
 from perfusio_jax.connectors.files.schedule import on_samples, read_schedules
-from perfusio_jax.mechanistic import Mechanism
 from perfusio_jax.process import Process, read_process
 from perfusio_jax.simulator import (
-    plain_monod,
     simulate_runs,
     spread_controls,
     usual_start,
     virtual_plant,
     whole_intervals,
 )
-
-from .fitting import named_mechanism
 
 
 def simulate_table(
@@ -70,7 +66,7 @@ def simulate_table(
         hours, controls = on_samples(schedule, asked, every_h, once)
         n_runs, days = len(asked), hours[-1] / HOURS_PER_DAY
         ids = [one.run_id or f"RUN{k:03d}" for k, one in enumerate(asked, start=1)]
-    plant = virtual_plant(process, _mechanism(process, mechanism))
+    plant = virtual_plant(process, plant_mechanism(process, mechanism))
     usual = usual_start(process)
     starts = np.tile([usual[name] for name in plant.states], (n_runs, 1))
     rng = np.random.default_rng(seed)
@@ -108,12 +104,3 @@ def _spread(process: Process, n_runs: int, intervals: int, seed: int) -> np.ndar
             controls[:, 0, k] = 0.0
             controls[:, 1:, k] /= max(intervals - 1, 1)
     return controls
-
-
-def _mechanism(process: Process, text: str | None) -> Mechanism:
-    if text is None or text == "monod":
-        return plain_monod(process)
-    found = named_mechanism(text)
-    if not isinstance(found, Mechanism):
-        raise ConfigError(f"mechanism {text} moves nothing; monod and module:Class do.")
-    return found

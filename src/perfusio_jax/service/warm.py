@@ -24,7 +24,8 @@ from perfusio_jax.twin import ModelBrain, Situation
 from perfusio_jax.twin.decision.model_brain import MIN_ROWS_FOR_GP, TRIAL_SAMPLES
 from perfusio_jax.twin.decision.step import padded_length
 
-from .plan import RunPlan, read_plan
+from .fleet_file import plans_of
+from .plan import RunPlan
 from .replay import brain_of
 
 
@@ -32,18 +33,22 @@ def warm_run(what: Path, *, console: Any) -> None:
     """Compile what a run of these sizes will need, and keep it for the programs that follow.
 
     Args:
-        what: The configuration of the run.
+        what: The configuration of the run, or a fleet.
         console: Where to print.
 
     Raises:
         ConfigError: If the configuration cannot be used.
     """
-    plan = read_plan(what)
+    for plan in plans_of(what):
+        _warm(plan, console)
+
+
+def _warm(plan: RunPlan, console: Any) -> None:
     begun, before = time.monotonic(), _n_kept()
     n = days_needed(plan)
     console.print(
-        f"{what}: {n} decisions as the run will make them; compiling, where it is needed, takes "
-        "minutes",
+        f"{plan.what}: {n} decisions as the run will make them; compiling, where it is needed, "
+        "takes minutes",
         soft_wrap=True,
     )
 

@@ -1,5 +1,6 @@
 from .cho_perfusion import CHOSimulator as CHOSimulator
 from .cho_perfusion import five_reactors as five_reactors
+from .described_rack import DescribedRack as DescribedRack
 from .doe import box_behnken as box_behnken
 from .doe import central_composite as central_composite
 from .doe import latin_hypercube as latin_hypercube

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from ..tables.run_rows import as_written
+
 
 def with_limits(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """A column with the limits that stand in the place of readings.
@@ -20,10 +22,8 @@ def with_limits(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
         return values
     out = values.astype(object)
     for row, (below, above) in enumerate(limits.tolist()):
-        if not math.isnan(below):
-            out[row] = f"< {below!r}"
-        elif not math.isnan(above):
-            out[row] = f"> {above!r}"
+        if not (math.isnan(below) and math.isnan(above)):
+            out[row] = as_written((below, above))
     return out
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.hybrid import PLAIN
-from perfusio_jax.mechanistic import Mechanism
+from perfusio_jax.mechanistic import ConsortiumKinetics, Mechanism
+from perfusio_jax.process import CONSORTIUM, Process
 
 
 def named_mechanism(text: str | None) -> str | Mechanism | None:
@@ -39,3 +40,25 @@ def named_mechanism(text: str | None) -> str | Mechanism | None:
             "perfusio_jax.mechanistic."
         )
     return made
+
+
+def plant_mechanism(process: Process, text: str | None) -> Mechanism:
+    """The mechanism of a virtual plant: `monod` or `module:Class`; its own where it has one.
+
+    Args:
+        process: The culture.
+        text: What a person says of it; by default a built-in culture's own, else `monod`.
+
+    Raises:
+        ConfigError: If there is none of that name, or it moves nothing.
+    """
+    from perfusio_jax.simulator import plain_monod
+
+    if text is None and process == CONSORTIUM:
+        return ConsortiumKinetics()
+    if text is None or text == "monod":
+        return plain_monod(process)
+    found = named_mechanism(text)
+    if not isinstance(found, Mechanism):
+        raise ConfigError(f"mechanism {text} moves nothing; monod and module:Class do.")
+    return found

@@ -13,12 +13,11 @@ from asyncua import ua
 from pydantic import SecretStr
 
 from perfusio_jax._core import (
-    AUXILIARY_TAGS,
     HOURS_PER_DAY,
     ConfigError,
     ConnectorError,
-    DataError,
     GateError,
+    PerfusioError,
 )
 from perfusio_jax.connectors.base import (
     BioreactorConnectorBase,
@@ -37,6 +36,8 @@ from perfusio_jax.connectors.opcua.session import Session
 from perfusio_jax.connectors.opcua.values import aware, grid_of, plain
 from perfusio_jax.connectors.opcua.watch import Watch
 from perfusio_jax.connectors.opcua.writing import check_arrived, send
+from perfusio_jax.process import Process
+from perfusio_jax.twin.decision.cadence import Cadence
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
@@ -84,6 +85,9 @@ class OPCUAConnector(BioreactorConnectorBase):
         timeout_s: How long one step may take [s].
         patience_s: How long one call may take in all [s].
         now: Source of time stamps.
+        process: The culture, where it is another than CHO perfusion: samples and set-points have
+            its names and units. A device that says it has another one is refused with the
+            differences, whatever is asked of it.
 
     Raises:
         ConfigError: For a node map or settings that make no sense or are not safe.
@@ -123,14 +127,21 @@ class OPCUAConnector(BioreactorConnectorBase):
         timeout_s: float = 5.0,
         patience_s: float = 20.0,
         now: Callable[[], dt.datetime] | None = None,
+        process: Process | None = None,
     ) -> None:
         if isinstance(node_map, Path | str):
-            node_map = NodeMap.load(node_map, reactor_id=reactor_id)
-        self.node_map = node_map if isinstance(node_map, NodeMap) else NodeMap(node_map)
+            node_map = NodeMap.load(node_map, reactor_id=reactor_id, process=process)
+        elif not isinstance(node_map, NodeMap):
+            node_map = NodeMap(node_map, process=process)
+        elif process is not None and node_map.process != process:
+            raise ConfigError(
+                f"the node map is not of {process.name}; NodeMap(..., process=process) makes one."
+            )
+        self.node_map = node_map
         if not (math.isfinite(acceleration) and acceleration > 0):
             raise ConfigError(f"acceleration is {acceleration}; it must be above zero.")
-        half_a_day = 0.5 * HOURS_PER_DAY * 3600.0 / acceleration
-        slack_s = half_a_day if sample_slack_s is None else float(sample_slack_s)
+        self._given_slack_s = None if sample_slack_s is None else float(sample_slack_s)
+        slack_s = self._slack_s(HOURS_PER_DAY, acceleration)
         if not (slack_s >= 0 and heartbeat_timeout_s > 0):
             raise ConfigError("sample_slack_s and heartbeat_timeout_s must not be negative.")
         security = ClientSecurity(
@@ -177,13 +188,43 @@ class OPCUAConnector(BioreactorConnectorBase):
         self._replay = None
         if replay_log is not None:
             names = {ref.text: name for name, ref in self.node_map.items()}
-            self._replay = ReplayConnector(replay_log, names)
+            self._replay = ReplayConnector(replay_log, names, process=self.node_map.process)
 
     def __repr__(self) -> str:
         return (
             f"OPCUAConnector({self.url!r}, reactor_id={self.reactor_id!r}, "
             f"{len(self.node_map)} nodes, allow_write={self.allow_write})"
         )
+
+    def _slack_s(self, interval_h: float, acceleration: float) -> float:
+        half = 0.5 * interval_h * 3600.0 / acceleration
+        return half if self._given_slack_s is None else self._given_slack_s
+
+    def sample_every(self, interval_h: float) -> None:
+        """Count in steps of an interval; where a day holds several, `sample_time_h` is needed.
+
+        Args:
+            interval_h: Time between two samples [h].
+
+        Raises:
+            ConfigError: If nobody samples at this interval, or nothing maps `sample_time_h`.
+        """
+        if self._replay is not None:
+            self._replay.sample_every(interval_h)
+            return
+        slack_s = self._slack_s(min(interval_h, HOURS_PER_DAY), self.acceleration)
+        self._sampling.every(Cadence(interval_h), slack_s)
+        self._directory.interval_h = interval_h
+
+    async def check_culture(self) -> None:
+        """Refuse a device that says it has another culture, or is sampled at other times.
+
+        Raises:
+            ConfigError: Naming in what they differ.
+            ConnectorError: If the server cannot be reached.
+        """
+        if self._replay is None:
+            await self._link.run(self._directory.resolved)
 
     # ---------------------------------------------------------------- life
 
@@ -193,7 +234,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             return await self._replay.is_alive()
         try:
             return await self._link.run(self._look, max_retries=0)
-        except (ConnectorError, DataError):
+        except PerfusioError:
             return False
 
     async def _look(self, session: Session) -> bool:
@@ -232,11 +273,11 @@ class OPCUAConnector(BioreactorConnectorBase):
 
     # ---------------------------------------------------------------- samples
 
-    async def read_sample(self, day: int) -> dict[str, float | None]:
+    async def read_sample(self, day: float) -> dict[str, float | None]:
         """Sample of one culture day.
 
         Args:
-            day: Culture day [d].
+            day: Culture day [d]; a fraction where samples come between the days.
 
         Returns:
             Value per species of the node map; None where nothing usable was measured.
@@ -248,7 +289,7 @@ class OPCUAConnector(BioreactorConnectorBase):
         """
         return dict((await self.read_record(day)).values)
 
-    async def read_record(self, day: int) -> SampleRecord:
+    async def read_record(self, day: float) -> SampleRecord:
         """Sample of one culture day with quality and source time of every value.
 
         Args:
@@ -259,11 +300,10 @@ class OPCUAConnector(BioreactorConnectorBase):
             ConnectorError: If the server cannot be reached.
             DataError: If the day is none, or has passed and the server keeps no history.
         """
-        if day < 0 or day != int(day):
-            raise DataError(f"day {day} is not a culture day; days are whole numbers from 0.")
+        day = self._sampling.asked(day)
         if self._replay is not None:
             return await self._replay.read_record(int(day))
-        record = await self._link.run(lambda session: self._sampling.record(session, int(day)))
+        record = await self._link.run(lambda session: self._sampling.record(session, day))
         if self._recorder is not None:
             names = [*record.values, *record.tags, *record.stream_totals, *record.controls]
             await self._recorder.write(
@@ -276,7 +316,7 @@ class OPCUAConnector(BioreactorConnectorBase):
     def _vessel(self) -> str:
         return self.reactor_id or self.url
 
-    async def days_available(self) -> list[int]:
+    async def days_available(self) -> Sequence[float]:
         """Culture days [d] whose samples the server shows or has in its history.
 
         Raises:
@@ -298,7 +338,9 @@ class OPCUAConnector(BioreactorConnectorBase):
         """
         if self._replay is not None:
             return await self._replay.read_tags()
-        readings = await self._read_now(n for n in AUXILIARY_TAGS if n in self.node_map)
+        words = self.node_map.words
+        tags = [n for n in words.tags if n not in self.node_map.grouped]
+        readings = await self._read_now(n for n in tags if n in self.node_map)
         await self._note("tag", readings)
         return readings
 
@@ -367,7 +409,7 @@ class OPCUAConnector(BioreactorConnectorBase):
             return {}
         nodes = await self._link.run(lambda s: self._directory.resolved(s, is_anew=True))
         here = {n: nodes.found[n] for n in self.node_map.controls if n in nodes.found}
-        grids = {name: grid_of(name, node) for name, node in here.items()}
+        grids = {name: grid_of(name, node, self.node_map.words) for name, node in here.items()}
         return {name: grid for name, grid in grids.items() if grid is not None}
 
     async def read_setpoints(self) -> dict[str, float]:
@@ -428,7 +470,7 @@ class OPCUAConnector(BioreactorConnectorBase):
         )
         back = await self._read_now(wanted)
         await self._note("read_back", back)
-        check_arrived(sent, wanted, back, self._vessel)
+        check_arrived(sent, wanted, back, self._vessel, self.node_map.words)
 
     # ---------------------------------------------------------------- subscription
 

@@ -6,10 +6,11 @@ from typing import Any, Final, NamedTuple
 
 from asyncua import ua
 
-from perfusio_jax._core import CONTROL_NAMES, ConnectorError, UnitError
+from perfusio_jax._core import ConfigError, ConnectorError, UnitError
 from perfusio_jax.connectors.base import Reading
-from perfusio_jax.connectors.opcua.names import CONFIGURATION, EXTRA, HEARTBEAT
+from perfusio_jax.connectors.opcua.names import CONFIGURATION, CULTURE, EXTRA, HEARTBEAT, INTERVAL
 from perfusio_jax.connectors.opcua.nodes import NodeMap, NodeRef
+from perfusio_jax.connectors.opcua.served_culture import check_served
 from perfusio_jax.connectors.opcua.session import Session
 from perfusio_jax.connectors.opcua.units import contradicts, unit_of
 from perfusio_jax.connectors.opcua.values import (
@@ -22,6 +23,7 @@ from perfusio_jax.connectors.opcua.values import (
     step_of,
     variant_type,
 )
+from perfusio_jax.connectors.tables.vocabulary import OURS, Vocabulary
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
@@ -50,11 +52,14 @@ class Nodes(NamedTuple):
     """Why a node was not found, by name."""
     marks: tuple[Any, ...]
     """Start time, namespaces and version of the configuration when they were found."""
+    words: Vocabulary = OURS
+    """The names of the culture and their units."""
 
     def reading(self, name: str, value: ua.DataValue, at: dt.datetime) -> Reading:
         """A value of one of them, in the canonical unit."""
         node = self.found.get(name)
-        return reading_of(value, at, name=name, unit=None if node is None else node.unit)
+        unit = None if node is None else node.unit
+        return reading_of(value, at, name=name, unit=unit, words=self.words)
 
 
 class Seen(NamedTuple):
@@ -86,6 +91,8 @@ class Directory:
 
     def __init__(self, url: str, node_map: NodeMap) -> None:
         self.url, self.node_map = url, node_map
+        self.interval_h: float | None = None
+        """Time between samples [h], where somebody counts on it."""
         self.nodes: Nodes | None = None
         self._known: dict[str, tuple[str, dt.datetime | None]] = {}  # units so far, since when
 
@@ -122,7 +129,7 @@ class Directory:
                 f"{self.url} has none of the nodes of the node map; {next(iter(absent))}: "
                 f"{next(iter(absent.values()))}."
             )
-        return Nodes(session, nodes, absent, marks)
+        return Nodes(session, nodes, absent, marks, self.node_map.words)
 
     async def _ids(self, session: Session) -> tuple[dict[str, ua.NodeId], dict[str, str]]:
         """Where the nodes are, and why some are not."""
@@ -148,6 +155,8 @@ class Directory:
         there = [p for p in (*units, *ranges, *precisions) if isinstance(p, ua.NodeId)]
         values = await session.read([*places, *watched, CLOCK, *there])
         cut = len(places) + len(watched)
+        words = self.node_map.words
+        self._check_culture(dict(zip(ids, values, strict=False)))
         marks, now = tuple(plain(v) for v in values[len(places) : cut]), plain(values[cut])
         texts = dict(zip(there, values[cut + 1 :], strict=True))
         nodes: dict[str, Node] = {}
@@ -163,14 +172,14 @@ class Directory:
             except ConnectorError as error:
                 limits, doubt = None, str(error)
             try:
-                unit, stated, quarrel = _unit(self.node_map[name], units[k], texts)
+                unit, stated, quarrel = _unit(self.node_map[name], units[k], texts, words)
                 held_as = variant_type(types[k], values[k])
                 precision = plain(texts[precisions[k]]) if precisions[k] in texts else None
-                is_control = name in CONTROL_NAMES
+                is_control = name in words.controls
                 nodes[name] = Node(
                     place,
                     held_as,
-                    foreign_unit(name, unit),
+                    foreign_unit(name, unit, words),
                     limits=limits,
                     step=step_of(precision, held_as, plain(values[k])) if is_control else None,
                     unit_node=units[k] if isinstance(units[k], ua.NodeId) else None,
@@ -185,6 +194,22 @@ class Directory:
         if wrong:
             raise ConnectorError(f"{self.url}: {' '.join(wrong)}")
         return nodes, gone, marks
+
+    def _check_culture(self, values: Mapping[str, ua.DataValue]) -> None:
+        """Refuse a device whose vessel is of another culture, or sampled at other times.
+
+        Raises:
+            ConfigError: Naming in what they differ.
+        """
+        if CULTURE in self.node_map:
+            said = plain(values[CULTURE]) if CULTURE in values else None
+            check_served(self.url, self.node_map.process, said)
+        every = plain(values[INTERVAL]) if INTERVAL in values else None
+        if self.interval_h is not None and isinstance(every, float) and every != self.interval_h:
+            raise ConfigError(
+                f"{self.url} is sampled every {every:g} h, and sampling_interval_hours is "
+                f"{self.interval_h:g}; make them one."
+            )
 
     def _since(self, name: str, unit: str | None, now: Any) -> dt.datetime | None:
         """Since when a node has this unit, if it had another one before; else None.
@@ -266,7 +291,7 @@ class Directory:
     def reading(self, name: str, value: ua.DataValue, at: dt.datetime) -> Reading:
         """A value the server reported, in the canonical unit."""
         if self.nodes is None:
-            return reading_of(value, at, name=name)
+            return reading_of(value, at, name=name, words=self.node_map.words)
         return self.nodes.reading(name, value, at)
 
     def absent(self, name: str) -> str:
@@ -281,7 +306,10 @@ _Place = ua.NodeId | ua.StatusCode | None
 
 
 def _unit(
-    ref: NodeRef, place: _Place, texts: Mapping[ua.NodeId, ua.DataValue]
+    ref: NodeRef,
+    place: _Place,
+    texts: Mapping[ua.NodeId, ua.DataValue],
+    words: Vocabulary,
 ) -> tuple[str | None, Any, str | None]:
     """Unit of a node, what it states itself, and why the two do not go together.
 
@@ -297,18 +325,18 @@ def _unit(
         stated = plain(texts[place])
         if status is not None and not status.is_good():
             trouble = ConnectorError(f"its unit cannot be read ({status.name}).")
-    if ref.name.startswith(EXTRA) or ref.name in (HEARTBEAT, CONFIGURATION):
+    if ref.name.startswith(EXTRA) or ref.name in (HEARTBEAT, CONFIGURATION, CULTURE):
         return None, stated, None  # whatever it is, nothing is made of it
     try:
         if trouble is not None:
             raise trouble
-        own = unit_of(stated, ref.name)
+        own = unit_of(stated, ref.name, words)
     except (ConnectorError, UnitError):
         if ref.unit is None:
             raise
     if ref.unit is None:
         return own, stated, None
-    if own is None or ref.is_sure or not contradicts(own, ref.unit, ref.name):
+    if own is None or ref.is_sure or not contradicts(own, ref.unit, ref.name, words):
         return ref.unit, stated, None
     return (
         ref.unit,

@@ -12,7 +12,6 @@ from typing import Any
 
 from asyncua import Server, ua
 
-from perfusio_jax.connectors.opcua.names import SAMPLED
 from perfusio_jax.connectors.opcua.rack import Rack
 from perfusio_jax.connectors.opcua.sensor_faults import Key, SensorFaults
 from perfusio_jax.connectors.opcua.space import FAULT_KINDS, Space, data_value
@@ -68,7 +67,7 @@ class Display:
             at: When it was taken.
             keep: Whether it goes into the history.
         """
-        for name in SAMPLED:
+        for name in self._space.shows[vessel].sampled:
             await self._show((vessel, name), values.get(name), at, keep=keep)
         await self._store(self._space.times[vessel], data_value(time_h, at), keep=keep)
         # Last, so that whoever sees the day sees its values.
@@ -87,15 +86,21 @@ class Display:
             _, _, key, value, at = heapq.heappop(self._late)
             kinds = self._faults.of(key) - {"Delayed"}
             await self._store(
-                self._space.sensors[key], data_value(value, at, kinds), keep=key[1] in SAMPLED
+                self._space.sensors[key],
+                data_value(value, at, kinds),
+                keep=self._space.is_sampled(*key),
             )
         beat = next(self._beats) % 2**32
         for vessel, tags in enumerate(rack.tags()):
-            for name, value in {**tags, "volume_L": rack.volume_L}.items():
-                await self._show((vessel, name), value, now)
+            online = self._space.shows[vessel].online
+            for name, value in {"volume_L": rack.volume_L, **tags}.items():
+                if name in online:
+                    await self._show((vessel, name), value, now)
             for name in self._space.spare:
                 await self._show((vessel, name), float(beat), now)
-            for name, value in rack.controls(vessel).items():
+            held = rack.controls(vessel)
+            for name in self._space.shows[vessel].controls:
+                value = held[name]
                 shown = data_value(value, now)
                 await self._store(self._space.currents[vessel, name], shown)
                 await self._follow(self._space.targets[vessel, name], value, shown)
@@ -139,7 +144,9 @@ class Display:
         if "Stuck" in kinds:
             held = self._iserver.read_attribute_value(node, ua.AttributeIds.Value)
             value = held.Value.Value if held.Value is not None else None
-        await self._store(node, data_value(value, at, kinds), keep=keep and key[1] in SAMPLED)
+        await self._store(
+            node, data_value(value, at, kinds), keep=keep and self._space.is_sampled(*key)
+        )
 
     async def _store(self, node: ua.NodeId, value: ua.DataValue, *, keep: bool = False) -> None:
         self.n_shown += 1

@@ -114,7 +114,11 @@ HEARTBEAT: Final = "heartbeat"
 """Key of the node that counts while the device lives."""
 CONFIGURATION: Final = "configuration_version"
 """Key of the node whose value changes with the configuration of the device."""
-SPECIAL: Final = (SAMPLE_DAY, SAMPLE_TIME, HEARTBEAT, CONFIGURATION)
+CULTURE: Final = "process"
+"""Key of the node that says, as JSON, which described culture a vessel has; empty for ours."""
+INTERVAL: Final = "sample_interval_h"
+"""Key of the node that says how far apart samples are [h]."""
+SPECIAL: Final = (SAMPLE_DAY, SAMPLE_TIME, HEARTBEAT, CONFIGURATION, CULTURE, INTERVAL)
 
 GROUPED: Final = (*REGISTRY, *STREAM_TOTALS)
 """What may belong to a daily sample, whoever serves it."""
@@ -130,9 +134,14 @@ def unit_id(unit: str) -> int:
     return -1 if code is None else int.from_bytes(code.encode("ascii"), "big")
 
 
-def engineering_unit(name: str) -> ua.EUInformation:
-    """Engineering unit of a species, control or tag; by name where UNECE has no code."""
-    unit = CANONICAL_UNITS[name]
+def engineering_unit(name: str, unit: str | None = None) -> ua.EUInformation:
+    """Engineering unit of a node; by name where UNECE has no code.
+
+    Args:
+        name: Species, control or tag.
+        unit: Its unit; the canonical one if None.
+    """
+    unit = CANONICAL_UNITS[name] if unit is None else unit
     number = unit_id(unit)
     return ua.EUInformation(
         NamespaceUri=UNITS_URI if number >= 0 else RACK_URI,
@@ -203,7 +212,13 @@ def parse_path(text: str, namespaces: Mapping[str, str] = NAMESPACES) -> BrowseP
 
 
 _LEAVES: Final[Mapping[str, str]] = MappingProxyType(
-    {SAMPLE_DAY: "SampleDay", SAMPLE_TIME: "SampleTime", HEARTBEAT: "Heartbeat"}
+    {
+        SAMPLE_DAY: "SampleDay",
+        SAMPLE_TIME: "SampleTime",
+        HEARTBEAT: "Heartbeat",
+        CULTURE: "Process",
+        INTERVAL: "SampleInterval",
+    }
 )
 
 
@@ -217,7 +232,9 @@ def unit_steps(reactor_id: str) -> tuple[tuple[str, str], ...]:
     )
 
 
-def rack_path(reactor_id: str, name: str, *, leaf: str | None = None) -> BrowsePath:
+def rack_path(
+    reactor_id: str, name: str, *, leaf: str | None = None, is_control: bool | None = None
+) -> BrowsePath:
     """Where the emulated rack keeps a value.
 
     Args:
@@ -225,25 +242,15 @@ def rack_path(reactor_id: str, name: str, *, leaf: str | None = None) -> BrowseP
         name: Species, tag, stream total, control, or one of `SPECIAL`.
         leaf: `SensorValue`, `TargetValue` or `CurrentValue`; by default the sensor's value or
             the control's target.
+        is_control: Whether it is a control; told by its name if None.
     """
     unit = unit_steps(reactor_id)
     if name == HEARTBEAT:
         return BrowsePath((*unit[:2], (RACK_URI, _LEAVES[name])))
     if name in _LEAVES:
         return BrowsePath((*unit, (RACK_URI, _LEAVES[name])))
-    default = "TargetValue" if name in CONTROL_NAMES else "SensorValue"
+    is_set = name in CONTROL_NAMES if is_control is None else is_control
+    default = "TargetValue" if is_set else "SensorValue"
     return BrowsePath(
         (*unit, (LADS_URI, "FunctionSet"), (RACK_URI, name), (LADS_URI, leaf or default))
     )
-
-
-def rack_node_map(reactor_id: str) -> dict[str, str]:
-    """Node map of one vessel of the emulated rack, for `OPCUAConnector`.
-
-    Args:
-        reactor_id: Vessel, e.g. `"R01"`.
-    """
-    return {
-        name: str(rack_path(reactor_id, name))
-        for name in (*SAMPLED, *ONLINE, *CONTROL_NAMES, SAMPLE_DAY, SAMPLE_TIME, HEARTBEAT)
-    }

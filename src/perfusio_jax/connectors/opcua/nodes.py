@@ -7,15 +7,17 @@ from typing import Any, Final
 
 from asyncua import ua
 
-from perfusio_jax._core import CONTROL_NAMES, ConfigError, DataError
+from perfusio_jax._core import STREAM_TOTALS, ConfigError, DataError
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax.connectors.opcua.names import (
     EXTRA,
-    KNOWN,
     NAMESPACES,
+    SPECIAL,
     BrowsePath,
     parse_path,
 )
+from perfusio_jax.connectors.tables.vocabulary import Vocabulary
+from perfusio_jax.process import Process
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
@@ -87,22 +89,34 @@ class NodeMap(Mapping[str, NodeRef]):
             that begin with `x_` are streamed and recorded, and mean nothing to the twin. `sure`
             beside `unit` lets it count where the node itself states another one.
         namespaces: URI by short name, beside ua, di, lads and rack.
+        process: The culture, where it is another than CHO perfusion: names are its, and values
+            are wanted in its units.
 
     Raises:
         ConfigError: If a name is unknown, a node cannot be understood or two names share one.
     """
 
     def __init__(
-        self, nodes: Mapping[str, Any], namespaces: Mapping[str, str] | None = None
+        self,
+        nodes: Mapping[str, Any],
+        namespaces: Mapping[str, str] | None = None,
+        *,
+        process: Process | None = None,
     ) -> None:
+        self.process = process
+        self.words = Vocabulary.of(process)
         if not nodes:
             raise ConfigError("the node map is empty; it needs at least one species or control.")
         known = {**NAMESPACES, **(namespaces or {})}
-        unknown = [n for n in nodes if n not in KNOWN and not n.startswith(EXTRA)]
+        words = self.words
+        mine = (*words.species, *STREAM_TOTALS, *words.tags, "volume_L", *words.controls)
+        allowed = dict.fromkeys((*mine, *SPECIAL))
+        unknown = [n for n in nodes if n not in allowed and not n.startswith(EXTRA)]
         if unknown:
+            whose = f" of {words.process}" if words.process else ""
             raise ConfigError(
-                f"node map: {', '.join(unknown)} is no species, tag, control or special key; "
-                f"allowed are {', '.join(KNOWN)}, and names that begin with {EXTRA}."
+                f"node map: {', '.join(unknown)} is no species, tag, control or special key{whose};"
+                f" allowed are {', '.join(allowed)}, and names that begin with {EXTRA}."
             )
         self._refs = {name: _node_ref(name, given, known) for name, given in nodes.items()}
         seen: dict[str, str] = {}
@@ -123,11 +137,22 @@ class NodeMap(Mapping[str, NodeRef]):
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """Controls it holds, in the order of `CONTROL_NAMES`."""
-        return tuple(name for name in CONTROL_NAMES if name in self._refs)
+        """Controls it holds, in the order of the culture."""
+        return tuple(name for name in self.words.controls if name in self._refs)
+
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        """What may belong to a sample, whoever serves it."""
+        if self.process is None:
+            return (*self.words.species, *STREAM_TOTALS)
+        totals = [s.total for s in self.process.streams if s.total]
+        volume = () if self.process.is_constant_volume else ("volume_L",)
+        return tuple(dict.fromkeys((*self.words.species, *STREAM_TOTALS, *totals, *volume)))
 
     @classmethod
-    def load(cls, path: Path | str, *, reactor_id: str | None = None) -> "NodeMap":
+    def load(
+        cls, path: Path | str, *, reactor_id: str | None = None, process: Process | None = None
+    ) -> "NodeMap":
         """A node map from a TOML file with tables `[nodes]` and, if needed, `[namespaces]`.
 
         `{reactor_id}` in a node stands for the vessel, so that one file serves a whole rack.
@@ -135,6 +160,7 @@ class NodeMap(Mapping[str, NodeRef]):
         Args:
             path: The file.
             reactor_id: Vessel.
+            process: The culture, where it is another than CHO perfusion.
 
         Raises:
             ConfigError: If it cannot be read or understood, or names no vessel where one is
@@ -156,6 +182,7 @@ class NodeMap(Mapping[str, NodeRef]):
         return cls(
             {name: _filled(given, reactor_id, path) for name, given in nodes.items()},
             content.get("namespaces"),
+            process=process,
         )
 
 

@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfusio_jax._core import (
-    AUXILIARY_TAGS,
-    CONTROL_NAMES,
     HOURS_PER_DAY,
-    REGISTRY,
     STREAM_TOTALS,
     ConnectorError,
     DataError,
@@ -32,6 +29,8 @@ from perfusio_jax.connectors.base import (
     SampleRecord,
     check_setpoints,
 )
+from perfusio_jax.connectors.tables.vocabulary import Vocabulary
+from perfusio_jax.process import Process
 
 KINDS: Final = ("sample", "tag", "read_back", "write")
 
@@ -119,14 +118,22 @@ class ReplayConnector(BioreactorConnectorBase):
         path: JSON lines as `Recorder` writes them; a line needs `day`, `value` and `name`, or
             `node` (`node_id` will do) with `nodes` saying whose it is.
         nodes: Name by node, for recordings without names.
+        process: The culture, where it is another than CHO perfusion.
 
     Raises:
         DataError: If a line is not a record; a last line without its end is left out.
         ConnectorError: If the file is not there.
     """
 
-    def __init__(self, path: Path | str, nodes: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        nodes: Mapping[str, str] | None = None,
+        *,
+        process: Process | None = None,
+    ) -> None:
         self.path = Path(path)
+        self._words = Vocabulary.of(process)
         self.notes: list[str] = []
         """What was odd about the recording, one sentence each."""
         try:
@@ -199,7 +206,7 @@ class ReplayConnector(BioreactorConnectorBase):
         def pick(names: Iterable[str]) -> dict[str, Reading]:
             return {name: held[name] for name in names if name in held}
 
-        values = {n: r.value for n, r in pick(REGISTRY).items()}
+        values = {n: r.value for n, r in pick(self._words.species).items()}
         times = {n: r.source_time for n, r in held.items() if r.source_time is not None}
         read_at = next((r.read_at for r in held.values() if r.read_at is not None), None)
         newest = max((times[n] for n in values if n in times), default=None)
@@ -210,15 +217,15 @@ class ReplayConnector(BioreactorConnectorBase):
             quality={n: r.quality for n, r in held.items()},
             age_h=None if newest is None or read_at is None else hours_between(read_at, newest),
             stream_totals={n: r.value for n, r in pick(STREAM_TOTALS).items()},
-            controls={n: r.value for n, r in pick(CONTROL_NAMES).items()},
-            tags={n: r.value for n, r in pick(AUXILIARY_TAGS).items()},
+            controls={n: r.value for n, r in pick(self._words.controls).items()},
+            tags={n: r.value for n, r in pick(self._words.tags).items()},
             source_times=times,
             read_at=read_at,
         )
 
     async def read_tags(self) -> dict[str, Reading]:
         """Online tags as they were last."""
-        return {n: r for n, r in self._tags.items() if n in AUXILIARY_TAGS}
+        return {n: r for n, r in self._tags.items() if n in self._words.tags}
 
     async def write_setpoints(self, setpoints: dict[str, float]) -> None:
         """Remember set-points.
@@ -226,7 +233,7 @@ class ReplayConnector(BioreactorConnectorBase):
         Raises:
             DataError: If a name is not a control or a value is not finite.
         """
-        wanted = check_setpoints(setpoints)
+        wanted = check_setpoints(setpoints, self._words.controls)
         self._setpoints.update({n: Reading(v) for n, v in wanted.items()})
 
     async def read_setpoints(self) -> dict[str, float]:
@@ -235,7 +242,7 @@ class ReplayConnector(BioreactorConnectorBase):
 
     async def read_back(self) -> dict[str, Reading]:
         """The same with quality and time."""
-        return {n: r for n, r in self._setpoints.items() if n in CONTROL_NAMES}
+        return {n: r for n, r in self._setpoints.items() if n in self._words.controls}
 
 
 def _reading(record: Mapping[str, Any], where: str) -> Reading:

@@ -9,9 +9,7 @@ from typing import Any, Final
 from asyncua import ua
 
 from perfusio_jax._core import (
-    AUXILIARY_TAGS,
     HOURS_PER_DAY,
-    REGISTRY,
     STREAM_TOTALS,
     ConfigError,
     ConnectorError,
@@ -21,10 +19,11 @@ from perfusio_jax._core.instants import hours_between, is_culture_time
 from perfusio_jax._core.text import in_line
 from perfusio_jax.connectors.base import Reading, SampleNotReady, SampleRecord
 from perfusio_jax.connectors.opcua.directory import CLOCK, Directory, Nodes
-from perfusio_jax.connectors.opcua.names import EXTRA, GROUPED, SAMPLE_DAY, SAMPLE_TIME, SPECIAL
+from perfusio_jax.connectors.opcua.names import EXTRA, SAMPLE_DAY, SAMPLE_TIME, SPECIAL
 from perfusio_jax.connectors.opcua.session import Session
 from perfusio_jax.connectors.opcua.stamps import MEANINGS, Stamps
 from perfusio_jax.connectors.opcua.values import aware, day_in, plain, time_of
+from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
@@ -67,11 +66,56 @@ class Sampling:
         if stamp_means not in MEANINGS:
             raise ConfigError(f"stamp_means is {stamp_means!r}; allowed are {', '.join(MEANINGS)}.")
         self._stamps = Stamps(stamp_means, slack_s)
+        self._cadence = DAILY
 
-    async def record(self, session: Session, day: int) -> SampleRecord:
+    def every(self, cadence: Cadence, slack_s: float) -> None:
+        """Count samples in steps of an interval.
+
+        Where a day is no whole number of them, or one of several, `sample_time_h` says which
+        sample is shown, and days may be fractions.
+
+        Args:
+            cadence: When samples are due.
+            slack_s: How far [s] a value's source time may lie from the sample's.
+
+        Raises:
+            ConfigError: If nothing maps `sample_time_h` and it is needed.
+        """
+        if cadence.interval_h % HOURS_PER_DAY and SAMPLE_TIME not in self._directory.node_map:
+            raise ConfigError(
+                f"samples every {cadence.interval_h:g} h are told apart by the node "
+                f"{SAMPLE_TIME} of the node map, hours since inoculation; map it, or set "
+                "sampling_interval_hours to 24 or a whole multiple of it."
+            )
+        self._cadence, self._slack_s = cadence, slack_s
+        self._stamps = Stamps(self._stamps.means, slack_s)
+
+    def asked(self, day: Any) -> float:
+        """The culture day [d] somebody asks for, as it is counted here.
+
+        Raises:
+            DataError: If it is none.
+        """
+        if self._anchor == SAMPLE_DAY:
+            if day < 0 or day != int(day):
+                raise DataError(f"day {day} is not a culture day; days are whole numbers from 0.")
+            return int(day)
+        if not (day >= 0 and self._cadence.is_cycle(day)):
+            raise DataError(
+                f"no sample is due on day {day}; they come every {self._cadence.interval_h:g} h."
+            )
+        return self._cadence.day(self._cadence.number(day))
+
+    @property
+    def _anchor(self) -> str:
+        """Key of the node that says which sample is shown."""
+        return SAMPLE_TIME if self._cadence.interval_h % HOURS_PER_DAY else SAMPLE_DAY
+
+    async def record(self, session: Session, day: float) -> SampleRecord:
         """The sample of a day.
 
         Raises:
+            ConfigError: If the device is of another culture, or sampled at other times.
             SampleNotReady: If it is not there yet.
             DataError: If it has passed and the server keeps no history.
             ConnectorError: If nothing says which day it is.
@@ -83,21 +127,22 @@ class Sampling:
             seen = await self._directory.read(session, [*names, *special], CLOCK)
             values, nodes, clock = seen.values, seen.nodes, plain(seen.beside[0])
             at = self._now()
-            shown = values.get(SAMPLE_DAY)
-            if SAMPLE_DAY in node_map and shown is None:
+            anchor = self._anchor
+            shown = values.get(anchor)
+            if anchor in node_map and shown is None:
                 raise ConnectorError(
-                    f"{self._directory.url}: sample_day: {self._directory.absent(SAMPLE_DAY)}; "
+                    f"{self._directory.url}: {anchor}: {self._directory.absent(anchor)}; "
                     "without it nobody knows which day the values are of."
                 )
             if shown is None:
                 return self._as_record(day, values, nodes, None, clock, at, [])
-            current = self._day(shown)
+            current = self._shown_day(shown, values.get(SAMPLE_DAY))
             if current is None:
                 raise SampleNotReady(f"{self._vessel}: there is no sample yet.")
             if day > current:
                 raise SampleNotReady(
-                    f"{self._vessel}: the sample of day {day} is not there yet; the last is of "
-                    f"day {current}."
+                    f"{self._vessel}: the sample of day {day:g} is not there yet; the last is of "
+                    f"day {current:g}."
                 )
             if day < current:
                 return await self._past(session, day, clock, at)
@@ -107,15 +152,37 @@ class Sampling:
                 await asyncio.sleep(min(_SETTLES_S, 0.1 * self._slack_s))
                 continue
             status = shown.StatusCode
-            notes = [] if status is None or status.is_good() else [f"sample_day: {status.name}"]
+            notes = [] if status is None or status.is_good() else [f"{anchor}: {status.name}"]
             return self._as_record(day, values, nodes, due, clock, at, notes)
-        raise ConnectorError(f"{self._vessel}: day {day} could not be read.")
+        raise ConnectorError(f"{self._vessel}: day {day:g} could not be read.")
+
+    def _shown_day(self, shown: ua.DataValue, beside: ua.DataValue | None) -> float | None:
+        """The culture day [d] of the sample that is shown; None if there is none yet.
+
+        Args:
+            shown: The node that says which sample it is.
+            beside: `sample_day`, where there is one; below 0 there is none yet.
+        """
+        if self._anchor == SAMPLE_DAY:
+            return self._day(shown)
+        if beside is not None and self._day(beside) is None:
+            return None
+        hours = plain(shown)
+        if not is_culture_time(hours):
+            raise DataError(
+                f"{self._vessel}: {SAMPLE_TIME} is {in_line(hours)}, no time of a culture."
+            )
+        cadence = self._cadence
+        number = cadence.number(float(hours) / HOURS_PER_DAY)
+        if abs(hours - cadence.hours(number)) > 0.25 * cadence.interval_h:
+            return float(hours) / HOURS_PER_DAY  # of no cycle; it is before one and after another
+        return cadence.day(number)
 
     def _day(self, shown: ua.DataValue) -> int | None:
         where = self._directory.node_map[SAMPLE_DAY].text
         return day_in(shown, f"{self._vessel}: sample_day ({where})")
 
-    async def days_available(self, session: Session) -> list[int]:
+    async def days_available(self, session: Session) -> list[float]:
         """Days the server shows or has in its history.
 
         Raises:
@@ -126,25 +193,33 @@ class Sampling:
             days = {day for day, _ in await self.days(session)}
         except DataError:
             days = set()
-        seen = await self._directory.read(session, [SAMPLE_DAY])
-        current = self._day(seen.values[SAMPLE_DAY]) if SAMPLE_DAY in seen.values else None
-        return sorted(days if current is None else days | {current})
+        node_map = self._directory.node_map
+        wanted = [n for n in dict.fromkeys((self._anchor, SAMPLE_DAY)) if n in node_map]
+        values = (await self._directory.read(session, wanted)).values
+        shown = values.get(self._anchor)
+        current = None if shown is None else self._shown_day(shown, values.get(SAMPLE_DAY))
+        if current is None or not self._cadence.is_cycle(current):
+            return sorted(days)
+        return sorted(days | {current})
 
     def _is_mixed(self, values: Mapping[str, ua.DataValue], due: dt.datetime) -> bool:
         late = dt.timedelta(seconds=self._slack_s)
-        times = [time_of(values[n]) for n in GROUPED if n in values]
+        times = [time_of(values[n]) for n in self._directory.node_map.grouped if n in values]
         return any(t is not None and t - due > late for t in times)
 
-    async def _past(self, session: Session, day: int, clock: Any, at: dt.datetime) -> SampleRecord:
+    async def _past(
+        self, session: Session, day: float, clock: Any, at: dt.datetime
+    ) -> SampleRecord:
         """A day that is no longer shown, from the history of its nodes."""
         due = dict(await self.days(session)).get(day)
         if due is None:
             raise DataError(
-                f"{self._vessel}: the sample of day {day} is no longer shown and not in the "
+                f"{self._vessel}: the sample of day {day:g} is no longer shown and not in the "
                 "server's history."
             )
         nodes = await self._directory.resolved(session)
-        names = [n for n in (*GROUPED, SAMPLE_TIME) if n in nodes.found]
+        grouped = self._directory.node_map.grouped
+        names = [n for n in (*grouped, SAMPLE_TIME) if n in nodes.found]
         slack = dt.timedelta(seconds=self._slack_s)
         ids = [nodes.found[n].id for n in names]
         found = await session.history(ids, due - slack, due + slack)
@@ -154,7 +229,7 @@ class Sampling:
                 values[name] = min(past, key=lambda v: abs((time_of(v) or due) - due))
         if self._stamps.means == "changed":
             values |= await self._unchanged(session, nodes, due + slack, names, values)
-        notes = [f"day {day} was read from the server's history"]
+        notes = [f"day {day:g} was read from the server's history"]
         for name, value in list(values.items()):
             since, when = nodes.found[name].unit_since, time_of(value) or due
             if since is not None and when < since:
@@ -171,7 +246,7 @@ class Sampling:
         values: Mapping[str, ua.DataValue],
     ) -> dict[str, ua.DataValue]:
         """The last change before a time of what did not change with the sample."""
-        rest = [n for n in names if n not in values and n in GROUPED]
+        rest = [n for n in names if n not in values and n != SAMPLE_TIME]
         if not rest:
             return {}
         found = await session.history([nodes.found[n].id for n in rest], _EARLIEST, until)
@@ -181,31 +256,31 @@ class Sampling:
             if isinstance(past, list) and past
         }
 
-    async def days(self, session: Session) -> list[tuple[int, dt.datetime]]:
-        """Days in the history of `sample_day` and when each was sampled."""
-        nodes = await self._directory.resolved(session)
-        if SAMPLE_DAY not in nodes.found:
+    async def days(self, session: Session) -> list[tuple[float, dt.datetime]]:
+        """Days in the history of what says which sample is shown, and when each was sampled."""
+        nodes, anchor = await self._directory.resolved(session), self._anchor
+        if anchor not in nodes.found:
             raise ConnectorError(
-                f"{self._vessel}: without a node for sample_day nobody knows which days there are."
+                f"{self._vessel}: without a node for {anchor} nobody knows which days there are."
             )
         end = self._now() + dt.timedelta(days=1)
-        (past,) = await session.history([nodes.found[SAMPLE_DAY].id], _EARLIEST, end)
+        (past,) = await session.history([nodes.found[anchor].id], _EARLIEST, end)
         if not isinstance(past, list):
-            raise DataError(f"{self._vessel}: {_NO_HISTORY} of sample_day ({past.name}).")
+            raise DataError(f"{self._vessel}: {_NO_HISTORY} of {anchor} ({past.name}).")
         days = {}
         for value in past:
             try:
-                day, when = self._day(value), time_of(value)
+                day, when = self._shown_day(value, None), time_of(value)
             except (ConnectorError, DataError) as error:
                 _log.warning("left out of the history: %s", error)
                 continue
-            if day is not None and when is not None:
+            if day is not None and when is not None and self._cadence.is_cycle(day):
                 days[day] = when
         return sorted(days.items())
 
     def _as_record(
         self,
-        day: int,
+        day: float,
         values: Mapping[str, ua.DataValue],
         nodes: Nodes,
         due: dt.datetime | None,
@@ -213,13 +288,13 @@ class Sampling:
         at: dt.datetime,
         notes: Sequence[str],
     ) -> SampleRecord:
-        remarks = list(notes)
+        remarks, words = list(notes), self._directory.node_map.words
         readings: dict[str, Reading] = {}
         for name in self._directory.node_map:
             if name in SPECIAL or name.startswith(EXTRA):
                 continue
             if name not in values:
-                if name in REGISTRY:
+                if name in words.species:
                     readings[name] = Reading(None, "missing", None, at)
                     remarks.append(f"{name}: {self._directory.absent(name)}")
                 continue
@@ -230,14 +305,15 @@ class Sampling:
                 remarks.append(f"{name}: {nodes.found[name].remark}")
             readings[name] = reading
         server_now = aware(clock) if isinstance(clock, dt.datetime) else at
-        if SAMPLE_DAY in self._directory.node_map:
-            grouped = {n: r for n, r in readings.items() if n in GROUPED and n in values}
+        if self._anchor in self._directory.node_map:
+            mine = frozenset(self._directory.node_map.grouped)
+            grouped = {n: r for n, r in readings.items() if n in mine and n in values}
             judged = self._stamps.judge(grouped, due, server_now)
             readings |= judged.readings
             remarks += judged.remarks
             sampled = judged.sampled
         else:
-            times = [readings[n].source_time for n in REGISTRY if n in readings]
+            times = [readings[n].source_time for n in words.species if n in readings]
             sampled = max((t for t in times if t is not None), default=None)
 
         def pick(names: Iterable[str]) -> dict[str, float | None]:
@@ -247,7 +323,8 @@ class Sampling:
         is_time = is_culture_time(hours)
         if hours is not None and not is_time:
             remarks.append(
-                f"{SAMPLE_TIME} is {in_line(hours)}, no time of a culture; day {day} x 24 h counts"
+                f"{SAMPLE_TIME} is {in_line(hours)}, no time of a culture; day {day:g} x 24 h "
+                "counts"
             )
         age_h = None
         if sampled is not None:
@@ -257,13 +334,13 @@ class Sampling:
         return SampleRecord(
             day=day,
             time_h=float(hours) if is_time else HOURS_PER_DAY * day,  # pyright: ignore
-            values=pick(REGISTRY),
+            values=pick(words.species),
             quality={n: r.quality for n, r in shown.items()},
             reactor_id=self._reactor_id,
             age_h=age_h,
             stream_totals=pick(STREAM_TOTALS),
             controls=pick(self._directory.node_map.controls),
-            tags=pick(AUXILIARY_TAGS),
+            tags=pick(words.tags),
             volume_L=None if volume is None else volume.value,
             notes=tuple(remarks),
             source_times={n: r.source_time for n, r in shown.items() if r.source_time is not None},

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.connectors.opcua.names import rack_node_map
+from perfusio_jax.connectors.opcua.rack import Rack
 from perfusio_jax.connectors.opcua.security import (
     PASSWORD_VARIABLE,
     USER_VARIABLE,
@@ -19,6 +19,7 @@ from perfusio_jax.connectors.opcua.security import (
     make_certificates,
 )
 from perfusio_jax.connectors.opcua.server import RackServer
+from perfusio_jax.connectors.opcua.shown import REFERENCE, Shown, node_map_of
 
 Say = Callable[[str], None]
 
@@ -75,43 +76,60 @@ def security_of(
     return ServerSecurity(pairs["server"], (pairs["client"].certificate,), users)
 
 
-def write_node_map(path: Path) -> None:
-    """Write the node map of the emulated rack, one for all its vessels.
+def write_node_map(path: Path, shown: Shown = REFERENCE) -> None:
+    """Write the node map of the emulated rack, one for all its vessels of a culture.
+
+    Args:
+        path: The file.
+        shown: What these vessels show.
 
     Raises:
         ConfigError: If the file cannot be written.
     """
-    lines = [f'{name} = "{node}"' for name, node in rack_node_map("{reactor_id}").items()]
+    lines = [f'{name} = "{node}"' for name, node in node_map_of("{reactor_id}", shown).items()]
     try:
         path.write_text("\n".join(["[nodes]", *lines, ""]), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"the node map {path} cannot be written: {error.strerror}.") from None
 
 
-def serve_emulator(settings: Serving, *, say: Say) -> None:
+def serve_emulator(
+    settings: Serving,
+    *,
+    say: Say,
+    rack: Rack | None = None,
+    shows: Sequence[Shown] | None = None,
+) -> None:
     """Serve an emulated rack until SIGINT or SIGTERM.
 
     Args:
         settings: What to serve, and how.
         say: Called with each line of what is to be told.
+        rack: Vessels to serve; of the reference culture, as the settings say, if None.
+        shows: What each vessel shows; that of the reference culture if None.
 
     Raises:
         ConfigError: For settings that make no sense.
         ConnectorError: If the port is taken.
     """
-    from perfusio_jax.simulator import VirtualRack  # needs JAX; a server of other racks does not
-
     if not 0 <= settings.port <= 65535:
         raise ConfigError(f"port {settings.port} does not exist; allowed are 0 to 65535.")
-    if settings.node_map is not None:
-        write_node_map(settings.node_map)
-    clones = clones_of(settings.reactors, settings.clones)
+    kinds = clones_of(settings.reactors, settings.clones)
+    for path, shown in node_maps(settings.node_map, shows).items():
+        write_node_map(path, shown)
     security = None
     if settings.certificates is not None:
         security = security_of(settings.certificates, settings.host)
-    say(f"{settings.reactors} vessels: {_counted(clones)} (compiling the plant)")
+    if shows is not None:
+        kinds = _names(shows)
+    say(f"{settings.reactors} vessels: {_counted(kinds)} (compiling the plant)")
+    if rack is None:
+        from perfusio_jax.simulator import VirtualRack  # needs JAX; other racks need not
+
+        rack = VirtualRack(kinds, seed=settings.seed)
     server = RackServer(
-        VirtualRack(clones, seed=settings.seed),
+        rack,
+        shows=shows,
         url=f"opc.tcp://{settings.host}:{settings.port}/perfusio",
         acceleration=settings.acceleration,
         security=security,
@@ -120,6 +138,32 @@ def serve_emulator(settings: Serving, *, say: Say) -> None:
         reset_setpoints=settings.reset_setpoints,
     )
     asyncio.run(_serve(server, settings, say))
+
+
+def node_maps(path: Path | None, shows: Sequence[Shown] | None) -> dict[Path, Shown]:
+    """Node map of each culture by file: the one named, with the process in it if there are several.
+
+    Args:
+        path: The file; None for none.
+        shows: What each vessel shows; that of the reference culture if None.
+
+    Raises:
+        ConfigError: If two different cultures have one name.
+    """
+    if path is None:
+        return {}
+    found: dict[str, Shown] = {}
+    for shown in (REFERENCE,) if shows is None else shows:
+        (name,) = _names([shown])
+        if found.setdefault(name, shown) != shown:
+            raise ConfigError(f"two cultures are called {name}; their node maps need two names.")
+    if len(found) == 1:
+        return {path: next(iter(found.values()))}
+    return {path.with_stem(f"{path.stem}_{name}"): shown for name, shown in found.items()}
+
+
+def _names(shows: Sequence[Shown]) -> list[str]:
+    return ["cho" if shown.process is None else shown.process.name for shown in shows]
 
 
 async def _serve(server: RackServer, settings: Serving, say: Say) -> None:

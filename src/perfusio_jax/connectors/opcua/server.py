@@ -21,7 +21,7 @@ from urllib.parse import urlparse
 from asyncua import Server, ua
 from asyncua.server.user_managers import PermissiveUserManager
 
-from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConfigError, ConnectorError
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, ConnectorError
 from perfusio_jax.connectors.culture_clock import CultureClock
 from perfusio_jax.connectors.opcua.display import Display
 from perfusio_jax.connectors.opcua.rack import Rack, Sample
@@ -33,6 +33,7 @@ from perfusio_jax.connectors.opcua.security import (
     keep_credentials_out_of_logs,
 )
 from perfusio_jax.connectors.opcua.sensor_faults import SensorFaults
+from perfusio_jax.connectors.opcua.shown import REFERENCE, Shown
 from perfusio_jax.connectors.opcua.space import GuardedAttributes, Space
 
 DEFAULT_URL: Final = "opc.tcp://127.0.0.1:4840/perfusio"
@@ -59,6 +60,7 @@ class RackServer:
         spare: Additional sensors per vessel that show the heartbeat, for load tests.
         namespaces_before: URIs registered first, so that the rack's own gets another index.
         now: Source of time stamps.
+        shows: What each vessel shows and takes; by default that of the reference culture.
 
     Raises:
         ConfigError: For settings that make no sense, or no security beyond this machine.
@@ -79,6 +81,7 @@ class RackServer:
         spare: int = 0,
         namespaces_before: Sequence[str] = (),
         now: Callable[[], dt.datetime] | None = None,
+        shows: Sequence[Shown] | None = None,
     ) -> None:
         parsed = urlparse(url)
         if parsed.scheme != "opc.tcp" or not parsed.hostname or parsed.port is None:
@@ -91,6 +94,9 @@ class RackServer:
                 f"{parsed.hostname}; give certificates or use 127.0.0.1."
             )
         self.rack = rack
+        self._shows = (REFERENCE,) * len(rack.ids) if shows is None else tuple(shows)
+        if len(self._shows) != len(rack.ids):
+            raise ConfigError(f"{len(rack.ids)} vessels were given {len(self._shows)} cultures.")
         self.clock = CultureClock(acceleration, is_running=False)
         self._url, self.security = url, security
         self._starts_paused = is_paused
@@ -164,13 +170,14 @@ class RackServer:
         await self._secure(server)
         for uri in self._before:
             await server.register_namespace(uri)
-        self.space = Space(server, self.rack.ids, spare=self._spare)
+        self.space = Space(server, self.rack.ids, spare=self._spare, shows=self._shows)
         await self.space.build()
         server.iserver.attribute_service = GuardedAttributes(
             server.iserver.aspace,
             self.space,
             lock=self._moving,
             controls=self.rack.controls,
+            volume=self._volume,
             accepted=self._accept,
             switched=self._faults.switch,
             ran=self._ran,
@@ -285,8 +292,8 @@ class RackServer:
                 self._sampled_at += [self._now()] * len(fresh)
                 # Saved before it is shown: what a client has seen is not forgotten.
                 await asyncio.to_thread(self._save)
-            for row in fresh:
-                await self._publish_day(row[0].day)
+            for number in range(self.rack.day + 1 - len(fresh), self.rack.day + 1):
+                await self._publish_day(number)
             if self._starts_paused and self.rack.day >= 0:
                 # No culture time passes, so the sample at hand does not age either.
                 self._sampled_at[self.rack.day] = self._now()
@@ -312,17 +319,23 @@ class RackServer:
         vessel = self._vessel[reactor_id]
         await self._display.sample(vessel, day, HOURS_PER_DAY * day, values, at or self._now())
 
-    async def _publish_day(self, day: int, *, keep: bool = True) -> None:
-        at = self._sampled_at[day]
+    async def _publish_day(self, number: int, *, keep: bool = True) -> None:
+        """Show the samples of a number, which are those of a day where there is one a day."""
+        at = self._sampled_at[number]
         for vessel in range(len(self.rack.ids)):
-            sample = self.rack.sample(vessel, day)
+            sample = self.rack.sample(vessel, number)
             values = {**sample.values, **sample.stream_totals}
-            await self._display.sample(vessel, day, sample.time_h, values, at, keep=keep)
+            await self._display.sample(vessel, sample.day, sample.time_h, values, at, keep=keep)
 
     async def _refresh(self) -> None:
         await self._display.refresh(self.rack, self._now(), is_running=self.clock.is_running)
 
     # ---------------------------------------------------------------- set-points and state
+
+    def _volume(self, vessel: int) -> float:
+        """Volume in a vessel [L]; racks whose volumes move say it of each."""
+        volume_of = getattr(self.rack, "volume_of", None)
+        return self.rack.volume_L if volume_of is None else volume_of(vessel)
 
     def _ran(self, is_on: bool) -> None:
         self._starts_paused = False
@@ -349,7 +362,8 @@ class RackServer:
         self._sampled_at = restore_rack(self._state_path, self.rack)
         if self._reset:
             for vessel, controls in enumerate(first):
-                self.rack.set_controls(vessel, {n: controls[n] for n in CONTROL_NAMES})
+                held = self._shows[vessel].controls
+                self.rack.set_controls(vessel, {n: controls[n] for n in held})
 
 
 @contextlib.contextmanager

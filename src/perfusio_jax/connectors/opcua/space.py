@@ -14,18 +14,16 @@ from asyncua import Server, ua
 from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.address_space import AttributeService
 
-from perfusio_jax._core import CONTROL_NAMES, ConfigError
+from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.opcua.names import (
-    CONTROL_RANGES,
     DEVICE,
     DI_URI,
     LADS_URI,
-    ONLINE,
     RACK_URI,
-    SAMPLED,
     SENSOR_RANGES,
     engineering_unit,
 )
+from perfusio_jax.connectors.opcua.shown import REFERENCE, Shown
 
 FAULT_KINDS: Final = (
     "BadQuality",
@@ -66,11 +64,20 @@ class Space:
         server: Initialised, not yet started.
         ids: Names of the vessels.
         spare: Additional sensors per vessel, without unit, for load tests.
+        shows: What each vessel shows and takes; by default that of the reference culture.
     """
 
-    def __init__(self, server: Server, ids: Sequence[str], *, spare: int = 0) -> None:
+    def __init__(
+        self,
+        server: Server,
+        ids: Sequence[str],
+        *,
+        spare: int = 0,
+        shows: Sequence[Shown] | None = None,
+    ) -> None:
         self._server = server
         self.ids = tuple(ids)
+        self.shows = (REFERENCE,) * len(self.ids) if shows is None else tuple(shows)
         self.spare = tuple(f"AUX{i + 1:03d}" for i in range(spare))
         self.sensors: dict[tuple[int, str], ua.NodeId] = {}
         self.targets: dict[tuple[int, str], ua.NodeId] = {}
@@ -107,7 +114,11 @@ class Space:
         broken = self._object(device, f"{DEVICE}.Diagnostics", (RACK_URI, "Diagnostics"))
         for kind in FAULT_KINDS:
             self.examples[kind] = self._analogue(
-                broken, f"{DEVICE}.Diagnostics.{kind}", (RACK_URI, kind), "pH", SENSOR_RANGES["pH"]
+                broken,
+                f"{DEVICE}.Diagnostics.{kind}",
+                (RACK_URI, kind),
+                ("pH", "pH"),
+                SENSOR_RANGES["pH"],
             )
         units = self._object(device, f"{DEVICE}.Units", (LADS_URI, "FunctionalUnitSet"))
         for vessel, reactor_id in enumerate(self.ids):
@@ -121,7 +132,12 @@ class Space:
         self._items.clear()
 
     def _vessel(self, parent: ua.NodeId, vessel: int, reactor_id: str) -> None:
+        shown = self.shows[vessel]
         unit = self._object(parent, reactor_id, (RACK_URI, reactor_id))
+        self._variable(unit, f"{reactor_id}.Process", "Process", shown.culture, "String")
+        self._variable(
+            unit, f"{reactor_id}.SampleInterval", "SampleInterval", shown.interval_h, "Double"
+        )
         functions = self._object(unit, f"{reactor_id}.Functions", (LADS_URI, "FunctionSet"))
         self.days.append(
             self._variable(
@@ -138,19 +154,19 @@ class Space:
                 access=_READ | _HISTORY,
             )
         )
-        for name in (*SAMPLED, *ONLINE, *self.spare):
+        for name in (*shown.sampled, *shown.online, *self.spare):
             function = self._object(functions, f"{reactor_id}.{name}", (RACK_URI, name))
             self.sensors[vessel, name] = self._analogue(
                 function,
                 f"{reactor_id}.{name}.SensorValue",
                 (LADS_URI, "SensorValue"),
-                name,
-                SENSOR_RANGES.get(name, (0.0, 2.0**32)),
-                access=_READ | (_HISTORY if name in SAMPLED else 0),
+                (name, "" if name in self.spare else shown.unit(name)),
+                (0.0, 2.0**32) if name in self.spare else shown.sensor_range(name),
+                access=_READ | (_HISTORY if name in shown.sampled else 0),
             )
-        for name in CONTROL_NAMES:
+        for name in shown.controls:
             function = self._object(functions, f"{reactor_id}.{name}", (RACK_URI, name))
-            limits = CONTROL_RANGES[name]
+            limits = shown.control_range(name)
             for leaf, table, access in (
                 ("TargetValue", self.targets, _READ | _WRITE),
                 ("CurrentValue", self.currents, _READ),
@@ -159,7 +175,7 @@ class Space:
                     function,
                     f"{reactor_id}.{name}.{leaf}",
                     (LADS_URI, leaf),
-                    name,
+                    (name, shown.unit(name)),
                     limits,
                     access=access,
                 )
@@ -236,12 +252,16 @@ class Space:
         parent: ua.NodeId,
         identifier: str,
         step: tuple[str, str],
-        name: str,
+        what: tuple[str, str],
         limits: tuple[float, float],
         *,
         access: int = _READ,
     ) -> ua.NodeId:
-        """A Double with range and unit; null until the first value comes."""
+        """A Double with range and unit; null until the first value comes.
+
+        `what` is its name and its unit, an empty one for none.
+        """
+        name, unit = what
         node = self._add_variable(
             parent,
             identifier,
@@ -258,12 +278,12 @@ class Space:
             ua.Range(Low=limits[0], High=limits[1]),
             ua.ObjectIds.Range,
         )
-        if name not in self.spare:
+        if unit:
             self._property(
                 node,
                 f"{identifier}.EngineeringUnits",
                 (NAMESPACE_0, "EngineeringUnits"),
-                engineering_unit(name),
+                engineering_unit(name, unit),
                 ua.ObjectIds.EUInformation,
             )
         return node
@@ -308,9 +328,13 @@ class Space:
         """Nodes whose past can be read."""
         yield from self.days
         yield from self.times
-        for (_, name), node in self.sensors.items():
-            if name in SAMPLED:
+        for (vessel, name), node in self.sensors.items():
+            if self.is_sampled(vessel, name):
                 yield node
+
+    def is_sampled(self, vessel: int, name: str) -> bool:
+        """Whether a value comes with a sample."""
+        return name in self.shows[vessel].sampled
 
 
 def data_value(
@@ -357,6 +381,7 @@ class GuardedAttributes(AttributeService):
         space: Nodes of the rack.
         lock: Held while the plant moves and while a request is carried out.
         controls: Says what set-points of a vessel are in force.
+        volume: Says the volume in a vessel [L].
         accepted: Called with a vessel and its accepted set-points.
         switched: Called with vessel, kind and names when a fault is switched; returns whether
             the names exist.
@@ -370,13 +395,14 @@ class GuardedAttributes(AttributeService):
         *,
         lock: asyncio.Lock,
         controls: Callable[[int], Mapping[str, float]],
+        volume: Callable[[int], float],
         accepted: Callable[[int, Mapping[str, float]], Awaitable[None]],
         switched: Callable[[int, str, Sequence[str]], bool],
         ran: Callable[[bool], None],
     ) -> None:
         super().__init__(aspace)
         self._space, self._lock = space, lock
-        self._controls, self._accepted = controls, accepted
+        self._controls, self._volume, self._accepted = controls, volume, accepted
         self._switched, self._ran = switched, ran
 
     async def write(
@@ -419,10 +445,11 @@ class GuardedAttributes(AttributeService):
                 planned.setdefault(target.vessel, {})[target.name] = item.Value.Value.Value
         for k, item in enumerate(items):
             target = self._space.limits.get(item.NodeId)
-            if target is None or target.name not in ("bleed_rate", "perfusion_rate"):
+            shown = None if target is None else self._space.shows[target.vessel]
+            if target is None or shown is None or target.name not in shown.balanced:
                 continue
-            after = {**self._controls(target.vessel), **planned.get(target.vessel, {})}
-            if after["bleed_rate"] > after["perfusion_rate"]:
+            vessel, wanted = target.vessel, planned.get(target.vessel, {})
+            if shown.refused(wanted, self._controls(vessel), self._volume(vessel)):
                 verdicts[k] = verdicts[k] or ua.StatusCodes.BadOutOfRange
         return verdicts
 

@@ -8,9 +8,10 @@ from typing import Any, Final
 import numpy as np
 
 from perfusio_jax._core import UnitError
-from perfusio_jax._core.units import CANONICAL_UNITS, parse_unit, to_canonical
+from perfusio_jax._core.units import CANONICAL_UNITS, parse_unit
 from perfusio_jax.connectors.opcua.names import UNITS_URI
-from perfusio_jax.connectors.opcua.values import unit_text
+from perfusio_jax.connectors.opcua.values import line_of, unit_text
+from perfusio_jax.connectors.tables.vocabulary import OURS, Vocabulary
 
 UNECE: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -150,7 +151,7 @@ def code_of(unit_id: Any) -> str | None:
     return packed.decode("ascii")
 
 
-def unit_of(content: Any, name: str) -> str | None:
+def unit_of(content: Any, name: str, words: Vocabulary = OURS) -> str | None:
     """The unit in a node's `EngineeringUnits`; None if it says nothing of one.
 
     A display name that reads as a unit counts, and has to agree with the id; else the id does,
@@ -159,6 +160,7 @@ def unit_of(content: Any, name: str) -> str | None:
     Args:
         content: What the property holds.
         name: Column the node is mapped to.
+        words: The names of the culture and their units.
 
     Raises:
         UnitError: If what it says is no unit, not known, or two different ones.
@@ -179,7 +181,7 @@ def unit_of(content: Any, name: str) -> str | None:
         if code == _ONE:
             number = 0
     if text is not None:
-        if by_id is None or are_same(text, by_id, name):
+        if by_id is None or are_same(text, by_id, name, words):
             return _spelled(text)
         if not _reads(text):  # in another language, as a display name may be
             return by_id
@@ -204,27 +206,27 @@ def unit_of(content: Any, name: str) -> str | None:
     return None
 
 
-def are_same(one: str, other: str, name: str) -> bool:
+def are_same(one: str, other: str, name: str, words: Vocabulary = OURS) -> bool:
     """Whether two spellings mean the same unit for a column; False if either does not fit it."""
-    if one.strip() == other.strip() or name not in CANONICAL_UNITS:
+    if one.strip() == other.strip() or not (name in CANONICAL_UNITS or name in words.units):
         return True
     probe = np.array([0.0, 1.0])
     try:
-        first, second = (to_canonical(probe, _spelled(u), name) for u in (one, other))
+        first, second = (line_of(name, _spelled(u), words)(probe) for u in (one, other))
     except UnitError:
         return False
     return bool(np.allclose(first, second, rtol=1e-9, atol=1e-12))
 
 
-def contradicts(stated: str, given: str, name: str) -> bool:
+def contradicts(stated: str, given: str, name: str, words: Vocabulary = OURS) -> bool:
     """Whether what a node states is a unit, and another one than the node map gives.
 
     Hz leaves open what happens once a second, so that the map may say it: `rps` is one reading
     of it, `rpm` is none.
     """
-    if not _reads(stated) or are_same(stated, given, name):
+    if not _reads(stated) or are_same(stated, given, name, words):
         return False
-    return parse_unit(_spelled(stated)) != _HERTZ or not are_same("1/s", given, name)
+    return parse_unit(_spelled(stated)) != _HERTZ or not are_same("1/s", given, name, words)
 
 
 def _reads(text: str) -> bool:

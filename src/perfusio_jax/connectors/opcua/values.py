@@ -15,14 +15,20 @@ from perfusio_jax._core.instants import EARLIEST, LATEST, known_instant
 from perfusio_jax._core.text import cut
 from perfusio_jax._core.units import (
     CANONICAL_UNITS,
+    Conversion,
     conversion,
-    is_canonical,
-    to_canonical,
     to_device,
 )
 from perfusio_jax.connectors.base import Quality, Reading
-from perfusio_jax.connectors.opcua.names import SAMPLE_DAY, SAMPLE_TIME, SPECIAL
+from perfusio_jax.connectors.opcua.names import (
+    CULTURE,
+    INTERVAL,
+    SAMPLE_DAY,
+    SAMPLE_TIME,
+    SPECIAL,
+)
 from perfusio_jax.connectors.opcua.nodes import INTEGERS
+from perfusio_jax.connectors.tables.vocabulary import OURS, Vocabulary
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
@@ -34,8 +40,10 @@ _NOTHING_THERE: Final = frozenset(
         ua.StatusCodes.BadWaitingForInitialData,
     )
 )
-_COUNTED: Final = {SAMPLE_TIME: "time_h", SAMPLE_DAY: "day"}
+_COUNTED: Final = {SAMPLE_TIME: "time_h", INTERVAL: "time_h", SAMPLE_DAY: "day"}
 """Columns of what counts time."""
+_TEXTS: Final = (CULTURE,)
+"""What is no number."""
 _NEVER: Final = dt.datetime(1601, 1, 1, tzinfo=dt.UTC)
 """Zero on the wire."""
 _NEWEST: Final = LATEST - dt.timedelta(seconds=1)
@@ -92,7 +100,12 @@ def range_of(content: Any) -> tuple[float, float] | None:
 
 
 def reading_of(
-    value: ua.DataValue, at: dt.datetime, *, name: str = "", unit: str | None = None
+    value: ua.DataValue,
+    at: dt.datetime,
+    *,
+    name: str = "",
+    unit: str | None = None,
+    words: Vocabulary = OURS,
 ) -> Reading:
     """A value of the wire as a reading: what cannot be used is None and says why.
 
@@ -100,7 +113,8 @@ def reading_of(
         value: Value, status and times.
         at: When it was read.
         name: Whose it is, to convert units.
-        unit: Unit it comes in; None: the canonical one.
+        unit: Unit it comes in; None: the one it is wanted in.
+        words: The names of the culture and their units.
     """
     status = value.StatusCode if value.StatusCode is not None else ua.StatusCode()
     when = time_of(value)
@@ -117,9 +131,9 @@ def reading_of(
         return Reading(None, "bad", when, at, f"not finite: {number}")
     if unit is not None:
         with np.errstate(over="ignore"):
-            number = float(to_canonical(number, unit, name))
+            number = float(line_of(name, unit, words)(number))
         if not math.isfinite(number):
-            return Reading(None, "bad", when, at, f"not finite in {CANONICAL_UNITS[name]}")
+            return Reading(None, "bad", when, at, f"not finite in {words.unit(name)}")
     return Reading(number, "good" if status.is_good() else "uncertain", when, at, status.name)
 
 
@@ -208,17 +222,34 @@ def variant_type(kind: ua.DataValue, value: ua.DataValue) -> ua.VariantType:
     return ua.VariantType.Double
 
 
-def foreign_unit(name: str, unit: str | None) -> str | None:
-    """The unit of a node if it is not the canonical one.
+def line_of(name: str, unit: str, words: Vocabulary = OURS) -> Conversion:
+    """From the unit of a node to the one a quantity is wanted in.
+
+    Args:
+        name: The quantity.
+        unit: The node's.
+        words: The names of the culture and their units.
+
+    Raises:
+        UnitError: If it cannot be that of the quantity.
+    """
+    return conversion(unit, name) if words.is_ours(name) else words.conversion(unit, name)
+
+
+def foreign_unit(name: str, unit: str | None, words: Vocabulary = OURS) -> str | None:
+    """The unit of a node if it is not the one its quantity is wanted in.
 
     Raises:
         ConnectorError: If it cannot be that of the quantity.
     """
     column = _COUNTED.get(name, name)
-    if unit is None or unit == CANONICAL_UNITS.get(column, unit):
+    if unit is None or name in _TEXTS:
+        return None
+    wanted = words.units.get(column) or CANONICAL_UNITS.get(column, unit)
+    if unit == wanted:
         return None
     try:
-        if is_canonical(unit, column):
+        if line_of(column, unit, words) == Conversion(Fraction(1)):
             return None
     except UnitError as error:
         if name in SPECIAL:
@@ -231,14 +262,16 @@ def foreign_unit(name: str, unit: str | None) -> str | None:
     return unit
 
 
-def to_node_unit(name: str, value: float, unit: str) -> float:
+def to_node_unit(name: str, value: float, unit: str, words: Vocabulary = OURS) -> float:
     """A set-point in the unit of its node.
 
     Raises:
         DataError: If the conversion is not one of the control's own; nothing is to be sent.
     """
     try:
-        return to_device(value, unit, name)
+        if words.is_ours(name):
+            return to_device(value, unit, name)
+        return float(words.conversion(unit, name).inverse(value))
     except UnitError as error:
         raise DataError(f"nothing was sent: {error}") from None
 
@@ -265,13 +298,13 @@ def step_of(precision: Any, kind: ua.VariantType, held: Any) -> float | None:
     return step if fits else whole
 
 
-def grid_of(name: str, node: Node) -> tuple[float, float] | None:
-    """Step and one value of what a control's node can hold, in the canonical unit."""
+def grid_of(name: str, node: Node, words: Vocabulary = OURS) -> tuple[float, float] | None:
+    """Step and one value of what a control's node can hold, in the unit it is wanted in."""
     if node.step is None:
         return None
     if node.unit is None:
         return node.step, 0.0
-    line = conversion(node.unit, name)
+    line = line_of(name, node.unit, words)
     return float(Fraction(repr(node.step)) * line.slope), float(line.offset)
 
 
@@ -307,9 +340,16 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def has_arrived(name: str, wanted: float, shown: float, sent: ua.Variant, node: Node) -> bool:
+def has_arrived(
+    name: str,
+    wanted: float,
+    shown: float,
+    sent: ua.Variant,
+    node: Node,
+    words: Vocabulary = OURS,
+) -> bool:
     """Whether what is read back is what was sent, as well as the node can hold it."""
-    grid = grid_of(name, node)
+    grid = grid_of(name, node, words)
     if grid is not None and abs(wanted - shown) <= 0.5 * grid[0] * (1.0 + 1e-9):
         return True
     relative = 1e-6 if sent.VariantType is ua.VariantType.Float else 1e-12

@@ -11,6 +11,7 @@ from perfusio_jax.connectors.opcua.directory import Directory
 from perfusio_jax.connectors.opcua.nodes import typed
 from perfusio_jax.connectors.opcua.session import Session
 from perfusio_jax.connectors.opcua.values import Node, fitted, has_arrived, to_node_unit
+from perfusio_jax.connectors.tables.vocabulary import OURS, Vocabulary
 
 # The protocol library re-exports its types by wildcards and declares numbers as subclasses.
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
@@ -55,7 +56,11 @@ async def send(
             raise DataError(
                 f"{vessel}: {name}: {node.doubt or 'its node holds an array'}; nothing was sent."
             )
-        local = value if node.unit is None else to_node_unit(name, value, node.unit)
+        local = (
+            value
+            if node.unit is None
+            else to_node_unit(name, value, node.unit, directory.node_map.words)
+        )
         local = fitted(local, node)
         if node.limits is not None and not node.limits[0] <= local <= node.limits[1]:
             raise DataError(
@@ -71,7 +76,11 @@ async def send(
 
 
 def check_arrived(
-    sent: list[Sent], wanted: Mapping[str, float], back: Mapping[str, Reading], vessel: str
+    sent: list[Sent],
+    wanted: Mapping[str, float],
+    back: Mapping[str, Reading],
+    vessel: str,
+    words: Vocabulary = OURS,
 ) -> None:
     """Compare what was sent with what reads back.
 
@@ -80,6 +89,7 @@ def check_arrived(
         wanted: Value per control, in canonical units.
         back: What the server shows afterwards.
         vessel: Name of the vessel, for messages.
+        words: The names of the culture and their units.
 
     Raises:
         ConnectorError: If the server refused one, or shows another value.
@@ -91,7 +101,7 @@ def check_arrived(
         raise ConnectorError(f"{vessel} refused {', '.join(refused)}.")
     for name, node, variant, _ in sent:
         shown = back[name].value
-        if shown is None or not has_arrived(name, wanted[name], shown, variant, node):
+        if shown is None or not has_arrived(name, wanted[name], shown, variant, node, words):
             raise ConnectorError(
                 f"{vessel}: {name} was set to {wanted[name]:.12g} and reads back as "
                 f"{shown if shown is not None else back[name].status or 'nothing'}. If the "

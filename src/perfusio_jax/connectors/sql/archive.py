@@ -15,7 +15,8 @@ from perfusio_jax.twin.records.chain import AuditCopy, plain
 
 from . import schema
 from .records import check_name
-from .rows import CHUNK, Rows
+from .rows import Rows
+from .schema import CHUNK
 
 
 class SQLArchive(Rows):

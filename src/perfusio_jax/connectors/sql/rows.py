@@ -7,13 +7,14 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from perfusio_jax._core import DataError
+from perfusio_jax.process import Process
 
+from ..tables.vocabulary import Vocabulary
 from . import schema
+from .cultures import settle_process
 from .engine import Database
 from .records import check_name
-
-CHUNK = 400
-"""Rows per statement; SQLite allows some thousand parameters."""
+from .schema import CHUNK
 
 
 class Rows:
@@ -26,6 +27,7 @@ class Rows:
         echo: Print every SQL statement to standard output.
         timeout_s: How long one call may take [s].
         clock: Source of time stamps; UTC now by default.
+        process: The culture, where it is another than CHO perfusion.
     """
 
     def __init__(
@@ -37,9 +39,12 @@ class Rows:
         *,
         timeout_s: float = 10.0,
         clock: Callable[[], dt.datetime] | None = None,
+        process: Process | None = None,
     ) -> None:
         self.experiment_name = check_name(experiment_name, "experiment_name")
         self.reactor_name = check_name(reactor_name, "reactor_name")
+        self.process = process
+        self.words = Vocabulary.of(process)
         self.database = Database(db_url, timeout_s=timeout_s, echo=echo)
         self._clock = clock or (lambda: dt.datetime.now(dt.UTC))
 
@@ -117,6 +122,12 @@ class Rows:
         }
         new = schema.reactor.insert().values(values).returning(schema.reactor.c.id)
         return connection.execute(new).scalar_one()
+
+    def _vessel(self, connection: sa.Connection) -> int:
+        """Number of the reactor for what is of its culture, which is stored, or compared."""
+        reactor = self._reactor(connection)
+        settle_process(connection, reactor, self.process, {"stored_at": self._now()})
+        return reactor
 
     def _store_once(
         self,

@@ -1,8 +1,10 @@
-"""The eight tables of the database, as they are at the newest migration.
+"""The ten tables of the database, as they are at the newest migration.
 
 Species are columns (`vcd`, `glc`, ... in canonical units), so that any SQL tool can plot them;
-everything whose names a site may extend (quality, tags, totals) is JSON. Nothing is updated in
-place: a corrected sample is a row of higher `revision`, an alarm that changes state another row.
+everything whose names a site may extend (quality, tags, totals, limits) is JSON. What a described
+culture has beyond those columns, or in another unit, is a row of `reading` with its name and unit,
+and `culture` says whose a vessel is. Nothing is updated in place: a corrected sample is a row of
+higher `revision`, an alarm that changes state another row.
 
 The tables change by migrations only (`migrations/versions`); a test compares the two.
 """
@@ -18,10 +20,13 @@ from perfusio_jax._core import REGISTRY, DataError
 VERSION_TABLE: Final = "perfusio_schema"
 """Where the migration a database is at is noted."""
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """Migration this version of the library reads and writes."""
 
 NAME_LENGTH: Final = 200
+
+CHUNK: Final = 400
+"""Rows per statement; SQLite allows some thousand parameters."""
 
 metadata = sa.MetaData(
     naming_convention={
@@ -152,8 +157,33 @@ sample = sa.Table(
     sa.Column("tags", _JSON),
     sa.Column("source_times", _JSON),
     sa.Column("notes", _JSON),
+    sa.Column("limits", _JSON),  # below and above by name, null where there is none on that side
     sa.UniqueConstraint("reactor_id", "kind", "time_h", "revision"),
     sa.Index(None, "reactor_id", "kind", "day"),
+)
+
+culture = sa.Table(
+    "culture",
+    metadata,
+    _id(),
+    _reference("reactor"),
+    sa.Column("name", _NAME, nullable=False),
+    sa.Column("process_sha256", sa.String(64), nullable=False),
+    sa.Column("process", _JSON, nullable=False),
+    sa.Column("stored_at", UTCDateTime, nullable=False),
+    sa.UniqueConstraint("reactor_id"),
+)
+
+reading = sa.Table(
+    "reading",
+    metadata,
+    _id(),
+    _reference("sample"),
+    sa.Column("role", sa.String(16), nullable=False),  # "quantity" or "control"
+    sa.Column("name", _NAME, nullable=False),
+    sa.Column("value", sa.Double),
+    sa.Column("unit", _NAME, nullable=False),
+    sa.UniqueConstraint("sample_id", "name"),
 )
 
 setpoint_history = sa.Table(

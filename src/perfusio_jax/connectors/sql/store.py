@@ -13,7 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, DataError
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError
+from perfusio_jax.process import Process
 from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 from perfusio_jax.twin.records.entries import Stored
 
@@ -26,8 +27,10 @@ from ..base import (
 )
 from . import schema
 from .archive import SQLArchive
+from .cultures import check_process, stored_process
+from .readings import insert_samples, rows_apart, with_readings
 from .records import check_name, clean, from_row, merge, record_of, to_row, whole_day
-from .rows import CHUNK
+from .schema import CHUNK
 
 
 class SQLStore(SQLArchive, BioreactorConnectorBase):
@@ -43,11 +46,15 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         reactor_name: Name of the vessel; made on the first write.
         echo: Print every SQL statement to standard output.
         timeout_s: How long one call may take [s].
-        controls: Names of the controls.
+        controls: Names of the controls; those of the process if there is one.
         clock: Source of time stamps; UTC now by default.
+        process: The culture, where it is another than CHO perfusion: samples and set-points have
+            its names and units, and it is stored with the reactor. A reactor that holds another
+            culture is refused with the differences, whatever is asked of its samples.
 
     Raises:
-        ConfigError: If the URL cannot be used or holds a password.
+        ConfigError: If the URL cannot be used or holds a password, or a process is given beside
+            other controls.
         DataError: If a name is empty or holds control characters.
 
     Examples:
@@ -71,13 +78,26 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         echo: bool = False,
         *,
         timeout_s: float = 10.0,
-        controls: Sequence[str] = CONTROL_NAMES,
+        controls: Sequence[str] | None = None,
         clock: Callable[[], dt.datetime] | None = None,
+        process: Process | None = None,
     ) -> None:
         super().__init__(
-            db_url, experiment_name, reactor_name, echo, timeout_s=timeout_s, clock=clock
+            db_url,
+            experiment_name,
+            reactor_name,
+            echo,
+            timeout_s=timeout_s,
+            clock=clock,
+            process=process,
         )
-        self.controls = tuple(controls)
+        names = self.words.controls
+        if controls is not None and process is not None and tuple(controls) != names:
+            raise ConfigError(
+                f"controls {list(controls)} were given beside process {process.name}, whose "
+                f"controls are {list(names)}; leave them out."
+            )
+        self.controls = names if controls is None else tuple(controls)
         self._cadence = DAILY
 
     # ------------------------------------------------------------ samples in
@@ -123,7 +143,13 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             DatabaseError: If the database cannot be used; nothing is stored then.
         """
         record = record_of(
-            day, sample, time_h=time_h, quality=quality, sampled_at=sampled_at, volume_L=volume_L
+            day,
+            sample,
+            time_h=time_h,
+            quality=quality,
+            sampled_at=sampled_at,
+            volume_L=volume_L,
+            words=self.words,
         )
         return self.write_records([record], is_correction=is_correction, user=user, reason=reason)[
             0
@@ -156,23 +182,25 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         """
         if kind not in ("daily", "online"):
             raise DataError(f"kind is {kind!r}; allowed are 'daily' and 'online'.")
-        ready = [clean(record) for record in records]
+        ready = [clean(record, self.words) for record in records]
         stamps = {"kind": kind, "stored_by": check_name(user, "user"), "stored_at": self._now()}
 
         def work(connection: sa.Connection) -> list[Stored]:
-            reactor = self._reactor(connection)
+            reactor = self._vessel(connection)
             fates: list[Stored] = []
             for start in range(0, len(ready), CHUNK):
                 part = ready[start : start + CHUNK]
                 known = self._newest(connection, reactor, kind, [r.time_h for r in part])
                 rows: list[dict[str, Any]] = []
+                apart: list[list[dict[str, Any]]] = []
                 for record in part:
                     fate, row = self._fate(record, known, is_correction, reason)
                     fates.append(fate)
                     if row is not None:
                         rows.append({**row, **stamps, "reactor_id": reactor})
+                        apart.append(rows_apart(known[record.time_h][1], self.words))
                 if rows:
-                    connection.execute(schema.sample.insert(), rows)
+                    insert_samples(connection, rows, apart)
             return fates
 
         return self.database.call(work, is_write=True)
@@ -214,14 +242,38 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             .where(table.c.reactor_id == reactor, table.c.kind == kind, table.c.time_h.in_(times))
             .order_by(table.c.revision)
         )
-        now = self._now()
+        found = connection.execute(query).mappings().all()
+        newest = {row["time_h"]: row for row in found}
+        records = self._as_records(connection, [*newest.values()])
         return {
-            row["time_h"]: (
-                row["revision"],
-                from_row(row, reactor_id=self.reactor_name, read_at=now),
-            )
-            for row in connection.execute(query).mappings()
+            time_h: (row["revision"], record)
+            for (time_h, row), record in zip(newest.items(), records, strict=True)
         }
+
+    def _as_records(
+        self, connection: sa.Connection, rows: Sequence[Mapping[Any, Any]]
+    ) -> list[SampleRecord]:
+        """Records of rows of the table `sample`."""
+        now = self._now()
+        return [
+            from_row(row, reactor_id=self.reactor_name, read_at=now, words=self.words)
+            for row in with_readings(connection, rows, self.words)
+        ]
+
+    def _check_culture(self, connection: sa.Connection) -> None:
+        """Refuse to read another culture's samples as this one's."""
+        reactor = connection.execute(self._reactor_query()).scalar()
+        if reactor is not None:
+            check_process(connection, reactor, self.process, stored_process(connection, reactor))
+
+    def check_culture(self) -> None:
+        """Refuse a reactor that holds another culture; one that is not there yet is none.
+
+        Raises:
+            ConfigError: Naming both cultures and in what they differ.
+            DatabaseError: If the database cannot be used.
+        """
+        self.database.call(self._check_culture)
 
     def _fate(
         self,
@@ -233,7 +285,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         """What becomes of a record, and the row to insert if there is one."""
         if record.time_h not in known:
             known[record.time_h] = (1, record)
-            return Stored.NEW, {**to_row(record), "revision": 1, "reason": reason}
+            return Stored.NEW, {**to_row(record, self.words), "revision": 1, "reason": reason}
         revision, old = known[record.time_h]
         merged = merge(old, record)
         if merged.differing and not is_correction:
@@ -252,7 +304,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             else "; ".join(merged.differing)
         )
         return Stored.CORRECTED, {
-            **to_row(merged.record),
+            **to_row(merged.record, self.words),
             "revision": revision + 1,
             "reason": why,
         }
@@ -348,6 +400,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             return sorted({record.day for record in await self.read_history()})
 
         def work(connection: sa.Connection) -> list[float]:
+            self._check_culture(connection)
             day = schema.sample.c.day
             query = self._of_this(sa.select(day).distinct(), schema.sample)
             return sorted(
@@ -366,7 +419,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             row = connection.execute(newest).mappings().first()
             if row is None:
                 return {}
-            record = from_row(row, reactor_id=self.reactor_name, read_at=self._now())
+            (record,) = self._as_records(connection, [row])
             return {name: record.reading(name) for name in record.tags}
 
         return await self.database.acall(work)
@@ -388,28 +441,27 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             query = self._of_this(sa.select(table), table).where(
                 table.c.day == wanted, table.c.kind == "daily"
             )
-            rows = connection.execute(query.order_by(table.c.time_h, table.c.revision)).mappings()
+            self._check_culture(connection)
+            ordered = query.order_by(table.c.time_h, table.c.revision)
+            rows = connection.execute(ordered).mappings().all()
             names = ("revision", "stored_at", "stored_by", "reason")
             return [
-                {
-                    **{name: row[name] for name in names},
-                    "record": from_row(row, reactor_id=self.reactor_name, read_at=self._now()),
-                }
-                for row in rows
+                {**{name: row[name] for name in names}, "record": record}
+                for row, record in zip(rows, self._as_records(connection, rows), strict=True)
             ]
 
         return self.database.call(work)
 
     def _records(self, connection: sa.Connection, day: int | None = None) -> list[SampleRecord]:
         """Newest revision of each sample, by time."""
+        self._check_culture(connection)
         table = schema.sample
         query = self._of_this(sa.select(table), table).where(table.c.kind == "daily")
         if day is not None:
             query = query.where(table.c.day == day)
         rows = connection.execute(query.order_by(table.c.time_h, table.c.revision)).mappings()
         newest = {row["time_h"]: row for row in rows}
-        now = self._now()
-        return [from_row(r, reactor_id=self.reactor_name, read_at=now) for r in newest.values()]
+        return self._as_records(connection, [*newest.values()])
 
     def _why_not(self, connection: sa.Connection, day: float) -> str:
         text = f"{self.database.where} has no sample of {self.reactor_name} for day {day:g} yet"
@@ -457,7 +509,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         stamps["written_by"] = check_name(user, "user")
 
         def work(connection: sa.Connection) -> None:
-            reactor = self._reactor(connection)
+            reactor = self._vessel(connection)
             table = schema.setpoint_history
             known = {
                 row.name: row.value
@@ -495,6 +547,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         """
 
         def work(connection: sa.Connection) -> dict[str, Reading]:
+            self._check_culture(connection)
             table = schema.setpoint_history
             last = self._of_this(sa.select(sa.func.max(table.c.id)), table).group_by(table.c.name)
             query = sa.select(table).where(table.c.id.in_(last))

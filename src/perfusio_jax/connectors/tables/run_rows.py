@@ -113,6 +113,16 @@ def as_said(value: float | None, limit: tuple[float, float] | None) -> str:
     return f"< {below:g}" if math.isnan(above) else f"> {above:g}"
 
 
+def as_written(limit: tuple[float, float]) -> str:
+    """A limit as a cell of a table that is written: the same, to the last digit.
+
+    Args:
+        limit: Below and above [unit of the column], one of them NaN.
+    """
+    below, above = limit
+    return f"> {above!r}" if math.isnan(below) else f"< {below!r}"
+
+
 class RunRows(Sequence[Row]):
     """Samples of one run in one reactor, by time.
 

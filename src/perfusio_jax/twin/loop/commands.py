@@ -23,7 +23,7 @@ from ..records.entries import Command, Decision
 from ..records.lock import LOCK_NAME, FileLock
 from ..records.mailbox import MOST_HOURS
 from ..records.records_file import RunRecords
-from ..records.run_files import JOURNAL_NAME
+from ..records.run_files import FLEET_NAME, JOURNAL_NAME
 from ..records.store import dump
 from .reader import rows_of
 from .session import Session
@@ -96,7 +96,7 @@ def to_be_written(payload: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def find_runs(place: Path, reactor_id: str | None = None) -> list[Path]:
-    """Run folders at a place: itself, or those directly below it.
+    """Run folders at a place: itself, or those directly below it; of a fleet those below each run.
 
     Args:
         place: Folder, or a file in it.
@@ -107,6 +107,8 @@ def find_runs(place: Path, reactor_id: str | None = None) -> list[Path]:
     """
     here = place.parent if place.is_file() else place
     found = [f for f in (here, *sorted(p for p in here.glob("*") if p.is_dir()))]
+    if (here / FLEET_NAME).is_file():
+        found += [p for f in found[1:] for p in sorted(f.glob("*")) if p.is_dir()]
     runs = [f for f in found if (f / JOURNAL_NAME).is_file()]
     if not runs:
         raise ConfigError(f"{place} holds no run: there is no {JOURNAL_NAME} in it or below it.")

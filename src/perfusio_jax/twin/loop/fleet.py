@@ -66,7 +66,7 @@ class Fleet:
 
     async def run(
         self,
-        n_days: float,
+        n_days: float | Callable[[str], float],
         *,
         first_day: float | Callable[[str], Awaitable[float]] = 0,
         interval_seconds: float = 0.0,
@@ -74,7 +74,7 @@ class Fleet:
         """Run all of them until each has come to an end.
 
         Args:
-            n_days: Culture days in all.
+            n_days: Culture days in all; or what says it of a reactor.
             first_day: Culture day of the first cycle [d]; or what says it of a reactor, asked at
                 each start.
             interval_seconds: Least real time between two cycles [s].
@@ -84,7 +84,11 @@ class Fleet:
         """
         fates = await asyncio.gather(
             *(
-                self._guard(name, loop, (n_days, first_day, interval_seconds))
+                self._guard(
+                    name,
+                    loop,
+                    (n_days(name) if callable(n_days) else n_days, first_day, interval_seconds),
+                )
                 for name, loop in self.loops.items()
             )
         )

@@ -24,6 +24,9 @@ from .trail_files import LOG_NAME as AUDIT_LOG
 from .trail_files import PARQUET_NAME as AUDIT_PARQUET
 from .trail_files import TORN_NAME as AUDIT_TORN
 
+FLEET_NAME = "fleet.toml"
+"""Name of the file that names the runs of a fleet, beside their folders."""
+
 RECORD_NAMES = frozenset(
     {
         *(AUDIT_LOG, AUDIT_HEAD, AUDIT_TORN, AUDIT_CSV, AUDIT_PARQUET, "audit.lock"),
