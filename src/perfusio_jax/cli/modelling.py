@@ -503,7 +503,7 @@ def transfer_study(
     dim: Annotated[int, typer.Option(min=1, help="Length of the embedding vectors.")] = 3,
     own_noise: Annotated[
         bool, typer.Option(help="Signal and noise variance per species, not one for all.")
-    ] = True,
+    ] = False,
     effort: Annotated[float, typer.Option(min=0.1, help="Factor on the search's length.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     fill_down: FillDown = False,

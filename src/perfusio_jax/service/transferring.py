@@ -54,7 +54,7 @@ def run_study(
     repeats: int = 5,
     counts: tuple[int, ...] = (),
     dim: int = 3,
-    own_noise: bool = True,
+    own_noise: bool = False,
     effort: float = 1.0,
     seed: int = 0,
     console: Any,
