@@ -39,6 +39,7 @@ def test_a_limit_stays_one_however_rows_come(tmp_path, rows, value, quality, lim
     record = day_one(tmp_path, rows)
     assert record.values["Glc"] == value
     assert record.quality["Glc"] == quality
+    assert record.worst_quality == "uncertain"  # a limit above makes no bad sample of it either
     np.testing.assert_array_equal(record.limits["Glc"], limit)
 
 

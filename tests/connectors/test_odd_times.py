@@ -16,6 +16,7 @@ from perfusio_jax.connectors.base import Reading, SampleRecord
 from perfusio_jax.connectors.files.filesystem import FilesystemStore
 from perfusio_jax.connectors.files.frames import campaign_from_frame
 from perfusio_jax.connectors.files.setpoint_log import SetpointLog
+from perfusio_jax.connectors.opcua.nodes import NodeMap
 from perfusio_jax.connectors.opcua.samples import Sampling
 from perfusio_jax.connectors.opcua.values import time_of
 from perfusio_jax.connectors.sql.store import SQLStore
@@ -148,10 +149,10 @@ class OneSample:
     """A directory with one sample on its nodes."""
 
     url = "opc.tcp://nowhere"
-    node_map = types.SimpleNamespace(controls=())
 
     def __init__(self) -> None:
-        self.node_map = Names({"VCD": 1, "sample_day": 2, "sample_time_h": 3})
+        names = ("VCD", "sample_day", "sample_time_h")
+        self.node_map = NodeMap({name: f"ns=2;s={name}" for name in names})
         self.found = {"VCD": types.SimpleNamespace(remark=None)}
 
     def reading(self, name, value, at):
@@ -159,10 +160,6 @@ class OneSample:
 
     def absent(self, name):
         return "nothing is there"
-
-
-class Names(dict):
-    controls = ()
 
 
 def value_of(content, when=NOW) -> ua.DataValue:

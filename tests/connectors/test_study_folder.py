@@ -85,7 +85,7 @@ def edited(folder, tmp_path, name, old, new):
         ("runs/test-001.csv", "pH", "acid", "acid"),
         ("runs/test-001.csv", "0.004", "0.9", "more is taken"),
         ("runs/test-001.csv", "0.004", "-1", "negative|below 0"),
-        ("runs/test-001.csv", "\n2,", "\n1,", "two rows"),
+        ("runs/test-001.csv", "\n2,", "\n1,", "keep one of the two"),
     ],
 )
 def test_malformed_folders_are_refused_with_place_and_reason(

@@ -122,6 +122,7 @@ FOUND = {
     "constraints": [
         {
             "limit": "Via >= 90",
+            "is_daily": True,
             "probability": 0.8,
             "share_of_space": 0.4,
             "best_without": {"final Titer [mg/L]": 1700.0},

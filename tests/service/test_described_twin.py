@@ -261,7 +261,10 @@ def test_alarms_are_of_the_limits_by_name(place, made, tmp_path):
         ),
         ({"objective": OBJECTIVE + "[alarms]\nnotification_channel='file'"}, "needs alarm_file"),
         ({"twin": "volume_L = 0.25"}, "the process says the volume"),
-        ({"twin": 'connector = "opcua"\nurl = "opc.tcp://h:1"\nnode_map = "y"'}, "node map y"),
+        (
+            {"twin": 'connector = "opcua"\nurl = "opc.tcp://h:1"\nnode_map = "y"'},
+            "/y cannot be read",
+        ),
         ({"twin": "resolution = {agitation = 5}"}, "resolution names unknown controls"),
         ({"twin": "max_change = {bleed_rate = 0}"}, "max_change in .twin. has 0 for bleed_rate"),
         ({"twin": "max_change = {bled_rate = 1}"}, "unknown controls .'bled_rate'..*did you mean"),

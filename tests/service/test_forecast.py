@@ -33,8 +33,8 @@ def ask(tmp_path, model, monkeypatch):
         seen["history"] = history
         return None, None
 
-    def forecast(hybrid, belief, held, *, horizon, seed):
-        seen["held"] = held
+    def forecast(hybrid, belief, *, controls, horizon, seed):
+        seen["held"] = controls
         days = float(seen["history"].times_h[-1]) / 24.0 + np.arange(1, horizon + 1)
         table = np.ones((horizon, len(FORECAST_SPECIES)))
         return SimpleNamespace(days=tuple(days), mean=table, q10=table, q50=table, q90=table)

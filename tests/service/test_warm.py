@@ -65,7 +65,7 @@ class Rehearsed:
     ],
 )
 def test_a_rehearsal_goes_as_far_as_something_new_compiles(place, settings, n, longest):
-    plan = warm.read_plan(place(**settings))
+    (plan,) = warm.plans_of(place(**settings))
     brain = Rehearsed(warm.brain_of(plan))
     assert warm.days_needed(plan) == n
     said = []

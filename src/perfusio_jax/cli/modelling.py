@@ -193,10 +193,10 @@ def simulate(
         table = jnp.broadcast_to(table[:, None, :], (table.shape[0], intervals, 6))
         planned = f"design {design}"
     else:
-        from perfusio_jax._core import CONTROL_NAMES
         from perfusio_jax.connectors.files.schedule import on_samples, read_schedules
+        from perfusio_jax.process import CHO_PERFUSION
 
-        asked = read_schedules(schedule, CONTROL_NAMES)
+        asked = read_schedules(schedule, CHO_PERFUSION.control_names)
         edges, table = on_samples(schedule, asked, every)
         table, days = jnp.asarray(table), round(edges[-1] / 24.0)
         ids = [one.run_id or f"RUN{k:03d}" for k, one in enumerate(asked, start=1)]

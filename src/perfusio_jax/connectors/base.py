@@ -117,9 +117,17 @@ class SampleRecord:
 
     @property
     def worst_quality(self) -> str:
-        """The worst of the species: "good", "uncertain" or "bad"; missing is not bad."""
+        """The worst of the species: "good", "uncertain" or "bad"; missing is not bad.
+
+        A limit of an assay counts as uncertain, on either side: it says less than a reading, and
+        nothing that is wrong.
+        """
         beside = {*self.tags, *self.controls, *self.stream_totals} - set(self.values)
-        found = {q for name, q in self.quality.items() if name not in beside}
+        found = {
+            "uncertain" if name in self.limits else quality
+            for name, quality in self.quality.items()
+            if name not in beside
+        }
         return next((q for q in ("bad", "uncertain") if q in found), "good")
 
     @property

@@ -7,7 +7,6 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax.twin.records.run_files import FLEET_NAME
 
-from .plan import RunPlan, read_plan
 from .settings import CONFIGS, config_in
 
 
@@ -51,31 +50,6 @@ def fleet_of(what: Path) -> list[Path] | None:
     if twice:
         raise ConfigError(f"{file}: {', '.join(twice)} is named twice; a run is run once.")
     return found
-
-
-def plans_of(what: Path) -> list[RunPlan]:
-    """Plans of the runs of a fleet, or of the one run that `what` configures.
-
-    Raises:
-        ConfigError: If one cannot be used, two have a vessel of one name, or they are computed on
-            different devices.
-    """
-    configs = fleet_of(what)
-    if configs is None:
-        return [read_plan(what)]
-    plans = [read_plan(config) for config in configs]
-    whose: dict[str, Path] = {}
-    for plan in plans:
-        for name in plan.reactors:
-            if name in whose:
-                raise ConfigError(
-                    f"{whose[name]} and {plan.what} both have a vessel {name}; name them apart "
-                    "(reactor_id, or reactors, in [twin])."
-                )
-            whose[name] = plan.what
-    if len({str(plan.device) for plan in plans}) > 1:
-        raise ConfigError(f"the runs of {what} name several devices in [run]; name one.")
-    return plans
 
 
 def _config(file: Path, name: str) -> Path:

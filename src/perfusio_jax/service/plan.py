@@ -21,6 +21,7 @@ from perfusio_jax.twin.records.accounts import account
 
 from .described_plan import DescribedPlan, check_model, described_plan
 from .described_settings import process_of
+from .fleet_file import fleet_of
 from .settings import archive_of, check_setpoints, folders_of, read_settings
 
 if TYPE_CHECKING:
@@ -324,6 +325,31 @@ def read_plan(what: Path) -> RunPlan:
             "in [twin], and what is wanted in [objective]."
         )
     return replace(plan, model=model)
+
+
+def plans_of(what: Path) -> list[RunPlan]:
+    """Plans of the runs of a fleet, or of the one run that `what` configures.
+
+    Raises:
+        ConfigError: If one cannot be used, two have a vessel of one name, or they are computed on
+            different devices.
+    """
+    configs = fleet_of(what)
+    if configs is None:
+        return [read_plan(what)]
+    plans = [read_plan(config) for config in configs]
+    whose: dict[str, Path] = {}
+    for plan in plans:
+        for name in plan.reactors:
+            if name in whose:
+                raise ConfigError(
+                    f"{whose[name]} and {plan.what} both have a vessel {name}; name them apart "
+                    "(reactor_id, or reactors, in [twin])."
+                )
+            whose[name] = plan.what
+    if len({str(plan.device) for plan in plans}) > 1:
+        raise ConfigError(f"the runs of {what} name several devices in [run]; name one.")
+    return plans
 
 
 def _described(plan: RunPlan, settings: Mapping[str, Any], process: Process) -> RunPlan:

@@ -14,8 +14,7 @@ from perfusio_jax.twin.digital_twin import default_policy
 from perfusio_jax.twin.loop.commands import reactors
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 
-from .fleet_file import plans_of
-from .plan import RunPlan
+from .plan import RunPlan, plans_of
 
 
 def replay_run(what: Path, *, reactor_id: str | None, console: Any) -> bool:

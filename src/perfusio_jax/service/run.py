@@ -13,7 +13,7 @@ from perfusio_jax._core import ConnectorError, PerfusioError
 from perfusio_jax.twin import DigitalTwin, Fleet
 from perfusio_jax.twin.records.secrets import in_short
 
-from .fleet_file import plans_of
+from .plan import plans_of
 
 
 def run_twin(

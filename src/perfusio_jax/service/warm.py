@@ -24,8 +24,7 @@ from perfusio_jax.twin import ModelBrain, Situation
 from perfusio_jax.twin.decision.model_brain import MIN_ROWS_FOR_GP, TRIAL_SAMPLES
 from perfusio_jax.twin.decision.step import padded_length
 
-from .fleet_file import plans_of
-from .plan import RunPlan
+from .plan import RunPlan, plans_of
 from .replay import brain_of
 
 
