@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -61,6 +62,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from perfusio_jax._core.executables import keep_executables
+from tests.connectors.postgres import INSTALL, Server, find_binaries, running_server
 from tests.slow import slow_files
 
 jax.config.update("jax_enable_x64", True)
@@ -83,6 +85,29 @@ def strict_dtypes() -> Iterator[None]:
     """Strict dtype promotion, for our own functions (NumPyro and optax do not survive it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server with its password in the environment: one per worker, for all rooms."""
+    text = ""
+    if importlib.util.find_spec("psycopg") is None:
+        text = "psycopg is not installed: pip install 'perfusio-jax[postgres]'"
+    elif find_binaries() is None:
+        text = f"PostgreSQL is not installed: {INSTALL}"
+    if text:
+        print(text)
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(text)
+        pytest.skip(text)
+    with running_server() as server:
+        before = os.environ.get("PGPASSWORD")
+        os.environ["PGPASSWORD"] = server.password
+        yield server
+        if before is None:
+            del os.environ["PGPASSWORD"]
+        else:
+            os.environ["PGPASSWORD"] = before
 
 
 class TraceCounter:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.connectors.conftest import postgres as postgres  # the server, for its section
 from tests.connectors.postgres import USER, Server, find_binaries
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")

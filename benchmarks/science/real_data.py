@@ -41,7 +41,7 @@ from perfusio_jax.connectors import read_campaign, read_culture
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.hybrid import HybridConfig, cross_validate, fitted_best, forecast_ahead
 from perfusio_jax.hybrid.evaluate import pick
-from perfusio_jax.hybrid.yardsticks import nothing_changes, trend
+from perfusio_jax.hybrid.yardsticks import nothing_changes, trend, weighted_percentage
 from perfusio_jax.process import Process
 
 YEAST = """
@@ -174,11 +174,11 @@ def cho(folder: Path, data: Path, seed: int) -> None:
         )
         about = pick(found.forecasts, found.readings)
         at = [found.ahead_h.index(h) for h in HOURS]
-        errors[name] = percentage(np.asarray(found.forecasts.mean), about)[at]
+        errors[name] = weighted_percentage(np.asarray(found.forecasts.mean), about)[at]
         within[name] = coverage(found.forecasts, about)[at]
-        errors["trend of the last two"] = percentage(trend(found), about)[at]
+        errors["trend of the last two"] = weighted_percentage(trend(found), about)[at]
         still = np.broadcast_to(nothing_changes(found), about.shape)
-        errors["nothing changes"] = percentage(still, about)[at]
+        errors["nothing changes"] = weighted_percentage(still, about)[at]
         names = found.names
         print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
     print(f"\n| ahead | forecast | {' | '.join(names)} |")
@@ -201,13 +201,6 @@ def cho(folder: Path, data: Path, seed: int) -> None:
 def judged(names: tuple[str, ...]) -> list[tuple[int, int]]:
     """Horizon and column of what the comparison is about: cells, glucose, lactate."""
     return [(h, names.index(n)) for h in range(len(HOURS)) for n in ("VCD", "Glc", "Lac")]
-
-
-def percentage(forecast: np.ndarray, about: np.ndarray) -> np.ndarray:
-    """Weighted absolute percentage error by horizon and quantity `(H,F)` [-]."""
-    seen = np.isfinite(about) & np.isfinite(forecast)
-    error = np.where(seen, np.abs(forecast - about), 0.0).sum(axis=(0, 1))
-    return error / np.where(seen, np.abs(about), 0.0).sum(axis=(0, 1))
 
 
 def coverage(found, about: np.ndarray) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Real databases for the tests of the stores: an SQLite file and a PostgreSQL server."""
 
-import importlib.util
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,32 +9,9 @@ import pytest
 from perfusio_jax.connectors.sql.engine import Database
 from perfusio_jax.connectors.sql.migrate import upgrade
 from perfusio_jax.connectors.sql.store import SQLStore
-from tests.connectors.postgres import INSTALL, Server, find_binaries, running_server
+from tests.connectors.postgres import Server
 
 KINDS = ("sqlite", "postgresql")
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """A PostgreSQL server with its password in the environment."""
-    text = ""
-    if importlib.util.find_spec("psycopg") is None:
-        text = "psycopg is not installed: pip install 'perfusio-jax[postgres]'"
-    elif find_binaries() is None:
-        text = f"PostgreSQL is not installed: {INSTALL}"
-    if text:
-        print(text)
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(text)
-        pytest.skip(text)
-    with running_server() as server:
-        before = os.environ.get("PGPASSWORD")
-        os.environ["PGPASSWORD"] = server.password
-        yield server
-        if before is None:
-            del os.environ["PGPASSWORD"]
-        else:
-            os.environ["PGPASSWORD"] = before
 
 
 @pytest.fixture(scope="session")

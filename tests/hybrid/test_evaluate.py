@@ -149,8 +149,9 @@ def test_every_run_is_left_out_once_and_folds_share_the_programs_of_a_fit(runs, 
     assert result.readings.shape == (6, 9, 12)
     assert np.isfinite(np.asarray(result.forecasts.mean)[..., :3]).all()
     assert evaluate._forecast_all.n_programs() == before[0] + 1
-    # the fit to all runs, `fitted`, has the same sizes, and later folds ask for nothing at all
-    assert smoothing.smooth.n_programs() == before[1]
+    # the fit to all runs, `fitted`, has the same sizes, and later folds ask for nothing at all; its
+    # program may have been given back since (see conftest.py)
+    assert smoothing.smooth.n_programs() == max(before[1], 1)
     assert set(asked) <= {0, 1} and 1 in asked
 
 

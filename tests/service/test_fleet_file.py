@@ -12,7 +12,8 @@ from perfusio_jax.bed.policy import described
 from perfusio_jax.hybrid import AssayNoise, HybridStateSpaceModel, Vessel, save
 from perfusio_jax.process import MONOD_CHEMOSTAT
 from perfusio_jax.service.audits import verify_run
-from perfusio_jax.service.fleet_file import fleet_of, plans_of
+from perfusio_jax.service.fleet_file import fleet_of
+from perfusio_jax.service.plan import plans_of
 from perfusio_jax.service.replay import replay_run
 from perfusio_jax.service.run import run_twin
 from perfusio_jax.simulator import plain_monod

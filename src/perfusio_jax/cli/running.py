@@ -148,7 +148,7 @@ def tell(
 
 @commands.command("alarm-test", rich_help_panel=groups.REACTOR)
 def alarm_test(
-    what: Annotated[Path, typer.Argument(help="twin.toml or its folder.")],
+    what: Annotated[Path, typer.Argument(help="twin.toml, its folder, or fleet.toml.")],
     channel: Annotated[
         list[str] | None,
         typer.Option(help="log, file, email, slack or webhook, in place of the configured ones."),

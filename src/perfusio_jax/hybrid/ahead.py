@@ -87,17 +87,18 @@ def forecast_ahead(
     if ahead.size == 0 or ahead[0] <= 0.0 or np.any(np.diff(ahead) <= 0.0):
         raise ConfigError(f"hours {list(hours)}: they rise, and the first is above zero.")
     step_h = float(model.dt_hours)
-    is_table = set_points is not None and not isinstance(set_points, Mapping)
-    rows_set = _rows(np.asarray(set_points, float), process, ahead.size) if is_table else None
-    now = {} if is_table else _now(run, process, dict(set_points or {}))
+    if set_points is None or isinstance(set_points, Mapping):
+        set_to = _held(process, _now(run, process, set_points or {}), ahead.size)
+    else:
+        set_to = _rows(np.asarray(set_points, float), process, ahead.size)
     for_filter, for_paths, for_start = jax.random.split(jax.random.key(seed), 3)
     model, belief, _ = last_belief(model, run, key=for_filter, n_particles=n_particles)
     start = belief.sample(n_samples, key=for_start)
     edges = np.diff(np.append(0.0, ahead))
     parts = cuts(edges, step_h)
     dt = np.repeat(edges / parts, parts)
-    table = _held(process, now, dt.size) if rows_set is None else _given(process, rows_set, parts)
-    plan = _with_volume(model, process, table, float(np.asarray(run.volume_L)[-1]), dt)
+    table = _given(process, set_to, parts)
+    plan = _with_volume(model, table, float(np.asarray(run.volume_L)[-1]), dt)
     rows = np.cumsum(parts) - 1
     readings = np.asarray(
         _readings(model, start, jnp.asarray(plan), belief.day, for_paths, jnp.asarray(dt))
@@ -195,7 +196,7 @@ def _rows(table: np.ndarray, process: Process, n: int) -> np.ndarray:
 
 
 def _held(process: Process, now: Mapping[str, float], n: int) -> np.ndarray:
-    """Control columns of every step: boluses in the first one only."""
+    """Set-points of every interval: boluses in the first one only."""
     table = np.tile([now[c.name] for c in process.controls], (n, 1))
     for j, control in enumerate(process.controls):
         if control.role == "bolus":
@@ -216,7 +217,6 @@ def _given(process: Process, rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 def _with_volume(
     model: HybridStateSpaceModel,
-    process: Process,
     table: np.ndarray,
     volume_L: float,
     dt_h: np.ndarray,

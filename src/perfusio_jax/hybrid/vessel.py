@@ -32,7 +32,7 @@ from perfusio_jax.process import (
     stream_flows,
 )
 from perfusio_jax.process.flows import asked_flow
-from perfusio_jax.process.laws import contents_of, law_share, laws_of
+from perfusio_jax.process.laws import answering, contents_of, law_share, laws_of
 from perfusio_jax.process.parts import is_per_cell
 
 FEWEST, MOST = 4, 32
@@ -112,7 +112,7 @@ class Vessel(eqx.Module):
     @property
     def answers(self) -> bool:
         """Whether what flows depends on what is in the vessel: by a pump law, or per cell."""
-        return any(c.role == "target" or _is_per_cell(c) for c in self.process.controls)
+        return bool(answering(self.process))
 
     def flows(
         self, controls: Float[Array, " M"], level: Float[Array, " K"] | None = None

@@ -80,10 +80,25 @@ def trend(found: Validation) -> Float[np.ndarray, "R D H F"]:
 
 
 def absolute_percentage(found: Validation) -> Float[np.ndarray, "H F"]:
-    """Sum of the absolute errors over the sum of the absolute readings [-]."""
+    """Weighted absolute percentage error of the model itself [-]."""
     about = pick(found.forecasts, found.readings)
-    seen = np.isfinite(about)
-    error = np.where(seen, np.abs(np.asarray(found.forecasts.mean) - about), 0.0)
+    return weighted_percentage(np.asarray(found.forecasts.mean), about)
+
+
+def weighted_percentage(
+    forecast: Float[np.ndarray, "R D H F"], about: Float[np.ndarray, "R D H F"]
+) -> Float[np.ndarray, "H F"]:
+    """Sum of the absolute errors over that of the absolute readings [-].
+
+    Args:
+        forecast: Of the readings; NaN where there is none.
+        about: Readings; NaN where nothing was read.
+
+    Returns:
+        NaN where nothing was read.
+    """
+    seen = np.isfinite(about) & np.isfinite(forecast)
+    error = np.where(seen, np.abs(forecast - about), 0.0)
     size = np.where(seen, np.abs(about), 0.0)
     total = size.sum(axis=(0, 1))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -22,12 +22,25 @@ from jaxtyping import Array, Float
 from perfusio_jax._core import ConfigError, Scalar
 
 from .description import Process
-from .parts import REST, Stream
+from .parts import REST, Stream, is_per_cell
 
 GAIN, MOST = 2.0, 0.05
 """Usual gain of a pump [1/h], and the most it lets flow [vessel volumes / h]."""
 _LEAST = 1e-12
 """In place of a concentration of zero under a division."""
+
+
+def answering(process: Process) -> tuple[str, ...]:
+    """Controls whose flow depends on what is in the vessel: targets, and flows per cell.
+
+    Args:
+        process: The culture.
+    """
+    return tuple(
+        c.name
+        for c in process.controls
+        if c.role == "target" or (c.role == "flow" and is_per_cell(c.unit))
+    )
 
 
 class Law(NamedTuple):

@@ -247,36 +247,19 @@ def propose_file(
     )
     lower, upper = (np.asarray(bound) for bound in design.bounds_array)
     taken = {*(t.run_id for t in table.trajectories), *(name for name, _ in waiting)}
+    alike: dict[str, Any] = {
+        "ofv": measured,
+        "span": upper - lower,
+        "held": list(wishes.fixed),
+        "taken": taken,
+        "clone": clone,
+        "out": out,
+        "console": console,
+    }
     if wishes.profile:
-        answer_profiles(
-            found,
-            np.asarray(U),
-            trajectories,
-            plans,
-            ofv=measured,
-            span=upper - lower,
-            grid=grid,
-            held=list(wishes.fixed),
-            taken=taken,
-            clone=clone,
-            out=out,
-            console=console,
-        )
-        return found
-    answer(
-        found,
-        np.asarray(U),
-        trajectories,
-        recipes,
-        ofv=measured,
-        span=upper - lower,
-        names=names,
-        held=list(wishes.fixed),
-        taken=taken,
-        clone=clone,
-        out=out,
-        console=console,
-    )
+        answer_profiles(found, np.asarray(U), trajectories, plans, grid=grid, **alike)
+    else:
+        answer(found, np.asarray(U), trajectories, recipes, names=names, **alike)
     return found
 
 

@@ -179,37 +179,19 @@ def propose_described(
         found["costs"] = costs_of(costs, form, np.asarray(info.forecast), np.asarray(U))
     span = np.asarray(limits.upper) - np.asarray(limits.lower)
     taken = {*ids, *(name for name, _ in waiting)}
+    alike: dict[str, Any] = {
+        "ofv": ofv,
+        "span": span,
+        "held": list(fixed),
+        "taken": taken,
+        "clone": clone,
+        "out": out,
+        "console": console,
+    }
     if aims.profile:
-        answer_profiles(
-            found,
-            np.asarray(U),
-            runs,
-            plans,
-            ofv=ofv,
-            span=span,
-            grid=grid,
-            held=list(fixed),
-            taken=taken,
-            clone=clone,
-            out=out,
-            console=console,
-        )
-        return found
-    answer(
-        found,
-        np.asarray(U),
-        runs,
-        recipes,
-        ofv=ofv,
-        span=span,
-        names=names,
-        held=list(fixed),
-        taken=taken,
-        clone=clone,
-        out=out,
-        console=console,
-        unit_of=units.__getitem__,
-    )
+        answer_profiles(found, np.asarray(U), runs, plans, grid=grid, **alike)
+    else:
+        answer(found, np.asarray(U), runs, recipes, names=names, unit_of=units.__getitem__, **alike)
     return found
 
 

@@ -1,7 +1,6 @@
 """Tables of recipes: what is proposed, and what is under way."""
 
 import csv
-import io
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from perfusio_jax._core import DataError
-from perfusio_jax._core.limits import TABLE_BYTES, read_file
 from perfusio_jax._core.text import plain_number
 from perfusio_jax._core.units import canonical_unit
-from perfusio_jax.connectors.tables.packed import check_text
+from perfusio_jax.connectors.tables.delimited import text_rows
 
 
 def read_recipes(path: Path, names: list[str]) -> np.ndarray:
@@ -37,16 +35,7 @@ def _read_recipes(
     path: Path, names: list[str], unit_of: Callable[[str], str] = canonical_unit
 ) -> list[tuple[str, np.ndarray]]:
     """Name of the run, if there is one, and recipe of each row."""
-    if not path.is_file():
-        raise DataError(f"pending runs {path} is not a file.")
-    try:
-        text = read_file(path, most=TABLE_BYTES).decode("utf-8-sig")
-        check_text(text, ",")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        rows = list(reader)
-        header = reader.fieldnames
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"pending runs {path} are no table of text: {error}.") from None
+    rows, header = text_rows(path, "pending runs")
     if not header:
         raise DataError(f"{path} is empty; a table of recipes has at least its header.")
     lost = [n for n in names if n not in header]

@@ -9,6 +9,7 @@ from perfusio_jax.twin.alarms.desk import event
 from perfusio_jax.twin.alarms.notifications import AlarmNotifier
 
 from .described_settings import channels_of
+from .fleet_file import fleet_of
 from .settings import folders_of, read_settings
 
 
@@ -20,7 +21,7 @@ def send_test_alarm(
     Nothing is put on record and no model is read, so it works before there is one.
 
     Args:
-        what: `twin.toml` or its folder.
+        what: `twin.toml`, its folder, or a fleet.
         channels: Channels to try in place of those of `[alarms]`.
         say: Takes a line for each channel.
 
@@ -30,6 +31,11 @@ def send_test_alarm(
     Raises:
         ConfigError: If the configuration cannot be used, or a channel lacks its settings.
     """
+    return all([_send(config, channels, say) for config in fleet_of(what) or [what]])
+
+
+def _send(what: Path, channels: Sequence[str], say: Callable[[str], None]) -> bool:
+    """The same of one run."""
     settings, base = read_settings(what)
     alarms = settings.get("alarms", {})
     told = tuple(channels) or channels_of(alarms.get("notification_channel", "log"))

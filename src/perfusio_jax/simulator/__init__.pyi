@@ -39,11 +39,11 @@ from .plant import to_trajectories as to_trajectories
 from .plant import virtual_kinetics as virtual_kinetics
 from .plant import virtual_reactor as virtual_reactor
 from .plant import whole_intervals as whole_intervals
+from .rack_clock import RACK_SIZE as RACK_SIZE
+from .rack_clock import RackSample as RackSample
 from .virtual_plant import Course as Course
 from .virtual_plant import VirtualPlant as VirtualPlant
 from .virtual_plant import run_plant as run_plant
 from .virtual_plant import virtual_plant as virtual_plant
-from .virtual_rack import RACK_SIZE as RACK_SIZE
-from .virtual_rack import RackSample as RackSample
 from .virtual_rack import VirtualRack as VirtualRack
 from .virtual_runs import simulate_runs as simulate_runs

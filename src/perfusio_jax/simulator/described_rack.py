@@ -13,8 +13,8 @@ from perfusio_jax._core.programs import compiled
 from perfusio_jax.process import Process
 
 from .plain_plant import usual_start
+from .rack_clock import RackClock, RackSample
 from .virtual_plant import Interval, VirtualPlant
-from .virtual_rack import RACK_SIZE, RackSample
 from .virtual_runs import readings_of_states, with_noise
 
 
@@ -31,7 +31,7 @@ def _read(plant: VirtualPlant, state: jax.Array, key: jax.Array) -> jax.Array:
     return with_noise(plant.process, true, key=key)
 
 
-class DescribedRack:
+class DescribedRack(RackClock):
     """One to 24 vessels, sampled together every so many hours.
 
     Set-points act from the time they are changed on; a bolus is none of them. The same seed,
@@ -64,15 +64,8 @@ class DescribedRack:
         ids: Sequence[str] | None = None,
     ) -> None:
         n = len(plants)
-        if not 1 <= n <= RACK_SIZE:
-            raise ConfigError(f"a rack has 1 to {RACK_SIZE} reactors; {n} were asked for.")
-        if not (math.isfinite(interval_h) and interval_h > 0.0):
-            raise ConfigError(f"interval_h is {interval_h}; a time above 0 h is needed.")
-        self.ids = tuple(f"R{i + 1:02d}" for i in range(n)) if ids is None else tuple(ids)
-        if len(self.ids) != n or len(set(self.ids)) != n:
-            raise ConfigError(f"{n} reactors need {n} different names; given {self.ids}.")
+        super().__init__(n, ids, interval_h)
         self.plants = tuple(plants)
-        self.interval_h = float(interval_h)
         self._seed = int(seed)
         begun = _each(starts, n)
         self._state = [
@@ -85,33 +78,14 @@ class DescribedRack:
             for p in self.plants
         ]
         self._flowed = [np.zeros(len(p.process.streams)) for p in self.plants]
-        self._time_h = 0.0
-        self._samples: list[list[RackSample]] = []
-        self.is_failed = np.zeros(n, bool)
-        """Vessels whose plant failed."""
         for vessel, given in enumerate(_each(controls, n)):
             self.set_controls(vessel, given)
         self._take_sample()
 
     @property
-    def n(self) -> int:
-        """Number of vessels."""
-        return len(self.ids)
-
-    @property
     def volume_L(self) -> float:
         """Volume at the start of the first vessel [L]."""
         return float(self.plants[0].volume_L)
-
-    @property
-    def time_h(self) -> float:
-        """Time since inoculation [h]."""
-        return self._time_h
-
-    @property
-    def day(self) -> int:
-        """Number of the last samples that are there, from 0 at inoculation."""
-        return len(self._samples) - 1
 
     def process(self, vessel: int) -> Process:
         """The culture of a vessel."""
@@ -143,33 +117,6 @@ class DescribedRack:
                     f"{control.unit} is needed."
                 )
         self._controls[vessel].update({n: float(v) for n, v in setpoints.items()})
-
-    def advance(self, to_h: float) -> list[list[RackSample]]:
-        """Move on to a time and take the samples that come due on the way.
-
-        Args:
-            to_h: Time since inoculation [h]; one that has passed already changes nothing.
-
-        Returns:
-            For each time that came due, the samples of all vessels.
-        """
-        due = []
-        while self._time_h < to_h:
-            next_h = self.interval_h * (self.day + 1)
-            self._move(min(to_h, next_h))
-            if self._time_h >= next_h:
-                due.append(self._take_sample())
-        return due
-
-    def sample(self, vessel: int, day: int) -> RackSample:
-        """Sample of a number that has been reached.
-
-        Raises:
-            DataError: If it has not.
-        """
-        if not 0 <= day <= self.day:
-            raise DataError(f"there is no sample {day} yet; there are 0 to {self.day}.")
-        return self._samples[day][vessel]
 
     def tags(self) -> list[dict[str, float | None]]:
         """What is shown all the time, per vessel: its volume [L]."""

@@ -18,7 +18,6 @@ from perfusio_jax._core import (
     AUXILIARY_TAGS,
     CONTROL_NAMES,
     FORECAST_SPECIES,
-    HOURS_PER_DAY,
     STREAM_TOTALS,
     ConfigError,
     DataError,
@@ -36,28 +35,10 @@ from perfusio_jax.simulator.faults import Fault, apply_faults
 from perfusio_jax.simulator.noise import NoiseModel
 from perfusio_jax.simulator.plant import initial_state, observe, rack
 from perfusio_jax.simulator.probes import probe_means, read_probes
-
-RACK_SIZE: Final[int] = 24
-"""Most vessels of a rack, and lanes of the compiled program."""
+from perfusio_jax.simulator.rack_clock import RACK_SIZE, RackClock, RackSample
 
 _STREAMS: Final = Method(totals="streams")
 _BLOCK: Final = 64
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RackSample:
-    """The daily sample of one vessel."""
-
-    day: int
-    """Culture day [d]."""
-    time_h: float
-    """Time since inoculation [h]."""
-    values: Mapping[str, float | None]
-    """Reading per species of `FORECAST_SPECIES`; None where it was lost."""
-    stream_totals: Mapping[str, float | None]
-    """Volume of each stream since the previous sample [L]; None on day 0."""
-    controls: Mapping[str, float]
-    """Set-points in force when the sample was taken."""
 
 
 @compiled
@@ -81,7 +62,7 @@ def _observe(reactor: Reactor, concentrations: Float[Array, "24 10"]) -> Array:
     return observe(reactor.kinetics, concentrations)[..., : len(FORECAST_SPECIES)]
 
 
-class VirtualRack:
+class VirtualRack(RackClock):
     """One to 24 virtual reactors with one clock, daily samples and online probes.
 
     Set-points act from the time they are changed on. The same seeds, set-points and times give
@@ -121,12 +102,8 @@ class VirtualRack:
         n = len(clones)
         if not volume_L > 0:
             raise ConfigError(f"volume_L is {volume_L}; it must be above zero.")
-        padded = [*clones, *[clones[-1]] * (RACK_SIZE - n)] if n else []
-        if not 1 <= n <= RACK_SIZE:
-            raise ConfigError(f"a rack has 1 to {RACK_SIZE} reactors; {n} were asked for.")
-        self.ids = tuple(f"R{i + 1:02d}" for i in range(n)) if ids is None else tuple(ids)
-        if len(self.ids) != n or len(set(self.ids)) != n:
-            raise ConfigError(f"{n} reactors need {n} different names; given {self.ids}.")
+        super().__init__(n, ids)
+        padded = [*clones, *[clones[-1]] * (RACK_SIZE - n)]
         self.clones = tuple(clones)
         given = _one_each(controls, n)
         reactor, _ = rack(padded, key=jax.random.key(seed), spread=spread)
@@ -140,29 +117,10 @@ class VirtualRack:
         self._controls = np.stack([np.asarray(controls_from_dict(g)) for g in given])
         start = np.asarray(initial_state(y0))
         self._state = np.repeat(start[None], n, axis=0)
-        self._time_h = 0.0
         self._totals = np.zeros((n, len(STREAM_TOTALS)))
         self._raw = np.empty((0, n, len(FORECAST_SPECIES)))
-        self._samples: list[list[RackSample]] = []
         self._n_probes = 0
-        self.is_failed = np.zeros(n, bool)
-        """Vessels whose integration failed."""
         self._take_sample()
-
-    @property
-    def n(self) -> int:
-        """Number of vessels."""
-        return len(self.ids)
-
-    @property
-    def time_h(self) -> float:
-        """Time since inoculation [h]."""
-        return self._time_h
-
-    @property
-    def day(self) -> int:
-        """Last culture day whose samples are there [d]."""
-        return len(self._samples) - 1
 
     def controls(self, vessel: int) -> dict[str, float]:
         """Set-points of a vessel by name."""
@@ -177,33 +135,6 @@ class VirtualRack:
         """
         changed = controls_from_dict(dict(setpoints), self.controls(vessel))
         self._controls[vessel] = np.asarray(changed)
-
-    def advance(self, to_h: float) -> list[list[RackSample]]:
-        """Move on to a time and take the samples that come due on the way.
-
-        Args:
-            to_h: Time since inoculation [h]; one that has passed already changes nothing.
-
-        Returns:
-            For each day that came due, the samples of all vessels.
-        """
-        due = []
-        while self._time_h < to_h:
-            next_day_h = HOURS_PER_DAY * (self.day + 1)
-            self._move(min(to_h, next_day_h))
-            if self._time_h >= next_day_h:
-                due.append(self._take_sample())
-        return due
-
-    def sample(self, vessel: int, day: int) -> RackSample:
-        """Sample of a day that has been reached.
-
-        Raises:
-            DataError: If it has not.
-        """
-        if not 0 <= day <= self.day:
-            raise DataError(f"day {day} has no sample yet; days 0 to {self.day} have.")
-        return self._samples[day][vessel]
 
     def truth(self) -> Float[np.ndarray, "n 12"]:
         """Noise-free readings now, in `FORECAST_SPECIES` order."""

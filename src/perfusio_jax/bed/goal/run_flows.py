@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from perfusio_jax._core import Array, Float
-from perfusio_jax.process import Process
-from perfusio_jax.process.laws import laws_of
-from perfusio_jax.process.parts import is_per_cell
+from perfusio_jax.process.laws import answering, laws_of
 from perfusio_jax.simulator.pumping import flow_rates, plant_flows
 
 
@@ -31,20 +29,13 @@ def litres_in_steps(
     if n == 0:
         return jnp.zeros((*Y.shape[:-1], 0))
 
-    if not _answers(process):
+    if not answering(process):
         litres = _of_one_run(form, None, plan, hours)
         return jnp.broadcast_to(litres, (*Y.shape[:-1], n))
     between = 0.5 * (Y + jnp.concatenate([Y[..., :1, :], Y[..., :-1, :]], axis=-2))
     flat = between.reshape(-1, *Y.shape[-2:])
     litres = jax.vmap(lambda levels: _of_one_run(form, levels, plan, hours))(flat)
     return litres.reshape(*Y.shape[:-1], n)
-
-
-def _answers(process: Process) -> bool:
-    """Whether what flows depends on what is in the vessel."""
-    return any(
-        c.role == "target" or (c.role == "flow" and is_per_cell(c.unit)) for c in process.controls
-    )
 
 
 def _of_one_run(form: Any, levels: Array | None, plan: Array, hours: Array) -> Array:

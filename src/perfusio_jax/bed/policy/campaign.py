@@ -27,12 +27,13 @@ from perfusio_jax.bed.optimiser.progress import Say, in_words, rollout_seconds, 
 from perfusio_jax.bed.optimiser.sampling import sobol_points
 from perfusio_jax.bed.optimiser.search import to_unit
 from perfusio_jax.bed.policy.campaign_settings import CLIMB, CampaignSettings, count_rollouts
-from perfusio_jax.bed.policy.expectations import CampaignInfo, best_means, describe, held_back
+from perfusio_jax.bed.policy.expectations import CampaignInfo, describe, held_back, looked_at
 from perfusio_jax.bed.policy.picking import best_of, children, fold, improve
 from perfusio_jax.bed.policy.profiles import plans_of, search_profiles
 from perfusio_jax.bed.policy.recipes import plan_table, recipe_box, recipe_table
 from perfusio_jax.bed.policy.seen import (
     all_kept,
+    count_lost,
     join,
     look,
     look_few,
@@ -41,7 +42,7 @@ from perfusio_jax.bed.policy.seen import (
     rows_for,
     share_feasible,
 )
-from perfusio_jax.bed.policy.worth import FAR, Before, Worth, compare, directions, units
+from perfusio_jax.bed.policy.worth import FAR, Before, Worth, compare, directions, is_flat, units
 from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate
 
 
@@ -170,12 +171,7 @@ def _search(
     keys = jax.random.split(jax.random.key(seed), len(settings.widths) + 1)
 
     table = look(surrogate, fold(box, raw), settings.batch)
-    n_lost = int((~np.isfinite(np.asarray(table.scores)).all(axis=(1, 2))).sum())
-    if n_lost == settings.n_raw:
-        raise ConfigError(
-            f"the forecast was not finite for any of {n_lost} recipes; check the model, its paths "
-            "and the state the runs start from for NaN."
-        )
+    n_lost = count_lost(table)
     share = share_feasible(surrogate.chance, table)
     unit, spread = units(table)
     m = unit.shape[1]
@@ -222,16 +218,10 @@ def _search(
         values.append(value)
         tell(f"{j + 1} of {q} runs chosen")
     table = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), table, *mines)
-    best, relaxed, probability, is_feasible = best_means(surrogate.chance, table)
     return jnp.stack(picks), {
+        **looked_at(surrogate.chance, table, rows.table.means[:n], n + p),
         "acquisition": jnp.stack(values),
         "share_feasible": share,
-        "best_probability": probability,
-        "best_mean": best,
-        "relaxed_mean": relaxed,
-        "runs_mean": rows.table.means[:n],
-        "is_feasible": is_feasible,
-        "n_rollouts": jnp.asarray(table.points.shape[0] + n + p),
         "n_nonfinite": jnp.asarray(n_lost),
-        "is_flat": jnp.asarray((np.asarray(spread) <= 1e-9 * (1 + np.abs(unit[0]))).all()),
+        "is_flat": is_flat(unit, spread),
     }

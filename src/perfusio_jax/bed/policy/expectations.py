@@ -92,6 +92,26 @@ def best_means(chance: Chance, table: Table) -> tuple[Array, Array, Array, Array
     return best(all_kept), relaxed, jnp.max(kept), jnp.any(all_kept)
 
 
+def looked_at(chance: Chance, table: Table, of_runs: Array, n_others: int) -> dict[str, Array]:
+    """What a search has seen, as fields of a `CampaignInfo`.
+
+    Args:
+        chance: Constraints.
+        table: What was seen of all recipes.
+        of_runs: Means of the runs so far.
+        n_others: How many others were rolled out: runs so far and pending ones.
+    """
+    best, relaxed, probability, is_feasible = best_means(chance, table)
+    return {
+        "best_probability": probability,
+        "best_mean": best,
+        "relaxed_mean": relaxed,
+        "runs_mean": of_runs,
+        "is_feasible": is_feasible,
+        "n_rollouts": jnp.asarray(table.points.shape[0] + n_others),
+    }
+
+
 @compiled
 def describe(surrogate: RolloutSurrogate, U: Array) -> dict[str, Array]:
     """Forecast of recipes, as fields of a `CampaignInfo`.

@@ -19,18 +19,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import Array, Bool, ConfigError, Float, Int
+from perfusio_jax._core import Array, Bool, Float, Int
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.bed.goal.profile import Profile
 from perfusio_jax.bed.optimiser.polytope import Polytope
 from perfusio_jax.bed.optimiser.progress import tell
 from perfusio_jax.bed.optimiser.sampling import sobol_points
 from perfusio_jax.bed.policy.campaign_settings import CLIMB, CampaignSettings
-from perfusio_jax.bed.policy.expectations import best_means
+from perfusio_jax.bed.policy.expectations import best_means, looked_at
 from perfusio_jax.bed.policy.picking import best_of, children, fold, improve
 from perfusio_jax.bed.policy.seen import (
     Table,
     all_kept,
+    count_lost,
     join,
     look,
     look_few,
@@ -39,7 +40,16 @@ from perfusio_jax.bed.policy.seen import (
     rows_for,
     share_feasible,
 )
-from perfusio_jax.bed.policy.worth import FAR, Before, Worth, compare, directions, units, worths
+from perfusio_jax.bed.policy.worth import (
+    FAR,
+    Before,
+    Worth,
+    compare,
+    directions,
+    is_flat,
+    units,
+    worths,
+)
 from perfusio_jax.bed.surrogate.surrogates import RolloutSurrogate
 
 _GAIN = 1e-6
@@ -97,12 +107,7 @@ def search_profiles(
 
     first = _first_points(profile, held_box, space, settings.n_raw, seed)
     table = seen_of(first)
-    n_lost = int((~np.isfinite(np.asarray(table.scores)).all(axis=(1, 2))).sum())
-    if n_lost == settings.n_raw:
-        raise ConfigError(
-            f"the forecast was not finite for any of {n_lost} recipes; check the model, its paths "
-            "and the state the runs start from for NaN."
-        )
+    n_lost = count_lost(table)
     share = share_feasible(surrogate.chance, table)
     unit, spread = units(table)
     m, n, p = unit.shape[1], known.shape[0], waiting.shape[0]
@@ -137,21 +142,15 @@ def search_profiles(
         extra += looked
         tell(f"{j + 1} of {q} runs chosen")
     table = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), table, *extra)
-    best, relaxed, probability, is_feasible = best_means(surrogate.chance, table)
     constant, *_ = best_means(
         surrogate.chance, jax.tree.map(lambda v: v[: settings.n_raw // 2], table)
     )
     return jnp.stack(picks), {
+        **looked_at(surrogate.chance, table, rows.table.means[:n], n + p),
         "acquisition": jnp.stack(values),
         "share_feasible": share,
-        "best_probability": probability,
-        "best_mean": best,
-        "relaxed_mean": relaxed,
-        "runs_mean": rows.table.means[:n],
-        "is_feasible": is_feasible,
-        "n_rollouts": jnp.asarray(table.points.shape[0] + n + p),
         "n_nonfinite": jnp.asarray(n_lost),
-        "is_flat": jnp.asarray((np.asarray(spread) <= 1e-9 * (1 + np.abs(unit[0]))).all()),
+        "is_flat": is_flat(unit, spread),
         "profile": ProfileInfo(
             n_moves=jnp.asarray([how[0] for how in told]),
             n_rounds=jnp.asarray([how[1] for how in told]),

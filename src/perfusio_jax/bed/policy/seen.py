@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from perfusio_jax._core import Array, Bool, ConfigError, Float
 from perfusio_jax._core.programs import compiled
@@ -194,6 +195,24 @@ def all_kept(chance: Chance, table: Table) -> Array:
         table: What was seen of the points.
     """
     return jnp.all(keeps(chance, table), axis=1)
+
+
+def count_lost(table: Table) -> int:
+    """Points whose forecast was not finite.
+
+    Args:
+        table: What was seen of the first points.
+
+    Raises:
+        ConfigError: If it is all of them.
+    """
+    is_lost = ~np.isfinite(np.asarray(table.scores)).all(axis=(1, 2))
+    if is_lost.all():
+        raise ConfigError(
+            f"the forecast was not finite for any of {is_lost.size} recipes; check the model, its "
+            "paths and the state the runs start from for NaN."
+        )
+    return int(is_lost.sum())
 
 
 @compiled

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from perfusio_jax._core import Array, Bool, Float, Key
 from perfusio_jax._core.programs import compiled
@@ -109,6 +110,11 @@ def units(table: Table) -> tuple[Array, Array]:
     mean = jnp.where(jnp.isfinite(mean), mean, jnp.nan)
     centre, spread = jnp.nanmean(mean, axis=0), jnp.nanstd(mean, axis=0)
     return jnp.stack([centre, jnp.where(spread > 0, spread, 1.0)]), spread
+
+
+def is_flat(unit: Array, spread: Array) -> Array:
+    """Whether every first point is worth the same; of what `units` gives."""
+    return jnp.asarray((np.asarray(spread) <= 1e-9 * (1 + np.abs(unit[0]))).all())
 
 
 def directions(m: int, q: int, key: Key) -> Array:

@@ -6,7 +6,6 @@ bolus, is given at its row. The last row of a run says when it ends.
 """
 
 import csv
-import io
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +14,10 @@ import numpy as np
 from jaxtyping import Float
 
 from perfusio_jax._core import DataError
-from perfusio_jax._core.limits import TABLE_BYTES, read_file
 from perfusio_jax._core.text import plain_number
 from perfusio_jax._core.units import canonical_unit
 
-from ..tables.packed import check_text
+from ..tables.delimited import text_rows
 
 TIME = "time_h"
 _SAME_H = 1e-6
@@ -204,16 +202,7 @@ def read_schedules(
         DataError: If the file is none, lacks a column, states another unit, holds a cell that is
             no finite number, or a run has no two times that rise.
     """
-    if not path.is_file():
-        raise DataError(f"schedule {path} is not a file.")
-    try:
-        text = read_file(path, most=TABLE_BYTES).decode("utf-8-sig")
-        check_text(text, ",")
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        rows = list(reader)
-        header = list(reader.fieldnames or ())
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"schedule {path} is no table of text: {error}.") from None
+    rows, header = text_rows(path, "schedule")
     lost = [name for name in (TIME, *names) if name not in header]
     if lost:
         raise DataError(

@@ -6,9 +6,11 @@ import csv
 import io
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.limits import TABLE_BYTES, read_file
 
 from .blocks import of_vessels
 from .cells import find_decimal
@@ -68,6 +70,27 @@ def read_text(
     shape(rows, lines, table)
     table.decimal = decimal or find_decimal(marked(table, is_number), table.separator)
     return table
+
+
+def text_rows(path: Path, what: str) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of a table of text between commas, by column, and its header.
+
+    Args:
+        path: The file.
+        what: What it is, for messages.
+
+    Raises:
+        DataError: If it is no file, too large, or no such table.
+    """
+    if not path.is_file():
+        raise DataError(f"{what} {path} is not a file.")
+    try:
+        text = read_file(path, most=TABLE_BYTES).decode("utf-8-sig")
+        check_text(text, ",")
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        return list(reader), list(reader.fieldnames or ())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{what} {path}: no table of text: {error}.") from None
 
 
 def _without_separator_line(text: str, table: RawTable) -> tuple[str, str | None]:
