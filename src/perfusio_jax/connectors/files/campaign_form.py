@@ -13,7 +13,13 @@ from perfusio_jax._core.text import in_line
 from ..tables.body import QUALITIES
 from ..tables.cells import parse_number, qualified
 from ..tables.column_units import is_units_row
-from ..tables.columns import TIMES, ColumnMap, meaning_of, refuse_second_header
+from ..tables.columns import (
+    TIMES,
+    ColumnMap,
+    lacks_long,
+    meaning_of,
+    refuse_second_header,
+)
 from ..tables.file_rules import FileRules
 from ..tables.raw import RawTable, leave_out_footer
 from ..tables.settling import some
@@ -120,10 +126,7 @@ def _widened(work: Work, column_map: ColumnMap, used: set[str | None]) -> Work:
     table, header = work.table, work.table.header
     lacking = [name for name in ("species", "value") if name not in header]
     if lacking:
-        raise DataError(
-            f"long format needs the columns 'species' and 'value'; there are "
-            f"{', '.join(in_line(label) for label in header[:20])}."
-        )
+        raise DataError(lacks_long(", ".join(in_line(label) for label in header[:20])))
     keys = [name for name in header if name in _KEYS]
     at = [header.index(name) for name in keys]
     species, value = header.index("species"), header.index("value")

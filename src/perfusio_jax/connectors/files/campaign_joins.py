@@ -28,11 +28,14 @@ def join_samples(work: Work, rules: FileRules) -> None:
         return
     gone: set[int] = set()
     joined: list[str] = []
-    told_apart = {name: _kinds_of(table, n) for n, name in columns}
+    told_apart: dict[str, np.ndarray] = {}
     for members in work.runs():
         order = sorted(members, key=lambda k: hours[k])
         ids = [work.text(table.rows[k], "sample_id") for k in order]
         times = np.asarray([hours[k] for k in order])
+        if not any(ids) and not np.any(np.diff(times) <= within_h):
+            continue  # nearly all runs
+        told_apart = told_apart or {name: _kinds_of(table, n) for n, name in columns}
         values = {name: kinds[order] for name, kinds in told_apart.items()}
         if not any(ids) and stay_apart(times, values, within_h) is not None:
             continue

@@ -124,7 +124,9 @@ def _survey(part: Part) -> Survey:
             numbers.append(name)
     numbers += _other_tags(first)
     words = _open(numbers)
-    cells, _ = read_cells(part.path, part.rules, words, is_open=True, run_name=part.run_name)
+    cells = first
+    if numbers:  # names that nobody knew: what is done to numbers is done to them now
+        cells, _ = read_cells(part.path, part.rules, words, is_open=True, run_name=part.run_name)
     names, in_header = read_header(cells.frame, words)
     units = {**cells.frame.attrs.get("units", {}), **in_header, **cells.units}
     unread = {n for n in numbers if (unit := units.get(n, "").strip()) and not _is_unit(unit)}

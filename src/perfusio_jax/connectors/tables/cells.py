@@ -46,6 +46,8 @@ _DECIMAL: Final = {
     mark: re.compile(rf"(?a:[+-]?\d*\{mark}\d+(?:[eE][+-]?\d+)?)") for mark in (".", ",")
 }
 _ONE_POINT: Final = re.compile(r"[0-9]*\.[0-9]+")
+_ONE_GROUP: Final = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}")
+_PLAIN: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _GROUPS: Final = {
     mark: re.compile(rf"(?a:[+-]?[1-9]\d{{0,2}}(?:\{mark}\d{{3}})+)") for mark in (".", ",")
 }
@@ -174,6 +176,8 @@ def parse_number(cell: Any, decimal: str = ".") -> float | str | None:
     if cell is None or isinstance(cell, bool):
         return None if cell is None else str(cell)
     if isinstance(cell, str):
+        if decimal == "." and _PLAIN.fullmatch(cell):
+            return float(cell)  # nearly all there are
         text = cell.strip()
         if text.casefold() in MISSING:
             return None
@@ -211,9 +215,12 @@ def find_decimal(
     for cell, line in cells:
         if not ("." in cell or "," in cell):
             continue
-        # what many cells before have proved, one point and digits prove once more
-        if "." in proofs and "," not in cell and _ONE_POINT.fullmatch(cell):
-            continue
+        # what many cells before have proved, or left in doubt, one point and digits do once more
+        if "," not in cell:
+            if "." in proofs and _ONE_POINT.fullmatch(cell):
+                continue
+            if "." in doubts and _ONE_GROUP.fullmatch(cell):
+                continue
         text = cell.strip()
         text = _BLANKS.sub("", text) if BLANK_GROUP.fullmatch(text) else text
         for mark in marks:

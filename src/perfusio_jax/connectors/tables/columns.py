@@ -50,6 +50,11 @@ _LONG: Final = 40
 
 HOMONYMS: Final = {"Lys": ("lysed cells", "lysine")}
 """Names that mean something else in other people's tables."""
+_OTHERS: Final = (
+    "Other names are told in the column map (--map), in its table [columns]: variable = 'species', "
+    "where a column is called variable."
+)
+
 _AMINO_ACIDS: Final = frozenset(
     "ala arg asn asp cys gly his ile leu met phe pro ser thr trp tyr val".split()
 )
@@ -290,13 +295,13 @@ class Header:
                 "wide_format=False (--long on the command line)."
             )
         if not self.is_wide and not has_long:
-            raise DataError(
-                f"long format needs the columns 'species' and 'value'; there are {self._listed()}."
-            )
+            raise DataError(lacks_long(self._listed()))
         if self.is_wide and not numbers & set(known):
+            is_long = any(label.strip().casefold() == "value" for label in self.labels)
             raise DataError(
                 f"none of its columns is a measurement: {self._listed()}. Known are "
                 f"{', '.join(self.words.species)}; a column map can give your names."
+                + (f" A table of one value a row is read with --long. {_OTHERS}" if is_long else "")
             )
         for name in known:
             self.refuse_strange(name)
@@ -316,6 +321,15 @@ class Header:
 
     def _listed(self) -> str:
         return ", ".join(in_line(label) for label in self.labels[:20])
+
+
+def lacks_long(labels: str) -> str:
+    """What to say of a table of one value a row that does not call its columns so.
+
+    Args:
+        labels: What they are called.
+    """
+    return f"long format needs the columns 'species' and 'value'; there are {labels}. {_OTHERS}"
 
 
 def bare_label(label: str) -> tuple[str, str]:
