@@ -16,9 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MODULES = (
-    "decision.gate", "decision.grid", "records.audit", "records.chain", "records.vouching",
-    "records.segments", "records.audit_memory", "records.secrets", "records.copies",
-    "records.verifying",
+    "decision.gate", "decision.gate_limits", "decision.grid", "records.audit", "records.chain",
+    "records.vouching", "records.segments", "records.audit_memory", "records.secrets",
+    "records.copies", "records.verifying",
 )  # fmt: skip
 """Files of `twin` that are changed."""
 JUDGES = ("gate", "grid", "audit", "secrets")

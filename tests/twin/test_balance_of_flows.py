@@ -18,7 +18,7 @@ from perfusio_jax.process import (
 )
 from perfusio_jax.twin import GateLimits, GateRequest, gate
 from perfusio_jax.twin.decision.balancing import excess, lowered, row_of
-from perfusio_jax.twin.decision.gate import usual_step
+from perfusio_jax.twin.decision.gate_limits import usual_step
 from perfusio_jax.twin.decision.grid import Grid, exact
 from tests.hybrid.cultures import CHEMOSTAT, FED
 

@@ -11,13 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.twin.decision.gate import (
-    GateLimits,
-    GateRequest,
-    GateVerdict,
-    gate,
-    operator_edits,
-)
+from perfusio_jax.twin.decision.gate import GateRequest, GateVerdict, gate, operator_edits
+from perfusio_jax.twin.decision.gate_limits import GateLimits
 from perfusio_jax.twin.decision.grid import nearest as nearest_in
 
 LIMITS = GateLimits(

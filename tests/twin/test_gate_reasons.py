@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.twin.decision.gate import GateLimits, GateRequest, GateVerdict, gate
+from perfusio_jax.twin.decision.gate import GateRequest, GateVerdict, gate
+from perfusio_jax.twin.decision.gate_limits import GateLimits
 from perfusio_jax.twin.decision.grid import Grid
 
 LIMITS = GateLimits(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from perfusio_jax._core import ConfigError, ConnectorError
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.twin.decision.checks import implausible
-from perfusio_jax.twin.decision.gate import GateLimits, GateRequest, GateVerdict, gate
+from perfusio_jax.twin.decision.gate import GateRequest, GateVerdict, gate
+from perfusio_jax.twin.decision.gate_limits import GateLimits
 from perfusio_jax.twin.decision.grid import (
     Grid,
     as_held,

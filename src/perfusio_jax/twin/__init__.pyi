@@ -11,12 +11,12 @@ from .decision.described_objective import Objective as Objective
 from .decision.described_objective import described_policy as described_policy
 from .decision.described_step import decide_for_culture as decide_for_culture
 from .decision.described_step import described_history as described_history
-from .decision.gate import DEFAULT_RESOLUTION as DEFAULT_RESOLUTION
-from .decision.gate import GateLimits as GateLimits
 from .decision.gate import GateRequest as GateRequest
 from .decision.gate import GateVerdict as GateVerdict
 from .decision.gate import gate as gate
 from .decision.gate import operator_edits as operator_edits
+from .decision.gate_limits import DEFAULT_RESOLUTION as DEFAULT_RESOLUTION
+from .decision.gate_limits import GateLimits as GateLimits
 from .decision.model_brain import ModelBrain as ModelBrain
 from .decision.step import Decision as Decision
 from .decision.step import decide as decide

@@ -34,7 +34,7 @@ from .alarms.notifications import AlarmNotifier
 from .decision.cadence import Cadence, cadence_of, kept
 from .decision.described_brain import DescribedBrain
 from .decision.described_objective import Objective, described_policy
-from .decision.gate import GateLimits
+from .decision.gate_limits import GateLimits
 from .decision.model_brain import Mode, ModelBrain
 from .decision.step import digest
 from .loop.loop import CycleResult, ReactorLoop

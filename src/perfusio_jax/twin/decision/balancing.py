@@ -106,3 +106,23 @@ def on_device(
         if name in values and name in bounds and name not in fixed
     }
     return {**found, **(lowered(values, windows, grids, row) or {})}
+
+
+def too_much(balance: VolumeBalance, values: Mapping[str, Fraction]) -> str:
+    """The sentence about set-points that break a balance.
+
+    Args:
+        balance: What leaves, what enters.
+        values: Set-points, exact.
+    """
+    sides = {
+        sign: ", ".join(
+            f"{f.control} {float(values[f.control]):g} {f.unit}"
+            for f in balance.flows
+            if f.sign == sign
+        )
+        for sign in (1, -1)
+    }
+    cover = sides[-1] or "nothing"
+    there = " and what is in the vessel" if balance.moves else ""
+    return f"{sides[1]} would exceed {cover}{there}"

@@ -15,7 +15,7 @@ from perfusio_jax.hybrid import HybridStateSpaceModel
 from perfusio_jax.process import Process
 
 from .cadence import Cadence
-from .gate import GateLimits
+from .gate_limits import GateLimits
 
 WORDS: Final = Words("goal in [objective]", "limit in [objective]", "probability in [objective]")
 

@@ -30,7 +30,8 @@ from ..alarms.desk import AlarmDesk, event
 from ..alarms.notifications import AlarmEvent, AlarmNotifier
 from ..decision.brain import Brain, Lesson, Proposal, Situation
 from ..decision.checks import expectations
-from ..decision.gate import GateLimits, GateVerdict
+from ..decision.gate import GateVerdict
+from ..decision.gate_limits import GateLimits
 from ..records.audit import AuditLogger
 from ..records.entries import JournalError, Stage
 from ..records.records import append_recommendation, store_forecast

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 from ..alarms.desk import AlarmDesk, event
 from ..decision.brain import Brain, Lesson, Proposal, Situation
-from ..decision.gate import GateLimits, out_of_reach
+from ..decision.gate import out_of_reach
+from ..decision.gate_limits import GateLimits
 from ..records.audit import AuditLogger
 from ..records.runtime import Runtime
 from ..records.secrets import in_short

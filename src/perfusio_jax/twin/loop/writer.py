@@ -16,7 +16,8 @@ from perfusio_jax._core import (
     StopRun,
 )
 
-from ..decision.gate import GateLimits, GateRequest, GateVerdict, gate
+from ..decision.gate import GateRequest, GateVerdict, gate
+from ..decision.gate_limits import GateLimits
 from ..decision.grid import Grid
 from ..records.audit import AuditLogger
 from ..records.entries import Intent, Settlement, settled_as_written
