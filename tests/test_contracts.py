@@ -291,7 +291,7 @@ NOT_YET = {
     *("hybrid/health.py", "hybrid/layout.py", "hybrid/observation.py", "hybrid/online.py"),
     *("hybrid/transition.py", "report/proposing.py", "report/run_record.py"),
     *("service/forecast.py", "service/forecast_figure.py", "service/settings.py"),
-    *("twin/decision/checks.py", "twin/decision/step.py", "twin/digital_twin.py"),
+    *("twin/decision/checks.py", "twin/decision/given.py", "twin/decision/step.py"),
     *("twin/loop/settings.py", "twin/records/records.py", "viz/parts.py"),
 }
 

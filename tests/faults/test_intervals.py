@@ -25,6 +25,7 @@ from perfusio_jax.twin import (
     verify_audit,
 )
 from perfusio_jax.twin.alarms.notifications import AlarmEvent
+from perfusio_jax.twin.decision import given
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.loop.commands import status
 from perfusio_jax.twin.loop.summary import summarise
@@ -325,7 +326,7 @@ def test_a_day_no_sample_is_due_on_is_refused(tmp_path):
 
 def test_where_samples_are_rare_data_may_be_older():
     def ages(hours):
-        return digital_twin._ages(Cadence(hours))
+        return given.ages(Cadence(hours))
 
     assert ages(12.0) == ages(24.0) == {}
     assert ages(48.0) == {

@@ -31,8 +31,8 @@ from perfusio_jax.twin import (
 )
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.decision.checks import expectations
+from perfusio_jax.twin.decision.given import default_policy
 from perfusio_jax.twin.decision.step import digest, history_from_records, hours_ahead, padded_length
-from perfusio_jax.twin.digital_twin import default_policy
 from perfusio_jax.twin.loop import writer
 
 CENTRE = DEFAULT_AMBR250_DESIGN_SPACE.centre

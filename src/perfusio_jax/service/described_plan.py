@@ -14,7 +14,7 @@ from perfusio_jax.process import Process
 from perfusio_jax.twin import AlarmNotifier, DescribedBrain, GateLimits
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.decision.described_objective import Objective, described_policy
-from perfusio_jax.twin.digital_twin import check_initial, limits_of_process
+from perfusio_jax.twin.decision.given import check_initial, limits_of_process
 
 from .described_settings import channels_of
 

@@ -10,7 +10,7 @@ from perfusio_jax.hybrid import untrained_model
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.twin import GateLimits, ModelBrain, RunRecords, replay
 from perfusio_jax.twin.decision.cadence import Cadence
-from perfusio_jax.twin.digital_twin import default_policy
+from perfusio_jax.twin.decision.given import default_policy
 from perfusio_jax.twin.loop.commands import reactors
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 

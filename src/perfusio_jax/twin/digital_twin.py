@@ -7,34 +7,40 @@ are put together from plain arguments, with the files of a run folder.
 import asyncio
 import contextlib
 import datetime as dt
-import math
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 from perfusio_jax._core import (
-    CONTROL_NAMES,
-    HOURS_PER_DAY,
     BioreactorConnector,
     ConfigError,
     ConnectorError,
     DataError,
     PerfusioError,
 )
-from perfusio_jax._core.plausible import unlikely
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace, RunConfig
-from perfusio_jax.hybrid import HybridStateSpaceModel, parts_of, untrained_model
-from perfusio_jax.mechanistic import DEFAULT_CONTROLS, CHOPerfusionModel
-from perfusio_jax.process import Process
+from perfusio_jax.hybrid import HybridStateSpaceModel, untrained_model
+from perfusio_jax.mechanistic import CHOPerfusionModel
 
 from .alarms.notifications import AlarmNotifier
-from .decision.cadence import Cadence, cadence_of, kept
+from .decision.cadence import cadence_of, kept
 from .decision.described_brain import DescribedBrain
 from .decision.described_objective import Objective, described_policy
 from .decision.gate_limits import GateLimits
+from .decision.given import (
+    ages,
+    agree,
+    check_controls,
+    check_kind,
+    default_policy,
+    limits_of_process,
+    settings_of_cho,
+    settings_of_process,
+    space_of,
+)
 from .decision.model_brain import Mode, ModelBrain
 from .decision.step import digest
 from .loop.loop import CycleResult, ReactorLoop
@@ -143,7 +149,7 @@ class DigitalTwin:
         clone_id: str = "unknown",
     ) -> None:
         process = None if hybrid is None else hybrid.layout.process
-        _check_kind(process, objective, max_change, (design_space, bed_policy))
+        check_kind(process, objective, max_change, (design_space, bed_policy))
         config = RunConfig() if run_config is None else run_config
         self.config = config
         self.connector = connector
@@ -156,10 +162,10 @@ class DigitalTwin:
         if mode not in ("frozen", "adaptive"):
             raise ConfigError(f"mode is {mode!r}; allowed are 'frozen' and 'adaptive'.")
         if process is None:
-            _check_controls(_space(design_space), initial_controls)
-            of_culture = _of_cho(_space(design_space), initial_controls)
+            check_controls(space_of(design_space), initial_controls)
+            of_culture = settings_of_cho(space_of(design_space), initial_controls)
         else:
-            of_culture = _of_process(process, initial_controls)
+            of_culture = settings_of_process(process, initial_controls)
         if patience_seconds is None:
             patience_seconds = 1.25 * config.sampling_interval_hours * 3600.0
         settings = LoopSettings(
@@ -196,7 +202,7 @@ class DigitalTwin:
             self.limits = gate_limits
         elif process is None:
             self.limits = GateLimits.from_design_space(
-                design_space, device_steps=device_steps, **_ages(self.cadence)
+                design_space, device_steps=device_steps, **ages(self.cadence)
             )
         else:
             self.limits = limits_of_process(
@@ -225,7 +231,7 @@ class DigitalTwin:
             )
         else:
             self.policy = bed_policy or default_policy(
-                self.base_model, _space(design_space), self.limits, **asked
+                self.base_model, space_of(design_space), self.limits, **asked
             )
             self.brain = ModelBrain(self.base_model, self.policy, volume_L=self.volume_L, **more)
         self.archive = connector if archive is None and is_archive(connector) else archive
@@ -314,7 +320,7 @@ class DigitalTwin:
         """What the run is about, for the audit trail."""
         process = self.base_model.layout.process
         if process is None or self.objective is None:
-            return {"design_space": _space(self.design_space).model_dump(mode="json")}
+            return {"design_space": space_of(self.design_space).model_dump(mode="json")}
         return {
             "process": process.model_dump(mode="json", exclude_defaults=True),
             "objective": asdict(self.objective),
@@ -463,197 +469,6 @@ class DigitalTwin:
     def history(self) -> list[dict[str, Any]]:
         """Samples in the journal, oldest first."""
         return [{"day": s.day, **s.values} for s in self.journal.samples(self.reactor_id)]
-
-
-def default_policy(
-    model: HybridStateSpaceModel,
-    space: DesignSpace,
-    limits: GateLimits,
-    *,
-    cadence: Cadence,
-    acqf_name: str,
-    allow_write: bool = False,
-) -> BEDPolicy:
-    """The policy of a twin nobody gave one: the targets of its design space.
-
-    Args:
-        model: Hybrid model.
-        space: Controls, bounds and targets.
-        limits: Of the gate, whose rates hold from one decision to the next.
-        cadence: When samples are due.
-        acqf_name: Acquisition.
-        allow_write: Whether set-points may be written.
-
-    Raises:
-        ConfigError: If the acquisition cannot work on roll-outs of these targets.
-    """
-    reach = limits.reach(cadence.interval_h)
-    made = BEDPolicy(
-        model,
-        space,
-        acqf_name=acqf_name,
-        allow_write=allow_write,
-        max_change={n: r for n, r in reach.items() if n in space.control_names},
-        step_h=cadence.interval_h / parts_of(model, cadence.interval_h),
-    )
-    # here, not on the first morning: a twin forecasts with roll-outs
-    made.settings.check_rollouts()
-    return made
-
-
-def limits_of_process(
-    process: Process,
-    cadence: Cadence,
-    *,
-    device_steps: Mapping[str, float] | None = None,
-    max_change: Mapping[str, float] | None = None,
-) -> GateLimits:
-    """Limits of the gate for a twin of a described culture.
-
-    Args:
-        process: The culture.
-        cadence: When samples are due.
-        device_steps: Steps of the device's set-points, as far as a person tells them.
-        max_change: Largest change per day by control, where it is not half of its range.
-
-    Raises:
-        ConfigError: If there is nothing to set, or a number is unusable.
-    """
-    return GateLimits.from_process(
-        process,
-        hours=cadence.interval_h,
-        device_steps=device_steps,
-        max_change=max_change,
-        **_ages(cadence),
-    )
-
-
-def agree(connector: Any, cadence: Cadence) -> None:
-    """Tell a connector how far samples lie apart.
-
-    Raises:
-        ConfigError: If it does not serve samples that are due then.
-    """
-    told = getattr(connector, "sample_every", None)
-    if told is not None:
-        told(cadence.interval_h)
-    elif not all(cadence.hours(k) % HOURS_PER_DAY == 0.0 for k in range(1, 3)):
-        raise ConfigError(
-            f"{type(connector).__name__} gives whole days; sampling_interval_hours is "
-            f"{cadence.interval_h:g}. Set it to 24 or whole multiples of it, or give the "
-            "connector a method sample_every(hours) and fractions of days."
-        )
-
-
-def _ages(cadence: Cadence) -> dict[str, Any]:
-    """How old data may be where samples come less often than daily [h]."""
-    share = cadence.interval_h / HOURS_PER_DAY
-    names = ("max_data_age_h", "fallback_after_h", "disarm_after_h")
-    daily: dict[str, Any] = {f.name: f.default for f in fields(GateLimits) if f.name in names}
-    return {name: share * age for name, age in daily.items()} if share > 1.0 else {}
-
-
-def _space(design_space: DesignSpace | None) -> DesignSpace:
-    if design_space is None:
-        raise ConfigError(
-            "the twin needs a design space; config.DEFAULT_AMBR250_DESIGN_SPACE is one."
-        )
-    return design_space
-
-
-def _check_kind(
-    process: Process | None,
-    objective: Objective | None,
-    max_change: Mapping[str, float] | None,
-    of_cho: tuple[DesignSpace | None, BEDPolicy | None],
-) -> None:
-    """Refuse what is of CHO perfusion beside a described culture, and the reverse."""
-    if process is None:
-        if objective is not None or max_change is not None:
-            raise ConfigError(
-                "objective and max_change are of a culture that is described; without a model of "
-                "one the twin drives CHO perfusion, whose design space has targets and ranges."
-            )
-        _space(of_cho[0])
-    elif objective is None:
-        raise ConfigError(
-            f"the model is of {process.name}; a twin of it needs an objective, as "
-            "Objective(goals=('NAME = value',))."
-        )
-    elif of_cho != (None, None):
-        raise ConfigError(
-            f"the model is of {process.name}, whose process says what can be set and how far; "
-            "design_space and bed_policy are of CHO perfusion. Leave them out."
-        )
-
-
-def _of_cho(space: DesignSpace, initial: Mapping[str, float] | None) -> dict[str, Any]:
-    """Settings of the loop that follow from the culture."""
-    return {
-        "initial_controls": {**DEFAULT_CONTROLS, **dict(initial or {})},
-        "species_bounds": {n: (b.lo, b.hi) for n, b in space.species_bounds.items()},
-    }
-
-
-def _of_process(process: Process, initial: Mapping[str, float] | None) -> dict[str, Any]:
-    """The same of a described culture."""
-    held = {c.name: c for c in process.controls if c.role != "bolus"}
-    check_initial(process, initial or {})
-    return {
-        "controls": tuple(held),
-        "given": process.boluses,
-        "measured": process.readings,
-        "keeps_volume": not process.is_constant_volume,
-        "odds": "limits_probability",
-        "initial_controls": {n: c.default for n, c in held.items()} | dict(initial or {}),
-        "species_bounds": {q.name: (q.lo, q.hi) for q in process.quantities if q.is_measured},
-    }
-
-
-def check_initial(process: Process, initial: Mapping[str, Any]) -> None:
-    """Refuse set-points to begin with that a described culture cannot have.
-
-    Args:
-        process: The culture.
-        initial: Value by control.
-
-    Raises:
-        ConfigError: If one is no control of it or a bolus, or lies outside what may be set.
-    """
-    for name, value in initial.items():
-        control = process.control(name)
-        if control.role == "bolus":
-            raise ConfigError(f"initial_controls: {name} is a bolus, which is given and not held.")
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not control.lo <= value <= control.hi:
-            raise ConfigError(
-                f"initial_controls: {name} is {value!r}; a number from {control.lo:g} to "
-                f"{control.hi:g} {control.unit} is needed, as process {process.name} says."
-            )
-
-
-def _check_controls(space: DesignSpace, initial: Mapping[str, float] | None) -> None:
-    names = space.control_names
-    if not names:
-        raise ConfigError(f"design space {space.name!r} has no controls to decide.")
-    unknown = [n for n in names if n not in CONTROL_NAMES]
-    if unknown:
-        raise ConfigError(
-            f"design space {space.name!r} names unknown controls {unknown}; the twin "
-            f"knows {list(CONTROL_NAMES)}."
-        )
-    for name, value in (initial or {}).items():
-        if name not in CONTROL_NAMES:
-            raise ConfigError(
-                f"initial_controls names unknown controls {[name]}; the twin knows "
-                f"{list(CONTROL_NAMES)}."
-            )
-        if not math.isfinite(value):
-            raise ConfigError(f"initial_controls: {name} is {value!r}; it must be finite.")
-        bounds = space.control_bounds.get(name)
-        why = unlikely(name, value, None if bounds is None else (bounds.lo, bounds.hi))
-        if why:
-            raise ConfigError(f"initial_controls: {name} is {value:g}, {why}")
 
 
 def _as_dict(result: CycleResult) -> dict[str, Any]:
