@@ -132,8 +132,9 @@ def _with_volume(
     def body(volume: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
         row, length = xs
         row = row.at[-1].set(volume)
-        _, _, rate = vessel.flows(row)
-        return jnp.maximum(volume + rate * length, 0.05 * vessel.volume_L), row
+        given = vessel.swollen(row)
+        _, _, rate = vessel.flows(given)
+        return jnp.maximum(given[-1] + rate * length, 0.05 * vessel.volume_L), row
 
     _, plan = jax.lax.scan(body, begin, (controls, hours))
     return plan

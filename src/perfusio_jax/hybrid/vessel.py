@@ -29,6 +29,7 @@ from perfusio_jax.process import (
     Process,
     StreamFlows,
     bolus_amounts,
+    bolus_volumes,
     stream_flows,
 )
 from perfusio_jax.process.flows import asked_flow
@@ -204,11 +205,32 @@ class Vessel(eqx.Module):
     def after_bolus(
         self, state: Float[Array, " K"], controls: Float[Array, " M"]
     ) -> Float[Array, " K"]:
-        """State after what is given at the sample."""
+        """State after what is given at the sample; the volume in `controls` is the one before."""
         if not self.process.boluses:
             return state
         volume = controls[-1] if VOLUME in self.layout.controls else self.volume_L
-        return state + (self.bolus @ controls) / volume
+        if not self.brings_volume:
+            return state + (self.bolus @ controls) / volume
+        come = self._come(controls)
+        diluted = np.asarray([n in self.process.carried for n in self.layout.states])
+        share = jnp.where(diluted, volume / (volume + come), 1.0)
+        return share * state + (self.bolus @ controls) / (volume + come)
+
+    @property
+    def brings_volume(self) -> bool:
+        """Whether a bolus comes in a volume that is known."""
+        return any(c.brings for c in self.process.controls)
+
+    def swollen(self, controls: Float[Array, " M"]) -> Float[Array, " M"]:
+        """Control columns with the volume after what is given at the sample."""
+        if not self.brings_volume:
+            return controls
+        return controls.at[-1].add(self._come(controls))
+
+    def _come(self, controls: Float[Array, " M"]) -> Scalar:
+        """Volume that is given at the sample [L]."""
+        each = jnp.asarray(bolus_volumes(self.process), controls.dtype)
+        return each @ controls[: each.size]
 
     def advance(
         self,
@@ -237,6 +259,8 @@ class Vessel(eqx.Module):
             State at the end, not negative.
         """
         cells = self.layout.cells
+        start = self.after_bolus(state, controls)
+        controls = self.swollen(controls)
         answers = self.answers
         set_once = None if answers else self.flows(controls)
         moves = VOLUME in self.layout.controls
@@ -280,7 +304,6 @@ class Vessel(eqx.Module):
             reached = part(start, *slopes(point, middle), length)
             return (jnp.where(ends, reached, start), reached), None
 
-        start = self.after_bolus(state, controls)
         begins = jnp.repeat(jnp.arange(self.substeps, dtype=state.dtype), 2)
         is_end = np.tile([False, True], self.substeps)
         share = jnp.asarray(np.where(is_end, 1.0, 0.5), state.dtype)

@@ -1,4 +1,5 @@
 from .boluses import bolus_amounts as bolus_amounts
+from .boluses import bolus_volumes as bolus_volumes
 from .built_in import BUILT_IN as BUILT_IN
 from .built_in import CHO_FED_BATCH as CHO_FED_BATCH
 from .built_in import CHO_PERFUSION as CHO_PERFUSION

@@ -209,7 +209,7 @@ class _Balance:
                     self.via = (q.name, *q.of)  # pyright: ignore[reportAttributeAccessIssue]
         self.known = [n for n in process.carried if n in names or (self.via and n == self.via[2])]
         brought = {n for s in process.streams for n in (*s.carries, *s.adds)}
-        brought |= {c.quantity for c in process.controls if c.role == "bolus" and c.quantity}
+        brought |= {name for c in process.controls for name in c.given}
         cells = (process.biomass, self.dead)
         self.fed = [n for n in self.known if n in brought and n not in cells]
         self.made = [n for n in self.known if n not in brought and n != self.dead]
@@ -231,7 +231,8 @@ class _Balance:
         for name in self.known:
             k = self.process.carried.index(name)
             keep, supplied, weight = _solution(self.flows, k)
-            begin = first[name] + self.flows.dose[:, k] / self.flows.start_L
+            before, after = self.flows.start_L, self.flows.start_L + self.flows.given_L
+            begin = (first[name] * before + self.flows.dose[:, k]) / after
             out[name] = (last[name] - keep * begin - supplied) / weight
         return out
 
@@ -315,7 +316,7 @@ def log_mean(first: np.ndarray, last: np.ndarray) -> np.ndarray:
 
 def _solution(flows: RecordedFlows, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`keep`, `supplied` and `weight` of the exact balance; see `chemistry.schemes`."""
-    V0, V1, dt = flows.start_L, flows.end_L, flows.dt_h
+    V0, V1, dt = flows.start_L + flows.given_L, flows.end_L, flows.dt_h
     growth = (V1 - V0) / V0
     ratio = np.log1p(growth)
     theta = dt / V0 * np.where(growth == 0.0, 1.0, ratio / np.where(growth == 0.0, 1.0, growth))

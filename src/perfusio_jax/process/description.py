@@ -92,13 +92,16 @@ class Process(Part):
     @property
     def is_constant_volume(self) -> bool:
         """Whether the volume stays as it is."""
+        if any(c.brings for c in self.controls):
+            return False
         return not self.streams or self.closing is not None
 
     @property
     def may_move(self) -> bool:
         """Whether the volume may move: no stream keeps it, and something flows or is given.
 
-        A bolus adds an amount; the volume that came with it is what a table records.
+        A bolus adds an amount, and the volume it comes in where its control says what it `brings`;
+        else that volume is what a table records.
         """
         return self.closing is None and bool(self.streams or self.boluses)
 
@@ -152,6 +155,8 @@ class Process(Part):
             if control.quantity is not None:
                 added = self.quantity(control.quantity)
                 _check_unit(control, added)
+            for name in control.brings:
+                self._check_brought(control, name)
         self._check_references()
         for stream in self.streams:
             self._check_stream(stream)
@@ -159,6 +164,19 @@ class Process(Part):
         self._check_use()
         self._check_per_cell()
         return self
+
+    def _check_brought(self, control: Control, name: str) -> None:
+        quantity = self.quantity(name)
+        if quantity.kind != "carried":
+            raise ConfigError(
+                f"control {control.name}: {name} is a {quantity.kind}; only what is carried is "
+                f"given: {', '.join(self.carried) or 'nothing here'}."
+            )
+        if self.closing is not None:
+            raise ConfigError(
+                f"control {control.name}: it brings volume, and stream {self.closing.name} keeps "
+                "the volume; give the amount without brings, or take flow = 'rest' off the stream."
+            )
 
     def _check_per_cell(self) -> None:
         for control in self.controls:

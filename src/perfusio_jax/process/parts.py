@@ -145,8 +145,8 @@ class Control(Part):
     """Unit of its values."""
     role: Literal["flow", "composition", "target", "bolus", "environment"]
     """What it does. "flow": sets the flow of a stream. "composition": sets what a stream carries.
-    "target": a pump holds a quantity there. "bolus": an amount given at a sample. "environment":
-    what cells live in, as temperature or light."""
+    "target": a pump holds a quantity there. "bolus": an amount, or a volume of a feed, given at a
+    sample. "environment": what cells live in, as temperature or light."""
     label: str = ""
     """Name for people."""
     lo: float
@@ -156,7 +156,10 @@ class Control(Part):
     default: float
     """Value where nobody tells."""
     quantity: str | None = None
-    """What a target holds, or a composition or bolus adds."""
+    """What a target holds, or a composition or bolus adds; none of a bolus that is a volume."""
+    brings: dict[str, float] = Field(default_factory=dict)
+    """Of a bolus: concentration of each quantity in what is given, in the quantity's unit. The
+    volume that comes with it follows; without this an amount comes in no volume."""
     gain: float | None = Field(default=None, gt=0.0)
     """Of a target: rate per deviation at which its pump brings the quantity back [1/h]; 2."""
     most: float | None = Field(default=None, gt=0.0)
@@ -180,12 +183,44 @@ class Control(Part):
                 litres_per_hour(1.0, 1.0, self.unit, self.name)
             if self.lo < 0.0:
                 raise ValueError(f"{self.name}: lo is {self.lo:g}; no flow is below 0.")
-        needs = self.role in ("composition", "target", "bolus")
+        self._check_feed()
+        needs = self.role in ("composition", "target", "bolus") and not self.brings
         if needs and self.quantity is None:
             raise ValueError(f"{self.name}: a {self.role} names its quantity.")
         if self.role in ("flow", "environment") and self.quantity is not None:
             raise ValueError(f"{self.name}: a control of role {self.role} has no quantity.")
         return self
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Quantities that a bolus brings; none of another role."""
+        if self.role != "bolus":
+            return ()
+        only = () if self.quantity is None else (self.quantity,)
+        return tuple(dict.fromkeys((*only, *(n for n, c in self.brings.items() if c > 0.0))))
+
+    def _check_feed(self) -> None:
+        """What a bolus brings, as its unit needs it."""
+        if not self.brings:
+            return
+        if self.role != "bolus":
+            raise ValueError(
+                f"{self.name}: brings is of a bolus; what a stream carries stands there."
+            )
+        for name, value in self.brings.items():
+            if not value >= 0.0:
+                raise ValueError(f"{self.name}: {name} is {value:g}; no concentration is below 0.")
+        if dimensions(self.unit) == {"length": 3}:
+            if self.quantity is not None:
+                raise ValueError(
+                    f"{self.name}: a volume of what brings {', '.join(self.brings)} has no "
+                    "quantity of its own; leave it out."
+                )
+        elif self.quantity is None or not self.brings.get(self.quantity, 0.0) > 0.0:
+            raise ValueError(
+                f"{self.name}: an amount [{self.unit}] is one of a quantity, and brings holds its "
+                "concentration in what is given; a unit of volume needs no quantity."
+            )
 
 
 class Stream(Part):

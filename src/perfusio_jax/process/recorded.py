@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from perfusio_jax._core import STREAM_TOTALS, DataError
 from perfusio_jax.states import Trajectory
 
-from .boluses import bolus_amounts
+from .boluses import bolus_amounts, bolus_volumes
 from .description import Process
 from .flows import asked_flow
 from .parts import REST, Stream, is_per_cell, litres_per_hour
@@ -33,7 +33,9 @@ class RecordedFlows(NamedTuple):
     dt_h: Float[np.ndarray, " I"]
     """Lengths [h]."""
     start_L: Float[np.ndarray, " I"]
-    """Volume at the start [L]."""
+    """Volume at the start [L], before anything is given."""
+    given_L: Float[np.ndarray, " I"]
+    """Volume given at once at the start [L]."""
     end_L: Float[np.ndarray, " I"]
     """Volume at the end [L]."""
     dose: Float[np.ndarray, "I K"]
@@ -101,13 +103,17 @@ def recorded_flows(
     moves = bool(np.ptp(recorded) > 0.0)
     drawn = np.nan_to_num(totals[:, STREAM_TOTALS.index("V_sample_L")]) / dt
     closing, start = process.closing, recorded[:-1]
+    come = np.zeros(dt.size)
+    for control, litres in zip(process.controls, bolus_volumes(process), strict=True):
+        if litres > 0.0:
+            come = come + litres * set_to[control.name]
     # a volume that was recorded but once follows from the flows, and some flows follow from it
     for _ in range(1 if moves or closing is not None else dt.size):
-        flow, is_told, ways = _set_flows(process, run, set_to, start, pumps or {})
+        flow, is_told, ways = _set_flows(process, run, set_to, start + come, pumps or {})
         net = ways["in"] - ways["out"] - drawn
         before = start
         if not moves and closing is None:
-            start = recorded[0] + np.append(0.0, np.cumsum(net * dt))[:-1]
+            start = recorded[0] + np.append(0.0, np.cumsum(come + net * dt))[:-1]
         if np.array_equal(before, start, equal_nan=True):
             break
     unexplained = np.full(dt.size, np.nan)
@@ -116,9 +122,9 @@ def recorded_flows(
         flow[closing.name] = rest if closing.direction == "out" else -rest
         ways[closing.direction] = ways[closing.direction] + flow[closing.name]
     elif moves:
-        unexplained = np.diff(recorded) - net * dt
+        unexplained = np.diff(recorded) - come - net * dt
     # what is gone beyond that was drawn as it is, which changes no concentration
-    end = recorded[1:] if closing is not None else start + net * dt
+    end = recorded[1:] if closing is not None else start + come + net * dt
     start, end = (np.where(v > 0.0, v, np.nan) for v in (start, end))
     place = {name: k for k, name in enumerate(process.carried)}
     supply, cleared = (np.zeros((dt.size, len(place))) for _ in range(2))
@@ -142,7 +148,7 @@ def recorded_flows(
         np.zeros(dt.size),
     )
     return RecordedFlows(
-        dt, start, end, given, supply, cleared, ways["in"], medium, unexplained, is_told
+        dt, start, come, end, given, supply, cleared, ways["in"], medium, unexplained, is_told
     )
 
 

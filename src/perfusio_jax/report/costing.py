@@ -9,7 +9,7 @@ import numpy as np
 from perfusio_jax._core import HOURS_PER_DAY
 from perfusio_jax.bed.goal.costs import Costs
 from perfusio_jax.bed.goal.expressions import RunForm
-from perfusio_jax.bed.goal.run_flows import litres_in_steps
+from perfusio_jax.bed.goal.run_flows import litres_in_steps, ways, ways_in
 
 
 def costs_of(
@@ -29,16 +29,12 @@ def costs_of(
     n = len(form.hours)
     days = sum(form.hours) / HOURS_PER_DAY
     plans = np.repeat(recipes[:, None, :], n, axis=1) if recipes.ndim == 2 else recipes
-    names = [s.name for s in form.process.streams]
+    names = ways(form.process)
     runs = []
     for Y, plan in zip(forecast, plans, strict=True):
         litres = np.asarray(litres_in_steps(form, jnp.asarray(Y), jnp.asarray(plan)))
         cost = float(costs.of_run(form.process, jnp.asarray(litres), days, n))
-        used = {
-            s.name: float(litres[:, names.index(s.name)].sum())
-            for s in form.process.streams
-            if s.direction == "in"
-        }
+        used = {name: float(litres[:, names.index(name)].sum()) for name in ways_in(form.process)}
         runs.append({"cost": cost, "used_L": used})
     return {
         "runs": runs,

@@ -115,7 +115,7 @@ def usual_start(process: Process) -> dict[str, float]:
         Value of everything that is carried and of every level.
     """
     eaten = _substrates(process)
-    given = [c.quantity for c in process.controls if c.role == "bolus" and c.quantity in eaten]
+    given = [n for c in process.controls for n in c.given if n in eaten]
     is_flowing = any(_level(process, name) > 0.0 for name in process.carried)
     at_usual = [] if is_flowing else given or eaten[:1]
     found: dict[str, float] = {}
@@ -178,7 +178,7 @@ def _substrates(process: Process) -> list[str]:
     """What cells may live on, the likeliest first: what enters, what is given, what is there."""
     cells = {process.biomass, *(name for q in process.quantities for name in q.of)}
     rest = [name for name in process.carried if name not in cells]
-    given = {c.quantity for c in process.controls if c.role == "bolus"}
+    given = {name for c in process.controls for name in c.given}
     return sorted(rest, key=lambda n: (not _level(process, n) > 0.0, n not in given))
 
 

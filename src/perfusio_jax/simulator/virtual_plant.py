@@ -26,7 +26,7 @@ from perfusio_jax._core import ConfigError, Result, Scalar
 from perfusio_jax.mechanistic import Mechanism
 from perfusio_jax.mechanistic.any_field import Accuracy, advance_field
 from perfusio_jax.mechanistic.mechanism import check_rates
-from perfusio_jax.process import Process, bolus_amounts
+from perfusio_jax.process import Process, bolus_amounts, bolus_volumes
 from perfusio_jax.process.laws import laws_of
 
 from .pumping import flow_rates, plant_flows
@@ -53,6 +53,8 @@ class VirtualPlant(eqx.Module):
     """Volume at the start [L]."""
     bolus: Float[Array, "n M"] = eqx.field(converter=_leaf)
     """What one unit of each control adds to each state's amount [unit of the state, L]."""
+    bolus_L: Float[Array, " M"] = eqx.field(converter=_leaf)
+    """Volume that comes with it [L]."""
     pump_gain: Float[Array, " L"] = eqx.field(converter=_leaf)
     """Rate per deviation from a target at which its pump brings the quantity back, by law [1/h]."""
     largest_flow: Float[Array, " L"] = eqx.field(converter=_leaf)
@@ -138,6 +140,7 @@ class VirtualPlant(eqx.Module):
         """
         n = len(self.states)
         start = self.amounts(state, volume_L) + self.bolus @ controls
+        volume_L = volume_L + self.bolus_L @ controls
         y = jnp.concatenate([start, volume_L[None], jnp.zeros(len(self.process.streams))])
         is_moving = not self.process.is_constant_volume
 
@@ -297,6 +300,7 @@ def virtual_plant(
         },
         volume_L=process.volume_L,  # pyright: ignore[reportArgumentType]
         bolus=bolus_amounts(process, states),  # pyright: ignore[reportArgumentType]
+        bolus_L=bolus_volumes(process),  # pyright: ignore[reportArgumentType]
         pump_gain=jnp.broadcast_to(jnp.asarray(gains, float), (len(laws),)),
         largest_flow=jnp.broadcast_to(jnp.asarray(largest, float), (len(laws),)),
         rtol=rtol,  # pyright: ignore[reportArgumentType]

@@ -9,6 +9,7 @@ import numpy as np
 
 from perfusio_jax._core import Array, ConfigError, Float, Scalar
 from perfusio_jax._core.hints import did_you_mean
+from perfusio_jax.bed.goal.run_flows import ways, ways_in
 from perfusio_jax.process import Process
 
 PRICES = ("run", "day", "slot", "assay", "medium")
@@ -30,7 +31,7 @@ class Costs(eqx.Module):
     assay: Scalar
     """Of analysing a sample; one is taken at the start and one after every step."""
     litre: Float[Array, " S"]
-    """Of a litre by each stream, in the order of the process; 0 for what leaves."""
+    """Of a litre by each of `run_flows.ways`; 0 for what leaves."""
     turnaround_days: Scalar
     """Days between two runs in one place [d]."""
     reactors: int | None = eqx.field(static=True, default=None)
@@ -53,13 +54,13 @@ class Costs(eqx.Module):
 
         Args:
             process: The culture.
-            litres: What flows by each stream within each step [L].
+            litres: What flows by each of `run_flows.ways` within each step [L].
             days: Length of the run [d].
             n_steps: Steps between its samples.
         """
         held = self.run + self.day * days + self.slot * (days + self.turnaround_days)
         held = held + self.assay * (n_steps + 1)
-        return held + jnp.sum(litres @ self.litre, axis=-1) if process.streams else held
+        return held + jnp.sum(litres @ self.litre, axis=-1) if ways(process) else held
 
 
 def read_costs(told: Mapping[str, Any], process: Process) -> Costs:
@@ -67,8 +68,8 @@ def read_costs(told: Mapping[str, Any], process: Process) -> Costs:
 
     Args:
         told: Prices `run`, `day`, `slot`, `assay`, `medium` (a litre of whatever enters and has no
-            price of its own) or by the name of a stream that enters; `turnaround_days` between
-            runs, and how many `reactors` there are.
+            price of its own) or by the name of a stream that enters, or of a bolus that says what
+            it brings; `turnaround_days` between runs, and how many `reactors` there are.
         process: The culture.
 
     Raises:
@@ -80,8 +81,8 @@ def read_costs(told: Mapping[str, Any], process: Process) -> Costs:
         >>> float(costs.of_run(MONOD_CHEMOSTAT, jnp.ones((3, 2)), 3.0, 3))
         126.0
     """
-    streams = [s.name for s in process.streams if s.direction == "in"]
-    known = (*PRICES, TURNAROUND, REACTORS, *streams)
+    enters = ways_in(process)
+    known = (*PRICES, TURNAROUND, REACTORS, *enters)
     prices: dict[str, float] = {}
     for name, value in told.items():
         if name not in known:
@@ -96,8 +97,8 @@ def read_costs(told: Mapping[str, Any], process: Process) -> Costs:
             raise ConfigError(f"{REACTORS} = {value!r}; a whole number is needed, at least 1.")
         prices[name] = float(value)
     litre = [
-        prices.get(s.name, prices.get("medium", 0.0)) if s.direction == "in" else 0.0
-        for s in process.streams
+        prices.get(name, prices.get("medium", 0.0)) if name in enters else 0.0
+        for name in ways(process)
     ]
     fields = {name: jnp.asarray(prices.get(name, 0.0)) for name in ("run", "day", "slot", "assay")}
     return Costs(

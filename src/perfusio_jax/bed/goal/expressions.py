@@ -29,7 +29,7 @@ import numpy as np
 from perfusio_jax._core import HOURS_PER_DAY, Array, ConfigError, Float
 from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax.bed.goal.costs import Costs
-from perfusio_jax.bed.goal.run_flows import litres_in_steps
+from perfusio_jax.bed.goal.run_flows import given_in_steps, litres_in_steps, ways, ways_in
 from perfusio_jax.hybrid.layout import Layout
 from perfusio_jax.process import Process, bolus_amounts
 
@@ -121,8 +121,8 @@ class Expression(eqx.Module):
                 raise ConfigError(f"{self.text} asks for the cost, and nothing has a price.")
             return self.costs.of_run(self.form.process, used, days, len(self.form.hours))
         if kind == "used":
-            names = [s.name for s in self.form.process.streams]
-            return jnp.sum(self._litres(Y, plan)[..., names.index(parts[0])], axis=-1)
+            place = ways(self.form.process).index(parts[0])
+            return jnp.sum(self._litres(Y, plan)[..., place], axis=-1)
         if kind in AMOUNTS:
             return self._amount(kind, parts[0], Y, plan)
         name, begin, end = parts
@@ -173,7 +173,7 @@ class Expression(eqx.Module):
             came = came + jnp.sum(flowed * jnp.broadcast_to(content, flowed.shape), axis=-1)
         if process.boluses:
             row = jnp.asarray(bolus_amounts(process, [name])[0])
-            came = came + jnp.sum(self._boluses(plan) @ row)
+            came = came + jnp.sum(given_in_steps(self.form, plan) @ row)
         if kind != "formed":
             return left if kind == "taken" else came
         volume = self._volumes(litres)
@@ -190,15 +190,6 @@ class Expression(eqx.Module):
             first = jnp.broadcast_to(value, at_ends[..., :1].shape)
         return 0.5 * (at_ends + jnp.concatenate([first, at_ends[..., :-1]], axis=-1))
 
-    def _boluses(self, plan: Array) -> Array:
-        """What is given: at the start of each day, of what stands there."""
-        hours = np.asarray(self.form.hours)
-        begins = (np.cumsum(hours) - hours) / HOURS_PER_DAY
-        is_start = np.abs(begins - np.round(begins)) < 1e-6
-        return jnp.where(
-            jnp.asarray(is_start)[:, None], plan[:, : len(self.form.process.controls)], 0.0
-        )
-
     def _litres(self, Y: Array, plan: Array) -> Array:
         """What flows by each stream within each step, `(..., H, streams)` [L]."""
         return litres_in_steps(self.form, Y, plan)
@@ -208,7 +199,8 @@ class Expression(eqx.Module):
         process = self.form.process
         if process.is_constant_volume:
             return jnp.full(litres.shape[:-1], process.volume_L)
-        signs = jnp.asarray([1.0 if s.direction == "in" else -1.0 for s in process.streams])
+        enters = ways_in(process)
+        signs = jnp.asarray([1.0 if name in enters else -1.0 for name in ways(process)])
         return process.volume_L + jnp.cumsum(litres @ signs, axis=-1)
 
 
@@ -329,7 +321,7 @@ def _called(
         raise ConfigError(f"{what} {text!r}: {name} is of a name, as in {name}(X).")
     of, more = node.args[0].id, node.args[1:]
     if name == "used":
-        streams = [s.name for s in form.process.streams if s.direction == "in"]
+        streams = ways_in(form.process)
         if of not in streams or more:
             raise ConfigError(
                 f"{what} {text!r}: used is of a stream that enters, "

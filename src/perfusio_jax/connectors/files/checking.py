@@ -10,7 +10,7 @@ from perfusio_jax._core import STREAM_TOTALS
 from perfusio_jax._core.unit_text import parse_unit
 from perfusio_jax._core.units import MOLAR_MASS
 from perfusio_jax.chemistry.schemes import balance_rates
-from perfusio_jax.process import Process, stream_flows
+from perfusio_jax.process import Process, bolus_amounts, bolus_volumes, stream_flows
 from perfusio_jax.process.parts import dimensions
 from perfusio_jax.states import Trajectory
 
@@ -155,7 +155,7 @@ def _set_flow(run: Trajectory, process: Process, flow: str) -> np.ndarray:
     hours = np.diff(np.asarray(run.times_h))
     asked = _set(run, process, flow)[:-1] * per_hour * hours
     if dimensions(unit) == {"time": -1}:
-        return asked * np.asarray(run.volume_L)[:-1]
+        return asked * (np.asarray(run.volume_L)[:-1] + _given_volume(run, process))
     return asked * 1000.0
 
 
@@ -163,7 +163,7 @@ def _volumes(runs: list[Trajectory], process: Process, has_volume: bool) -> list
     findings = []
     for run in runs:
         volume, times = np.asarray(run.volume_L), np.asarray(run.times_h)
-        net = np.zeros(run.n_days - 1)
+        net = _given_volume(run, process)
         for stream in (s for s in process.streams if s is not process.closing):
             recorded = _total(run, stream.total)[1:]
             asked = _set_flow(run, process, stream.flow)
@@ -230,9 +230,10 @@ def _of_run(run: Trajectory, process: Process, has_volume: bool) -> dict[str, np
         moved = np.concatenate([[0.0], np.cumsum(_net(run, process))])
         volume = volume[0] + moved
     start, end = states[:-1], states[1:]
-    before = volume[:-1]
+    come = _given_volume(run, process)
+    before = volume[:-1] + come
     after = before if process.is_constant_volume else volume[1:]
-    start = start + _boluses(run, process, u)[:-1] / before[:, None]
+    start = (start * volume[:-1, None] + _boluses(run, process, u)[:-1]) / before[:, None]
     out = {
         "times": np.stack([times[:-1], times[1:]], axis=-1),
         "start": start,
@@ -249,17 +250,29 @@ def _of_run(run: Trajectory, process: Process, has_volume: bool) -> dict[str, np
 
 def _net(run: Trajectory, process: Process) -> np.ndarray:
     """By how much the volume moves in each interval by what is set [L]."""
-    net = np.zeros(run.n_days - 1)
+    net = _given_volume(run, process)
     for stream in process.streams:
         asked = _set_flow(run, process, stream.flow)
         net = net + (asked if stream.direction == "in" else -asked)
     return net
 
 
+def _given_volume(run: Trajectory, process: Process) -> np.ndarray:
+    """Volume that boluses bring at the start of each interval [L]."""
+    come = np.zeros(run.n_days - 1)
+    for control, litres in zip(process.controls, bolus_volumes(process), strict=True):
+        if litres > 0.0:
+            come = come + litres * _set(run, process, control.name)[:-1]
+    return come
+
+
 def _boluses(run: Trajectory, process: Process, u: np.ndarray) -> np.ndarray:
     """Amount given at each sample `(T,K)` [conc L]; NaN where nobody says how much, or what."""
     given = np.zeros((run.n_days, len(process.carried)))
     for column, control in enumerate(process.controls):
+        if control.brings:
+            given += u[:, column, None] * bolus_amounts(process, process.carried)[:, column]
+            continue
         if control.role != "bolus" or control.quantity not in process.carried:
             continue
         k = process.carried.index(control.quantity)
