@@ -195,3 +195,15 @@ def test_goals_and_costs_count_feeds():
     assert value("cost()", costs=costs) == pytest.approx(2.0 + 3.0 + 0.25)
     with pytest.raises(ConfigError, match="'N_salt' is unknown"):
         read_costs({"N_salt": 1.0}, FEEDS)
+
+
+@pytest.mark.parametrize("kinetics", [None, Nothing()])
+def test_nothing_in_the_vessel_stays_nothing(kinetics):
+    """Where an uptake has no half-saturation, nothing over nothing was no number."""
+    vessel = Vessel(FEEDS, kinetics)
+    k = vessel.layout.n
+    end = vessel.advance(
+        jnp.zeros(k), jnp.zeros(len(vessel.layout.controls)).at[-1].set(1.0), jnp.zeros(k),
+        half=jnp.zeros(k), per_cell=jnp.ones(k), offset=jnp.zeros(k), dt_h=jnp.asarray(24.0),
+    )  # fmt: skip
+    np.testing.assert_array_equal(end, np.zeros(k))

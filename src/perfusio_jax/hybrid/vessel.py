@@ -44,6 +44,10 @@ _LARGEST_EXPONENT = 20.0
 """Of growth within one interval [-]; beyond it a path has left every culture anyway."""
 
 
+_LEAST = 1e-30
+"""In place of nothing under a division: what is not there is not taken up [any unit]."""
+
+
 class Vessel(eqx.Module):
     """A culture that is described: what flows is known, a mechanism may be, rates are learned."""
 
@@ -280,14 +284,14 @@ class Vessel(eqx.Module):
                 share = begin / volume
             flow, gone = share * supply, share * loss
             gain = flow + jnp.maximum(acting, 0.0)
-            gone = gone + jnp.maximum(-acting, 0.0) / (level + half)
+            gone = gone + jnp.maximum(-acting, 0.0) / jnp.maximum(level + half, _LEAST)
             if cells is not None:  # growth is a gain of first order
                 gain = gain.at[cells].set(flow[cells])
                 gone = gone.at[cells].set(share * loss[cells] - rates[cells])
             if self.kinetics is None:
                 return gain, jnp.clip(gone, -limit, None)
             own = rates_at(self.kinetics, self.layout, level + lower, controls, volume)
-            least = level + 1e-6 * half
+            least = jnp.maximum(level + 1e-6 * half, _LEAST)
             if cells is not None:
                 gone = gone.at[cells].add(-own[cells] / least[cells])
                 own = own.at[cells].set(0.0)
