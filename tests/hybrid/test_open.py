@@ -1,6 +1,8 @@
 """Described cultures: fitted, judged, saved, forecast, their mechanisms moved by data."""
 
 import dataclasses
+import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.hybrid import (
+    Vessel,
     fit_hybrid,
     for_clone,
     forecast_ahead,
@@ -23,8 +26,18 @@ from perfusio_jax.hybrid import (
 )
 from perfusio_jax.hybrid.campaign import in_steps
 from perfusio_jax.hybrid.constants import Rates, fit_constants
+from perfusio_jax.hybrid.culture_storage import culture_of, empty_vessel
 from perfusio_jax.hybrid.layout import CHO, layout_of
-from perfusio_jax.mechanistic import Mechanism, Monod, constant, moved, n_movable
+from perfusio_jax.mechanistic import (
+    ConsortiumKinetics,
+    Mechanism,
+    Monod,
+    cho_cells,
+    constant,
+    moved,
+    n_movable,
+)
+from perfusio_jax.process import CHO_FED_BATCH, CONSORTIUM
 from perfusio_jax.states import on_grid, usual_step_h
 
 from .cultures import QUICK, YEAST, batches
@@ -176,6 +189,17 @@ def test_a_mechanism_moves_by_its_own_deviations():
     there = moved(mine, jnp.asarray([1.0, 0.0, -1.0, 0.0]))
     assert float(there.mu_max) == pytest.approx(0.1 * np.exp(0.7))
     assert float(there.y) == pytest.approx(0.6 * np.exp(-0.5))
+
+
+def test_a_saved_model_knows_the_mechanisms_of_this_library(tmp_path):
+    for process, kinetics in (
+        (CHO_FED_BATCH, cho_cells(CHO_FED_BATCH)),
+        (CONSORTIUM, ConsortiumKinetics()),
+    ):
+        vessel = Vessel(process, kinetics)
+        told = SimpleNamespace(layout=vessel.layout, mech_model=vessel)
+        again = empty_vessel(json.loads(json.dumps(culture_of(told))), None)
+        assert jax.tree.structure(again) == jax.tree.structure(vessel)
 
 
 def test_a_model_with_a_mechanism_of_ones_own_needs_it_to_be_loaded(campaign, tmp_path):

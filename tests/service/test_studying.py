@@ -63,7 +63,7 @@ def test_what_a_table_tells_of_constants_is_said(capsys, table, tmp_path):
         (["--method", "morris", "--pairs"], "--pairs is of sobol"),
         (["--method", "sobol", "--between", "mu_max=1"], "name=low:high"),
         (["--of", "last Z"], "'Z' is no quantity"),
-        (["--mechanism", "none"], "has no constants"),
+        (["--mechanism", "none"], "moves nothing"),
     ],
 )
 def test_questions_that_make_no_sense_are_refused(words, said, capsys):

@@ -47,7 +47,7 @@ def serve_emulator_command(
     ] = None,
     mechanism: Annotated[
         list[str] | None,
-        typer.Option(help="monod or module:Class, of each --process in turn."),
+        typer.Option(help="monod, cho or module:Class, of each --process in turn."),
     ] = None,
     every: Annotated[
         float, typer.Option(min=0.25, help="Hours between samples, with --process.")

@@ -18,8 +18,8 @@ MechanismOf = Annotated[
     str | None,
     typer.Option(
         "--mechanism",
-        help="Of a culture that is not CHO perfusion: monod, none, or module:Class; the better "
-        "of monod and none by default.",
+        help="Of a culture that is not CHO perfusion: monod, none, cho (CHO cells in any vessel), "
+        "or module:Class; the better of monod and none by default.",
     ),
 ]
 
@@ -40,7 +40,7 @@ def demo(
     ] = None,
     mechanism: Annotated[
         str | None,
-        typer.Option("--mechanism", help="Of that plant: monod (if not given) or module:Class."),
+        typer.Option("--mechanism", help="Of that plant: monod (if not given), cho, module:Class."),
     ] = None,
     goal: Annotated[
         str | None,
@@ -122,7 +122,9 @@ def simulate(
     ] = None,
     mechanism: Annotated[
         str | None,
-        typer.Option("--mechanism", help="Of that culture: monod (if not given) or module:Class."),
+        typer.Option(
+            "--mechanism", help="Of that culture: monod (if not given), cho, module:Class."
+        ),
     ] = None,
     runs_asked: Annotated[
         int | None,

@@ -42,7 +42,7 @@ def sensitivity(
     ] = "cho_perfusion",
     mechanism: Annotated[
         str | None,
-        typer.Option("--mechanism", help="Of a described culture: monod or module:Class."),
+        typer.Option("--mechanism", help="Of a described culture: monod, cho or module:Class."),
     ] = None,
     clone: Annotated[str, typer.Option(help="Of CHO perfusion: CloneX or CloneY.")] = "CloneX",
     days: Annotated[float, typer.Option(min=0.1, max=365.0, help="Length of the run [d].")] = 14.0,
@@ -113,7 +113,7 @@ def identify(
     process: Culture = None,
     mechanism: Annotated[
         str | None,
-        typer.Option("--mechanism", help="Of a described culture: monod or module:Class."),
+        typer.Option("--mechanism", help="Of a described culture: monod, cho or module:Class."),
     ] = None,
     fill_down: FillDown = False,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,

@@ -10,6 +10,7 @@ from .calibration import CALIBRATED as CALIBRATED
 from .calibration import CalibrationInfo as CalibrationInfo
 from .calibration import calibrate as calibrate
 from .campaign import stack_runs as stack_runs
+from .choice import NAMED as NAMED
 from .choice import NO_PLAIN as NO_PLAIN
 from .choice import PLAIN as PLAIN
 from .choice import Fitted as Fitted

@@ -17,6 +17,8 @@ from perfusio_jax.states import Trajectory
 
 PLAIN = ("monod", "none")
 """Mechanisms that are tried where none is named."""
+NAMED = (*PLAIN, "cho")
+"""Mechanisms that have a name."""
 
 NO_PLAIN = "mechanism: none, since no biomass is named, or nothing that it takes up."
 """Why there is no choice to make."""
@@ -47,7 +49,7 @@ def fitted_best(
         runs: Runs with every set-point.
         process: The culture; None for CHO perfusion.
         seed: Random seed.
-        mechanism: `monod`, `none`, or a `Mechanism` of one's own.
+        mechanism: `monod`, `none`, `cho`, or a `Mechanism` of one's own.
         say: Called with what is being done.
         config: Settings of the fits.
 

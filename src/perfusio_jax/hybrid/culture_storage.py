@@ -9,6 +9,8 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.hybrid.layout import CHO
 from perfusio_jax.hybrid.observation import LatentMap
 from perfusio_jax.hybrid.vessel import Vessel
+from perfusio_jax.mechanistic.cho_cells import CHOCells, cho_cells
+from perfusio_jax.mechanistic.consortium import ConsortiumKinetics
 from perfusio_jax.mechanistic.mechanism import Mechanism
 from perfusio_jax.mechanistic.monod import Monod
 from perfusio_jax.process import Process
@@ -65,6 +67,10 @@ def empty_vessel(shape: Mapping[str, Any], given: Any) -> Vessel | None:
     kind = str(entry["class"])
     if kind == Monod.__name__:
         return Vessel(process, _empty_monod(entry), substeps=parts)
+    if given is None and kind == CHOCells.__name__:
+        return Vessel(process, cho_cells(process), substeps=parts)
+    if given is None and kind == ConsortiumKinetics.__name__:
+        return Vessel(process, ConsortiumKinetics(), substeps=parts)
     if not isinstance(given, Mechanism) or type(given).__name__ != kind:
         what = "nothing" if given is None else f"a {type(given).__name__}"
         raise ConfigError(

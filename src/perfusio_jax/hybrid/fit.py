@@ -77,7 +77,7 @@ def fit_hybrid(
         key: Random key.
         config: Settings.
         mech_model: Mechanistic prior; `CHOPerfusionModel()` by default. Beside a process a
-            `Mechanism`, or "monod" or "none"; the plain Monod by default.
+            `Mechanism`, or "monod", "cho" or "none"; the plain Monod by default.
         process: A culture that is described, in place of CHO perfusion.
 
     Returns:

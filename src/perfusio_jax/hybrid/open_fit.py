@@ -33,6 +33,7 @@ from perfusio_jax.hybrid.spread import Spreads, spreads_of
 from perfusio_jax.hybrid.untrained import new_family
 from perfusio_jax.hybrid.vessel import Vessel
 from perfusio_jax.hybrid.with_process import with_gp, without_gp
+from perfusio_jax.mechanistic.cho_cells import cho_cells
 from perfusio_jax.mechanistic.mechanism import Mechanism
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
@@ -63,7 +64,8 @@ def fit_open(
         process: The culture.
         key: Random key.
         config: Settings; those of the CHO mechanism and of its assays have no part in it.
-        kinetics: Mechanism; "monod" or None for a plain one, "none" for none.
+        kinetics: Mechanism; "monod" or None for a plain one, "cho" for `cho_cells`, "none" for
+            none.
 
     Returns:
         The model and the report of its last fit.
@@ -72,9 +74,11 @@ def fit_open(
         ConfigError: If the mechanism does not fit the process.
         DataError: If the campaign cannot train a model.
     """
+    if kinetics == "cho":
+        kinetics = cho_cells(process)
     if isinstance(kinetics, str) and kinetics not in ("monod", "none"):
         raise ConfigError(
-            f"mechanism {kinetics!r} is unknown; allowed are 'monod', 'none' and a Mechanism."
+            f"mechanism {kinetics!r} is unknown; allowed are 'monod', 'none', 'cho', a Mechanism."
         )
     if not (kinetics is None or isinstance(kinetics, str | Mechanism)):
         raise ConfigError(

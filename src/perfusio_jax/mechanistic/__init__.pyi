@@ -1,3 +1,5 @@
+from .cho_cells import CHOCells as CHOCells
+from .cho_cells import cho_cells as cho_cells
 from .consortium import ConsortiumKinetics as ConsortiumKinetics
 from .daily import advance_interval as advance_interval
 from .integrators import balanced_to_plant as balanced_to_plant

@@ -181,7 +181,15 @@ CONSORTIUM = Process(
     quantities=(
         Quantity(name="glucose", unit="mmol/L", label="Glucose", hi=250.0, cv=0.03, floor=0.05),
         Quantity(name="biomass_1", unit="g/L", label="Strain 1, dry", hi=20.0, cv=0.03, floor=0.01),
-        Quantity(name="biomass_2", unit="g/L", label="Strain 2, dry", hi=20.0, cv=0.03, floor=0.01),
+        Quantity(
+            name="biomass_2",
+            unit="g/L",
+            label="Strain 2, dry",
+            hi=20.0,
+            cv=0.03,
+            floor=0.01,
+            start=1.0,
+        ),
         Quantity(
             name="lysine",
             unit="mmol/L",

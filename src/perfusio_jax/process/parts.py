@@ -84,6 +84,8 @@ class Quantity(Part):
     """Coefficient of variation of its assay [-]."""
     floor: float = Field(default=0.0, ge=0.0)
     """Deviation of its assay at zero, in its unit."""
+    start: float | None = None
+    """Its value at the start of a run where nobody tells; None: the usual one."""
     is_measured: bool = True
     """Whether somebody reads it; what nobody reads stays a latent state."""
     formula: Literal["", "viability"] = ""
@@ -95,6 +97,10 @@ class Quantity(Part):
     @model_validator(mode="after")
     def _fits(self) -> "Quantity":
         self._check_formula()
+        if self.start is not None and not self.lo <= self.start <= self.hi:
+            raise ValueError(
+                f"{self.name}: start {self.start:g} lies outside {self.lo:g} to {self.hi:g}."
+            )
         if not self.lo < self.hi:
             raise ValueError(f"{self.name}: lo {self.lo:g} is not below hi {self.hi:g}.")
         if self.is_measured and self.cv == 0.0 and self.floor == 0.0:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError
-from perfusio_jax.connectors import named_mechanism
+from perfusio_jax._core import HOURS_PER_DAY
+from perfusio_jax.connectors import plant_mechanism
 from perfusio_jax.mechanistic import Mechanism
 from perfusio_jax.process import CHO_PERFUSION, Process, read_process
-from perfusio_jax.simulator import plain_monod, virtual_plant, virtual_reactor
+from perfusio_jax.simulator import virtual_plant, virtual_reactor
 from perfusio_jax.study import (
     Experiment,
     GlobalSensitivity,
@@ -138,17 +138,12 @@ def studied_run(question: Question) -> Experiment:
 
 
 def mechanism_of(process: Process, text: str | None) -> Mechanism:
-    """A mechanism by what a person says of it; Monod's if nothing.
+    """A mechanism by what a person says of it; the culture's own, or Monod's, if nothing.
 
     Raises:
         ConfigError: If it moves nothing.
     """
-    found = named_mechanism(text)
-    if found is None or found == "monod":
-        return plain_monod(process)
-    if not isinstance(found, Mechanism):
-        raise ConfigError(f"mechanism {text} has no constants; monod and module:Class have.")
-    return found
+    return plant_mechanism(process, text)
 
 
 def write_rows(out: Path, rows: list[dict[str, Any]]) -> None:

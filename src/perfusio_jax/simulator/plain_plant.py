@@ -103,10 +103,11 @@ def usual_level(process: Process, name: str) -> float:
 def usual_start(process: Process) -> dict[str, float]:
     """Where a culture starts if nobody tells.
 
-    The biomass at 5 % of its range; a substrate at what enters at the start, by the default of its
-    control if one sets it; where nothing flows, what boluses bring, else the first carried quantity
-    that is no cells, at a quarter of its range; every other concentration at zero. A level in the
-    middle of its range, or at the default of a control of its name with `_setpoint` behind it.
+    Each at its `start`, where the process says one. Else the biomass at 5 % of its range; a
+    substrate at what enters at the start, by the default of its control if one sets it; where
+    nothing flows, what boluses bring, else the first carried quantity that is no cells, at a
+    quarter of its range; every other concentration at zero. A level in the middle of its range, or
+    at the default of a control of its name with `_setpoint` behind it.
 
     Args:
         process: The culture.
@@ -122,7 +123,9 @@ def usual_start(process: Process) -> dict[str, float]:
     for q in process.quantities:
         if q.kind == "derived":
             continue
-        if q.kind == "level":
+        if q.start is not None:
+            found[q.name] = q.start
+        elif q.kind == "level":
             sought = f"{q.name}_setpoint"
             told = sought in process.control_names
             found[q.name] = process.control(sought).default if told else 0.5 * (q.lo + q.hi)

@@ -5,26 +5,26 @@ import sys
 from pathlib import Path
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.hybrid import PLAIN
-from perfusio_jax.mechanistic import ConsortiumKinetics, Mechanism
-from perfusio_jax.process import CONSORTIUM, Process
+from perfusio_jax.hybrid import NAMED
+from perfusio_jax.mechanistic import ConsortiumKinetics, Mechanism, cho_cells
+from perfusio_jax.process import CHO_FED_BATCH, CONSORTIUM, Process
 
 
 def named_mechanism(text: str | None) -> str | Mechanism | None:
     """A mechanism by what a person says of it.
 
     Args:
-        text: `monod`, `none`, or `module:Class`; the module may lie in the present folder.
+        text: `monod`, `none`, `cho`, or `module:Class`; the module may lie in the present folder.
 
     Raises:
         ConfigError: If there is no such class, or it is no mechanism.
     """
-    if text is None or text in PLAIN:
+    if text is None or text in NAMED:
         return text
     module, _, name = text.partition(":")
     if not name:
         raise ConfigError(
-            f"mechanism {text!r} is unknown; allowed are {', '.join(PLAIN)} and module:Class."
+            f"mechanism {text!r} is unknown; allowed are {', '.join(NAMED)} and module:Class."
         )
     here = str(Path.cwd())
     if here not in sys.path:
@@ -43,7 +43,7 @@ def named_mechanism(text: str | None) -> str | Mechanism | None:
 
 
 def plant_mechanism(process: Process, text: str | None) -> Mechanism:
-    """The mechanism of a virtual plant: `monod` or `module:Class`; its own where it has one.
+    """The mechanism of a virtual plant: `monod`, `cho`, `module:Class`; its own where it has one.
 
     Args:
         process: The culture.
@@ -56,9 +56,11 @@ def plant_mechanism(process: Process, text: str | None) -> Mechanism:
 
     if text is None and process == CONSORTIUM:
         return ConsortiumKinetics()
+    if text == "cho" or (text is None and process == CHO_FED_BATCH):
+        return cho_cells(process)
     if text is None or text == "monod":
         return plain_monod(process)
     found = named_mechanism(text)
     if not isinstance(found, Mechanism):
-        raise ConfigError(f"mechanism {text} moves nothing; monod and module:Class do.")
+        raise ConfigError(f"mechanism {text} moves nothing; monod, cho and module:Class do.")
     return found
