@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
     )
     with twin:
         asyncio.run(twin.run())
-    print((folder / "recommendations.csv").read_text().splitlines()[-1])
+    print((folder / "recommendations.csv").read_text(encoding="utf-8").splitlines()[-1])
     print(f"records in {folder}")
 
 

@@ -101,6 +101,9 @@ def exit_code(error: BaseException) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command, turns errors into one paragraph and an exit code."""
+    from .screen import show_every_sign
+
+    show_every_sign()
     args = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
