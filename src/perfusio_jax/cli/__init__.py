@@ -30,6 +30,7 @@ from . import (
     data,
     devices,
     doctor,
+    examples,
     groups,
     learning,
     modelling,
@@ -49,7 +50,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # square brackets hold units here, not markup
 )
-for _room in (modelling, studying, running, data, process, devices, learning, seeing, doctor):
+for _room in (
+    *(modelling, studying, running, data, process),
+    *(devices, learning, seeing, doctor, examples),
+):
     app.add_typer(_room.commands)
 
 
