@@ -48,7 +48,7 @@ def troubles(text: str) -> list[str]:
             found.append(f"line {line}: {name} without an encoding")
         if on == "os" and name in OF_POSIX:
             found.append(f"line {line}: os.{name} is not everywhere")
-        if name == "add_signal_handler" and "NotImplementedError" not in text:
+        if name == "add_signal_handler" and "def hand_over" not in text:
             found.append(f"line {line}: loops of Windows take no signal handlers")
         if name == "get_context" and any(
             isinstance(a, ast.Constant) and a.value == "fork" for a in call.args

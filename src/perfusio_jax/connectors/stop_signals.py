@@ -35,7 +35,7 @@ def heard(call: Callable[[str], None]) -> Iterator[None]:
             try:
                 loop.add_signal_handler(stop, call, stop.name)
                 added.append(stop)
-            except NotImplementedError:
+            except RuntimeError:  # of which "not implemented" is a kind
                 before[stop] = signal.signal(stop, hand_over)
         yield
     finally:
