@@ -57,8 +57,8 @@ sbom: dist
 	$(PYTHON) -m venv build/sbom
 	build/sbom/bin/python -m pip --disable-pip-version-check install --quiet dist/*.whl
 	$(PIP) install --quiet 'cyclonedx-bom>=7.3'
-	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
-		--output-file dist/sbom.json build/sbom/bin/python
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/sbom.json \
+		build/sbom/bin/python
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
