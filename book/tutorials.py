@@ -1,4 +1,4 @@
-"""Example scripts as tutorial pages: text and code as they stand, then what they print and draw.
+"""Example scripts as tutorial pages: what they draw, their text and code, what they print.
 
 A script is written in cells. `# %% [markdown]` begins one of text, each line a comment; `# %%` one
 of code. The docstring is the introduction.
@@ -77,15 +77,14 @@ def page_of(path: Path) -> str:
     _, introduction = next(cells)
     parts.append(introduction.partition("\n\n")[2])
     parts.append(f"Script: `examples/{path.name}`; `perfusio-jax examples` writes it out.\n")
+    for picture in pictures_of(path):
+        parts.append(f"![{picture.stem.replace('_', ' ')}]({path.stem}/{picture.name})")
     for kind, content in cells:
         parts.append(content if kind == "markdown" else f"```python\n{content}\n```")
     kept = kept_of(path)
     if not (kept / PRINTED).is_file():
         parts.append("!!! note\n    What it prints and draws is made by `python -m book`.")
         return "\n\n".join(parts) + "\n"
-    for picture in pictures_of(path):
-        words = picture.stem.replace("_", " ")
-        parts.append(f"![{words}]({path.stem}/{picture.name})")
     printed = (kept / PRINTED).read_text(encoding="utf-8")
     parts.append(f"## What it prints\n\n```text\n{printed.strip()}\n```")
     return "\n\n".join(parts) + "\n"
