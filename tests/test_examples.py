@@ -97,7 +97,7 @@ def test_transfer_learning(tmp_path, capsys):
     for errors in found.values():
         assert set(errors) == set(FED_BATCH_SPECIES) and all(v > 0.0 for v in errors.values())
     assert (tmp_path / "transfer.png").stat().st_size > 10_000
-    assert "with 2 runs, vectors make the error" in capsys.readouterr().out
+    assert "with 2 runs, mean of both: none" in capsys.readouterr().out
 
 
 def test_sensitivity(tmp_path, capsys):
