@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-fast check bench mutation clean
+.PHONY: demo test test-fast check bench mutation docs dist sbom clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/.installed
@@ -42,6 +42,24 @@ mutation: $(VENV)/.installed-dev
 	$(PIP) install --quiet 'mutmut>=3.8'
 	$(BIN)/python benchmarks/mutation.py
 
+# The book, into build/site: pages of docs/, API from docstrings, tutorials from examples/.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m book $(DOCS_ARGS)
+
+# Archive and wheel (made from that archive), into dist/.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+# What the wheel brings with it, as CycloneDX: the packages of an environment that has nothing else.
+sbom: dist
+	rm -rf build/sbom
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip --disable-pip-version-check install --quiet dist/*.whl
+	$(PIP) install --quiet 'cyclonedx-bom>=7.3'
+	$(BIN)/cyclonedx-py environment --output-reproducible --output-file dist/sbom.json \
+		build/sbom/bin/python
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -57,7 +75,11 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml
-	$(PIP) install --quiet --editable '.[dev]'
+	$(PIP) install --quiet --editable '.[dev,docs]'
+	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: $(VENV)/.made pyproject.toml
+	$(PIP) install --quiet --editable '.[docs]'
 	touch $(VENV)/.installed $@
 
 # The simulation benchmark needs CasADi only; '.[bench]' adds torch and BoTorch.

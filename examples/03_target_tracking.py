@@ -7,6 +7,7 @@ held by the operator, and once more after the design space has changed. The fore
 three, with and without the recommended change, are drawn in `decisions.png`.
 """
 
+# %%
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,14 @@ from perfusio_jax.viz.theme import DASHES, day_axis, describe, label, new_figure
 SPACE = DEFAULT_AMBR250_DESIGN_SPACE.replace(vcv_target=12.0, viability_min=90.0)
 
 
+# %% [markdown]
+# ## A campaign, and a design space
+#
+# `SPACE` says between which values set-points may be chosen, which cell volume is wanted (12 %)
+# and below which viability nothing counts (90 %).
+
+
+# %%
 def simulated_runs(n_runs: int, n_days: int):
     """Runs of virtual clone X at the recipes of a Box-Behnken design."""
     design = jnp.asarray(campaign_design(seed=0)[-n_runs:])
@@ -51,6 +60,15 @@ def simulated_runs(n_runs: int, n_days: int):
     return to_trajectories(readings, clone_ids=["CloneX"] * n_runs)
 
 
+# %% [markdown]
+# ## What a decision says of itself
+#
+# A `BEDDecision` holds more than numbers: what each moved set-point is worth by itself, how
+# probable it is that each limit is kept on all days ahead, what lies at a bound, which
+# alternatives were found, and the forecast both with the decision and without it.
+
+
+# %%
 def show(decision: BEDDecision) -> None:
     """The recommendation and why."""
     why = decision.explanation
@@ -104,6 +122,15 @@ def draw(decisions: Sequence[BEDDecision], path: Path) -> None:
     save_figure(describe(figure, text, is_printed=False), path)
 
 
+# %% [markdown]
+# ## Decide, hold, limit
+#
+# The whole rack is decided at once: each vessel has its own state, the model is shared. `fixed`
+# holds set-points that the operator has taken over; `with_space` continues with another design
+# space.
+
+
+# %%
 def main(
     n_runs: int = 9,
     n_days: int = 10,

@@ -9,6 +9,7 @@ real runs, without Python:
     perfusio-jax propose runs.csv --goal front --runs 4
 """
 
+# %%
 import csv
 import sys
 from pathlib import Path
@@ -53,6 +54,15 @@ REFERENCE = jnp.asarray([200.0, -8.0])
 """Titre [mg/L] and -ammonium [mmol/L] a run must beat to count."""
 
 
+# %% [markdown]
+# ## Two goals that pull apart
+#
+# Titre is wanted, ammonium is not. There is no best run, only a front: runs that no other run
+# beats in both. Its size is the hypervolume, the area beyond `REFERENCE` that the front covers; a
+# batch is worth what it adds to it.
+
+
+# %%
 def make_runs(recipes: np.ndarray, n_days: int, seed: int, first: int):
     """Simulate recipes; trajectories as measured, and the two objectives in truth."""
     n = len(recipes)
@@ -70,6 +80,11 @@ def make_runs(recipes: np.ndarray, n_days: int, seed: int, first: int):
     return runs, jnp.stack(truth, axis=1)
 
 
+# %% [markdown]
+# ## The picture of a front
+
+
+# %%
 @themed
 def draw(batches: list[np.ndarray], path: Path) -> None:
     """Titre against ammonium, batch by batch, and the front of all runs."""
@@ -102,6 +117,15 @@ def draw(batches: list[np.ndarray], path: Path) -> None:
     save_figure(describe(figure, text, is_printed=False), path)
 
 
+# %% [markdown]
+# ## Propose, run, fit again
+#
+# `propose_runs` chooses all runs of a batch together, so that they do not crowd;
+# `explain_campaign` says what it expects of each. What came out is told beside it: the truth,
+# which only a simulation has.
+
+
+# %%
 def main(
     folder: Path,
     n_days: int = 10,

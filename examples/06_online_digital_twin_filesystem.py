@@ -5,6 +5,7 @@ update its model, forecast, recommend set-points. A file does not obey set-point
 the twin's side of the loop only; `perfusio-jax demo` closes it.
 """
 
+# %%
 import asyncio
 import csv
 import sys
@@ -19,7 +20,13 @@ from perfusio_jax.connectors.filesystem import FilesystemStore
 from perfusio_jax.simulator import CHOSimulator
 from perfusio_jax.twin.digital_twin import DigitalTwin
 
+# %% [markdown]
+# ## A file of samples
+#
+# The twin reads any file of one row per sample. This one is written by a simulated reactor.
 
+
+# %%
 def write_samples(path: Path, n_days: int) -> None:
     """Daily samples of a virtual reactor at the centre recipe, gaps and noise included."""
     simulator = CHOSimulator(clone="CloneX", seed=42)
@@ -35,18 +42,34 @@ def write_samples(path: Path, n_days: int) -> None:
             writer.writerow([day, *("" if v is None else f"{v:.5g}" for v in row.values())])
 
 
-def main(folder: Path) -> None:
-    """Write the file, run the twin, show the last recommendations."""
+# %% [markdown]
+# ## The loop
+#
+# For each day the twin reads the sample, moves its belief, forecasts, decides, checks the
+# decision at the gate and hands it over; every third day it learns. Whatever it does stands in
+# `audit.jsonl`, what it recommends in `recommendations.csv`, what it forecast in
+# `forecasts.parquet`. `perfusio-jax report FOLDER` tells the story.
+
+
+# %%
+def main(folder: Path, n_days: int = 14, n_paths: int = 64) -> None:
+    """Write the file, run the twin, show the last recommendations.
+
+    Args:
+        folder: Where samples and records go.
+        n_days: Days of the run [d].
+        n_paths: Roll-out paths of a decision.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     csv_path = folder / "my_data.csv"
-    write_samples(csv_path, n_days=14)
+    write_samples(csv_path, n_days)
     connector = FilesystemStore(source_path=csv_path)
     run_cfg = RunConfig(
-        duration_days=14,
+        duration_days=n_days,
         sampling_interval_hours=24.0,
         retrain_every=3,
         acquisition="LogEI",
-        n_mc_samples=64,
+        n_mc_samples=n_paths,
         allow_write=True,
         seed=0,
     )
@@ -59,7 +82,7 @@ def main(folder: Path) -> None:
     )
     with twin:
         asyncio.run(twin.run())
-    print((folder / "recommendations.csv").read_text().splitlines()[-1])
+    print((folder / "recommendations.csv").read_text(encoding="utf-8").splitlines()[-1])
     print(f"records in {folder}")
 
 

@@ -6,6 +6,7 @@ rack, leave out the server, give its url and the node map of the site (`docs/opc
 begin with `allow_write=False`.
 """
 
+# %%
 import asyncio
 import contextlib
 import os
@@ -22,6 +23,14 @@ from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, RunConfig
 from perfusio_jax.connectors import OPCUAConnector, make_certificates, rack_node_map
 from perfusio_jax.twin.digital_twin import DigitalTwin
 
+# %% [markdown]
+# ## A rack that is served
+#
+# The server is a program of its own, as a rack is, with its own certificate. It plays ten days in
+# two minutes.
+
+
+# %%
 ACCELERATION = 7200.0
 """Culture time over real time: a day takes twelve seconds."""
 
@@ -60,6 +69,15 @@ async def emulated_rack(certificates: Path, password: str) -> AsyncIterator[str]
         await process.wait()
 
 
+# %% [markdown]
+# ## The loop over the wire
+#
+# The connector checks the server's certificate, resolves the node map once, puts a time limit on
+# every call and reads back what it writes. `allow_write` is a second lock: it stands in the
+# connector and in the run's configuration.
+
+
+# %%
 async def run(folder: Path, n_days: int = 5) -> dict[str, float]:
     """Close the loop for some days.
 

@@ -1,12 +1,13 @@
 """A mechanism of one's own: what thirty lines of knowledge are worth on runs left out.
 
-The culture has things the built-in one lacks: a pH that is set, an osmolality that rises with the
-lactate, and both act on the cells. `MyCells` says how, with constants that are guesses. A virtual
-plant with other constants makes a small campaign; a model with the mechanism (its constants moved
-by the data) and one without it are fitted to six runs and forecast the same three others, at a pH
-and an osmolality beyond those six, from their first three samples.
+The culture has things the built-in one lacks: a pH that is set, an osmolality that rises with
+the lactate, and both act on the cells. `MyCells` says how, with constants that are guesses. A
+virtual plant with other constants makes a small campaign; a model with the mechanism (its
+constants moved by the data) and one without it are fitted to six runs and forecast the same
+three others, at a pH and an osmolality beyond those six, from their first three samples.
 """
 
+# %%
 import sys
 from pathlib import Path
 
@@ -34,6 +35,15 @@ KNOWN = 3
 """Samples that a forecast starts from."""
 
 
+# %% [markdown]
+# ## Thirty lines of knowledge
+#
+# A mechanism says what changes per hour, by the names of the process. Its constants carry a unit
+# and how far they may be off (`log_sd`, or `sd` where a value may be of either sign); the fit
+# moves them.
+
+
+# %%
 class MyCells(Mechanism):
     """Cells on glucose that make lactate; pH and osmolality slow them down."""
 
@@ -67,6 +77,13 @@ class MyCells(Mechanism):
         }
 
 
+# %% [markdown]
+# ## The truth, and the culture
+#
+# The plant that makes the data has other constants. The process says what is measured and set.
+
+
+# %%
 TRUTH = MyCells(
     mu_max=0.042, best_pH=7.08, width_pH=0.24, salt=365.0, y=0.32, lactate=7.5, death=0.004, q=0.7
 )
@@ -137,6 +154,14 @@ def draw(run: Trajectory, two: dict[str, Ahead], path: Path) -> None:
     save_figure(describe(figure, text, is_printed=False), path)
 
 
+# %% [markdown]
+# ## With and without
+#
+# Both models see the same six runs. What the mechanism is worth shows on the three that lie
+# beyond them.
+
+
+# %%
 def main(folder: Path, n_runs: int = 9, config: HybridConfig = QUICK) -> dict[str, float]:
     """Simulate, fit twice, forecast what was left out.
 

@@ -1,11 +1,12 @@
 """A culture nobody described: from a table of one's own to a forecast, in five steps.
 
 Writes a table of yeast batches as somebody may have it (odd hours, three assays, a temperature),
-reads off the table what the culture consists of, fits a model without being told anything else, and
-forecasts a batch that was left out from its first four samples. The yeast is a virtual plant whose
-ethanol is eaten again when the glucose is gone; the model does not know that.
+reads off the table what the culture consists of, fits a model without being told anything else,
+and forecasts a batch that was left out from its first four samples. The yeast is a virtual plant
+whose ethanol is eaten again when the glucose is gone; the model does not know that.
 """
 
+# %%
 import sys
 from pathlib import Path
 
@@ -35,6 +36,13 @@ KNOWN = 4
 """Samples of the batch that is forecast."""
 
 
+# %% [markdown]
+# ## A truth nobody told
+#
+# The plant eats glucose first, makes ethanol, and then eats that. The model is not told so.
+
+
+# %%
 class Yeast(Mechanism):
     """The truth: glucose first, with ethanol as overflow, then the ethanol."""
 
@@ -72,6 +80,14 @@ TRUTH = Process(
 )
 
 
+# %% [markdown]
+# ## A table as somebody may have it
+#
+# One row per sample, units in the second row, odd hours. What the columns are is read off the
+# table.
+
+
+# %%
 def write_table(path: Path, n_runs: int) -> None:
     """What somebody may have on disk: one row per sample, units in the second row."""
     rng = np.random.default_rng(0)
@@ -109,6 +125,14 @@ def draw(run: Trajectory, found: Ahead, path: Path) -> None:
     save_figure(describe(figure, text, is_printed=False), path)
 
 
+# %% [markdown]
+# ## Five steps
+#
+# Describe the table, look over what was assumed, read it, fit, forecast a batch that was left
+# out.
+
+
+# %%
 def main(folder: Path, n_runs: int = 8, config: HybridConfig = QUICK) -> float:
     """Table, description, fit, forecast.
 

@@ -1,10 +1,11 @@
 """A fed-batch: a feed, boluses, a volume that moves; what if the feed were doubled from here on?
 
-A virtual plant makes ten fed-batches with other feeds and boluses, each sample taking 5 mL. A model
-is fitted to nine of them and forecasts the tenth from its third day on, once as it was run and once
-with the feed doubled; the plant, asked the same, says how right that is.
+A virtual plant makes ten fed-batches with other feeds and boluses, each sample taking 5 mL. A
+model is fitted to nine of them and forecasts the tenth from its third day on, once as it was run
+and once with the feed doubled; the plant, asked the same, says how right that is.
 """
 
+# %%
 import sys
 from pathlib import Path
 
@@ -30,6 +31,14 @@ HOURS = np.arange(8) * 12.0
 KNOWN = 4
 """Samples that are known when the question is asked."""
 
+# %% [markdown]
+# ## A culture whose volume moves
+#
+# One stream feeds, none leaves, and a bolus may be given at a sample. Since no stream closes the
+# balance, the volume follows from what is fed and drawn.
+
+
+# %%
 FED = Process(
     name="fed_batch",
     volume_L=0.5,
@@ -48,6 +57,11 @@ FED = Process(
 """No stream closes the balance, so the volume moves."""
 
 
+# %% [markdown]
+# ## The plant
+
+
+# %%
 class Organism(Mechanism):
     """The truth: substrate in excess inhibits, product comes with growth and from resting cells."""
 
@@ -122,6 +136,14 @@ def draw(
     save_figure(describe(figure, text, is_printed=False), path)
 
 
+# %% [markdown]
+# ## Two questions
+#
+# The same run is forecast twice from its fourth sample, with the feed as it was and doubled. The
+# plant is asked the same, which only a simulation allows.
+
+
+# %%
 def main(folder: Path, n_runs: int = 10, config: HybridConfig = QUICK) -> dict[str, float]:
     """Simulate, fit, ask twice.
 

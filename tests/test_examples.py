@@ -1,14 +1,23 @@
 """The example scripts run as they stand, on small sizes and with the mechanism alone."""
 
+import asyncio
 import importlib.util
+import math
+import re
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+from book.tutorials import cells_of
+from perfusio_jax._core import CONTROL_NAMES
 from perfusio_jax.bed import CampaignSettings
+from perfusio_jax.connectors import read_campaign
+from perfusio_jax.embedding import METHODS
 from perfusio_jax.gp import FitConfig
 from perfusio_jax.hybrid import HybridConfig
+from perfusio_jax.simulator import FED_BATCH_SPECIES
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLAIN = HybridConfig(use_gp=False, calibrate=False, n_particles=16)
@@ -22,6 +31,22 @@ def script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_simulated_campaign(tmp_path, capsys):
+    found = script("01").main(tmp_path, 4, 7)
+    assert set(found) == set(CONTROL_NAMES) and all(math.isfinite(v) for v in found.values())
+    runs = read_campaign(tmp_path / "campaign.csv").trajectories
+    assert [run.n_days for run in runs] == [8, 8, 8, 8]
+    assert (tmp_path / "campaign.png").stat().st_size > 10_000
+    assert "4 runs of 7 days in campaign.csv" in capsys.readouterr().out
+
+
+def test_hybrid_model(tmp_path, capsys):
+    errors = script("02").main(tmp_path, 6, 7, PLAIN)
+    assert errors["hybrid"] == errors["mechanism"] < errors["nothing changes"]  # PLAIN is both
+    assert (tmp_path / "left_out.png").stat().st_size > 10_000
+    assert "fitted on 4 runs" in capsys.readouterr().out
 
 
 def test_target_tracking(tmp_path, capsys):
@@ -49,6 +74,51 @@ def test_pareto_campaign(tmp_path, capsys):
     assert "hypervolume" in capsys.readouterr().out
 
 
+def test_online_twin_on_a_file(tmp_path, capsys):
+    script("06").main(tmp_path, 3, 16)
+    rows = (tmp_path / "recommendations.csv").read_text(encoding="utf-8").splitlines()
+    assert [float(row.split(",")[2]) for row in rows[1:]] == [0.0, 1.0, 2.0]
+    assert (tmp_path / "audit.jsonl").stat().st_size > 0
+    assert f"records in {tmp_path}" in capsys.readouterr().out
+
+
+@pytest.mark.timeout(600)  # a day of the served rack takes twelve seconds
+def test_closed_loop_over_opcua(tmp_path, capsys):
+    after = asyncio.run(script("07").run(tmp_path, 1))
+    assert set(after) == set(CONTROL_NAMES)
+    said = capsys.readouterr().out
+    assert "before:" in said and "after: " in said
+    assert (tmp_path / "certificates").is_dir() and (tmp_path / "opcua.jsonl").stat().st_size > 0
+
+
+def test_transfer_learning(tmp_path, capsys):
+    found = script("05").main(tmp_path, (2,), (1, 1), 3, 4, 0.05)
+    assert set(found) == {(method, 2) for method in METHODS}
+    for errors in found.values():
+        assert set(errors) == set(FED_BATCH_SPECIES) and all(v > 0.0 for v in errors.values())
+    assert (tmp_path / "transfer.png").stat().st_size > 10_000
+    assert "with 2 runs, mean of both: none" in capsys.readouterr().out
+
+
+def test_sensitivity(tmp_path, capsys):
+    near, wide = script("sensitivity").main(tmp_path, 7, 16, ("bleed_rate", "mu_max"))
+    assert near.elasticities[0, 0] < 0.0 < near.elasticities[0, 1]  # bleed takes, growth gives
+    total = np.asarray(wide.found.total)[0]
+    assert total.shape == (2,) and np.all(np.isfinite(total)) and total.sum() > 0.5
+    assert (tmp_path / "sensitivity.png").stat().st_size > 10_000
+    assert "not settled" in capsys.readouterr().out  # 64 runs are few
+
+
+def test_rl_tracking(tmp_path, capsys):
+    state, errors = script("rl_tracking").main(tmp_path, 40, 20, 5)
+    assert int(state.epoch) == 40
+    curve = np.asarray(state.history.mean_return)
+    assert curve[30:].mean() > curve[:5].mean()  # it learns
+    assert 0.0 < errors["best constant lamps"] < 1.5 and 0.0 < errors["learned"] < 5.0
+    assert (tmp_path / "tracking.png").stat().st_size > 10_000
+    assert "40 epochs of 20 episodes" in capsys.readouterr().out
+
+
 def test_bring_your_process(tmp_path, capsys):
     assert script("bring_your_process").main(tmp_path, 6, SMALL) < 0.5
     said = capsys.readouterr().out
@@ -71,10 +141,19 @@ def test_fed_batch(tmp_path, capsys):
     assert (tmp_path / "fed_batch.png").stat().st_size > 10_000
 
 
-NAMES = ["03", "04", "06", "07", "bring_your_process", "bring_your_mechanism", "fed_batch"]
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_script_says_what_it_is(name):
-    path = next(EXAMPLES.glob(f"{name}*.py"))
-    assert path.read_text(encoding="utf-8").startswith('"""')
+def test_every_script_is_run():
+    text = Path(__file__).read_text(encoding="utf-8")
+    named = {name for name in re.findall(r'script\("(\w+)"\)', text)}
+    assert len(SCRIPTS) >= 12
+    for path in SCRIPTS:
+        assert any(path.name.startswith(name) for name in named), path.name
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
+def test_every_script_says_what_it_is_and_is_in_cells(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('"""') and "\n# %%\n" in text
+    assert sum(kind == "markdown" for kind, _ in cells_of(text)) >= 3

@@ -30,6 +30,7 @@ from . import (
     data,
     devices,
     doctor,
+    examples,
     groups,
     learning,
     modelling,
@@ -49,7 +50,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # square brackets hold units here, not markup
 )
-for _room in (modelling, studying, running, data, process, devices, learning, seeing, doctor):
+for _room in (
+    *(modelling, studying, running, data, process),
+    *(devices, learning, seeing, doctor, examples),
+):
     app.add_typer(_room.commands)
 
 
@@ -101,6 +105,9 @@ def exit_code(error: BaseException) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a command, turns errors into one paragraph and an exit code."""
+    from .screen import show_every_sign
+
+    show_every_sign()
     args = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in args
     args = [a for a in args if a != "--debug"]

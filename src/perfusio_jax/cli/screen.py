@@ -5,6 +5,8 @@ control characters are written out and passwords are taken away; square brackets
 no markup, wherever they stand.
 """
 
+import io
+import sys
 from typing import Any
 
 import typer
@@ -20,6 +22,16 @@ from perfusio_jax.twin.records.secrets import redact
 def fit_to_show(text: str) -> str:
     """A text as it may be shown or written into a report."""
     return shown(redact(text))
+
+
+def show_every_sign() -> None:
+    """Write signs that the encoding of a pipe has no place for as their number, not as an error.
+
+    A console shows all of them; what is sent into a file on Windows may have 256.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: object, *, err: bool = False) -> None:

@@ -221,7 +221,7 @@ def _write(out: Path, found: _Outcome, subject: Subject) -> None:
     if model.layout.process is not None:
         summary |= _of_culture(model.layout, model, found)
     summary["verdict"] = verdict.as_dict()
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     write_verdict(verdict, model, save(model, out / "model"))
     write_figures(judgement, model.layout, out / "figures")
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import jax
 
 from perfusio_jax._core import ConnectorError, PerfusioError
+from perfusio_jax.connectors.stop_signals import heard
 from perfusio_jax.twin import DigitalTwin, Fleet
 from perfusio_jax.twin.records.secrets import in_short
 
@@ -70,29 +70,25 @@ def run_twin(
 
 async def _until_stopped(twins: Mapping[str, DigitalTwin], days: int | None, console: Any) -> int:
     """Run to the end or to a signal; how many reactors of several failed."""
-    loop = asyncio.get_running_loop()
     first = next(iter(twins.values()))
     fleet = None
     if len(twins) > 1:
         loops = {name: twin.loop for name, twin in twins.items()}
         fleet = Fleet(loops, runtime=first.runtime, say=console.print)
 
-    def ask() -> None:
+    def ask(_name: str) -> None:
         console.print("stopping: nothing more is written")
         if fleet is not None:
             fleet.stop()
         first.stop()
 
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, ask)
     try:
-        if fleet is None:
-            await first.run(days)
-            return 0
-        return await _run_several(fleet, twins, days, console)
+        with heard(ask):
+            if fleet is None:
+                await first.run(days)
+                return 0
+            return await _run_several(fleet, twins, days, console)
     finally:
-        for name in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(name)
         for twin in twins.values():
             for part in (twin.connector, twin.archive):
                 close = getattr(part, "close", None)

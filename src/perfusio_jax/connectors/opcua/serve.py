@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from perfusio_jax.connectors.opcua.security import (
 )
 from perfusio_jax.connectors.opcua.server import RackServer
 from perfusio_jax.connectors.opcua.shown import REFERENCE, Shown, node_map_of
+from perfusio_jax.connectors.stop_signals import heard
 
 Say = Callable[[str], None]
 
@@ -168,25 +168,18 @@ def _names(shows: Sequence[Shown]) -> list[str]:
 
 async def _serve(server: RackServer, settings: Serving, say: Say) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    heard: list[str] = []
+    names: list[str] = []
 
     def hear(name: str) -> None:
-        heard.append(name)
+        names.append(name)
         stop.set()
 
-    signals = [s for s in ("SIGINT", "SIGTERM") if hasattr(signal, s)]
-    for name in signals:
-        loop.add_signal_handler(getattr(signal, name), hear, name)
-    try:
+    with heard(hear):
         async with server:
             for line in _welcome(server, settings):
                 say(line)
             await stop.wait()
-            say(f"{heard[0]}: stopping on day {server.rack.time_h / 24.0:.2f}")
-    finally:
-        for name in signals:
-            loop.remove_signal_handler(getattr(signal, name))
+            say(f"{names[0]}: stopping on day {server.rack.time_h / 24.0:.2f}")
     say("stopped" + (f"; the culture is kept in {settings.state}" if settings.state else ""))
 
 

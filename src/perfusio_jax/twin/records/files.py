@@ -7,7 +7,10 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+AS_IT_IS: Final[int] = getattr(os, "O_BINARY", 0)
+"""Flag of `os.open` without which Windows writes a line's end as two bytes."""
 
 _DANGEROUS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -23,7 +26,7 @@ def append_durably(path: Path, data: bytes) -> None:
         OSError: If not every byte could be written, or the disk did not confirm them.
     """
     is_new = not path.exists()
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | AS_IT_IS, 0o644)
     try:
         before = os.fstat(descriptor).st_size
         try:

@@ -16,6 +16,8 @@ from typing import Any
 
 from perfusio_jax._core import RunLockedError
 
+from .files import AS_IT_IS
+
 LOCK_NAME = "run.lock"
 
 
@@ -45,7 +47,7 @@ class FileLock:
         if self._descriptor is not None:
             raise RunLockedError(f"{self.path} is already held by this very object.")
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | AS_IT_IS, 0o644)
         except OSError as error:
             raise RunLockedError(f"The lock {self.path} cannot be opened: {error}") from error
         try:
@@ -63,7 +65,8 @@ class FileLock:
         if self._descriptor is None:
             raise RunLockedError(f"{self.path} is not held, so nothing may be written to it.")
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, content, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)  # pwrite is not everywhere
+        os.write(self._descriptor, content)
         os.fsync(self._descriptor)
 
     def read(self) -> bytes:

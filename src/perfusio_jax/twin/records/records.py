@@ -57,7 +57,7 @@ def append_recommendation(
         f'"{reasons}"' if reasons else "",
     ]
     line = ",".join(cells) + "\n"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     if not lines:
         head = ("decided_at", "reactor_id", "day", *controls, "action", "ofv", odds, "reasons")
         line = ",".join(head) + "\n" + line
