@@ -27,6 +27,7 @@ from perfusio_jax.twin.records.entries import JournalError
 
 from . import (
     common,
+    dashboard,
     data,
     devices,
     doctor,
@@ -49,7 +50,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # square brackets hold units here, not markup
 )
-for _room in (modelling, studying, running, data, process, devices, learning, seeing, doctor):
+for _room in (
+    modelling,
+    studying,
+    running,
+    data,
+    process,
+    devices,
+    learning,
+    seeing,
+    dashboard,
+    doctor,
+):
     app.add_typer(_room.commands)
 
 

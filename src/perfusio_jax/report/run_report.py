@@ -61,7 +61,7 @@ def run_document(records: Sequence[RunRecord], place: Path) -> Document:
             Section(f"What was decided, and why{who}", decisions(record)),
             Section(f"Course of the culture{who}", _course(record)),
             Section(f"Deviations and alarms{who}", _deviations(record)),
-            Section(f"Model{who}", _model(record)),
+            Section(f"Model{who}", model_blocks(record)),
             Section(f"Derived numbers{who}", _derived(record)),
             Section(f"Records and how to verify them{who}", _records(record)),
         ]
@@ -168,7 +168,8 @@ def _deviations(record: RunRecord) -> list[Block]:
     return blocks
 
 
-def _model(record: RunRecord) -> list[Block]:
+def model_blocks(record: RunRecord) -> list[Block]:
+    """What is on record of a run's model: its hash, its changes and why, its verdict."""
     starts = [e for e in record.events if e["event_type"] == "SESSION_STARTED"]
     blocks: list[Block] = []
     for event in starts[-1:]:
