@@ -1,15 +1,24 @@
 """Run folders for the page: vessels at work, each with something else that wants a person."""
 
+import asyncio
 import contextlib
+import datetime as dt
 import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from perfusio_jax._core import CONTROL_NAMES, DEFAULT_CONTROLS
-from perfusio_jax.twin import AuditLogger
+from perfusio_jax.twin import AuditLogger, LoopSettings, Runtime
+from perfusio_jax.twin.alarms.desk import AlarmDesk
+from perfusio_jax.twin.loop.attendant import Attendant
+from perfusio_jax.twin.loop.session import Session
+from perfusio_jax.twin.records.lock import RunLock
 from perfusio_jax.twin.records.records_file import RunRecords
+from perfusio_jax.twin.records.runtime import in_thread
 from tests.report.run_folders import Clock, make_run
 
 LATEST = 400
@@ -81,15 +90,51 @@ def left_lock(folder: Path) -> None:
     (folder / "run.lock").write_text(json.dumps(note) + "\n")
 
 
-@contextlib.contextmanager
-def dressed_run(folder: Path, *, run_id: str = "E1", reactor: str = "R01") -> Iterator[dict]:
-    """A run with a waiting decision, a critical alarm and a warning; gives their numbers."""
+def dressed_run(folder: Path, *, run_id: str = "E1", reactor: str = "R01") -> dict[str, int]:
+    """A run with a waiting decision, a critical alarm and a warning; their numbers."""
     clock = later()
     make_run(folder, run_id=run_id, reactor=reactor)
-    yield {
+    return {
         "decision": add_waiting(folder, reactor, run_id=run_id, day=5, clock=clock),
         "critical": add_alarm(folder, reactor, run_id=run_id, severity="critical", clock=clock,
                               message="Glc is 0.21 g/L, limit 0.3 from below"),
         "warning": add_alarm(folder, reactor, run_id=run_id, severity="warning", clock=clock,
                              message="Amm is forecast to be 8.4 on day 6, limit 8 from above"),
     }  # fmt: skip
+
+
+@contextlib.contextmanager
+def attended(
+    folder: Path, reactor: str = "R01", *, run_id: str = "E1", **settings: Any
+) -> Iterator[Attendant]:
+    """The part of a twin that carries commands out, at work on a run folder in a thread."""
+    over, begun, found = threading.Event(), threading.Event(), []
+
+    async def attend() -> None:
+        runtime = Runtime(_now, time.monotonic, asyncio.sleep, in_thread)
+        with RunLock(folder), RunRecords(folder / "journal.sqlite") as book:
+            with AuditLogger(folder, run_id, memory=book) as audit:
+                desk = AlarmDesk(book, audit, None, runtime=runtime, reactor_id=reactor)
+                session = Session({}, is_armed=True)
+                session.recover(book.handled(reactor), (), ())
+                told = LoopSettings(reactor_id=reactor, run_id=run_id, **settings)
+                found.append(
+                    Attendant(None, book, audit, session, desk, settings=told, runtime=runtime)
+                )
+                begun.set()
+                while not over.is_set():
+                    await found[0].look(5)
+                    await asyncio.sleep(0.02)
+
+    thread = threading.Thread(target=lambda: asyncio.run(attend()), daemon=True)
+    thread.start()
+    assert begun.wait(10.0), "nobody attends to the run"
+    try:
+        yield found[0]
+    finally:
+        over.set()
+        thread.join(10.0)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -63,7 +63,9 @@ def reactor_view(
     events = record.events if record.audit.is_intact else ()
     view, units = record.view(), record.units()
     waiting = _waiting(record, stands, events)
-    alarms = sorted(record.alarms, key=lambda a: (a.cleared_at is not None, -a.id))
+    alarms = sorted(
+        record.alarms, key=lambda a: (a.cleared_at is not None, a.severity != "critical", -a.id)
+    )
     closed = f"{stands.n_days} {stands.cadence.words()} closed"
     if stands.last_day is not None:
         closed += f", last day {stands.last_day:g}"

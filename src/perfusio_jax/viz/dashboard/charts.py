@@ -18,7 +18,7 @@ from ..runs import Band, RunView
 
 _WIDTH, _HEIGHT = 340.0, 168.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 8.0, 8.0, 22.0
-_SPARK: Final = (150.0, 46.0)
+_SPARK: Final = (150.0, 62.0)
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
 _TICKS: Final = 4
 _DAY_STEPS: Final = (1, 2, 4, 7, 14, 28, 56)

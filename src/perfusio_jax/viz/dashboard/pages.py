@@ -1,6 +1,7 @@
 """The pages one looks at, in parts: a browser that has most of them is sent the others."""
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -17,7 +18,7 @@ from perfusio_jax.twin.records.secrets import redact
 from .accounts import ROLES
 from .charts import control_chart, last_reading, reading_chart, run_clock, spark
 from .door import Door, Person
-from .views import Rack, Reactor, Watched
+from .views import Option, Rack, Reactor, Watched
 
 HAVE: Final = "x-have"
 """Header in which a browser says which parts it has: "version;id=hash,id=hash"."""
@@ -57,7 +58,10 @@ class Pages:
             lstrip_blocks=True,
             finalize=_fit,
         )
-        self.env.filters |= {"number": number_text, "when": _when}
+        self.env.filters |= {
+            "number": number_text, "when": _when, "unit": unit_text, "told_apart": told_apart,
+            "json_text": _json_text,
+        }  # fmt: skip
         self.env.globals |= {
             "version": perfusio_jax.__version__,
             "is_armed": door.settings.is_armed,
@@ -286,6 +290,25 @@ def number_text(value: Any, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def unit_text(unit: str) -> str:
+    """A unit as people write it."""
+    return unit.replace("1e6 ", "10⁶ ").replace("degC", "°C")
+
+
+def told_apart(options: Sequence[Option], order: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Controls in which options differ, and those that are the same in all.
+
+    Args:
+        options: What is compared.
+        order: Names in the order of the run.
+    """
+    every = {name for option in options for name in option.set_points}
+    names = [*(n for n in order if n in every), *sorted(every - set(order))]
+    shown_as = {n: {number_text(o.set_points.get(n)) for o in options} for n in names}
+    other = [n for n in names if len(shown_as[n]) > 1]
+    return other, [n for n in names if n not in other]
+
+
 def _fit(value: Any) -> Any:
     """What a template puts in: nothing secret, nothing a screen obeys; markup of ours as it is."""
     if isinstance(value, str) and not isinstance(value, Markup):
@@ -293,8 +316,14 @@ def _fit(value: Any) -> Any:
     return value
 
 
-def _when(text: str) -> str:
-    return str(text)[:19].replace("T", " ")
+def _json_text(value: Any) -> str:
+    """A record as it may be read, its text as it stands."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _when(text: str) -> Markup:
+    """A moment to the second, in one piece."""
+    return Markup("<time>{}</time>").format(shown(str(text)[:19].replace("T", " ")))
 
 
 def _rights(door: Door, person: Person | None) -> frozenset[str]:

@@ -148,10 +148,12 @@ class Tries:
         with self._lock:
             n = self._failed.pop(name, (0, now))[0] + 1
             self._failed[name] = (n, now)  # the last of the order in which they are forgotten
-            stale = [k for k, (_, at) in self._failed.items() if now - at > _FORGET_S]
-            too_many = list(self._failed)[: max(0, len(self._failed) - _MOST_NAMES)]
-            for old in {*stale, *too_many}:
-                del self._failed[old]
+            while self._failed:
+                oldest = next(iter(self._failed))
+                is_stale = now - self._failed[oldest][1] > _FORGET_S
+                if not is_stale and len(self._failed) <= _MOST_NAMES:
+                    break
+                del self._failed[oldest]
 
     def went_well(self, name: str) -> None:
         """Forget the failures of a name."""
