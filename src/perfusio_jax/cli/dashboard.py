@@ -69,7 +69,6 @@ def dashboard(
     )
     watching = Watching(run_folder(place))
     try:
-        watching.rack()  # what is slow the first time is done before somebody waits for it
         serve(build_app(watching, settings, say=say), settings, say=say)
     finally:
         watching.close()

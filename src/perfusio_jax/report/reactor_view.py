@@ -13,7 +13,7 @@ from perfusio_jax.viz.runs import RunView
 
 from .decisions import changes_of, reasons_of, votes_of
 from .figures import rack_names
-from .run_record import RunRecord
+from .run_record import LEFT_OUT, RunRecord
 from .telling import is_number
 
 _MOST_KEYS: Final = 3
@@ -90,7 +90,7 @@ def reactor_view(
         key_names=_key_names(record, view),
         chain=chain,
         needs=(),
-        notes=[n for n in record.notes if record.audit.is_intact or "audit trail" not in n],
+        notes=[n for n in record.notes if not n.startswith(LEFT_OUT)],
     )
     return bare._replace(needs=needs_of(bare, is_orphan=is_orphan, now=now))
 

@@ -28,6 +28,9 @@ from perfusio_jax.twin.records.trail_files import LOG_NAME
 from perfusio_jax.twin.records.verifying import verify_audit
 from perfusio_jax.viz import Band, RunView
 
+LEFT_OUT: Final = "the audit trail is left out"
+"""How a note begins that says so."""
+
 _AHEAD: Final = ("q10", "q50", "q90")
 
 
@@ -149,7 +152,7 @@ def record_of(
         audit: What verifying that came to.
         runs: Whether a process holds the folder; found out by default.
     """
-    notes = [] if audit.is_intact else [f"the audit trail is left out: {audit.reason}"]
+    notes = [] if audit.is_intact else [f"{LEFT_OUT}: {audit.reason}"]
     run_id = str(events[0]["run_id"]) if events else folder.name
     process = _process_of(events)
     trajectory, n_left_out = _trajectory(journal, name, process, run_id)

@@ -5,6 +5,7 @@ the first is read at once when a file has changed, and the second beside it, one
 other; what depends on a trail is shown when that is known to be intact.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
 import threading
@@ -16,7 +17,13 @@ from typing import Any, Final, NamedTuple
 from perfusio_jax._core import DataError, PerfusioError
 from perfusio_jax._core.limits import RECORD_BYTES, SETTINGS_BYTES, read_file, read_toml
 from perfusio_jax._core.text import cut
-from perfusio_jax.twin.loop.commands import find_runs, is_running, reactors, status_of
+from perfusio_jax.twin.loop.commands import (
+    ReactorStatus,
+    find_runs,
+    is_running,
+    reactors,
+    status_of,
+)
 from perfusio_jax.twin.records.chain import AuditReport
 from perfusio_jax.twin.records.chain import records as records_of
 from perfusio_jax.twin.records.letters import INBOX
@@ -47,6 +54,8 @@ from .run_report import model_blocks
 _TRAIL: Final = (LOG_NAME, HEAD_NAME)
 _FILES: Final = (JOURNAL_NAME, f"{JOURNAL_NAME}-wal", FORECASTS, INBOX, *_TRAIL)
 _CONFIGS: Final = ("twin.toml", "config.toml")
+_PAUSE_S: Final = 0.4
+"""Time between two verifications while nobody waits for one [s]: what is looked at goes first."""
 _PATIENCE_S: Final = 2.0
 """How long the page of one reactor waits for its trail to be verified [s]; it is shown anyway."""
 
@@ -62,13 +71,21 @@ class _Verified(NamedTuple):
     chain: Chain
 
 
-class _Kept(NamedTuple):
-    """What was read of a run folder, and of which files."""
+class _Read(NamedTuple):
+    """What was read of a run folder, and from which files."""
 
     stamp: tuple[Any, ...]
+    vessels: tuple[tuple[RunRecord, ReactorStatus], ...] = ()
+    trouble: str = ""
+
+
+class _Kept(NamedTuple):
+    """What was read, and what is shown of it."""
+
+    read: _Read
+    chain: Chain
     reactors: tuple[tuple[RunRecord, Reactor], ...]
-    trouble: str
-    until: str = ""
+    until: str
     """When an alarm is silenced no longer, as the journal writes it; empty if none is silenced."""
 
 
@@ -87,10 +104,12 @@ class Watching:
         self._kept: dict[Path, _Kept] = {}
         self._verified: dict[Path, _Verified] = {}
         self._asked: dict[Path, Future[None]] = {}
+        self._is_waited_for = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="verify")
 
     def close(self) -> None:
         """Verify nothing more."""
+        self._is_waited_for.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------ a Watched
@@ -98,7 +117,7 @@ class Watching:
     def version(self) -> str:
         """A text that changes whenever something here may have changed."""
         folders, trouble = self._folders()
-        parts = [(str(f), self._stamp(f)) for f in folders]
+        parts = [(str(f), _stamp_of_run(f), self._chain(f)[1].text) for f in folders]
         # alarms are silenced for a time, so time itself is a change
         minute = self._now().strftime("%Y-%m-%d %H:%M")
         return hashlib.sha256(repr((parts, trouble, minute)).encode()).hexdigest()[:24]
@@ -111,8 +130,8 @@ class Watching:
         for folder in folders:
             kept = self._look(folder)
             found += [reactor for _, reactor in kept.reactors]
-            if kept.trouble:
-                troubles.append(Trouble(folder.name, kept.trouble))
+            if kept.read.trouble:
+                troubles.append(Trouble(folder.name, kept.read.trouble))
         with self._lock:  # of folders that are gone nothing is kept
             for gone in set(self._kept) - set(folders):
                 del self._kept[gone]
@@ -192,12 +211,10 @@ class Watching:
         except (PerfusioError, OSError) as error:
             return [], in_short(error)
 
-    def _stamp(self, folder: Path) -> tuple[Any, ...]:
-        """What changes when something of a run changes."""
-        with self._lock:
-            verified = self._verified.get(folder)
-        known = None if verified is None else (verified.stamp, verified.chain.state)
-        return (*_stamp_of(folder, _FILES), _drives(folder), known)
+    def _chain(self, folder: Path) -> tuple[AuditReport, Chain]:
+        """What the last verification of a trail came to."""
+        verified = self._verified.get(folder)
+        return (_PENDING, UNKNOWN) if verified is None else (verified.report, verified.chain)
 
     def _find(self, key: str) -> tuple[RunRecord, Reactor] | None:
         for folder in self._folders()[0]:
@@ -211,58 +228,42 @@ class Watching:
     def _wait(self, folder: Path) -> None:
         """Wait a little for a trail to be verified."""
         asked = self._ask(folder)
-        if asked is not None:
-            try:
-                asked.result(timeout=_PATIENCE_S)
-            except TimeoutError:
-                return
+        if asked is None:
+            return
+        self._is_waited_for.set()
+        with contextlib.suppress(TimeoutError):
+            asked.result(timeout=_PATIENCE_S)
+        self._is_waited_for.clear()
 
     def _look(self, folder: Path) -> _Kept:
         """A run folder as it is now; read anew only where a file has changed."""
         with self._lock:
-            moment, stamp = moment_text(self._now()), self._stamp(folder)
+            stamp, (report, chain) = _stamp_of_run(folder), self._chain(folder)
             kept = self._kept.get(folder)
-            if kept is None or kept.stamp != stamp or "" < kept.until <= moment:
-                kept = self._read(folder, stamp)
+            now = moment_text(self._now())
+            is_new = kept is None or kept.read.stamp != stamp
+            if kept is None or is_new or kept.chain is not chain or "" < kept.until <= now:
+                read = _read(folder, stamp, report) if kept is None or is_new else kept.read
+                kept = self._shown(folder, read, report, chain)
                 self._kept[folder] = kept
             return kept
 
-    def _read(self, folder: Path, stamp: tuple[Any, ...]) -> _Kept:
-        verified = self._verified.get(folder)
-        chain = UNKNOWN if verified is None else verified.chain
-        report = _PENDING if verified is None else verified.report
-        try:
-            drives, is_orphan = _drives(folder)
-            events = _events(folder, report)
-            found = []
-            with RunRecords(folder / JOURNAL_NAME, is_read_only=True) as journal:
-                for name in reactors(journal):
-                    record = record_of(folder, journal, name, events, report, runs=drives)
-                    stands = status_of(folder, journal, name, is_running=drives)
-                    view = reactor_view(
-                        _key(self.where, folder, name),
-                        record,
-                        stands,
-                        chain,
-                        is_orphan=is_orphan,
-                        now=self._now(),
-                    )
-                    found.append((record, view))
-        except (PerfusioError, OSError) as error:
-            return _Kept(stamp, (), f"It cannot be read: {in_short(error)}")
-        except Exception as error:  # the others are shown all the same, and this is told
-            kind = type(error).__name__
-            text = f"Its records are not as this version writes them ({kind}: {in_short(error)})."
-            return _Kept(stamp, (), text)
-        empty = "" if found else "It has a journal, and nothing in it yet."
-        now = moment_text(self._now())
+    def _shown(self, folder: Path, read: _Read, report: AuditReport, chain: Chain) -> _Kept:
+        now, is_orphan = self._now(), read.stamp[-1][1]
+        found = []
+        for record, stands in read.vessels:
+            judged = record._replace(audit=report)
+            key = _key(self.where, folder, record.reactor_id)
+            view = reactor_view(key, judged, stands, chain, is_orphan=is_orphan, now=now)
+            found.append((judged, view))
         silenced = [
             alarm.suppressed_until
             for record, _ in found
             for alarm in record.alarms
-            if alarm.cleared_at is None and (alarm.suppressed_until or "") > now
+            if alarm.cleared_at is None and (alarm.suppressed_until or "") > moment_text(now)
         ]
-        return _Kept(stamp, tuple(found), empty, min(filter(None, silenced), default=""))
+        until = min(filter(None, silenced), default="")
+        return _Kept(read, chain, tuple(found), until)
 
     # ------------------------------------------------------------------ verifying
 
@@ -279,6 +280,7 @@ class Watching:
             return self._asked[folder]
 
     def _verify(self, folder: Path) -> None:
+        self._is_waited_for.wait(_PAUSE_S)
         stamp = _stamp_of(folder, _TRAIL)
         try:
             report = verify_audit(folder)
@@ -287,6 +289,28 @@ class Watching:
         at = self._now().astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         with self._lock:
             self._verified[folder] = _Verified(stamp, report, chain_of(report, at))
+
+
+def _read(folder: Path, stamp: tuple[Any, ...], report: AuditReport) -> _Read:
+    """Read a run folder; what cannot be read is told."""
+    drives = stamp[-1][0]
+    try:
+        events = _events(folder, report)
+        with RunRecords(folder / JOURNAL_NAME, is_read_only=True) as journal:
+            found = tuple(
+                (
+                    record_of(folder, journal, name, events, report, runs=drives),
+                    status_of(folder, journal, name, is_running=drives),
+                )
+                for name in reactors(journal)
+            )
+    except (PerfusioError, OSError) as error:
+        return _Read(stamp, trouble=f"It cannot be read: {in_short(error)}")
+    except Exception as error:  # the others are shown all the same, and this is told
+        kind = type(error).__name__
+        text = f"Its records are not as this version writes them ({kind}: {in_short(error)})."
+        return _Read(stamp, trouble=text)
+    return _Read(stamp, found, "" if found else "It has a journal, and nothing in it yet.")
 
 
 _PENDING: Final = AuditReport(False, 0, reason="it is being verified")
@@ -314,12 +338,19 @@ def _drives(folder: Path) -> tuple[bool, bool]:
     return runs, not runs
 
 
+def _stamp_of_run(folder: Path) -> tuple[Any, ...]:
+    """What changes when something of a run changes; at its end, who drives it."""
+    return (*_stamp_of(folder, _FILES), _drives(folder))
+
+
 def _stamp_of(folder: Path, names: Sequence[str]) -> Stamp:
     found: list[tuple[int, int] | None] = []
     for name in names:
         try:
             status = (folder / name).stat()
-            found.append((status.st_mtime_ns, status.st_size))
+            # a log of a journal nobody writes is empty, and comes and goes by looking
+            is_idle = name.endswith("-wal") and status.st_size == 0
+            found.append(None if is_idle else (status.st_mtime_ns, status.st_size))
         except OSError:
             found.append(None)
     return tuple(found)

@@ -38,6 +38,7 @@ def build_app(
     door = Door(settings, say, **more)
     pages = Pages(watched, door)
     tables, actions = Tables(pages), Actions(pages)
+    pages.prepare()
     at = "/reactor/{key:str}"
     look = [
         ("/", pages.rack),

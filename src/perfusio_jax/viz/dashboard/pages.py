@@ -69,6 +69,11 @@ class Pages:
             "needs_sign_in": door.settings.needs_sign_in,
         }
 
+    def prepare(self) -> None:
+        """Draw what takes long the first time before somebody waits for it."""
+        for reactor in self.watched.rack().reactors:
+            self._card(reactor)
+
     # ------------------------------------------------------------------ pages
 
     def rack(self, request: Request) -> Response:
