@@ -5,19 +5,28 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import uvicorn
 
+from perfusio_jax.report.watching import Watching
 from perfusio_jax.twin import verify_audit
 from perfusio_jax.twin.records.chain import records as records_of
 from perfusio_jax.twin.records.records_file import RunRecords
+from perfusio_jax.viz import Band
 from perfusio_jax.viz.dashboard.accounts import Account, hashed, write_accounts
+from perfusio_jax.viz.dashboard.app import build_app
+from perfusio_jax.viz.dashboard.settings import PageSettings
+from perfusio_jax.viz.dashboard.views import Slider, Trial
 from tests.report.run_folders import make_run
 from tests.viz.page_folders import attended, dressed_run, keep_mode
 
@@ -256,6 +265,62 @@ def test_the_page_renews_itself_and_leaves_alone_what_one_writes(driver, program
     assert driver.execute_script("return document.querySelector('details').open")
     assert driver.switch_to.active_element == typed
     no_errors(driver)
+
+
+@contextlib.contextmanager
+def served(place: Path, tried: Any) -> Iterator[str]:
+    """The page in a thread, with something else to ask; its address."""
+    settings = PageSettings(place.parent / "nobody.toml", port=0)
+    app = build_app(Watching(place), settings, say=print, tried=tried)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+        thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(20)
+
+
+def test_a_slider_that_is_moved_is_answered_and_stands_in_the_address(driver, program):
+    asked = []
+
+    def tried(folder, reactor_id, set_points) -> Trial:
+        asked.append(dict(set_points))
+        if len(asked) == 1:
+            return Trial("working", "it is being estimated")
+        rate = set_points.get("bleed_rate", 0.173)
+        sliders = (Slider("bleed_rate", "vvd", 0.0, 0.4, 0.002, 0.173, rate),
+                   Slider("agitation", "rpm", 700.0, 1050.0, 2.0, 875.0,
+                          set_points.get("agitation", 875.0)))  # fmt: skip
+        hours = np.array([120.0, 144.0])
+        band = Band(hours, [1.0, 2.0], [9.0, 9.0], [5.0, 10.0 * rate])
+        return Trial("ready", "a model", sliders, {"VCD": band}, {"VCD": band}, 0.1)
+
+    with served(program.place, tried) as url:
+        driver.get(url)
+        links = driver.find_elements("css selector", ".card h2 a")
+        driver.get(f"{links[0].get_attribute('href')}/what-if")
+        assert "it is being estimated" in text(driver)
+        until(lambda: "Tried: what is in force now" in text(driver), "ready by itself")
+        move = (
+            "const s = document.querySelector('input[name=bleed_rate]'); s.value = arguments[0];"
+            "s.dispatchEvent(new Event('input', {bubbles: true}))"
+        )
+        driver.execute_script(move, 0.2)
+        until(lambda: "Tried: bleed_rate 0.201" in text(driver), "answered")  # whole steps away
+        assert driver.current_url.endswith("/what-if?bleed_rate=0.201")
+        assert asked[-1] == {"bleed_rate": 0.201}
+        driver.refresh()
+        until(lambda: find(driver, "output").text == "0.201", "it is there again")
+        from selenium.webdriver.common.keys import Keys
+
+        find(driver, "input[name=bleed_rate]").send_keys(Keys.ARROW_RIGHT)
+        until(lambda: "bleed_rate=0.2" in driver.current_url and asked[-1]["bleed_rate"] > 0.201,
+              "moved by keyboard")  # fmt: skip
+        find(driver, "form.sliders button[type=reset]").click()
+        until(lambda: "Tried: what is in force now" in text(driver), "as it is now")
+        assert driver.current_url.endswith("/what-if")
+        no_errors(driver)
 
 
 def test_the_server_is_killed_and_comes_back_and_the_page_goes_on(driver, program):

@@ -147,5 +147,5 @@ def test_text_and_lines_stand_out_by_day_and_by_night(scheme):
         colours |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[1]))
     for ink, ground in TEXTS:
         assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
-    for line in ("dot", "mid", "target", "limit", "step", "focus"):
+    for line in ("dot", "mid", "target", "limit", "step", "other", "focus"):
         assert contrast(colours[line], colours["box"]) >= 3.0, line

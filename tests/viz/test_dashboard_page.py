@@ -10,7 +10,9 @@ import shutil
 import sqlite3
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -18,10 +20,12 @@ from starlette.testclient import TestClient
 from perfusio_jax.report.watching import Watching
 from perfusio_jax.twin import verify_audit
 from perfusio_jax.twin.records.chain import records as records_of
+from perfusio_jax.viz import Band
 from perfusio_jax.viz.dashboard import actions, door
 from perfusio_jax.viz.dashboard.accounts import ROLES, Account, hashed, write_accounts
 from perfusio_jax.viz.dashboard.app import build_app
 from perfusio_jax.viz.dashboard.settings import PageSettings
+from perfusio_jax.viz.dashboard.views import Slider, Trial
 from tests.report.run_folders import make_run
 from tests.viz.page_folders import attended, dressed_run, keep_mode, left_lock
 
@@ -68,7 +72,7 @@ class Page(HTMLParser):
 class World:
     """A place with runs, the page of it, and browsers."""
 
-    def __init__(self, place: Path, **settings) -> None:
+    def __init__(self, place: Path, *, tried: Any = None, **settings) -> None:
         self.place, self.said = place, []
         self.accounts = place.parent / "accounts.toml"
         write_accounts(self.accounts, PEOPLE)
@@ -76,8 +80,9 @@ class World:
         self.settings = PageSettings(self.accounts, **settings)
         self.watching = Watching(place)
         self.app = build_app(
-            self.watching, self.settings, say=self.said.append, monotonic=lambda: self.time
-        )
+            self.watching, self.settings, say=self.said.append, monotonic=lambda: self.time,
+            tried=tried,
+        )  # fmt: skip
 
     def browser(self, name: str | None = None, **more) -> TestClient:
         base = more.pop("base_url", LOCAL)
@@ -248,6 +253,52 @@ def test_model_and_settings_are_told_without_secrets(armed):
     assert "Mode: adaptive." in page.text and "the challenger took over" in page.text
     assert "cannot be read" in page.text  # the model is not there
     assert "neither twin.toml" in client.get(f"/reactor/{armed.keys()[BAD]}/settings").text
+
+
+def test_set_points_are_tried_within_their_ends_and_the_answer_is_drawn(place):
+    asked = []
+
+    def tried(folder, reactor_id, set_points):
+        asked.append((folder.name, reactor_id, set_points))
+        if len(asked) == 1:
+            return Trial("working", "it is being estimated")
+        if reactor_id == BAD:
+            return Trial("none", "no model <b>here</b>")
+        slider = Slider(
+            "bleed_rate", "vvd", 0.0, 0.4, 0.002, 0.14, set_points.get("bleed_rate", 0.14)
+        )
+        hours = np.array([120.0, 144.0])
+        band = Band(hours, [1.0, 2.0], [3.0, 4.0], [2.0, 3.0 + slider.value])
+        old = Band(hours, [1.0, 2.0], [3.0, 4.0], [2.0, 12345.6])
+        return Trial("ready", "with a model", (slider,), {"VCD": band}, {"VCD": old}, 0.1)
+
+    world = World(place, tried=tried)
+    client, keys = world.browser(), world.keys()
+    path = f"/reactor/{keys['R01']}/what-if"
+    text = client.get(path).text
+    assert "it is being estimated" in text and 'data-version="unfinished"' in text
+    told = client.get(path, headers={"x-have": "unfinished;"}).json()  # it is asked for again
+    assert "What it would come to" in told["parts"]["outcome"]["html"]
+    version = told["version"]
+    have = f"{version};sliders={told['parts']['sliders']['hash']}"
+    assert client.get(path, headers={"x-have": have}).status_code == 204
+    answer = client.get(path, params={"bleed_rate": "0.25", "x": "nan", "y": "<b>", "z": "1e999"})
+    assert asked[-1] == ("R01", "R01", {"bleed_rate": 0.25})
+    page = Page(answer.text)
+    said = " ".join(page.text.split())
+    assert "Tried: bleed_rate 0.25 vvd." in said and "12300 if nothing changes" in said
+    (moved,) = [a for a in page.all("input") if a.get("type") == "range"]
+    assert moved["name"] == "bleed_rate" and moved["value"] == moved["data-now"] == "0.14"
+    drawn = {p.get("class") for p in page.all("path")}
+    assert {"other", "ends", "mid"} <= drawn
+    # the sliders one holds are left as they are: that part does not change with the question
+    told = client.get(f"{path}?bleed_rate=0.3", headers={"x-have": f"x;{have.partition(';')[2]}"})
+    assert list(told.json()["parts"]) == ["outcome"]
+    assert "no model &lt;b&gt;here" in client.get(f"/reactor/{keys[BAD]}/what-if").text
+    assert "What if" in client.get("/reactor/" + keys["R01"]).text
+    bare = World(place)
+    assert bare.browser().get(path).status_code == 404
+    assert "What if" not in bare.browser().get("/reactor/" + keys["R01"]).text
 
 
 # ---------------------------------------------------------------- odd folders

@@ -2,16 +2,22 @@
 
 import importlib.util
 import os
+import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from perfusio_jax._core import ConfigError
 
-from . import groups
+from . import common, groups
 from .running import run_folder
 from .screen import say
+
+if TYPE_CHECKING:
+    from perfusio_jax.service.what_if import WhatIf
+    from perfusio_jax.viz.dashboard.views import Trial
 
 commands = typer.Typer(rich_markup_mode=None)
 accounts = typer.Typer(
@@ -57,6 +63,7 @@ def dashboard(
         raise ConfigError(
             f"the page needs {', '.join(lacking)}; pip install 'perfusio-jax[dash]' brings it."
         )
+    common.set_up_jax()
     from perfusio_jax.report.watching import Watching
     from perfusio_jax.viz.dashboard.app import build_app
     from perfusio_jax.viz.dashboard.serving import serve
@@ -67,11 +74,12 @@ def dashboard(
             accounts or default_accounts(), armed, host, port, cert, key, tuple(name or ())
         )
     )
-    watching = Watching(run_folder(place))
+    watching, what_if = Watching(run_folder(place)), _Later()
     try:
-        serve(build_app(watching, settings, say=say), settings, say=say)
+        serve(build_app(watching, settings, say=say, tried=what_if), settings, say=say)
     finally:
         watching.close()
+        what_if.close()
 
 
 @accounts.command("add")
@@ -137,6 +145,30 @@ def remove(
         raise ConfigError(f"{path} has no account {name!r}; it has {', '.join(known) or 'none'}.")
     write_accounts(path, {n: a for n, a in known.items() if n != name})
     say(f"account {name}: removed")
+
+
+class _Later:
+    """What is asked of models, which are loaded when somebody asks: the page is there before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: WhatIf | None = None
+
+    def __call__(
+        self, folder: Path, reactor_id: str, set_points: Mapping[str, float], /
+    ) -> "Trial":
+        """See `service.what_if.WhatIf`."""
+        with self._lock:
+            if self._made is None:
+                from perfusio_jax.service.what_if import WhatIf
+
+                self._made = WhatIf()
+        return self._made(folder, reactor_id, set_points)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        if self._made is not None:
+            self._made.close()
 
 
 def default_accounts() -> Path:

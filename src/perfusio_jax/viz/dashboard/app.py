@@ -16,13 +16,18 @@ from .guard import Guard
 from .pages import Pages
 from .settings import PageSettings
 from .tables import Tables
-from .views import Watched
+from .views import Tried, Watched
 
 _KINDS: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def build_app(
-    watched: Watched, settings: PageSettings, *, say: Callable[[str], None], **more: Any
+    watched: Watched,
+    settings: PageSettings,
+    *,
+    say: Callable[[str], None],
+    tried: Tried | None = None,
+    **more: Any,
 ) -> Guard:
     """The whole page.
 
@@ -30,13 +35,14 @@ def build_app(
         watched: Where it gets what it shows.
         settings: How it is served.
         say: Told who came, who was turned away, and what was asked.
+        tried: Answers what a run would come to under other set-points; None: nobody does.
         more: Clock of the door, `monotonic`.
 
     Returns:
         An ASGI application; the routes are those of its `app`.
     """
     door = Door(settings, say, **more)
-    pages = Pages(watched, door)
+    pages = Pages(watched, door, tried)
     tables, actions = Tables(pages), Actions(pages)
     pages.prepare()
     at = "/reactor/{key:str}"
@@ -44,6 +50,7 @@ def build_app(
         ("/", pages.rack),
         (at, pages.reactor),
         (f"{at}/audit", pages.audit),
+        (f"{at}/what-if", pages.what_if),
         (f"{at}/model", pages.model),
         (f"{at}/settings", pages.settings),
         (f"{at}/readings.csv", tables.readings),

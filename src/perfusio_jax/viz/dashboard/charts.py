@@ -53,13 +53,14 @@ class Frame(NamedTuple):
         return self.top + (1.0 - share) * self.height
 
 
-def reading_chart(run: RunView, name: str, unit: str) -> str:
+def reading_chart(run: RunView, name: str, unit: str, *, other: Band | None = None) -> str:
     """Readings of one quantity with forecasts, target and limits.
 
     Args:
         run: The run.
         name: Quantity.
         unit: Its unit.
+        other: Another forecast, of which the median and the ends are drawn as lines.
 
     Returns:
         An `<svg>`; it says in words what it shows.
@@ -69,10 +70,18 @@ def reading_chart(run: RunView, name: str, unit: str) -> str:
     band = run.bands.get(name)
     marks = [v for v in (run.targets.get(name), *run.limits.get(name, ())) if v is not None]
     parts = [values, *([] if band is None else [band.q10, band.q90]), marks]
-    frame = _frame(clock, *_span(parts, near=values), pad=0.02)
+    parts += [] if other is None else [other.q10, other.q90]
+    near = values if other is None else ()
+    frame = _frame(clock, *_span(parts, near=near), pad=0.02)
     inside = [_grid(frame, clock), *_lines(run, name, frame)]
     if band is not None:
         inside.append(_band(frame, clock, band))
+    if other is not None:
+        x = frame.x(clock.of(other.hours))
+        for kind, line in (("ends", other.q10), ("ends", other.q90), ("other", other.middle)):
+            inside.append(
+                f'<path class="{kind}" d="{_path(x, frame.y(np.asarray(line, float)))}"/>'
+            )
     if hours.size:
         inside.append(_upright(frame, float(clock.of(hours[-1])), "now"))
     inside += [_thread(frame, clock.of(hours), values), _dots(frame, clock.of(hours), values)]

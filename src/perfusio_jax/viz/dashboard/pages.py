@@ -12,13 +12,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 import perfusio_jax
-from perfusio_jax._core.text import shown
+from perfusio_jax._core.text import plain_number, shown
 from perfusio_jax.twin.records.secrets import redact
 
+from ..runs import RunView
 from .accounts import ROLES
 from .charts import control_chart, last_reading, reading_chart, run_clock, spark
 from .door import Door, Person
-from .views import Option, Rack, Reactor, Watched
+from .views import Option, Rack, Reactor, Trial, Tried, Watched
 
 HAVE: Final = "x-have"
 """Header in which a browser says which parts it has: "version;id=hash,id=hash"."""
@@ -44,10 +45,11 @@ class Pages:
     Args:
         watched: Where it comes from.
         door: Who is signed in.
+        tried: Answers what a run would come to; None where nobody does.
     """
 
-    def __init__(self, watched: Watched, door: Door) -> None:
-        self.watched, self.door = watched, door
+    def __init__(self, watched: Watched, door: Door, tried: Tried | None = None) -> None:
+        self.watched, self.door, self.tried = watched, door, tried
         self._cards: dict[str, tuple[Reactor, str]] = {}
         self._charts: dict[str, tuple[Reactor, str]] = {}
         self.env = jinja2.Environment(
@@ -67,6 +69,7 @@ class Pages:
             "is_armed": door.settings.is_armed,
             "last_reading": last_reading,
             "needs_sign_in": door.settings.needs_sign_in,
+            "has_what_if": tried is not None,
         }
 
     def prepare(self) -> None:
@@ -139,6 +142,30 @@ class Pages:
         """What is known of a vessel's model."""
         return self._tables(request, "model", "Model of", self.watched.model)
 
+    def what_if(self, request: Request) -> Response:
+        """What a vessel would come to under other set-points."""
+        reactor, key, is_done = None, str(request.path_params["key"]), [True]
+        wanted = {n: float(v) for n, v in request.query_params.items() if _is_number(v)}
+
+        def parts(person: Person | None) -> tuple[Words, Parts, int]:
+            nonlocal reactor
+            reactor, place = self.watched.reactor(key), self.watched.place(key)
+            if reactor is None or place is None or self.tried is None:
+                return self._nothing()
+            trial = self.tried(*place, wanted)
+            is_done[0] = trial.state != "working"
+            charts = [
+                (n, unit, Markup(reading_chart(view, n, unit, other=trial.unchanged.get(n))))
+                for n, unit, view in _views(reactor, trial)
+            ]
+            found = [
+                ("sliders", self._draw("what_if_sliders.html", r=reactor, trial=trial)),
+                ("outcome", self._draw("what_if_outcome.html", trial=trial, charts=charts)),
+            ]
+            return Words(f"What if: {reactor.name}", "what-if"), found, 200
+
+        return self._answer(request, parts, reactor_of=lambda: reactor, is_done=lambda: is_done[0])
+
     def settings(self, request: Request) -> Response:
         """What a vessel's run was told."""
         return self._tables(request, "settings", "Settings of", self.watched.settings)
@@ -179,8 +206,16 @@ class Pages:
         parts: Callable[[Person | None], tuple[Words, Parts, int]],
         *,
         reactor_of: Callable[[], Reactor | None] = lambda: None,
+        is_done: Callable[[], bool] = lambda: True,
     ) -> Response:
-        """A whole page, or to a browser that has it what has changed of it."""
+        """A whole page, or to a browser that has it what has changed of it.
+
+        Args:
+            request: What was asked.
+            parts: Draws the page.
+            reactor_of: The reactor it is about, once it is drawn.
+            is_done: Whether nothing is missing in it that will come by itself.
+        """
         person = self.door.person(request)
         have = request.headers.get(HAVE)
         if self.door.settings.needs_sign_in and person is None:
@@ -192,6 +227,7 @@ class Pages:
         if have is not None and have.partition(";")[0] == version:
             return Response(status_code=204)
         words, found, status = parts(person)
+        version = version if is_done() else "unfinished"
         if have is not None:
             return JSONResponse(_changed(version, found, have), status)
         if person is not None:
@@ -292,7 +328,8 @@ def number_text(value: Any, digits: int = 4) -> str:
     """A number as people read it; a dash for one nobody knows."""
     if not isinstance(value, int | float) or math.isnan(value):
         return "–"
-    return f"{value:.{digits}g}"
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e7 else text
 
 
 def unit_text(unit: str) -> str:
@@ -355,6 +392,21 @@ def _numbers(reactor: Reactor) -> list[tuple[str, list[str]]]:
         (f"{float(h):g}", [number_text(float(column[k])) for column in columns])
         for k, h in reversed(list(enumerate(run.hours)))
     ][:400]
+
+
+def _views(reactor: Reactor, trial: Trial) -> list[tuple[str, str, RunView]]:
+    """Quantities that are forecast, those that are looked at first in front, as they would go."""
+    run = reactor.run
+    read = [n for n in run.readings if n in trial.bands]
+    names = dict.fromkeys([*(n for n in reactor.key_names if n in trial.bands), *read])
+    return [(n, reactor.units.get(n, ""), run._replace(bands={n: trial.bands[n]})) for n in names]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(plain_number(text))
+    except ValueError:
+        return False
 
 
 def _changed(version: str, parts: Parts, have: str) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from perfusio_jax.twin.records.alarm_book import Alarm
 
-from ..runs import RunView
+from ..runs import Band, RunView
 
 
 class Need(NamedTuple):
@@ -167,6 +167,60 @@ class Trail(NamedTuple):
     """How many were found in all."""
     kinds: Sequence[str]
     """Kinds of events there are."""
+
+
+class Slider(NamedTuple):
+    """A set-point that may be tried."""
+
+    name: str
+    """Control."""
+    unit: str
+    low: float
+    """Lowest that may be tried."""
+    high: float
+    """Highest."""
+    step: float
+    """Between two values."""
+    now: float
+    """In force."""
+    value: float
+    """Tried."""
+
+    @property
+    def is_still(self) -> bool:
+        """Whether what is tried is what is in force."""
+        return self.value == self.now
+
+
+class Trial(NamedTuple):
+    """What a run would come to under other set-points."""
+
+    state: str
+    """"ready", "working" while it is being prepared, or "none"."""
+    text: str
+    """With which model, or why there is none."""
+    sliders: Sequence[Slider] = ()
+    """What may be tried."""
+    bands: Mapping[str, Band] = {}
+    """Forecast under what is tried, by quantity."""
+    unchanged: Mapping[str, Band] = {}
+    """Forecast if the set-points in force stay."""
+    seconds: float = 0.0
+    """How long the answer took [s]."""
+
+
+class Tried(Protocol):
+    """Answers what a run would come to under other set-points."""
+
+    def __call__(self, folder: Path, reactor_id: str, set_points: Mapping[str, float], /) -> Trial:
+        """A forecast.
+
+        Args:
+            folder: Run folder.
+            reactor_id: Vessel.
+            set_points: Those that are another, by name.
+        """
+        ...
 
 
 class Watched(Protocol):

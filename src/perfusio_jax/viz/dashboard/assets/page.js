@@ -110,6 +110,61 @@
     if (!document.hidden) await look();
     setTimeout(go, Math.min(EVERY_MS * (1 + failures), 10000));
   }
+  // Sliders: what they are moved to stands in the address, and is asked for at once.
+  const live_form = () => box.querySelector("form[data-live]");
+  let again = null;
+
+  // Whole steps away from what is in force, which need not be a round number.
+  function chosen(slider) {
+    const now = Number(slider.dataset.now), step = Number(slider.dataset.step);
+    const moved = now + Math.round((Number(slider.value) - now) / step) * step;
+    const inside = Math.min(Math.max(moved, Number(slider.min)), Number(slider.max));
+    return Number(inside.toPrecision(9));
+  }
+
+  function show(form) {
+    for (const slider of form.querySelectorAll("input[type=range]")) {
+      slider.closest("label").querySelector("output").textContent =
+        String(Number(chosen(slider).toPrecision(4)));
+    }
+  }
+
+  function start(form) {
+    for (const slider of form.querySelectorAll("input[type=range]")) {
+      const tried = new URLSearchParams(location.search).get(slider.name);
+      if (tried !== null && tried !== "") slider.value = tried;
+    }
+    form.querySelector("[data-plain]").hidden = true;
+    show(form);
+  }
+
+  function ask(form) {
+    show(form);
+    const moved = Array.from(form.querySelectorAll("input[type=range]"))
+      .filter((s) => chosen(s) !== Number(s.dataset.now)).map((s) => [s.name, chosen(s)]);
+    const query = new URLSearchParams(moved).toString();
+    history.replaceState(null, "", location.pathname + (query ? "?" + query : ""));
+    clearTimeout(again);
+    again = setTimeout(async function now() {
+      if (looking) { again = setTimeout(now, 20); return; }
+      version = "";
+      await look();
+    }, 40);
+  }
+  box.addEventListener("input", (e) => {
+    const form = e.target.closest("form[data-live]");
+    if (form) ask(form);
+  });
+  box.addEventListener("reset", (e) => {
+    if (e.target.matches("form[data-live]")) setTimeout(() => ask(e.target), 0);
+  });
+  const seen = new WeakSet();
+  new MutationObserver(() => {
+    const form = live_form();
+    if (form && !seen.has(form)) { seen.add(form); start(form); }
+  }).observe(box, {childList: true, subtree: true});
+  if (live_form()) { seen.add(live_form()); start(live_form()); }
+
   document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
   setTimeout(go, EVERY_MS);
 })();
