@@ -182,6 +182,20 @@ def test_looking_never_takes_the_lock_of_a_run_nobody_holds(place):
     assert holder_of(place / "nowhere") is None
 
 
+def test_a_fleet_is_shown_whole(tmp_path):
+    for name in ("pond", "tank"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "twin.toml").write_text(f'[twin]\nsource = "{name}.csv"\n')
+        make_run(tmp_path / name / "R01", run_id=name, n_days=1)
+    (tmp_path / "fleet.toml").write_text('[fleet]\nruns = ["pond/twin.toml", "tank/twin.toml"]\n')
+    watching = Watching(tmp_path)
+    found = {r.run_id: r for r in watching.rack().reactors}
+    assert set(found) == {"pond", "tank"} and found["pond"].key != found["tank"].key
+    settings = watching.settings(found["tank"].key)
+    assert settings is not None and ("source", "tank.csv") in settings[1].rows  # pyright: ignore
+    watching.close()
+
+
 def test_a_run_that_is_attended_to_says_so(place):
     with attended(place / "R02", "R02"):
         watching = Watching(place)

@@ -142,6 +142,19 @@ def text(driver, css: str = "main") -> str:
     return " ".join(find(driver, css).text.split())
 
 
+def nameless(driver) -> list[str]:
+    """What can be used on a page and is read aloud without a name."""
+    used = {"button", "link", "textbox", "searchbox", "slider", "combobox", "img", "region"}
+    tree = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    assert any(node.get("role", {}).get("value") == "main" for node in tree)
+    return [
+        node["role"]["value"]
+        for node in tree
+        if not node.get("ignored") and node.get("role", {}).get("value") in used
+        and not node.get("name", {}).get("value")
+    ]  # fmt: skip
+
+
 def no_errors(driver) -> None:
     """Nothing on the console that is wrong: no policy broken, no script that failed."""
     told = [e for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
@@ -192,6 +205,7 @@ def test_pages_fit_and_can_be_reached_by_keyboard(driver, program, width):
             driver.get(path)
             inside = "return document.documentElement.scrollWidth <= window.innerWidth"
             assert driver.execute_script(inside), path
+            assert nameless(driver) == [], path
         driver.get(base)
         from selenium.webdriver.common.keys import Keys
 

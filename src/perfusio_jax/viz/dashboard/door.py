@@ -11,12 +11,13 @@ from starlette.responses import Response
 from perfusio_jax._core import ConfigError
 from perfusio_jax._core.text import cut, in_line, shown
 
-from .accounts import Account, fits, hashed, read_accounts
+from .accounts import Account, fits, read_accounts
 from .sessions import FREE_FROM_ONE_PLACE, LONGEST_S, Session, Sessions, Tries
 from .settings import PageSettings
 
 COOKIE: Final = "perfusio_session"
-_NOBODY: Final = "a password nobody has"
+_DECOY: Final = f"scrypt$32768$8$3${'00' * 16}${'00' * 32}"
+"""Tried where there is no account, which takes as long as a new one; no password fits it."""
 
 
 class Person(NamedTuple):
@@ -52,7 +53,6 @@ class Door:
         self._by_place = Tries(monotonic, free=FREE_FROM_ONE_PLACE)
         # one at a time: each takes 32 MiB, and nobody guesses faster for asking more at once
         self._one = threading.Lock()
-        self._decoy = ""
 
     def person(self, request: Request) -> Person | None:
         """Who is signed in; None if nobody is, or their account is gone or has another password."""
@@ -89,7 +89,7 @@ class Door:
             self._say(f"page: nobody can sign in: {error}")
             return "", "The accounts cannot be read; whoever started the page was told why."
         with self._one:
-            kept = account.password if account is not None else self._other()
+            kept = _DECOY if account is None else account.password
             is_right = fits(password, kept)
         if account is None or not is_right:
             self._by_name.failed(key)
@@ -121,9 +121,3 @@ class Door:
             "samesite": "strict",
             "secure": self.settings.is_secure,
         }
-
-    def _other(self) -> str:
-        """A hash to try where there is no account, which takes as long."""
-        if not self._decoy:
-            self._decoy = hashed(_NOBODY)
-        return self._decoy

@@ -417,7 +417,12 @@ def _changed(version: str, parts: Parts, have: str) -> Mapping[str, Any]:
         for name, markup in parts
         if known.get(name) != _hash(markup)
     }
-    return {"version": version, "order": [name for name, _ in parts], "parts": new}
+    return {
+        "version": version,
+        "program": perfusio_jax.__version__,
+        "order": [name for name, _ in parts],
+        "parts": new,
+    }
 
 
 def _hash(markup: str) -> str:

@@ -90,14 +90,20 @@
       if (answer.status === 401) { location.reload(); return; }
       if (answer.status !== 204) {
         if (!(answer.headers.get("content-type") || "").includes("json")) throw new Error("no parts");
-        renew(await answer.json());
+        const told = await answer.json();
+        // another program draws other pages: it is loaded whole, unless somebody is writing
+        if (told.program !== document.body.dataset.program && !parts().some(busy)) {
+          location.reload();
+          return;
+        }
+        renew(told);
       }
       failures = 0;
       heard = Date.now();
       say("In touch with the server" + (changed ? "; last change seen " + changed : "") + ".", false);
     } catch (error) {
       failures += 1;
-      if (Date.now() - heard > LOST_AFTER_MS || failures > 2) {
+      if (Date.now() - heard > LOST_AFTER_MS || failures > 1) {
         say("No word from the server since " + new Date(heard).toISOString().slice(11, 19) +
             " UTC: what stands here may be old.", true);
       }
