@@ -11,6 +11,7 @@ import pytest
 
 from perfusio_jax.cli import main
 from perfusio_jax.report import watching as module
+from perfusio_jax.report.decisions import reasons_of
 from perfusio_jax.report.run_record import read_records
 from perfusio_jax.report.watching import Watching
 from perfusio_jax.twin.loop.commands import status
@@ -241,3 +242,19 @@ def test_a_fitted_model_is_told_from_its_files(place, capsys):
     with pytest.raises(SystemExit):
         main(["status", str(place)])
     assert "R01" in capsys.readouterr().out
+
+
+def test_the_terms_of_a_goal_are_among_the_reasons():
+    told = {
+        "explanation": {
+            "targets": [
+                {"criterion": "max Titer", "cost": 0.2, "cost_unchanged": 0.5},
+                {"species": "VCD", "target": 20.0},
+                {"criterion": "min Lac", "cost": None, "cost_unchanged": 1.0},
+            ]
+        }
+    }
+    assert reasons_of(told) == [
+        "max Titer: expected cost 0.2, 0.5 if nothing changed",
+        "target VCD 20",
+    ]

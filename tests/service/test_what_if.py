@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perfusio_jax._core import DEFAULT_CONTROLS
+from perfusio_jax._core import DEFAULT_CONTROLS, ConfigError
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.hybrid import untrained_model
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.process import MONOD_CHEMOSTAT
-from perfusio_jax.service.what_if import CHO_DAYS, WhatIf, _hours, _sliders, _step
+from perfusio_jax.service.what_if import CHO_DAYS, WhatIf, _check_ours, _hours, _sliders, _step
 from perfusio_jax.twin import AuditLogger
 from perfusio_jax.twin.decision.step import digest, estimate, forecast, history_from_records
 from perfusio_jax.twin.records.records_file import RunRecords
@@ -91,6 +91,16 @@ def test_without_the_model_of_the_session_there_is_no_answer_but_a_reason(tmp_pa
         book.close_cycle("R01", 0, "hold")
     assert answer(what_if, bare).text.startswith("There is no forecast")
     what_if.close()
+
+
+def test_code_is_run_only_where_nobody_else_could_have_named_it(tmp_path):
+    config = tmp_path / "twin.toml"
+    config.write_text("", encoding="utf-8")
+    config.chmod(0o644)
+    _check_ours(config)
+    config.chmod(0o664)
+    with pytest.raises(ConfigError, match="names a mechanism, which is code"):
+        _check_ours(config)
 
 
 def test_sliders_keep_the_ranges_of_the_session_and_what_is_in_force():

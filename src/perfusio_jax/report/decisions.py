@@ -103,6 +103,11 @@ def reasons_of(payload: Mapping[str, Any], reason: Any = None) -> list[str]:
     for target in why.get("targets") or ():
         if isinstance(target.get("target"), int | float):
             parts.append(f"target {target.get('species')} {number_text(target['target'])}")
+        if is_number(target.get("cost")) and is_number(target.get("cost_unchanged")):
+            parts.append(
+                f"{target.get('criterion')}: expected cost {number_text(target['cost'])}, "
+                f"{number_text(target['cost_unchanged'])} if nothing changed"
+            )
     if is_number(why.get("ofv")) and is_number(why.get("ofv_unchanged")):
         parts.append(
             f"expected cost {number_text(why['ofv'])}, "

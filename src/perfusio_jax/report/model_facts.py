@@ -69,15 +69,14 @@ def _header(where: Path, header: Mapping[str, Any]) -> list[str]:
         f"of its arrays {header['sha256']}.",
         f"It knows {', '.join(map(str, built['species_names']))}; set-points "
         f"{', '.join(map(str, built['control_names']))}.",
-        f"Mechanism: {built.get('mechanistic', 'none')}"
-        f"{'' if built.get('use_mechanism', True) else ', not used'}.",
+        f"Mechanism: {built.get('mechanistic', 'none')}.",
     ]
     if isinstance(process, Mapping) and process.get("name"):
         said.append(f"Culture: {process['name']}.")
     if shape:
         said.append(f"Its Gaussian process has room for {shape['capacity']} intervals.")
     else:
-        said.append("It has no Gaussian process: the mechanism alone.")
+        said.append("It has no Gaussian process.")
     if clones:
         names = [str(c.get("clone_id", c.get("name", "?"))) for c in clones["registry"]]
         said.append(f"Clones: {', '.join(names)}.")

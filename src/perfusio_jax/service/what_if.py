@@ -5,6 +5,7 @@ is one roll-out on the same paths, so that what differs is due to the set-points
 """
 
 import math
+import os
 import threading
 import time
 from collections import defaultdict
@@ -15,7 +16,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from perfusio_jax._core import DEFAULT_CONTROLS, HOURS_PER_DAY, DataError, PerfusioError
+from perfusio_jax._core import (
+    DEFAULT_CONTROLS,
+    HOURS_PER_DAY,
+    ConfigError,
+    DataError,
+    PerfusioError,
+)
 from perfusio_jax._core.limits import RECORD_BYTES, read_file
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.hybrid import HybridStateSpaceModel, untrained_model
@@ -191,6 +198,8 @@ class WhatIf:
         if table.get("model") is None:
             volume = float(table.get("volume_L", CHOPerfusionModel().volume_L))
             return untrained_model(CHOPerfusionModel(volume_L=volume)), table
+        if table.get("mechanism") is not None:
+            _check_ours(config)
         where = base / str(table["model"])
         stamp = tuple(_stamp(where / name) for name in ("header.json", "arrays.npz"))
         known = self._models.get(where)
@@ -198,6 +207,21 @@ class WhatIf:
             known = (stamp, load_model(where, table.get("mechanism")))
             self._models[where] = known
         return known[1], table
+
+
+def _check_ours(config: Path) -> None:
+    """Run code that settings name only where nobody else could have named it.
+
+    Raises:
+        ConfigError: If another account owns the file, or may change it.
+    """
+    status = config.stat()
+    if os.name != "posix" or (status.st_uid == os.geteuid() and not status.st_mode & 0o022):
+        return
+    raise ConfigError(
+        f"{config.name} names a mechanism, which is code, and others than the page's account may "
+        "change that file; perfusio-jax forecast runs it for whoever trusts it"
+    )
 
 
 def _session(folder: Path) -> Mapping[str, Any]:
