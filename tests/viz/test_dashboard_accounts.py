@@ -1,6 +1,7 @@
 """Accounts of the page: hashes, files, sessions, tries, and to whom the page is served."""
 
 import os
+import socket
 
 import pytest
 
@@ -220,3 +221,9 @@ def test_the_command_refuses_before_it_serves(tmp_path, capsys):
     ):
         code, _, err = run("dashboard", *words, capsys=capsys)
         assert code == 2 and said in err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run("dashboard", tmp_path, "--port", port, *at, capsys=capsys)
+    assert code == 4 and "address already in use. --port chooses another one" in err
+    code, _, err = run("dashboard", tmp_path, "--host", "127.0.0.256", *at, capsys=capsys)
+    assert code == 2 and "where others reach it" in err

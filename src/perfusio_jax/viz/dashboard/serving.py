@@ -29,9 +29,10 @@ def serve(app: ASGIApp, settings: PageSettings, *, say: Callable[[str], None]) -
     try:
         listening = socket.create_server((settings.host, settings.port), family=where)
     except OSError as error:
+        why = (error.strerror or str(error)).partition(" (")[0].lower()
         raise ConnectorError(
             f"the page cannot be served at {settings.host}, port {settings.port}: "
-            f"{error.strerror}. --port chooses another one, 0 any that is free."
+            f"{why}. --port chooses another one, 0 any that is free."
         ) from None
     with listening:
         port = listening.getsockname()[1]
