@@ -467,6 +467,9 @@ def test_approvals_count_in_the_role_of_the_account_and_the_twin_has_the_last_wo
     with attended(folder, approvals=("qa",)) as attendant:
         path = f"/reactor/{key}/approve"
         form = {"decision": "6", "reason": "fits the plan"}
+        assert "approves as operator, which this decision does not wait" in html_text(otto, key)
+        assert f'action="{path}"' not in otto.get(f"/reactor/{key}").text
+        assert f'action="{path}"' in susi.get(f"/reactor/{key}").text
         otto.post(path, data=form | {"csrf": csrf_of(otto)})
         assert "refused by the twin: role 'operator' approves nothing here" in html_text(otto, key)
         susi.post(path, data=form | {"csrf": csrf_of(susi), "role": "boss"})
