@@ -86,6 +86,8 @@ def test_a_write_waits_for_two_people_and_goes_when_both_agree():
     assert cast == [("ada", "operator"), ("eve", "qa")]
     asked = next(r for r in log if r["event_type"] == "APPROVAL_ASKED")
     assert asked["payload"]["roles"] == ["operator", "qa"] and asked["new"]
+    made = next(r for r in log if r["event_type"] == "DECISION_MADE")
+    assert asked["payload"]["explanation"] == made["payload"]["explanation"]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ from perfusio_jax._core.limits import (
 from perfusio_jax._core.text import in_line
 
 HEADER, ARRAYS, PART = "header.json", "arrays.npz", ".part"
+VERDICT = "verdict.json"
+"""File beside a model that says what it is fit for (`hybrid.verdict`)."""
 
 Tree = TypeVar("Tree")
 

@@ -27,6 +27,7 @@ from perfusio_jax.twin.records.entries import JournalError
 
 from . import (
     common,
+    dashboard,
     data,
     devices,
     doctor,
@@ -52,7 +53,7 @@ app = typer.Typer(
 )
 for _room in (
     *(modelling, studying, running, data, process),
-    *(devices, learning, seeing, doctor, examples),
+    *(devices, learning, seeing, dashboard, doctor, examples),
 ):
     app.add_typer(_room.commands)
 

@@ -62,7 +62,7 @@ def status(place: RunPlace) -> None:
     from perfusio_jax.twin.loop.commands import find_runs
     from perfusio_jax.twin.loop.commands import status as status_of
 
-    for folder in find_runs(_run_folder(place)):
+    for folder in find_runs(run_folder(place)):
         for line in status_of(folder):
             say(str(line))
 
@@ -82,7 +82,7 @@ def approve(
     """
     from perfusio_jax.twin.loop.commands import find_runs, send, waiting_decision
 
-    place = _run_folder(place)
+    place = run_folder(place)
     if decision is None:
         folder, reactor, standing = waiting_decision(place, reactor)
         decision = standing.id
@@ -105,7 +105,7 @@ def stop(place: RunPlace, actor: Actor = None, reactor: Vessel = None) -> None:
     """Stop a running twin: nothing more is written from within a second on."""
     from perfusio_jax.twin.loop.commands import find_runs, is_running, send
 
-    running = [f for f in find_runs(_run_folder(place), reactor) if is_running(f)]
+    running = [f for f in find_runs(run_folder(place), reactor) if is_running(f)]
     if not running:
         raise ConfigError(f"{place} is not running; there is nothing to stop.")
     for folder in running:
@@ -141,7 +141,7 @@ def tell(
             raise ConfigError(f"{what} needs --alarm, its number as status shows it.")
         details |= {"alarm": alarm, "hours": hours}
     claim = actor or account()
-    for folder in find_runs(_run_folder(place), reactor):
+    for folder in find_runs(run_folder(place), reactor):
         sent = send(folder, what, actor=claim, payload=details, reactor_id=reactor)
         _tell_outcome(folder, what, sent)
 
@@ -213,9 +213,9 @@ def report(
         common.set_up_jax()
         from perfusio_jax.report.reporting import report_on_run
 
-        report_on_run(_run_folder(place[0]), out, console=console())
+        report_on_run(run_folder(place[0]), out, console=console())
         return
-    text = "\n".join(summarise(folder) for folder in find_runs(_run_folder(place[0])))
+    text = "\n".join(summarise(folder) for folder in find_runs(run_folder(place[0])))
     if out is None:
         say(text)
         return
@@ -293,7 +293,7 @@ def _tell_outcome(folder: Path, what: str, sent: list[tuple[str, str]]) -> None:
         raise ConfigError("\n".join(refused))
 
 
-def _run_folder(place: Path) -> Path:
+def run_folder(place: Path) -> Path:
     """The folder with a run's records, from itself or from its configuration."""
     if not place.exists():
         raise ConfigError(f"{place} does not exist.")

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import ConfigError, DataError, unwrap
+from perfusio_jax._core.checkpoint import VERDICT as VERDICT
 from perfusio_jax._core.checkpoint import (
     check_sizes,
     digest,
@@ -44,8 +45,6 @@ from perfusio_jax.mechanistic import CHOPerfusionModel
 
 SCHEMA_VERSION = 4
 KIND = "HybridStateSpaceModel"
-VERDICT = "verdict.json"
-"""File beside a model that says what it is fit for (`verdict`)."""
 
 
 def model_hash(model: Any) -> str:

@@ -1,6 +1,6 @@
 """Decisions of a run: when, what changed, why, and who agreed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .document import Block, Words
@@ -13,7 +13,7 @@ def decisions(record: RunRecord) -> list[Block]:
     made = [e for e in record.events if e["event_type"] == "DECISION_MADE"]
     if not made:
         return [Words("No decision is on record.")]
-    votes = _votes(record)
+    votes = votes_of(record.events)
     rows = []
     for event in made:
         payload = event["payload"]
@@ -26,7 +26,7 @@ def decisions(record: RunRecord) -> list[Block]:
                 stamp(event["timestamp"]),
                 str(payload.get("action", "")),
                 _set_points(event, record),
-                _why(payload, event.get("reason")),
+                "; ".join(reasons_of(payload, event.get("reason"))) or "–",
                 approved,
                 outcome,
             )
@@ -38,10 +38,14 @@ def decisions(record: RunRecord) -> list[Block]:
     ]
 
 
-def _votes(record: RunRecord) -> dict[Any, list[str]]:
-    """Who approved or refused which decision, by its number."""
+def votes_of(events: Sequence[Mapping[str, Any]]) -> dict[Any, list[str]]:
+    """Who approved or refused which decision, by its number.
+
+    Args:
+        events: Records of the audit trail.
+    """
     found: dict[Any, list[str]] = {}
-    for event in record.events:
+    for event in events:
         if event["event_type"] not in ("COMMAND_APPROVE", "COMMAND_REJECT"):
             continue
         payload = event["payload"]
@@ -60,22 +64,38 @@ def _set_points(event: Mapping[str, Any], record: RunRecord) -> str:
     old, new = event.get("old") or {}, event.get("new") or {}
     recommended = event["payload"].get("recommended") or {}
     if event["payload"].get("action") == "write" or not recommended:
-        return _changes(old, new, record)
-    return f"held; recommended: {_changes(old, recommended, record)}"
+        return _joined(old, new, record)
+    return f"held; recommended: {_joined(old, recommended, record)}"
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], record: RunRecord) -> str:
+def _joined(old: Mapping[str, Any], new: Mapping[str, Any], record: RunRecord) -> str:
+    return "; ".join(changes_of(old, new, record)) or "none changed"
+
+
+def changes_of(old: Mapping[str, Any], new: Mapping[str, Any], record: RunRecord) -> list[str]:
+    """Set-points that change, as "name before → after unit".
+
+    Args:
+        old: In force, by control.
+        new: To be in force.
+        record: For the units.
+    """
     parts = []
     for name, value in new.items():
         before = old.get(name)
         if before != value:
             told = "unknown" if before is None else f"{number_text(before)}"
             parts.append(f"{name} {told} → {number_text(value)} {record.unit(name)}".rstrip())
-    return "; ".join(parts) or "none changed"
+    return parts
 
 
-def _why(payload: Mapping[str, Any], reason: Any) -> str:
-    """The sentences behind a decision: what was to be reached, what is expected, what stood by."""
+def reasons_of(payload: Mapping[str, Any], reason: Any = None) -> list[str]:
+    """The sentences behind a decision: what was to be reached, what is expected, what stood by.
+
+    Args:
+        payload: Of a record with `explanation`.
+        reason: The reason that stands beside it.
+    """
     why = payload.get("explanation") or {}
     parts = [str(r) for r in payload.get("reasons") or ()]
     if reason and str(reason) not in parts:
@@ -83,6 +103,11 @@ def _why(payload: Mapping[str, Any], reason: Any) -> str:
     for target in why.get("targets") or ():
         if isinstance(target.get("target"), int | float):
             parts.append(f"target {target.get('species')} {number_text(target['target'])}")
+        if is_number(target.get("cost")) and is_number(target.get("cost_unchanged")):
+            parts.append(
+                f"{target.get('criterion')}: expected cost {number_text(target['cost'])}, "
+                f"{number_text(target['cost_unchanged'])} if nothing changed"
+            )
     if is_number(why.get("ofv")) and is_number(why.get("ofv_unchanged")):
         parts.append(
             f"expected cost {number_text(why['ofv'])}, "
@@ -98,5 +123,4 @@ def _why(payload: Mapping[str, Any], reason: Any) -> str:
         parts.append(f"at a rate limit: {', '.join(map(str, why['at_rate_limit']))}")
     if why.get("is_fallback"):
         parts.append("the fallback recipe")
-    parts += [str(remark) for remark in why.get("remarks") or ()]
-    return "; ".join(parts) or "–"
+    return parts + [str(remark) for remark in why.get("remarks") or ()]

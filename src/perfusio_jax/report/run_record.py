@@ -28,6 +28,9 @@ from perfusio_jax.twin.records.trail_files import LOG_NAME
 from perfusio_jax.twin.records.verifying import verify_audit
 from perfusio_jax.viz import Band, RunView
 
+LEFT_OUT: Final = "the audit trail is left out"
+"""How a note begins that says so."""
+
 _AHEAD: Final = ("q10", "q50", "q90")
 
 
@@ -126,18 +129,30 @@ def read_records(place: Path, reactor_id: str | None = None) -> list[RunRecord]:
         with RunRecords(folder / JOURNAL_NAME, is_read_only=True) as journal:
             for name in reactors(journal):
                 if reactor_id in (None, name):
-                    found.append(_record(folder, journal, name, events, audit))
+                    found.append(record_of(folder, journal, name, events, audit))
     return found
 
 
-def _record(
+def record_of(
     folder: Path,
     journal: RunRecords,
     name: str,
     events: tuple[Mapping[str, Any], ...],
     audit: AuditReport,
+    *,
+    runs: bool | None = None,
 ) -> RunRecord:
-    notes = [] if audit.is_intact else [f"the audit trail is left out: {audit.reason}"]
+    """One reactor of a run folder.
+
+    Args:
+        folder: Run folder.
+        journal: Its journal, open.
+        name: Reactor.
+        events: Records of its audit trail.
+        audit: What verifying that came to.
+        runs: Whether a process holds the folder; found out by default.
+    """
+    notes = [] if audit.is_intact else [f"{LEFT_OUT}: {audit.reason}"]
     run_id = str(events[0]["run_id"]) if events else folder.name
     process = _process_of(events)
     trajectory, n_left_out = _trajectory(journal, name, process, run_id)
@@ -156,7 +171,7 @@ def _record(
         tuple(journal.handled(name)),
         events,
         audit,
-        _runs(folder),
+        _runs(folder) if runs is None else runs,
         tuple(notes),
     )
 

@@ -4,16 +4,15 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 import perfusio_jax
 from perfusio_jax._core import DataError
+from perfusio_jax._core.checkpoint import VERDICT
 from perfusio_jax._core.limits import SETTINGS_BYTES, read_file
 from perfusio_jax._core.text import cut
-from perfusio_jax.hybrid import Verdict
-from perfusio_jax.hybrid.storage import VERDICT
 from perfusio_jax.process import Derived
 from perfusio_jax.twin.loop.summary import TROUBLES
 
@@ -34,6 +33,9 @@ from .figures import record_figures
 from .happenings import kind_of
 from .run_record import RunRecord
 from .telling import cut_table, day_of, number_text, stamp
+
+if TYPE_CHECKING:
+    from perfusio_jax.hybrid import Verdict
 
 _SIGNERS: Final = ("Prepared by", "Reviewed by", "Approved by")
 _MODEL_EVENTS: Final[Mapping[str, str]] = {
@@ -61,7 +63,7 @@ def run_document(records: Sequence[RunRecord], place: Path) -> Document:
             Section(f"What was decided, and why{who}", decisions(record)),
             Section(f"Course of the culture{who}", _course(record)),
             Section(f"Deviations and alarms{who}", _deviations(record)),
-            Section(f"Model{who}", _model(record)),
+            Section(f"Model{who}", model_blocks(record)),
             Section(f"Derived numbers{who}", _derived(record)),
             Section(f"Records and how to verify them{who}", _records(record)),
         ]
@@ -168,7 +170,8 @@ def _deviations(record: RunRecord) -> list[Block]:
     return blocks
 
 
-def _model(record: RunRecord) -> list[Block]:
+def model_blocks(record: RunRecord) -> list[Block]:
+    """What is on record of a run's model: its hash, its changes and why, its verdict."""
     starts = [e for e in record.events if e["event_type"] == "SESSION_STARTED"]
     blocks: list[Block] = []
     for event in starts[-1:]:
@@ -220,7 +223,9 @@ def _validation(record: RunRecord) -> list[Block]:
     return [*blocks, Grid(heads, rows, numeric=(1, 2, 3))]
 
 
-def _verdict_of(content: Mapping[str, Any]) -> Verdict:
+def _verdict_of(content: Mapping[str, Any]) -> "Verdict":
+    from perfusio_jax.hybrid import Verdict  # and with it all models, which nothing else needs
+
     species: Mapping[str, Mapping[str, Any]] = content["species"]
     columns = [
         tuple(float("nan") if row[key] is None else float(row[key]) for row in species.values())

@@ -84,7 +84,7 @@ class Actor:
         for _ in range(n_sent, self.settings.max_writes):
             asked = self._asked(basis, proposal, read_back)
             number = await self._record_decision(basis, proposal, situation, asked)
-            is_approved = await self._approval(number, basis, asked)
+            is_approved = await self._approval(number, basis, asked, proposal)
             await self.attendant.look(day)
             clock = await self.attendant.check_clocks(day)
             if clock:
@@ -224,7 +224,9 @@ class Actor:
 
         return await self._rt.offload(record)
 
-    async def _approval(self, number: int, basis: Basis, asked: Mapping[str, Any]) -> bool:
+    async def _approval(
+        self, number: int, basis: Basis, asked: Mapping[str, Any], proposal: Proposal
+    ) -> bool:
         """Whether those who must agree do; waits for them as long as the settings say."""
         settings = self.settings
         may_write = self.session.is_armed and not self.session.is_manual
@@ -235,7 +237,11 @@ class Actor:
         self._say(f"day {basis.day:g}: decision {number} waits for {', '.join(settings.approvals)}")
         await self._log(
             "APPROVAL_ASKED",
-            {"decision": number, "roles": list(settings.approvals)},
+            {
+                "decision": number,
+                "roles": list(settings.approvals),
+                "explanation": dict(proposal.explanation),  # whoever has to agree wants to know why
+            },
             day=basis.day,
             new=dict(asked),
         )

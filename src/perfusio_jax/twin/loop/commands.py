@@ -151,7 +151,7 @@ def status(folder: Path) -> list[ReactorStatus]:
     """Where the reactors of one run folder stand."""
     with opened(folder) as records:
         runs = is_running(folder)
-        return [_status(folder, records, name, runs) for name in reactors(records)]
+        return [status_of(folder, records, n, is_running=runs) for n in reactors(records)]
 
 
 def _reactors_of(folder: Path) -> list[str]:
@@ -203,7 +203,7 @@ def send(
         if not names:
             raise ConfigError(f"{folder} has no reactor {reactor_id or ''}.".replace(" .", "."))
         for name in names:
-            _check(_status(folder, records, name, False), kind, payload or {})
+            _check(status_of(folder, records, name, is_running=False), kind, payload or {})
         return [(n, records.send(n, kind, actor=actor, role=role, payload=payload)) for n in names]
 
 
@@ -346,7 +346,15 @@ def replay(
     return ReplayReport(n, n_same, tuple(differing), tuple(skipped))
 
 
-def _status(folder: Path, records: RunRecords, name: str, runs: bool) -> ReactorStatus:
+def status_of(folder: Path, records: RunRecords, name: str, *, is_running: bool) -> ReactorStatus:
+    """Where one reactor stands.
+
+    Args:
+        folder: Run folder.
+        records: Its journal.
+        name: Reactor.
+        is_running: Whether a process holds the folder.
+    """
     cycles = records.cycles(name)
     last = max(cycles, default=None)
     session = Session({}, is_armed=True)
@@ -358,7 +366,7 @@ def _status(folder: Path, records: RunRecords, name: str, runs: bool) -> Reactor
     return ReactorStatus(
         folder=folder,
         reactor_id=name,
-        is_running=runs,
+        is_running=is_running,
         n_days=len(cycles),
         last_day=last,
         last_outcome="" if last is None else cycles[last],
@@ -368,6 +376,6 @@ def _status(folder: Path, records: RunRecords, name: str, runs: bool) -> Reactor
         commands=tuple(records.waiting(name)),
         waiting=tuple(d for d in records.decisions(name) if d.day not in cycles),
         alarms=tuple(records.standing_alarms(name)),
-        holder="" if lease is None or not runs else lease[1],
+        holder="" if lease is None or not is_running else lease[1],
         cadence=sampled(records, name),
     )

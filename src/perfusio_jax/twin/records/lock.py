@@ -183,6 +183,37 @@ class RunLock:
         return self._clock().astimezone(dt.UTC).isoformat(timespec="seconds")
 
 
+def holder_of(folder: Path) -> dict[str, Any] | None:
+    """Who took a run folder last and has not released it, by the note of its lock.
+
+    Nothing is locked to find out, so that whoever wants the folder gets it; the holder may have
+    died since.
+
+    Args:
+        folder: Run folder.
+
+    Returns:
+        The note, with `is_alive`: whether a process of that number lives, `None` where that cannot
+        be seen from here; `None` if nobody holds the folder.
+    """
+    try:
+        note = _note((folder / LOCK_NAME).read_bytes())
+    except OSError:
+        return None
+    if "pid" not in note or "released_at" in note:
+        return None
+    alive: bool | None = None
+    if note.get("host") == socket.gethostname() and os.name == "posix":
+        try:
+            os.kill(int(note["pid"]), 0)
+            alive = True
+        except PermissionError:
+            alive = True
+        except (ProcessLookupError, OverflowError, ValueError, TypeError):
+            alive = False
+    return {**note, "is_alive": alive}
+
+
 def _note(raw: bytes) -> dict[str, Any]:
     try:
         note = json.loads(raw)

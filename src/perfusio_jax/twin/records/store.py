@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -153,7 +154,7 @@ class JournalFile:
             if not is_read_only:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
-                f"file:{quote(str(self.path.resolve()))}?mode=ro" if is_read_only else self.path,
+                _address(self.path) if is_read_only else self.path,
                 timeout=timeout_s,
                 isolation_level=None,
                 check_same_thread=False,
@@ -195,6 +196,9 @@ class JournalFile:
 
     def _look(self) -> None:
         """Refuse what is no journal of this version, without changing it."""
+        names = {row[0] for row in self._query("SELECT name FROM sqlite_master", ())}
+        if "meta" not in names:
+            raise JournalError(f"{self.path} is a database, but not a journal of this program.")
         found = self._query("SELECT value FROM meta WHERE name = 'schema_version'", ())
         if found != [(str(SCHEMA_VERSION),)]:
             raise JournalError(
@@ -254,6 +258,18 @@ class JournalFile:
 
     def _now(self) -> str:
         return stamp(self._clock())
+
+
+def _address(path: Path) -> str:
+    """The address under which SQLite only looks at a file.
+
+    Beside a file nobody has open it puts two of its own, which it cannot on a disk that takes none,
+    as that of an archive: then it is told that the file does not change.
+    """
+    closed = not path.with_name(f"{path.name}-wal").exists()
+    is_fixed = closed and not os.access(path.parent, os.W_OK)
+    more = "&immutable=1" if is_fixed else ""
+    return f"file:{quote(str(path.resolve()))}?mode=ro{more}"
 
 
 def stamp(moment: dt.datetime) -> str:
