@@ -143,6 +143,91 @@ def identify(
         )
 
 
+@commands.command(rich_help_panel=groups.MODEL)
+@reads_files
+def calibrate(
+    campaign: Annotated[list[Path], typer.Argument(help=TABLES)],
+    out: Annotated[Path, typer.Option(help="Folder for the posterior.")] = Path("posterior"),
+    method: Annotated[
+        str, typer.Option(help="nuts (samples), svi or map (a normal law, quicker).")
+    ] = "nuts",
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A constant, others stay; may repeat.")
+    ] = None,
+    between: Annotated[
+        list[str] | None,
+        typer.Option("--between", help="name=low:high, a prior of a constant; may repeat."),
+    ] = None,
+    clones: Annotated[
+        bool, typer.Option("--clones", help="Clones have constants of their own.")
+    ] = False,
+    learn_noise: Annotated[
+        bool, typer.Option("--learn-noise", help="A factor on the error of each assay is learned.")
+    ] = False,
+    starts_known: Annotated[
+        bool, typer.Option("--starts-known", help="The first sample of a run is taken for true.")
+    ] = False,
+    warmup: Annotated[int, typer.Option(min=20, help="Draws that tune a chain.")] = 200,
+    draws: Annotated[int, typer.Option(min=20, help="Draws of a chain that are kept.")] = 250,
+    chains: Annotated[int, typer.Option(min=2, max=64, help="Chains.")] = 4,
+    target: Annotated[
+        float, typer.Option(min=0.5, max=0.99, help="Share of steps taken; more: shorter.")
+    ] = 0.85,
+    max_depth: Annotated[int, typer.Option(min=1, max=12, help="Doublings of a path.")] = 8,
+    accept_warnings: Annotated[
+        bool,
+        typer.Option("--accept-warnings", help="End with 0 whatever speaks against the draws."),
+    ] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture to write as well (.png, .svg or .pdf).")
+    ] = None,
+    process: Culture = None,
+    mechanism: Annotated[
+        str | None,
+        typer.Option("--mechanism", help="Of a described culture: monod or module:Class."),
+    ] = None,
+    fill_down: FillDown = False,
+    seed: Seed = 0,
+    *,
+    rules: Any,
+) -> None:
+    """Find a mechanism's constants with their uncertainty; exit code 7 if it is not to be believed.
+
+    What speaks against the draws is printed and stored with them.
+    """
+    if method not in ("nuts", "svi", "map"):
+        raise ConfigError(f"--method {method!r} is unknown; choose nuts, svi or map.")
+    writable(out, is_folder=True)
+    if figure is not None:
+        writable(figure, suffixes=(".png", ".svg", ".pdf"))
+    ranges = _ranges(between or [])
+    screen = console()
+    screen.print(f"calibrating the mechanism's constants ({method})", soft_wrap=True)
+    common.set_up_jax()
+    from perfusio_jax.service.calibrating import Wish, calibrate_table
+    from perfusio_jax.study import Plan
+
+    wish = Wish(
+        culture=process,
+        mechanism=mechanism,
+        constants=tuple(only or ()) or None,
+        ranges=ranges,
+        by_clone=clones,
+        learn_noise=learn_noise,
+        starts_known=starts_known,
+        method=method,  # pyright: ignore[reportArgumentType]
+        plan=Plan(warmup, draws, chains, target, max_depth),
+        fill_down=fill_down,
+        seed=seed,
+    )
+    with as_data():
+        is_sound = calibrate_table(
+            campaign, wish, out=out, figure=figure, console=screen, rules=rules
+        )
+    if not is_sound and not accept_warnings:
+        raise typer.Exit(7)
+
+
 def _ranges(items: list[str]) -> dict[str, tuple[float, float]]:
     """Ranges by name, from `name=low:high`."""
     found = {}

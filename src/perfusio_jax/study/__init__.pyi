@@ -1,3 +1,11 @@
+from .calibration.checks import Check as Check
+from .calibration.checks import predictive_check as predictive_check
+from .calibration.posterior import Posterior as Posterior
+from .calibration.posterior import calibrate as calibrate
+from .calibration.problem import calibration_problem as calibration_problem
+from .calibration.sampling import Plan as Plan
+from .calibration.storage import load_posterior as load_posterior
+from .calibration.storage import save_posterior as save_posterior
 from .cho import CHOExperiment as CHOExperiment
 from .cho import cho_experiment as cho_experiment
 from .described import DescribedExperiment as DescribedExperiment

@@ -120,6 +120,13 @@ class DescribedExperiment(Experiment):
             return normal(value, 0.05 * (span.hi - span.lo))
         return lognormal(value, _PREPARED) if value > 0.0 else None
 
+    def is_assumed(self, lever: Lever) -> bool:
+        """Whether the mechanism tells no prior of a constant."""
+        if lever.group != CONSTANT:
+            return False
+        told = told_constants(self.plant.mechanism)[lever.field]
+        return told.sd is None and told.log_sd is None
+
     def lever_values(self, levers: Sequence[Lever]) -> Float[Array, " P"]:
         """What levers stand at."""
         given = self._given()
@@ -183,6 +190,10 @@ class DescribedExperiment(Experiment):
         """The runs of a batch."""
         return jax.vmap(lambda one: one.course())(self)
 
+    def forward_only(self) -> "DescribedExperiment":
+        """The same run; a batch of derivatives then replays as many steps as its longest run."""
+        return dataclasses.replace(self, plant=dataclasses.replace(self.plant, forward_only=True))
+
     def of_run(
         self,
         start: Float[Array, " n"],
@@ -207,6 +218,7 @@ class DescribedExperiment(Experiment):
                 q.cv,
                 q.floor if q.floor > 0.0 else 1e-3 * q.cv * q.hi,
                 q.formula == "viability",
+                q.name in process.levels,
             )
             for q in known
         )

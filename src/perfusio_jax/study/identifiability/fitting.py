@@ -52,6 +52,9 @@ class Point(NamedTuple):
     information: Float[Array, "P P"]
     """What the readings say of the constants, with the starts unknown [per squared prior
     standard deviation]."""
+    by_run: Float[Array, "R D D"]
+    """What the readings of each run say of the constants and of its own start [same, and per
+    squared logarithm]."""
     is_converged: Bool[Array, ""]
     """Whether the search came to its end."""
 
@@ -79,8 +82,10 @@ def readings_at(
     at: tuple[Float[Array, " P"], Float[Array, "R n"]],
 ) -> Float[Array, "R T+1 A"]:
     """What would be read without noise."""
-    many = jax.vmap(lambda one, w: _run(experiment, one, levers, laws, at[0], w))(records, at[1])
-    return many.side_by_side().values[..., _columns(experiment)]
+    many = jax.vmap(lambda one, w: recorded_run(experiment, one, levers, laws, (at[0], w)))(
+        records, at[1]
+    )
+    return many.side_by_side().values[..., columns_of(experiment)]
 
 
 @compiled
@@ -173,7 +178,9 @@ def searched(
     own, cross, inner = bend(seen)
     known = jnp.linalg.solve(inner, jnp.swapaxes(cross, 1, 2))
     information = own - jnp.einsum("rps,rsq->pq", cross, known)
-    return Point(z, w, best, jnp.sum(seen.residual**2), information, count < _STEPS)
+    slopes = jnp.concatenate([seen.by_constants, seen.by_start], axis=-1)
+    by_run = jnp.einsum("rna,rnb->rab", slopes, slopes)
+    return Point(z, w, best, jnp.sum(seen.residual**2), information, by_run, count < _STEPS)
 
 
 class Asked(NamedTuple):
@@ -193,22 +200,30 @@ class Asked(NamedTuple):
     """1 where starts are unknown, 0 where the first samples are taken for true."""
 
 
-def _columns(experiment: Experiment) -> np.ndarray:
+def columns_of(experiment: Experiment) -> np.ndarray:
+    """Where the assays' columns are among those of a course."""
     return np.array([experiment.columns.index(a.column) for a in experiment.assays])
 
 
-def _run(
+def recorded_run(
     experiment: Experiment,
     one: Records,
     levers: tuple[Lever, ...],
     laws: Laws,
-    z: Float[Array, " P"],
-    w: Float[Array, " n"],
+    at: tuple[Float[Array, " P"], Float[Array, " n"]],
 ) -> Experiment:
-    """One recorded run with constants and start moved."""
-    start = one.start * jnp.exp(w)
+    """One recorded run with constants and start moved; traces.
+
+    Args:
+        experiment: The plant.
+        one: The run.
+        levers: The constants.
+        laws: Their priors.
+        at: Constants [prior standard deviations] and start [logarithms].
+    """
+    start = one.start * jnp.exp(at[1])
     run = experiment.of_run(start, one.controls, one.lengths_h, one.volume_L)
-    return run.pulled(levers, values_at(laws, z))
+    return run.pulled(levers, values_at(laws, at[0]))
 
 
 def _looked(
@@ -222,7 +237,7 @@ def _looked(
     z, w, sd = at
     p, n = z.size, w.shape[1]
     runs = records.readings.shape[0]
-    columns = _columns(experiment)
+    columns = columns_of(experiment)
     theta = jnp.concatenate([jnp.broadcast_to(z, (runs, p)), w], axis=1)
     is_read = jnp.isfinite(records.readings)
     known = jnp.where(is_read, records.readings, 0.0)
@@ -233,18 +248,17 @@ def _looked(
         return away.reshape(*away.shape[:-2], -1)
 
     def built(one: Records, theta: Array) -> Experiment:
-        return _run(experiment, one, levers, laws, theta[:p], theta[p:])
+        return recorded_run(experiment, one, levers, laws, (theta[:p], theta[p:]))
 
     mine = (is_read, known, sd)
     if not experiment.is_in_lanes:
+        experiment = experiment.forward_only()
 
         def outcome(theta: Array, one: Records, own: tuple) -> tuple[Array, Array]:
             found = residual(one, built(one, theta).course().values, own)
             return found, found
 
-        # one run after the other: side by side, each would replay as many steps as there may be
-        slope = jax.jacfwd(outcome, has_aux=True)
-        slopes, found = jax.lax.map(lambda given: slope(*given), (theta, records, mine))
+        slopes, found = jax.vmap(jax.jacfwd(outcome, has_aux=True))(theta, records, mine)
         return _Look(found, slopes[..., :p], slopes[..., p:])
 
     # a lane for each run and direction
