@@ -81,3 +81,21 @@ def test_what_is_left_to_wait_is_told_from_the_pace(monkeypatch):
         "20 of 40 draws, about 60 s left",
         "30 of 40 draws, about 30 s left",
     ]
+
+
+def test_a_forecast_takes_its_constants_from_the_posterior(words, table, tmp_path, capsys):
+    out, model = tmp_path / "p", tmp_path / "m"
+    assert _code([*words, "--method", "map", "--out", out]) in (0, 7)
+    culture = ["--process", "monod_chemostat", "--mechanism", "monod"]
+    assert _code(["fit", table, *culture, "--out", model]) == 0
+    asked = ["forecast", model, table, "--run-id", "RUN001", "--days", 1, "--every", 12]
+    capsys.readouterr()
+    assert _code([*asked, "--out", tmp_path / "own.csv"]) == 0
+    assert _code([*asked, "--posterior", out, "--out", tmp_path / "drawn.csv"]) == 0
+    assert "constants of 16 draws" in capsys.readouterr().out
+    own, drawn = ((tmp_path / f"{n}.csv").read_text().splitlines() for n in ("own", "drawn"))
+    assert own[0] == drawn[0] and len(own) == len(drawn) and own != drawn
+    bare = tmp_path / "bare"
+    assert _code(["fit", table, *culture[:3], "none", "--out", bare]) == 0
+    assert _code(["forecast", bare, table, "--run-id", "RUN001", "--posterior", out]) == 2
+    assert "the model has no mechanism" in " ".join(capsys.readouterr().err.split())

@@ -10,6 +10,9 @@ from .cho import CHOExperiment as CHOExperiment
 from .cho import cho_experiment as cho_experiment
 from .described import DescribedExperiment as DescribedExperiment
 from .described import described_experiment as described_experiment
+from .design.optimal import Design as Design
+from .design.optimal import Wanted as Wanted
+from .design.optimal import design_for_constants as design_for_constants
 from .experiment import Course as Course
 from .experiment import Experiment as Experiment
 from .experiment import Law as Law

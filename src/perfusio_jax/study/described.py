@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import Scalar
-from perfusio_jax.mechanistic.mechanism import Told, told_constants
+from perfusio_jax.mechanistic.mechanism import entry_names, told_constants
 from perfusio_jax.simulator import VirtualPlant, run_plant, usual_start
 from perfusio_jax.simulator.virtual_runs import readings_of_states
 
@@ -81,7 +81,7 @@ class DescribedExperiment(Experiment):
         taken = {*process.control_names}
         found: list[Lever] = []
         for field, told in told_constants(plant.mechanism).items():
-            entries = _entries(plant.mechanism, field, told)
+            entries = entry_names(plant.mechanism, field)
             for k, name in enumerate(entries):
                 whole = f"constant.{name}" if name in taken else name
                 found.append(Lever(whole, CONSTANT, told.unit, field, k))
@@ -292,16 +292,6 @@ def described_experiment(
         volume_L=jnp.asarray(volume, float),
         sample_L=jnp.asarray(sample_L, float),
     )
-
-
-def _entries(mechanism: eqx.Module, field: str, told: Told) -> list[str]:
-    """Names of a constant's entries."""
-    size = int(np.size(getattr(mechanism, field)))
-    if np.ndim(getattr(mechanism, field)) == 0:
-        return [field]
-    of = getattr(mechanism, told.of, ()) if told.of else ()
-    names = of if len(of) == size else range(1, size + 1)
-    return [f"{field}[{name}]" for name in names]
 
 
 def _entry(value: ArrayLike, place: int) -> float:

@@ -59,10 +59,15 @@ class Point(NamedTuple):
     """Whether the search came to its end."""
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """Readings beside what would be read, run by run."""
+
     residual: Float[Array, "R N"]
+    """Distances in standard deviations; 0 where nobody read."""
     by_constants: Float[Array, "R N P"]
+    """Their derivatives by the constants [per prior standard deviation]."""
     by_start: Float[Array, "R N n"]
+    """Their derivatives by the start [per logarithm]."""
 
 
 def values_at(laws: Laws, z: Float[Array, " P"]) -> Float[Array, " P"]:
@@ -112,14 +117,14 @@ def searched(
     p = asked.z.size
     prior = asked.prior
 
-    def look(z: Array, w: Array) -> _Look:
-        return _looked(experiment, records, levers, laws, (z, w, asked.sd))
+    def look(z: Array, w: Array) -> Look:
+        return looked(experiment, records, levers, laws, (z, w, asked.sd))
 
-    def loss(seen: _Look, z: Array, w: Array) -> Array:
+    def loss(seen: Look, z: Array, w: Array) -> Array:
         start = jnp.sum((w / START_WIDTH) ** 2) * asked.is_start_free
         return jnp.sum(seen.residual**2) + jnp.sum(prior * z**2) + start
 
-    def bend(seen: _Look) -> tuple[Array, Array, Array]:
+    def bend(seen: Look) -> tuple[Array, Array, Array]:
         constants = seen.by_constants * asked.is_free[None, None]
         starts = seen.by_start * asked.is_start_free
         own = jnp.einsum("rnp,rnq->pq", constants, constants)
@@ -127,7 +132,7 @@ def searched(
         inner = jnp.einsum("rns,rnt->rst", starts, starts)
         return own, cross, inner + jnp.eye(inner.shape[-1])[None] / START_WIDTH**2
 
-    def step(seen: _Look, z: Array, w: Array, damping: Array) -> tuple[Array, Array]:
+    def step(seen: Look, z: Array, w: Array, damping: Array) -> tuple[Array, Array]:
         own, cross, inner = bend(seen)
         held = jnp.diag(1.0 - asked.is_free)
         own = own + jnp.diag(prior * asked.is_free) + held
@@ -171,7 +176,7 @@ def searched(
 
     r, t, a = records.readings.shape
     n = records.start.shape[1]
-    none = _Look(jnp.zeros((r, t * a)), jnp.zeros((r, t * a, p)), jnp.zeros((r, t * a, n)))
+    none = Look(jnp.zeros((r, t * a)), jnp.zeros((r, t * a, p)), jnp.zeros((r, t * a, n)))
     begin = (asked.z, asked.w)
     start = (*begin, jnp.asarray(jnp.inf), none, begin, jnp.asarray(1e-3), 0, 0)
     z, w, best, seen, _, _, count, _ = jax.lax.while_loop(goes_on, turn, start)
@@ -226,14 +231,22 @@ def recorded_run(
     return run.pulled(levers, values_at(laws, at[0]))
 
 
-def _looked(
+def looked(
     experiment: Experiment,
     records: Records,
     levers: tuple[Lever, ...],
     laws: Laws,
-    at: tuple[Array, Array, Array],
-) -> _Look:
-    """Residuals and their derivatives, run by run."""
+    at: tuple[Float[Array, " P"], Float[Array, "R n"], Float[Array, "R T+1 A"]],
+) -> Look:
+    """Residuals and their derivatives, run by run; traces.
+
+    Args:
+        experiment: The plant.
+        records: Its runs.
+        levers: The constants.
+        laws: Their priors.
+        at: Constants, starts, and deviations of the readings.
+    """
     z, w, sd = at
     p, n = z.size, w.shape[1]
     runs = records.readings.shape[0]
@@ -259,7 +272,7 @@ def _looked(
             return found, found
 
         slopes, found = jax.vmap(jax.jacfwd(outcome, has_aux=True))(theta, records, mine)
-        return _Look(found, slopes[..., :p], slopes[..., p:])
+        return Look(found, slopes[..., :p], slopes[..., p:])
 
     # a lane for each run and direction
     def together(rows: Array) -> Array:
@@ -274,7 +287,7 @@ def _looked(
     units = jnp.broadcast_to(jnp.eye(p + n), rows.shape)
     found, slopes = jax.jvp(together, (rows,), (units,))
     slopes = jnp.swapaxes(slopes, 1, 2)
-    return _Look(found[:, 0], slopes[..., :p], slopes[..., p:])
+    return Look(found[:, 0], slopes[..., :p], slopes[..., p:])
 
 
 def deviations(
