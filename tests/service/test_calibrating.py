@@ -2,12 +2,26 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from perfusio_jax._core import ConfigError
 from perfusio_jax.cli import main
+from perfusio_jax.hybrid import HybridStateSpaceModel, forecast_ahead, forecast_over
+from perfusio_jax.hybrid.vessel import Vessel
+from perfusio_jax.process import MONOD_CHEMOSTAT, Process
 from perfusio_jax.service.calibrating import _progress
-from perfusio_jax.study import load_posterior
+from perfusio_jax.service.posterior_draws import with_draws
+from perfusio_jax.simulator import plain_monod, simulate_runs, virtual_plant
+from perfusio_jax.study import (
+    Plan,
+    calibrate,
+    calibration_problem,
+    described_experiment,
+    load_posterior,
+    save_posterior,
+)
 
 
 def _code(words):
@@ -83,19 +97,38 @@ def test_what_is_left_to_wait_is_told_from_the_pace(monkeypatch):
     ]
 
 
-def test_a_forecast_takes_its_constants_from_the_posterior(words, table, tmp_path, capsys):
-    out, model = tmp_path / "p", tmp_path / "m"
-    assert _code([*words, "--method", "map", "--out", out]) in (0, 7)
-    culture = ["--process", "monod_chemostat", "--mechanism", "monod"]
-    assert _code(["fit", table, *culture, "--out", model]) == 0
-    asked = ["forecast", model, table, "--run-id", "RUN001", "--days", 1, "--every", 12]
-    capsys.readouterr()
-    assert _code([*asked, "--out", tmp_path / "own.csv"]) == 0
-    assert _code([*asked, "--posterior", out, "--out", tmp_path / "drawn.csv"]) == 0
-    assert "constants of 16 draws" in capsys.readouterr().out
-    own, drawn = ((tmp_path / f"{n}.csv").read_text().splitlines() for n in ("own", "drawn"))
-    assert own[0] == drawn[0] and len(own) == len(drawn) and own != drawn
-    bare = tmp_path / "bare"
-    assert _code(["fit", table, *culture[:3], "none", "--out", bare]) == 0
-    assert _code(["forecast", bare, table, "--run-id", "RUN001", "--posterior", out]) == 2
-    assert "the model has no mechanism" in " ".join(capsys.readouterr().err.split())
+def test_a_forecast_takes_its_constants_from_the_posterior(tmp_path):
+    mechanism = plain_monod(MONOD_CHEMOSTAT)
+    model = HybridStateSpaceModel(Vessel(MONOD_CHEMOSTAT, mechanism), None, dt_hours=12.0)
+    plant = virtual_plant(MONOD_CHEMOSTAT, mechanism, rtol=1e-5, atol=1e-8)
+    controls = np.tile([0.1, 10.0], (1, 3, 1))
+    (run,) = simulate_runs(
+        plant, [[2.0, 3.0, 0.5]], controls, [0.0, 6.0, 12.0, 24.0], key=jax.random.key(0)
+    )
+    own = described_experiment(plant, [0.0, 12.0])
+    problem = calibration_problem(own, [run], ["mu_max"], starts_known=True)
+    found = calibrate(problem, method="map", plan=Plan(n_chains=2))
+    draws = np.linspace(0.5, 1.5, 1000)[None, :, None] * float(mechanism.mu_max)
+    wide = found._replace(draws=draws, by_clone=draws[:, :, None], problems=("a reason",))
+    here = {"process": "monod_chemostat"}
+    folder = save_posterior(wide, tmp_path / "p", culture=here)
+    models, told = with_draws(model, MONOD_CHEMOSTAT, folder, "unknown", seed=1)
+    assert len(models) == 16 and "a reason" in told[1]
+    values = {float(m.mech_model.kinetics.mu_max) for m in models}
+    assert len(values) > 10 and min(values) < 0.7 * float(mechanism.mu_max)
+    hours = [12.0, 24.0]
+    alone = forecast_ahead(model, run, hours, n_samples=32, n_particles=32)
+    pooled = forecast_over(models[:4], run, hours, n_samples=8, n_particles=32)
+    same = forecast_over([model], run, hours, n_samples=32, n_particles=32)
+    np.testing.assert_array_equal(alone.q50, same.q50)
+    assert pooled.names == alone.names and not np.array_equal(pooled.q50, alone.q50)
+    # constants that nobody knows make a wider forecast
+    assert (
+        np.ptp([pooled.q10[-1], pooled.q90[-1]], 0)[1]
+        > np.ptp([alone.q10[-1], alone.q90[-1]], 0)[1]
+    )
+    with pytest.raises(ConfigError, match="is of monod_chemostat, the model of yeast"):
+        with_draws(model, Process(**{**MONOD_CHEMOSTAT.model_dump(), "name": "yeast"}), folder, "")
+    bare = HybridStateSpaceModel(Vessel(MONOD_CHEMOSTAT), None, dt_hours=12.0)
+    with pytest.raises(ConfigError, match="the model has no mechanism"):
+        with_draws(bare, MONOD_CHEMOSTAT, folder, "")

@@ -46,7 +46,7 @@ def with_draws(
     """
     found, culture = load_posterior(folder)
     kinetics = getattr(model.mech_model, "kinetics", None)
-    if kinetics is None or not model.use_mechanism:
+    if kinetics is None:
         raise ConfigError(
             f"the model has no mechanism, and the posterior in {folder} is of constants of one; "
             "fit with the same --mechanism."
