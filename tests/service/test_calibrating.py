@@ -1,15 +1,16 @@
 """`calibrate` from the command line."""
 
+import dataclasses
 import json
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.cli import main
-from perfusio_jax.hybrid import HybridStateSpaceModel, forecast_ahead, forecast_over
-from perfusio_jax.hybrid.vessel import Vessel
+from perfusio_jax.hybrid import fit_hybrid, forecast_ahead, forecast_over
 from perfusio_jax.process import MONOD_CHEMOSTAT, Process
 from perfusio_jax.service.calibrating import _progress
 from perfusio_jax.service.posterior_draws import with_draws
@@ -22,6 +23,7 @@ from perfusio_jax.study import (
     load_posterior,
     save_posterior,
 )
+from tests.hybrid.cultures import QUICK
 
 
 def _code(words):
@@ -99,13 +101,24 @@ def test_what_is_left_to_wait_is_told_from_the_pace(monkeypatch):
 
 def test_a_forecast_takes_its_constants_from_the_posterior(tmp_path):
     mechanism = plain_monod(MONOD_CHEMOSTAT)
-    model = HybridStateSpaceModel(Vessel(MONOD_CHEMOSTAT, mechanism), None, dt_hours=12.0)
     plant = virtual_plant(MONOD_CHEMOSTAT, mechanism, rtol=1e-5, atol=1e-8)
     controls = np.tile([0.1, 10.0], (1, 3, 1))
-    (run,) = simulate_runs(
-        plant, [[2.0, 3.0, 0.5]], controls, [0.0, 6.0, 12.0, 24.0], key=jax.random.key(0)
+    (run, other) = simulate_runs(
+        plant,
+        [[2.0, 3.0, 0.5], [1.0, 4.0, 0.2]],
+        np.repeat(controls, 2, axis=0),
+        [0.0, 6.0, 12.0, 18.0],
+        key=jax.random.key(0),
     )
-    own = described_experiment(plant, [0.0, 12.0])
+    settings = dataclasses.replace(QUICK, use_gp=False)
+    model, _ = fit_hybrid(
+        [run, other],
+        key=jax.random.key(0),
+        config=settings,
+        process=MONOD_CHEMOSTAT,
+        mech_model=mechanism,
+    )
+    own = described_experiment(plant, [0.0, 6.0])
     problem = calibration_problem(own, [run], ["mu_max"], starts_known=True)
     found = calibrate(problem, method="map", plan=Plan(n_chains=2))
     draws = np.linspace(0.5, 1.5, 1000)[None, :, None] * float(mechanism.mu_max)
@@ -116,7 +129,7 @@ def test_a_forecast_takes_its_constants_from_the_posterior(tmp_path):
     assert len(models) == 16 and "a reason" in told[1]
     values = {float(m.mech_model.kinetics.mu_max) for m in models}
     assert len(values) > 10 and min(values) < 0.7 * float(mechanism.mu_max)
-    hours = [12.0, 24.0]
+    hours = [6.0, 12.0]
     alone = forecast_ahead(model, run, hours, n_samples=32, n_particles=32)
     pooled = forecast_over(models[:4], run, hours, n_samples=8, n_particles=32)
     same = forecast_over([model], run, hours, n_samples=32, n_particles=32)
@@ -129,6 +142,6 @@ def test_a_forecast_takes_its_constants_from_the_posterior(tmp_path):
     )
     with pytest.raises(ConfigError, match="is of monod_chemostat, the model of yeast"):
         with_draws(model, Process(**{**MONOD_CHEMOSTAT.model_dump(), "name": "yeast"}), folder, "")
-    bare = HybridStateSpaceModel(Vessel(MONOD_CHEMOSTAT), None, dt_hours=12.0)
+    bare = eqx.tree_at(lambda m: m.mech_model.kinetics, model, None)
     with pytest.raises(ConfigError, match="the model has no mechanism"):
         with_draws(bare, MONOD_CHEMOSTAT, folder, "")
