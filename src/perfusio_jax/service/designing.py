@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConfigError
-from perfusio_jax._core.units import canonical_unit
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax.connectors import completed, read_culture
 from perfusio_jax.connectors.files.parts import Tables
 from perfusio_jax.connectors.files.schedule import schedule_of, write_schedules
@@ -215,14 +214,14 @@ def _write(design: Design, run: Experiment, process: Process, out: Path) -> None
         schedule_of(f"RUN{k + 1:03d}", "", table, np.diff(run.hours))
         for k, table in enumerate(design.controls)
     ]
-    is_cho = tuple(names) == CONTROL_NAMES
+    units = {v.name: v.unit for v in run.levers if v.group == "set-points"}
     out.parent.mkdir(parents=True, exist_ok=True)
     write_schedules(
         out,
         schedules,
         names,
-        canonical_unit if is_cho else lambda n: process.control(n).unit,
-        once=() if is_cho else process.boluses,
+        units.__getitem__,
+        once=process.boluses,
     )
     rows = ["run_id,time_h"]
     for k, taken in enumerate(design.samples):

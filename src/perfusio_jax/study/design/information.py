@@ -5,7 +5,6 @@ A reading tells of the constants what its derivative by them is, in deviations o
 out later without another simulation.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -103,20 +102,3 @@ def _samples(
     n, t, a = records.readings.shape
     rows = slopes.reshape(n, t, a, -1)
     return jnp.einsum("ntae,ntaf->ntef", rows, rows)
-
-
-def recorded_information(
-    by_run: Sequence[Float[np.ndarray, "E E"]] | Float[np.ndarray, "R E E"], n_constants: int
-) -> Float[np.ndarray, "P P"]:
-    """What runs already there tell, from `Identifiability.problem.by_run`.
-
-    Args:
-        by_run: Information of each run on constants and its own start.
-        n_constants: How many are constants.
-    """
-    total = np.zeros((n_constants, n_constants))
-    for one in by_run:
-        p = n_constants
-        start = one[p:, p:] + np.eye(one.shape[0] - p)
-        total += one[:p, :p] - one[:p, p:] @ np.linalg.solve(start, one[p:, :p])
-    return total

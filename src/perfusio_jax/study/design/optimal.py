@@ -8,6 +8,7 @@ tell most beside the others. Both are arithmetic on small matrices, for informat
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import qmc
@@ -223,11 +224,14 @@ def candidates(
         return found[:1]
     levels = wanted.n_changes + 1
     law = laws_of(experiment, moved, {v.name: ranges[v.name] for v in moved if v.name in ranges})
-    sampler = qmc.Sobol(levels * len(moved) + wanted.n_changes, seed=seed)
+    n_places = levels * len(moved) + wanted.n_changes
+    sampler = qmc.Sobol(n_places, scramble=True, rng=np.random.default_rng(seed))
     u = sampler.random(2 ** int(np.ceil(np.log2(max(wanted.n_candidates, 2)))))
     u = u[: wanted.n_candidates]
     places = u[:, : levels * len(moved)].reshape(-1, levels, len(moved))
-    values = np.stack([np.asarray(from_unit(law, places[:, k])) for k in range(levels)], axis=1)
+    values = np.stack(
+        [np.asarray(from_unit(law, jnp.asarray(places[:, k]))) for k in range(levels)], axis=1
+    )
     # changes at whole intervals, rising; an interval may pass unused
     when = np.sort(1 + np.floor(u[:, levels * len(moved) :] * (t - 1)).astype(int), axis=1)
     step = (np.arange(t)[None, :, None] >= when[:, None, :]).sum(axis=-1)
