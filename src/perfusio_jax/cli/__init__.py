@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 an error nobody foresaw; 2 a wrong argument or configuration; 3 data that
 cannot be used; 4 the outside world (files, locks, devices); 5 an audit trail that does not
-verify; 6 a computation that failed.
+verify; 6 a computation that failed; 7 a posterior that is not to be believed.
 """
 
 import json

@@ -332,6 +332,10 @@ def forecast(
             help="Set-points that change from now on, as propose --profile writes them.",
         ),
     ] = None,
+    posterior: Annotated[
+        Path | None,
+        typer.Option(help="Folder calibrate wrote: its draws for the model's constants."),
+    ] = None,
     *,
     rules: Any,
 ) -> None:
@@ -357,6 +361,7 @@ def forecast(
             out=out,
             figure=figure,
             schedule=schedule,
+            posterior=posterior,
             console=console(),
             rules=rules,
         )

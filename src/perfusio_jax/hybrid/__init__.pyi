@@ -1,5 +1,6 @@
 from .ahead import Ahead as Ahead
 from .ahead import forecast_ahead as forecast_ahead
+from .ahead import forecast_over as forecast_over
 from .ahead import last_belief as last_belief
 from .assimilate import RunBeliefs as RunBeliefs
 from .assimilate import assimilate_arrays as assimilate_arrays

@@ -78,6 +78,63 @@ def forecast_ahead(
             above zero.
         DataError: If there is no sample, or a set-point is not known.
     """
+    return forecast_over(
+        [model], run, hours, set_points, n_samples=n_samples, n_particles=n_particles, seed=seed
+    )
+
+
+def forecast_over(
+    models: Sequence[HybridStateSpaceModel],
+    run: Trajectory,
+    hours: Sequence[float],
+    set_points: Mapping[str, float] | Float[np.ndarray, "H M"] | None = None,
+    *,
+    n_samples: int = 256,
+    n_particles: int = 128,
+    seed: int = 0,
+) -> Ahead:
+    """Forecast a run by several models, all of whose paths count alike.
+
+    Args:
+        models: Models of one described culture that differ in numbers, such as in constants drawn
+            from a posterior.
+        run: As in `forecast_ahead`.
+        hours: As in `forecast_ahead`.
+        set_points: As in `forecast_ahead`.
+        n_samples: Paths of each model.
+        n_particles: Ensemble of the filter.
+        seed: Random seed.
+
+    Returns:
+        The forecast.
+
+    Raises:
+        ConfigError: As `forecast_ahead` does, or if there is no model.
+        DataError: As `forecast_ahead` does.
+    """
+    if not models:
+        raise ConfigError("no model was given to forecast with.")
+    parts = [
+        _paths(model, run, hours, set_points, (n_samples, n_particles), seed + k)
+        for k, model in enumerate(models)
+    ]
+    readings = np.concatenate(parts)
+    low, middle, high, least, most = np.quantile(readings, (0.1, 0.5, 0.9, 0.025, 0.975), axis=0)
+    at = float(np.asarray(run.times_h)[-1]) + np.asarray(hours, float)
+    mean = readings.mean(axis=0)
+    return Ahead(models[0].layout.forecast, at, mean, low, middle, high, least, most)
+
+
+def _paths(
+    model: HybridStateSpaceModel,
+    run: Trajectory,
+    hours: Sequence[float],
+    set_points: Mapping[str, float] | Float[np.ndarray, "H M"] | None,
+    sizes: tuple[int, int],
+    seed: int,
+) -> Float[np.ndarray, "S H F"]:
+    """Readings of paths at the hours asked for."""
+    n_samples, n_particles = sizes
     process = model.layout.process
     if process is None:
         raise ConfigError("this model is of CHO perfusion; forecast it with forecast_run.")
@@ -100,13 +157,9 @@ def forecast_ahead(
     table = _given(process, set_to, parts)
     plan = _with_volume(model, table, float(np.asarray(run.volume_L)[-1]), dt)
     rows = np.cumsum(parts) - 1
-    readings = np.asarray(
+    return np.asarray(
         _readings(model, start, jnp.asarray(plan), belief.day, for_paths, jnp.asarray(dt))
     )[:, rows]
-    low, middle, high, least, most = np.quantile(readings, (0.1, 0.5, 0.9, 0.025, 0.975), axis=0)
-    at = float(np.asarray(run.times_h)[-1]) + ahead
-    mean = readings.mean(axis=0)
-    return Ahead(model.layout.forecast, at, mean, low, middle, high, least, most)
 
 
 def last_belief(

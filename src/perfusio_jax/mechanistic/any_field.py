@@ -22,6 +22,9 @@ Field = Callable[[Array, Any], Array]
 
 _SMALLEST_RISE = 1e-6
 """Error over its tolerance below which a step does not grow more [-]."""
+_BLOCK = 16
+"""Steps that a derivative replays or passes over at once: most intervals take few of those there
+may be."""
 
 
 class Accuracy(NamedTuple):
@@ -66,13 +69,23 @@ def _step(tableau: Tableau, field: Field, y: Array, h: Array, inputs: Any) -> tu
     n = tableau.n_stages
     jacobian = jax.jacfwd(field)(y, inputs)
     eye = jnp.eye(y.size, dtype=y.dtype)
-    factors = jax.scipy.linalg.lu_factor(eye / (h * tableau.gamma) - jacobian)
+    matrix = eye / (h * tableau.gamma) - jacobian
+    factors = jax.scipy.linalg.lu_factor(jax.lax.stop_gradient(matrix))
+
+    def solved(rhs: Array) -> Array:
+        # a derivative solves once more with the factors it has, and does not go through them
+        return jax.lax.custom_linear_solve(
+            lambda x: matrix @ x,
+            rhs,
+            lambda _, b: jax.scipy.linalg.lu_solve(factors, b),
+            lambda _, b: jax.scipy.linalg.lu_solve(factors, b, trans=1),
+        )
 
     def stage(known: Array, row: tuple[Array, Array, Array]) -> tuple[Array, None]:
         a, c, place = row
         argument = y + a @ known
         rhs = field(argument, inputs) + (c @ known) / h
-        return known.at[place].set(jax.scipy.linalg.lu_solve(factors, rhs)), None
+        return known.at[place].set(solved(rhs)), None
 
     a, c = (jnp.asarray(_square(rows), y.dtype) for rows in (tableau.a, tableau.c))
     found, _ = jax.lax.scan(stage, jnp.zeros((n, y.size), y.dtype), (a, c, jnp.arange(n)))
@@ -157,6 +170,7 @@ def advance_field(
     *,
     max_steps: int = 256,
     tableau: Tableau = RODAS4,
+    forward_only: bool = False,
 ) -> Ended:
     """Take a state over one interval.
 
@@ -170,6 +184,8 @@ def advance_field(
         accuracy: What a step may be wrong by.
         max_steps: Most accepted steps.
         tableau: The method.
+        forward_only: Whether derivatives are taken in forward mode alone. Of a batch they then
+            replay as many steps as its longest took, instead of all there may be.
 
     Returns:
         Where it ended. The result code is STEP_TOO_SMALL where the step size collapsed, which it
@@ -199,16 +215,38 @@ def advance_field(
             return jax.lax.cond(is_taken, moved, lambda d: d, d), None
 
         # steps that were not taken repeat the last state with a harmless size
-        is_taken = jnp.arange(max_steps) < end.n
-        starts = jnp.where(is_taken[:, None], end.starts, y[None])
-        steps = jnp.where(is_taken, end.steps, 1e-3 * length)
-        d_end, _ = jax.lax.scan(replay, d_y, (starts, steps, is_taken))
-        d_end = d_end + field(end.y, inputs) * d_length
+        size = -(-max_steps // _BLOCK) * _BLOCK
+        spare = size - max_steps
+        is_taken = jnp.arange(size) < end.n
+        starts = jnp.where(is_taken[:, None], jnp.pad(end.starts, ((0, spare), (0, 0))), y[None])
+        steps = jnp.where(is_taken, jnp.pad(end.steps, (0, spare)), 1e-3 * length)
+
+        if forward_only:
+
+            def next_step(k: Array, d: Array) -> Array:
+                return replay(d, (starts[k], steps[k], is_taken[k]))[0]
+
+            d_end = jax.lax.fori_loop(0, end.n, next_step, d_y)
+            return ended(end, d_end + field(end.y, inputs) * d_length)
+
+        def replay_block(d: Array, block: tuple[Array, Array, Array]) -> tuple[Array, None]:
+            def moved(d: Array) -> Array:
+                return jax.lax.scan(replay, d, block)[0]
+
+            return jax.lax.cond(block[2][0], moved, lambda d: d, d), None
+
+        starts, steps, is_taken = (
+            v.reshape(-1, _BLOCK, *v.shape[1:]) for v in (starts, steps, is_taken)
+        )
+        d_end, _ = jax.lax.scan(replay_block, d_y, (starts, steps, is_taken))
+        return ended(end, d_end + field(end.y, inputs) * d_length)
+
+    def ended(end: _Loop, d_y: Array) -> tuple[Ended, Ended]:
         nothing = (
             jnp.zeros(end.code.shape, jax.dtypes.float0),
             jnp.zeros(end.tries.shape, jax.dtypes.float0),
         )
-        return Ended(end.y, end.code, end.tries), Ended(d_end, *nothing)
+        return Ended(end.y, end.code, end.tries), Ended(d_y, *nothing)
 
     def in_precision(value: Any) -> Array:
         value = jnp.asarray(value)

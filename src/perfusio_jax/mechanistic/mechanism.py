@@ -102,6 +102,56 @@ def told_constants(mechanism: Mechanism) -> dict[str, Told]:
     return {f.name: f.metadata[_HOW] for f in dataclasses.fields(mechanism) if _HOW in f.metadata}
 
 
+def entry_names(mechanism: eqx.Module, field: str) -> list[str]:
+    """Names of a constant's entries: its own, or `a[S]` of a vector.
+
+    Args:
+        mechanism: The mechanism.
+        field: The constant.
+    """
+    value = getattr(mechanism, field)
+    if np.ndim(value) == 0:
+        return [field]
+    size = int(np.size(value))
+    told = told_constants(mechanism)[field]  # pyright: ignore[reportArgumentType]
+    of = getattr(mechanism, told.of, ()) if told.of else ()
+    names = of if len(of) == size else range(1, size + 1)
+    return [f"{field}[{name}]" for name in names]
+
+
+def with_constants(mechanism: Any, values: Mapping[str, ArrayLike]) -> Any:
+    """The mechanism with constants at other values.
+
+    Args:
+        mechanism: The mechanism.
+        values: By name, as `entry_names` has them [units of the constants].
+
+    Returns:
+        The same mechanism with other numbers; traces.
+
+    Raises:
+        ConfigError: If it has no such constant.
+    """
+    places = {
+        name: (field, k)
+        for field in told_constants(mechanism)
+        for k, name in enumerate(entry_names(mechanism, field))
+    }
+    unknown = [name for name in values if name not in places]
+    if unknown:
+        raise ConfigError(
+            f"{type(mechanism).__name__} has no constant {', '.join(unknown)}; it has "
+            f"{', '.join(places)}."
+        )
+    fields = list(dict.fromkeys(places[name][0] for name in values))
+    found = {field: jnp.ravel(getattr(mechanism, field)) for field in fields}
+    for name, value in values.items():
+        field, k = places[name]
+        found[field] = found[field].at[k].set(value)
+    shaped = [found[field].reshape(jnp.shape(getattr(mechanism, field))) for field in fields]
+    return eqx.tree_at(lambda m: [getattr(m, field) for field in fields], mechanism, shaped)
+
+
 def movable(mechanism: Mechanism) -> dict[str, Told]:
     """Constants that data may move, by field."""
     return {

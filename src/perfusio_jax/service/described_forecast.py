@@ -12,15 +12,18 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.files.one_run import read_one_run
 from perfusio_jax.connectors.files.schedule import ahead_of, one_schedule, read_schedules
 from perfusio_jax.connectors.tables.file_rules import FileRules
-from perfusio_jax.hybrid import Ahead, HybridStateSpaceModel, forecast_ahead
+from perfusio_jax.hybrid import Ahead, HybridStateSpaceModel, forecast_over
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory, complete_setpoints, intervals_text
 
 from .forecast_figure import draw_described
 from .forecast_table import forecast_tables, verdict_line
 from .plan import oddities
+from .posterior_draws import with_draws
 
 _MOST_ROWS = 500
+_PATHS = 256
+"""Paths of a forecast, over all draws of a posterior together."""
 
 
 def forecast_described(
@@ -37,6 +40,7 @@ def forecast_described(
     console: Any,
     figure: Path | None = None,
     schedule: Path | None = None,
+    posterior: Path | None = None,
     rules: FileRules | None = None,
 ) -> None:
     """Print a forecast from the last sample on, and write it if asked.
@@ -54,6 +58,7 @@ def forecast_described(
         console: Where to print.
         figure: Picture to write as well.
         schedule: Table of set-points that change from now on.
+        posterior: Folder of a posterior, whose draws stand in for the model's constants.
         rules: How the samples are read.
     """
     if not 0 < hours.size <= _MOST_ROWS:
@@ -78,8 +83,14 @@ def forecast_described(
         once = [process.control_names.index(name) for name in process.boluses]
         hours, set_points = ahead_of(one, float(times[-1]), hours.tolist(), once)
         console.print(f"set-points from now on: {schedule.name}, run {one.run_id or '(no name)'}")
+    models = [hybrid]
+    if posterior is not None:
+        models, told = with_draws(hybrid, process, posterior, run.clone_id, seed=seed)
+        for line in told:
+            console.print(line, soft_wrap=True)
+    paths = _PATHS // len(models)
     with console.status("estimating the state and forecasting"):
-        found = forecast_ahead(hybrid, run, hours.tolist(), set_points, seed=seed)
+        found = forecast_over(models, run, hours.tolist(), set_points, n_samples=paths, seed=seed)
     seen = {n for n in run.species_names if np.isfinite(np.asarray(run.get_species(n))).any()}
     never = [n for n in found.names if n not in seen]
     units = {q.name: q.unit for q in process.quantities}

@@ -126,6 +126,7 @@ def forecast_file(
     every_h: float = HOURS_PER_DAY,
     figure: Path | None = None,
     schedule: Path | None = None,
+    posterior: Path | None = None,
     rules: FileRules | None = None,
 ) -> None:
     """Print a forecast from the last sample's own time on, and write it if asked.
@@ -143,6 +144,7 @@ def forecast_file(
         every_h: Hours between the rows of the forecast, of a culture that is described [h].
         figure: Picture to write as well.
         schedule: Table of set-points that change from now on, as `propose --profile` writes it.
+        posterior: Folder of a posterior of constants, of a culture that is described.
         rules: How the samples are read.
     """
     if schedule is not None and changes:
@@ -171,9 +173,15 @@ def forecast_file(
             console=console,
             figure=figure,
             schedule=schedule,
+            posterior=posterior,
             rules=rules,
         )
         return
+    if posterior is not None:
+        raise ConfigError(
+            "--posterior is of described cultures; a model of CHO perfusion finds its constants "
+            "when it is fitted."
+        )
     if every_h != HOURS_PER_DAY:
         raise ConfigError(f"--every {every_h:g} was given; CHO perfusion is forecast day by day.")
     if unknown:

@@ -55,7 +55,7 @@ def identify_table(
     """
     table = read_culture(campaign, culture, rules)
     runs = completed(table, fill_down=fill_down, console=console)
-    plant = _plant(table.process, mechanism)
+    plant = plant_of(table.process, mechanism)
     with console.status("looking for the constants"):
         found = identify(plant, runs, constants, with_prior=with_prior)
     console.print(_table(found))
@@ -87,11 +87,21 @@ def identify_table(
         console.print(f"written: {out}")
 
 
-def _plant(process: Process | None, mechanism: str | None) -> Experiment:
-    """Any run of the plant; what was recorded is put into it."""
+def plant_of(
+    process: Process | None, mechanism: str | None, *, rtol: float = 1e-6, atol: float = 1e-9
+) -> Experiment:
+    """Any run of the plant; what was recorded is put into it.
+
+    Args:
+        process: The culture; CHO perfusion if None.
+        mechanism: As in `mechanism_of`.
+        rtol: Local error of the integrator of a described culture, in parts of a value [-].
+        atol: The same near zero [unit of each quantity].
+    """
     if process is None or (process == CHO_PERFUSION and mechanism is None):
         return cho_experiment(Reactor(), _HOURS)
-    return described_experiment(virtual_plant(process, mechanism_of(process, mechanism)), _HOURS)
+    plant = virtual_plant(process, mechanism_of(process, mechanism), rtol=rtol, atol=atol)
+    return described_experiment(plant, _HOURS)
 
 
 def _table(found: Identifiability) -> Table:

@@ -69,6 +69,8 @@ class VirtualPlant(eqx.Module):
     """Names of what is carried and of levels, in the order of the process."""
     max_steps: int = eqx.field(static=True)
     """Most steps within an interval."""
+    forward_only: bool = eqx.field(static=True, default=False)
+    """Whether derivatives are taken in forward mode alone; see `advance_field`."""
 
     def amounts(self, state: Float[Array, " n"], volume_L: Scalar) -> Float[Array, " n"]:
         """Amount of what is carried, and levels as they are."""
@@ -163,6 +165,7 @@ class VirtualPlant(eqx.Module):
             (arrays, controls),
             self._accuracy(volume_L),
             max_steps=self.max_steps,
+            forward_only=self.forward_only,
         )
         backwards = jnp.any(end.y[n + 1 :] < -1e-9 * volume_L)
         unsound = (end.result == Result.SUCCESS.value) & backwards

@@ -161,6 +161,10 @@ class CHOExperiment(Experiment):
             return None if width is None else lognormal(value, width)
         return lognormal(value, _PREPARED)
 
+    def is_assumed(self, lever: Lever) -> bool:
+        """None is: laws of its constants are those of calibration or of clones."""
+        return False
+
     def lever_values(self, levers: Sequence[Lever]) -> Float[Array, " P"]:
         """What levers stand at."""
         found = []
@@ -207,6 +211,10 @@ class CHOExperiment(Experiment):
     def side_by_side(self) -> Course:
         """The runs of a batch, every lane with its own step."""
         return _side_by_side(self)
+
+    def forward_only(self) -> "CHOExperiment":
+        """The same; lanes replay the steps that were taken either way."""
+        return self
 
     def of_run(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import Scalar
-from perfusio_jax.mechanistic.mechanism import Told, told_constants
+from perfusio_jax.mechanistic.mechanism import entry_names, told_constants
 from perfusio_jax.simulator import VirtualPlant, run_plant, usual_start
 from perfusio_jax.simulator.virtual_runs import readings_of_states
 
@@ -81,7 +81,7 @@ class DescribedExperiment(Experiment):
         taken = {*process.control_names}
         found: list[Lever] = []
         for field, told in told_constants(plant.mechanism).items():
-            entries = _entries(plant.mechanism, field, told)
+            entries = entry_names(plant.mechanism, field)
             for k, name in enumerate(entries):
                 whole = f"constant.{name}" if name in taken else name
                 found.append(Lever(whole, CONSTANT, told.unit, field, k))
@@ -119,6 +119,13 @@ class DescribedExperiment(Experiment):
             span = self.plant.process.quantity(self.plant.states[lever.place])
             return normal(value, 0.05 * (span.hi - span.lo))
         return lognormal(value, _PREPARED) if value > 0.0 else None
+
+    def is_assumed(self, lever: Lever) -> bool:
+        """Whether the mechanism tells no prior of a constant."""
+        if lever.group != CONSTANT:
+            return False
+        told = told_constants(self.plant.mechanism)[lever.field]
+        return told.sd is None and told.log_sd is None
 
     def lever_values(self, levers: Sequence[Lever]) -> Float[Array, " P"]:
         """What levers stand at."""
@@ -183,6 +190,10 @@ class DescribedExperiment(Experiment):
         """The runs of a batch."""
         return jax.vmap(lambda one: one.course())(self)
 
+    def forward_only(self) -> "DescribedExperiment":
+        """The same run; a batch of derivatives then replays as many steps as its longest run."""
+        return dataclasses.replace(self, plant=dataclasses.replace(self.plant, forward_only=True))
+
     def of_run(
         self,
         start: Float[Array, " n"],
@@ -207,6 +218,7 @@ class DescribedExperiment(Experiment):
                 q.cv,
                 q.floor if q.floor > 0.0 else 1e-3 * q.cv * q.hi,
                 q.formula == "viability",
+                q.name in process.levels,
             )
             for q in known
         )
@@ -280,16 +292,6 @@ def described_experiment(
         volume_L=jnp.asarray(volume, float),
         sample_L=jnp.asarray(sample_L, float),
     )
-
-
-def _entries(mechanism: eqx.Module, field: str, told: Told) -> list[str]:
-    """Names of a constant's entries."""
-    size = int(np.size(getattr(mechanism, field)))
-    if np.ndim(getattr(mechanism, field)) == 0:
-        return [field]
-    of = getattr(mechanism, told.of, ()) if told.of else ()
-    names = of if len(of) == size else range(1, size + 1)
-    return [f"{field}[{name}]" for name in names]
 
 
 def _entry(value: ArrayLike, place: int) -> float:

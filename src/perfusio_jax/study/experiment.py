@@ -113,6 +113,8 @@ class Assay(NamedTuple):
     """Deviation at zero [unit of the column]."""
     is_viability: bool = False
     """Whether it is a share of cells that are counted, in per cent."""
+    is_signed: bool = False
+    """Whether it may be read below zero."""
 
 
 class Experiment(eqx.Module):
@@ -150,6 +152,10 @@ class Experiment(eqx.Module):
         """How uncertain a lever is if nobody tells; None if nothing can be assumed."""
 
     @abc.abstractmethod
+    def is_assumed(self, lever: Lever) -> bool:
+        """Whether the usual law of a constant is a guess of ours, for nobody tells one."""
+
+    @abc.abstractmethod
     def lever_values(self, levers: Sequence[Lever]) -> Float[Array, " P"]:
         """What levers stand at."""
 
@@ -164,6 +170,10 @@ class Experiment(eqx.Module):
     @abc.abstractmethod
     def side_by_side(self) -> Course:
         """The runs of a batch: every array here has a leading axis, and so has the result."""
+
+    @abc.abstractmethod
+    def forward_only(self) -> "Experiment":
+        """The same run, whose derivatives are taken in forward mode alone and cost less then."""
 
     def courses(self, levers: Sequence[Lever], x: Float[Array, "B P"]) -> Course:
         """Many runs, a row of lever values each; a leading axis `B` in the result."""

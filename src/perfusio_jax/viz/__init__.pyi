@@ -1,3 +1,5 @@
+from .constants import posterior_figure as posterior_figure
+from .constants import readings_figure as readings_figure
 from .front import front_figure as front_figure
 from .rates import rates_figure as rates_figure
 from .runs import Band as Band

@@ -52,14 +52,22 @@ class Point(NamedTuple):
     information: Float[Array, "P P"]
     """What the readings say of the constants, with the starts unknown [per squared prior
     standard deviation]."""
+    by_run: Float[Array, "R D D"]
+    """What the readings of each run say of the constants and of its own start [same, and per
+    squared logarithm]."""
     is_converged: Bool[Array, ""]
     """Whether the search came to its end."""
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
+    """Readings beside what would be read, run by run."""
+
     residual: Float[Array, "R N"]
+    """Distances in standard deviations; 0 where nobody read."""
     by_constants: Float[Array, "R N P"]
+    """Their derivatives by the constants [per prior standard deviation]."""
     by_start: Float[Array, "R N n"]
+    """Their derivatives by the start [per logarithm]."""
 
 
 def values_at(laws: Laws, z: Float[Array, " P"]) -> Float[Array, " P"]:
@@ -79,8 +87,10 @@ def readings_at(
     at: tuple[Float[Array, " P"], Float[Array, "R n"]],
 ) -> Float[Array, "R T+1 A"]:
     """What would be read without noise."""
-    many = jax.vmap(lambda one, w: _run(experiment, one, levers, laws, at[0], w))(records, at[1])
-    return many.side_by_side().values[..., _columns(experiment)]
+    many = jax.vmap(lambda one, w: recorded_run(experiment, one, levers, laws, (at[0], w)))(
+        records, at[1]
+    )
+    return many.side_by_side().values[..., columns_of(experiment)]
 
 
 @compiled
@@ -107,14 +117,14 @@ def searched(
     p = asked.z.size
     prior = asked.prior
 
-    def look(z: Array, w: Array) -> _Look:
-        return _looked(experiment, records, levers, laws, (z, w, asked.sd))
+    def look(z: Array, w: Array) -> Look:
+        return looked(experiment, records, levers, laws, (z, w, asked.sd))
 
-    def loss(seen: _Look, z: Array, w: Array) -> Array:
+    def loss(seen: Look, z: Array, w: Array) -> Array:
         start = jnp.sum((w / START_WIDTH) ** 2) * asked.is_start_free
         return jnp.sum(seen.residual**2) + jnp.sum(prior * z**2) + start
 
-    def bend(seen: _Look) -> tuple[Array, Array, Array]:
+    def bend(seen: Look) -> tuple[Array, Array, Array]:
         constants = seen.by_constants * asked.is_free[None, None]
         starts = seen.by_start * asked.is_start_free
         own = jnp.einsum("rnp,rnq->pq", constants, constants)
@@ -122,7 +132,7 @@ def searched(
         inner = jnp.einsum("rns,rnt->rst", starts, starts)
         return own, cross, inner + jnp.eye(inner.shape[-1])[None] / START_WIDTH**2
 
-    def step(seen: _Look, z: Array, w: Array, damping: Array) -> tuple[Array, Array]:
+    def step(seen: Look, z: Array, w: Array, damping: Array) -> tuple[Array, Array]:
         own, cross, inner = bend(seen)
         held = jnp.diag(1.0 - asked.is_free)
         own = own + jnp.diag(prior * asked.is_free) + held
@@ -166,14 +176,16 @@ def searched(
 
     r, t, a = records.readings.shape
     n = records.start.shape[1]
-    none = _Look(jnp.zeros((r, t * a)), jnp.zeros((r, t * a, p)), jnp.zeros((r, t * a, n)))
+    none = Look(jnp.zeros((r, t * a)), jnp.zeros((r, t * a, p)), jnp.zeros((r, t * a, n)))
     begin = (asked.z, asked.w)
     start = (*begin, jnp.asarray(jnp.inf), none, begin, jnp.asarray(1e-3), 0, 0)
     z, w, best, seen, _, _, count, _ = jax.lax.while_loop(goes_on, turn, start)
     own, cross, inner = bend(seen)
     known = jnp.linalg.solve(inner, jnp.swapaxes(cross, 1, 2))
     information = own - jnp.einsum("rps,rsq->pq", cross, known)
-    return Point(z, w, best, jnp.sum(seen.residual**2), information, count < _STEPS)
+    slopes = jnp.concatenate([seen.by_constants, seen.by_start], axis=-1)
+    by_run = jnp.einsum("rna,rnb->rab", slopes, slopes)
+    return Point(z, w, best, jnp.sum(seen.residual**2), information, by_run, count < _STEPS)
 
 
 class Asked(NamedTuple):
@@ -193,36 +205,52 @@ class Asked(NamedTuple):
     """1 where starts are unknown, 0 where the first samples are taken for true."""
 
 
-def _columns(experiment: Experiment) -> np.ndarray:
+def columns_of(experiment: Experiment) -> np.ndarray:
+    """Where the assays' columns are among those of a course."""
     return np.array([experiment.columns.index(a.column) for a in experiment.assays])
 
 
-def _run(
+def recorded_run(
     experiment: Experiment,
     one: Records,
     levers: tuple[Lever, ...],
     laws: Laws,
-    z: Float[Array, " P"],
-    w: Float[Array, " n"],
+    at: tuple[Float[Array, " P"], Float[Array, " n"]],
 ) -> Experiment:
-    """One recorded run with constants and start moved."""
-    start = one.start * jnp.exp(w)
+    """One recorded run with constants and start moved; traces.
+
+    Args:
+        experiment: The plant.
+        one: The run.
+        levers: The constants.
+        laws: Their priors.
+        at: Constants [prior standard deviations] and start [logarithms].
+    """
+    start = one.start * jnp.exp(at[1])
     run = experiment.of_run(start, one.controls, one.lengths_h, one.volume_L)
-    return run.pulled(levers, values_at(laws, z))
+    return run.pulled(levers, values_at(laws, at[0]))
 
 
-def _looked(
+def looked(
     experiment: Experiment,
     records: Records,
     levers: tuple[Lever, ...],
     laws: Laws,
-    at: tuple[Array, Array, Array],
-) -> _Look:
-    """Residuals and their derivatives, run by run."""
+    at: tuple[Float[Array, " P"], Float[Array, "R n"], Float[Array, "R T+1 A"]],
+) -> Look:
+    """Residuals and their derivatives, run by run; traces.
+
+    Args:
+        experiment: The plant.
+        records: Its runs.
+        levers: The constants.
+        laws: Their priors.
+        at: Constants, starts, and deviations of the readings.
+    """
     z, w, sd = at
     p, n = z.size, w.shape[1]
     runs = records.readings.shape[0]
-    columns = _columns(experiment)
+    columns = columns_of(experiment)
     theta = jnp.concatenate([jnp.broadcast_to(z, (runs, p)), w], axis=1)
     is_read = jnp.isfinite(records.readings)
     known = jnp.where(is_read, records.readings, 0.0)
@@ -233,19 +261,18 @@ def _looked(
         return away.reshape(*away.shape[:-2], -1)
 
     def built(one: Records, theta: Array) -> Experiment:
-        return _run(experiment, one, levers, laws, theta[:p], theta[p:])
+        return recorded_run(experiment, one, levers, laws, (theta[:p], theta[p:]))
 
     mine = (is_read, known, sd)
     if not experiment.is_in_lanes:
+        experiment = experiment.forward_only()
 
         def outcome(theta: Array, one: Records, own: tuple) -> tuple[Array, Array]:
             found = residual(one, built(one, theta).course().values, own)
             return found, found
 
-        # one run after the other: side by side, each would replay as many steps as there may be
-        slope = jax.jacfwd(outcome, has_aux=True)
-        slopes, found = jax.lax.map(lambda given: slope(*given), (theta, records, mine))
-        return _Look(found, slopes[..., :p], slopes[..., p:])
+        slopes, found = jax.vmap(jax.jacfwd(outcome, has_aux=True))(theta, records, mine)
+        return Look(found, slopes[..., :p], slopes[..., p:])
 
     # a lane for each run and direction
     def together(rows: Array) -> Array:
@@ -260,7 +287,7 @@ def _looked(
     units = jnp.broadcast_to(jnp.eye(p + n), rows.shape)
     found, slopes = jax.jvp(together, (rows,), (units,))
     slopes = jnp.swapaxes(slopes, 1, 2)
-    return _Look(found[:, 0], slopes[..., :p], slopes[..., p:])
+    return Look(found[:, 0], slopes[..., :p], slopes[..., p:])
 
 
 def deviations(

@@ -96,6 +96,8 @@ class Problem(NamedTuple):
     laws: Laws
     asked: Asked
     loss: float
+    by_run: Float[np.ndarray, "R D D"]
+    """Information of each run on the constants and its own start."""
 
 
 def identify(
@@ -103,6 +105,7 @@ def identify(
     runs: Sequence[Trajectory] | Records,
     levers: Iterable[str] | None = None,
     *,
+    laws: Laws | None = None,
     with_prior: bool = True,
     starts_known: bool = False,
 ) -> Identifiability:
@@ -116,6 +119,7 @@ def identify(
         experiment: The plant, any run of it.
         runs: What was recorded.
         levers: Constants by name; all that have a prior if None.
+        laws: Priors of the constants; those of the mechanism if None.
         with_prior: Whether priors take part in the search and in standard deviations.
         starts_known: Whether the first sample of a run is taken for true.
 
@@ -135,7 +139,7 @@ def identify(
             "starts are unknown anyway."
         )
     records = runs if isinstance(runs, Records) else records_of(experiment, runs)
-    laws = laws_of(experiment, chosen)
+    laws = laws_of(experiment, chosen) if laws is None else laws
     asked = Asked(
         z=_standing(experiment, chosen, laws),
         w=jnp.zeros(records.start.shape),
@@ -151,7 +155,9 @@ def identify(
         asked = asked._replace(sd=deviations(experiment, records, shown))
         found = searched(experiment, records, chosen, laws, asked)
         asked = asked._replace(z=found.z, w=found.w)
-    problem = Problem(experiment, records, chosen, laws, asked, float(found.loss))
+    problem = Problem(
+        experiment, records, chosen, laws, asked, float(found.loss), np.asarray(found.by_run)
+    )
     return _summary(problem, np.asarray(found.information), found, with_prior)
 
 

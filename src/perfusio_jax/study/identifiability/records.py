@@ -33,6 +33,9 @@ class Records(NamedTuple):
     """Volume at the start [L]."""
     readings: Float[Array, "R T+1 A"]
     """What was read, in the order of the experiment's assays."""
+    limits: Float[Array, "R T+1 A 2"]
+    """Limits of assays in the place of readings: the value is below the first or above the second;
+    NaN where there is none."""
 
     @property
     def n_readings(self) -> int:
@@ -45,8 +48,8 @@ def records_of(experiment: Experiment, runs: Sequence[Trajectory]) -> Records:
 
     Args:
         experiment: The plant they are runs of, any run of it.
-        runs: With the plant's controls among their columns. Limits of assays are no readings, and
-            tell nothing here.
+        runs: With the plant's controls among their columns. Limits of assays are kept apart and
+            are no readings.
 
     Raises:
         DataError: If there is no run of two samples, a control is absent or a set-point that acted
@@ -89,6 +92,7 @@ def _one(
             "(the commands fill blanks down with --fill-down)."
         )
     readings = np.asarray(run.host_readings(assays), float)
+    limits = np.asarray(run.host_limits(assays), float)
     lengths = np.diff(np.asarray(run.times_h, float))
     if not np.all(lengths > 0.0):
         raise DataError(f"run '{run.run_id}' has two samples at one time, or out of order.")
@@ -101,6 +105,7 @@ def _one(
         np.pad(lengths, (0, pad), constant_values=_PADDING_H),
         np.asarray(volume if np.isfinite(volume) else own),
         np.pad(readings, ((0, pad), (0, 0)), constant_values=np.nan),
+        np.pad(limits, ((0, pad), (0, 0), (0, 0)), constant_values=np.nan),
     )
 
 

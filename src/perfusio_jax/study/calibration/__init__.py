@@ -1,0 +1,1 @@
+"""Constants of a mechanism as a posterior: one model for all plants, sampled, checked and kept."""
