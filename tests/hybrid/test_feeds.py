@@ -17,6 +17,7 @@ from perfusio_jax.connectors.files.checking import check_campaign
 from perfusio_jax.hybrid import Vessel
 from perfusio_jax.hybrid.layout import layout_of
 from perfusio_jax.hybrid.recipes import unfolded
+from perfusio_jax.hybrid.runs import volumes
 from perfusio_jax.process import (
     Control,
     Process,
@@ -177,6 +178,21 @@ def test_the_volume_of_a_plan_holds_what_boluses_bring():
     rows = unfolded(model, jnp.asarray(plan), jnp.full(4, 12.0))
     # 20 mL and 25 mL a day, at the day's start; a row begins before its own
     np.testing.assert_allclose(rows[:, -1], [1.0, 1.045, 1.045, 1.09], rtol=1e-9)
+
+
+def test_volumes_nobody_recorded_hold_what_boluses_bring():
+    """What a forecast, a twin's step and runs without a column of it are laid out with."""
+    hours = np.asarray([0.0, 12.0, 24.0])
+    u = np.asarray([[20.0, 5.0, 1.0], [0.0, 0.0, 0.0], [10.0, 0.0, 0.0]])
+    alone = np.asarray([0.9, np.nan, np.nan])
+    np.testing.assert_allclose(
+        volumes(Vessel(FEEDS).layout, u, alone, hours), [0.9, 0.945, 0.945], rtol=1e-12
+    )
+    drip = np.append(u, np.full((3, 1), 4.0), axis=1)
+    found = volumes(Vessel(DRIP).layout, drip, alone, hours)
+    np.testing.assert_allclose(found, [0.9, 0.945 + 0.048, 0.945 + 0.096], rtol=1e-12)
+    recorded = np.asarray([0.9, np.nan, 1.041])  # a row put in between two samples
+    np.testing.assert_allclose(volumes(Vessel(DRIP).layout, drip, recorded, hours), found)
 
 
 def test_goals_and_costs_count_feeds():

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError, Scalar, on_device
 from perfusio_jax.hybrid.layout import CHO, VOLUME, Layout
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
-from perfusio_jax.process import stream_flows
+from perfusio_jax.process import bolus_volumes, stream_flows
 from perfusio_jax.states import Trajectory
 
 _FEED = STREAM_TOTALS.index("V_glucose_L")
@@ -116,24 +116,46 @@ def volumes(
         layout: Layout of the culture.
         controls: Set-points (T, M) without the volume.
         recorded: Volumes as recorded (T,); where they never move, only the first one counts, and
-            what flows says the rest.
+            what flows and what is given says the rest.
         times_h: Sample times (T,) [h].
 
     Returns:
-        Volumes (T,).
+        Volumes (T,), each before what is given there.
     """
     process = layout.process
-    if process is None or np.ptp(recorded[np.isfinite(recorded)]) > 0.0:
-        return np.interp(times_h, times_h[np.isfinite(recorded)], recorded[np.isfinite(recorded)])
+    known = np.isfinite(recorded)
+    if process is None:
+        return np.interp(times_h, times_h[known], recorded[known])
+    each = bolus_volumes(process)
+    given = np.nan_to_num(controls[:, : each.size]) @ each
+    if np.ptp(recorded[known]) > 0.0:
+        if not given.any():
+            return np.interp(times_h, times_h[known], recorded[known])
+        return _between(times_h, recorded, given)
     out = np.empty(times_h.size)
     out[0] = recorded[0] if np.isfinite(recorded[0]) else process.volume_L
     for t in range(1, times_h.size):
         rate = 0.0
         if process.streams:
-            now = stream_flows(process, jnp.asarray(controls[t - 1]), float(out[t - 1]))
+            now = stream_flows(
+                process, jnp.asarray(controls[t - 1]), float(out[t - 1] + given[t - 1])
+            )
             rate = float(now.volume_rate())
-        out[t] = max(out[t - 1] + rate * (times_h[t] - times_h[t - 1]), 1e-9)
+        moved = rate * (times_h[t] - times_h[t - 1])
+        out[t] = max(out[t - 1] + given[t - 1] + moved, 1e-9)
     return out
+
+
+def _between(times_h: np.ndarray, recorded: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Recorded volumes, and between two samples those from after the first one's boluses on [L]."""
+    k = np.flatnonzero(np.isfinite(recorded))
+    first = np.clip(np.searchsorted(times_h[k], times_h, "right") - 1, 0, k.size - 1)
+    last = np.minimum(first + 1, k.size - 1)
+    start, length = times_h[k[first]], times_h[k[last]] - times_h[k[first]]
+    share = np.where(length > 0.0, (times_h - start) / np.where(length > 0.0, length, 1.0), 0.0)
+    after = recorded[k[first]] + given[k[first]]
+    end = np.where(length > 0.0, recorded[k[last]], after)
+    return np.where(np.isfinite(recorded), recorded, after + share * (end - after))
 
 
 def clone_of(

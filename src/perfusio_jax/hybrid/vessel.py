@@ -82,11 +82,10 @@ class Vessel(eqx.Module):
                 there.
         """
         laws = laws_of(process)
-        answering = [law.control for law in laws]
-        answering += [c.name for c in process.controls if _is_per_cell(c)]
-        if answering and not process.is_constant_volume:
+        pumps = answering(process)
+        if pumps and not process.is_constant_volume:
             raise ConfigError(
-                f"what {answering[0]} of {process.name} lets flow answers to what is in the "
+                f"what {pumps[0]} of {process.name} lets flow answers to what is in the "
                 "vessel, and the volume moves; a pump law is modelled where a stream keeps the "
                 f"volume (flow = '{REST}'). Else give the control the role environment and take "
                 "the stream out: what the pump adds is then learned with the rates."
