@@ -1,7 +1,8 @@
 """Patterns for names of samples: what they read, what they refuse, and that they end."""
 
 import re
-import time
+import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -84,11 +85,35 @@ def test_two_ways_that_differ_only_in_anything_are_one():
     assert SamplePattern.of("*-x-*:{run}").fields_of("a-x-x-x-b:P7") == {"run": "P7"}
 
 
-def test_no_name_takes_long():
-    pattern = SamplePattern.of("{run}-{reactor}-{clone}-{sample}-*-*-*x")
-    start = time.process_time()
-    assert pattern.fields_of("-" * 199) is None
-    assert time.process_time() - start < 1.0
+def lines_run(task: Callable[[], object]) -> int:
+    """How many lines of Python a task runs: what it costs, on any machine."""
+    lines = 0
+
+    def trace(frame: object, event: str, arg: object) -> object:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        task()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "text", ["{run}-{reactor}-{clone}-{sample}-*-*-*x", "x{run}-{reactor}-{clone}-{sample}-*-*-*"]
+)
+def test_no_name_takes_long(text: str):
+    pattern = SamplePattern.of(text)
+    short, long = (
+        lines_run(lambda n=n: pytest.fail("fits") if pattern.fields_of("-" * n) else None)
+        for n in (99, 198)
+    )
+    # Seven open parts: were all cuts tried, twice the name would take 2**7 times as long.
+    assert 0 < long < 2**3 * short
 
 
 WORDS = (
