@@ -167,7 +167,7 @@ def calibrate(
     starts_known: Annotated[
         bool, typer.Option("--starts-known", help="The first sample of a run is taken for true.")
     ] = False,
-    warmup: Annotated[int, typer.Option(min=20, help="Draws that tune a chain.")] = 200,
+    warmup: Annotated[int, typer.Option(min=20, help="Draws that tune a chain.")] = 180,
     draws: Annotated[int, typer.Option(min=20, help="Draws of a chain that are kept.")] = 250,
     chains: Annotated[int, typer.Option(min=2, max=64, help="Chains.")] = 4,
     target: Annotated[

@@ -1,8 +1,13 @@
 """The posterior by the no-U-turn sampler, all chains in one program.
 
-The chains are moved in white coordinates with masses of their own; a part of the draws is one call,
-so that a caller may say how far it is. NumPyro's kernel is built anew inside each program, which
-costs nothing: only shapes are traced.
+The chains are moved in white coordinates with unit masses. The warm-up has stages: after each but
+the last, coordinates are made anew from what all chains drew together and from the slopes there.
+Where draws x have the covariance S, their slopes have S^-1, so that of few draws both together tell
+more than the draws alone; of a normal law they tell S exactly once there are more draws than
+directions.
+
+A part of the draws is one call, so that a caller may say how far it is. NumPyro's kernel is built
+anew inside each program, which costs nothing: only shapes are traced.
 """
 
 from collections.abc import Callable
@@ -27,6 +32,12 @@ together could not disagree."""
 _PART = 10
 """Draws that are one call."""
 _TRIES = 8
+_STAGES = 3
+"""Parts of the warm-up; each has the same number of draws, and so they share one program."""
+_PSEUDO = 1.0
+"""Draws the coordinates as they are weigh against those that make new ones."""
+_STRETCH = 100.0
+"""How much longer or shorter a direction may become at once, in variance."""
 
 OnPart = Callable[[int, int], None]
 """Is called with the draws done and those to come, warm-up included."""
@@ -35,8 +46,8 @@ OnPart = Callable[[int, int], None]
 class Plan(NamedTuple):
     """How it is sampled; static."""
 
-    n_warmup: int = 200
-    """Draws of a chain that tune it and are thrown away."""
+    n_warmup: int = 180
+    """Draws of a chain that tune it and are thrown away, in three stages."""
     n_draws: int = 250
     """Draws of a chain that are kept."""
     n_chains: int = 4
@@ -63,10 +74,17 @@ class Plan(NamedTuple):
                 "1 to 12."
             )
 
-        def whole(n: int) -> int:
-            return -(-n // _PART) * _PART
+        def whole(n: int, part: int) -> int:
+            return -(-n // part) * part
 
-        return self._replace(n_warmup=whole(self.n_warmup), n_draws=whole(self.n_draws))
+        return self._replace(
+            n_warmup=whole(self.n_warmup, _STAGES * _PART), n_draws=whole(self.n_draws, _PART)
+        )
+
+    @property
+    def stage(self) -> int:
+        """Draws of one stage of the warm-up."""
+        return self.n_warmup // _STAGES
 
 
 class Chains(NamedTuple):
@@ -115,19 +133,26 @@ def sample(
         Hoffman, Gelman (2014), Betancourt (2017); the implementation is NumPyro's.
     """
     plan = plan.checked()
-    for_start, for_chain = jax.random.split(key)
-    v, value, slope = _places(problem, white, plan, for_start)
-    state = _begun((v, value, slope), plan, for_chain)
+    for_start, *for_stages = jax.random.split(key, 1 + _STAGES)
+    at = _places(problem, white, plan, for_start)
     total = plan.n_warmup + plan.n_draws
-    kept: list[Any] = []
-    n_gradients = 0
-    for done in range(0, total, _PART):
-        state, seen = _part(problem, white, state, plan)
-        n_gradients += int(np.sum(seen["n_steps"]))
-        if done >= plan.n_warmup:
-            kept.append(jax.tree.map(np.asarray, seen))
-        if on_part is not None:
-            on_part(done + _PART, total - done - _PART)
+    done, n_gradients, kept = 0, 0, []
+    for stage, for_chain in enumerate(for_stages):
+        is_last = stage == _STAGES - 1
+        state = _begun(at, plan, for_chain)
+        ends = total if is_last else done + plan.stage
+        while done < ends:
+            state, seen = _part(problem, white, state, plan)
+            seen = jax.tree.map(np.asarray, seen)
+            n_gradients += int(np.sum(seen["n_steps"]))
+            done += _PART
+            kept.append(seen)
+            if on_part is not None:
+                on_part(done, total - done)
+        if not is_last:
+            white, at = _remade(white, kept, at=(state.z, state.potential_energy, state.z_grad))
+            kept = []
+    kept = kept[plan.stage // _PART :]
     joined = {k: np.concatenate([part[k] for part in kept], axis=1) for k in kept[0]}
     scale, centre = np.asarray(white.scale), np.asarray(white.centre)
     return Chains(
@@ -159,14 +184,70 @@ def _places(problem: Problem, white: White, plan: Plan, key: Key) -> tuple[Array
     )
 
 
+def _remade(
+    white: White, parts: list[dict[str, np.ndarray]], at: tuple[Array, Array, Array]
+) -> tuple[White, tuple[Array, Array, Array]]:
+    """New coordinates from the later half of a stage, and where the chains stand in them."""
+    half = parts[len(parts) // 2 :]
+    v, slopes = (
+        np.concatenate([part[name] for part in half], axis=1).reshape(-1, white.centre.size)
+        for name in ("v", "slope")
+    )
+    root = square_root(v, slopes)
+    centre = np.asarray(white.centre) + np.asarray(white.scale) @ v.mean(axis=0)
+    remade = White(jnp.asarray(centre), jnp.asarray(np.asarray(white.scale) @ root))
+    z, slope = np.asarray(at[0]), np.asarray(at[2])
+    moved = (z - v.mean(axis=0)) @ np.linalg.inv(root).T
+    return remade, (jnp.asarray(moved), at[1], jnp.asarray(slope @ root))
+
+
+def square_root(
+    draws: Float[np.ndarray, "N D"], slopes: Float[np.ndarray, "N D"]
+) -> Float[np.ndarray, "D D"]:
+    """Square root of a covariance, by draws of a law and by the slopes of its logarithm there.
+
+    The covariance S is the one that carries slopes to draws in their second moments, S B S = A:
+    the geometric mean of A, the covariance of the draws, and of the inverse of B, that of the
+    slopes. It is exact for a normal law as soon as the draws span the space. Both lean towards
+    the identity by one draw.
+
+    Args:
+        draws: Points.
+        slopes: Derivatives of the logarithm of the density, or of its negative, at them.
+
+    Returns:
+        A symmetric R with R R = S.
+
+    Reference:
+        Pusz, Woronowicz (1975) for the mean; Seyboldt, Carlson, Carpenter (2026), arXiv 2603.18845,
+        for its use as a metric of a sampler.
+    """
+    n, d = draws.shape
+
+    def spread(x: np.ndarray) -> np.ndarray:
+        away = x - x.mean(axis=0)
+        return (away.T @ away + _PSEUDO * np.eye(d)) / (n + _PSEUDO)
+
+    def power(x: np.ndarray, exponent: float) -> np.ndarray:
+        values, vectors = np.linalg.eigh(0.5 * (x + x.T))
+        return (vectors * values**exponent) @ vectors.T
+
+    a, b = spread(draws), spread(slopes)
+    root, back = power(b, 0.5), power(b, -0.5)
+    found = back @ power(root @ a @ root, 0.5) @ back
+    values, vectors = np.linalg.eigh(0.5 * (found + found.T))
+    return (vectors * np.sqrt(np.clip(values, 1.0 / _STRETCH, _STRETCH))) @ vectors.T
+
+
 def _kernel(potential_of: Any, at: tuple[Array, Array, Array], plan: Plan, key: Key) -> Any:
     """State of one chain, and what moves it."""
     starts, moves = hmc(potential_of, algo="NUTS")
     v, value, slope = at
     state = starts(
         ParamInfo(v, value, slope),
-        num_warmup=plan.n_warmup,
+        num_warmup=plan.stage,
         step_size=0.3,
+        adapt_mass_matrix=False,
         target_accept_prob=plan.target,
         trajectory_length=None,  # pyright: ignore[reportArgumentType]
         max_tree_depth=plan.max_depth,
@@ -208,6 +289,7 @@ def _part(problem: Problem, white: White, state: Any, plan: Plan) -> tuple[Any, 
         state = jax.vmap(next_one)(state)
         return state, {
             "v": state.z,
+            "slope": state.z_grad,
             "potential": state.potential_energy,
             "energy": state.energy,
             "is_divergent": state.diverging,
