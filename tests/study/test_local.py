@@ -1,12 +1,14 @@
 """Local sensitivity: forward = adjoint = finite differences, for three kinds of plant."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from perfusio_jax._core import ConfigError, SimulationError
-from perfusio_jax.study import choose_levers, local_sensitivity, read_outputs
+from perfusio_jax.mechanistic import CHOKinetics, Reactor, Tolerances
+from perfusio_jax.study import cho_experiment, choose_levers, local_sensitivity, read_outputs
 from perfusio_jax.study.outputs import measure
 from perfusio_jax.study.sensitivity.local import _differentiated, way_costs
 from tests.study.cultures import Exponential, chemostat, fed_batch, perfusion, vial
@@ -107,3 +109,25 @@ def test_a_run_that_fails_and_a_way_there_is_not_are_refused():
     with pytest.raises(ConfigError, match="choose forward or adjoint"):
         local_sensitivity(run, ["last X"], ["mu_max"], way="sideways")
     assert read_outputs(run, ["X"])[0].name == "X"
+
+
+def test_a_slope_is_right_where_the_pump_begins_to_feed():
+    """A coarse step across that corner has a value right to 2e-5 and a slope of the wrong sign."""
+    recipe = [0.677718610, 0.116840394, 4.74605409, 35.3940986, 1042.07417, 2.05956009]
+    kinetics = CHOKinetics()
+    hungry = eqx.tree_at(lambda k: k.q_glc_max, kinetics, 0.9 * kinetics.q_glc_max)
+    hours, controls = 24.0 * np.arange(3), np.tile(recipe, (2, 1))
+    run = cho_experiment(Reactor(kinetics=hungry), hours, controls=controls)
+    found = local_sensitivity(run, ["Glc at 2 d"], ["q_glc_max"])
+    near = cho_experiment(
+        Reactor(kinetics=hungry), hours, controls=controls, tolerances=Tolerances(rtol=1e-8)
+    )
+    x = 1.0 + np.array([[-1e-3], [1e-3]])
+    levers = found.levers
+    values = np.asarray(
+        jax.jit(lambda v: near.courses(levers, v).values)(jnp.asarray(found.at * x))
+    )
+    glucose = values[:, 2, run.columns.index("Glc")]
+    slope = (glucose[1] - glucose[0]) / 2e-3
+    assert slope == pytest.approx(-0.0341, rel=0.02)
+    assert found.elasticities[0, 0] * found.values[0] == pytest.approx(slope, rel=0.01)

@@ -35,9 +35,12 @@ from . import (
     groups,
     learning,
     modelling,
+    planning,
     process,
+    proposing,
     running,
     seeing,
+    simulating,
     studying,
 )
 
@@ -52,7 +55,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # square brackets hold units here, not markup
 )
 for _room in (
-    *(modelling, studying, running, data, process),
+    *(simulating, modelling, proposing, studying, planning, running, data, process),
     *(devices, learning, seeing, dashboard, doctor, examples),
 ):
     app.add_typer(_room.commands)

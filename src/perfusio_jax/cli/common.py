@@ -48,6 +48,14 @@ def console() -> Any:
     return Screen()
 
 
+MechanismOf = Annotated[
+    str | None,
+    typer.Option(
+        "--mechanism",
+        help="Of a culture that is not CHO perfusion: monod, none, cho (CHO cells in any vessel), "
+        "or module:Class; the better of monod and none by default.",
+    ),
+]
 TABLES = (
     "Campaign table: CSV, Parquet or Excel; several files, or a folder of them, are one campaign."
 )
@@ -131,3 +139,16 @@ def assignments(items: list[str], option: str = "--set") -> dict[str, float]:
                 f"{option} {item!r} is not of the form name=value, with a number such as 3.5."
             )
     return out
+
+
+def ranges_of(items: list[str]) -> dict[str, tuple[float, float]]:
+    """Ranges by name, from `name=low:high`."""
+    found = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        low, sign, high = text.partition(":")
+        if not sign:
+            raise ConfigError(f"--between {item!r} is not of the form name=low:high.")
+        ends = assignments([f"low={low}", f"high={high}"], "--between")
+        found[name.strip()] = (ends["low"], ends["high"])
+    return found

@@ -8,9 +8,18 @@ import typer
 from perfusio_jax._core import ConfigError
 
 from . import common, groups
-from .common import Seed, as_data, assignments, console, writable
+from .common import (
+    TABLES,
+    Culture,
+    FillDown,
+    Seed,
+    as_data,
+    assignments,
+    console,
+    ranges_of,
+    writable,
+)
 from .file_options import reads_files
-from .modelling import TABLES, Culture, FillDown
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -76,7 +85,7 @@ def sensitivity(
     screen = console()
     asked = ", ".join(of or ()) or "the last sample"
     screen.print(f"{method} sensitivity of {asked}, {process}, {days:g} d", soft_wrap=True)
-    ranges = _ranges(between or [])
+    ranges = ranges_of(between or [])
     common.set_up_jax()
     from perfusio_jax.service.sensitivity import Question, tell_sensitivity
 
@@ -200,7 +209,7 @@ def calibrate(
     writable(out, is_folder=True)
     if figure is not None:
         writable(figure, suffixes=(".png", ".svg", ".pdf"))
-    ranges = _ranges(between or [])
+    ranges = ranges_of(between or [])
     screen = console()
     screen.print(f"calibrating the mechanism's constants ({method})", soft_wrap=True)
     common.set_up_jax()
@@ -226,112 +235,3 @@ def calibrate(
         )
     if not is_sound and not accept_warnings:
         raise typer.Exit(7)
-
-
-@commands.command(rich_help_panel=groups.MODEL)
-@reads_files
-def design(
-    purpose: Annotated[str, typer.Option("--for", help="constants: what runs are to tell of.")],
-    out: Annotated[Path, typer.Option(help="CSV for the schedules.")] = Path("design.csv"),
-    process: Annotated[
-        str, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
-    ] = "cho_perfusion",
-    mechanism: Annotated[
-        str | None,
-        typer.Option("--mechanism", help="Of a described culture: monod or module:Class."),
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="A constant, others stay; may repeat.")
-    ] = None,
-    runs: Annotated[int, typer.Option(min=1, max=96, help="Runs to choose.")] = 4,
-    days: Annotated[float, typer.Option(min=0.1, max=365.0, help="Length of a run [d].")] = 14.0,
-    every: Annotated[
-        float, typer.Option("--every", min=0.25, max=168.0, help="Hours between possible samples.")
-    ] = 24.0,
-    changes: Annotated[
-        int, typer.Option(min=0, max=12, help="Changes of each set-point within a run.")
-    ] = 1,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Samples of a run beside the first; all.")
-    ] = None,
-    volume: Annotated[
-        str | None,
-        typer.Option(
-            "--volume", help="budget/sample in one unit, as 60/10: what a run may give, and takes."
-        ),
-    ] = None,
-    criterion: Annotated[str, typer.Option(help="D, A, E or modified-E.")] = "D",
-    candidates: Annotated[int, typer.Option(min=1, max=65536, help="Schedules looked at.")] = 128,
-    draws: Annotated[int, typer.Option(min=1, max=64, help="Draws of the priors.")] = 4,
-    between: Annotated[
-        list[str] | None,
-        typer.Option("--between", help="name=low:high, a range of a set-point; may repeat."),
-    ] = None,
-    start: Annotated[
-        list[str] | None, typer.Option("--start", help="name=value, at the start of a run.")
-    ] = None,
-    done: Annotated[
-        list[Path] | None, typer.Option("--done", help="Table of runs already there; may repeat.")
-    ] = None,
-    posterior: Annotated[
-        Path | None, typer.Option(help="Folder calibrate wrote: its draws, not the priors'.")
-    ] = None,
-    seed: Seed = 0,
-    *,
-    rules: Any,
-) -> None:
-    """Choose runs and samples that tell most of a mechanism's constants."""
-    if purpose != "constants":
-        raise ConfigError(f"--for {purpose!r} is unknown; constants is what there is.")
-    if volume is not None:
-        if samples is not None:
-            raise ConfigError("--samples says how many, and --volume too; give one.")
-        samples = _samples_of(volume)
-    writable(out, suffixes=(".csv",))
-    screen = console()
-    screen.print(f"runs that tell most of {process}'s constants", soft_wrap=True)
-    ranges = _ranges(between or [])
-    common.set_up_jax()
-    from perfusio_jax.service.designing import Plans, design_runs
-    from perfusio_jax.study import Wanted
-
-    plans = Plans(
-        process=process,
-        mechanism=mechanism,
-        days=days,
-        every_h=every,
-        start=assignments(start or [], "--start"),
-        constants=tuple(only or ()) or None,
-        ranges=ranges,
-        wanted=Wanted(runs, changes, samples, criterion, candidates, draws),  # pyright: ignore[reportArgumentType]
-        posterior=posterior,
-        seed=seed,
-    )
-    with as_data():
-        design_runs(plans, done or None, out=out, console=screen, rules=rules)
-
-
-def _samples_of(text: str) -> int:
-    """How many samples a volume gives, from `budget/sample`."""
-    budget, sign, one = text.partition("/")
-    ends = assignments([f"budget={budget}", f"sample={one}"], "--volume") if sign else {}
-    if not sign or not ends["sample"] > 0.0 or ends["budget"] < ends["sample"]:
-        raise ConfigError(
-            f"--volume {text!r}: it reads like 60/10, what a run may give and what a sample takes, "
-            "the first no smaller than the second."
-        )
-    # the first sample is taken anyway
-    return max(1, int(ends["budget"] / ends["sample"] + 1e-9) - 1)
-
-
-def _ranges(items: list[str]) -> dict[str, tuple[float, float]]:
-    """Ranges by name, from `name=low:high`."""
-    found = {}
-    for item in items:
-        name, _, text = item.partition("=")
-        low, sign, high = text.partition(":")
-        if not sign:
-            raise ConfigError(f"--between {item!r} is not of the form name=low:high.")
-        ends = assignments([f"low={low}", f"high={high}"], "--between")
-        found[name.strip()] = (ends["low"], ends["high"])
-    return found

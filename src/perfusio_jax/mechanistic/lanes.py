@@ -190,7 +190,8 @@ def integrate_lanes(
     """Integrate a batch of runs.
 
     Pure; works under `jit`, differentiates in forward and reverse mode with respect to every
-    constant of the reactor and every entry of the plan but the interval lengths. A lane that
+    constant of the reactor and every entry of the plan but the interval lengths. Where a derivative
+    is taken the run is integrated as `Tolerances.for_slopes` says, its values too. A lane that
     fails carries a result code and NaN, and touches no other lane, nor its derivatives.
 
     Everything is computed in the precision of `plan.initial`.
@@ -216,7 +217,8 @@ def integrate_lanes(
     @run.defjvp
     def run_jvp(primals: tuple, directions: tuple) -> tuple:
         reactor, plan, tol = primals
-        solution, record = _integrate(reactor, plan, tol, method, keep_record=True)
+        fine = tol.for_slopes(dtype)
+        solution, record = _integrate(reactor, plan, fine, method, keep_record=True)
         if record is None:
             raise RuntimeError("the forward loop kept no record to differentiate.")
         states, totals = tangents((reactor, plan), directions[:2], solution, record, method)

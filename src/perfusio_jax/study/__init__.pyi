@@ -32,6 +32,10 @@ from .outputs import Output as Output
 from .outputs import every_sample as every_sample
 from .outputs import read_output as read_output
 from .outputs import read_outputs as read_outputs
+from .schedule.limits import Limit as Limit
+from .schedule.optimal import best_schedule as best_schedule
+from .schedule.result import Kept as Kept
+from .schedule.result import Schedule as Schedule
 from .sensitivity.local import LocalSensitivity as LocalSensitivity
 from .sensitivity.local import local_sensitivity as local_sensitivity
 from .sensitivity.morris import MorrisEffects as MorrisEffects

@@ -13,8 +13,10 @@ from perfusio_jax._core.hints import did_you_mean
 
 from .experiment import Experiment
 
-Kind = Literal["value", "integral", "min", "max", "mean"]
-KINDS: tuple[Kind, ...] = ("value", "integral", "min", "max", "mean")
+Kind = Literal["value", "amount", "integral", "min", "max", "mean"]
+KINDS: tuple[Kind, ...] = ("value", "amount", "integral", "min", "max", "mean")
+_AT_A_SAMPLE = ("value", "amount")
+_VOLUME = "volume_L"
 _WORDS = {"last": "value", "final": "value", "smallest": "min", "largest": "max"}
 _NEAR_H = 1e-6
 
@@ -23,8 +25,9 @@ class Output(NamedTuple):
     """One number of a run; static."""
 
     kind: Kind
-    """`value` at a sample; `integral` over the run, by the trapezium rule over the samples [unit
-    h]; `min`, `max` over the samples; `mean` over time, the integral over the length."""
+    """`value` at a sample; `amount`, the value times the volume there; `integral` over the run, by
+    the trapezium rule over the samples [unit h]; `min`, `max` over the samples; `mean` over time,
+    the integral over the length."""
     column: int
     """Which column."""
     row: int
@@ -33,6 +36,8 @@ class Output(NamedTuple):
     """How people call it."""
     unit: str
     """Its unit."""
+    volume: int = -1
+    """Column of the volume, of an amount."""
 
 
 def read_output(experiment: Experiment, text: str) -> Output:
@@ -41,7 +46,8 @@ def read_output(experiment: Experiment, text: str) -> Output:
     Args:
         experiment: The run.
         text: `Titer` or `last Titer` (at the end), `Titer at 7 d`, `Titer at 168 h`,
-            `integral of VCD`, `min Via`, `max Amm`, `mean VCV`.
+            `integral of VCD`, `min Via`, `max Amm`, `mean VCV`, `amount of P` (in the vessel at
+            the end, where the volume changes), `amount of P at 7 d`.
 
     Raises:
         ConfigError: If it is none of these, there is no such quantity, or no sample at that time.
@@ -61,10 +67,10 @@ def read_output(experiment: Experiment, text: str) -> Output:
     )
     kind = "value" if match is None or match["kind"] is None else match["kind"].lower()
     kind = _WORDS.get(kind, kind)
-    if match is None or kind not in KINDS or (match["when"] and kind != "value"):
+    if match is None or kind not in KINDS or (match["when"] and kind not in _AT_A_SAMPLE):
         raise ConfigError(
             f"{text!r} is no output; it reads like 'Titer at 14 d', 'last Titer', 'integral of "
-            "VCD', 'min Via', 'max Amm' or 'mean VCV'."
+            "VCD', 'min Via', 'max Amm', 'mean VCV' or 'amount of P'."
         )
     column = _column(experiment, match["what"])
     row = -1
@@ -75,6 +81,14 @@ def read_output(experiment: Experiment, text: str) -> Output:
             raise ConfigError(f"{text!r}: {match['when']!r} is no time.") from None
         row = _row(experiment, when * (HOURS_PER_DAY if match["unit"] == "d" else 1.0), said)
     unit = experiment.unit(experiment.columns[column])
+    if kind == "amount":
+        if _VOLUME not in experiment.columns:
+            raise ConfigError(
+                f"{said!r}: the volume of this run does not change; ask for the value, "
+                f"'last {match['what']}'."
+            )
+        whole = unit.removesuffix("/L") if unit.endswith("/L") else f"{unit} L"
+        return Output("amount", column, row, said, whole, experiment.columns.index(_VOLUME))
     return Output(kind, column, row, said, f"{unit} h" if kind == "integral" else unit)  # pyright: ignore[reportArgumentType]
 
 
@@ -126,8 +140,12 @@ def measure(
     for kind in dict.fromkeys(output.kind for output in outputs):
         own = [i for i, output in enumerate(outputs) if output.kind == kind]
         columns = np.array([outputs[i].column for i in own])
+        rows = np.array([outputs[i].row for i in own])
         if kind == "value":
-            part = values[..., np.array([outputs[i].row for i in own]), columns]
+            part = values[..., rows, columns]
+        elif kind == "amount":
+            volumes = np.array([outputs[i].volume for i in own])
+            part = values[..., rows, columns] * values[..., rows, volumes]
         else:
             part = _over_run(kind, values[..., columns], lengths_h)
         found += [(i, part[..., k]) for k, i in enumerate(own)] if len(own) < len(outputs) else []

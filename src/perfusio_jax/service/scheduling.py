@@ -1,0 +1,163 @@
+"""`perfusio-jax schedule`: a culture in, the best schedule of a whole run out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax.connectors.files.schedule import schedule_of, write_schedules
+from perfusio_jax.process import CHO_PERFUSION, Process, read_process
+from perfusio_jax.simulator import virtual_plant, virtual_reactor
+from perfusio_jax.study import (
+    Experiment,
+    Schedule,
+    best_schedule,
+    cho_experiment,
+    described_experiment,
+    load_posterior,
+)
+
+from .sensitivity import mechanism_of
+
+_RTOL, _ATOL = 1e-6, 1e-8
+_MOST_DRAWS = 8
+"""Draws of a posterior over which a schedule is judged."""
+
+
+class Wish(NamedTuple):
+    """What is asked, as the command line has it."""
+
+    objective: str
+    """As in `read_output`."""
+    least: bool
+    """Whether it is to be small."""
+    process: str
+    """A built-in name, or a file that ends in .toml."""
+    mechanism: str | None
+    """`monod`, `cho` or `module:Class`; `monod` if None."""
+    clone: str
+    """Virtual clone of CHO perfusion."""
+    days: float
+    """Length of the run [d]."""
+    every_h: float
+    """Length of an interval [h]."""
+    pieces: int | None
+    """Pieces with set-points of their own; one for every interval if None."""
+    controls: tuple[str, ...] | None
+    """Controls that are chosen; all that have a range if None."""
+    set_points: Mapping[str, float]
+    """Where the others stand, and the search begins."""
+    ranges: Mapping[str, tuple[float, float]]
+    """Ranges, where those of the process are not meant."""
+    steps: Mapping[str, float]
+    """Largest change from piece to piece, by control."""
+    limits: tuple[str, ...]
+    """As in `read_limit`."""
+    start: Mapping[str, float]
+    """What the run starts with, by name."""
+    posterior: Path | None
+    """Folder of a posterior; the constants as they stand if None."""
+    chance: float
+    """With which a limit is to hold over its draws [-]."""
+    seed: int
+    """Of the candidates."""
+
+
+def tell_schedule(wish: Wish, *, out: Path, console: Any) -> bool:
+    """Find a schedule, show it, and write it.
+
+    Args:
+        wish: What is asked.
+        out: CSV for the schedule, as `propose --profile` writes it.
+        console: Where to print.
+
+    Returns:
+        Whether it keeps all limits.
+
+    Raises:
+        ConfigError: If a name, a limit or a range makes no sense.
+        DataError: If the posterior cannot be used.
+        SimulationError: If no schedule can be run.
+    """
+    process = read_process(wish.process)
+    run = _experiment(process, wish)
+    draws: dict[str, np.ndarray] = {}
+    if wish.posterior is not None:
+        draws = _draws(run, process, wish.posterior)
+        some = next(iter(draws.values())).size
+        console.print(f"judged over {some} draws of {wish.posterior}", soft_wrap=True)
+    with console.status("looking for the best schedule"):
+        found = best_schedule(
+            run,
+            wish.objective,
+            controls=wish.controls,
+            pieces=wish.pieces,
+            limits=wish.limits,
+            ranges=wish.ranges,
+            steps=wish.steps,
+            least=wish.least,
+            draws=draws or None,
+            chance=wish.chance,
+            seed=wish.seed,
+        )
+    console.print(_table(found))
+    for line in found.lines():
+        console.print(line, soft_wrap=True)
+    _write(found, process, out)
+    console.print(f"schedule: {out}", soft_wrap=True)
+    return found.is_feasible
+
+
+def _experiment(process: Process, wish: Wish) -> Experiment:
+    n = max(1, round(wish.days * HOURS_PER_DAY / wish.every_h))
+    hours = wish.every_h * np.arange(n + 1)
+    asked: dict[str, Any] = {"controls": wish.set_points, "start": wish.start or None}
+    if process == CHO_PERFUSION and wish.mechanism is None:
+        reactor = virtual_reactor(wish.clone)
+        return cho_experiment(reactor, hours, by_interval=True, **asked)
+    mechanism = mechanism_of(process, wish.mechanism)
+    plant = virtual_plant(process, mechanism, rtol=_RTOL, atol=_ATOL)
+    return described_experiment(plant, hours, **asked)
+
+
+def _draws(run: Experiment, process: Process, folder: Path) -> dict[str, np.ndarray]:
+    """Some draws of a posterior, by constant."""
+    found, culture = load_posterior(folder)
+    if culture.get("process") != process.name:
+        raise ConfigError(
+            f"the posterior in {folder} is of {culture.get('process')}, and a schedule of "
+            f"{process.name} is asked for."
+        )
+    known = {lever.name for lever in run.levers}
+    absent = [name for name in found.names if name not in known]
+    if absent:
+        raise ConfigError(
+            f"the posterior in {folder} has {', '.join(absent)}, which this mechanism lacks; name "
+            "the one it was calibrated with in --mechanism."
+        )
+    rows = np.linspace(0, len(found.pooled) - 1, _MOST_DRAWS).astype(int)
+    return dict(zip(found.names, found.pooled[rows].T, strict=True))
+
+
+def _table(found: Schedule) -> Table:
+    """Rows of pieces: what follows itself is one."""
+    table = Table(title=f"schedule for {found.objective.name}")
+    table.add_column("from [h]", justify="right")
+    own = [found.names.index(name) for name in found.moved]
+    for k in own:
+        table.add_column(f"{found.names[k]} [{found.units[k]}]", justify="right")
+    before = None
+    for hour, row in zip(found.hours, found.controls[:, own], strict=False):
+        if before is None or not np.array_equal(row, before):
+            table.add_row(f"{hour:g}", *(f"{v:.4g}" for v in row))
+        before = row
+    return table
+
+
+def _write(found: Schedule, process: Process, out: Path) -> None:
+    one = schedule_of("RUN001", "", found.controls, np.diff(found.hours))
+    units = dict(zip(found.names, found.units, strict=True))
+    write_schedules(out, [one], found.names, units.__getitem__, once=process.boluses)
