@@ -33,7 +33,7 @@ from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.connectors.tables.totals import Totals
 from perfusio_jax.connectors.tables.vocabulary import Vocabulary
 from perfusio_jax.connectors.tables.writing import as_csv, as_workbook
-from perfusio_jax.states import Trajectory
+from perfusio_jax.states import Trajectory, trajectories_of
 
 if TYPE_CHECKING:
     from perfusio_jax.process import Process
@@ -152,16 +152,9 @@ def read_campaign(
     if not found:
         raise DataError(f"{title_of(path)}: {' '.join(left_out)}")
     runs, report = joined(found, words, rules.joins_within_h)
-    trajectories = [
-        _with_metadata(Trajectory(**run), metadata.get(run["run_id"], {})) for run in runs
-    ]
+    with without_collecting():
+        trajectories = trajectories_of(runs, metadata)
     return Campaign(trajectories, replace(report, notes=(*report.notes, *left_out)))
-
-
-def _with_metadata(run: Trajectory, metadata: Mapping[str, str]) -> Trajectory:
-    if not metadata:
-        return run
-    return run.with_ids(run.run_id, run.clone_id, run.reactor_id, metadata)
 
 
 def write_cells(frame: pd.DataFrame, units: Mapping[str, str], path: Path) -> None:

@@ -14,7 +14,7 @@ from perfusio_jax._core.text import in_line
 from .cells import MISSING, parse_number, understood
 from .column_units import ColumnUnits
 from .columns import TIMES
-from .raw import RawTable, distinct
+from .raw import RawTable
 from .stamps import DateOrder, find_order, read_stamp
 from .starts import Starts
 from .tally import Tally
@@ -202,4 +202,4 @@ class RowTimes:
         if "sampled_at" not in self._at:
             return None
         column = self._at["sampled_at"]
-        return find_order(str(cell or "") for cell in distinct(self._table.rows, column))
+        return find_order(str(cell or "") for cell in self._table.column(column).cells)
