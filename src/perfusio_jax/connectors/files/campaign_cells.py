@@ -77,6 +77,7 @@ def read_cells(
     sidecar = sidecar_of(path)
     content = read_file(path, most=TABLE_BYTES)
     opened = open_table(content, path.suffix, rules, sidecar, words, is_open=is_open)
+    del content
     table = opened.table
     if not table.header:
         raise NoTableError(
@@ -118,8 +119,10 @@ def read_cells(
 def _cells_of(table: RawTable, n: int, numbers: Container[str]) -> pd.Series:
     """A column with a decimal point in its numbers; floats where it holds nothing else."""
     found = table.column(n)
-    once: list[Any] = [unguard(c) if isinstance(c, str) else c for c in found.cells]
-    if table.header[n] in numbers:
+    once: list[Any]
+    if table.header[n] not in numbers:
+        once = [unguard(cell) if isinstance(cell, str) else cell for cell in found.cells]
+    else:
         read = parse_numbers(found.cells, table.decimal)
         once = [
             value

@@ -31,6 +31,8 @@ def join_samples(work: Work, rules: FileRules) -> None:
     told_apart: dict[str, np.ndarray] = {}
     ids, of_id = work.named("sample_id")
     is_named = np.asarray([bool(text) for text in ids])[of_id]
+    if not is_named.any() and work.closest(hours) > within_h:
+        return  # as in nearly all tables
     rows = Rows(work, columns, rules.on_conflict == "last")
     for members in work.runs():
         order = members[np.argsort(hours[members], kind="stable")]
@@ -65,8 +67,8 @@ def _merge_repeats(
 ) -> np.ndarray | None:
     """Make one row of those of one run and time; times of the rows that stay [h]."""
     table, hours = work.table, hours_of(work)
-    if hours is None:
-        return None
+    if hours is None or work.closest(hours) > 0.0:
+        return hours
     repeats: list[np.ndarray] = []
     first_of = np.arange(table.n_rows)
     for members in work.runs():

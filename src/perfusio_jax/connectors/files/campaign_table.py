@@ -249,6 +249,8 @@ def _build(
     codes = {n: np.fromiter(map(number[n].__getitem__, ids[n]), np.int32) for n in ids}
 
     def stack(names: Sequence[str]) -> np.ndarray:
+        if not any(name in numbers for name in names):
+            return np.broadcast_to(np.nan, (len(order), len(names)))
         whole = np.full((len(order), len(names)), np.nan)
         for k, name in enumerate(names):
             if name in numbers:

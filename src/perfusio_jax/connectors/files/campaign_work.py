@@ -34,13 +34,27 @@ class Work(NamedTuple):
 
     def runs(self) -> list[np.ndarray]:
         """Rows of each run of each vessel, in the order of the table."""
-        (_, runs), (vessels, codes) = map(self.named, ("run_id", "reactor_id"))
-        whose = runs.astype(np.int64) * len(vessels) + codes
+        whose = self._whose()
         order = np.argsort(whose, kind="stable")
         if not order.size:
             return []
         parts = np.split(order, np.flatnonzero(np.diff(whose[order])) + 1)
         return sorted(parts, key=lambda rows: int(rows[0]))
+
+    def closest(self, hours: np.ndarray) -> float:
+        """Time between the two rows of one run that are closest [h]; infinite if there are none.
+
+        Args:
+            hours: Time of every row [h].
+        """
+        whose = self._whose()
+        order = np.lexsort((hours, whose))
+        apart = np.diff(hours[order])[np.diff(whose[order]) == 0]
+        return float(apart.min()) if apart.size else math.inf
+
+    def _whose(self) -> np.ndarray:
+        (_, runs), (vessels, codes) = map(self.named, ("run_id", "reactor_id"))
+        return runs.astype(np.int64) * len(vessels) + codes
 
     def named(self, name: str) -> tuple[list[str], np.ndarray]:
         """Texts of a column, each once, and which every row has; empty if there is no column."""

@@ -251,9 +251,13 @@ def _read_elapsed(table: RawTable, names: list[str]) -> None:
             continue
         per = 3600.0 if name == "time_h" else 86_400.0
         n_read = 0
+        cells = table.column(n).cells
+        is_text = {*map(type, cells)} <= {str}
+        if is_text and ":" not in "\n".join(cells):
+            continue  # as nearly all
         if not any(
             isinstance(cell, dt.timedelta | dt.time) or (isinstance(cell, str) and ":" in cell)
-            for cell in table.column(n).cells
+            for cell in cells
         ):
             continue
         for row in table.rows:

@@ -266,7 +266,7 @@ class PlainReader:
             found = {}
             for name in (name for name in TIMES if name in self._at):
                 column = self.column(self._at[name])
-                once = [self._times.plain_hours(name, cell) for cell in column.cells]
+                once = self._times.plain_hours(name, column.cells)
                 found[name] = np.asarray(once, float)[column.codes]
             times_h = found.get("time_h", found.get("day", times_h))
             if len(found) == 2:

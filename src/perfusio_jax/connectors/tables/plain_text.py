@@ -4,9 +4,12 @@ Nothing here copes with anything. A text with quotes, a row of another width, a 
 there again: whoever reads row by row treats that, and says what has to be said.
 """
 
+import contextlib
 import csv
+import hashlib
 from collections.abc import Iterator
-from typing import Final
+from contextvars import ContextVar
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -14,6 +17,35 @@ from .raw import Coded, Numbering, RawTable
 
 _PART: Final = 1 << 18
 """Characters that are cut up at once."""
+
+
+class _Cut(NamedTuple):
+    """A text that was cut up."""
+
+    header: list[str]
+    """Its first line."""
+    columns: list[Coded]
+    """What stands below."""
+    lines: list[int]
+    """Line each row stands on."""
+
+
+_REMEMBERED: ContextVar[dict[tuple[bytes, str], _Cut | None] | None] = ContextVar(
+    "_REMEMBERED", default=None
+)
+
+
+@contextlib.contextmanager
+def cutting_up_once() -> Iterator[None]:
+    """Within it a text that is read again, with other names of columns, is not cut up again."""
+    if _REMEMBERED.get() is not None:
+        yield
+        return
+    token = _REMEMBERED.set({})
+    try:
+        yield
+    finally:
+        _REMEMBERED.reset(token)
 
 
 def split_plain(text: str, separator: str, table: RawTable) -> bool:
@@ -33,6 +65,28 @@ def split_plain(text: str, separator: str, table: RawTable) -> bool:
         text = text.replace("\r\n", "\n")
         if "\r" in text:
             return False
+    made = _REMEMBERED.get()
+    key = None if made is None else (_digest(text), separator)
+    if made is None or key not in made:
+        found = _cut_up(text, separator)
+        if made is not None and key is not None:
+            made[key] = found
+    else:
+        found = made[key]
+    if found is None:
+        return False
+    return _shaped(found.header, found.columns, [*found.lines], table)
+
+
+def _digest(text: str) -> bytes:
+    found = hashlib.sha256()
+    for at in range(0, len(text), _PART):
+        found.update(text[at : at + _PART].encode("utf-8", "surrogatepass"))
+    return found.digest()
+
+
+def _cut_up(text: str, separator: str) -> "_Cut | None":
+    """Header, columns and lines of a text without quotes; None where a row has another width."""
     parts = _lines(text)
     header: list[str] = []
     numbers: list[Numbering] = []
@@ -51,9 +105,9 @@ def split_plain(text: str, separator: str, table: RawTable) -> bool:
             continue
         width = len(header)
         if {line.count(separator) for line in filled} != {width - 1}:
-            return False
+            return None
         if max(map(len, filled)) >= csv.field_size_limit():
-            return False
+            return None
         cells = separator.join(filled).split(separator)
         for n, number in enumerate(numbers):
             codes[n].append(
@@ -61,11 +115,11 @@ def split_plain(text: str, separator: str, table: RawTable) -> bool:
             )
         lines += where
     if not lines or not header[0].strip():
-        return False  # a table without rows, or of lines that may be blank
+        return None  # a table without rows, or of lines that may be blank
     columns = [
         Coded([*number], np.concatenate(part)) for number, part in zip(numbers, codes, strict=True)
     ]
-    return _shaped(header, columns, lines, table)
+    return _Cut(header, columns, lines)
 
 
 def _shaped(header: list[str], columns: list[Coded], lines: list[int], table: RawTable) -> bool:

@@ -11,7 +11,7 @@ from perfusio_jax._core import HOURS_PER_DAY, DataError
 from perfusio_jax._core.instants import LONGEST_H, ImplausibleTime, culture_hours, hours_between
 from perfusio_jax._core.text import in_line
 
-from .cells import MISSING, parse_number, understood
+from .cells import MISSING, parse_number, parse_numbers, understood
 from .column_units import ColumnUnits
 from .columns import TIMES
 from .raw import RawTable
@@ -97,19 +97,22 @@ class RowTimes:
         """
         return read_stamp(text, "sampled_at", self._zone, self._date_order)
 
-    def plain_hours(self, name: str, cell: Any) -> float:
-        """Hours that one cell of a column of times says [h]; NaN where anything is odd about it.
+    def plain_hours(self, name: str, cells: Sequence[Any]) -> list[float]:
+        """Hours that cells of a column of times say [h]; NaN where anything is odd about one.
 
         Args:
             name: `time_h` or `day`.
-            cell: What stands there.
+            cells: What stands there.
         """
-        number = parse_number(cell, self._table.decimal)
-        if not isinstance(number, float) or not 0.0 <= number < math.inf:
-            return math.nan
-        hours = self._units.converter(name, self._units.units[self._at[name]])(number)
-        hours = hours * HOURS_PER_DAY if name == "day" else hours
-        return hours if 0.0 <= hours <= LONGEST_H else math.nan
+        convert = self._units.converter(name, self._units.units[self._at[name]])
+        factor = HOURS_PER_DAY if name == "day" else 1.0
+        found = []
+        for number in parse_numbers(cells, self._table.decimal):
+            hours = math.nan
+            if isinstance(number, float) and 0.0 <= number < math.inf:
+                hours = convert(number) * factor
+            found.append(hours if 0.0 <= hours <= LONGEST_H else math.nan)
+        return found
 
     def since(self, start: dt.datetime, stamp: dt.datetime | None, odd: str, line: int) -> float:
         """Hours from the start of a run to a time stamp [h].

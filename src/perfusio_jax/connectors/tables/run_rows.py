@@ -200,7 +200,8 @@ class RunRows(Sequence[Row]):
         row.last_line = int(self._last_lines[k])
         if self._name_lines is not None:
             said = {name: int(column[k]) for name, column in self._name_lines.items()}
-            row.values = {n: v for n, v in values.items() if v is not None or said.get(n)}
+            there = [n for n, v in values.items() if v is not None or said.get(n)]
+            row.values = {n: values[n] for n in sorted(there, key=lambda n: said.get(n, 0))}
             row.mark_lines({n: at for n, at in said.items() if at})
         row.sampled_at = None if self._stamps is None else self._stamps[k]
         return row
