@@ -13,6 +13,7 @@ from perfusio_jax.states.batch import StateBatch as StateBatch
 from perfusio_jax.states.grid import cuts as cuts
 from perfusio_jax.states.grid import on_grid as on_grid
 from perfusio_jax.states.grid import usual_step_h as usual_step_h
+from perfusio_jax.states.many import trajectories_of as trajectories_of
 from perfusio_jax.states.padding import TrajectoryBatch as TrajectoryBatch
 from perfusio_jax.states.padding import stack_trajectories as stack_trajectories
 from perfusio_jax.states.sampling import intervals_text as intervals_text

@@ -3,9 +3,9 @@
 Nothing here knows runs: what the cells mean is `campaign_table.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,10 @@ import pandas as pd
 from perfusio_jax._core import DataError
 from perfusio_jax._core.limits import SETTINGS_BYTES, TABLE_BYTES, read_file
 
+from ..tables.cells import parse_numbers
 from ..tables.file_rules import FileRules
 from ..tables.formats import PARQUET_SUFFIXES, TEXT_SUFFIXES, WORKBOOK_SUFFIXES
-from ..tables.raw import SEPARATORS, coded
+from ..tables.raw import SEPARATORS, RawTable
 from ..tables.sidecar import Sidecar, read_sidecar
 from ..tables.spreadsheet import unguard
 from ..tables.totals import Totals
@@ -76,6 +77,7 @@ def read_cells(
     sidecar = sidecar_of(path)
     content = read_file(path, most=TABLE_BYTES)
     opened = open_table(content, path.suffix, rules, sidecar, words, is_open=is_open)
+    del content
     table = opened.table
     if not table.header:
         raise NoTableError(
@@ -88,7 +90,7 @@ def read_cells(
             "campaign table has run_id, reactor_id, clone_id, time_h and species and controls by "
             "name. Is the separator right, or does the header stand on another line (--header-row)?"
         )
-    if not table.rows:
+    if not table.n_rows:
         raise NoTableError(
             f"the table holds a header ({', '.join(map(str, table.header))}) and no rows; a "
             "campaign needs at least one sample."
@@ -102,23 +104,39 @@ def read_cells(
             0, f"read as {SEPARATORS[table.separator]}-separated text with a decimal {mark}"
         )
     numbers = number_columns(words)
-    columns = []
-    for n, name in enumerate(table.header):
-        # most cells of a long table are there more than once
-        found = coded(table.rows, n)
-        once = np.empty(len(found.cells), object)
-        for k, cell in enumerate(found.cells):
-            if isinstance(cell, str):
-                cell = with_point(cell, table.decimal) if name in numbers else unguard(cell)
-            once[k] = cell
-        columns.append(pd.Series(once[found.codes], dtype=object))
-    frame = pd.concat(columns, axis=1) if columns else pd.DataFrame()
+    frame = pd.DataFrame(
+        dict(enumerate(_cells_of(table, n, numbers) for n in range(len(table.header)))), copy=False
+    )
+    table.clear()
     frame.columns = pd.Index(table.header)
     units = _merge_units(sidecar.units, table.units)
     has_lines = path.suffix.lower() not in PARQUET_SUFFIXES
     cells = Cells(frame, units, table.lines if has_lines else None,
                   tuple(f"{note}." for note in notes), ".", opened.totals)  # fmt: skip
     return cells, sidecar
+
+
+def _cells_of(table: RawTable, n: int, numbers: Container[str]) -> pd.Series:
+    """A column with a decimal point in its numbers; floats where it holds nothing else."""
+    found = table.column(n)
+    once: list[Any]
+    if table.header[n] not in numbers:
+        once = [unguard(cell) if isinstance(cell, str) else cell for cell in found.cells]
+    else:
+        read = parse_numbers(found.cells, table.decimal)
+        once = [
+            value
+            if not isinstance(value, str)
+            else with_point(cell, table.decimal)
+            if isinstance(cell, str)
+            else cell
+            for cell, value in zip(found.cells, read, strict=True)
+        ]
+        if {*map(type, once)} <= {float, type(None)}:
+            return pd.Series(np.asarray(once, float)[found.codes])
+    cells = np.empty(len(once), object)
+    cells[:] = once
+    return pd.Series(cells[found.codes], dtype=object)
 
 
 def kind_of(path: Path) -> str:

@@ -33,7 +33,7 @@ from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.connectors.tables.totals import Totals
 from perfusio_jax.connectors.tables.vocabulary import Vocabulary
 from perfusio_jax.connectors.tables.writing import as_csv, as_workbook
-from perfusio_jax.states import Trajectory
+from perfusio_jax.states import Trajectory, trajectories_of
 
 if TYPE_CHECKING:
     from perfusio_jax.process import Process
@@ -110,8 +110,48 @@ def read_campaign(
             the process does not know.
         UnitError: If a unit cannot be read or does not fit its column.
     """
+    runs, report, metadata = _read(
+        path, unknown, volume_L, {"decimal": decimal, "totals": totals}, process, rules
+    )
+    with without_collecting():
+        return Campaign(trajectories_of(runs, metadata), report)
+
+
+def check_campaign(
+    path: Tables,
+    *,
+    unknown: Literal["error", "ignore"],
+    process: "Process | None" = None,
+    rules: FileRules | None = None,
+) -> Campaign:
+    """What `read_campaign` says of a table, without the runs: of thousands they take longest.
+
+    Args:
+        path: As `read_campaign` takes it; so are the others.
+        unknown: What to do with a column outside the contract.
+        process: The culture.
+        rules: How the file is read.
+
+    Returns:
+        The report, beside no run.
+
+    Raises:
+        DataError: As `read_campaign` does.
+        UnitError: As `read_campaign` does.
+    """
+    return Campaign([], _read(path, unknown, None, {}, process, rules)[1])
+
+
+def _read(
+    path: Tables,
+    unknown: Literal["error", "ignore"] | None,
+    volume_L: float | None,
+    changes: Mapping[str, str | None],
+    process: "Process | None",
+    rules: FileRules | None,
+) -> tuple[list[RunFields], FrameReport, dict[str, Mapping[str, str]]]:
+    """Fields of all runs, the report, and metadata by run."""
     rules = rules or FileRules()
-    changes = {"decimal": decimal, "totals": totals}
     rules = rules.but(**{name: value for name, value in changes.items() if value is not None})
     if unknown is None:
         unknown = "ignore" if rules.unknown == "ignore" else "error"
@@ -149,19 +189,12 @@ def read_campaign(
             raise type(error)(f"{part.title or part.path}: {error}") from None
         found.append((part.title, runs, replace(report, notes=cells.notes)))
         metadata |= sidecar.metadata
+        del cells  # which are as large as the runs
     if not found:
         raise DataError(f"{title_of(path)}: {' '.join(left_out)}")
     runs, report = joined(found, words, rules.joins_within_h)
-    trajectories = [
-        _with_metadata(Trajectory(**run), metadata.get(run["run_id"], {})) for run in runs
-    ]
-    return Campaign(trajectories, replace(report, notes=(*report.notes, *left_out)))
-
-
-def _with_metadata(run: Trajectory, metadata: Mapping[str, str]) -> Trajectory:
-    if not metadata:
-        return run
-    return run.with_ids(run.run_id, run.clone_id, run.reactor_id, metadata)
+    del found
+    return runs, replace(report, notes=(*report.notes, *left_out)), metadata
 
 
 def write_cells(frame: pd.DataFrame, units: Mapping[str, str], path: Path) -> None:

@@ -20,6 +20,7 @@ import pandas as pd
 from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError
 from perfusio_jax._core.units import canonical_unit
 
+from ..tables.raw import Numbering
 from ..tables.totals import Totals
 from ..tables.vocabulary import OURS, TIMES, Vocabulary
 from .frame_columns import (
@@ -159,7 +160,7 @@ def runs_of(
         assumed["volume_L"] = f"{volume_L:g} L"
         numbers["volume_L"] = np.full(len(table), float(volume_L))
     columns = [n for n in number_columns(words) if n in numbers]
-    runs = [_build(rows, ids, numbers, limits, times, where, words) for rows in groups.values()]
+    runs = _build(groups, ids, numbers, limits, times, where, words)
     noted = strange(numbers)
     report = FrameReport(
         n_rows=len(table),
@@ -211,76 +212,93 @@ def _group(
     run_ids: Sequence[str], times: np.ndarray, where: Where
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Rows of each run in order of time, and the runs for which that changed something."""
-    rows: dict[str, list[int]] = {}
-    for row, run in enumerate(run_ids):
-        rows.setdefault(run, []).append(row)
+    number = Numbering()
+    codes = np.fromiter(map(number.__getitem__, run_ids), np.int64, len(run_ids))
+    by_time = np.lexsort((times, codes))  # rows of one time stay in their order
+    bounds = np.searchsorted(codes[by_time], np.arange(len(number) + 1))
+    repeat = (np.diff(times[by_time]) == 0) & (np.diff(codes[by_time]) == 0)
+    if repeat.any():
+        at = int(np.argmax(repeat))
+        first, second = sorted(by_time[at : at + 2].tolist())
+        raise DataError(
+            f"run '{run_ids[first]}' has two rows at {times[first]:g} h: {where(first)} and "
+            f"{where(second)}. Keep one of them."
+        )
     groups, reordered = {}, []
-    for run, members in rows.items():
-        index = np.asarray(members)
-        ordered = index[np.argsort(times[index], kind="stable")]
-        repeat = np.flatnonzero(np.diff(times[ordered]) == 0)
-        if repeat.size:
-            first, second = sorted(ordered[repeat[0] : repeat[0] + 2].tolist())
-            raise DataError(
-                f"run '{run}' has two rows at {times[first]:g} h: {where(first)} and "
-                f"{where(second)}. Keep one of them."
-            )
-        if not np.array_equal(ordered, np.arange(index[0], index[0] + index.size)):
+    for k, run in enumerate(number):
+        ordered = by_time[bounds[k] : bounds[k + 1]]
+        low, n = int(ordered.min()), ordered.size
+        if n > 1 and not (ordered[-1] == low + n - 1 and np.all(np.diff(ordered) == 1)):
             reordered.append(run)
         groups[run] = ordered
     return groups, tuple(reordered)
 
 
 def _build(
-    rows: np.ndarray,
+    groups: Mapping[str, np.ndarray],
     ids: Mapping[str, list[str]],
     numbers: Mapping[str, np.ndarray],
     limits: Mapping[str, np.ndarray],
     times: np.ndarray,
     where: Where,
     words: Vocabulary,
-) -> RunFields:
-    run_id = ids["run_id"][rows[0]]
-    for name in ("reactor_id", "clone_id"):
-        first = ids[name][rows[0]]
-        for row in rows.tolist():
-            if ids[name][row] != first:
-                raise DataError(
-                    f"{name} of run '{run_id}' changes from '{first}' to '{ids[name][row]}' in "
-                    f"{where(row)}; a run has one."
-                )
-    volume = numbers["volume_L"][rows]
-    if not np.all(volume > 0):
-        row = int(rows[np.argmin(volume > 0)])
-        raise DataError(f"volume_L is empty or zero in {where(row)}; a volume is above zero.")
+) -> list[RunFields]:
+    """Runs of rows in order of time, each a part of arrays of all of them."""
+    order = np.concatenate([*groups.values()])
+    number = {name: Numbering() for name in ids}
+    codes = {n: np.fromiter(map(number[n].__getitem__, ids[n]), np.int32) for n in ids}
 
     def stack(names: Sequence[str]) -> np.ndarray:
-        blank = np.full(len(rows), np.nan)
-        columns = [numbers[n][rows] if n in numbers else blank for n in names]
-        return np.stack(columns, axis=1) if columns else np.empty((len(rows), 0))
+        if not any(name in numbers for name in names):
+            return np.broadcast_to(np.nan, (len(order), len(names)))
+        whole = np.full((len(order), len(names)), np.nan)
+        for k, name in enumerate(names):
+            if name in numbers:
+                whole[:, k] = numbers[name][order]
+        return whole
 
     species = [n for n in words.species if n in numbers]
     controls = [n for n in words.controls if n in numbers]
     tags = [n for n in words.tags if n in numbers]
-    stated = numbers["day"][rows] if "day" in numbers else None
-    is_whole = stated is not None and not np.any(stated % 1)
-    days = stated.astype(int) if stated is not None and is_whole else _day_of(times[rows])
-    return RunFields(
-        species=stack(species),
-        controls=stack(controls),
-        volume_L=volume,
-        days=days,
-        species_names=species,
-        control_names=controls,
-        run_id=run_id,
-        clone_id=ids["clone_id"][rows[0]],
-        reactor_id=ids["reactor_id"][rows[0]],
-        times_h=times[rows],
-        stream_totals=stack(STREAM_TOTALS),
-        auxiliary=stack(tags),
-        auxiliary_names=tags,
-        limits=_limits(limits, species, rows),
-    )
+    blocks = [stack(names) for names in (species, controls, STREAM_TOTALS, tags)]
+    stated = numbers["day"][order] if "day" in numbers else None
+    day_of, hours, volumes = _day_of(times[order]), times[order], numbers["volume_L"][order]
+    found, end = [], 0
+    for run_id, rows in groups.items():
+        part = slice(end, end := end + len(rows))
+        for name in ("reactor_id", "clone_id"):
+            own = codes[name][rows]
+            if (own != own[0]).any():
+                row = int(rows[np.argmax(own != own[0])])
+                raise DataError(
+                    f"{name} of run '{run_id}' changes from '{ids[name][rows[0]]}' to "
+                    f"'{ids[name][row]}' in {where(row)}; a run has one."
+                )
+        volume = volumes[part]
+        if not (volume > 0).all():
+            row = int(rows[np.argmin(volume > 0)])
+            raise DataError(f"volume_L is empty or zero in {where(row)}; a volume is above zero.")
+        is_whole = stated is not None and not (stated[part] % 1).any()
+        days = stated[part].astype(int) if stated is not None and is_whole else day_of[part]
+        found.append(
+            RunFields(
+                species=blocks[0][part],
+                controls=blocks[1][part],
+                volume_L=volume,
+                days=days,
+                species_names=species,
+                control_names=controls,
+                run_id=run_id,
+                clone_id=ids["clone_id"][rows[0]],
+                reactor_id=ids["reactor_id"][rows[0]],
+                times_h=hours[part],
+                stream_totals=blocks[2][part],
+                auxiliary=blocks[3][part],
+                auxiliary_names=tags,
+                limits=_limits(limits, species, rows) if limits else None,
+            )
+        )
+    return found
 
 
 def _limits(

@@ -1,5 +1,6 @@
 """When the rows of a campaign table were taken, and which run they are of."""
 
+import datetime as dt
 import zoneinfo
 
 import numpy as np
@@ -10,6 +11,7 @@ from perfusio_jax._core.instants import hours_between
 from ..tables.columns import TIMES
 from ..tables.doubts import clocks_apart
 from ..tables.file_rules import FileRules
+from ..tables.raw import Coded
 from ..tables.settling import some
 from ..tables.stamps import find_order, is_ambiguous, read_stamp, zone_of
 from .campaign_work import Work, hours_of
@@ -21,7 +23,8 @@ def count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
     table, stamps = work.table, work.at("sampled_at")
     stated = [name for name in TIMES if name in table.header]
     if stated and rules.negative_time == "refuse":
-        early = [k for k, hours in enumerate(hours_of(work) or ()) if hours < 0.0]
+        hours = hours_of(work)
+        early = [] if hours is None else np.flatnonzero(hours < 0.0).tolist()
         if early:
             raise DataError(
                 f"{stated[0]} in line {table.lines[early[0]]} is from before the inoculation; such "
@@ -41,21 +44,27 @@ def count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
             "(--inoculated-at, or RUN=TIME once for each run)."
         )
     zone = zone_of(rules.time_zone)
-    order = opened.date_order or find_order(str(row[stamps] or "") for row in table.rows)
+    cells = table.column(stamps).cells
+    order = opened.date_order or find_order(str(cell or "") for cell in cells)
     so_far: set[tuple[str, str]] = set()
-    early, kept, twice = [], [], []
-    for k, (row, line) in enumerate(zip(table.rows, table.lines, strict=True)):
-        start = opened.starts.find(work.text(row, "run_id"), work.text(row, "reactor_id"), so_far)
-        text = work.text(row, "sampled_at")
+    early, kept, times, twice = [], [], [], []
+    starts: dict[tuple[str, str], dt.datetime | None] = {}
+    read: dict[str, dt.datetime] = {}
+    whose = zip(work.texts("run_id"), work.texts("reactor_id"), strict=True)
+    rows = zip(whose, work.texts("sampled_at"), table.lines, strict=True)
+    for k, (vessel, text, line) in enumerate(rows):
+        if vessel not in starts:
+            starts[vessel] = opened.starts.find(*vessel, so_far)
+        start = starts[vessel]
         if not text:
             raise DataError(f"sampled_at is missing in line {line}; the time comes from it.")
-        stamp = read_stamp(text, f"sampled_at in line {line}", zone, order)
+        if text not in read:
+            read[text] = read_stamp(text, f"sampled_at in line {line}", zone, order)
         if start is None:
             continue
-        if is_ambiguous(stamp):
+        if is_ambiguous(read[text]):
             twice.append(f"{text} in line {line}")
-        hours = hours_between(stamp, start)
-        row.append(hours)
+        hours = hours_between(read[text], start)
         if hours < 0.0 and rules.negative_time != "keep":
             early.append(
                 f"sampled_at in line {line} is {-hours:.4g} h before the inoculation at "
@@ -63,15 +72,15 @@ def count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
             )
         else:
             kept.append(k)
+            times.append(hours)
     if early and rules.negative_time == "refuse":
         raise DataError(f"{early[0]}; such rows are refused (negative_time).")
     if early and not kept:
         raise DataError(f"{early[0]}; so is every other row.")
     work.told.extend(some("rows from before the inoculation, left out", early))
     work.told.extend(some("stamps of the hour that occurs twice, the first of them meant", twice))
-    table.header.append("time_h")
-    table.rows[:] = [table.rows[k] for k in kept]
-    table.lines[:] = [table.lines[k] for k in kept]
+    table.take(np.asarray(kept, np.int64))
+    table.add_column("time_h", Coded.of_cells(times))
 
 
 def _compare_clocks(work: Work, opened: Opened, rules: FileRules) -> None:
@@ -79,7 +88,7 @@ def _compare_clocks(work: Work, opened: Opened, rules: FileRules) -> None:
     table, hours = work.table, hours_of(work)
     if hours is None:
         return
-    texts = work.texts("sampled_at")
+    texts, codes = work.named("sampled_at")
     # only how far they are apart counts, so any zone will do where none is known
     zone = zone_of(rules.time_zone) or zoneinfo.ZoneInfo("UTC")
     try:
@@ -87,18 +96,17 @@ def _compare_clocks(work: Work, opened: Opened, rules: FileRules) -> None:
     except DataError:  # nor is the order of stamps nobody needs
         return
     read: dict[str, float] = {}
-    for text in dict.fromkeys(texts):
+    for text in texts:
         try:
             read[text] = read_stamp(text, "sampled_at", zone, order).timestamp() / 3600.0
         except DataError:  # neither is the stamp itself
             read[text] = np.nan
-    stamps = np.asarray([read[text] for text in texts])
+    stamps = np.asarray([read[text] for text in texts], float)[codes]
     name = next(n for n in ("time_h", "day") if n in table.header)
     for members in work.runs():
-        lines = [table.lines[k] for k in members]
-        whose = work.text(table.rows[members[0]], "run_id")
-        times = np.asarray([hours[k] for k in members])
-        odd = clocks_apart(times, stamps[members], lambda k, at=lines: f"line {at[k]}", name)
+        whose = work.text(members[0], "run_id")
+        line = lambda k, rows=members: f"line {table.lines[rows[k]]}"  # noqa: E731
+        odd = clocks_apart(hours[members], stamps[members], line, name)
         if odd:
             work.told.append(f"run '{whose}': {odd}" if whose else odd)
 
@@ -108,14 +116,12 @@ def name_runs(work: Work, run_name: str) -> None:
     table = work.table
     if "run_id" in table.header or not any(name in table.header for name in TIMES):
         return
-    vessel = work.at("reactor_id")
-    if vessel is not None and all(work.text(row, "reactor_id") for row in table.rows):
-        names = [work.text(row, "reactor_id") for row in table.rows]
-        many = len(set(names))
-        work.told.append(f"there is no column run_id; each of {many} reactor(s) is taken for a run")
+    names, codes = work.named("reactor_id")
+    if work.at("reactor_id") is not None and "" not in names:
+        work.told.append(
+            f"there is no column run_id; each of {len(names)} reactor(s) is taken for a run"
+        )
     else:
-        names = [run_name] * len(table.rows)
+        names, codes = [run_name], np.zeros(table.n_rows, np.int32)
         work.told.append(f"there is no column run_id; it is taken for one run, '{run_name}'")
-    table.header.append("run_id")
-    for row, name in zip(table.rows, names, strict=True):
-        row.append(name)
+    table.add_column("run_id", Coded(list(names), codes))

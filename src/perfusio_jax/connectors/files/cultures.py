@@ -1,6 +1,6 @@
 """A campaign table together with the culture it is of: told, built in, or read off the table."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -22,9 +22,11 @@ from perfusio_jax.states import (
 )
 
 from ..tables.file_rules import FileRules
-from .campaign_files import read_campaign
+from ..tables.plain_text import cutting_up_once
+from .campaign_files import check_campaign, read_campaign
 from .describing import Described, describe_table
 from .frame_report import FrameReport
+from .frames import Campaign
 from .parts import Tables
 
 CHO: Final = "cho_perfusion"
@@ -79,21 +81,42 @@ def read_culture(
         ConfigError: If there is no such culture.
         DataError: If the table cannot be read as one of it.
     """
-    rules = rules or FileRules()
+    with cutting_up_once():
+        return _read_culture(path, which, rules or FileRules(), read_campaign)
+
+
+def check_culture(path: Tables, rules: FileRules) -> None:
+    """Refuse what `read_culture` would refuse, by the same reading, without making runs.
+
+    Args:
+        path: The table, several, or a folder of them.
+        rules: How the file is read.
+
+    Raises:
+        DataError: If the table cannot be read as one of a culture.
+        UnitError: If a unit cannot be read or does not fit its column.
+    """
+    with cutting_up_once():
+        _read_culture(path, None, rules, check_campaign)
+
+
+def _read_culture(
+    path: Tables, which: str | None, rules: FileRules, read: Callable[..., Campaign]
+) -> CultureTable:
     unknown = "error" if rules.unknown == "refuse" else "ignore"
     if which is not None and which not in (CHO, FROM_TABLE):
         process = read_process(which)
-        found = read_campaign(path, process=process, rules=rules, unknown=unknown)
+        found = read(path, process=process, rules=rules, unknown=unknown)
         return CultureTable(found.trajectories, found.report, process, (), {})
     # where nothing can be read off a table, the strict reader says what is wrong with it
     described = _described(path, rules) if which is None else None
     if which is None and described is None and rules.unknown is None:
         unknown = "error"
     if which == CHO or (which is None and (described is None or _is_cho(described.process))):
-        found = read_campaign(path, rules=rules, unknown=unknown)
+        found = read(path, rules=rules, unknown=unknown)
         return CultureTable(found.trajectories, found.report, None, *_as_cho(found.trajectories))
     described = described or describe_table(path, rules=rules)
-    found = read_campaign(path, process=described.process, unknown="ignore", rules=rules)
+    found = read(path, process=described.process, unknown="ignore", rules=rules)
     return CultureTable(
         found.trajectories, found.report, described.process, described.assumptions, {}
     )

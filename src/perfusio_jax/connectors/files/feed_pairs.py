@@ -61,9 +61,9 @@ def feed_pairs_to_boluses(work: Work, *, is_open: bool) -> None:
     fed: dict[str, dict[int, float]] = {name: {} for name in names}
     gone: list[int] = []
     for members in work.runs():
-        order = sorted(members, key=lambda k: hours[k])
+        order = sorted(members.tolist(), key=lambda k: hours[k])
         own = {name: [values[name][k] for k in order] for name in values}
-        for k in sorted({k for k, _ in feeds([hours[k] for k in order], own)}):
+        for k in sorted({k for k, _ in feeds(hours[order], own)}):
             before, after = order[k - 1], order[k]
             if before in gone:
                 continue

@@ -102,9 +102,13 @@ def read_ids(table: pd.DataFrame, assumed: dict[str, str], where: Where) -> dict
             assumed[name] = _DEFAULT_IDS[name]
             ids[name] = [_DEFAULT_IDS[name]] * len(table)
             continue
-        cells = [(type(v), v) for v in table[name].tolist()]
-        once = {key: "" if pd.isna(key[1]) else str(key[1]).strip() for key in set(cells)}
-        values = [once[key] for key in cells]
+        cells = table[name].tolist()
+        keys = cells if {*map(type, cells)} == {str} else [(type(v), v) for v in cells]
+        once = {
+            key: "" if pd.isna(cell) else str(cell).strip()
+            for key, cell in {key: cell for key, cell in zip(keys, cells, strict=True)}.items()
+        }
+        values = [*map(once.__getitem__, keys)]
         if "" in values and name == "run_id":
             raise DataError(f"run_id is empty in {where(values.index(''))}.")
         if "" in values:

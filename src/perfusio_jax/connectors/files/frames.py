@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import pandas as pd
 
-from perfusio_jax.states import Trajectory
+from perfusio_jax.states import Trajectory, trajectories_of
 
 from ..tables.totals import Totals
 from ..tables.vocabulary import Vocabulary
@@ -92,4 +92,4 @@ def campaign_from_frame(
         decimal=decimal,
         words=Vocabulary.of(process),
     )
-    return Campaign([Trajectory(**run) for run in fields], report)
+    return Campaign(trajectories_of(fields), report)

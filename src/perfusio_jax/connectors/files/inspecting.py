@@ -8,8 +8,9 @@ from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError, UnitError
 
 from ..tables.file_rules import ALL_SHEETS, FileRules
 from ..tables.off_days import off_days_text
+from ..tables.plain_text import cutting_up_once
 from ..tables.report import ColumnReport
-from .cultures import read_culture
+from .cultures import check_culture
 from .filesystem import FilesystemStore
 from .map_writing import column_map_of
 from .parts import Tables, parts_of
@@ -128,6 +129,11 @@ def inspect_file(store: FilesystemStore, rules: FileRules, console: "Console") -
         DataError: If it cannot be understood at all.
         UnitError: If a unit cannot be read or does not fit its column.
     """
+    with cutting_up_once():
+        return _inspect(store, rules, console)
+
+
+def _inspect(store: FilesystemStore, rules: FileRules, console: "Console") -> Findings:
     report = store.inspect()
     text = f"{store.source_path}: {report.n_rows} rows, {len(report.columns)} columns"
     if report.separator:
@@ -179,7 +185,7 @@ def _refused_as_campaign(
     if not any(column.name == "run_id" for column in columns) and n_rows > _MANY_ROWS:
         return ""  # a log, which is no campaign
     try:
-        read_culture(store.source_path, None, rules)
+        check_culture(store.source_path, rules)
     except (DataError, UnitError) as error:
         return str(error).removeprefix(f"{store.source_path}: ")
     return ""

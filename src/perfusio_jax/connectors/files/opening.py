@@ -26,7 +26,7 @@ from ..tables.date_formats import by_format
 from ..tables.file_rules import FileRules
 from ..tables.formats import read_table
 from ..tables.layout import Layout
-from ..tables.raw import RawTable, distinct
+from ..tables.raw import RawTable
 from ..tables.sample_ids import SamplePattern
 from ..tables.sidecar import Sidecar
 from ..tables.stamps import DateOrder, find_order, read_stamp, zone_of
@@ -179,7 +179,10 @@ def _part_vessels(table: RawTable, names: list[str]) -> None:
 
 def _has_units_row(table: RawTable, names: list[str], words: Vocabulary) -> bool:
     numeric = [n for n, name in enumerate(names) if words.is_numeric(name)]
-    return bool(table.rows) and is_units_row([table.rows[0][n] for n in numeric], table.decimal)
+    if not table.n_rows:
+        return False
+    first = table.row(0)
+    return is_units_row([first[n] for n in numeric], table.decimal)
 
 
 def _of_instrument(content: bytes, suffix: str, rules: FileRules) -> RawTable | None:
@@ -248,9 +251,13 @@ def _read_elapsed(table: RawTable, names: list[str]) -> None:
             continue
         per = 3600.0 if name == "time_h" else 86_400.0
         n_read = 0
+        cells = table.column(n).cells
+        is_text = {*map(type, cells)} <= {str}
+        if is_text and ":" not in "\n".join(cells):
+            continue  # as nearly all
         if not any(
             isinstance(cell, dt.timedelta | dt.time) or (isinstance(cell, str) and ":" in cell)
-            for cell in distinct(table.rows, n)
+            for cell in cells
         ):
             continue
         for row in table.rows:

@@ -124,7 +124,9 @@ class SourceFile:
             # A file changed again within the grain of its time stamp looks unchanged.
             newest = max(mark[0], 0 if sidecar_mark is None else sidecar_mark[0])
             is_settled = time.time_ns() - newest > _SETTLED_NS
-            digest = hashlib.sha256(content + b"\0" + sidecar).digest()
+            both = hashlib.sha256(content)
+            both.update(b"\0" + sidecar)
+            digest = both.digest()
             if known is not None and known.digest == digest:
                 samples = known.samples
             else:

@@ -125,6 +125,7 @@ def _survey(part: Part) -> Survey:
     numbers += _other_tags(first)
     words = _open(numbers)
     cells = first
+    del first
     if numbers:  # names that nobody knew: what is done to numbers is done to them now
         cells, _ = read_cells(part.path, part.rules, words, is_open=True, run_name=part.run_name)
     names, in_header = read_header(cells.frame, words)

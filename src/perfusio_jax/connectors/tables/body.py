@@ -14,7 +14,8 @@ from perfusio_jax._core import STREAM_TOTALS, DataError
 
 from .column_units import ColumnUnits, is_units_row
 from .columns import TIMES, Header, bare_label, role_of, suggest
-from .plain_rows import PlainReader
+from .long_rows import LongReader
+from .plain_rows import PlainReader, PlainRows
 from .raw import RawTable
 from .report import ColumnReport
 from .row_times import BeforeStart, OddTimeError, RowTimes
@@ -61,11 +62,11 @@ class Body:
         self.clones: dict[tuple[str, str], dict[str, None]] = {}
         self.strangers: dict[str, int] = {}
         numbers = [n for n, name in enumerate(header.names) if self.words.is_numeric(name)]
-        self.row_numbers = list(range(len(table.rows)))
+        self.row_numbers = list(range(table.n_rows))
         self.units = ColumnUnits(header, units)
-        first = [table.rows[0][n] for n in numbers] if self.row_numbers else []
-        if is_units_row(first, table.decimal):
-            self.units.take_row(table.rows[0], table.lines[0])
+        cells = table.row(0) if self.row_numbers else []
+        if cells and is_units_row([cells[n] for n in numbers], table.decimal):
+            self.units.take_row(cells, table.lines[0])
             self.notes.append(f"line {table.lines[0]} was read as a row of units")
             self.row_numbers.pop(0)
         self.units.settle()
@@ -84,26 +85,53 @@ class Body:
 
     def read_all(self) -> None:
         """Take in the rows of the table: what is plain at once, what is odd row by row."""
-        if not self.header.is_wide or self._has_quality or not self.row_numbers:
+        plain = None
+        if self.row_numbers and not self._has_quality:
+            plain = self._plain_rows() if self.header.is_wide else self._plain_long()
+        if plain is None:
             for index in self.row_numbers:
                 self.read(index, self.table.rows[index])
                 self.table.rows[index] = []  # what was taken in need not be held twice
             self.samples = SampleRows.of(self.rows)
             return
-        plain = PlainReader(
+        self.clones |= plain.clones
+        for index in sorted([*plain.odd, *plain.repeats]):
+            if index in plain.odd:
+                self.read(index, plain.odd[index])
+            else:
+                self._count_repeat(index, plain.repeats[index])
+        self.counts["unordered"] = plain.n_unordered
+        self.samples = plain.with_odd(self.rows)
+
+    def _plain_reader(self) -> PlainReader:
+        return PlainReader(
             self.table,
             self.row_numbers,
             self.at,
-            self._wide,
+            self._wide if self.header.is_wide else [],
             self.tallies,
             self.times,
             self.values.read,
+        )
+
+    def _plain_rows(self) -> PlainRows:
+        return self._plain_reader().take()
+
+    def _plain_long(self) -> PlainRows | None:
+        column = self.units.units[self.at["value"]]
+        found = LongReader(
+            self._plain_reader(),
+            (self.at["species"], self.at["value"], self.at.get("unit")),
+            self._meant,
+            lambda name: self.units.sidecar.get(name, "") or column,
+            self.values.read,
         ).take()
-        self.clones |= plain.clones
-        for index, cells in plain.odd.items():
-            self.read(index, cells)
-        self.counts["unordered"] = plain.n_unordered
-        self.samples = plain.with_odd(self.rows)
+        if found is None:
+            return None
+        self.seen |= dict.fromkeys(found.units)
+        self.strangers |= found.strangers
+        self.by_species |= found.tallies
+        return found.rows
 
     def read(self, index: int, cells: list[Any]) -> None:
         """Take in one row of the table.
@@ -158,6 +186,11 @@ class Body:
             self.counts["duplicate"] += 1
             if self.counts["duplicate"] <= _REPEATS:
                 self.notes.append(f"line {line} repeats the row of {when(time_h)}")
+
+    def _count_repeat(self, index: int, time_h: float) -> None:
+        self.counts["duplicate"] += 1
+        if self.counts["duplicate"] <= _REPEATS:
+            self.notes.append(f"line {self.table.lines[index]} repeats the row of {when(time_h)}")
 
     def finish(self, join_within_h: float, totals: Totals | Mapping[str, str] | None) -> None:
         """Do and note what only the whole table shows; see `settling.py`.
@@ -265,18 +298,27 @@ class Body:
         if self.header.is_wide:
             return [(name, cells[n], unit, n) for name, unit, n in self._wide]
         label = self._text(cells, "species")
-        name, unit = self.header.meaning(label)
+        name, unit = self._meant(label)
         if name == "ignore":
             return []
-        (name,) = self.words.with_cells([name])
-        if name not in self.words.numbers:
+        if not name:
             self.strangers[label] = self.strangers.get(label, 0) + 1
             return []
-        self.header.refuse_strange(name)
         self.seen[name] = None
         column = self.units.units[self.at["value"]]
         unit = self._text(cells, "unit") or unit or self.units.sidecar.get(name, "") or column
         return [(name, cells[self.at["value"]], unit, self.at["value"])]
+
+    def _meant(self, label: str) -> tuple[str, str]:
+        """Name and unit of a label of a long table; no name for one nobody knows."""
+        name, unit = self.header.meaning(label)
+        if name == "ignore":
+            return name, ""
+        (name,) = self.words.with_cells([name])
+        if name not in self.words.numbers:
+            return "", ""
+        self.header.refuse_strange(name)
+        return name, unit
 
     def _remembered(self, name: str, cell: Any, unit: str) -> tuple[float | None, str, str]:
         """What a cell says, kept for the next like it."""

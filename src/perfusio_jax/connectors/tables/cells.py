@@ -6,7 +6,7 @@ A mark is read where the text proves what it is. `1.437,5` and `0,5` prove the d
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import DataError, UnitError
@@ -48,6 +48,10 @@ _DECIMAL: Final = {
 _ONE_POINT: Final = re.compile(r"[0-9]*\.[0-9]+")
 _ONE_GROUP: Final = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}")
 _PLAIN: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_NOT_PLAIN: Final = {
+    mark: re.compile(rf"(?m)^(?!-?[0-9]+(?:\{mark}[0-9]+)?$)") for mark in (".", ",")
+}
+"""Where one of many lines is no number without thousands."""
 _GROUPS: Final = {
     mark: re.compile(rf"(?a:[+-]?[1-9]\d{{0,2}}(?:\{mark}\d{{3}})+)") for mark in (".", ",")
 }
@@ -191,6 +195,22 @@ def parse_number(cell: Any, decimal: str = ".") -> float | str | None:
         except (TypeError, ValueError, OverflowError):
             return in_line(cell)
     return None if math.isnan(number) else number
+
+
+def parse_numbers(cells: Sequence[Any], decimal: str = ".") -> list[float | str | None]:
+    """Cells as numbers, each as `parse_number` has it.
+
+    Args:
+        cells: Texts, numbers or `None`.
+        decimal: Decimal mark of text.
+
+    Returns:
+        What `parse_number` gives for each.
+    """
+    joined = "\n".join(cells) if {*map(type, cells)} <= {str} else "\n\n"
+    if joined.count("\n") != len(cells) - 1 or _NOT_PLAIN[decimal].search(joined):
+        return [parse_number(cell, decimal) for cell in cells]
+    return [*map(float, cells if decimal == "." else joined.replace(",", ".").split("\n"))]
 
 
 def find_decimal(

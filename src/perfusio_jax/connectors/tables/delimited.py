@@ -16,6 +16,7 @@ from .blocks import of_vessels
 from .cells import find_decimal
 from .layout import Layout, told_above
 from .packed import check_text
+from .plain_text import split_plain
 from .raw import SEPARATORS, RawTable, marked
 from .shape import shape
 
@@ -61,13 +62,15 @@ def read_text(
         text = _without_open_quote(text, table, table.separator)
     if not text.strip():
         return table
-    rows, lines = _split(text, table.separator)
+    has_more = layout.has_blocks or layout.skip_footer
+    if has_more or not split_plain(text, table.separator, table):
+        rows, lines = _split(text, table.separator)
+        rows, lines = layout.without_footer(rows, lines, table)
+        if layout.has_blocks:
+            rows, lines = of_vessels(rows, lines, lambda row: _n_names(row, resembles) >= 2, table)
+            rows = [["" if cell is None else cell for cell in row] for row in rows]
+        shape(rows, lines, table)
     del text  # which may be most of what there is
-    rows, lines = layout.without_footer(rows, lines, table)
-    if layout.has_blocks:
-        rows, lines = of_vessels(rows, lines, lambda row: _n_names(row, resembles) >= 2, table)
-        rows = [["" if cell is None else cell for cell in row] for row in rows]
-    shape(rows, lines, table)
     table.decimal = decimal or find_decimal(marked(table, is_number), table.separator)
     return table
 

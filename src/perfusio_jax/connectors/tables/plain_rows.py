@@ -8,7 +8,7 @@ is left to whoever reads row by row, so that what is odd is treated in one place
 import datetime as dt
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from perfusio_jax._core.instants import hours_between
 
 from .cells import MISSING
 from .columns import TIMES
-from .raw import RawTable, coded
+from .raw import Coded, RawTable
 from .row_times import RowTimes
 from .run_rows import Key, Row, RunRows, SampleRows, or_nan
 from .spreadsheet import unguard
@@ -40,16 +40,24 @@ class PlainRows(NamedTuple):
     """Time of each [h]."""
     lines: np.ndarray
     """Line of each."""
+    last_lines: np.ndarray
+    """Line of the last row that repeats it; its own where none does."""
     values: dict[str, np.ndarray]
     """Numbers by canonical name; NaN if missing."""
     stamps: list[dt.datetime | None] | None
     """When each was taken, where the table tells."""
     odd: dict[int, list[Any]]
     """Cells by number of the rows that are left to be read one by one."""
+    repeats: dict[int, float]
+    """Numbers and times [h] of rows that say nothing but what a plain one of their time says."""
     n_unordered: int
     """Rows earlier than one above them, the odd ones among them."""
     clones: dict[tuple[str, str], dict[str, None]]
     """Names of clones by run and reactor."""
+    name_lines: dict[str, np.ndarray] | None = None
+    """Line by canonical name, 0 where none says anything of it; None: that of the row."""
+    names_of: Mapping[tuple[str, str], Iterable[str]] | None = None
+    """Names that a run has, in their order; None: all of them."""
 
     def with_odd(self, odd: Mapping[Key, Row]) -> SampleRows:
         """All samples, with those that were read one by one."""
@@ -63,6 +71,7 @@ class PlainRows(NamedTuple):
         run = np.concatenate([self.run, np.asarray(more, np.int64)])
         times = np.concatenate([self.times_h, [row.time_h for row in extra]])
         lines = np.concatenate([self.lines, np.asarray([row.line for row in extra], np.int64)])
+        last_lines = np.concatenate([self.last_lines, lines[len(self.lines) :]])
         order = np.lexsort((times, run))
         bounds = np.flatnonzero(np.diff(run[order])) + 1
         n_plain = len(self.run)
@@ -70,8 +79,13 @@ class PlainRows(NamedTuple):
             name: np.concatenate([column, [or_nan(row.values.get(name)) for row in extra]])
             for name, column in self.values.items()
         }
+        said = {  # what a row that is made already says of itself is not asked here
+            name: np.concatenate([column, np.zeros(len(extra), np.int64)])
+            for name, column in (self.name_lines or {}).items()
+        }
         if not np.array_equal(order, np.arange(len(order))):
             values = {name: column[order] for name, column in values.items()}
+            said = {name: column[order] for name, column in said.items()}
         stamps = self.stamps
         if stamps is not None:
             stamps = [*stamps, *(row.sampled_at for row in extra)]
@@ -81,14 +95,18 @@ class PlainRows(NamedTuple):
                 continue
             part = order[begin:end]
             made = {int(k): extra[part[k] - n_plain] for k in np.flatnonzero(part >= n_plain)}
+            vessel = whose[run[part[0]]]
+            names = values if self.names_of is None else self.names_of[vessel]
             runs.append(
                 RunRows(
-                    *whose[run[part[0]]],
+                    *vessel,
                     times[part],
                     lines[part],
-                    {name: column[begin:end] for name, column in values.items()},
+                    {name: values[name][begin:end] for name in names},
                     None if stamps is None else [stamps[k] for k in part.tolist()],
                     made,
+                    last_lines[part],
+                    {n: said[n][begin:end] for n in names} if self.name_lines else None,
                 )
             )
         runs.sort(key=lambda found: int(found.lines.min()))  # as the file has them
@@ -119,11 +137,17 @@ class PlainReader:
         read: Reader,
     ) -> None:
         self._table = table
-        self._cells = table.rows if len(rows) == len(table.rows) else [table.rows[k] for k in rows]
+        table.columns()  # so that a cell that is there more than once is looked at once
         self._numbers = np.asarray(rows, np.int64)
-        self._lines = np.asarray([table.lines[k] for k in rows], np.int64)
+        self.lines = np.asarray([table.lines[k] for k in rows], np.int64)
         self._at, self._wide, self._tallies = at, wide, tallies
         self._times, self._read = times, read
+
+    def column(self, n: int) -> Coded:
+        """A column, of the rows that are read."""
+        column = self._table.column(n)
+        is_all = len(self._numbers) == len(column.codes)
+        return column if is_all else column.of(self._numbers)
 
     def take(self) -> PlainRows:
         """Take them in; cells that are plain are counted, others are not. The table is let go.
@@ -131,55 +155,86 @@ class PlainReader:
         Raises:
             DataError: If the run of a row has no start to count from.
         """
-        whose, run = self._runs()
-        times_h, is_plain, is_dropped, stamps = self._hours(whose, run)
-        clones = self._clones(whose, run, np.isfinite(times_h) & ~is_dropped)
-        n_unordered = _n_unordered(run[np.isfinite(times_h)], times_h[np.isfinite(times_h)])
-        is_plain &= ~_is_twice(run, times_h)
-        names, codes = self._texts("sample_id")
+        whose, run = self.runs()
+        times_h, is_plain, is_dropped, stamps = self.hours(whose, run)
+        clones = self.clones(whose, run, np.isfinite(times_h) & ~is_dropped)
+        unordered = n_unordered(run[np.isfinite(times_h)], times_h[np.isfinite(times_h)])
+        names, codes = self.texts("sample_id")
         is_plain &= np.asarray([not name for name in names])[codes]  # a name is for one row
         read = []
         for name, unit, n in self._wide:
-            found = coded(self._cells, n)
+            found = self.column(n)
             said = [self._read(name, cell, unit) for cell in found.cells]
             values = np.asarray([or_nan(value) for value, _, _ in said])
             is_odd = np.asarray([bool(problem) for _, _, problem in said])
             is_plain &= ~is_odd[found.codes]
             read.append((name, n, values, found.codes))
-        self._count_times(is_plain)
-        odd = {
-            int(self._numbers[k]): self._cells[k] for k in np.flatnonzero(~is_plain & ~is_dropped)
-        }
-        self._cells = self._table.rows = []  # what was taken in need not be held twice
+        first = first_of_time(run, times_h)
+        is_plain &= ~self._is_more(first, is_plain, [(v, codes) for *_, v, codes in read], stamps)
+        is_first = first == np.arange(len(first))
+        kept, again = np.flatnonzero(is_plain & is_first), is_plain & ~is_first
+        last_lines = self.lines.copy()
+        last_lines[first] = self.lines
         values = {}
         while read:
             name, n, once, codes = read.pop(0)
-            values[name] = once[codes[is_plain]]
-            self._count(n, values[name])
-        kept = np.flatnonzero(is_plain)
-        return PlainRows(
+            self.count(n, once[codes[is_plain]])
+            values[name] = once[codes[kept]]
+        rows = PlainRows(
             whose,
             run[kept],
             times_h[kept],
-            self._lines[kept],
+            self.lines[kept],
+            last_lines[kept],
             values,
             None if stamps is None else [stamps[k] for k in kept.tolist()],
-            odd,
-            n_unordered,
+            {},
+            dict(zip(self._numbers[again].tolist(), times_h[again].tolist(), strict=True)),
+            unordered,
             clones,
         )
+        return self.let_go(rows, is_plain, is_dropped)
 
-    def _texts(self, name: str) -> tuple[list[str], np.ndarray]:
+    def let_go(self, rows: PlainRows, is_plain: np.ndarray, is_dropped: np.ndarray) -> PlainRows:
+        """Count what was taken in, and hold of the table no more than what is odd."""
+        self._count_times(is_plain)
+        odd = np.flatnonzero(~is_plain & ~is_dropped)
+        cells = {int(self._numbers[k]): self._table.row(int(self._numbers[k])) for k in odd}
+        self._table.clear()
+        return rows._replace(odd=cells)
+
+    def _is_more(
+        self,
+        first: np.ndarray,
+        is_plain: np.ndarray,
+        read: Sequence[tuple[np.ndarray, np.ndarray]],
+        stamps: Sequence[dt.datetime | None] | None,
+    ) -> np.ndarray:
+        """Rows of a time of which one says something the first of them does not, or is odd."""
+        later = np.flatnonzero(first != np.arange(len(first)))
+        before = first[later]
+        is_more = ~is_plain[later] | ~is_plain[before]
+        for once, codes in read:
+            values = once[codes[later]]
+            is_more |= ~(np.isnan(values) | (values == once[codes[before]]))
+        if stamps is not None:
+            pairs = zip(later.tolist(), before.tolist(), strict=True)
+            is_more |= np.asarray([stamps[k] != stamps[n] for k, n in pairs], bool)
+        found = np.zeros(len(first), bool)
+        found[before[is_more]] = True  # all rows of that time are left to be read one by one
+        return found[first]
+
+    def texts(self, name: str) -> tuple[list[str], np.ndarray]:
         """Texts of a column, and which of them every row has; empty ones if there is none."""
         column = self._at.get(name)
         if column is None:
-            return [""], np.zeros(len(self._cells), np.int32)
-        found = coded(self._cells, column)
-        return ["" if cell is None else str(cell).strip() for cell in found.cells], found.codes
+            return [""], np.zeros(len(self._numbers), np.int32)
+        found = self.column(column)
+        return found.texts(), found.codes
 
-    def _runs(self) -> tuple[list[tuple[str, str]], np.ndarray]:
+    def runs(self) -> tuple[list[tuple[str, str]], np.ndarray]:
         """Run and reactor by number, and the number of every row."""
-        (runs, run_codes), (vessels, vessel_codes) = map(self._texts, ("run_id", "reactor_id"))
+        (runs, run_codes), (vessels, vessel_codes) = map(self.texts, ("run_id", "reactor_id"))
         pair = run_codes.astype(np.int64) * len(vessels) + vessel_codes
         number: dict[tuple[str, str], int] = {}
         found, codes = np.unique(pair, return_inverse=True)
@@ -191,11 +246,11 @@ class PlainReader:
         ]
         return list(number), np.asarray(renamed, np.int64)[codes]
 
-    def _hours(
+    def hours(
         self, whose: Sequence[tuple[str, str]], run: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dt.datetime | None] | None]:
         """Time of every row [h], NaN where it is odd; plain rows, rows nobody asked for, stamps."""
-        n = len(self._cells)
+        n = len(self._numbers)
         is_plain, is_dropped = np.ones(n, bool), np.zeros(n, bool)
         stamps = self._stamps(is_plain) if "sampled_at" in self._at else None
         times_h = np.full(n, np.nan)
@@ -210,8 +265,8 @@ class PlainReader:
         else:
             found = {}
             for name in (name for name in TIMES if name in self._at):
-                column = coded(self._cells, self._at[name])
-                once = [self._times.plain_hours(name, cell) for cell in column.cells]
+                column = self.column(self._at[name])
+                once = self._times.plain_hours(name, column.cells)
                 found[name] = np.asarray(once, float)[column.codes]
             times_h = found.get("time_h", found.get("day", times_h))
             if len(found) == 2:
@@ -222,7 +277,7 @@ class PlainReader:
 
     def _stamps(self, is_plain: np.ndarray) -> list[dt.datetime | None]:
         """Time stamps; rows where one is odd are plain no more."""
-        texts, codes = self._texts("sampled_at")
+        texts, codes = self.texts("sampled_at")
         once: list[dt.datetime | None] = []
         is_odd = np.zeros(len(texts), bool)
         for k, text in enumerate(texts):
@@ -238,11 +293,11 @@ class PlainReader:
         is_plain &= ~is_odd[codes]
         return [once[k] for k in codes.tolist()]
 
-    def _clones(
+    def clones(
         self, whose: Sequence[tuple[str, str]], run: np.ndarray, counts: np.ndarray
     ) -> dict[tuple[str, str], dict[str, None]]:
         """Clones of every run, in the order of the rows."""
-        names, codes = self._texts("clone_id")
+        names, codes = self.texts("clone_id")
         found: dict[tuple[str, str], dict[str, None]] = {}
         pairs = run * len(names) + codes
         for pair in dict.fromkeys(pairs[counts].tolist()):
@@ -250,14 +305,21 @@ class PlainReader:
                 found.setdefault(whose[pair // len(names)], {})[name] = None
         return found
 
-    def _count(self, column: int, values: np.ndarray) -> None:
+    def count(self, column: int, values: np.ndarray, *more: Tally) -> None:
+        """Count values that were read of a column.
+
+        Args:
+            column: Its number.
+            values: All of them, NaN if missing.
+            *more: What else they are counted in.
+        """
         known = values[~np.isnan(values)]
-        tally = self._tallies[column]
-        tally.n_missing += len(values) - len(known)
-        if len(known):
-            tally.take_plain(float(known.min()))
-            tally.take_plain(float(known.max()))
-            tally.n_values += len(known) - 2
+        for tally in (self._tallies[column], *more):
+            tally.n_missing += len(values) - len(known)
+            if len(known):
+                tally.take_plain(float(known.min()))
+                tally.take_plain(float(known.max()))
+                tally.n_values += len(known) - 2
 
     def _count_times(self, is_plain: np.ndarray) -> None:
         n = int(is_plain.sum())
@@ -265,7 +327,7 @@ class PlainReader:
             for name in (name for name in TIMES if name in self._at):
                 self._tallies[self._at[name]].n_values += n
         if "sampled_at" in self._at:
-            texts, codes = self._texts("sampled_at")
+            texts, codes = self.texts("sampled_at")
             is_told = np.asarray([text.casefold() not in MISSING for text in texts])
             self._tallies[self._at["sampled_at"]].n_values += int(is_told[codes[is_plain]].sum())
 
@@ -276,17 +338,17 @@ def _hours_since(start: dt.datetime, stamp: dt.datetime) -> float:
     return hours if hours >= 0.0 else math.nan
 
 
-def _is_twice(run: np.ndarray, times_h: np.ndarray) -> np.ndarray:
-    """Rows whose run has another row of that time."""
-    order = np.lexsort((times_h, run))
+def first_of_time(run: np.ndarray, times_h: np.ndarray) -> np.ndarray:
+    """The first row of the run and time of each row; a row without a time is its own."""
+    order = np.lexsort((times_h, run))  # rows of one time stay in their order
     same = (np.diff(run[order]) == 0) & (np.diff(times_h[order]) == 0.0)
-    found = np.zeros(len(run), bool)
-    found[order[1:][same]] = True
-    found[order[:-1][same]] = True
-    return found
+    start = np.r_[0, 1 + np.flatnonzero(~same)] if len(order) else order
+    first = np.empty(len(run), np.int64)
+    first[order] = np.repeat(order[start], np.diff(np.r_[start, len(order)]))
+    return first
 
 
-def _n_unordered(run: np.ndarray, times_h: np.ndarray) -> int:
+def n_unordered(run: np.ndarray, times_h: np.ndarray) -> int:
     """Rows earlier than one of their run above them."""
     order = np.argsort(run, kind="stable")
     bounds = np.flatnonzero(np.diff(run[order])) + 1

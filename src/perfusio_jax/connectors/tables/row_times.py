@@ -11,10 +11,10 @@ from perfusio_jax._core import HOURS_PER_DAY, DataError
 from perfusio_jax._core.instants import LONGEST_H, ImplausibleTime, culture_hours, hours_between
 from perfusio_jax._core.text import in_line
 
-from .cells import MISSING, parse_number, understood
+from .cells import MISSING, parse_number, parse_numbers, understood
 from .column_units import ColumnUnits
 from .columns import TIMES
-from .raw import RawTable, distinct
+from .raw import RawTable
 from .stamps import DateOrder, find_order, read_stamp
 from .starts import Starts
 from .tally import Tally
@@ -97,19 +97,22 @@ class RowTimes:
         """
         return read_stamp(text, "sampled_at", self._zone, self._date_order)
 
-    def plain_hours(self, name: str, cell: Any) -> float:
-        """Hours that one cell of a column of times says [h]; NaN where anything is odd about it.
+    def plain_hours(self, name: str, cells: Sequence[Any]) -> list[float]:
+        """Hours that cells of a column of times say [h]; NaN where anything is odd about one.
 
         Args:
             name: `time_h` or `day`.
-            cell: What stands there.
+            cells: What stands there.
         """
-        number = parse_number(cell, self._table.decimal)
-        if not isinstance(number, float) or not 0.0 <= number < math.inf:
-            return math.nan
-        hours = self._units.converter(name, self._units.units[self._at[name]])(number)
-        hours = hours * HOURS_PER_DAY if name == "day" else hours
-        return hours if 0.0 <= hours <= LONGEST_H else math.nan
+        convert = self._units.converter(name, self._units.units[self._at[name]])
+        factor = HOURS_PER_DAY if name == "day" else 1.0
+        found = []
+        for number in parse_numbers(cells, self._table.decimal):
+            hours = math.nan
+            if isinstance(number, float) and 0.0 <= number < math.inf:
+                hours = convert(number) * factor
+            found.append(hours if 0.0 <= hours <= LONGEST_H else math.nan)
+        return found
 
     def since(self, start: dt.datetime, stamp: dt.datetime | None, odd: str, line: int) -> float:
         """Hours from the start of a run to a time stamp [h].
@@ -202,4 +205,4 @@ class RowTimes:
         if "sampled_at" not in self._at:
             return None
         column = self._at["sampled_at"]
-        return find_order(str(cell or "") for cell in distinct(self._table.rows, column))
+        return find_order(str(cell or "") for cell in self._table.column(column).cells)

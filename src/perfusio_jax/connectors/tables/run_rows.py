@@ -61,6 +61,10 @@ class Row:
         elif self._lines:
             self._lines.pop(name, None)
 
+    def mark_lines(self, lines: Mapping[str, int]) -> None:
+        """Say which line says what, where that is not the first."""
+        self._lines = {name: line for name, line in lines.items() if line != self.line} or None
+
     def limit(self, name: str) -> tuple[float, float] | None:
         """The limit of the assay that stands in the place of a reading; None if there is none."""
         return None if self.limits is None else self.limits.get(name)
@@ -134,6 +138,8 @@ class RunRows(Sequence[Row]):
         values: Numbers `(T,)` by canonical name [canonical unit]; NaN if missing.
         stamps: When each was taken; None where that is not told.
         made: Samples with something odd about them, by number.
+        last_lines: Last line that says something of each `(T,)`; the first by default.
+        name_lines: Line by name `(T,)`, 0 where none says anything of it; the first by default.
     """
 
     def __init__(
@@ -145,7 +151,11 @@ class RunRows(Sequence[Row]):
         values: dict[str, np.ndarray],
         stamps: Sequence[dt.datetime | None] | None = None,
         made: Mapping[int, Row] | None = None,
+        last_lines: np.ndarray | None = None,
+        name_lines: Mapping[str, np.ndarray] | None = None,
     ) -> None:
+        self._name_lines = name_lines
+        self._last_lines = lines if last_lines is None else last_lines
         self.run_id, self.reactor_id = run_id, reactor_id
         self.times_h, self.lines = times_h, lines
         self._values, self._stamps = values, stamps
@@ -187,7 +197,12 @@ class RunRows(Sequence[Row]):
             for name, column in self._values.items()
         }
         row = Row(float(self.times_h[k]), self.run_id, self.reactor_id, line, values)
-        row.last_line = line
+        row.last_line = int(self._last_lines[k])
+        if self._name_lines is not None:
+            said = {name: int(column[k]) for name, column in self._name_lines.items()}
+            there = [n for n, v in values.items() if v is not None or said.get(n)]
+            row.values = {n: values[n] for n in sorted(there, key=lambda n: said.get(n, 0))}
+            row.mark_lines({n: at for n, at in said.items() if at})
         row.sampled_at = None if self._stamps is None else self._stamps[k]
         return row
 

@@ -116,6 +116,8 @@ class Settling:
         whose: str,
     ) -> None:
         """Tell of rows close by that differ, unless something was fed between them."""
+        if not len(earlier):
+            return
         found = zip(earlier.tolist(), later.tolist(), names, strict=True)
         is_fed = _is_feed(run, earlier, later).tolist()
         apart = [pair for pair, fed in zip(found, is_fed, strict=True) if not fed]
@@ -176,7 +178,7 @@ class Settling:
 
     def _settle_totals(self, run: RunRows, whose: str) -> None:
         """Difference the totals that are counters, and do not use those that look like one."""
-        for name in STREAM_TOTALS:
+        for name in (name for name in STREAM_TOTALS if name in run.names):
             values = run.column(name)
             if np.isnan(values).all():
                 continue
