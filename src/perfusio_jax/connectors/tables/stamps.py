@@ -47,6 +47,8 @@ _MONTHS: Final = {
     )
     for word in words.split()
 }
+_SERIAL: Final = re.compile(r"[2-7][0-9]{4}(?:[.,][0-9]{1,12})?")
+"""A day as a spreadsheet counts them, from 1954 to 2119."""
 _LONGEST: Final = 64
 
 
@@ -91,7 +93,13 @@ def read_stamp(
         DataError: If it is no time, is one no sample was taken at, has no zone and none is
             known, or names an hour that summer time leaves out.
     """
-    stamp = parsed(as_iso(text, where, order), where)
+    iso = as_iso(text, where, order)
+    if _SERIAL.fullmatch(iso.strip()):
+        raise DataError(
+            f"{where} is {in_line(text)}, a number; days as a spreadsheet counts them are read "
+            "with date_format = 'excel' (--date-format excel)."
+        )
+    stamp = parsed(iso, where)
     if stamp.tzinfo is not None:
         return stamp
     if zone is None:
