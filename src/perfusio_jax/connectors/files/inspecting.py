@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError, UnitError
+from perfusio_jax._core import (
+    AUXILIARY_TAGS,
+    CONTROL_NAMES,
+    HOURS_PER_DAY,
+    REGISTRY,
+    ConfigError,
+    DataError,
+    UnitError,
+)
 
 from ..tables.file_rules import ALL_SHEETS, FileRules
 from ..tables.off_days import off_days_text
@@ -20,6 +28,10 @@ if TYPE_CHECKING:
 
 _MANY_ROWS = 5_000
 """A file without runs that is longer than this is a log."""
+
+_OURS = frozenset((*REGISTRY, *CONTROL_NAMES, *AUXILIARY_TAGS))
+_MOST_NAMED = 8
+"""Columns that are named in one line."""
 
 _TEXT_WIDTH = 14
 """Narrowest a column of texts gets."""
@@ -161,7 +173,9 @@ def inspect_file(store: FilesystemStore, rules: FileRules, console: "Console") -
     off = _off_days(store)
     for line in off:
         console.print(f"look at this: {line}", soft_wrap=True)
-    refused = _refused_as_campaign(store, rules, columns)
+    refused, culture = _as_campaign(store, rules, columns)
+    if culture:
+        console.print(f"note: {culture}", soft_wrap=True)
     if refused:
         console.print(
             f"look at this: fit, validate and propose refuse it: {refused}", soft_wrap=True
@@ -171,18 +185,33 @@ def inspect_file(store: FilesystemStore, rules: FileRules, console: "Console") -
     return Findings(has_samples, has_samples and is_clear)
 
 
-def _refused_as_campaign(
+def _as_campaign(
     store: FilesystemStore, rules: FileRules, columns: Sequence[ColumnReport]
-) -> str:
-    """Why the commands that take a campaign refuse a file with runs in it; empty if they do not."""
+) -> tuple[str, str]:
+    """How the commands that take a campaign read a file with runs in it.
+
+    Returns:
+        Why they refuse it, and which culture of its own they take it for; each empty if not so.
+    """
     n_rows = max((column.n_values for column in columns if column.role == "time"), default=0)
     if not any(column.name == "run_id" for column in columns) and n_rows > _MANY_ROWS:
-        return ""  # a log, which is no campaign
+        return "", ""  # a log, which is no campaign
     try:
-        read_culture(store.source_path, None, rules)
+        found = read_culture(store.source_path, None, rules)
     except (DataError, UnitError) as error:
-        return str(error).removeprefix(f"{store.source_path}: ")
-    return ""
+        return str(error).removeprefix(f"{store.source_path}: "), ""
+    if found.process is None:
+        return "", ""
+    names = (*found.process.readings, *found.process.control_names)
+    others = [name for name in names if name not in _OURS]
+    if not others:
+        return "", ""
+    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+    return "", (
+        "fit, validate and propose take this for a culture of its own, with "
+        f"{', '.join(others[:_MOST_NAMED])}{more}; perfusio-jax process init writes down how, and "
+        "--process reads it so"
+    )
 
 
 def _cells(column: ColumnReport) -> list[str]:

@@ -60,6 +60,7 @@ class Body:
         self.left_out: list[str] = []
         self.clones: dict[tuple[str, str], dict[str, None]] = {}
         self.strangers: dict[str, int] = {}
+        self.marked_bad: dict[str, int] = {}
         numbers = [n for n, name in enumerate(header.names) if self.words.is_numeric(name)]
         self.row_numbers = list(range(len(table.rows)))
         self.units = ColumnUnits(header, units)
@@ -194,6 +195,10 @@ class Body:
                 f"{n_nameless} row(s) name no run (first line {first}), others do: cells that are "
                 "merged? Fill them down"
             )
+        notes += [
+            f"{n} value(s) of {name} are marked bad and left out"
+            for name, n in self.marked_bad.items()
+        ]
         for name, count in self.strangers.items():
             self.doubts.append(
                 f"{count} rows are of unknown species '{name}'. {suggest(name, words=self.words)}"
@@ -347,6 +352,7 @@ class Body:
             row.mark(name, text)
             if text == "bad":
                 row.notes.append(f"{name} of {when(row.time_h)} is marked bad")
+                self.marked_bad[name] = self.marked_bad.get(name, 0) + 1
                 row.values[name] = None
                 row.drop_limit(name)
             return
