@@ -68,6 +68,16 @@ def test_inspect_says_that_a_table_is_of_a_culture_of_its_own(capsys, file):
     assert code == 0 and "culture of its own" not in text
 
 
+def test_a_long_table_is_none_of_columns_for_any_reader(capsys, file, tmp_path):
+    path = file("run_id,day,species,value\nA,0,VCD,1\nA,0,Glc,5\nA,1,VCD,2\nA,1,Glc,4\n")
+    with pytest.raises(DataError, match="in long format; .*--long"):
+        read_campaign(path, unknown="ignore")
+    for command in (["inspect", path], ["process", "init", path, "--out", tmp_path / "p.toml"]):
+        code, shown = run(capsys, *command)
+        assert code == 3 and "it is in long format; say wide_format=False (--long" in shown
+        assert run(capsys, *command, "--long")[0] == 0
+
+
 def test_values_that_are_marked_bad_are_told(capsys, file):
     text = "day,VCD,VCD_quality\n0,1,good\n1,2,bad\n2,3,\n"
     code, shown = run(capsys, "inspect", file(text))

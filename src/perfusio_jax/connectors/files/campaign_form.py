@@ -14,6 +14,7 @@ from ..tables.body import QUALITIES
 from ..tables.cells import parse_number, qualified
 from ..tables.column_units import is_units_row
 from ..tables.columns import (
+    IS_LONG,
     TIMES,
     ColumnMap,
     lacks_long,
@@ -62,6 +63,9 @@ def as_campaign(
     if not work.table.rows:
         return work.table, work.told
     _apply_quality(work)
+    header = set(work.table.header)
+    if not rules.is_long and {"species", "value"} <= header and not header & {*words.numbers}:
+        raise DataError(IS_LONG)
     if rules.is_long:
         work = _widened(work, opened.column_map, used)
     count_hours(work, opened, rules)

@@ -49,6 +49,10 @@ _SHORT: Final = 4
 _LONG: Final = 40
 """Names beyond this length [characters] are a slip of nothing we know."""
 
+IS_LONG: Final = (
+    "has the columns 'species' and 'value', so it is in long format; say wide_format=False (--long "
+    "on the command line)."
+)
 ANOTHER_CULTURE: Final = (
     "A culture of another kind is described first: perfusio-jax process init FILE reads it off "
     "such a table, and --process takes it."
@@ -296,10 +300,7 @@ class Header:
         has_long = {"species", "value"} <= set(known)
         numbers = set(self.words.numbers)
         if self.is_wide and has_long and not numbers & set(known):
-            raise DataError(
-                "has the columns 'species' and 'value', so it is in long format; say "
-                "wide_format=False (--long on the command line)."
-            )
+            raise DataError(IS_LONG)
         if not self.is_wide and not has_long:
             raise DataError(lacks_long(self._listed()))
         if self.is_wide and not numbers & set(known):
