@@ -123,3 +123,44 @@ def test_a_hidden_sheet_that_is_read_is_told(tmp_path, sheet):
     path = _book(tmp_path / "a.xlsx", hidden_sheet=True)
     report = read_campaign(path, rules=FileRules(sheet=sheet)).report
     assert "sheet 'old' is hidden in the workbook, and read" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("year", "is_told"),
+    [(2025, True), (2026, False)],
+)
+def test_a_run_sampled_long_after_its_start_is_pointed_out(tmp_path, year, is_told):
+    path = tmp_path / "a.csv"
+    path.write_text("run_id,sampled_at,VCD\nA,2026-03-01 09:00,1\nA,2026-03-02 09:00,2\n")
+    rules = FileRules(time_zone="UTC", inoculated_at={"A": START.replace(year=year)})
+    says = "run A: its first sample is 365 days after the inoculation"
+    assert any(says in n for n in told(path, rules)[1]) == is_told
+    assert any(says in n for n in source(path, rules).inspect().doubts) == is_told
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [
+        "Mo, 02.03.2026 09:00",
+        "Mo 02.03.2026 09:00",
+        "lundi 2 mars 2026 09:00",
+        "Mon, 2 Mar 2026 09:00",
+    ],
+)
+def test_a_weekday_before_a_date_says_nothing_more(tmp_path, stamp):
+    path = tmp_path / "a.csv"
+    path.write_text(f'run_id;sampled_at;VCD\nA;"{stamp}";1\n')
+    rules = FileRules(time_zone="UTC", inoculated_at={"A": START})
+    (run,) = read_campaign(path, rules=rules).trajectories
+    assert run.times_h.tolist() == [24.0]
+
+
+@pytest.mark.parametrize("stamp", ["02.03.26 09:00", "X 02.03.2026 09:00", "yesterday"])
+def test_a_stamp_of_another_form_is_answered_with_the_option(tmp_path, stamp):
+    path = tmp_path / "a.csv"
+    path.write_text(f"run_id;sampled_at;VCD\nA;{stamp};1\n")
+    rules = FileRules(time_zone="UTC", inoculated_at={"A": START})
+    with pytest.raises(DataError, match="in line 2 .*--date-format"):
+        read_campaign(path, rules=rules)
+    with pytest.raises(DataError, match="in line 2 .*--date-format"):
+        source(path, rules).inspect()

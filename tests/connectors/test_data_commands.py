@@ -68,6 +68,19 @@ def test_inspect_says_that_a_table_is_of_a_culture_of_its_own(capsys, file):
     assert code == 0 and "culture of its own" not in text
 
 
+def test_one_run_of_several_tables_is_imported_by_its_name(capsys, tmp_path):
+    for name in ("w1", "w2"):
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        (tmp_path / "runs" / f"{name}.csv").write_text("day,VCD\n0,1\n1,2\n")
+    url = f"sqlite:///{tmp_path}/a.db"
+    run(capsys, "db", "upgrade", url)
+    words = ("db", "import", url, tmp_path / "runs", "--experiment", "E", "--run-id")
+    code, shown = run(capsys, *words, "w2")
+    assert code == 0 and "E, w2: 2 samples (2 new" in shown and "w1" not in shown
+    code, shown = run(capsys, *words, "w3")
+    assert code == 3 and "has no run 'w3'; its runs are w1, w2" in shown
+
+
 def test_a_long_table_is_none_of_columns_for_any_reader(capsys, file, tmp_path):
     path = file("run_id,day,species,value\nA,0,VCD,1\nA,0,Glc,5\nA,1,VCD,2\nA,1,Glc,4\n")
     with pytest.raises(DataError, match="in long format; .*--long"):

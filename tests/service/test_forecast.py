@@ -91,6 +91,15 @@ def test_controls_the_file_lacks_are_told_as_assumed(ask):
     assert np.asarray(history.controls).shape == (2, 6)
 
 
+def test_since_when_a_row_counts_is_told_where_set_points_change(ask):
+    rows = "day,VCD,perfusion_rate\n0,2,1\n1,3,{}\n2,4,2\n"
+    text, history = ask(rows.format(2))
+    assert "perfusion_rate: what a row says is taken for in force when its sample was" in text
+    assert np.asarray(history.controls)[:, 0].tolist() == [2.0, 2.0, 2.0]
+    text, _ = ask(rows.format(1).replace("4,2", "4,1"))
+    assert "what a row says" not in text
+
+
 def test_a_control_that_is_told_late_is_assumed_until_then(tmp_path):
     (tmp_path / "s.csv").write_text("day,VCD,temperature\n0,2,\n1,3,\n2,4,36\n3,5,35\n")
     run = read_run(tmp_path / "s.csv", None)

@@ -50,6 +50,8 @@ class RunSoFar(NamedTuple):
     """Of `FORECAST_SPECIES`, those without a value in any sample."""
     volumes_L: tuple[float, ...]
     """Working volumes the file states [L]."""
+    moved: tuple[str, ...] = ()
+    """Controls of which the file states more than one value."""
 
 
 def read_run(
@@ -102,6 +104,8 @@ def read_run(
     rows = [as_plain(record, record.day) for record in records]
     in_force, told = {**DEFAULT_CONTROLS, **(defaults or {})}, set()
     assumed: dict[str, float | None] = {}
+    stated = {n: {row["controls"].get(n) for row in rows} - {None} for n in CONTROL_NAMES}
+    moved = tuple(n for n, values in stated.items() if len(values) > 1)
     for k, row in enumerate(rows):
         following = rows[k + 1] if k + 1 < len(rows) else None
         reported = (following or row)["controls"]
@@ -113,7 +117,7 @@ def read_run(
         assumed.update({n: until for n in CONTROL_NAMES if n not in told})
     never = [n for n in FORECAST_SPECIES if all(row["values"].get(n) is None for row in rows)]
     volumes = sorted({r.volume_L for r in records if r.volume_L is not None})
-    return RunSoFar(rows, report, assumed, tuple(never), tuple(volumes))
+    return RunSoFar(rows, report, assumed, tuple(never), tuple(volumes), moved)
 
 
 def learned_controls(hybrid: HybridStateSpaceModel) -> dict[str, float]:
@@ -318,6 +322,12 @@ def _told(
             )
         else:
             lines.append(f"assumed until {_when(until)}, before the file tells: {', '.join(names)}")
+    if run.moved:
+        lines.append(
+            f"{', '.join(run.moved)}: what a row says is taken for in force when its sample was "
+            "taken, from the sample before on; fit takes a campaign's rows for what is set from "
+            "then on"
+        )
     if learned_h > 1.5 * HOURS_PER_DAY:
         lines.append(
             f"the model learned from samples {learned_h:g} h apart: what it says of single days "

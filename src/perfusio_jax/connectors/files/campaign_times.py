@@ -1,5 +1,6 @@
 """When the rows of a campaign table were taken, and which run they are of."""
 
+import math
 import zoneinfo
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from perfusio_jax._core import DataError
 from perfusio_jax._core.instants import hours_between
 
+from ..tables.cell_doubts import late_start
 from ..tables.columns import TIMES
 from ..tables.doubts import clocks_apart
 from ..tables.file_rules import FileRules
@@ -69,6 +71,13 @@ def count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
         raise DataError(f"{early[0]}; so is every other row.")
     work.told.extend(some("rows from before the inoculation, left out", early))
     work.told.extend(some("stamps of the hour that occurs twice, the first of them meant", twice))
+    first: dict[str, float] = {}
+    for k in kept:
+        whose = work.text(table.rows[k], "run_id") or work.text(table.rows[k], "reactor_id")
+        first[whose] = min(table.rows[k][-1], first.get(whose, math.inf))
+    for whose, hours in first.items():
+        if odd := late_start(hours):
+            work.told.append(f"run {whose}: {odd}" if whose else odd)
     table.header.append("time_h")
     table.rows[:] = [table.rows[k] for k in kept]
     table.lines[:] = [table.lines[k] for k in kept]

@@ -107,7 +107,8 @@ def read_ids(table: pd.DataFrame, assumed: dict[str, str], where: Where) -> dict
         once = {key: "" if pd.isna(key[1]) else str(key[1]).strip() for key in set(cells)}
         values = [once[key] for key in cells]
         if "" in values and name == "run_id":
-            raise DataError(f"run_id is empty in {where(values.index(''))}.")
+            hint = " Cells that are merged? Fill them down." if any(values) else ""
+            raise DataError(f"run_id is empty in {where(values.index(''))}.{hint}")
         if "" in values:
             assumed[name] = f"{_DEFAULT_IDS[name]} where the cell is empty"
         ids[name] = [v or _DEFAULT_IDS[name] for v in values]

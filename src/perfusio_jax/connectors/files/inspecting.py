@@ -4,19 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from perfusio_jax._core import (
-    AUXILIARY_TAGS,
-    CONTROL_NAMES,
-    HOURS_PER_DAY,
-    REGISTRY,
-    ConfigError,
-    DataError,
-    UnitError,
-)
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError, UnitError
 
 from ..tables.file_rules import ALL_SHEETS, FileRules
 from ..tables.off_days import off_days_text
 from ..tables.report import ColumnReport
+from ..tables.vocabulary import OURS
 from .cultures import read_culture
 from .filesystem import FilesystemStore
 from .map_writing import column_map_of
@@ -29,7 +22,6 @@ if TYPE_CHECKING:
 _MANY_ROWS = 5_000
 """A file without runs that is longer than this is a log."""
 
-_OURS = frozenset((*REGISTRY, *CONTROL_NAMES, *AUXILIARY_TAGS))
 _MOST_NAMED = 8
 """Columns that are named in one line."""
 
@@ -203,7 +195,7 @@ def _as_campaign(
     if found.process is None:
         return "", ""
     names = (*found.process.readings, *found.process.control_names)
-    others = [name for name in names if name not in _OURS]
+    others = [name for name in names if name not in OURS.numbers]
     if not others:
         return "", ""
     more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""

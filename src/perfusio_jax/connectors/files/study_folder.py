@@ -207,8 +207,8 @@ def _culture(runs: Sequence[Trajectory], held: Sequence[str]) -> Process:
 def _as_campaign(run: Trajectory, line: _Line, held: Sequence[str]) -> Trajectory:
     """A run of the culture: the feed as a flow until the next sample, volumes as they were."""
     if run.limits is not None:
-        beyond = np.isfinite(run.host_limits(run.species_names)).any(axis=(0, 2))
-        names = [name for name, there in zip(run.species_names, beyond, strict=True) if there]
+        limits = run.host_limits(run.species_names)
+        names = [n for k, n in enumerate(run.species_names) if np.isfinite(limits[:, k]).any()]
         raise DataError(
             f"run {line.run_id}: {', '.join(names)} is in places a limit (< or >) and no reading "
             "of an assay; a transfer study takes readings alone, so leave these cells empty."

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from perfusio_jax._core import STREAM_TOTALS, DataError
 
+from .cell_doubts import late_start
 from .column_units import ColumnUnits, is_units_row
 from .columns import TIMES, Header, bare_label, role_of, suggest
 from .plain_rows import PlainReader
@@ -199,6 +200,10 @@ class Body:
             f"{n} value(s) of {name} are marked bad and left out"
             for name, n in self.marked_bad.items()
         ]
+        for run in self.samples.runs.values() if self.times.are_counted else ():
+            whose = f"run {run.run_id}: " if run.run_id else ""
+            odd = late_start(float(run.times_h[0])) if len(run) else ""
+            self.doubts += [f"{whose}{odd}"] * bool(odd)
         for name, count in self.strangers.items():
             self.doubts.append(
                 f"{count} rows are of unknown species '{name}'. {suggest(name, words=self.words)}"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from perfusio_jax._core import HOURS_PER_DAY
 from perfusio_jax._core.text import in_line
 
 _MIDNIGHT: Final = re.compile(r"\d[T ]{1,3}0?0:00(?::00(?:\.0+)?)?(?! ?[AaPp])")
@@ -15,6 +16,8 @@ _DAYTIME: Final = re.compile(r"[T ](0?[5-9]|1[0-9]|2[0-2]):")
 _SELDOM: Final = 5
 """Of so many stamps one at midnight may be a date alone; shifts of six hours have one in four."""
 _MOST_SHOWN: Final = 3
+_LATE_H: Final = 30.0 * HOURS_PER_DAY
+"""No run is sampled so late for the first time [h]."""
 
 
 def bare_dates(cells: Sequence[Any], lines: Sequence[int]) -> str:
@@ -49,6 +52,20 @@ def bare_dates(cells: Sequence[Any], lines: Sequence[int]) -> str:
     return (
         f"sampled_at is a date without a time of the day in {len(bare)} of {n} rows (first line "
         f"{bare[0]}), which is read as midnight"
+    )
+
+
+def late_start(first_h: float) -> str:
+    """A first sample long after the inoculation, as a wrong year makes it; empty if it is none.
+
+    Args:
+        first_h: Time of the first sample of a run by its start [h].
+    """
+    if not first_h > _LATE_H:
+        return ""
+    days = first_h / HOURS_PER_DAY
+    return (
+        f"its first sample is {days:.3g} days after the inoculation: is the start that of this run?"
     )
 
 
