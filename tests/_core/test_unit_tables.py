@@ -26,6 +26,7 @@ CELLS = {
     "1e6 cells/mL": 1.0, "10^6 cells/mL": 1.0, "10⁶ cells mL⁻¹": 1.0, "x10^6 Cells / mL": 1.0,
     "×10⁶ cells/mL": 1.0, "10**6 cells/mL": 1.0, "e6 cells/mL": 1.0, "1E6 cells/ml": 1.0,
     "Mio/mL": 1.0, "Mio. Zellen/mL": 1.0, "million cells per mL": 1.0, "1e6/mL": 1.0,
+    "Mio Z/ml": 1.0, "Mio. Z/mL": 1.0,
     "1e9 cells/L": 1.0, "1e9/L": 1.0, "1e6 cells/cm³": 1.0, "1e3 cells/µL": 1.0,
     "cells/mL": 1e-6, "1/mL": 1e-6, "mL^-1": 1e-6, "cells mL-1": 1e-6, "1e5 cells/mL": 0.1,
     "cells/L": 1e-9, "cells/uL": 1e-3, "1 x 10^6 cells/mL": 1.0, "10^6 cells mL^(-1)": 1.0,

@@ -70,6 +70,33 @@ def test_no_hint_is_better_than_a_wrong_one(label):
     assert "is no known name" in suggest(label)
 
 
+@pytest.mark.parametrize(
+    ("label", "meant", "unit"),
+    [
+        ("Glc g/L", "Glc", "g/L"),
+        ("Lactate mmol/L", "Lac", "mmol/L"),
+        ("Temp. \u00b0C", "temperature", "\u00b0C"),
+        ("Via in %", "Via", "%"),
+        ("VCD 10^6 cells/mL", "VCD", "10^6 cells/mL"),
+    ],
+)
+def test_a_unit_without_brackets_is_recognised_in_a_hint(label, meant, unit):
+    assert suggest(label).startswith(f"Did you mean '{meant}' in {unit}? Write '{meant} [{unit}]'")
+    assert "Did you mean" not in suggest(label, [meant])  # the table has it already
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        ("dead cells/mL", "Did you mean 'DCD'? Say so"),
+        ("Foo g/L", "no known name"),
+        ("Glc mbar", "no known name"),
+    ],
+)
+def test_what_only_looks_like_a_name_with_a_unit(label, says):
+    assert says in suggest(label)
+
+
 def test_a_hint_never_names_a_column_the_table_has():
     assert nearest("Gluc", ["Glu"]) == "Glc"
     assert nearest("Gluc", ["Glu", "Glc"]) is None

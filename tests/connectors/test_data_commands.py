@@ -5,6 +5,7 @@ import csv
 import datetime as dt
 import itertools
 import json
+import re
 import shutil
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from perfusio_jax._core import DataError
 from perfusio_jax.cli import main
 from perfusio_jax.connectors import FilesystemStore, SQLStore, read_campaign, write_campaign
 from perfusio_jax.connectors.exchange import export_samples
@@ -53,6 +55,62 @@ def test_every_column_is_named_with_unit_counts_and_range(capsys, file):
     assert "2 rows, 3 columns; comma-separated, decimal point" in text
     assert "one reactor: 2 samples from day 0 to 1" in text
     assert "line 2 was read as a row of units" in text
+
+
+def test_inspect_says_that_a_table_is_of_a_culture_of_its_own(capsys, file):
+    rows = "".join(f"A,{6 * k},{2**k},{40 - 5 * k},{0.1 * k}\n" for k in range(4))
+    code, text = run(capsys, "inspect", file("run_id,time_h,DCW [g/L],MeOH [g/L],VCD\n" + rows))
+    assert code == 0
+    assert "take this for a culture of its own, with DCW, MeOH; perfusio-jax process init" in text
+    code, text = run(capsys, "inspect", file("run_id,time_h,DW [g/L]\nA,0,1\nA,6,2\n"))
+    assert code == 3 and "perfusio-jax process init FILE reads it off such a table" in text
+    code, text = run(capsys, "inspect", file("run_id,day,VCD,Glc\nA,0,1,5\nA,1,2,4\n"))
+    assert code == 0 and "culture of its own" not in text
+
+
+def test_one_run_of_several_tables_is_imported_by_its_name(capsys, tmp_path):
+    for name in ("w1", "w2"):
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        (tmp_path / "runs" / f"{name}.csv").write_text("day,VCD\n0,1\n1,2\n")
+    url = f"sqlite:///{tmp_path}/a.db"
+    run(capsys, "db", "upgrade", url)
+    words = ("db", "import", url, tmp_path / "runs", "--experiment", "E", "--run-id")
+    code, shown = run(capsys, *words, "w2")
+    assert code == 0 and "E, w2: 2 samples (2 new" in shown and "w1" not in shown
+    code, shown = run(capsys, *words, "w3")
+    assert code == 3 and "has no run 'w3'; its runs are w1, w2" in shown
+
+
+def test_a_long_table_is_none_of_columns_for_any_reader(capsys, file, tmp_path):
+    path = file("run_id,day,species,value\nA,0,VCD,1\nA,0,Glc,5\nA,1,VCD,2\nA,1,Glc,4\n")
+    with pytest.raises(DataError, match="in long format; .*--long"):
+        read_campaign(path, unknown="ignore")
+    for command in (["inspect", path], ["process", "init", path, "--out", tmp_path / "p.toml"]):
+        code, shown = run(capsys, *command)
+        assert code == 3 and "it is in long format; say wide_format=False (--long" in shown
+        assert run(capsys, *command, "--long")[0] == 0
+
+
+def test_values_that_are_marked_bad_are_told(capsys, file):
+    text = "day,VCD,VCD_quality\n0,1,good\n1,2,bad\n2,3,\n"
+    code, shown = run(capsys, "inspect", file(text))
+    assert code == 0 and "1 value(s) of VCD are marked bad and left out" in shown
+    assert "are marked bad" not in run(capsys, "inspect", file(text.replace("bad", "good")))[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("run_id,day,VCD\nA,0,1\nA,1,2\nA,Vessel 2,\nA,0,1\n", "--blocks vessels"),
+        ("run_id,day,VCD\nA,start,5\nA,0,1\n", "(--header-row)"),
+    ],
+)
+def test_a_time_that_is_none_is_answered_with_the_option(file, capsys, text, says):
+    path = file(text)
+    code, shown = run(capsys, "inspect", path)
+    assert code == 3 and says in shown, shown
+    with pytest.raises(DataError, match=re.escape(says)):
+        read_campaign(path)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from perfusio_jax._core import DataError
 from perfusio_jax.connectors import FilesystemStore, read_campaign
 from perfusio_jax.connectors.exchange import import_file
+from perfusio_jax.connectors.files.describing import describe_table
 from perfusio_jax.connectors.files.inspecting import source
 from perfusio_jax.connectors.sql.admin import upgrade_here
 from perfusio_jax.connectors.tables.file_rules import FileRules
@@ -209,3 +210,19 @@ def test_one_run_of_several_vessels_is_imported_by_its_name(tmp_path):
     assert "E, V2: 1 samples" in line
     with pytest.raises(DataError, match="has no run 'C'; its runs are A, B"):
         import_file(url, source(path, FileRules(), run_id="C"), "E", None)
+
+
+@pytest.mark.parametrize("cell", ["<1", ">1", "≤ 1"])
+def test_a_culture_is_read_off_a_table_with_limits(tmp_path, cell):
+    path = tmp_path / "a.csv"
+    rows = [f"P,{6 * k},{2**k},{7 - k},{40 - 5 * k}" for k in range(5)]
+    path.write_text(
+        "\n".join(["run_id,time_h,DCW [g/L],OD600,MeOH [g/L]", *rows, f"P,30,{cell},{cell},{cell}"])
+    )
+    process = describe_table(path).process
+    assert {"DCW", "OD600", "MeOH"} <= set(process.readings)
+    (run,) = read_campaign(path, process=process, unknown="ignore").trajectories
+    side = 1 if ">" in cell else 0
+    assert run.host_limits(["DCW", "OD600", "MeOH"])[-1, :, side].tolist() == [1.0, 1.0, 1.0]
+    store = source(path, FileRules(), process=process)
+    assert store._source.samples().rows["P", "", 30.0].limits["OD600"][side] == 1.0

@@ -123,3 +123,11 @@ def test_the_files_are_read_by_the_rules_of_all_files(folder, tmp_path):
     np.testing.assert_allclose(
         [run.host_readings(("VCD",))[:, 0] for run in runs], expected[..., 0], rtol=1e-9
     )
+
+
+def test_a_limit_of_an_assay_is_refused_for_what_it_is(folder, tmp_path):
+    line = (folder / "runs" / "novel-001.csv").read_text().splitlines()[3]
+    cells = line.split(",")
+    cells[4] = "<0.1"
+    with pytest.raises(DataError, match=r"run novel-001: Amm is in places a limit \(< or >\)"):
+        read_study_folder(edited(folder, tmp_path, "runs/novel-001.csv", line, ",".join(cells)))

@@ -3,6 +3,7 @@
 import csv
 import io
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from perfusio_jax._core import FORECAST_SPECIES
 from perfusio_jax.hybrid import HybridStateSpaceModel, Verdict, load, save, write_verdict
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.service import forecast as forecasting
-from perfusio_jax.service.forecast import read_run
+from perfusio_jax.service.forecast import learned_controls, read_run
 
 CONTROLS = "perfusion_rate,bleed_rate,glucose_setpoint,temperature,agitation,pyruvate_feed"
 FULL = "1,0.1,5,36.5,850,2"
@@ -90,12 +91,37 @@ def test_controls_the_file_lacks_are_told_as_assumed(ask):
     assert np.asarray(history.controls).shape == (2, 6)
 
 
+def test_since_when_a_row_counts_is_told_where_set_points_change(ask):
+    rows = "day,VCD,perfusion_rate\n0,2,1\n1,3,{}\n2,4,2\n"
+    text, history = ask(rows.format(2))
+    assert "perfusion_rate: what a row says is taken for in force when its sample was" in text
+    assert np.asarray(history.controls)[:, 0].tolist() == [2.0, 2.0, 2.0]
+    text, _ = ask(rows.format(1).replace("4,2", "4,1"))
+    assert "what a row says" not in text
+
+
 def test_a_control_that_is_told_late_is_assumed_until_then(tmp_path):
     (tmp_path / "s.csv").write_text("day,VCD,temperature\n0,2,\n1,3,\n2,4,36\n3,5,35\n")
     run = read_run(tmp_path / "s.csv", None)
     assert run.assumed["temperature"] == 24.0  # what is reported on day 2 acted from day 1 on
     assert run.assumed["agitation"] is None
     assert [row["controls"]["temperature"] for row in run.rows] == [36.25, 36.0, 35.0, 35.0]
+
+
+def test_of_a_control_the_file_lacks_what_the_model_learned_from_is_assumed(tmp_path):
+    (tmp_path / "s.csv").write_text("day,VCD,perfusion_rate\n0,2,1\n1,3,1\n")
+    names = ("perfusion_rate", "bleed_rate", "glucose_setpoint")
+    inputs = np.array([[9.0, 1.0, 0.1, 0.0], [8.0, 1.2, 0.1, 0.0], [0.0, 7.0, 7.0, 7.0]])
+    data = SimpleNamespace(inputs=inputs, row_present=np.array([1.0, 1.0, 0.0]))
+    layout = SimpleNamespace(n=1, controls=names)
+    hybrid: Any = SimpleNamespace(gp=SimpleNamespace(data=data), layout=layout)
+    learned = learned_controls(hybrid)
+    assert learned == {"bleed_rate": 0.1, "glucose_setpoint": 0.0}
+    run = read_run(tmp_path / "s.csv", None, defaults=learned)
+    assert [row["controls"]["glucose_setpoint"] for row in run.rows] == [0.0, 0.0]
+    assert run.assumed["glucose_setpoint"] is None and "perfusion_rate" not in run.assumed
+    hybrid = SimpleNamespace(gp=None)
+    assert learned_controls(hybrid) == {}
 
 
 def test_species_never_measured_are_marked_in_table_and_file(ask, tmp_path):

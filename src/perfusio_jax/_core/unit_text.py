@@ -175,6 +175,8 @@ _PLAIN: Final = str.maketrans(
 _DEGREES: Final = re.compile(
     r"(?:°|\b(?:deg(?:ree)?s?|Grad)\b\.?)\s*(C|F|Celsius|Fahrenheit)\b|\bdeg([CF])\b"
 )
+_ZELLEN: Final = re.compile(r"(?:(?<=\d)|(?<=[Mm]io)|(?<=[Mm]io\.))\s*Z(?=\s*/\s*m[lL]\b)")
+"""`10^6 Z/ml`, `Mio Z/ml`: Zellen, of analysers."""
 _AMBIGUOUS: Final = re.compile(r"(?<![\d.])10[eE]\+?\d")
 _LEAD: Final = re.compile(
     r"""(?:1\s*)?[xX*]?\s*10\^(?P<power>[+-]?\d{1,2})
@@ -232,7 +234,7 @@ def _cleaned(text: str) -> str:
     clean = _DEGREES.sub(lambda m: f"deg{(m.group(1) or m.group(2))[0]}", clean)
     clean = clean.replace("°", "deg ")
     clean = re.sub(r"\b(viable|live)\s+cells\b", r"\1cells", clean, flags=re.IGNORECASE)
-    clean = re.sub(r"(?<=\d)\s*Z(?=\s*/\s*m[lL]\b)", " cells", clean)  # Zellen, of analysers
+    clean = _ZELLEN.sub(" cells", clean)
     clean = re.sub(r"\s*(?:\^|\*\*)\s*", "^", clean)
     clean = re.sub(r"\^\(([+-]?\d{1,2})\)", r"^\1", clean)
     return re.sub(r"\s*\bper\b\s*", "/", clean)

@@ -150,19 +150,28 @@ def db_import(
     culture = None if process is None else read_process(process)
     with as_data():
         if file.is_dir() or rules.sheet == "*":
+            others, is_found = list[str](), False
             for part in parts_of(file, rules):
                 rows = source(part.path, part.rules, run_id=run_id, process=culture)
                 try:
+                    runs = dict.fromkeys(run for run, _, _ in rows.runs())
                     whose = reactor or (None if rows.reactors() else part.run_name)
                 except DataError as error:
                     if not part.may_be_none:
                         raise
                     say(f"no table here and left out: {error}")
                     continue
+                if run_id is not None and run_id not in runs:
+                    others += runs
+                    continue
+                is_found = True
                 for line in import_file(
                     url, rows, experiment, whose, correct=correct, reason=reason
                 ):
                     say(line)
+            if run_id is not None and not is_found:
+                names = ", ".join(dict.fromkeys(others)) or "not named"
+                raise DataError(f"{file} has no run {run_id!r}; its runs are {names}.")
             return
         rows = source(file, rules, run_id=run_id, process=culture)
         for line in import_file(url, rows, experiment, reactor, correct=correct, reason=reason):

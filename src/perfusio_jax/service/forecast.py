@@ -19,10 +19,12 @@ from perfusio_jax._core import (
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import FilesystemStore
+from perfusio_jax.connectors.files.run_part import part_of_run
 from perfusio_jax.connectors.files.schedule import ahead_of, one_schedule, read_schedules
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.connectors.tables.off_days import off_days_text
 from perfusio_jax.connectors.tables.report import ReadReport
+from perfusio_jax.hybrid import HybridStateSpaceModel
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.states import intervals_text
 from perfusio_jax.twin import estimate, forecast, history_from_records
@@ -48,6 +50,8 @@ class RunSoFar(NamedTuple):
     """Of `FORECAST_SPECIES`, those without a value in any sample."""
     volumes_L: tuple[float, ...]
     """Working volumes the file states [L]."""
+    moved: tuple[str, ...] = ()
+    """Controls of which the file states more than one value."""
 
 
 def read_run(
@@ -55,6 +59,7 @@ def read_run(
     reactor_id: str | None,
     run_id: str | None = None,
     rules: FileRules | None = None,
+    defaults: Mapping[str, float] | None = None,
 ) -> RunSoFar:
     """Every sample of one run, those between the days included.
 
@@ -63,6 +68,7 @@ def read_run(
         reactor_id: Vessel, if the file holds several.
         run_id: Run, if the file holds several.
         rules: How the file is read.
+        defaults: What acts of controls the file does not tell; the library's where it says nothing.
 
     Returns:
         Rows by time (a control column acts from the sample *before* it was reported on) and
@@ -96,8 +102,10 @@ def read_run(
             + "".join(f" {line}." for line in oddities(report)[:3])
         )
     rows = [as_plain(record, record.day) for record in records]
-    in_force, told = dict(DEFAULT_CONTROLS), set()
+    in_force, told = {**DEFAULT_CONTROLS, **(defaults or {})}, set()
     assumed: dict[str, float | None] = {}
+    stated = {n: {row["controls"].get(n) for row in rows} - {None} for n in CONTROL_NAMES}
+    moved = tuple(n for n, values in stated.items() if len(values) > 1)
     for k, row in enumerate(rows):
         following = rows[k + 1] if k + 1 < len(rows) else None
         reported = (following or row)["controls"]
@@ -109,7 +117,31 @@ def read_run(
         assumed.update({n: until for n in CONTROL_NAMES if n not in told})
     never = [n for n in FORECAST_SPECIES if all(row["values"].get(n) is None for row in rows)]
     volumes = sorted({r.volume_L for r in records if r.volume_L is not None})
-    return RunSoFar(rows, report, assumed, tuple(never), tuple(volumes))
+    return RunSoFar(rows, report, assumed, tuple(never), tuple(volumes), moved)
+
+
+def learned_controls(hybrid: HybridStateSpaceModel) -> dict[str, float]:
+    """Controls that were the same in all a model of CHO perfusion learned from, with that value.
+
+    Where the runs of a campaign had no column of a control, this is what was assumed for them: a
+    forecast that assumed anything else would be of another process.
+
+    Args:
+        hybrid: The model.
+
+    Returns:
+        Value by name; empty for a model that learned from no run.
+    """
+    if hybrid.gp is None:
+        return {}
+    rows = np.asarray(hybrid.gp.data.row_present) > 0
+    at = hybrid.layout.n
+    names = hybrid.layout.controls
+    table = np.asarray(hybrid.gp.data.inputs)[rows, at : at + len(names)]
+    if not len(table):
+        return {}
+    same = np.ptp(table, axis=0) == 0.0
+    return {name: float(table[0, k]) for k, name in enumerate(names) if same[k]}
 
 
 def forecast_file(
@@ -151,12 +183,18 @@ def forecast_file(
         raise ConfigError("--schedule says what is set from now on, and --set too; give one.")
     if not samples.exists():
         raise DataError(f"samples {samples} does not exist.")
-    if samples.is_dir():
-        raise DataError(f"samples {samples} is a folder; name the file with the samples.")
     unknown = [n for n in changes if n not in CONTROL_NAMES]
     if unknown and not model.exists():
         raise ConfigError(f"unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}.")
     hybrid = load_model(model)
+    part = part_of_run(
+        samples,
+        rules or FileRules(),
+        run_id=run_id,
+        reactor_id=reactor_id,
+        process=hybrid.layout.process,
+    )
+    samples, rules = part.path, part.rules
     if hybrid.layout.process is not None:
         whose = {"run_id": run_id, "reactor_id": reactor_id}
         hours = np.arange(every_h, HOURS_PER_DAY * days + 1e-9, every_h)
@@ -186,7 +224,8 @@ def forecast_file(
         raise ConfigError(f"--every {every_h:g} was given; CHO perfusion is forecast day by day.")
     if unknown:
         raise ConfigError(f"unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}.")
-    run = read_run(samples, reactor_id, run_id, rules)
+    learned = learned_controls(hybrid)
+    run = read_run(samples, reactor_id, run_id, rules, learned)
     for line in oddities(run.report):
         console.print(f"{samples.name}: {line}", soft_wrap=True)
     held = {**run.rows[-1]["controls"], **changes}
@@ -194,6 +233,8 @@ def forecast_file(
         check_setpoints(held, "--set")
     volume = float(hybrid.mech_model.volume_L)
     told = _told(run, held, changes, volume, float(hybrid.dt_hours))
+    if same := [n for n in run.assumed if n in learned]:
+        told.append(f"of these {', '.join(same)} as in every run the model learned from")
     for line in (*told, *_far_out(held)):
         console.print(line, soft_wrap=True)
     history = history_from_records(run.rows, volume_L=volume)
@@ -281,6 +322,12 @@ def _told(
             )
         else:
             lines.append(f"assumed until {_when(until)}, before the file tells: {', '.join(names)}")
+    if run.moved:
+        lines.append(
+            f"{', '.join(run.moved)}: what a row says is taken for in force when its sample was "
+            "taken, from the sample before on; fit takes a campaign's rows for what is set from "
+            "then on"
+        )
     if learned_h > 1.5 * HOURS_PER_DAY:
         lines.append(
             f"the model learned from samples {learned_h:g} h apart: what it says of single days "

@@ -14,7 +14,7 @@ from perfusio_jax._core.text import in_line
 
 from ..tables.body import QUALITIES
 from ..tables.column_units import is_units_row
-from ..tables.columns import TIMES, meaning_of, refuse_second_header
+from ..tables.columns import IS_LONG, TIMES, meaning_of, refuse_second_header
 from ..tables.file_rules import FileRules
 from ..tables.raw import RawTable, leave_out_footer
 from ..tables.settling import some
@@ -57,6 +57,9 @@ def as_campaign(
         return work.table, work.told
     _apply_quality(work)
     work.table.columns()  # what stands there many times is looked at once
+    header = set(work.table.header)
+    if not rules.is_long and {"species", "value"} <= header and not header & {*words.numbers}:
+        raise DataError(IS_LONG)
     if rules.is_long:
         work = widened(work, opened.column_map, used)
     count_hours(work, opened, rules)

@@ -1,6 +1,7 @@
 """When the rows of a campaign table were taken, and which run they are of."""
 
 import datetime as dt
+import math
 import zoneinfo
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from perfusio_jax._core import DataError
 from perfusio_jax._core.instants import hours_between
 
+from ..tables.cell_doubts import late_start
 from ..tables.columns import TIMES
 from ..tables.doubts import clocks_apart
 from ..tables.file_rules import FileRules
@@ -50,6 +52,7 @@ def count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
     early, kept, times, twice = [], [], [], []
     starts: dict[tuple[str, str], dt.datetime | None] = {}
     read: dict[str, dt.datetime] = {}
+    first: dict[tuple[str, str], float] = {}
     whose = zip(work.texts("run_id"), work.texts("reactor_id"), strict=True)
     rows = zip(whose, work.texts("sampled_at"), table.lines, strict=True)
     for k, (vessel, text, line) in enumerate(rows):
@@ -73,12 +76,16 @@ def count_hours(work: Work, opened: Opened, rules: FileRules) -> None:
         else:
             kept.append(k)
             times.append(hours)
+            first[vessel] = min(hours, first.get(vessel, math.inf))
     if early and rules.negative_time == "refuse":
         raise DataError(f"{early[0]}; such rows are refused (negative_time).")
     if early and not kept:
         raise DataError(f"{early[0]}; so is every other row.")
     work.told.extend(some("rows from before the inoculation, left out", early))
     work.told.extend(some("stamps of the hour that occurs twice, the first of them meant", twice))
+    for (run, reactor), begins in first.items():
+        if odd := late_start(begins):
+            work.told.append(f"run {run or reactor}: {odd}" if run or reactor else odd)
     table.take(np.asarray(kept, np.int64))
     table.add_column("time_h", Coded.of_cells(times))
 

@@ -85,19 +85,22 @@ def read_culture(
         return _read_culture(path, which, rules or FileRules(), read_campaign)
 
 
-def check_culture(path: Tables, rules: FileRules) -> None:
+def check_culture(path: Tables, rules: FileRules) -> Process | None:
     """Refuse what `read_culture` would refuse, by the same reading, without making runs.
 
     Args:
         path: The table, several, or a folder of them.
         rules: How the file is read.
 
+    Returns:
+        The culture; None for CHO perfusion.
+
     Raises:
         DataError: If the table cannot be read as one of a culture.
         UnitError: If a unit cannot be read or does not fit its column.
     """
     with cutting_up_once():
-        _read_culture(path, None, rules, check_campaign)
+        return _read_culture(path, None, rules, check_campaign).process
 
 
 def _read_culture(

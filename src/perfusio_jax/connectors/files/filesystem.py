@@ -398,7 +398,7 @@ class FilesystemStore(BioreactorConnectorBase):
                 more = f" and {len(present) - 8} more" if len(present) > 8 else ""
                 raise DataError(
                     f"{self.source_path} holds several values of {name} ({shown}{more}); say "
-                    f"which one counts with {name} (a key of [twin] in twin.toml; of a forecast "
+                    f"which one counts with {name} (a key of [twin] in twin.toml; of a command "
                     f"--{name.replace('_', '-')})."
                 )
         return runs[0] if runs else None

@@ -15,7 +15,8 @@ from perfusio_jax._core.instants import LONGEST_H
 from perfusio_jax._core.text import in_line
 
 from ..tables.cells import find_decimal, parse_number, plain, qualified, to_tell, understood
-from ..tables.vocabulary import OURS, Vocabulary
+from ..tables.row_times import no_sample
+from ..tables.vocabulary import OURS, TIMES, Vocabulary
 from .frame_columns import ID_COLUMNS, Where, number_columns
 
 _BEYOND: Final = {
@@ -110,7 +111,8 @@ def read_ids(table: pd.DataFrame, assumed: dict[str, str], where: Where) -> dict
         }
         values = [*map(once.__getitem__, keys)]
         if "" in values and name == "run_id":
-            raise DataError(f"run_id is empty in {where(values.index(''))}.")
+            hint = " Cells that are merged? Fill them down." if any(values) else ""
+            raise DataError(f"run_id is empty in {where(values.index(''))}.{hint}")
         if "" in values:
             assumed[name] = f"{_DEFAULT_IDS[name]} where the cell is empty"
         ids[name] = [v or _DEFAULT_IDS[name] for v in values]
@@ -242,7 +244,7 @@ def _parse_cell(
 ) -> tuple[float, str]:
     """(number in the column's unit, what kind of number it is) of one cell."""
     if isinstance(cell, NoNumber):
-        raise DataError(_no_number(cell, name, where(row)))
+        raise DataError(_no_number(cell, name, where, row))
     if isinstance(cell, str):
         number = parse_number(cell)
         if isinstance(number, str):
@@ -250,28 +252,31 @@ def _parse_cell(
             if kind in ("above", "under"):
                 return np.nan if number is None else number, kind
             if number is None:
-                raise DataError(_no_number(cell, name, where(row)))
+                raise DataError(_no_number(cell, name, where, row))
             return number, kind
         number = np.nan if number is None else number
     elif isinstance(cell, bool | np.bool_):  # TRUE of a spreadsheet is no 1
-        raise DataError(_no_number(cell, name, where(row)))
+        raise DataError(_no_number(cell, name, where, row))
     elif pd.isna(cell):
         return np.nan, ""
     else:
         try:
             number = float(cell)
         except (TypeError, ValueError, OverflowError):
-            raise DataError(_no_number(cell, name, where(row))) from None
+            raise DataError(_no_number(cell, name, where, row)) from None
     if np.isinf(number):
         raise DataError(f"column '{name}' is infinite in {where(row)}.")
     return number, ""
 
 
-def _no_number(cell: Any, name: str, where: str) -> str:
+def _no_number(cell: Any, name: str, where: Any, row: int) -> str:
+    text = f"column '{name}' holds {in_line(cell)} in {where(row)}, which is not a number"
+    if name in TIMES:
+        return f"{text}. {no_sample(is_first=row == 0)}"
     hint = " A decimal comma needs another separator than the comma." if "," in str(cell) else ""
     return (
-        f"column '{name}' holds {in_line(cell)} in {where}, which is not a number; a value that "
-        f"was not measured is an empty cell or 'NaN'.{hint}"
+        f"{text}; a value that was not measured is an empty cell, 'NaN', or a text that --missing "
+        f"names.{hint}"
     )
 
 

@@ -10,6 +10,7 @@ from ..tables.file_rules import ALL_SHEETS, FileRules
 from ..tables.off_days import off_days_text
 from ..tables.plain_text import cutting_up_once
 from ..tables.report import ColumnReport
+from ..tables.vocabulary import OURS
 from .cultures import check_culture
 from .filesystem import FilesystemStore
 from .map_writing import column_map_of
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _MANY_ROWS = 5_000
 """A file without runs that is longer than this is a log."""
+
+_MOST_NAMED = 8
+"""Columns that are named in one line."""
 
 _TEXT_WIDTH = 14
 """Narrowest a column of texts gets."""
@@ -167,7 +171,9 @@ def _inspect(store: FilesystemStore, rules: FileRules, console: "Console") -> Fi
     off = _off_days(store)
     for line in off:
         console.print(f"look at this: {line}", soft_wrap=True)
-    refused = _refused_as_campaign(store, rules, columns)
+    refused, culture = _as_campaign(store, rules, columns)
+    if culture:
+        console.print(f"note: {culture}", soft_wrap=True)
     if refused:
         console.print(
             f"look at this: fit, validate and propose refuse it: {refused}", soft_wrap=True
@@ -177,18 +183,33 @@ def _inspect(store: FilesystemStore, rules: FileRules, console: "Console") -> Fi
     return Findings(has_samples, has_samples and is_clear)
 
 
-def _refused_as_campaign(
+def _as_campaign(
     store: FilesystemStore, rules: FileRules, columns: Sequence[ColumnReport]
-) -> str:
-    """Why the commands that take a campaign refuse a file with runs in it; empty if they do not."""
+) -> tuple[str, str]:
+    """How the commands that take a campaign read a file with runs in it.
+
+    Returns:
+        Why they refuse it, and which culture of its own they take it for; each empty if not so.
+    """
     n_rows = max((column.n_values for column in columns if column.role == "time"), default=0)
     if not any(column.name == "run_id" for column in columns) and n_rows > _MANY_ROWS:
-        return ""  # a log, which is no campaign
+        return "", ""  # a log, which is no campaign
     try:
-        check_culture(store.source_path, rules)
+        process = check_culture(store.source_path, rules)
     except (DataError, UnitError) as error:
-        return str(error).removeprefix(f"{store.source_path}: ")
-    return ""
+        return str(error).removeprefix(f"{store.source_path}: "), ""
+    if process is None:
+        return "", ""
+    names = (*process.readings, *process.control_names)
+    others = [name for name in names if name not in OURS.numbers]
+    if not others:
+        return "", ""
+    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+    return "", (
+        "fit, validate and propose take this for a culture of its own, with "
+        f"{', '.join(others[:_MOST_NAMED])}{more}; perfusio-jax process init writes down how, and "
+        "--process reads it so"
+    )
 
 
 def _cells(column: ColumnReport) -> list[str]:

@@ -13,6 +13,7 @@ from perfusio_jax._core.text import in_line
 
 from ..instruments.reading import read_instrument, recognise
 from ..tables.blocks import of_times
+from ..tables.cell_doubts import bare_dates, look_alikes
 from ..tables.column_units import is_units_row
 from ..tables.columns import (
     TIMES,
@@ -129,6 +130,7 @@ def open_table(
     _read_elapsed(table, names)
     if rules.date_format is not None:
         _restate_dates(table, names, rules.date_format)
+    _tell_doubts(table, names)
     if rules.sample_id is not None:
         _part_vessels(table, names)
     if rules.run_from:
@@ -284,6 +286,16 @@ def _restate_dates(table: RawTable, names: list[str], form: str) -> None:
         if name in ("sampled_at", "inoculated_at"):
             for row, line in zip(table.rows, table.lines, strict=True):
                 row[n] = by_format(row[n], form, f"{name} in line {line}")
+
+
+def _tell_doubts(table: RawTable, names: list[str]) -> None:
+    if "sampled_at" in names and not {*TIMES} & {*names}:
+        stamps = table.column(names.index("sampled_at"))
+        if odd := bare_dates([stamps.cells[k] for k in stamps.codes.tolist()], table.lines):
+            table.notes.append(odd)
+    for name in ("run_id", "reactor_id"):
+        if name in names:
+            table.notes += look_alikes(name, table.column(names.index(name)).cells)
 
 
 def _add_run_of(table: RawTable, names: list[str], labels: tuple[str, ...]) -> None:

@@ -31,6 +31,11 @@ class Part(NamedTuple):
     may_be_none: bool
     """Whether it may hold no table at all, as a sheet of remarks or a stray file of a folder."""
 
+    @property
+    def name(self) -> str:
+        """What a person calls it: its sheet, or its file."""
+        return self.path.name if self.rules.sheet is None else f"sheet '{self.rules.sheet}'"
+
 
 def title_of(tables: Tables) -> str:
     """What a campaign is called: the name of its only file, or of the first and how many more."""

@@ -206,6 +206,13 @@ def _culture(runs: Sequence[Trajectory], held: Sequence[str]) -> Process:
 
 def _as_campaign(run: Trajectory, line: _Line, held: Sequence[str]) -> Trajectory:
     """A run of the culture: the feed as a flow until the next sample, volumes as they were."""
+    if run.limits is not None:
+        limits = run.host_limits(run.species_names)
+        names = [n for k, n in enumerate(run.species_names) if np.isfinite(limits[:, k]).any()]
+        raise DataError(
+            f"run {line.run_id}: {', '.join(names)} is in places a limit (< or >) and no reading "
+            "of an assay; a transfer study takes readings alone, so leave these cells empty."
+        )
     lacking = [name for name in (*_SPECIES, *_MOVED) if not _has(run, name)]
     own = tuple(name for name in run.control_names if name not in _MOVED)
     if lacking or set(own) != set(held):

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from perfusio_jax._core import STREAM_TOTALS, DataError
 
+from .cell_doubts import late_start
 from .column_units import ColumnUnits, is_units_row
 from .columns import TIMES, Header, bare_label, role_of, suggest
 from .long_rows import LongReader
@@ -61,6 +62,7 @@ class Body:
         self.left_out: list[str] = []
         self.clones: dict[tuple[str, str], dict[str, None]] = {}
         self.strangers: dict[str, int] = {}
+        self.marked_bad: dict[str, int] = {}
         numbers = [n for n, name in enumerate(header.names) if self.words.is_numeric(name)]
         self.row_numbers = list(range(table.n_rows))
         self.units = ColumnUnits(header, units)
@@ -227,6 +229,14 @@ class Body:
                 f"{n_nameless} row(s) name no run (first line {first}), others do: cells that are "
                 "merged? Fill them down"
             )
+        notes += [
+            f"{n} value(s) of {name} are marked bad and left out"
+            for name, n in self.marked_bad.items()
+        ]
+        for run in self.samples.runs.values() if self.times.are_counted else ():
+            whose = f"run {run.run_id}: " if run.run_id else ""
+            odd = late_start(float(run.times_h[0])) if len(run) else ""
+            self.doubts += [f"{whose}{odd}"] * bool(odd)
         for name, count in self.strangers.items():
             self.doubts.append(
                 f"{count} rows are of unknown species '{name}'. {suggest(name, words=self.words)}"
@@ -389,6 +399,7 @@ class Body:
             row.mark(name, text)
             if text == "bad":
                 row.notes.append(f"{name} of {when(row.time_h)} is marked bad")
+                self.marked_bad[name] = self.marked_bad.get(name, 0) + 1
                 row.values[name] = None
                 row.drop_limit(name)
             return

@@ -18,6 +18,7 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.text import LONGEST_NAME, in_line
+from perfusio_jax._core.unit_text import parse_unit
 
 from .aliases import COMMON_WORDS, EXACT_WORDS, UNCLEAR_WORDS, letters, remark_words
 from .raw import RawTable
@@ -48,6 +49,14 @@ _SHORT: Final = 4
 _LONG: Final = 40
 """Names beyond this length [characters] are a slip of nothing we know."""
 
+IS_LONG: Final = (
+    "has the columns 'species' and 'value', so it is in long format; say wide_format=False (--long "
+    "on the command line)."
+)
+ANOTHER_CULTURE: Final = (
+    "A culture of another kind is described first: perfusio-jax process init FILE reads it off "
+    "such a table, and --process takes it."
+)
 HOMONYMS: Final = {"Lys": ("lysed cells", "lysine")}
 """Names that mean something else in other people's tables."""
 _OTHERS: Final = (
@@ -280,7 +289,8 @@ class Header:
             raise DataError(
                 f"there is no column 'day' or 'time_h' among {self._listed()}. "
                 + (
-                    "Say when the run began (inoculated_at), and sampled_at will do."
+                    "Say when the run began (--inoculated-at, or RUN=TIME once for each run), and "
+                    "sampled_at will do."
                     if stamped
                     else "Is the separator right, or does the header stand on another line "
                     "(--header-row)? A column map can give your names: perfusio-jax inspect "
@@ -290,10 +300,7 @@ class Header:
         has_long = {"species", "value"} <= set(known)
         numbers = set(self.words.numbers)
         if self.is_wide and has_long and not numbers & set(known):
-            raise DataError(
-                "has the columns 'species' and 'value', so it is in long format; say "
-                "wide_format=False (--long on the command line)."
-            )
+            raise DataError(IS_LONG)
         if not self.is_wide and not has_long:
             raise DataError(lacks_long(self._listed()))
         if self.is_wide and not numbers & set(known):
@@ -301,6 +308,7 @@ class Header:
             raise DataError(
                 f"none of its columns is a measurement: {self._listed()}. Known are "
                 f"{', '.join(self.words.species)}; a column map can give your names."
+                + ("" if self.words.process else f" {ANOTHER_CULTURE}")
                 + (f" A table of one value a row is read with --long. {_OTHERS}" if is_long else "")
             )
         for name in known:
@@ -375,10 +383,34 @@ def suggest(name: str, present: Iterable[str] = (), words: Vocabulary = OURS) ->
     """
     if len(name) > LONGEST_NAME:
         return f"{in_line(name)} is no name; is the separator right?"
+    split = [] if letters(name) in _SPOKEN else _with_trailing_unit(name)
+    for head, unit in split:
+        meant = FOLDED.get(head.casefold()) or nearest(head, present, words)
+        if meant in UNITS and meant not in {*present} and fits(meant, unit):
+            return (
+                f"Did you mean '{meant}' in {unit}? Write '{meant} [{unit}]', or say so in a "
+                "column map."
+            )
     meant = nearest(name, present, words)
-    if meant:
+    if meant and (not split or any(fits(meant, unit) for _, unit in split)):
         return f"Did you mean '{meant}'? Say so in a column map."
     return f"'{name}' is no known name; a column map can give it one, or 'ignore' it."
+
+
+def _with_trailing_unit(name: str) -> list[tuple[str, str]]:
+    """Labels with a unit behind them that has no brackets: `Glc g/L`, `VCD 10^6 cells/mL`."""
+    parts, found = name.split(), []
+    for n in (1, 2):
+        unit = " ".join(parts[-n:])
+        head = re.sub(r"(?i)(?:^|\s+)in$", "", " ".join(parts[:-n])).rstrip(" ,.:;")
+        if not head or (len(unit) < 2 and unit != "%"):
+            continue
+        try:
+            parse_unit(unit)
+        except UnitError:
+            continue
+        found.append((head, unit))
+    return found
 
 
 def nearest(name: str, present: Iterable[str] = (), words: Vocabulary = OURS) -> str | None:

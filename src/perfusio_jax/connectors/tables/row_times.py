@@ -26,6 +26,23 @@ _USUAL: Final = LONGEST_H / HOURS_PER_DAY
 """No time of a culture is longer, in hours or in days."""
 
 
+def no_sample(*, is_first: bool) -> str:
+    """What may be the matter with a row whose time is no number, and which option says so.
+
+    Args:
+        is_first: Whether it stands right below the header.
+    """
+    if is_first:
+        return (
+            "Does the header stand on another line (--header-row), or over several of which one is "
+            "to be left out (--skip-line)?"
+        )
+    return (
+        "What is no sample is left out with --skip-line or --skip-footer; tables below each other, "
+        "one for each vessel, are read with --blocks vessels."
+    )
+
+
 class OddTimeError(DataError):
     """A row whose time is none: it is left out, with a remark."""
 
@@ -165,7 +182,7 @@ class RowTimes:
             if not isinstance(number, float) or not math.isfinite(number):
                 text = (
                     f"{name} is {in_line(cells[column])} in line {line}; a number of at least 0 is "
-                    "needed. A line below the table that is no sample has to be taken out."
+                    f"needed. {no_sample(is_first=line <= min(self._table.lines) + 1)}"
                 )
                 if _LOOKS_LIKE_A_DATE.search(str(cells[column])):
                     text += " A column of dates is sampled_at; a column map can say so."

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 from perfusio_jax._core import ConfigError, DataError
-from perfusio_jax._core.instants import parsed
+from perfusio_jax._core.instants import ImplausibleTime, parsed
 from perfusio_jax._core.text import in_line
 
 from .aliases import letters
@@ -47,6 +47,16 @@ _MONTHS: Final = {
     )
     for word in words.split()
 }
+_WEEKDAY: Final = re.compile(r"\s*([^\W\d_]{2,10})(?:\.?,|\.)?\s{1,3}(?=\d)")
+_WEEKDAYS: Final = frozenset(
+    "mon monday tue tues tuesday wed wednesday thu thur thurs thursday fri friday sat saturday sun "
+    "sunday mo montag di dienstag mi mittwoch do donnerstag fr freitag sa samstag sonnabend so "
+    "sonntag lun lunes lundi mar martes mardi mie miercoles mer mercredi jue jueves jeu jeudi vie "
+    "viernes ven vendredi sab sabado sam samedi dom domingo dim dimanche".split()
+)
+"""What may stand before a date, as `letters` writes it; the date says it better."""
+_SERIAL: Final = re.compile(r"[2-7][0-9]{4}(?:[.,][0-9]{1,12})?")
+"""A day as a spreadsheet counts them, from 1954 to 2119."""
 _LONGEST: Final = 64
 
 
@@ -91,7 +101,20 @@ def read_stamp(
         DataError: If it is no time, is one no sample was taken at, has no zone and none is
             known, or names an hour that summer time leaves out.
     """
-    stamp = parsed(as_iso(text, where, order), where)
+    iso = as_iso(text, where, order)
+    if _SERIAL.fullmatch(iso.strip()):
+        raise DataError(
+            f"{where} is {in_line(text)}, a number; days as a spreadsheet counts them are read "
+            "with date_format = 'excel' (--date-format excel)."
+        )
+    try:
+        stamp = parsed(iso, where)
+    except ImplausibleTime:
+        raise
+    except DataError as error:
+        raise DataError(
+            f"{error} Another form is said with date_format (--date-format '%d.%m.%y %H:%M')."
+        ) from None
     if stamp.tzinfo is not None:
         return stamp
     if zone is None:
@@ -155,6 +178,8 @@ def as_iso(text: str, where: str, order: DateOrder | None) -> str:
     Raises:
         DataError: If nothing tells day from month, or the hour is none of its half of the day.
     """
+    if len(text) <= _LONGEST and (day := _WEEKDAY.match(text)) and letters(day[1]) in _WEEKDAYS:
+        text = text[day.end() :]
     if len(text) <= _LONGEST and (named := _NAMED.fullmatch(text.strip())):
         month = _MONTHS.get(letters(named["month"]))
         if month is not None:

@@ -185,7 +185,7 @@ class Vocabulary:
 
     def has_limits(self, name: str) -> bool:
         """Whether a quantity is read by an assay, which has limits, in contrast to a set-point."""
-        return name in self.species and self.may_be_negative(name) is not True
+        return name in self.species
 
     def may_be_negative(self, name: str) -> bool | None:
         """Whether values below zero are values; None where the process does not say."""

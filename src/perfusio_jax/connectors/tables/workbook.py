@@ -6,9 +6,10 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from perfusio_jax._core import DataError
+from perfusio_jax._core.limits import COLUMNS
 from perfusio_jax._core.text import in_line
 
 from .blocks import of_vessels
@@ -25,6 +26,10 @@ _PERCENT: Final = re.compile(rb'formatCode="[^"]*%|numFmtId="(?:9|10)"')
 """A format of percentages, one's own or one of the two that every spreadsheet has."""
 _LITERAL: Final = re.compile(r'"[^"]*"|[\\_*].')
 """What of a format is shown as it stands: another percent sign only makes hundredths of numbers."""
+_COLUMN: Final = re.compile(rb"<(?:\w+:)?col\b([^>]*)>")
+_ROW: Final = re.compile(rb"<(?:\w+:)?row\b([^>]*)>")
+_ATTRIBUTE: Final = re.compile(rb'\b(min|max|hidden|r)="([^"]*)"')
+_TRUE: Final = (b"1", b"true")
 _PREAMBLE: Final = 40
 """Rows that may stand above a table."""
 
@@ -72,6 +77,7 @@ def read_excel(
         name = sheet if sheet is not None else shown[0]
         rows = _rows_of_percent(book[name]) if has_percent else _rows(book[name])
         filled = list(bounded_rows(rows))
+        unseen = _hidden(book[name])
         others = ", ".join(
             f"{n} (hidden)" if n in hidden else n for n in book.sheetnames if n != name
         )
@@ -80,6 +86,8 @@ def read_excel(
         _note_formulas(content, name, dict(filled), table)
     if sheet is None and others:
         table.notes.append(f"sheet '{name}' was read; there are others: {others}")
+    if name in hidden and sheet is not None:
+        table.notes.append(f"sheet '{name}' is hidden in the workbook, and read")
     if layout.has_blocks and filled:
         below, lines = of_vessels(
             [row for _, row in filled],
@@ -111,9 +119,56 @@ def read_excel(
             table.lines.append(line)
     kept = [n for n in range(width) if labels[n] or any(row[n] is not None for row in table.rows)]
     table.header = [labels[n] or f"column {n + 1} without a name" for n in kept]
+    table.notes += _told_hidden(
+        table,
+        [table.header[k] for k, n in enumerate(kept) if n + 1 in unseen.columns],
+        unseen.lines,
+    )
     if len(kept) < width:
         table.rows = [[row[n] for n in kept] for row in table.rows]
     return table
+
+
+class _Hidden(NamedTuple):
+    """What a person does not see of a sheet: by formatting, or behind a filter."""
+
+    columns: set[int]
+    """Numbers of columns, from 1."""
+    lines: set[int]
+    """Numbers of rows, from 1."""
+
+
+def _hidden(sheet: Any) -> _Hidden:
+    """Columns and rows of a sheet that are hidden, which its reader of rows does not tell."""
+    with sheet._get_source() as source:
+        content = source.read()
+    columns: set[int] = set()
+    head = content.partition(b"sheetData")[0]
+    for tag in _COLUMN.findall(head):
+        found = {key: value for key, value in _ATTRIBUTE.findall(tag)}
+        if found.get(b"hidden") in _TRUE:
+            first, last = int(found.get(b"min", 0)), int(found.get(b"max", 0))
+            columns |= {*range(first, min(last, COLUMNS) + 1)}
+    lines: set[int] = set()
+    if b'hidden="' in content[len(head) :]:
+        for tag in _ROW.findall(content, len(head)):
+            found = {key: value for key, value in _ATTRIBUTE.findall(tag)}
+            if found.get(b"hidden") in _TRUE and found.get(b"r", b"").isdigit():
+                lines.add(int(found[b"r"]))
+    return _Hidden(columns, lines)
+
+
+def _told_hidden(table: RawTable, labels: list[str], lines: set[int]) -> list[str]:
+    """Sentences on what was read though nobody sees it."""
+    told = []
+    if labels:
+        names = ", ".join(in_line(label) for label in labels[:5])
+        more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+        told.append(f"columns that are hidden in the sheet are read: {names}{more}")
+    rows = [line for line in table.lines if line in lines]
+    if rows:
+        told.append(f"{len(rows)} row(s) that are hidden in the sheet are read (first {rows[0]})")
+    return told
 
 
 def _from_header(

@@ -24,6 +24,8 @@ _TOLERANCE = 1e-9
 _FAILED = 1e3
 """What a schedule that cannot be run is worth [scales of the objective]."""
 _MOST_SEEN = 64
+_OUT_OF_REACH = 1e-3
+"""How far beyond its limits, at the least, a search is not begun [scales of the limits]."""
 
 
 class Search:
@@ -213,7 +215,15 @@ class Search:
         return [tables[i] for i in (*first, *best)], float(target[0])
 
     def _searched(self, level: Level, z: np.ndarray) -> tuple[np.ndarray, bool]:
-        """The end of one sequential quadratic program."""
+        """The end of one sequential quadratic program, and whether it came to rest.
+
+        It begins within the limits, where a search for that finds a way: a program whose limits
+        cannot be kept turns in circles.
+        """
+        if self._rank(level, z)[0] > 0.0:
+            z = self._nearest(level, z)
+            if self._rank(level, z)[0] > _OUT_OF_REACH:
+                return z, False
         constraints: list[dict[str, Any]] = []
         if self.rows:
             constraints.append(
@@ -238,7 +248,8 @@ class Search:
         )
         end = np.clip(found.x, 0.0, 1.0)
         # a line search that finds nothing better ends where it began
-        return min((z, end), key=lambda v: self._rank(level, v)), bool(found.status in (0, 8))
+        best = min((np.clip(z, 0.0, 1.0), end), key=lambda v: self._rank(level, v))
+        return best, bool(found.status in (0, 8))
 
     def _steps(self, level: Level) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows a, b with a z <= b: what neighbouring pieces may differ by."""
@@ -274,7 +285,6 @@ class Search:
 
     def _nearest(self, level: Level, z: np.ndarray) -> np.ndarray:
         """The schedule that is least beyond its limits."""
-        tell("the schedule that comes nearest")
         steps = self._steps(level)
 
         def beyond(v: np.ndarray) -> tuple[float, np.ndarray]:
@@ -286,7 +296,14 @@ class Search:
                 value, slope = value + float(over @ over), slope + 2.0 * steps[0].T @ over
             return value, slope
 
-        found = minimize(beyond, z, jac=True, method="L-BFGS-B", bounds=[(0.0, 1.0)] * level.n)
+        found = minimize(
+            beyond,
+            z,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(0.0, 1.0)] * level.n,
+            options={"ftol": 1e-15, "gtol": 1e-9},
+        )
         return min((z, np.clip(found.x, 0.0, 1.0)), key=lambda v: self._rank(level, v))
 
     # ------------------------------------------------------------ what is told
