@@ -108,8 +108,8 @@ def test_false_alarms_are_as_many_as_the_level_says(runs, k, memory):
     """Drawn runs whose samples remember each other; each world judges one further run.
 
     The share over the limit of 95 % lies between 0.5 and 10 %, of 99 % below 2.5 %: limits lean on
-    a few runs, and shrunk directions make Q's a little wide. Chi squared would give 25 to 60 %
-    with three runs.
+    a few runs, and shrunk directions make Q's a little wide. Chi squared would let 24 to 63 % of
+    Q out with three runs.
     """
     rng = np.random.default_rng(runs * 100 + k + int(10 * memory))
     n_worlds, n_times = 150, 12

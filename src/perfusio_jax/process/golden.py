@@ -286,6 +286,8 @@ def _notes(
     if more:
         notes.append(f"No band for {', '.join(more)}: fewer than {FEWEST} reference runs read it.")
     unknown = np.isfinite(values) & ~np.isfinite(z)
+    mean = _mean_of(golden, hours)
+    unknown &= values != mean  # where all read the same, and this run too, there is nothing to say
     if unknown.any():
         where = hours[unknown.any(axis=1)]
         names = [name for k, name in enumerate(golden.names) if unknown[:, k].any()]
@@ -324,6 +326,11 @@ def _mean(courses: Sequence[_Course], hours: np.ndarray) -> tuple[np.ndarray, np
     at = np.array([c.at(hours) for c in courses]).reshape(len(courses), hours.size)
     n = np.isfinite(at).sum(axis=0)
     return np.where(n > 0, np.nansum(at, axis=0) / np.maximum(n, 1), np.nan), n
+
+
+def _mean_of(golden: Golden, hours: np.ndarray) -> np.ndarray:
+    """Mean of whichever reference runs tell, by quantity."""
+    return np.stack([_mean(own, hours)[0] for own in golden.courses], axis=1)
 
 
 def _squares(courses: Sequence[_Course]) -> list[np.ndarray]:

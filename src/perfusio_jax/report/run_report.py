@@ -45,12 +45,15 @@ _MODEL_EVENTS: Final[Mapping[str, str]] = {
 }
 
 
-def run_document(records: Sequence[RunRecord], place: Path) -> Document:
+def run_document(
+    records: Sequence[RunRecord], place: Path, *, beside: Sequence[Block] = ()
+) -> Document:
     """The report on one reactor, or on several of a place.
 
     Args:
         records: What was read there.
         place: Where that was.
+        beside: What is said of the runs beside reference runs, if that was asked.
 
     Returns:
         The report. It says nothing of when or where it was made: the same records give the same.
@@ -67,6 +70,9 @@ def run_document(records: Sequence[RunRecord], place: Path) -> Document:
             Section(f"Derived numbers{who}", _derived(record)),
             Section(f"Records and how to verify them{who}", _records(record)),
         ]
+    if beside:
+        last = len(sections) - 1 if len(records) == 1 else len(sections)
+        sections.insert(last, Section("Beside the reference runs", beside))
     sections.append(Section("Signatures", _sign(records)))
     names = sorted({record.run_id for record in records})
     stamps = [str(e["timestamp"]) for record in records for e in record.events]
