@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,14 +136,18 @@ def card_writable(path: Path | None) -> None:
         require_weasyprint()
 
 
-def keep_card(card: Any, path: Path | None) -> None:
-    """Write what a command concluded, if a file is named for it."""
+def keeping(path: Path | None) -> Callable[[Any], None] | None:
+    """What writes a conclusion into a file; None if no file is named for it."""
     if path is None:
-        return
-    from perfusio_jax.report.cards import write_card
+        return None
 
-    write_card(card, path)
-    console().print(f"card: {path}", soft_wrap=True)
+    def keep(card: Any) -> None:
+        from perfusio_jax.report.cards import write_card
+
+        write_card(card, path)
+        console().print(f"card: {path}", soft_wrap=True)
+
+    return keep
 
 
 @contextlib.contextmanager

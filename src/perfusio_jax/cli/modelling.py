@@ -9,7 +9,19 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax._core.text import plain_number
 
 from . import common, groups
-from .common import TABLES, Culture, FillDown, Seed, as_data, assignments, console, writable
+from .common import (
+    TABLES,
+    CardFile,
+    Culture,
+    FillDown,
+    Seed,
+    as_data,
+    assignments,
+    card_writable,
+    console,
+    keeping,
+    writable,
+)
 from .file_options import reads_files
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -272,12 +284,14 @@ def validate(
     fill_down: FillDown = False,
     process: Culture = None,
     mechanism: MechanismOf = None,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
     """Leave runs out, forecast them, and write scores, figures and a model card."""
     asked = _hours(hours)
     writable(out, is_folder=True)
+    card_writable(card)
     common.set_up_jax()
     from perfusio_jax.report.validation import validate_campaign
 
@@ -294,6 +308,7 @@ def validate(
             culture=process,
             mechanism=mechanism,
             rules=rules,
+            on_card=keeping(card),
         )
 
 
@@ -336,6 +351,7 @@ def forecast(
         Path | None,
         typer.Option(help="Folder calibrate wrote: its draws for the model's constants."),
     ] = None,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
@@ -344,6 +360,7 @@ def forecast(
         writable(out, suffixes=(".csv",))
     if figure is not None:
         writable(figure, suffixes=(".png", ".svg", ".pdf"))
+    card_writable(card)
     common.set_up_jax()
     from perfusio_jax.service.forecast import forecast_file
 
@@ -364,6 +381,7 @@ def forecast(
             posterior=posterior,
             console=console(),
             rules=rules,
+            on_card=keeping(card),
         )
 
 
@@ -436,11 +454,13 @@ def propose(
         typer.Option("--goal-file", help="TOML with goals, limits, [cost]; options overrule it."),
     ] = None,
     seed: Seed = 0,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
     """Propose the next runs of a campaign from the runs so far, and say why."""
     writable(out, suffixes=(".csv",))
+    card_writable(card)
     common.set_up_jax()
     from perfusio_jax.report.goal_file import GoalFile, read_goal_file
     from perfusio_jax.report.proposing import Wishes, propose_file
@@ -483,6 +503,7 @@ def propose(
             culture=process,
             mechanism=mechanism,
             rules=rules,
+            on_card=keeping(card),
         )
 
 

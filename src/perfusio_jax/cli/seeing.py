@@ -15,7 +15,7 @@ from .common import (
     as_data,
     card_writable,
     console,
-    keep_card,
+    keeping,
     writable,
 )
 from .file_options import reads_files
@@ -120,7 +120,7 @@ def golden(
     from perfusio_jax.report.golden import golden_runs
 
     with as_data():
-        found = golden_runs(
+        golden_runs(
             what,
             tuple(reference),
             only=tuple(run or ()),
@@ -129,5 +129,5 @@ def golden(
             culture=process,
             console=console(),
             rules=rules,
+            on_card=keeping(card),
         )
-    keep_card(found, card)

@@ -8,7 +8,16 @@ import typer
 from perfusio_jax._core import ConfigError
 
 from . import common, groups
-from .common import Seed, as_data, assignments, console, writable
+from .common import (
+    CardFile,
+    Seed,
+    as_data,
+    assignments,
+    card_writable,
+    console,
+    keeping,
+    writable,
+)
 from .file_options import reads_files
 from .modelling import TABLES, Culture, FillDown
 
@@ -63,6 +72,7 @@ def sensitivity(
     pairs: Annotated[bool, typer.Option("--pairs", help="Of sobol: pairs of inputs too.")] = False,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
+    card: CardFile = None,
 ) -> None:
     """Say what moves a run: derivatives at its set-points, or shares over whole ranges."""
     if method not in ("local", "morris", "sobol"):
@@ -73,6 +83,7 @@ def sensitivity(
         raise ConfigError("--pairs is of sobol.")
     if out is not None:
         writable(out, suffixes=_WRITTEN)
+    card_writable(card)
     screen = console()
     asked = ", ".join(of or ()) or "the last sample"
     screen.print(f"{method} sensitivity of {asked}, {process}, {days:g} d", soft_wrap=True)
@@ -95,7 +106,7 @@ def sensitivity(
         is_second=pairs,
         seed=seed,
     )
-    tell_sensitivity(question, out=out, console=screen)
+    tell_sensitivity(question, out=out, console=screen, on_card=keeping(card))
 
 
 @commands.command(rich_help_panel=groups.MODEL)
@@ -188,6 +199,7 @@ def calibrate(
     ] = None,
     fill_down: FillDown = False,
     seed: Seed = 0,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
@@ -200,6 +212,7 @@ def calibrate(
     writable(out, is_folder=True)
     if figure is not None:
         writable(figure, suffixes=(".png", ".svg", ".pdf"))
+    card_writable(card)
     ranges = _ranges(between or [])
     screen = console()
     screen.print(f"calibrating the mechanism's constants ({method})", soft_wrap=True)
@@ -222,7 +235,13 @@ def calibrate(
     )
     with as_data():
         is_sound = calibrate_table(
-            campaign, wish, out=out, figure=figure, console=screen, rules=rules
+            campaign,
+            wish,
+            out=out,
+            figure=figure,
+            console=screen,
+            rules=rules,
+            on_card=keeping(card),
         )
     if not is_sound and not accept_warnings:
         raise typer.Exit(7)

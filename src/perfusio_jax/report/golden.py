@@ -2,7 +2,7 @@
 
 import csv
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -57,6 +57,7 @@ def golden_runs(
     culture: str | None = None,
     console: Any,
     rules: FileRules | None = None,
+    on_card: Callable[[Card], None] | None = None,
 ) -> Card:
     """Lay runs beside reference runs, write every number, and say what stands out.
 
@@ -69,6 +70,7 @@ def golden_runs(
         culture: Which culture a table is of; see `read_culture`.
         console: Where to print.
         rules: How tables are read.
+        on_card: Is given what was concluded.
 
     Returns:
         What was concluded.
@@ -97,6 +99,8 @@ def golden_runs(
         for one, path in zip(found, _paths(figure, found), strict=True):
             save_figure(golden_figure(one, place.units), path)
             console.print(f"figure: {path}", soft_wrap=True)
+    if on_card is not None:
+        on_card(card)
     return card
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.tables.file_rules import FileRules
+from perfusio_jax.viz import show_card
 
 from .campaign_report import campaign_document
 from .document import Document
@@ -14,7 +15,7 @@ from .html_page import html_page
 from .markdown_text import markdown_text
 from .pdf_pages import pdf_pages, require_weasyprint
 from .run_record import read_records
-from .run_report import run_document
+from .run_report import run_card, run_document
 
 SUFFIXES: Final = (".html", ".pdf", ".md", ".markdown")
 """Endings of reports."""
@@ -37,6 +38,10 @@ def report_on_run(place: Path, out: Path, *, references: Sequence[str] = (), con
     records = read_records(place)
     beside = compared_at([place], references) if references else []
     _write(run_document(records, place, beside=beside), out, console)
+    for record in records:
+        card = run_card(record)
+        console.print(f"{card.title}:", soft_wrap=True)
+        show_card(card, console)
 
 
 def report_on_tables(

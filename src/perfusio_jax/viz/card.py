@@ -33,6 +33,8 @@ class Table(NamedTuple):
     """Columns of numbers, set flush right."""
     note: str = ""
     """A sentence below it."""
+    is_split: bool = False
+    """Whether a terminal that is too narrow for it is shown several, of some columns each."""
 
 
 class Card(NamedTuple):
@@ -62,7 +64,8 @@ def show_card(card: Card, console: Any) -> None:
         console: Where to print.
     """
     for table in card.tables:
-        console.print(_rich(table))
+        for drawn in _split(table, console.width) if table.is_split else [_rich(table)]:
+            console.print(drawn)
     for line in (*card.sentences, *card.warnings):
         console.print(line, soft_wrap=True)
 
@@ -76,6 +79,34 @@ def _rich(table: Table) -> Any:
     for row in table.rows:
         drawn.add_row(*row)
     return drawn
+
+
+def _split(table: Table, width: int) -> list[Any]:
+    """Tables of as many columns each as there is room for, the first column in all of them."""
+    from rich import box
+    from rich.table import Table as Drawn
+
+    widths = [
+        max(len(text) for text in (head, *(row[k] for row in table.rows)))
+        for k, head in enumerate(table.heads)
+    ]
+    groups: list[list[int]] = []
+    room = 0
+    for k in range(1, len(table.heads)):
+        if not groups or widths[k] + 3 > room:
+            groups.append([])
+            room = width - widths[0] - 6
+        groups[-1].append(k)
+        room -= widths[k] + 3
+    found = []
+    for n, group in enumerate(groups):
+        drawn = Drawn(title=None if n else table.title, box=box.SIMPLE, title_justify="left")
+        for k in (0, *group):
+            drawn.add_column(table.heads[k], justify="right", no_wrap=True)
+        for row in table.rows:
+            drawn.add_row(row[0], *(row[k] for k in group))
+        found.append(drawn)
+    return found
 
 
 def card_text(card: Card) -> str:
@@ -105,6 +136,7 @@ def read_card(path: Path) -> Card:
                 tuple(_texts(row) for row in t["rows"]),
                 tuple(int(k) for k in t["numeric"]),
                 str(t["note"]),
+                bool(t["is_split"]),
             )
             for t in told["tables"]
         )
