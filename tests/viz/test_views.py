@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perfusio_jax._core import ConfigError, DataError
-from perfusio_jax.process import MONOD_CHEMOSTAT, derive
+from perfusio_jax.process import MONOD_CHEMOSTAT, compare, derive, golden_of
 from perfusio_jax.states import Trajectory
 from perfusio_jax.viz import (
     AlarmSpan,
@@ -13,6 +13,7 @@ from perfusio_jax.viz import (
     RunView,
     SkillCurve,
     front_figure,
+    golden_figure,
     rates_figure,
     run_figure,
     skill_figure,
@@ -142,3 +143,59 @@ def test_skill_and_front_show_what_they_are_given():
     assert "2 of 3" in front.get_label() and texts(front)[-2:] == ["a [g]", "b [g]"]
     with pytest.raises(DataError, match="one length"):
         front_figure([1], [1, 2], [True], labels=("a", "b"))
+
+
+def compared(n_runs: int = 6, run_id: str = "N $x$ <b>"):
+    rng = np.random.default_rng(0)
+    hours = np.arange(9) * 24.0
+
+    def one(name: str, factor: float) -> Trajectory:
+        speed = 1.0 + 0.05 * rng.normal()
+        table = np.stack([hours * speed * factor, 200.0 - 0.4 * hours * speed, hours], axis=1)
+        table = table + rng.normal(size=table.shape)
+        return Trajectory(
+            table, np.zeros((9, 0)), np.ones(9), np.arange(9), ["X", "S", "P"], [],
+            times_h=hours, run_id=name,
+        )  # fmt: skip
+
+    golden = golden_of(None, [one(f"G{k}", 1.0) for k in range(n_runs)])
+    return compare(golden, one(run_id, 1.6))
+
+
+def test_a_run_beside_others_is_drawn_with_its_bands_its_limits_and_what_adds():
+    found = compared()
+    figure = golden_figure(found, {"X": "g/L"})
+    panel = next(a for a in figure.axes if a.get_title(loc="left") == "X")
+    lines = panel.get_lines()
+    np.testing.assert_allclose(lines[0].get_ydata(), found.band.mean[:, 0])
+    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in lines[2:]])
+    np.testing.assert_allclose(np.sort(drawn), np.sort(found.readings[:, 0]))
+    is_out = (found.readings[:, 0] > found.high[:, 0]) | (found.readings[:, 0] < found.low[:, 0])
+    assert len(np.asarray(lines[3].get_ydata())) == is_out.sum() > 3
+    assert "g/L" in texts(figure) and "Hotelling's T²" in texts(figure)
+    n = int((found.t2 > found.t2_limits[:, 1]).sum())
+    assert f"T2 beyond its limit of 99 % in {n} of 9 samples" in figure.get_label()
+    shades = next(a for a in figure.axes if a.get_title(loc="left") == "What adds to Q")
+    np.testing.assert_allclose(shades.collections[0].get_array(), found.q_by.T)  # pyright: ignore
+    nothing = found._replace(hours=np.zeros(0))
+    with pytest.raises(DataError, match="no sample to compare"):
+        golden_figure(nothing, {})
+
+
+def test_it_is_drawn_with_plotly_from_the_same_numbers():
+    interactive = pytest.importorskip("perfusio_jax.viz.interactive")
+    pytest.importorskip("plotly")
+    found = compared(run_id="<script>%{x}")
+    figure = interactive.golden_figure(found, {"X": "g/L"})
+    traces = [t for t in figure.data if t.name == "reading"]
+    np.testing.assert_allclose(traces[0].y, found.readings[:, 0])
+    statistics = [t for t in figure.data if t.name == "T2, Q"]
+    np.testing.assert_allclose(statistics[0].y, found.t2)
+    np.testing.assert_allclose(statistics[1].y, found.q)
+    assert f"X: {found.t2_by[5, 0]:.3g}" in statistics[0].text[5]
+    assert "<script>" not in str({k: v for k, v in figure.to_dict()["layout"].items()
+                                  if k != "meta"})  # fmt: skip
+    assert (
+        figure.layout.meta["description"]
+        == golden_figure(found, {}, title="Run <script>%{x} beside 6 reference runs").get_label()
+    )

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +72,24 @@ Culture = Annotated[
     ),
 ]
 
+References = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reference",
+        help="Runs to compare with, three at least: names or patterns with commas between, run "
+        "folders, a table. May repeat.",
+    ),
+]
+
+CardFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--card",
+        help="What is concluded, as a file: .html, .pdf, .md; .json in the folder cards of a run "
+        "for its report and page.",
+    ),
+]
+
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
 
 
@@ -106,6 +124,38 @@ def writable(path: Path, *, is_folder: bool = False, suffixes: tuple[str, ...] =
         raise ConfigError(f"{path} cannot be made: {place} is a file, not a folder.")
     if not os.access(place, os.W_OK):
         raise ConfigError(f"{path} cannot be written: {place} is read-only for this user.")
+
+
+_CARDS = (".html", ".pdf", ".md", ".json")
+
+
+def card_writable(path: Path | None) -> None:
+    """Refuse a place for a card before the work.
+
+    Raises:
+        ConfigError: If it cannot be written there, or nothing can set a PDF here.
+    """
+    if path is None:
+        return
+    writable(path, suffixes=_CARDS)
+    if path.suffix.lower() == ".pdf":
+        from perfusio_jax.report.pdf_pages import require_weasyprint
+
+        require_weasyprint()
+
+
+def keeping(path: Path | None) -> Callable[[Any], None] | None:
+    """What writes a conclusion into a file; None if no file is named for it."""
+    if path is None:
+        return None
+
+    def keep(card: Any) -> None:
+        from perfusio_jax.report.cards import write_card
+
+        write_card(card, path)
+        console().print(f"card: {path}", soft_wrap=True)
+
+    return keep
 
 
 @contextlib.contextmanager

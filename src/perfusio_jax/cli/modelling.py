@@ -11,13 +11,16 @@ from perfusio_jax._core.text import plain_number
 from . import common, groups
 from .common import (
     TABLES,
+    CardFile,
     Culture,
     FillDown,
     MechanismOf,
     Seed,
     as_data,
     assignments,
+    card_writable,
     console,
+    keeping,
     writable,
 )
 from .file_options import reads_files
@@ -74,12 +77,14 @@ def validate(
     fill_down: FillDown = False,
     process: Culture = None,
     mechanism: MechanismOf = None,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
     """Leave runs out, forecast them, and write scores, figures and a model card."""
     asked = _hours(hours)
     writable(out, is_folder=True)
+    card_writable(card)
     common.set_up_jax()
     from perfusio_jax.report.validation import validate_campaign
 
@@ -96,6 +101,7 @@ def validate(
             culture=process,
             mechanism=mechanism,
             rules=rules,
+            on_card=keeping(card),
         )
 
 
@@ -138,6 +144,7 @@ def forecast(
         Path | None,
         typer.Option(help="Folder calibrate wrote: its draws for the model's constants."),
     ] = None,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
@@ -146,6 +153,7 @@ def forecast(
         writable(out, suffixes=(".csv",))
     if figure is not None:
         writable(figure, suffixes=(".png", ".svg", ".pdf"))
+    card_writable(card)
     common.set_up_jax()
     from perfusio_jax.service.forecast import forecast_file
 
@@ -166,6 +174,7 @@ def forecast(
             posterior=posterior,
             console=console(),
             rules=rules,
+            on_card=keeping(card),
         )
 
 

@@ -10,13 +10,16 @@ from perfusio_jax._core import ConfigError
 from . import common, groups
 from .common import (
     TABLES,
+    CardFile,
     Culture,
     FillDown,
     MechanismOf,
     Seed,
     as_data,
     assignments,
+    card_writable,
     console,
+    keeping,
     writable,
 )
 from .file_options import reads_files
@@ -93,11 +96,13 @@ def propose(
         typer.Option("--goal-file", help="TOML with goals, limits, [cost]; options overrule it."),
     ] = None,
     seed: Seed = 0,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
     """Propose the next runs of a campaign from the runs so far, and say why."""
     writable(out, suffixes=(".csv",))
+    card_writable(card)
     common.set_up_jax()
     from perfusio_jax.report.goal_file import GoalFile, read_goal_file
     from perfusio_jax.report.proposing import Wishes, propose_file
@@ -140,4 +145,5 @@ def propose(
             culture=process,
             mechanism=mechanism,
             rules=rules,
+            on_card=keeping(card),
         )

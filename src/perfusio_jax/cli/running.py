@@ -10,7 +10,7 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.twin.records.accounts import account
 
 from . import common, groups
-from .common import Culture, as_data, console, writable
+from .common import Culture, References, as_data, console, writable
 from .file_options import reads_files
 from .screen import fit_to_show, say
 
@@ -186,6 +186,7 @@ def report(
             ".txt for what is printed without it."
         ),
     ] = None,
+    reference: References = None,
     process: Culture = None,
     *,
     rules: Any,
@@ -207,14 +208,24 @@ def report(
         from perfusio_jax.report.reporting import report_on_tables
 
         with as_data():
-            report_on_tables(tables, out, culture=process, console=console(), rules=rules)
+            report_on_tables(
+                tables,
+                out,
+                references=tuple(reference or ()),
+                culture=process,
+                console=console(),
+                rules=rules,
+            )
         return
     if out is not None and out.suffix.lower() in _WHOLE:
         common.set_up_jax()
         from perfusio_jax.report.reporting import report_on_run
 
-        report_on_run(run_folder(place[0]), out, console=console())
+        asked = tuple(reference or ())
+        report_on_run(run_folder(place[0]), out, references=asked, console=console())
         return
+    if reference:
+        raise ConfigError("--reference is of the whole report: --out names it, .html, .pdf or .md.")
     text = "\n".join(summarise(folder) for folder in find_runs(run_folder(place[0])))
     if out is None:
         say(text)

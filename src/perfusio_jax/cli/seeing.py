@@ -8,7 +8,16 @@ import typer
 from perfusio_jax._core import ConfigError
 
 from . import common, groups
-from .common import Culture, as_data, console, writable
+from .common import (
+    CardFile,
+    Culture,
+    References,
+    as_data,
+    card_writable,
+    console,
+    keeping,
+    writable,
+)
 from .file_options import reads_files
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -27,8 +36,8 @@ def figures(
         list[str] | None,
         typer.Option(
             "--only",
-            help="Of a run: run, rates, timeline, rack; of a table: rack, rates, run, tradeoff; of "
-            "a validation: skill. May repeat.",
+            help="Of a run: run, rates, timeline, rack, golden; of a table: rack, rates, run, "
+            "tradeoff, golden; of a validation: skill. May repeat.",
         ),
     ] = None,
     out: Annotated[
@@ -41,6 +50,7 @@ def figures(
             "--trade-off", help="Two readings of a table, as Titer,-Amm; -: less is better."
         ),
     ] = "",
+    reference: References = None,
     process: Culture = None,
     *,
     rules: Any,
@@ -65,7 +75,59 @@ def figures(
             out=out,
             form=form,
             trade_off=trade_off,
+            references=tuple(reference or ()),
             culture=process,
             console=console(),
             rules=rules,
+        )
+
+
+@commands.command(rich_help_panel=groups.SEEING)
+@reads_files
+def golden(
+    what: Annotated[
+        list[Path],
+        typer.Argument(help="Run folder (or one above several), or campaign tables."),
+    ],
+    reference: References = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option("--run", help="Run to look at; all that are no reference. May repeat."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("golden.csv"),
+    figure: Annotated[
+        Path | None, typer.Option(help="Picture to write as well (.png, .svg or .pdf).")
+    ] = None,
+    card: CardFile = None,
+    process: Culture = None,
+    *,
+    rules: Any,
+) -> None:
+    """Lay runs beside chosen ones: bands, T2 and Q with limits, and which quantity stands out."""
+    for place in what:
+        if not place.exists():
+            raise ConfigError(f"{place} does not exist.")
+    if not reference:
+        raise ConfigError(
+            "--reference names the runs to compare with, three at least: --reference RUN,RUN,RUN, "
+            "a pattern, run folders, or a table."
+        )
+    writable(out, suffixes=(".csv",))
+    if figure is not None:
+        writable(figure, suffixes=(".png", ".svg", ".pdf"))
+    card_writable(card)
+    common.set_up_jax()
+    from perfusio_jax.report.golden import golden_runs
+
+    with as_data():
+        golden_runs(
+            what,
+            tuple(reference),
+            only=tuple(run or ()),
+            out=out,
+            figure=figure,
+            culture=process,
+            console=console(),
+            rules=rules,
+            on_card=keeping(card),
         )

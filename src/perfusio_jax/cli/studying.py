@@ -10,12 +10,15 @@ from perfusio_jax._core import ConfigError
 from . import common, groups
 from .common import (
     TABLES,
+    CardFile,
     Culture,
     FillDown,
     Seed,
     as_data,
     assignments,
+    card_writable,
     console,
+    keeping,
     ranges_of,
     writable,
 )
@@ -72,6 +75,7 @@ def sensitivity(
     pairs: Annotated[bool, typer.Option("--pairs", help="Of sobol: pairs of inputs too.")] = False,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
+    card: CardFile = None,
 ) -> None:
     """Say what moves a run: derivatives at its set-points, or shares over whole ranges."""
     if method not in ("local", "morris", "sobol"):
@@ -82,6 +86,7 @@ def sensitivity(
         raise ConfigError("--pairs is of sobol.")
     if out is not None:
         writable(out, suffixes=_WRITTEN)
+    card_writable(card)
     screen = console()
     asked = ", ".join(of or ()) or "the last sample"
     screen.print(f"{method} sensitivity of {asked}, {process}, {days:g} d", soft_wrap=True)
@@ -104,7 +109,7 @@ def sensitivity(
         is_second=pairs,
         seed=seed,
     )
-    tell_sensitivity(question, out=out, console=screen)
+    tell_sensitivity(question, out=out, console=screen, on_card=keeping(card))
 
 
 @commands.command(rich_help_panel=groups.MODEL)
@@ -197,6 +202,7 @@ def calibrate(
     ] = None,
     fill_down: FillDown = False,
     seed: Seed = 0,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
@@ -209,6 +215,7 @@ def calibrate(
     writable(out, is_folder=True)
     if figure is not None:
         writable(figure, suffixes=(".png", ".svg", ".pdf"))
+    card_writable(card)
     ranges = ranges_of(between or [])
     screen = console()
     screen.print(f"calibrating the mechanism's constants ({method})", soft_wrap=True)
@@ -231,7 +238,13 @@ def calibrate(
     )
     with as_data():
         is_sound = calibrate_table(
-            campaign, wish, out=out, figure=figure, console=screen, rules=rules
+            campaign,
+            wish,
+            out=out,
+            figure=figure,
+            console=screen,
+            rules=rules,
+            on_card=keeping(card),
         )
     if not is_sound and not accept_warnings:
         raise typer.Exit(7)

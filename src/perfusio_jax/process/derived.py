@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from perfusio_jax.states import Trajectory
 
+from .assays import assay_deviation
 from .carbon import carbon_contents
 from .derived_units import DerivedUnits
 from .description import Process
@@ -32,9 +33,6 @@ _STEP: Final = 1e-30
 
 _CLEAR: Final = 2.0
 """Standard errors by which uptake has to differ from nothing before a yield on it is told."""
-
-_AT_VIABILITY: Final = 0.9
-"""Viable fraction at which the coefficient of variation of viability is the stated one [-]."""
 
 
 class Number(NamedTuple):
@@ -180,13 +178,9 @@ def _readings(process: Process, run: Trajectory) -> _Readings:
         seen = column_of(run, q.name)
         if not (q.kind == "carried" or q.formula) or not np.isfinite(seen).any():
             continue
-        sd = np.sqrt((q.cv * seen) ** 2 + q.floor**2)
-        if q.formula == "viability":  # what is uncertain is the dead fraction
-            p = np.clip(seen / 100.0, 0.0, 1.0)
-            sd = 100.0 * np.sqrt(p * (1.0 - p) * _AT_VIABILITY / (1.0 - _AT_VIABILITY)) * q.cv
         names.append(q.name)
         values.append(seen)
-        variances.append(np.nan_to_num(sd) ** 2)
+        variances.append(np.nan_to_num(assay_deviation(q, seen)) ** 2)
     shape = (run.n_days, len(names))
     return _Readings(
         tuple(names), np.array(values).T.reshape(shape), np.array(variances).T.reshape(shape)

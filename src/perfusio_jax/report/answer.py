@@ -14,6 +14,7 @@ from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.recipes import new_ids, write_recipes
 from perfusio_jax.report.setpoints import moved_unseen, never_varied, repeated
 from perfusio_jax.states import Trajectory
+from perfusio_jax.viz import Card, show_card
 
 
 def refuse_infeasible(found: dict[str, Any], probability: float, remedy: str) -> None:
@@ -54,6 +55,7 @@ def answer(
     out: Path,
     console: Any,
     unit_of: Callable[[str], str] = canonical_unit,
+    on_card: Callable[[Card], None] | None = None,
 ) -> None:
     """Complete an explanation, write the recipes, and say why.
 
@@ -71,11 +73,24 @@ def answer(
         out: CSV file to write.
         console: Where to print.
         unit_of: Unit of a control.
+        on_card: Is given what was concluded.
     """
     found["best_measured"] = best_measured(runs, ofv)
     found["remarks"] += repeated(U, recipes, [t.run_id for t in runs], span)
     found["remarks"] += moved_unseen(never_varied(runs, names), U, names, held, unit_of)
     write_recipes(out, U, names, new_ids(len(U), len(runs), set(taken)), clone, found, unit_of)
-    for line in (*in_words(found, U, names, unit_of), *costs_in_words(found)):
-        console.print(line, soft_wrap=True)
+    card = proposal_card((*in_words(found, U, names, unit_of), *costs_in_words(found)), out)
+    show_card(card, console)
     console.print(f"proposed runs: {out}")
+    if on_card is not None:
+        on_card(card)
+
+
+def proposal_card(lines: Sequence[str], out: Path) -> Card:
+    """What a proposal concludes; its recipes are in the sentences, and to all digits in its table.
+
+    Args:
+        lines: The explanation, a line each.
+        out: The table of recipes.
+    """
+    return Card("propose", "The next runs, and why", tuple(lines), source=f"table {out.name}")

@@ -23,7 +23,11 @@ _MOST_PAGES = 6
 
 
 def campaign_document(
-    tables: Sequence[Path], *, culture: str | None = None, rules: FileRules | None = None
+    tables: Sequence[Path],
+    *,
+    culture: str | None = None,
+    rules: FileRules | None = None,
+    beside: Sequence[Block] = (),
 ) -> Document:
     """The report on a campaign.
 
@@ -31,6 +35,7 @@ def campaign_document(
         tables: Its files.
         culture: Which culture; see `read_culture`.
         rules: How the files are read.
+        beside: What is said of its runs beside reference runs, if that was asked.
 
     Raises:
         DataError: If they cannot be read.
@@ -65,6 +70,7 @@ def campaign_document(
             Section("Runs", [_runs(runs, units)]),
             Section("Course of the cultures", figures),
             Section("Derived numbers", _numbers(table, title)),
+            *([Section("Beside the reference runs", beside)] if beside else []),
         ],
     )
 

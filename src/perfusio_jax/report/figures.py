@@ -1,6 +1,7 @@
 """`perfusio-jax figures`: pictures of a run folder, a campaign table or a validated model."""
 
 import csv
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,12 +16,13 @@ from perfusio_jax.connectors import read_culture
 from perfusio_jax.connectors.files.cultures import CultureTable
 from perfusio_jax.connectors.files.parts import title_of
 from perfusio_jax.connectors.tables.file_rules import FileRules
-from perfusio_jax.process import Derived
+from perfusio_jax.process import Derived, compare
 from perfusio_jax.states import Trajectory, complete_setpoints
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 from perfusio_jax.viz import (
     RunView,
     SkillCurve,
+    golden_figure,
     rack_figures,
     rates_figure,
     run_figure,
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMS: Final = ("png", "svg", "pdf")
-OF_RUN: Final = ("run", "rates", "timeline", "rack")
-OF_TABLE: Final = ("rack", "rates", "run", "tradeoff")
+OF_RUN: Final = ("run", "rates", "timeline", "rack", "golden")
+OF_TABLE: Final = ("rack", "rates", "run", "tradeoff", "golden")
 OF_MODEL: Final = ("skill",)
 
 KEY_READINGS: Final = ("VCD", "Via", "Glc", "Lac", "Titer")
@@ -61,6 +63,7 @@ def draw_figures(
     out: Path | None = None,
     form: str = "png",
     trade_off: str = "",
+    references: Sequence[str] = (),
     culture: str | None = None,
     console: Any,
     rules: FileRules | None = None,
@@ -73,6 +76,7 @@ def draw_figures(
         out: Folder; `figures/` of the run or validation, or beside the working directory.
         form: One of `FORMS`.
         trade_off: Two readings, as "Titer,-Amm", of a table; see `tradeoff_figure`.
+        references: Runs that the others are compared with, for `golden`; see `split_runs`.
         culture: Which culture a table is of; see `read_culture`.
         console: Where to print.
         rules: How a table is read.
@@ -88,10 +92,18 @@ def draw_figures(
         raise ConfigError(f"--format {form!r} is unknown; allowed are {', '.join(FORMS)}.")
     if trade_off and only and "tradeoff" not in only:
         only = (*only, "tradeoff")
+    if references and only and "golden" not in only:
+        only = (*only, "golden")
+    if "golden" in only and not references:
+        raise ConfigError(
+            "--only golden needs --reference: the runs to compare with, three at least."
+        )
     first = places[0]
     if len(places) == 1 and first.is_dir() and _is_run(first):
         drawn, folder = _of_run(first, _chosen(only, OF_RUN)), first / "figures"
     elif len(places) == 1 and first.is_dir() and _scores_in(first) is not None:
+        if references:
+            raise ConfigError(f"--reference is of runs, and {first} is a validation.")
         drawn, folder = _of_model(first, _chosen(only, OF_MODEL)), first / "figures"
     elif len(places) == 1 and first.is_dir() and (first / "header.json").exists():
         raise ConfigError(
@@ -104,6 +116,8 @@ def draw_figures(
             _of_table(places, chosen, trade_off, culture, console, rules),
             Path("figures"),
         )
+    if references:
+        drawn = itertools.chain(drawn, _beside(places, references, culture, rules))
     folder = folder if out is None else out
     written, skipped = [], []
     used: set[str] = set()
@@ -113,7 +127,7 @@ def draw_figures(
         except DataError as error:
             skipped.append(f"{name}: {error}")
             continue
-        path = save_figure(figure, folder / f"{_free(name, used)}.{form}")
+        path = save_figure(figure, folder / f"{free_name(name, used)}.{form}")
         written.append(path)
         console.print(f"{path}", soft_wrap=True)
     for line in skipped:
@@ -219,6 +233,23 @@ def _of_table(
         yield "tradeoff", lambda: tradeoff_figure(runs, trade_off, units, title=title)
 
 
+def _beside(
+    places: Sequence[Path], references: Sequence[str], culture: str | None, rules: FileRules | None
+) -> Drawn:
+    """Each run that is no reference beside those that are."""
+    from .golden import runs_at, split_runs  # which reads units from here
+
+    place = runs_at(places, culture, rules)
+    golden, left = split_runs(place, references, culture=culture, rules=rules)
+    for run in left:
+        behind = f"_{run.run_id}" if len({r.run_id for r in left}) == len(left) else (
+            f"_{run.run_id}_{run.reactor_id}")  # fmt: skip
+        yield (
+            f"golden{behind}",
+            lambda run=run: golden_figure(compare(golden, run), place.units),
+        )
+
+
 def rack_pages(table: CultureTable, title: str) -> "Iterator[Figure]":
     """The runs of a table as small multiples, drawn page by page."""
     views = views_of(table, table.trajectories)
@@ -298,7 +329,7 @@ def _scores_in(place: Path) -> Path | None:
     return None
 
 
-def _free(name: str, used: set[str]) -> str:
+def free_name(name: str, used: set[str]) -> str:
     """A name of a file nobody has yet, whatever a run is called."""
     slug = _SLUG.sub("_", name).strip("._")[:60] or "figure"
     free, n = slug, 2

@@ -18,12 +18,14 @@ from perfusio_jax.connectors.files.schedule import (
     schedule_of,
     write_schedules,
 )
+from perfusio_jax.report.answer import proposal_card
 from perfusio_jax.report.costing import costs_in_words
 from perfusio_jax.report.proposal_words import best_guess, best_measured, goals_in_words
 from perfusio_jax.report.recipes import new_ids, still_pending
 from perfusio_jax.report.setpoints import moved_unseen, never_varied
 from perfusio_jax.states import Trajectory
 from perfusio_jax.states.setpoints import setpoint_table
+from perfusio_jax.viz import Card
 
 _SAME = 1e-9
 """Change of a set-point that is none, relative to its width [-]."""
@@ -141,6 +143,7 @@ def answer_profiles(
     clone: str,
     out: Path,
     console: Any,
+    on_card: Callable[[Card], None] | None = None,
 ) -> None:
     """Complete an explanation, write the schedules, and say what is done when and why.
 
@@ -157,6 +160,7 @@ def answer_profiles(
         clone: Clone the runs are for.
         out: CSV file to write; what is expected goes beside it.
         console: Where to print.
+        on_card: Is given what was concluded.
     """
     names = list(grid.names)
     found["best_measured"] = best_measured(runs, ofv)
@@ -173,26 +177,33 @@ def answer_profiles(
     write_schedules(out, schedules, names, grid.unit_of, once=once)
     beside = out.with_name(f"{out.stem}_expected.csv")
     _write_expected(beside, ids, found)
-    for line in goals_in_words(found):
+    told: list[str] = []
+
+    def say(line: str) -> None:
+        told.append(line)
         console.print(line, soft_wrap=True)
+
+    for line in goals_in_words(found):
+        say(line)
     for label, value in found["profile"]["best_held"].items():
-        console.print(
+        say(
             f"{label}: best expected of the recipes looked at that change nothing {value:.4g}"
             if np.isfinite(value)
-            else f"{label}: no recipe that changes nothing and keeps the limits was looked at",
-            soft_wrap=True,
+            else f"{label}: no recipe that changes nothing and keeps the limits was looked at"
         )
     guess = best_guess(found)
     for k, (name, plan, run) in enumerate(zip(ids, plans, found["runs"], strict=True), start=1):
         for line in _run_in_words(found, k, k == guess, name, run):
-            console.print(line, soft_wrap=True)
+            say(line)
         still, table = schedule_table(plan, grid, span)
         if still:
-            console.print(f"   throughout: {still}", soft_wrap=True)
+            say(f"   throughout: {still}")
         if table is not None:
             console.print(table)
     for line in (*found["remarks"], *costs_in_words(found)):
-        console.print(line, soft_wrap=True)
+        say(line)
+    if on_card is not None:  # the schedules themselves are in the table
+        on_card(proposal_card(told, out))
     console.print(f"schedules: {out} (forecast --schedule and simulate --schedule take it)")
     console.print(f"what is expected of them: {beside}")
 

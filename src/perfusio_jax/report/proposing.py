@@ -1,7 +1,7 @@
 """`perfusio-jax propose`: the runs so far in, the next runs out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ from perfusio_jax.report.proposing_described import (
 )
 from perfusio_jax.report.recipes import still_pending
 from perfusio_jax.states import Trajectory, complete_setpoints
+from perfusio_jax.viz import Card
 
 GOALS = ("titre", "vcv", "front", "yield", "medium")
 """Titre at the end; VCV on its target; front of titre and -ammonium; space-time yield; medium
@@ -117,6 +118,7 @@ def propose_file(
     culture: str | None = None,
     mechanism: Any = None,
     rules: FileRules | None = None,
+    on_card: Callable[[Card], None] | None = None,
 ) -> dict[str, Any]:
     """Read runs, fit, propose the next ones, write them and say why.
 
@@ -132,6 +134,7 @@ def propose_file(
         culture: Which culture the runs are of; see `read_culture`.
         mechanism: Mechanism of a described one; the better of a plain one and none by default.
         rules: How the table of runs is read.
+        on_card: Is given what was concluded.
 
     Returns:
         The explanation.
@@ -162,6 +165,7 @@ def propose_file(
             settings=settings,
             config=config,
             is_read_off=bool(table.assumptions),
+            on_card=on_card,
         )
     if wishes.limits or mechanism is not None:
         raise ConfigError(
@@ -255,6 +259,7 @@ def propose_file(
         "clone": clone,
         "out": out,
         "console": console,
+        "on_card": on_card,
     }
     if wishes.profile:
         answer_profiles(found, np.asarray(U), trajectories, plans, grid=grid, **alike)
@@ -299,6 +304,7 @@ def _described(
     settings: CampaignSettings,
     config: HybridConfig | None,
     is_read_off: bool,
+    on_card: Callable[[Card], None] | None,
 ) -> dict[str, Any]:
     """Fit and propose for a culture that is described."""
     if space is not None or wishes.target is not None or wishes.viability is not None:
@@ -350,7 +356,14 @@ def _described(
     for line in told:
         console.print(line, soft_wrap=True)
     return propose_described(
-        model, runs, aims, pending=pending, out=out, console=console, settings=settings
+        model,
+        runs,
+        aims,
+        pending=pending,
+        out=out,
+        console=console,
+        settings=settings,
+        on_card=on_card,
     )
 
 

@@ -1,7 +1,7 @@
 """`perfusio-jax propose` for a culture that is described: goals and limits by name."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans
 from perfusio_jax.report.recipes import still_pending
 from perfusio_jax.report.setpoints import never_varied
 from perfusio_jax.states import Trajectory
+from perfusio_jax.viz import Card
 
 N_PATHS = 64
 
@@ -82,6 +83,7 @@ def propose_described(
     out: Path,
     console: Any,
     settings: CampaignSettings | None = None,
+    on_card: Callable[[Card], None] | None = None,
 ) -> dict[str, Any]:
     """Propose the next runs of a culture, write them and say why.
 
@@ -93,6 +95,7 @@ def propose_described(
         out: CSV file to write.
         console: Where to print.
         settings: Sizes of the search.
+        on_card: Is given what was concluded.
 
     Returns:
         The explanation.
@@ -187,6 +190,7 @@ def propose_described(
         "clone": clone,
         "out": out,
         "console": console,
+        "on_card": on_card,
     }
     if aims.profile:
         answer_profiles(found, np.asarray(U), runs, plans, grid=grid, **alike)

@@ -6,25 +6,28 @@ from typing import Any, Final
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.tables.file_rules import FileRules
+from perfusio_jax.viz import show_card
 
 from .campaign_report import campaign_document
 from .document import Document
+from .golden import compared_at
 from .html_page import html_page
 from .markdown_text import markdown_text
 from .pdf_pages import pdf_pages, require_weasyprint
 from .run_record import read_records
-from .run_report import run_document
+from .run_report import run_card, run_document
 
 SUFFIXES: Final = (".html", ".pdf", ".md", ".markdown")
 """Endings of reports."""
 
 
-def report_on_run(place: Path, out: Path, *, console: Any) -> None:
+def report_on_run(place: Path, out: Path, *, references: Sequence[str] = (), console: Any) -> None:
     """Write the report on the runs at a place.
 
     Args:
         place: Run folder, or one above several.
         out: File to write; its ending says as what.
+        references: Runs that those of the place are compared with; see `split_runs`.
         console: Where to print.
 
     Raises:
@@ -33,13 +36,19 @@ def report_on_run(place: Path, out: Path, *, console: Any) -> None:
     """
     _check(out)
     records = read_records(place)
-    _write(run_document(records, place), out, console)
+    beside = compared_at([place], references) if references else []
+    _write(run_document(records, place, beside=beside), out, console)
+    for record in records:
+        card = run_card(record)
+        console.print(f"{card.title}:", soft_wrap=True)
+        show_card(card, console)
 
 
 def report_on_tables(
     tables: Sequence[Path],
     out: Path,
     *,
+    references: Sequence[str] = (),
     culture: str | None = None,
     console: Any,
     rules: FileRules | None = None,
@@ -49,6 +58,7 @@ def report_on_tables(
     Args:
         tables: Its files.
         out: File to write; its ending says as what.
+        references: Runs that the others are compared with; see `split_runs`.
         culture: Which culture; see `read_culture`.
         console: Where to print.
         rules: How the files are read.
@@ -58,7 +68,9 @@ def report_on_tables(
         DataError: If the tables cannot be read.
     """
     _check(out)
-    _write(campaign_document(tables, culture=culture, rules=rules), out, console)
+    beside = compared_at(tables, references, culture, rules) if references else []
+    document = campaign_document(tables, culture=culture, rules=rules, beside=beside)
+    _write(document, out, console)
 
 
 def _check(out: Path) -> None:

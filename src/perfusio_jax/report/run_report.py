@@ -15,7 +15,9 @@ from perfusio_jax._core.limits import SETTINGS_BYTES, read_file
 from perfusio_jax._core.text import cut
 from perfusio_jax.process import Derived
 from perfusio_jax.twin.loop.summary import TROUBLES
+from perfusio_jax.viz import Card, Table, cards_in
 
+from .cards import card_blocks, cards_section
 from .decisions import decisions
 from .derived import derived_of, mean_text, with_error
 from .document import (
@@ -45,12 +47,15 @@ _MODEL_EVENTS: Final[Mapping[str, str]] = {
 }
 
 
-def run_document(records: Sequence[RunRecord], place: Path) -> Document:
+def run_document(
+    records: Sequence[RunRecord], place: Path, *, beside: Sequence[Block] = ()
+) -> Document:
     """The report on one reactor, or on several of a place.
 
     Args:
         records: What was read there.
         place: Where that was.
+        beside: What is said of the runs beside reference runs, if that was asked.
 
     Returns:
         The report. It says nothing of when or where it was made: the same records give the same.
@@ -59,14 +64,18 @@ def run_document(records: Sequence[RunRecord], place: Path) -> Document:
     for record in records:
         who = f" ({record.reactor_id})" if len(records) > 1 else ""
         sections += [
-            Section(f"Summary{who}", _summary(record)),
+            Section(f"Summary{who}", card_blocks(run_card(record))),
             Section(f"What was decided, and why{who}", decisions(record)),
             Section(f"Course of the culture{who}", _course(record)),
             Section(f"Deviations and alarms{who}", _deviations(record)),
             Section(f"Model{who}", model_blocks(record)),
             Section(f"Derived numbers{who}", _derived(record)),
+            *cards_section(*cards_in(record.folder), who),
             Section(f"Records and how to verify them{who}", _records(record)),
         ]
+    if beside:
+        last = len(sections) - 1 if len(records) == 1 else len(sections)
+        sections.insert(last, Section("Beside the reference runs", beside))
     sections.append(Section("Signatures", _sign(records)))
     names = sorted({record.run_id for record in records})
     stamps = [str(e["timestamp"]) for record in records for e in record.events]
@@ -79,14 +88,18 @@ def run_document(records: Sequence[RunRecord], place: Path) -> Document:
     return Document(f"Report on run {cut(', '.join(names), 120)}", facts, sections)
 
 
-def _summary(record: RunRecord) -> list[Block]:
-    blocks: list[Block] = []
+def run_card(record: RunRecord) -> Card:
+    """What the records of a run come to.
+
+    Args:
+        record: One reactor of a run folder.
+    """
+    warnings: list[str] = []
     if record.is_running:
-        blocks.append(Words("The run is going on; this report is not its last.", is_warning=True))
+        warnings.append("The run is going on; this report is not its last.")
     if not record.audit.ok:
-        blocks.append(Words(f"The audit trail does NOT verify: {record.audit.reason}.",
-                            is_warning=True))  # fmt: skip
-    blocks += [Words(f"Left out: {note}", is_warning=True) for note in record.notes]
+        warnings.append(f"The audit trail does NOT verify: {record.audit.reason}.")
+    warnings += [f"Left out: {note}" for note in record.notes]
     culture = "CHO perfusion" if record.process is None else record.process.name
     starts = [e for e in record.events if e["event_type"] == "SESSION_STARTED"]
     people = sorted({str(e["user"]) for e in starts})
@@ -107,12 +120,11 @@ def _summary(record: RunRecord) -> list[Block]:
     facts.append(f"Writes: {told}.")
     standing = [a for a in record.alarms if a.cleared_at is None]
     facts.append(f"{_many(len(record.alarms), 'alarm')}, {len(standing)} of which stand.")
-    blocks.append(Listing(facts))
     outcomes = Counter(record.cycles.values())
-    if outcomes:
-        rows = [(outcome, str(n)) for outcome, n in sorted(outcomes.items())]
-        blocks.append(Grid(("cycles ended as", "count"), rows, numeric=(1,)))
-    return blocks
+    rows = tuple((outcome, str(n)) for outcome, n in sorted(outcomes.items()))
+    tables = (Table("", ("cycles ended as", "count"), rows, (1,)),) if rows else ()
+    title = f"Run {record.run_id}, reactor {record.reactor_id}"
+    return Card("report", title, tuple(facts), tuple(warnings), tables)
 
 
 def _course(record: RunRecord) -> list[Block]:

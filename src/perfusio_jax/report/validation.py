@@ -1,7 +1,7 @@
 """`perfusio-jax validate`: leave runs out, forecast them, write down how good that was."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from perfusio_jax.hybrid import (
 )
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
+from perfusio_jax.viz import Card, Table, show_card
 
 from .horizons import Horizons, horizons_of
 from .model_card import Subject, model_card
@@ -89,6 +90,7 @@ def validate_campaign(
     culture: str | None = None,
     mechanism: str | None = None,
     rules: FileRules | None = None,
+    on_card: Callable[[Card], None] | None = None,
 ) -> None:
     """Cross-validate on a campaign table and write scores, figures, model and model card.
 
@@ -107,6 +109,7 @@ def validate_campaign(
         mechanism: Which mechanism, of a culture that is described; by default the better of a
             plain Monod and none on runs left out.
         rules: How the table is read.
+        on_card: Is given what was concluded.
 
     Raises:
         ConfigError: If what is asked for does not fit the table.
@@ -143,7 +146,11 @@ def validate_campaign(
         (*found.remarks, *remarks),
     )
     _write(out, found, subject)
-    _tell(console, n_folds, found)
+    source = title_of(campaign)
+    card = validation_card(found.judgement, found.model.layout, n_folds, source=source)
+    show_card(card, console)
+    if on_card is not None:
+        on_card(card)
     console.print(f"model card, scores, figures and model: {out}")
 
 
@@ -236,23 +243,27 @@ def _of_culture(layout: Layout, model: HybridStateSpaceModel, found: _Outcome) -
     }
 
 
-def _tell(console: Any, n_folds: int, found: _Outcome) -> None:
-    """The table and the verdict, for a screen."""
-    from rich.table import Table
+def validation_card(judgement: Judged, layout: Layout, n_folds: int, *, source: str) -> Card:
+    """What a validation concludes.
 
-    judgement = found.judgement
+    Args:
+        judgement: Forecasts of runs left out.
+        layout: Of the model.
+        n_folds: How often runs were left out.
+        source: What was validated on.
+    """
     validation, ahead, scores, beside = judgement
     last = len(ahead.steps) - 1
     steps = sorted({0, min(2, last), last}) if ahead.in_days else list(range(last + 1))[-5:]
-    shown = Table(title=f"{n_folds} folds, runs left out: rRMSE (in brackets: nothing changes)")
-    shown.add_column("species")
-    for h in steps:
-        shown.add_column(f"{ahead.texts[h]} {ahead.unit} ahead", justify="right")
-    for name in shown_names(found.model.layout):
+    rows: list[tuple[str, ...]] = []
+    for name in shown_names(layout):
         k = validation.names.index(name)
         values = (with_nothing(scores.rrmse[h, k], beside.nothing_changes[h, k]) for h in steps)
-        shown.add_row(name, *values)
+        rows.append((name, *values))
     for row, level in enumerate((80, 95)):
-        shown.add_row(f"in {level} %", *(share(scores, row, h) for h in steps))
-    console.print(shown)
-    console.print(judgement.verdict.line(), soft_wrap=True)
+        rows.append((f"in {level} %", *(share(scores, row, h) for h in steps)))
+    heads = ("species", *(f"{ahead.texts[h]} {ahead.unit} ahead" for h in steps))
+    title = f"{n_folds} folds, runs left out: rRMSE (in brackets: nothing changes)"
+    table = Table(title, heads, tuple(rows), tuple(range(1, len(heads))))
+    about = f"Forecasts of runs left out, {source}"
+    return Card("validate", about, (judgement.verdict.line(),), (), (table,), source)

@@ -35,6 +35,7 @@ from perfusio_jax.twin.records.secrets import in_short
 from perfusio_jax.twin.records.store import stamp as moment_text
 from perfusio_jax.twin.records.trail_files import HEAD_NAME, LOG_NAME
 from perfusio_jax.twin.records.verifying import verify_audit
+from perfusio_jax.viz import cards_in
 from perfusio_jax.viz.dashboard.views import (
     Chain,
     Rack,
@@ -45,6 +46,7 @@ from perfusio_jax.viz.dashboard.views import (
     Trouble,
 )
 
+from .cards import cards_section
 from .document import Block, Grid, Listing, Words
 from .model_facts import model_facts
 from .reactor_view import UNKNOWN, chain_of, reactor_view
@@ -173,6 +175,8 @@ class Watching:
                            is_warning=True)]  # fmt: skip
         config = _config_of(record.folder)
         blocks = [*model_blocks(record), *model_facts(record.folder, config)]
+        for section in cards_section(*cards_in(record.folder)):
+            blocks += [Words(f"{section.title}:"), *section.blocks]
         return [part for block in blocks for part in _shown(block)]
 
     def settings(self, key: str) -> Sequence[Table | Remark] | None:

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from rich.table import Table
 
 from perfusio_jax._core.progress import tell
 from perfusio_jax.connectors import completed, read_culture
-from perfusio_jax.connectors.files.parts import Tables
+from perfusio_jax.connectors.files.parts import Tables, title_of
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.process import CHO_PERFUSION
 from perfusio_jax.states import Trajectory
@@ -23,9 +22,19 @@ from perfusio_jax.study import (
     uniform,
 )
 from perfusio_jax.study.calibration.posterior import Method
-from perfusio_jax.viz import posterior_figure, readings_figure, save_figure
+from perfusio_jax.viz import (
+    Card,
+    Table,
+    posterior_figure,
+    readings_figure,
+    save_figure,
+    show_card,
+)
 
 from .identifying import plant_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RTOL, _ATOL = 1e-5, 1e-8
 """Accuracy of a described culture: a thousandth of what assays see, in half the steps."""
@@ -69,6 +78,7 @@ def calibrate_table(
     console: Any,
     rules: FileRules | None = None,
     clock: Callable[[], float] = time.monotonic,
+    on_card: Callable[[Card], None] | None = None,
 ) -> bool:
     """Find constants of a mechanism from a campaign, and store them.
 
@@ -80,6 +90,7 @@ def calibrate_table(
         console: Where to print.
         rules: How the table is read.
         clock: Seconds, for what is left to wait.
+        on_card: Is given what was concluded.
 
     Returns:
         Whether nothing speaks against what was found.
@@ -107,10 +118,8 @@ def calibrate_table(
             seed=wish.seed,
             on_part=_progress(clock, "draws" if wish.method == "nuts" else "steps"),
         )
-    console.print(_constants(found))
-    console.print(_readings(found))
-    for line in _told(found, len(problem.lines())):
-        console.print(line, soft_wrap=True)
+    card = calibration_card(found, runs, len(problem.lines()), source=title_of(campaign))
+    show_card(card._replace(warnings=()), console)  # these come last, where they are seen
     name = "cho_perfusion" if table.process is None else table.process.name
     mechanism = wish.mechanism or ("cho" if table.process in (None, CHO_PERFUSION) else "monod")
     save_posterior(found, out, culture={"process": name, "mechanism": mechanism})
@@ -118,9 +127,34 @@ def calibrate_table(
     if figure is not None:
         for path in draw_posterior(found, runs, figure):
             console.print(f"figure: {path}")
-    for line in found.problems:
-        console.print(f"not to be believed as it is: {line}.", soft_wrap=True)
+    for line in card.warnings:
+        console.print(line, soft_wrap=True)
+    if on_card is not None:
+        on_card(card)
     return not found.problems
+
+
+def calibration_card(
+    found: Posterior, runs: Sequence[Trajectory], n_said: int = 0, *, source: str = ""
+) -> Card:
+    """What a calibration concludes.
+
+    Args:
+        found: The posterior.
+        runs: The runs it was found from.
+        n_said: Notes of it that a person was told already.
+        source: What it was found from.
+    """
+    constants = _constants(found)
+    return Card(
+        "calibrate",
+        constants.title,
+        tuple(_told(found, n_said)),
+        tuple(f"not to be believed as it is: {line}." for line in found.problems),
+        (constants, _readings(found)),
+        f"{source}, {len(runs)} runs" if source else f"{len(runs)} runs",
+        lambda: _drawn(found),
+    )
 
 
 def draw_posterior(found: Posterior, runs: Sequence[Trajectory], path: Path) -> list[Path]:
@@ -134,13 +168,7 @@ def draw_posterior(found: Posterior, runs: Sequence[Trajectory], path: Path) -> 
     Returns:
         The pictures.
     """
-    priors = {
-        name: (bool(found.prior[0, i]), float(found.prior[1, i]), float(found.prior[2, i]))
-        for i, name in enumerate(found.names)
-    }
-    draws = {name: found.pooled[:, i] for i, name in enumerate(found.names)}
-    units = dict(zip(found.names, found.units, strict=True))
-    chains = posterior_figure(draws, priors, units, n_chains=found.draws.shape[0])
+    chains = _drawn(found)
     beside = path.with_name(f"{path.stem}-readings{path.suffix}")
     columns = [k for k in range(len(found.columns)) if found.check.n_read[k]][:_MOST_COLUMNS]
     hours, readings, bands = {}, {}, {}
@@ -156,6 +184,17 @@ def draw_posterior(found: Posterior, runs: Sequence[Trajectory], path: Path) -> 
         save_figure(chains, path),
         save_figure(readings_figure(hours, readings, bands, named), beside),
     ]
+
+
+def _drawn(found: Posterior) -> "Figure":
+    """The constants beside their priors."""
+    priors = {
+        name: (bool(found.prior[0, i]), float(found.prior[1, i]), float(found.prior[2, i]))
+        for i, name in enumerate(found.names)
+    }
+    draws = {name: found.pooled[:, i] for i, name in enumerate(found.names)}
+    units = dict(zip(found.names, found.units, strict=True))
+    return posterior_figure(draws, priors, units, n_chains=found.draws.shape[0])
 
 
 def _progress(clock: Callable[[], float], what: str) -> Callable[[int, int], None]:
@@ -181,14 +220,11 @@ def _span(seconds: float) -> str:
 
 def _constants(found: Posterior) -> Table:
     how = {"nuts": "sampled", "svi": "a normal law, fitted", "map": "a normal law at the top"}
-    table = Table(title=f"{len(found.names)} constants, {how[found.method]}")
     has_chains = found.diagnostics is not None
-    columns = ["constant", "unit", "median", "2.5 %", "97.5 %", "of the prior's spread"]
-    columns += ["R-hat", "ESS", "ESS of tails"] if has_chains else []
-    for name in columns:
-        is_text = name in ("constant", "unit")
-        table.add_column(name, justify="left" if is_text else "right", no_wrap=name == "constant")
+    heads = ["constant", "unit", "median", "2.5 %", "97.5 %", "of the prior's spread"]
+    heads += ["R-hat", "ESS", "ESS of tails"] if has_chains else []
     low, middle, high = np.quantile(found.pooled, (0.025, 0.5, 0.975), axis=0)
+    rows = []
     for i, name in enumerate(found.names):
         is_log, _, width = found.prior[:, i]
         draws = found.pooled[:, i]
@@ -199,23 +235,23 @@ def _constants(found: Posterior) -> Table:
             said = found.diagnostics.constants
             cells += [f"{said.r_hat[i]:.3f}"]
             cells += [f"{v[i]:.0f}" for v in (said.ess_bulk, said.ess_tail)]
-        table.add_row(name, found.units[i], *cells)
-    return table
+        rows.append((name, found.units[i], *cells))
+    title = f"{len(found.names)} constants, {how[found.method]}"
+    return Table(title, tuple(heads), tuple(rows), tuple(range(2, len(heads))))
 
 
 def _readings(found: Posterior) -> Table:
-    table = Table(title="what the posterior would read, beside what was read")
-    names = ("quantity", "readings", "in 80 %", "in 95 %", "prior: in 95 %", "assay's error")
-    for name in names:
-        table.add_column(name, justify="left" if name == "quantity" else "right")
+    heads = ("quantity", "readings", "in 80 %", "in 95 %", "prior: in 95 %", "assay's error")
     factor = found.noise.reshape(-1, len(found.columns)).mean(axis=0)
+    rows = []
     for k, name in enumerate(found.columns):
         if not found.check.n_read[k]:
             continue
         shares = (found.check.inside[0.8], found.check.inside[0.95], found.before.inside[0.95])
         cells = [f"{100.0 * v[k]:.0f} %" for v in shares]
-        table.add_row(name, f"{int(found.check.n_read[k])}", *cells, f"x {factor[k]:.2f}")
-    return table
+        rows.append((name, f"{int(found.check.n_read[k])}", *cells, f"x {factor[k]:.2f}"))
+    title = "what the posterior would read, beside what was read"
+    return Table(title, heads, tuple(rows), tuple(range(1, len(heads))))
 
 
 def _told(found: Posterior, n_said: int) -> list[str]:

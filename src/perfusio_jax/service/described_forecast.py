@@ -2,7 +2,7 @@
 
 import csv
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.hybrid import Ahead, HybridStateSpaceModel, forecast_over
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory, complete_setpoints, intervals_text
+from perfusio_jax.viz import Card, show_card
 
-from .forecast_figure import draw_described
-from .forecast_table import forecast_tables, verdict_line
+from .forecast_figure import described_figure, draw_described
+from .forecast_table import forecast_card, verdict_line
 from .plan import oddities
 from .posterior_draws import with_draws
 
@@ -42,6 +43,7 @@ def forecast_described(
     schedule: Path | None = None,
     posterior: Path | None = None,
     rules: FileRules | None = None,
+    on_card: Callable[[Card], None] | None = None,
 ) -> None:
     """Print a forecast from the last sample on, and write it if asked.
 
@@ -60,6 +62,7 @@ def forecast_described(
         schedule: Table of set-points that change from now on.
         posterior: Folder of a posterior, whose draws stand in for the model's constants.
         rules: How the samples are read.
+        on_card: Is given what the forecast says.
     """
     if not 0 < hours.size <= _MOST_ROWS:
         raise ConfigError(
@@ -98,15 +101,14 @@ def forecast_described(
     labels = ["hour", *(f"{hour:g}" for hour in found.hours)]
     title = f"forecast of {process.name} from {times[-1]:g} h: median (10 % to 90 % of readings)"
     values = (found.q50, found.q10, found.q90)
-    for table in forecast_tables(title, labels, columns, values, console.width):
-        console.print(table)
-    if never:
-        console.print(
-            f"* never measured in this run: {', '.join(never)}. Their forecasts rest on the model "
-            "and on what else was measured.",
-            soft_wrap=True,
-        )
-    console.print(verdict_line(hybrid, folder), soft_wrap=True)
+    card = forecast_card(
+        title, labels, columns, values, never=never, model=verdict_line(hybrid, folder),
+        source=f"model {folder.name}, samples {samples.name}",
+        figure=lambda: described_figure(run, process, found, changes),
+    )  # fmt: skip
+    show_card(card, console)
+    if on_card is not None:
+        on_card(card)
     if out is not None:
         _write(found, out, units, never)
         console.print(f"table: {out}")

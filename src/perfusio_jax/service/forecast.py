@@ -2,7 +2,7 @@
 
 import asyncio
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +29,11 @@ from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.states import intervals_text
 from perfusio_jax.twin import estimate, forecast, history_from_records
 from perfusio_jax.twin.records.samples import as_plain
+from perfusio_jax.viz import Card, show_card
 
 from .described_forecast import forecast_described
-from .forecast_figure import draw_cho
-from .forecast_table import forecast_tables, verdict_line
+from .forecast_figure import cho_figure, draw_cho
+from .forecast_table import forecast_card, verdict_line
 from .plan import load_model, oddities
 from .settings import check_setpoints
 
@@ -160,6 +161,7 @@ def forecast_file(
     schedule: Path | None = None,
     posterior: Path | None = None,
     rules: FileRules | None = None,
+    on_card: Callable[[Card], None] | None = None,
 ) -> None:
     """Print a forecast from the last sample's own time on, and write it if asked.
 
@@ -178,6 +180,7 @@ def forecast_file(
         schedule: Table of set-points that change from now on, as `propose --profile` writes it.
         posterior: Folder of a posterior of constants, of a culture that is described.
         rules: How the samples are read.
+        on_card: Is given what the forecast says.
     """
     if schedule is not None and changes:
         raise ConfigError("--schedule says what is set from now on, and --set too; give one.")
@@ -213,6 +216,7 @@ def forecast_file(
             schedule=schedule,
             posterior=posterior,
             rules=rules,
+            on_card=on_card,
         )
         return
     if posterior is not None:
@@ -253,15 +257,14 @@ def forecast_file(
     title = f"forecast from {_when(float(history.times_h[-1]))}: median (10 % to 90 %)"
     columns = [f"{n} [{_short(n)}]" + "*" * (n in run.never) for n in FORECAST_SPECIES]
     labels = ["day", *(f"{round(float(day), 2):g}" for day in outlook.days)]
-    for table in forecast_tables(title, labels, columns, values, console.width):
-        console.print(table)
-    if run.never:
-        console.print(
-            f"* never measured in this run: {', '.join(run.never)}. Their forecasts rest on the "
-            "model and on what else was measured.",
-            soft_wrap=True,
-        )
-    console.print(verdict_line(hybrid, model), soft_wrap=True)
+    card = forecast_card(
+        title, labels, columns, values, never=run.never, model=verdict_line(hybrid, model),
+        source=f"model {model.name}, samples {samples.name}",
+        figure=lambda: cho_figure(run.rows, outlook, changes),
+    )  # fmt: skip
+    show_card(card, console)
+    if on_card is not None:
+        on_card(card)
     if out is not None:
         _write(outlook, out, run.never)
         console.print(f"table: {out}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,15 +13,17 @@ from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
 from perfusio_jax.viz import Band, RunView, run_figure, save_figure
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def draw_cho(rows: Sequence[Mapping[str, Any]], outlook: Any, changes: Any, path: Path) -> None:
-    """Draw a forecast of CHO perfusion: intervals of the state, and of readings around them.
+
+def cho_figure(rows: Sequence[Mapping[str, Any]], outlook: Any, changes: Any) -> "Figure":
+    """A forecast of CHO perfusion: intervals of the state, and of readings around them.
 
     Args:
         rows: Samples with the set-points that acted from each on.
         outlook: The forecast, from `twin.forecast`.
         changes: Set-points in force from the last sample on, by name.
-        path: Picture to write.
     """
     hours = np.array([float(row["time_h"]) for row in rows])
     readings = {n: _column(rows, "values", n) for n in FORECAST_SPECIES}
@@ -45,20 +47,24 @@ def draw_cho(rows: Sequence[Mapping[str, Any]], outlook: Any, changes: Any, path
     view = RunView("", hours, readings, set_to, bands)
     units = {n: canonical_unit(n) for n in (*FORECAST_SPECIES, *CONTROL_NAMES)}
     title = f"Forecast from {hours[-1]:g} h on"
-    save_figure(run_figure(view, units, title=title, bands_are="state"), path)
+    return run_figure(view, units, title=title, bands_are="state")
 
 
-def draw_described(
-    run: Trajectory, process: Process, found: Ahead, changes: Mapping[str, float], path: Path
-) -> None:
-    """Draw a forecast of a described culture: intervals of readings.
+def draw_cho(rows: Sequence[Mapping[str, Any]], outlook: Any, changes: Any, path: Path) -> None:
+    """Write `cho_figure` as a picture."""
+    save_figure(cho_figure(rows, outlook, changes), path)
+
+
+def described_figure(
+    run: Trajectory, process: Process, found: Ahead, changes: Mapping[str, float]
+) -> "Figure":
+    """A forecast of a described culture: intervals of readings.
 
     Args:
         run: The run so far, with what acted.
         process: Its culture.
         found: The forecast.
         changes: Set-points that are another from the last sample on.
-        path: Picture to write.
     """
     names = [n for n in found.names]
     readings = {
@@ -83,9 +89,15 @@ def draw_described(
     hours = np.asarray(run.times_h, float)
     units = {p.name: p.unit for p in (*process.quantities, *process.controls)}
     title = f"{process.name}, run {run.run_id}: forecast from {hours[-1]:g} h on"
-    figure = run_figure(RunView("", hours, readings, set_to, bands), units, title=title,
-                        bands_are="readings")  # fmt: skip
-    save_figure(figure, path)
+    view = RunView("", hours, readings, set_to, bands)
+    return run_figure(view, units, title=title, bands_are="readings")
+
+
+def draw_described(
+    run: Trajectory, process: Process, found: Ahead, changes: Mapping[str, float], path: Path
+) -> None:
+    """Write `described_figure` as a picture."""
+    save_figure(described_figure(run, process, found, changes), path)
 
 
 def _column(rows: Sequence[Mapping[str, Any]], part: str, name: str) -> np.ndarray:

@@ -1,14 +1,18 @@
 """A forecast on a screen, and what the model behind it is fit for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from perfusio_jax._core import DataError
 from perfusio_jax.hybrid import HybridStateSpaceModel, read_verdict
+from perfusio_jax.viz import Card, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def verdict_line(hybrid: HybridStateSpaceModel, folder: Path) -> str:
@@ -22,47 +26,45 @@ def verdict_line(hybrid: HybridStateSpaceModel, folder: Path) -> str:
     return verdict.line()
 
 
-def forecast_tables(
+def forecast_card(
     title: str,
     labels: Sequence[str],
     columns: Sequence[str],
     values: tuple[Any, Any, Any],
-    width: int,
-) -> list[Any]:
-    """Tables of as many quantities each as a terminal has room for.
+    *,
+    never: Sequence[str],
+    model: str,
+    source: str,
+    figure: "Callable[[], Figure] | None" = None,
+) -> Card:
+    """What a forecast says.
 
     Args:
-        title: Above the first of them.
+        title: What it is of, and from when.
         labels: Heading of the first column, then one per row.
         columns: Headings of the quantities.
         values: Median, lower and upper end, each (rows, quantities).
-        width: Characters there is room for.
+        never: Quantities that were never measured in the run; marked in their headings.
+        model: What the model is fit for.
+        source: Model and samples.
+        figure: Draws it.
     """
-    from rich import box
-    from rich.table import Table
-
-    groups: list[list[tuple[str, list[str]]]] = []
-    room = 0
-    for k, header in enumerate(columns):
+    rows = []
+    for h, label in enumerate(labels[1:]):
         cells = []
-        for h in range(len(labels) - 1):
+        for k in range(len(columns)):
             mid, low, high = (_digits(float(t[h, k])) for t in values)
             cells.append(f"{mid} ({low}-{high})")
-        needed = max(len(text) for text in (header, *cells)) + 3
-        if not groups or needed > room:
-            groups.append([])
-            room = width - max(len(text) for text in labels) - 6
-        groups[-1].append((header, cells))
-        room -= needed
-    tables = []
-    for number, group in enumerate(groups):
-        table = Table(title=None if number else title, box=box.SIMPLE, title_justify="left")
-        for header in (labels[0], *(header for header, _ in group)):
-            table.add_column(header, justify="right", no_wrap=True)
-        for h, label in enumerate(labels[1:]):
-            table.add_row(label, *(cells[h] for _, cells in group))
-        tables.append(table)
-    return tables
+        rows.append((label, *cells))
+    told = []
+    if never:
+        told.append(
+            f"* never measured in this run: {', '.join(never)}. Their forecasts rest on the model "
+            "and on what else was measured."
+        )
+    heads = (labels[0], *columns)
+    table = Table(title, heads, tuple(rows), tuple(range(len(heads))), is_split=True)
+    return Card("forecast", title, (*told, model), (), (table,), source, figure)
 
 
 def _digits(value: float) -> str:

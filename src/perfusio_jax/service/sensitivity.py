@@ -2,12 +2,11 @@
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.table import Table
 
 from perfusio_jax._core import HOURS_PER_DAY
 from perfusio_jax.connectors import plant_mechanism
@@ -25,6 +24,7 @@ from perfusio_jax.study import (
     morris_of_run,
     sobol_of_run,
 )
+from perfusio_jax.viz import Card, Table, show_card
 
 _SHOWN = 20
 """Levers of an output that are shown, the strongest; a file has all."""
@@ -74,13 +74,20 @@ class Row(NamedTuple):
     """By name; the first ranks."""
 
 
-def tell_sensitivity(question: Question, *, out: Path | None, console: Any) -> None:
+def tell_sensitivity(
+    question: Question,
+    *,
+    out: Path | None,
+    console: Any,
+    on_card: Callable[[Card], None] | None = None,
+) -> None:
     """Answer a question and write it.
 
     Args:
         question: What is asked.
         out: File for all figures, .csv or .json; none if None.
         console: Where to print.
+        on_card: Is given what was concluded.
 
     Raises:
         ConfigError: If the culture, an output or a lever is unknown.
@@ -106,14 +113,45 @@ def tell_sensitivity(question: Question, *, out: Path | None, console: Any) -> N
             else:
                 found = sobol_of_run(run, outputs, levers, is_second=question.is_second, **asked)
     rows = _rows(found)
-    for k, output in enumerate(found.outputs):
-        own = [row for row in rows if row.output == output.name]
-        console.print(_table(own, _title(found, k), each))
-    for line in _remarks(found):
-        console.print(line, soft_wrap=True)
+    card = sensitivity_card(found, rows, each=each, source=_source(question))
+    show_card(card, console)
+    if on_card is not None:
+        on_card(card)
     if out is not None:
         write_rows(out, [{**row._asdict(), **row.figures, "figures": None} for row in rows])
         console.print(f"written: {out}")
+
+
+def sensitivity_card(
+    found: LocalSensitivity | GlobalSensitivity,
+    rows: Sequence[Row],
+    *,
+    each: bool = False,
+    source: str = "",
+) -> Card:
+    """What moves a run.
+
+    Args:
+        found: Derivatives or shares.
+        rows: The same, a row per output and lever.
+        each: Whether set-points count by interval.
+        source: Which run.
+    """
+    tables = tuple(
+        _table([row for row in rows if row.output == output.name], _title(found, k), each)
+        for k, output in enumerate(found.outputs)
+    )
+    names = ", ".join(output.name for output in found.outputs)
+    return Card("sensitivity", f"What moves {names}", tuple(_remarks(found)), (), tables, source)
+
+
+def _source(question: Question) -> str:
+    culture = f"{question.process}, {question.days:g} d sampled every {question.every_h:g} h"
+    return (
+        f"{question.method} derivatives, {culture}"
+        if question.method == "local"
+        else (f"{question.method}, {culture}, seed {question.seed}")
+    )
 
 
 def studied_run(question: Question) -> Experiment:
@@ -224,19 +262,16 @@ def _table(rows: list[Row], title: str, each: bool) -> Table:
     order = [i for i in np.argsort(-np.asarray(size), kind="stable") if size[i] > 0.0]
     shown = order[: 2 * _SHOWN if each else _SHOWN]
     rest = len(rows) - len(shown)
-    table = Table(title=title, caption=f"and {rest} that do less or nothing" if rest else None)
-    table.add_column("lever")
-    table.add_column("at", justify="right")
-    for name in rows[0].figures:
-        table.add_column(name, justify="right")
-    table.add_column("")
     largest = max(size) or 1.0
+    cells = []
     for i in shown:
         row = rows[i]
         bar = ("-" if row.figures[first] < 0.0 else "+") * max(1, round(_BAR * size[i] / largest))
-        cells = [f"{v:.3g}" for v in row.figures.values()]
-        table.add_row(row.lever, f"{row.value:.4g} {row.unit}".strip(), *cells, bar)
-    return table
+        numbers = [f"{v:.3g}" for v in row.figures.values()]
+        cells.append((row.lever, f"{row.value:.4g} {row.unit}".strip(), *numbers, bar))
+    heads = ("lever", "at", *rows[0].figures, "")
+    note = f"and {rest} that do less or nothing" if rest else ""
+    return Table(title, heads, tuple(cells), tuple(range(1, len(heads) - 1)), note)
 
 
 def _remarks(found: LocalSensitivity | GlobalSensitivity) -> list[str]:

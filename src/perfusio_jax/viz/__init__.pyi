@@ -1,6 +1,12 @@
+from .card import Card as Card
+from .card import Table as Table
+from .card import cards_in as cards_in
+from .card import read_card as read_card
+from .card import show_card as show_card
 from .constants import posterior_figure as posterior_figure
 from .constants import readings_figure as readings_figure
 from .front import front_figure as front_figure
+from .golden import golden_figure as golden_figure
 from .rates import rates_figure as rates_figure
 from .runs import Band as Band
 from .runs import RunView as RunView

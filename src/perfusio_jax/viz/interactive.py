@@ -1,6 +1,6 @@
 """Figures to turn, zoom and point at, made with Plotly (extra `dash`).
 
-The four functions take plain arrays and mappings as those of `static` do, share their colours and
+The functions take plain arrays and mappings as those of `static` do, share their colours and
 units, and return a `plotly.graph_objects.Figure`. NaN leaves a gap. `save_html` writes one as a
 page that asks nothing of the network.
 """
@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError, DataError
 from perfusio_jax._core.text import LONGEST_NAME, cut, shown
+from perfusio_jax.process import Compared
 
+from .golden import described
 from .parts import NOT_FROM_ZERO, series_of
 from .theme import PALETTE, SERIES, label
 
@@ -276,6 +278,93 @@ def trajectory_figure(
     )  # fmt: skip
 
 
+def golden_figure(found: Compared, units: Mapping[str, str], *, title: str | None = None) -> Any:
+    """A run beside reference runs: `perfusio_jax.viz.golden_figure` to zoom and point at.
+
+    Args:
+        found: A run beside reference runs.
+        units: Unit of each quantity.
+        title: Heading; names the run by default.
+
+    Returns:
+        The figure. Pointing at T2 or Q tells what each quantity adds to it.
+
+    Raises:
+        ConfigError: If Plotly is not installed.
+        DataError: If the run has no sample.
+    """
+    go = _plotly()
+    if not found.hours.size:
+        raise DataError(f"run '{shown(cut(found.run_id, 40))}' has no sample to compare.")
+    heading = title or f"Run {found.run_id} beside {len(found.references)} reference runs"
+    days = found.hours / HOURS_PER_DAY
+    heads = [f"{name} [{units.get(name) or '-'}]" for name in found.names]
+    panels = _subplots([*heads, "Hotelling's T²", "Q (SPE)"])
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False}
+    for k in range(len(found.names)):
+        at = {"row": k // 2 + 1, "col": k % 2 + 1}
+        is_first = k == 0
+        panels.add_trace(go.Scatter(x=days, y=found.high[:, k], **edge), **at)
+        fill = {"fill": "tonexty", "fillcolor": _faint(PALETTE["band"], 0.32)}
+        shown_once = {"legendgroup": "band", "name": "95 % of readings of a further run"}
+        low = {**edge, **fill, **shown_once, "showlegend": is_first}
+        panels.add_trace(go.Scatter(x=days, y=found.low[:, k], **low), **at)
+        panels.add_trace(
+            go.Scatter(
+                x=days, y=found.band.mean[:, k], mode="lines", name="mean of the reference runs",
+                legendgroup="mean", showlegend=is_first, hoverinfo="skip",
+                line={"color": PALETTE["twin"], "dash": "dash"},
+            ),
+            **at,
+        )  # fmt: skip
+        values = found.readings[:, k]
+        is_out = (values < found.low[:, k]) | (values > found.high[:, k])
+        panels.add_trace(
+            go.Scatter(
+                x=days, y=values, mode="lines+markers", name="reading", legendgroup="reading",
+                showlegend=is_first, line={"color": PALETTE["muted"], "width": 1},
+                marker={"size": 6, "color": _in_or_out(is_out)},
+                hovertemplate="%{x:.4g} d: %{y:.4g}<extra></extra>",
+            ),
+            **at,
+        )  # fmt: skip
+    n_rows = -(-len(found.names) // 2) + 1
+    statistics = (
+        (found.t2, found.t2_limits, found.t2_by), (found.q, found.q_limits, found.q_by)
+    )  # fmt: skip
+    for k, (values, limits, by) in enumerate(statistics):
+        at = {"row": n_rows, "col": k + 1}
+        lines = (("95 %", "dot", PALETTE["muted"]), ("99 %", "dash", PALETTE["target"]))
+        for column, (level, dash, colour) in enumerate(lines):
+            panels.add_trace(
+                go.Scatter(
+                    x=days, y=limits[:, column], mode="lines", name=f"limit, {level}",
+                    legendgroup=level, showlegend=k == 0, hoverinfo="skip",
+                    line={"color": colour, "dash": dash, "shape": "hvh"},
+                ),
+                **at,
+            )  # fmt: skip
+        panels.add_trace(
+            go.Scatter(
+                x=days, y=values, mode="lines+markers", name="T2, Q", showlegend=False,
+                line={"color": PALETTE["muted"], "width": 1},
+                marker={"size": 7, "color": _in_or_out(values > limits[:, 0])},
+                text=[_parts_text(found.names, row) for row in by],
+                hovertemplate="%{x:.4g} d: %{y:.4g}<br>%{text}<extra></extra>",
+            ),
+            **at,
+        )  # fmt: skip
+    _laid_out(panels, heading, "", "", described(found, heading))
+    tall = 230 * n_rows  # the legend lies below the words of the lowest axis, however many rows
+    panels.update_layout(height=tall + 194, margin={"b": 130}, legend={"y": -70.0 / tall})
+    axis = {"gridcolor": PALETTE["grid"], "zeroline": False, "showline": True,
+            "linecolor": PALETTE["muted"], "ticks": "outside"}  # fmt: skip
+    panels.update_xaxes(**axis, matches="x", title={"text": ""})
+    panels.update_yaxes(**axis, title={"text": ""})
+    panels.update_xaxes(title={"text": "Culture day [d]", "standoff": 6}, row=n_rows)
+    return panels
+
+
 def save_html(figure: Any, path: Path | str) -> Path:
     """Write a figure as one page with everything it needs inside; nothing is fetched.
 
@@ -311,6 +400,27 @@ def _plotly() -> Any:
             "Plotly is not installed, which interactive figures are made with: "
             "pip install 'perfusio-jax[dash]'."
         ) from None
+
+
+def _subplots(heads: Sequence[str]) -> Any:
+    """Panels in two columns, the last two a row of their own."""
+    own = -(-(len(heads) - 2) // 2)
+    titles: list[str] = [*heads[:-2], *[""] * (2 * own - len(heads) + 2), *heads[-2:]]
+    made = importlib.import_module("plotly.subplots")
+    return made.make_subplots(
+        rows=own + 1, cols=2, vertical_spacing=0.22 / (own + 1), horizontal_spacing=0.08,
+        subplot_titles=[_written(text) for text in titles],
+    )  # fmt: skip
+
+
+def _in_or_out(is_out: np.ndarray) -> list[str]:
+    return [PALETTE["target"] if out else PALETTE["ink"] for out in is_out]
+
+
+def _parts_text(names: Sequence[str], parts: np.ndarray) -> str:
+    """What adds most, the first five."""
+    order = [k for k in np.argsort(-np.nan_to_num(parts), kind="stable") if parts[k] > 0.0][:5]
+    return "<br>".join(f"{_written(names[int(k)])}: {parts[k]:.3g}" for k in order)
 
 
 def _written(text: str) -> str:

@@ -94,7 +94,7 @@ class Schedule(NamedTuple):
             share = "" if one.share >= 1.0 else f", in {100.0 * one.share:.0f} % of the draws"
             said.append(f"{one.limit.text}: {word} ({place}{share})")
         said += list(self.at_bounds)
-        if not self.is_converged:
+        if self.is_feasible and not self.is_converged:
             said.append("the search was ended before it came to rest; ask for fewer pieces")
         if self.n_failed:
             said.append(f"{self.n_failed} schedules could not be run and were passed over")
