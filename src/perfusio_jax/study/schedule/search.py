@@ -19,8 +19,10 @@ from perfusio_jax.study.schedule.pieces import Chosen, Level, rows_of
 from perfusio_jax.study.schedule.result import FEASIBLE, Kept, Schedule, scale_of
 
 _CANDIDATES = 64
-_MOST_TURNS = 200
-_TOLERANCE = 1e-9
+_MOST_TURNS = 100
+_TOLERANCE = 1e-7
+"""Progress below which a search has come to its end [scales of the objective]; much less than this
+is the integrator's noise, in which a line search finds no end."""
 _FAILED = 1e3
 """What a schedule that cannot be run is worth [scales of the objective]."""
 _MOST_SEEN = 64
