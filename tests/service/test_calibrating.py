@@ -67,7 +67,7 @@ def test_draws_that_are_not_to_be_believed_end_in_seven_and_say_so(words, tmp_pa
     assert _code(asked) == 7
     told = " ".join(capsys.readouterr().out.split())
     assert "not to be believed as it is: " in told and "too few draws" in told
-    assert "20 of 40 draws" in told
+    assert "20 of 50 draws" in told  # the warm-up has three stages of ten
     header = json.loads((out / "header.json").read_text())
     assert any("too few draws" in line for line in header["architecture"]["problems"])
     assert _code([*asked, "--accept-warnings"]) == 0
