@@ -57,7 +57,7 @@ def read_output(experiment: Experiment, text: str) -> Output:
         >>> from perfusio_jax.study import cho_experiment
         >>> run = cho_experiment(virtual_reactor(), 24.0 * np.arange(15))
         >>> read_output(run, "Titer at 7 d")
-        Output(kind='value', column=10, row=7, name='Titer at 7 d', unit='mg/L')
+        Output(kind='value', column=10, row=7, name='Titer at 7 d', unit='mg/L', volume=-1)
     """
     said = " ".join(text.split())
     match = re.fullmatch(

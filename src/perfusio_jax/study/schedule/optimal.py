@@ -69,6 +69,7 @@ def best_schedule(
         Kraft (1988) for SLSQP; Binder et al. (2001) for refinement from coarse to fine.
 
     Example:
+        >>> import numpy as np
         >>> from perfusio_jax.process import MONOD_CHEMOSTAT
         >>> from perfusio_jax.simulator import plain_monod, virtual_plant
         >>> from perfusio_jax.study import described_experiment
