@@ -18,6 +18,7 @@ from perfusio_jax.simulator import virtual_plant
 from perfusio_jax.study import (
     Design,
     Experiment,
+    Posterior,
     Wanted,
     cho_experiment,
     choose_levers,
@@ -126,13 +127,7 @@ def _experiment(process: Process, plans: Plans) -> Experiment:
 
 def _draws(run: Experiment, plans: Plans, folder: Path) -> np.ndarray:
     """Draws of a posterior, in prior standard deviations of the constants that are asked for."""
-    found, culture = load_posterior(folder)
-    name = read_process(plans.process).name
-    if culture.get("process") != name:
-        raise ConfigError(
-            f"the posterior in {folder} is of {culture.get('process')}, and runs of {name} "
-            "are asked for."
-        )
+    found = posterior_of(folder, read_process(plans.process))
     levers = choose_levers(run, plans.constants or ("constants",))
     absent = [v.name for v in levers if v.name not in found.names]
     if absent:
@@ -146,6 +141,26 @@ def _draws(run: Experiment, plans: Plans, folder: Path) -> np.ndarray:
     x = found.pooled[rows][:, columns]
     y = np.where(is_log > 0.0, np.log(np.maximum(x, 1e-300)), x)
     return (y - middle) / width
+
+
+def posterior_of(folder: Path, process: Process) -> Posterior:
+    """A posterior that is of a culture.
+
+    Args:
+        folder: Folder `calibrate` wrote.
+        process: The culture.
+
+    Raises:
+        ConfigError: If it is of another one.
+        DataError: If it cannot be read.
+    """
+    found, culture = load_posterior(folder)
+    if culture.get("process") != process.name:
+        raise ConfigError(
+            f"the posterior in {folder} is of {culture.get('process')}, and runs of "
+            f"{process.name} are asked for."
+        )
+    return found
 
 
 def _constants(design: Design) -> Table:

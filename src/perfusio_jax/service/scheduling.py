@@ -17,9 +17,9 @@ from perfusio_jax.study import (
     best_schedule,
     cho_experiment,
     described_experiment,
-    load_posterior,
 )
 
+from .designing import posterior_of
 from .sensitivity import mechanism_of
 
 _RTOL, _ATOL = 1e-6, 1e-8
@@ -125,12 +125,7 @@ def _experiment(process: Process, wish: Wish) -> Experiment:
 
 def _draws(run: Experiment, process: Process, folder: Path) -> dict[str, np.ndarray]:
     """Some draws of a posterior, by constant."""
-    found, culture = load_posterior(folder)
-    if culture.get("process") != process.name:
-        raise ConfigError(
-            f"the posterior in {folder} is of {culture.get('process')}, and a schedule of "
-            f"{process.name} is asked for."
-        )
+    found = posterior_of(folder, process)
     known = {lever.name for lever in run.levers}
     absent = [name for name in found.names if name not in known]
     if absent:

@@ -11,7 +11,7 @@ from scipy.stats import norm, qmc
 
 from perfusio_jax._core import ConfigError, SimulationError
 from perfusio_jax._core.progress import tell
-from perfusio_jax.study.experiment import SET_POINT, Experiment, choose_levers
+from perfusio_jax.study.experiment import SET_POINT, WHOLE_RUN, Experiment, choose_levers
 from perfusio_jax.study.outputs import Output
 from perfusio_jax.study.schedule.limits import Limit
 from perfusio_jax.study.schedule.looking import look, outcomes
@@ -49,6 +49,9 @@ class Search:
         self.n_intervals = int(experiment.lengths_h.shape[0])
         self.n_pieces = n_pieces
         self.sign = 1.0 if least else -1.0
+        self.whole = [
+            v for v in experiment.levers if v.group == SET_POINT and v.interval == WHOLE_RUN
+        ]
         names = [f"{n}@{t + 1}" for t in range(self.n_intervals) for n in chosen.names]
         constants = dict(draws or {})
         if any(n not in {v.name for v in experiment.levers} for n in names):
@@ -71,7 +74,7 @@ class Search:
         self.worth = 1.0
         self.n_looks = self.n_failed = 0
         self._forward = experiment.forward_only()
-        self._seen: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+        self._seen: dict[tuple[int, bytes], tuple[np.ndarray, np.ndarray] | None] = {}
 
     # ------------------------------------------------------------ what a table gives
 
@@ -84,9 +87,8 @@ class Search:
     def look(self, level: Level, z: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Outputs `(K,O)` and slopes by the pieces in parts of their ranges; None if it fails."""
         table = self.table(level, z)
-        key = (level.n, table.tobytes())
-        name = repr(key[0]).encode() + key[1]
-        if name not in self._seen:
+        key = level.n, table.tobytes()
+        if key not in self._seen:
             width = self.n_pieces * len(self.chosen.names)
             directions = np.zeros((width, len(self.levers)))
             span = np.tile(self.chosen.span, level.shape[0])
@@ -104,9 +106,8 @@ class Search:
             self.n_failed += not is_fine
             if len(self._seen) > _MOST_SEEN:
                 self._seen.clear()
-            self._seen[name] = (values, slopes) if is_fine else (values * np.nan, slopes)
-        values, slopes = self._seen[name]
-        return None if np.isnan(values).any() else (values, slopes)
+            self._seen[key] = (values, slopes) if is_fine else None
+        return self._seen[key]
 
     def table(self, level: Level, z: np.ndarray) -> np.ndarray:
         """Set-points by interval of pieces in parts of their ranges."""
@@ -158,8 +159,7 @@ class Search:
             np.asarray(self.experiment.controls),
             (self.n_intervals, self.experiment.controls.shape[1]),
         )
-        whole = [v for v in self.experiment.levers if v.group == SET_POINT and v.interval < 0]
-        place = [next(v.place for v in whole if v.name == n) for n in self.chosen.names]
+        place = [next(v.place for v in self.whole if v.name == n) for n in self.chosen.names]
         begin = np.clip(given[:, place], self.chosen.lo, self.chosen.hi)
         tables, before = self._candidates(begin, n_starts, seed)
         sizes = self._sizes()
@@ -327,7 +327,6 @@ class Search:
         table = given.copy()
         table[:, place] = self.table(level, z)
         target = values[:, self.outputs.index(self.target)]
-        whole = [v for v in self.experiment.levers if v.group == SET_POINT and v.interval < 0]
         room = self.room(level, z)[0] * self.scales
         prices = self._prices(level, z)
         kept = []
@@ -348,8 +347,8 @@ class Search:
             )
         return Schedule(
             hours=self.experiment.hours,
-            names=tuple(v.name for v in whole),
-            units=tuple(v.unit for v in whole),
+            names=tuple(v.name for v in self.whole),
+            units=tuple(v.unit for v in self.whole),
             controls=table,
             moved=self.chosen.names,
             objective=self.target,
