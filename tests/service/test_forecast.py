@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from perfusio_jax._core import FORECAST_SPECIES
+from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.hybrid import HybridStateSpaceModel, Verdict, load, save, write_verdict
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.service import forecast as forecasting
@@ -43,7 +44,7 @@ def ask(tmp_path, model, monkeypatch):
     monkeypatch.setattr(forecasting, "estimate", estimate)
     monkeypatch.setattr(forecasting, "forecast", forecast)
 
-    def run(table, *, changes=None, out=None, folder=model):
+    def run(table, *, changes=None, out=None, folder=model, rules=None):
         (tmp_path / "s.csv").write_text(table)
         text = io.StringIO()
         forecasting.forecast_file(
@@ -55,6 +56,7 @@ def ask(tmp_path, model, monkeypatch):
             run_id=None,
             seed=0,
             out=out,
+            rules=rules,
             console=Console(file=text, width=200, highlight=False, markup=False),
         )
         return text.getvalue(), seen["history"]
@@ -91,10 +93,13 @@ def test_controls_the_file_lacks_are_told_as_assumed(ask):
     assert np.asarray(history.controls).shape == (2, 6)
 
 
-def test_since_when_a_row_counts_is_told_where_set_points_change(ask):
+def test_a_row_s_set_points_act_from_its_sample_on_unless_a_file_is_said_to_grow(ask):
     rows = "day,VCD,perfusion_rate\n0,2,1\n1,3,{}\n2,4,2\n"
     text, history = ask(rows.format(2))
-    assert "perfusion_rate: what a row says is taken for in force when its sample was" in text
+    assert "perfusion_rate: what a row says acts from its sample on; --set-points until" in text
+    assert np.asarray(history.controls)[:, 0].tolist() == [1.0, 2.0, 2.0]
+    text, history = ask(rows.format(2), rules=FileRules(set_points="until"))
+    assert "those that acted until its sample" in text and "--set-points" not in text
     assert np.asarray(history.controls)[:, 0].tolist() == [2.0, 2.0, 2.0]
     text, _ = ask(rows.format(1).replace("4,2", "4,1"))
     assert "what a row says" not in text
@@ -103,8 +108,11 @@ def test_since_when_a_row_counts_is_told_where_set_points_change(ask):
 def test_a_control_that_is_told_late_is_assumed_until_then(tmp_path):
     (tmp_path / "s.csv").write_text("day,VCD,temperature\n0,2,\n1,3,\n2,4,36\n3,5,35\n")
     run = read_run(tmp_path / "s.csv", None)
-    assert run.assumed["temperature"] == 24.0  # what is reported on day 2 acted from day 1 on
+    assert run.assumed["temperature"] == 48.0
     assert run.assumed["agitation"] is None
+    assert [row["controls"]["temperature"] for row in run.rows] == [36.25, 36.25, 36.0, 35.0]
+    run = read_run(tmp_path / "s.csv", None, rules=FileRules(set_points="until"))
+    assert run.assumed["temperature"] == 24.0  # what is reported on day 2 acted from day 1 on
     assert [row["controls"]["temperature"] for row in run.rows] == [36.25, 36.0, 35.0, 35.0]
 
 

@@ -158,6 +158,13 @@ _WORDS: Final[Mapping[str, Unit]] = MappingProxyType(
         "kelvin": _SYMBOLS["K"],
         "celsius": _SYMBOLS["degC"],
         "fahrenheit": _SYMBOLS["degF"],
+        # what titrations and counters of viruses and microbes count: each a thing of its own
+        "pfu": _of(1, plaque=1),
+        "ffu": _of(1, focus=1),
+        "cfu": _of(1, colony=1),
+        **dict.fromkeys(("vg", "gc", "genome", "genomes"), _of(1, genome=1)),
+        **dict.fromkeys(("vp", "particle", "particles"), _of(1, particle=1)),
+        "iu": _of(1, activity=1),
         # what does not say of what it is fits no column, and is not the same as what does
         "hz": _of(1, event=1, time=-1),
         "ppm": _of(_MICRO, part=1),

@@ -126,7 +126,13 @@ def db_status(url: DatabaseURL) -> None:
 def db_import(
     url: DatabaseURL,
     file: Annotated[Path, typer.Argument(help="CSV, Parquet or Excel file with samples.")],
-    experiment: Annotated[str, typer.Option(help="Experiment the samples belong to.")],
+    experiment: Annotated[
+        str | None, typer.Option(help="Experiment the samples belong to.")
+    ] = None,
+    each_run: Annotated[
+        bool,
+        typer.Option("--each-run", help="Each run is an experiment that is called as the run."),
+    ] = False,
     reactor: Annotated[
         str | None, typer.Option(help="Vessel; needed if the file names none.")
     ] = None,
@@ -142,12 +148,27 @@ def db_import(
     rules: Any,
 ) -> None:
     """Store the samples of a file; doing it again changes nothing."""
-    from perfusio_jax.connectors.exchange import import_file
+    from perfusio_jax.connectors.exchange import import_file, import_runs
     from perfusio_jax.connectors.files.inspecting import source
     from perfusio_jax.connectors.files.parts import parts_of
     from perfusio_jax.process import read_process
 
+    if (experiment is None) != each_run:
+        raise ConfigError(
+            "say --experiment NAME for one run, or --each-run for all runs of a file, each under "
+            "its own name; one of the two."
+        )
     culture = None if process is None else read_process(process)
+
+    def stored(rows: Any, vessel: str | None, run: str | None = run_id) -> None:
+        more: dict[str, Any] = {"correct": correct, "reason": reason}
+        if experiment is None and run is None:
+            lines = import_runs(url, rows, vessel, **more)
+        else:
+            lines = import_file(url, rows, experiment or run or "", vessel, **more)
+        for line in lines:
+            say(line)
+
     with as_data():
         if file.is_dir() or rules.sheet == "*":
             others, is_found = list[str](), False
@@ -165,24 +186,21 @@ def db_import(
                     others += runs
                     continue
                 is_found = True
-                for line in import_file(
-                    url, rows, experiment, whose, correct=correct, reason=reason
-                ):
-                    say(line)
+                stored(rows, whose, run_id or (part.run_name if set(runs) == {""} else None))
             if run_id is not None and not is_found:
                 names = ", ".join(dict.fromkeys(others)) or "not named"
                 raise DataError(f"{file} has no run {run_id!r}; its runs are {names}.")
             return
-        rows = source(file, rules, run_id=run_id, process=culture)
-        for line in import_file(url, rows, experiment, reactor, correct=correct, reason=reason):
-            say(line)
+        stored(source(file, rules, run_id=run_id, process=culture), reactor)
 
 
 @db.command("export")
 def db_export(
     url: DatabaseURL,
     out: Annotated[Path, typer.Argument(help="Table to write (.csv, .xlsx or .parquet).")],
-    experiment: Annotated[str, typer.Option(help="Experiment to export.")],
+    experiment: Annotated[
+        list[str] | None, typer.Option(help="Experiments to export; all of them.")
+    ] = None,
     reactor: Annotated[list[str] | None, typer.Option(help="Vessels; all of them.")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write over a file that is there.")
@@ -194,4 +212,4 @@ def db_export(
         raise ConfigError(f"{out} exists; name another file, or say --force.")
     from perfusio_jax.connectors.exchange import export_file
 
-    say(export_file(url, out, experiment, reactor or []))
+    say(export_file(url, out, experiment or [], reactor or []))

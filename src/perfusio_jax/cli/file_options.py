@@ -91,6 +91,11 @@ _OPTIONS: Final[dict[str, Any]] = {
         "--feeds",
         text="bolus: a second row after a feed is a bolus of the first; rows if not said.",
     ),
+    "set_points": _option(
+        str | None,
+        "--set-points",
+        text="until: a row's set-points acted up to its sample; from it on if not said.",
+    ),
     "sample_id": _option(
         str | None, "--sample-id", text="How sample ids are made: '{run}-D{day}'."
     ),

@@ -4,12 +4,13 @@ What `perfusio-jax db import` and `db export` do.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perfusio_jax._core import STREAM_TOTALS, ConfigError, ConnectorError, DataError
+from perfusio_jax._core import ConfigError, ConnectorError, DataError
 from perfusio_jax.process import Process
 from perfusio_jax.twin import replace_durably
 from perfusio_jax.twin.records.entries import Stored
@@ -17,20 +18,22 @@ from perfusio_jax.twin.records.entries import Stored
 from .base import SampleRecord
 from .files.filesystem import FilesystemStore
 from .sql.admin import holdings
+from .sql.clones import clones_of
 from .sql.cultures import processes_of
 from .sql.engine import Database
 from .sql.store import SQLStore
-from .tables.run_rows import as_written
-from .tables.vocabulary import Vocabulary
-from .tables.writing import as_csv, as_workbook
+from .tables.acting import acting_from_rows
+from .tables.sample_file import as_file, as_row
 
-_LEADING = ("run_id", "reactor_id", "day", "time_h", "sampled_at")
+_NO_CLONE = "unknown"
+"""What tables say of a run whose clone nobody told."""
 
 
 def import_samples(
     store: SQLStore,
     rows: Iterable[SampleRecord],
     *,
+    clone_id: str | None = None,
     is_correction: bool = False,
     user: str = "system",
     reason: str | None = None,
@@ -40,6 +43,7 @@ def import_samples(
     Args:
         store: Where to.
         rows: Samples.
+        clone_id: Clone they are of, if that is known.
         is_correction: Whether other values replace those stored.
         user: Who imports.
         reason: Why they are corrected.
@@ -51,11 +55,19 @@ def import_samples(
         DataError: If one contradicts what is stored; then none is.
         DatabaseError: If the database cannot be used.
     """
-    fates = store.write_records(rows, is_correction=is_correction, user=user, reason=reason)
+    fates = store.write_records(
+        rows, clone_id=clone_id, is_correction=is_correction, user=user, reason=reason
+    )
     return {fate.value: fates.count(fate) for fate in Stored}
 
 
-async def export_samples(store: SQLStore, out: Path, reactors: Sequence[str]) -> int:
+async def export_samples(
+    store: SQLStore,
+    out: Path,
+    reactors: Sequence[str],
+    *,
+    further: Mapping[str, Sequence[str]] | None = None,
+) -> int:
     """Write samples as a table this library reads: one row per sample, newest revision.
 
     Text that a spreadsheet would run as a formula is made harmless in CSV.
@@ -64,47 +76,84 @@ async def export_samples(store: SQLStore, out: Path, reactors: Sequence[str]) ->
         store: Any reactor of the experiment.
         out: `.csv` or `.xlsx` (units in the second row) or `.parquet` (units in its metadata).
         reactors: Which to write.
+        further: Reactors of further experiments of the same culture, to be written below.
 
     Returns:
         Number of samples.
 
     Raises:
         ConfigError: If the suffix is none of them.
-        DataError: If there is nothing to write.
+        DataError: If there is nothing to write, or two runs would have one name.
         ConnectorError: If the file or the database cannot be used; an earlier file stays.
     """
     if out.suffix.lower() not in (".csv", ".parquet", ".xlsx"):
         raise ConfigError(f"{out} must end in .csv, .xlsx or .parquet.")
-    records = [
-        record for name in reactors for record in await store.for_reactor(name).read_history()
-    ]
-    if not records:
+    rows: list[dict[str, Any]] = []
+    named: dict[str, str] = {}
+    for experiment, names in {store.experiment_name: reactors, **(further or {})}.items():
+        one = store if experiment == store.experiment_name else store.of_experiment(experiment)
+        clones = clones_of(store.database, experiment)
+        records = [
+            record for name in names for record in await one.for_reactor(name).read_history()
+        ]
+        # a run is one vessel's; where an experiment has several, each is one
+        several = len({record.reactor_id for record in records}) > 1
+        for record in records:
+            run = f"{experiment} {record.reactor_id}" if several else experiment
+            if named.setdefault(run, experiment) != experiment:
+                raise DataError(
+                    f"a run of experiment {experiment} and experiment {named[run]} would both be "
+                    f"called {run!r}; export them one by one."
+                )
+            clone = clones.get(record.reactor_id or "")
+            rows.append(as_row(run, record) | ({} if clone is None else {"clone_id": clone}))
+    if not rows:
         raise DataError(f"experiment {store.experiment_name} has no samples to export.")
-    several = len({record.reactor_id for record in records}) > 1
-    rows = [
-        _row(store.experiment_name, record)
-        | (
-            {"run_id": f"{store.experiment_name} {record.reactor_id}"}
-            if several
-            else {}  # a run is one vessel's, and the experiment has several
-        )
-        for record in records
-    ]
-    words = store.words
-    numbers = (*words.species, *words.controls, *STREAM_TOTALS, *words.tags, "volume_L")
-    known = [n for name in dict.fromkeys(numbers) for n in (name, f"{name}_quality")]
-    names = [n for n in known if any(n in row for row in rows)]
     try:
-        kind = out.suffix.lower()
-        if kind == ".csv":
-            replace_durably(out, as_csv(*_cells(rows, names, words)).encode())
-        elif kind == ".xlsx":
-            replace_durably(out, as_workbook(*_cells(rows, names, words)))
-        else:
-            replace_durably(out, _parquet(rows, names, words))
+        replace_durably(out, as_file(rows, store.words, out.suffix.lower()))
     except OSError as error:
         raise ConnectorError(f"{out} cannot be written: {error}") from error
-    return len(records)
+    return len(rows)
+
+
+def import_runs(
+    url: str,
+    rows: FilesystemStore,
+    reactor: str | None,
+    *,
+    correct: bool = False,
+    reason: str | None = None,
+) -> list[str]:
+    """Store every run of a file in an experiment that is called as the run.
+
+    Args:
+        url: The database.
+        rows: The file.
+        reactor: Vessel of runs that name none.
+        correct: Whether other values replace those stored.
+        reason: Why.
+
+    Returns:
+        What was done, as lines.
+
+    Raises:
+        ConfigError: As `import_file` does.
+        DataError: If a run has no name, and as `import_file` does; what was stored before stays.
+        DatabaseError: If the database cannot be used.
+    """
+    runs = dict.fromkeys(run for run, _, _ in rows.runs())
+    if "" in runs or not runs:
+        raise DataError(
+            f"{rows.source_path} has samples of a run without a name, which cannot be an "
+            "experiment; say --experiment, or which column names the run (--map)."
+        )
+    lines = []
+    for run in runs:
+        rows.run_id = run
+        lines += import_file(url, rows, run, reactor, correct=correct, reason=reason)
+        rows.reactor_id = None
+    notes = dict.fromkeys(lines)  # what the file says of itself, once
+    return list(notes)
 
 
 def import_file(
@@ -139,41 +188,83 @@ def import_file(
         rows.reactor_id = name
         store = SQLStore(url, experiment, name or "", process=rows.process)
         found = asyncio.run(rows.read_rows())
+        if rows.rules.set_points == "until":  # what is stored acts from the sample on
+            once = () if rows.process is None else rows.process.boluses
+            found = _acting(found, once)
+        clone = rows.clone()
         if not found:
             raise DataError(
                 f"{rows.source_path} has no sample of reactor '{name}'; its reactors are "
                 f"{', '.join(names) or 'not named'}."
             )
         with closing(store.database):
-            counts = import_samples(store, found, is_correction=correct, reason=reason)
+            counts = import_samples(
+                store,
+                found,
+                clone_id=None if clone == _NO_CLONE else clone,
+                is_correction=correct,
+                reason=reason,
+            )
         shown = ", ".join(f"{n} {fate}" for fate, n in counts.items())
         lines.append(f"{experiment}, {name}: {len(found)} samples ({shown})")
     return lines
 
 
-def export_file(url: str, out: Path, experiment: str, reactors: Sequence[str]) -> str:
+def _acting(records: Sequence[SampleRecord], once: Sequence[str]) -> list[SampleRecord]:
+    """Records whose set-points act from their samples on, of such whose acted until them."""
+    table = acting_from_rows([record.controls for record in records], once)
+    known = [{n: r.quality[n] for n in r.controls if n in r.quality} for r in records]
+    quality = acting_from_rows(known, once)
+    return [
+        replace(record, controls=controls, quality={**record.quality, **of})
+        for record, controls, of in zip(records, table, quality, strict=True)
+    ]
+
+
+def export_file(
+    url: str, out: Path, experiments: str | Sequence[str], reactors: Sequence[str]
+) -> str:
     """Export samples; what was done, as a line.
+
+    Args:
+        url: The database.
+        out: Table to write.
+        experiments: Which; all there are if empty.
+        reactors: Vessels; all of them if empty.
 
     Raises:
         DataError: If there is nothing to export.
         DatabaseError: If the database cannot be used.
     """
+    wanted = [experiments] if isinstance(experiments, str) else list(dict.fromkeys(experiments))
+    chosen: dict[str, list[str]] = {}
+    cultures: dict[str, Process | None] = {}
     with closing(Database(url)) as database:
-        known = [h.reactor for h in holdings(database) if h.experiment == experiment]
-        cultures = processes_of(database, experiment)
-    unknown = [name for name in reactors if name not in known]
-    if unknown or not known:
-        raise DataError(
-            f"experiment {experiment} has no samples of {', '.join(unknown) or 'any reactor'}; "
-            f"it has {', '.join(known) or 'none'}."
-        )
-    wanted = list(reactors) or known
-    process = _one_culture({name: cultures[name] for name in wanted})
-    store = SQLStore(url, experiment, wanted[0], process=process)
+        held = holdings(database)
+        for name in wanted or list(dict.fromkeys(h.experiment for h in held)):
+            known = [h.reactor for h in held if h.experiment == name]
+            unknown = [vessel for vessel in reactors if vessel not in known]
+            if unknown or not known:
+                there = ", ".join(dict.fromkeys(h.experiment for h in held)) or "none"
+                raise DataError(
+                    f"experiment {name} has no samples of {', '.join(unknown) or 'any reactor'}; "
+                    f"it has {', '.join(known) or 'none'}. Experiments of the database: {there}."
+                )
+            chosen[name] = list(reactors) or known
+            whose = processes_of(database, name)
+            of = f" of {name}" if len(wanted) != 1 else ""
+            cultures |= {f"{vessel}{of}": whose[vessel] for vessel in chosen[name]}
+    if not chosen:
+        raise DataError("the database holds no samples; there is nothing to export.")
+    process = _one_culture(cultures)
+    first, *others = chosen
+    store = SQLStore(url, first, chosen[first][0], process=process)
     with closing(store.database):
-        n = asyncio.run(export_samples(store, out, wanted))
-    whose = "" if process is None else f" of {process.name}"
-    return f"{n} samples of {len(wanted)} reactor(s){whose}: {out}"
+        further = {name: chosen[name] for name in others}
+        n = asyncio.run(export_samples(store, out, chosen[first], further=further))
+    culture = "" if process is None else f" of {process.name}"
+    runs = f" in {len(chosen)} experiments" if others else ""
+    return f"{n} samples of {len(cultures)} reactor(s){runs}{culture}: {out}"
 
 
 def _one_culture(cultures: dict[str, Process | None]) -> Process | None:
@@ -188,64 +279,6 @@ def _one_culture(cultures: dict[str, Process | None]) -> Process | None:
             said = f": {'; '.join(differs[:4])}" if isinstance(differs, list) else ""
             raise DataError(
                 f"{first} is {names[0]} and {name} is {names[1]}{said}; a table holds one culture. "
-                "Export them one by one, with --reactor."
+                "Export them one by one, with --reactor or --experiment."
             )
     return process
-
-
-def _row(experiment: str, record: SampleRecord) -> dict[str, Any]:
-    times = sorted(record.source_times.values())
-    row: dict[str, Any] = {
-        "run_id": experiment,
-        "reactor_id": record.reactor_id,
-        "day": record.day,
-        "time_h": record.time_h,
-        "sampled_at": times[-1].isoformat() if times else None,
-    }
-    groups = (record.values, record.controls, record.stream_totals, record.tags)
-    for group in groups:
-        row |= group
-    if record.volume_L is not None:
-        row["volume_L"] = record.volume_L
-    row |= {name: as_written(limit) for name, limit in record.limits.items()}
-    doubtful = {n: q for n, q in record.quality.items() if q in ("uncertain", "bad")}
-    # what a limit is says itself: marked bad it would not be read
-    return row | {f"{n}_quality": q for n, q in doubtful.items() if n not in record.limits}
-
-
-def _in_kind(cell: Any, is_text: bool) -> Any:
-    return repr(cell) if is_text and isinstance(cell, float) else cell
-
-
-def _is_quality(name: str) -> bool:
-    return name.endswith("_quality")
-
-
-def _cells(rows: Sequence[dict[str, Any]], names: Sequence[str], words: Vocabulary) -> Any:
-    """Names, units and rows, as they are written."""
-    units = ["", "", *(words.unit(n) for n in ("day", "time_h")), ""]
-    units += ["" if _is_quality(n) else words.unit(n) for n in names]
-    whole = (*_LEADING, *names)
-    return whole, units, ([row.get(n) for n in whole] for row in rows)
-
-
-def _parquet(rows: Sequence[dict[str, Any]], names: Sequence[str], words: Vocabulary) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    text, number = pa.string(), pa.float64()
-    # a column is of one kind: one with a limit in it is text
-    mixed = {n for n in names if any(isinstance(row.get(n), str) for row in rows)}
-    kinds = dict(zip(_LEADING, (text, text, pa.int64(), number, text), strict=True))
-    fields = [pa.field(n, kind) for n, kind in kinds.items()]
-    fields += [
-        pa.field(n, text)
-        if _is_quality(n)
-        else pa.field(n, text if n in mixed else number, metadata={"unit": words.unit(n)})
-        for n in names
-    ]
-    cells = [{n: _in_kind(v, n in mixed) for n, v in row.items()} for row in rows]
-    table = pa.Table.from_pylist(cells, schema=pa.schema(fields))
-    out = pa.BufferOutputStream()
-    pq.write_table(table, out)
-    return out.getvalue().to_pybytes()

@@ -11,6 +11,7 @@ import numpy as np
 from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.files.one_run import read_one_run
 from perfusio_jax.connectors.files.schedule import ahead_of, one_schedule, read_schedules
+from perfusio_jax.connectors.tables.acting import since_when
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.hybrid import Ahead, HybridStateSpaceModel, forecast_over
 from perfusio_jax.process import Process
@@ -76,7 +77,9 @@ def forecast_described(
     apart = f" {intervals_text(np.diff(times))}" if times.size > 1 else ""
     many = "samples" if times.size > 1 else "sample"
     console.print(f"{times.size} {many}{apart}, the last at {times[-1]:g} h", soft_wrap=True)
+    moved = () if rules is not None and rules.set_points == "until" else _moved(run, process)
     run, told = _with_setpoints(run, process)
+    told += [since_when(moved)] if moved else []
     for line in (*told, *_beyond(process, changes)):
         console.print(line, soft_wrap=True)
     set_points: Any = changes
@@ -115,6 +118,14 @@ def forecast_described(
     if figure is not None:
         draw_described(run, process, found, changes, figure)
         console.print(f"figure: {figure}")
+
+
+def _moved(run: Trajectory, process: Process) -> list[str]:
+    """Controls that are held and of which the file states more than one value."""
+    table = np.asarray(run.controls, float)
+    values = [set(column[~np.isnan(column)].tolist()) for column in table.T]
+    pairs = zip(process.control_names, values, strict=True)
+    return [n for n, stated in pairs if len(stated) > 1 and n not in process.boluses]
 
 
 def _with_setpoints(run: Trajectory, process: Process) -> tuple[Trajectory, list[str]]:

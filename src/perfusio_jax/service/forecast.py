@@ -3,6 +3,7 @@
 import asyncio
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import FilesystemStore
 from perfusio_jax.connectors.files.run_part import part_of_run
 from perfusio_jax.connectors.files.schedule import ahead_of, one_schedule, read_schedules
+from perfusio_jax.connectors.tables.acting import TOLD, acting_from_rows, since_when
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.connectors.tables.off_days import off_days_text
 from perfusio_jax.connectors.tables.report import ReadReport
@@ -53,6 +55,8 @@ class RunSoFar(NamedTuple):
     """Working volumes the file states [L]."""
     moved: tuple[str, ...] = ()
     """Controls of which the file states more than one value."""
+    is_until: bool = False
+    """Whether the rows of the file say what acted until their samples."""
 
 
 def read_run(
@@ -72,8 +76,8 @@ def read_run(
         defaults: What acts of controls the file does not tell; the library's where it says nothing.
 
     Returns:
-        Rows by time (a control column acts from the sample *before* it was reported on) and
-        what was understood of the file.
+        Rows by time, with the set-points that act from each sample on, and what was understood of
+        the file.
 
     Raises:
         DataError: If there is no sample, or none of the species of the state was measured.
@@ -107,18 +111,21 @@ def read_run(
     assumed: dict[str, float | None] = {}
     stated = {n: {row["controls"].get(n) for row in rows} - {None} for n in CONTROL_NAMES}
     moved = tuple(n for n, values in stated.items() if len(values) > 1)
-    for k, row in enumerate(rows):
-        following = rows[k + 1] if k + 1 < len(rows) else None
-        reported = (following or row)["controls"]
+    acting = [row["controls"] for row in rows]
+    is_until = rules is not None and rules.set_points == "until"
+    if is_until:
+        acting = acting_from_rows(acting, ())
+        report = replace(report, notes=(*report.notes, TOLD))
+    ends = [*(row["time_h"] for row in rows[1:]), None]
+    for row, reported, until in zip(rows, acting, ends, strict=True):
         fresh = {n: v for n, v in reported.items() if v is not None}
         told |= set(fresh)
         in_force.update(fresh)
         row["controls"] = dict(in_force)
-        until = None if following is None else following["time_h"]
         assumed.update({n: until for n in CONTROL_NAMES if n not in told})
     never = [n for n in FORECAST_SPECIES if all(row["values"].get(n) is None for row in rows)]
     volumes = sorted({r.volume_L for r in records if r.volume_L is not None})
-    return RunSoFar(rows, report, assumed, tuple(never), tuple(volumes), moved)
+    return RunSoFar(rows, report, assumed, tuple(never), tuple(volumes), moved, is_until)
 
 
 def learned_controls(hybrid: HybridStateSpaceModel) -> dict[str, float]:
@@ -325,12 +332,8 @@ def _told(
             )
         else:
             lines.append(f"assumed until {_when(until)}, before the file tells: {', '.join(names)}")
-    if run.moved:
-        lines.append(
-            f"{', '.join(run.moved)}: what a row says is taken for in force when its sample was "
-            "taken, from the sample before on; fit takes a campaign's rows for what is set from "
-            "then on"
-        )
+    if run.moved and not run.is_until:
+        lines.append(since_when(run.moved))
     if learned_h > 1.5 * HOURS_PER_DAY:
         lines.append(
             f"the model learned from samples {learned_h:g} h apart: what it says of single days "

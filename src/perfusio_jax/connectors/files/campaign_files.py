@@ -29,6 +29,7 @@ from perfusio_jax.connectors.files.frames import VOLUME_L, Campaign, campaign_to
 from perfusio_jax.connectors.files.limit_cells import of_one_kind
 from perfusio_jax.connectors.files.parts import Tables, parts_of, title_of
 from perfusio_jax.connectors.files.source_file import without_collecting
+from perfusio_jax.connectors.tables.acting import TOLD, acting_from
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.connectors.tables.totals import Totals
 from perfusio_jax.connectors.tables.vocabulary import Vocabulary
@@ -194,6 +195,11 @@ def _read(
         raise DataError(f"{title_of(path)}: {' '.join(left_out)}")
     runs, report = joined(found, words, rules.joins_within_h)
     del found
+    if rules.set_points == "until":
+        once = () if process is None else process.boluses
+        for run in runs:
+            run["controls"] = acting_from(run["controls"], run["control_names"], once)
+        left_out.append(f"{TOLD}.")
     return runs, replace(report, notes=(*report.notes, *left_out)), metadata
 
 

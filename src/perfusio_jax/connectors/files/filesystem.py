@@ -187,6 +187,11 @@ class FilesystemStore(BioreactorConnectorBase):
         self._served: dict[tuple[str, str, float], dict[str, float | None]] = {}
 
     @property
+    def rules(self) -> FileRules:
+        """How the file is read."""
+        return self._source.rules
+
+    @property
     def setpoint_log(self) -> Path:
         """The file set-points are appended to."""
         return self._log.path
@@ -362,6 +367,27 @@ class FilesystemStore(BioreactorConnectorBase):
         """
         runs = self._source.samples().rows.runs
         return [(*whose, run.times_h.tolist()) for whose, run in sorted(runs.items())]
+
+    def clone(self) -> str | None:
+        """Clone of this run and reactor; None if the file does not say one.
+
+        Raises:
+            ConnectorError: If it is not there.
+            DataError: If it cannot be understood, or says several.
+        """
+        found = self._source.samples().clones
+        mine = dict.fromkeys(
+            name
+            for (run_id, reactor_id), names in found.items()
+            if self.run_id in (None, run_id) and self.reactor_id in (None, reactor_id, "")
+            for name in names
+        )
+        if len(mine) > 1:
+            raise DataError(
+                f"{self.source_path} has the clones {', '.join(mine)} in what is one run here; "
+                "say which with run_id and reactor_id (--run-id, --reactor)."
+            )
+        return next(iter(mine), None)
 
     def inspect(self) -> ReadReport:
         """Read the file afresh and say what was understood; it may still be empty.

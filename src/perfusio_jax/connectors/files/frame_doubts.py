@@ -10,7 +10,7 @@ import numpy as np
 
 from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS
 
-from ..tables.doubts import feeds, hours_called_days, too_fast
+from ..tables.doubts import dead_and_alive, feeds, hours_called_days, too_fast
 from ..tables.joining import DEFAULT_JOIN_H
 from ..tables.totals import RATE_OF, Totals, judge, settle
 from ..tables.vocabulary import OURS, Vocabulary
@@ -81,7 +81,10 @@ def look_at(
         odd = hours_called_days(numbers["day"][rows].tolist())
     else:
         odd = too_fast(hours, species["VCD"]) if "VCD" in species else ""
-    return [f"{whose}{text}" for text in (*found, odd) if text]
+    dead = ""
+    if "VCD" in species and "Via" in numbers and words.is_ours("Via"):
+        dead = dead_and_alive(numbers["Via"][rows], species["VCD"])
+    return [f"{whose}{text}" for text in (*found, odd, dead) if text]
 
 
 def two_times(

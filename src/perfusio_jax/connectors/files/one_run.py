@@ -1,5 +1,6 @@
 """One run of a described culture out of a file, as models read it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from perfusio_jax._core import HOURS_PER_DAY, DataError
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
 
+from ..tables.acting import TOLD, acting_from
 from ..tables.file_rules import FileRules
 from ..tables.report import ReadReport
 from ..tables.run_rows import RunRows
@@ -70,19 +72,28 @@ def read_one_run(
     for _, row in sorted(rows.made.items()):
         if row.conflicts:
             raise DataError(f"{path}: {row.conflicts[0]}; keep one of the two.")
-    return OneRun(_trajectory(rows, process), found.report)
+    is_until = rules.set_points == "until"
+    report = found.report
+    if is_until:
+        report = replace(report, notes=(*report.notes, TOLD))
+    return OneRun(_trajectory(rows, process, is_until), report)
 
 
-def _trajectory(rows: RunRows, process: Process) -> Trajectory:
+def _trajectory(rows: RunRows, process: Process, is_until: bool) -> Trajectory:
     names, controls = process.readings, process.control_names
     hours, column = rows.times_h, rows.column
     volume = column("volume_L")
     if not np.isfinite(volume).any():
         volume = np.full(hours.size, process.volume_L)
     seen = np.isfinite(volume)
+    table = np.stack([column(n) for n in controls], axis=1) if controls else None
+    if table is None:
+        table = np.zeros((hours.size, 0))
+    elif is_until:
+        table = acting_from(table, controls, process.boluses)
     return Trajectory(
         np.stack([column(n) for n in names], axis=1),
-        np.stack([column(n) for n in controls], axis=1) if controls else np.zeros((hours.size, 0)),
+        table,
         np.interp(hours, hours[seen], volume[seen]),
         np.floor(hours / HOURS_PER_DAY + 1e-9).astype(int),
         names,

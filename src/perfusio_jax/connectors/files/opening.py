@@ -27,7 +27,7 @@ from ..tables.date_formats import by_format
 from ..tables.file_rules import FileRules
 from ..tables.formats import read_table
 from ..tables.layout import Layout
-from ..tables.raw import RawTable
+from ..tables.raw import Coded, RawTable
 from ..tables.sample_ids import SamplePattern
 from ..tables.sidecar import Sidecar
 from ..tables.stamps import DateOrder, find_order, read_stamp, zone_of
@@ -37,6 +37,12 @@ from ..tables.vocabulary import OURS, Vocabulary
 
 _CLOCK: Final = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?: ?[AaPp][Mm])?")
 _ELAPSED: Final = re.compile(r"([0-9]{1,4}):([0-5][0-9])(?::([0-5][0-9]))?")
+
+_DAY_NAME: Final = re.compile(
+    r"\s*(?:d|day|tag|t|dag|jour|j|d[ií]a|giorno|g)\s*\.?\s*(?P<number>[0-9]{1,4}(?:[.,][0-9]{1,3})?)\s*",
+    re.IGNORECASE,
+)
+"""`D0`, `Day 3`, `Tag 3,5`; a sign could be a dash or a day before the start."""
 
 
 class Opened(NamedTuple):
@@ -128,6 +134,7 @@ def open_table(
     _blank_missing(table, names, rules.missing, words)
     _join_clock(table, names, rules)
     _read_elapsed(table, names)
+    _read_day_names(table, names)
     if rules.date_format is not None:
         _restate_dates(table, names, rules.date_format)
     _tell_doubts(table, names)
@@ -279,6 +286,29 @@ def _read_elapsed(table: RawTable, names: list[str]) -> None:
             table.notes.append(
                 f"{n_read} cells of {name} are read as hours and minutes that passed"
             )
+
+
+def _read_day_names(table: RawTable, names: list[str]) -> None:
+    """Make numbers of days that are named, as `D0`, `Day 3` and `Tag 3`."""
+    for n, name in enumerate(names):
+        if name != "day":
+            continue
+        column = table.column(n)
+        found = [
+            _DAY_NAME.fullmatch(cell) if isinstance(cell, str) else None for cell in column.cells
+        ]
+        if not any(found):
+            continue
+        days = [
+            cell if match is None else float(match["number"].replace(",", "."))
+            for cell, match in zip(column.cells, found, strict=True)
+        ]
+        columns = list(table.columns())
+        columns[n] = Coded.of_cells(days[k] for k in column.codes.tolist())
+        table.put_columns(columns)
+        n_read = sum(found[k] is not None for k in column.codes.tolist())
+        first = next(match[0] for match in found if match is not None)
+        table.notes.append(f"{n_read} cells of day are names of days, as {in_line(first)}")
 
 
 def _restate_dates(table: RawTable, names: list[str], form: str) -> None:

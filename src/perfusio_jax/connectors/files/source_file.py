@@ -88,6 +88,11 @@ class SourceFile:
         self._cache: _Read | None = None
 
     @property
+    def rules(self) -> FileRules:
+        """How the file is read."""
+        return self._rules
+
+    @property
     def changed_at(self) -> dt.datetime | None:
         """When the file had last changed when it was read; `None` before that, or if never."""
         if self._cache is None:

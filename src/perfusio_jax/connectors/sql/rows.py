@@ -59,6 +59,13 @@ class Rows:
         other.__dict__.update(self.__dict__, reactor_name=check_name(reactor_name, "reactor_name"))
         return other
 
+    def of_experiment(self, experiment_name: str) -> Self:
+        """The same reactor of another experiment, over the same connections."""
+        other = object.__new__(type(self))
+        name = check_name(experiment_name, "experiment_name")
+        other.__dict__.update(self.__dict__, experiment_name=name)
+        return other
+
     def create_tables(self) -> None:
         """Create all tables, or bring those there are to this version; else do nothing.
 

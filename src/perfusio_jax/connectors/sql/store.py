@@ -27,6 +27,7 @@ from ..base import (
 )
 from . import schema
 from .archive import SQLArchive
+from .clones import settle_clone
 from .cultures import check_process, stored_process
 from .readings import insert_samples, rows_apart, with_readings
 from .records import check_name, clean, from_row, merge, record_of, to_row, whole_day
@@ -160,6 +161,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         records: Iterable[SampleRecord],
         *,
         kind: str = "daily",
+        clone_id: str | None = None,
         is_correction: bool = False,
         user: str = "system",
         reason: str | None = None,
@@ -169,6 +171,7 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
         Args:
             records: Samples.
             kind: "daily", or "online" for tags between the daily samples.
+            clone_id: Clone they are of, if that is known; it is kept with the vessel.
             is_correction: Whether other values replace those stored.
             user: Who stores them.
             reason: Why they are corrected.
@@ -177,7 +180,8 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
             For each, whether it was new, known already, or changed what was stored.
 
         Raises:
-            DataError: If one cannot be stored, naming it; see `write_sample`.
+            DataError: If one cannot be stored, naming it; see `write_sample`. If the vessel holds
+                another clone.
             DatabaseError: If the database cannot be used.
         """
         if kind not in ("daily", "online"):
@@ -187,6 +191,8 @@ class SQLStore(SQLArchive, BioreactorConnectorBase):
 
         def work(connection: sa.Connection) -> list[Stored]:
             reactor = self._vessel(connection)
+            if clone_id is not None:
+                settle_clone(connection, reactor, clone_id)
             fates: list[Stored] = []
             for start in range(0, len(ready), CHUNK):
                 part = ready[start : start + CHUNK]

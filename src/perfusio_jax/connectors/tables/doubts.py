@@ -58,6 +58,18 @@ def too_fast(times_h: Sequence[float] | np.ndarray, cells: Column) -> str:
     return text
 
 
+def dead_and_alive(viability: Column, cells: Column) -> str:
+    """Viability of 0 where living cells were counted, which is no reading; empty if there is none.
+
+    Args:
+        viability: Of each sample [%], None or NaN where it was not read.
+        cells: Viable cell density [1e6 cells/mL], likewise.
+    """
+    zero, counts = np.asarray(viability, float) == 0.0, np.asarray(cells, float)
+    n = int((zero & (counts > 0.0)).sum())
+    return f"Via is 0 beside living cells in {n} row(s): was it not measured?" if n else ""
+
+
 def hours_called_days(days: Sequence[float]) -> str:
     """Days that count in steps of 24; empty if they do not.
 

@@ -31,6 +31,7 @@ from .vocabulary import OURS, Vocabulary
 Unknown = Literal["ignore", "refuse"]
 NegativeTime = Literal["drop", "keep", "refuse"]
 Feeds = Literal["rows", "bolus"]
+SetPoints = Literal["from", "until"]
 
 ALL_SHEETS: Final = "*"
 """Every sheet of a workbook, each with a run or several of its own."""
@@ -86,6 +87,9 @@ class FileRules:
     refuse the file."""
     feeds: Feeds = "rows"
     """What a sample before and one after a feed are: two rows, or one with a bolus."""
+    set_points: SetPoints = "from"
+    """What the set-points of a row are: those that act from its sample on, or those that acted
+    until it, as a file that grows has them."""
     missing: tuple[str, ...] = ()
     """Further texts that mean that nothing was measured."""
     sample_id: str | None = None
@@ -124,6 +128,7 @@ class FileRules:
             ("negative_time", ("drop", "keep", "refuse")),
             ("thousands", (None, ".", ",")),
             ("feeds", ("rows", "bolus")),
+            ("set_points", ("from", "until")),
             ("blocks", (None, *BLOCKS)),
         ):
             value = getattr(self, name)
@@ -336,6 +341,7 @@ _FIELDS: Final[Mapping[str, tuple[str, Callable[[str, Any], Any]]]] = {
     "unknown": ("unknown", _text),
     "negative_time": ("negative_time", _text),
     "feeds": ("feeds", _text),
+    "set_points": ("set_points", _text),
     "missing": ("missing", _list_of(_text)),
     "sample_id": ("sample_id", _text),
     "run": ("run", _text),

@@ -19,6 +19,7 @@ import datetime as dt
 import zoneinfo
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from perfusio_jax._core import DataError
@@ -52,6 +53,8 @@ class Samples(NamedTuple):
     report: ReadReport
     columns: tuple[str, ...]
     """Canonical names the table has, whether or not a row holds a value."""
+    clones: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({})
+    """Clones by run and reactor, of those that say one."""
 
 
 def interpret(
@@ -131,7 +134,8 @@ def interpret(
         n_usable=len(body.samples) - body.samples.n_contradicted,
     )
     names = [name for name in header.names if name in words.numbers]
-    return Samples(body.samples, report, tuple(names) if wide else tuple(body.seen))
+    clones = {whose: tuple(found) for whose, found in body.clones.items()}
+    return Samples(body.samples, report, tuple(names) if wide else tuple(body.seen), clones)
 
 
 def _report(

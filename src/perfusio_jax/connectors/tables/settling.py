@@ -11,7 +11,7 @@ import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TOTALS
 
-from .doubts import clocks_apart, feeds, hours_called_days, is_fed, too_fast
+from .doubts import clocks_apart, dead_and_alive, feeds, hours_called_days, is_fed, too_fast
 from .joining import join, stay_apart
 from .run_rows import Row, RunRows, SampleRows, as_compared, as_said
 from .totals import RATE_OF, settle
@@ -220,7 +220,10 @@ class Settling:
         clock = clocks_apart(
             run.times_h, run.stamps_h(), lambda k: f"line {run[k].last_line}", name
         )
-        self.doubts += [f"{whose}{text}" for text in (odd, clock) if text]
+        dead = ""
+        if {"VCD", "Via"} <= names and self.words.is_ours("VCD") and self.words.is_ours("Via"):
+            dead = dead_and_alive(run.column("Via"), species["VCD"])
+        self.doubts += [f"{whose}{text}" for text in (odd, clock, dead) if text]
         whole, part = (run.column(name) for name in _RATES)
         above = np.flatnonzero(part > whole)
         if above.size:
