@@ -95,6 +95,63 @@ class BoTorch:
                 out.append(state)
         return torch.stack(out)
 
+    def matheron(self, start: np.ndarray, plan: np.ndarray, n_paths: int, seed: int = 0) -> Any:
+        """Functions drawn by Matheron's rule, each followed along its own states.
+
+        Random features for the prior, one solve for the update, as `draw_matheron_paths` does.
+        """
+        from botorch.sampling.pathwise import draw_matheron_paths
+
+        torch = self.torch
+        torch.manual_seed(seed)
+        self.model.eval()
+        with torch.no_grad():
+            paths = draw_matheron_paths(self.model, torch.Size([n_paths]))
+            state = torch.tensor(start).expand(n_paths, -1).clone()
+            out = []
+            for rest in torch.tensor(plan):
+                rows = torch.cat([state, rest.expand(n_paths, -1)], dim=1)
+                # a batch of one row per path: (paths, outputs, 1)
+                state = state + 0.05 * paths(rows[:, None, None, :]).reshape(n_paths, -1)
+                out.append(state)
+        return torch.stack(out)
+
+
+class LatentKronecker:
+    """BoTorch's LatentKroneckerGP: rows times outputs, gaps allowed, solved iteratively.
+
+    The kernel over rows is that of the others, the one over outputs an index kernel of rank one,
+    as ours. Everything else is as its authors set it (`use_iterative_methods`).
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, threads: int = 1):
+        import torch
+        from botorch.models.latent_kronecker_gp import LatentKroneckerGP
+        from gpytorch.kernels import IndexKernel, MaternKernel
+        from gpytorch.mlls import ExactMarginalLogLikelihood
+
+        torch.set_num_threads(threads)
+        self.torch = torch
+        n_tasks = y.shape[1]
+        self.model = LatentKroneckerGP(
+            torch.tensor((x - x.mean(axis=0)) / x.std(axis=0), dtype=torch.float64),
+            torch.arange(n_tasks, dtype=torch.float64)[:, None],
+            torch.tensor(y, dtype=torch.float64),
+            covar_module_X=MaternKernel(nu=2.5, ard_num_dims=x.shape[1]),
+            covar_module_T=IndexKernel(num_tasks=n_tasks, rank=1),
+        ).double()
+        self.mll = ExactMarginalLogLikelihood(self.model.likelihood, self.model)
+
+    def evidence(self) -> float:
+        """Evidence and its gradient, once."""
+        self.model.train()
+        self.mll.zero_grad()
+        with self.model.use_iterative_methods():
+            output = self.model(*self.model.train_inputs)
+            loss = -self.mll(output, self.model.train_targets)
+            loss.backward()
+        return -float(loss.detach())
+
 
 def botorch_per_output(x: np.ndarray, y: np.ndarray, threads: int = 1) -> list[BoTorch]:
     """One BoTorch model per output on its own rows: its way with missing targets."""

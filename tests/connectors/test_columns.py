@@ -3,16 +3,16 @@
 import pytest
 
 from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax.connectors.tables.column_map import ColumnMap
 from perfusio_jax.connectors.tables.column_units import is_units_row
-from perfusio_jax.connectors.tables.columns import (
-    ColumnMap,
-    Header,
+from perfusio_jax.connectors.tables.columns import Header
+from perfusio_jax.connectors.tables.raw import RawTable
+from perfusio_jax.connectors.tables.suggestions import (
     nearest,
     other_meaning,
     refuse_second_header,
     suggest,
 )
-from perfusio_jax.connectors.tables.raw import RawTable
 
 
 def header(labels, column_map=None, **settings) -> Header:

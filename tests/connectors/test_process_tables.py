@@ -6,7 +6,7 @@ import pytest
 
 from perfusio_jax._core import ConfigError, DataError, UnitError
 from perfusio_jax.connectors import campaign_from_frame, read_campaign
-from perfusio_jax.connectors.tables.columns import ColumnMap, is_known_label, is_number_label
+from perfusio_jax.connectors.tables.column_map import ColumnMap, is_known_label, is_number_label
 from perfusio_jax.connectors.tables.formats import read_table
 from perfusio_jax.connectors.tables.samples import interpret
 from perfusio_jax.connectors.tables.vocabulary import Vocabulary

@@ -13,11 +13,14 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.text import in_line
 
 from ..tables.body import QUALITIES
+from ..tables.column_map import meaning_of
 from ..tables.column_units import is_units_row
-from ..tables.columns import IS_LONG, TIMES, meaning_of, refuse_second_header
+from ..tables.columns import IS_LONG
 from ..tables.file_rules import FileRules
+from ..tables.labels import TIMES
 from ..tables.raw import RawTable, leave_out_footer
 from ..tables.settling import some
+from ..tables.suggestions import refuse_second_header
 from ..tables.vocabulary import Vocabulary
 from .campaign_joins import join_samples
 from .campaign_pivot import KEYS, widened

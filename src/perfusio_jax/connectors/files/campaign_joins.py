@@ -9,9 +9,9 @@ from perfusio_jax._core import CONTROL_NAMES, REGISTRY, STREAM_TOTALS, DataError
 from perfusio_jax._core.text import in_line
 
 from ..tables.cells import parse_number, parse_numbers, qualified
-from ..tables.columns import TIMES
 from ..tables.file_rules import FileRules
 from ..tables.joining import join, stay_apart
+from ..tables.labels import TIMES
 from ..tables.raw import Coded, Numbering, RawTable
 from ..tables.settling import some
 from .campaign_work import Work, hours_of

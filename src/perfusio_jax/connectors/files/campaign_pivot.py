@@ -9,7 +9,9 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.text import in_line
 
 from ..tables.cells import parse_number, qualified
-from ..tables.columns import TIMES, ColumnMap, Meaning, lacks_long, meaning_of
+from ..tables.column_map import ColumnMap, Meaning, meaning_of
+from ..tables.columns import lacks_long
+from ..tables.labels import TIMES
 from ..tables.raw import Coded, Numbering, RawTable
 from ..tables.settling import some
 from .campaign_work import Work

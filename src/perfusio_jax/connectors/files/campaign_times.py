@@ -10,9 +10,9 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.instants import hours_between
 
 from ..tables.cell_doubts import late_start
-from ..tables.columns import TIMES
 from ..tables.doubts import clocks_apart
 from ..tables.file_rules import FileRules
+from ..tables.labels import TIMES
 from ..tables.raw import Coded
 from ..tables.settling import some
 from ..tables.stamps import find_order, is_ambiguous, read_stamp, zone_of

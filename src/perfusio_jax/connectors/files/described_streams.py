@@ -14,7 +14,7 @@ from perfusio_jax._core.unit_text import parse_unit
 from perfusio_jax._core.units import CANONICAL_UNITS
 from perfusio_jax.process.parts import REST, Control, Quantity, Stream, dimensions
 
-from ..tables.columns import COMMON_WORDS
+from ..tables.aliases import COMMON_WORDS
 from .table_survey import Survey
 
 _LEAVES: Final = ("bleed", "harvest", "outflow", "out", "waste", "withdraw", "permeate")

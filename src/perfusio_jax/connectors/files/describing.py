@@ -22,8 +22,8 @@ from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.process.description import Process
 from perfusio_jax.process.parts import Quantity, dimensions
 
-from ..tables.columns import NAME
 from ..tables.file_rules import FileRules
+from ..tables.labels import NAME
 from ..tables.totals import Totals
 from .described_streams import Flowing, controls_and_streams, short
 from .parts import Tables, first_of, title_of

@@ -15,7 +15,7 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.text import LONGEST_NAME, cut, in_line
 
-from ..tables.columns import fits, nearest, other_meaning
+from ..tables.suggestions import fits, nearest, other_meaning
 from ..tables.vocabulary import OURS, TIMES, Vocabulary
 
 ID_COLUMNS: Final = ("run_id", "reactor_id", "clone_id")

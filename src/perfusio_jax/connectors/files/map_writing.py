@@ -11,10 +11,12 @@ from perfusio_jax._core.text import in_line
 
 from ..tables.aliases import letters, remark_words
 from ..tables.cells import parse_number, qualified
-from ..tables.columns import NAME, TIMES, bare_label, meaning_of, nearest
+from ..tables.column_map import meaning_of
 from ..tables.date_formats import by_format
 from ..tables.file_rules import FileRules
+from ..tables.labels import NAME, TIMES, bare_label
 from ..tables.stamps import find_order, read_stamp, zone_of
+from ..tables.suggestions import nearest
 from .campaign_cells import sidecar_of
 from .opening import Opened, open_table
 from .parts import Part, Tables, parts_of

@@ -14,18 +14,18 @@ from perfusio_jax._core.text import in_line
 from ..instruments.reading import read_instrument, recognise
 from ..tables.blocks import of_times
 from ..tables.cell_doubts import bare_dates, look_alikes
-from ..tables.column_units import is_units_row
-from ..tables.columns import (
-    TIMES,
+from ..tables.column_map import (
     ColumnMap,
     is_known_label,
     is_number_label,
     looks_like_label,
     meaning_of,
 )
+from ..tables.column_units import is_units_row
 from ..tables.date_formats import by_format
 from ..tables.file_rules import FileRules
 from ..tables.formats import read_table
+from ..tables.labels import TIMES
 from ..tables.layout import Layout
 from ..tables.raw import Coded, RawTable
 from ..tables.sample_ids import SamplePattern

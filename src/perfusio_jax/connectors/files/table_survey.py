@@ -21,8 +21,9 @@ from perfusio_jax._core.text import in_line
 from perfusio_jax._core.unit_text import parse_unit
 
 from ..tables.cells import parse_number, qualified
-from ..tables.columns import NAME, fits
 from ..tables.file_rules import FileRules
+from ..tables.labels import NAME
+from ..tables.suggestions import fits
 from ..tables.vocabulary import OURS, UNITLESS, Vocabulary
 from .campaign_cells import Cells, NoTableError, read_cells
 from .campaign_table import runs_of

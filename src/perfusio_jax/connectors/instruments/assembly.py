@@ -11,7 +11,7 @@ from perfusio_jax._core.text import cut, in_line, shown
 from perfusio_jax._core.unit_text import parse_unit
 from perfusio_jax._core.units import canonical_unit, conversion
 
-from ..tables.columns import KNOWN, NUMBERS, bare_label, fold
+from ..tables.labels import KNOWN, NUMBERS, bare_label, fold
 from ..tables.raw import RawTable
 
 SAMPLE, TIME = "sample_id", "sampled_at"

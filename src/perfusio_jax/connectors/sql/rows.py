@@ -11,7 +11,7 @@ from perfusio_jax.process import Process
 
 from ..tables.vocabulary import Vocabulary
 from . import schema
-from .cultures import settle_process
+from .cultures import check_process, settle_process, stored_process
 from .engine import Database
 from .records import check_name
 from .schema import CHUNK
@@ -135,6 +135,21 @@ class Rows:
         reactor = self._reactor(connection)
         settle_process(connection, reactor, self.process, {"stored_at": self._now()})
         return reactor
+
+    def _check_culture(self, connection: sa.Connection) -> None:
+        """Refuse to read another culture's samples as this one's."""
+        reactor = connection.execute(self._reactor_query()).scalar()
+        if reactor is not None:
+            check_process(connection, reactor, self.process, stored_process(connection, reactor))
+
+    def check_culture(self) -> None:
+        """Refuse a reactor that holds another culture; one that is not there yet is none.
+
+        Raises:
+            ConfigError: Naming both cultures and in what they differ.
+            DatabaseError: If the database cannot be used.
+        """
+        self.database.call(self._check_culture)
 
     def _store_once(
         self,

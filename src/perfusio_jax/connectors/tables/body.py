@@ -14,7 +14,8 @@ from perfusio_jax._core import STREAM_TOTALS, DataError
 
 from .cell_doubts import late_start
 from .column_units import ColumnUnits, is_units_row
-from .columns import TIMES, Header, bare_label, role_of, suggest
+from .columns import Header
+from .labels import TIMES, bare_label, role_of
 from .long_rows import LongReader
 from .plain_rows import PlainReader, PlainRows
 from .raw import RawTable
@@ -25,6 +26,7 @@ from .settling import Conflicts, Settling, some, when
 from .spreadsheet import unguard
 from .stamps import DateOrder, is_ambiguous
 from .starts import Starts
+from .suggestions import suggest
 from .tally import Tally
 from .totals import Totals
 from .values import ValueReader

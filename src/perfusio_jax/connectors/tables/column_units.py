@@ -7,12 +7,9 @@ from perfusio_jax._core import DataError, UnitError
 from perfusio_jax._core.unit_text import parse_unit
 
 from .cells import parse_number, qualified
-from .columns import (
-    Header,
-    bare_label,
-    other_meaning,
-    refuse_second_header,
-)
+from .columns import Header
+from .labels import bare_label
+from .suggestions import other_meaning, refuse_second_header
 from .vocabulary import TIMES, UNITLESS
 
 

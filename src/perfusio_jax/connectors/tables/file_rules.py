@@ -16,7 +16,7 @@ from perfusio_jax._core.limits import read_toml
 from perfusio_jax._core.text import in_line
 
 from .blocks import BLOCKS, Blocks
-from .columns import ColumnMap
+from .column_map import ColumnMap
 from .date_formats import check_date_format
 from .joining import DEFAULT_JOIN_H
 from .raw import SEPARATORS

@@ -17,7 +17,7 @@ from perfusio_jax._core import HOURS_PER_DAY, DataError
 from perfusio_jax._core.instants import hours_between
 
 from .cells import MISSING
-from .columns import TIMES
+from .labels import TIMES
 from .raw import Coded, RawTable
 from .row_times import RowTimes
 from .run_rows import Key, Row, RunRows, SampleRows, or_nan

@@ -13,7 +13,7 @@ from perfusio_jax._core.text import in_line
 
 from .cells import MISSING, parse_number, parse_numbers, understood
 from .column_units import ColumnUnits
-from .columns import TIMES
+from .labels import TIMES
 from .raw import RawTable
 from .stamps import DateOrder, find_order, read_stamp
 from .starts import Starts

@@ -26,13 +26,11 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.text import in_line
 
 from .body import Body
-from .columns import (
-    TIMES,
-    ColumnMap,
-    Header,
-)
+from .column_map import ColumnMap
+from .columns import Header
 from .file_rules import NegativeTime, Unknown
 from .joining import DEFAULT_JOIN_H
+from .labels import TIMES
 from .raw import SEPARATORS, RawTable, leave_out_footer
 from .report import ColumnReport, ReadReport
 from .run_rows import SampleRows

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .columns import role_of
+from .labels import role_of
 from .report import ColumnReport
 from .vocabulary import OURS, Vocabulary
 
