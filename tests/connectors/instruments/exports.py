@@ -85,6 +85,25 @@ XR_ROWS = (
     ("A-1", "A-1.smp", "CHO", "2.00", "14 Mar 2025  8:12:30 AM", *_COUNTED[0], None),
     ("A-2", "A-2.smp", "CHO", "2.00", "14 Mar 2025  12:03:00 PM", *_COUNTED[1], "foamy"),
 )
+NUCLEOVIEW = """Viability and Cell Count - mine; ;
+Image;20250314-0007-B1;
+Operator;Ada;
+Viability (%);91.4;
+Live (cells/ml);3.21E6;
+Dead (cells/ml);3.02E5;
+Total (cells/ml);3.51E6 (Out of optimal range);
+ ; ;
+Estimated cell diameter (um);14.8 (Uncertain
+determination);
+Cell diameter standard deviation (um);3.9;
+(%) of cells in aggregates with five or more cells;2;
+Multiplication factor;2.000;
+;
+Instrument type;NucleoView NC-200
+Date time;20250314 093005
+Time zone offset;-7
+Login ID;ada
+"""
 XR_TEXT = """Vi-CELL XR 2.06.3
 
 Sample ID : A-1

@@ -27,6 +27,7 @@ FILES = {
         "Beckman Coulter Vi-CELL XR",
     ),
     "XR as text": (ex.XR_TEXT.encode(), ".txt", "Beckman Coulter Vi-CELL XR, a report of one run"),
+    "NucleoView": (ex.NUCLEOVIEW.encode(), ".csv", "ChemoMetec NucleoView"),
     "HiRes": (ex.HIRES, ".csv", "Roche Cedex HiRes"),
     "HiRes with tabs": (
         "\n".join("\t".join(r.split(",")) for r in (ex.HIRES_HEADER, "1" + "," * 25)).encode(),

@@ -64,6 +64,12 @@ class Instrument:
     """Whether a row of units may stand below the header."""
     counts: tuple[tuple[str, str], ...] = ()
     """Labels of densities with those of the cells counted for them."""
+    between: str = " :"
+    """What stands between a label and its value in the text of a report."""
+    offset: str = ""
+    """Label of the hours by which times are ahead of UTC, where a report has one."""
+    has_doubts: bool = False
+    """Whether a value may have a doubt of the instrument in brackets behind it."""
     footnote: str = ""
     """What is told of every file."""
 
@@ -86,6 +92,7 @@ class Instrument:
     def all_labels(self) -> frozenset[str]:
         """Every label of the description as `folded` writes it."""
         others = {*self.samples, *self.settings, *(label for ls in self.times for label in ls)}
+        others |= {self.offset} - {""}
         return frozenset(self.known) | frozenset(map(folded, others))
 
     @property
