@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from perfusio_jax._core import STATE_ORDER, ConfigError
+from perfusio_jax._core import STATE_ORDER, ConfigError, on_device
 from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.transition import ResidualBasis, prior_step
@@ -116,6 +116,11 @@ def with_constants(mech: Any, theta: Float[Array, " P"]) -> Any:
         for i, name in enumerate(CALIBRATED)
     ]
     return _put(mech, values, jax.nn.sigmoid(theta[len(CALIBRATED)]))
+
+
+@compiled
+def _moved(mech: Any, theta: Float[Array, " P"]) -> Any:
+    return with_constants(mech, theta)
 
 
 def _put(mech: Any, values: list[Array], switch: Array) -> Any:
@@ -259,7 +264,7 @@ def _spread_rows(data: Intervals) -> tuple[Intervals, float]:
     # fewer rows than places only if there are fewer used rows, and then padding fills up
     index = np.concatenate([kept, padding])
     share = kept.size / rows.size if rows.size else 1.0
-    return jax.tree.map(lambda leaf: leaf[index], data), share
+    return jax.tree.map(lambda leaf: on_device(np.asarray(leaf)[index]), data), share
 
 
 def calibrate(
@@ -295,10 +300,10 @@ def calibrate(
         if not value > 0.0:
             raise ConfigError(f"{name} is {value}; it must be above zero.")
     if centre is None:
-        centre = jnp.zeros(N_CONSTANTS)
+        centre = on_device(np.zeros(N_CONSTANTS))
     if spread is None:
-        spread = jnp.full(N_CONSTANTS, tau).at[-1].set(SWITCH_WIDTH)
+        spread = on_device(np.append(np.full(N_CONSTANTS - 1, float(tau)), SWITCH_WIDTH))
     data, share = _spread_rows(data)
     settings = (centre, spread, jnp.asarray(thinning * share, float), max_steps)
     theta, before, after, done, precision = _search(mech, basis, data, settings)
-    return with_constants(mech, theta), CalibrationInfo(theta, before, after, done, precision)
+    return _moved(mech, theta), CalibrationInfo(theta, before, after, done, precision)

@@ -12,7 +12,7 @@ from perfusio_jax.embedding import PRIOR_CLONE
 from perfusio_jax.gp import MechanisticPriorMean, MultiTaskRateGP, StepwiseGP
 from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.layout import Layout
-from perfusio_jax.hybrid.observation import AssayNoise, LatentMap
+from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, to_latent
 from perfusio_jax.hybrid.prior import check_mechanism
 from perfusio_jax.hybrid.transition import HybridStep, Limits, ResidualBasis
 from perfusio_jax.hybrid.vessel import Vessel
@@ -190,7 +190,9 @@ class HybridStateSpaceModel(eqx.Module):
         self.latent = latent
         if initial is None:
             start = _DEFAULT_START if layout.is_cho else 10.0 * _offsets(layout)
-            initial = InitialState(self.latent.forward(jnp.asarray(start)), jnp.full(n, 0.7))
+            initial = InitialState(
+                to_latent(self.latent, jnp.asarray(start, float)), jnp.full(n, 0.7)
+            )
         self.initial = initial
         kinetics: Any = getattr(mech_model, "kinetics", None)
         if diameter is None and layout.is_cho:

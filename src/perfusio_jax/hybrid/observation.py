@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER, Scalar
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import DEFAULT_CV, from_balanced, report, to_balanced
 from perfusio_jax.hybrid.layout import CHO, Layout
 
@@ -36,6 +37,12 @@ class LatentMap(eqx.Module):
         """Latent to concentrations, never negative."""
         wide = (1,) * (latent.ndim - 1) + (-1,)
         return jnp.maximum(jnp.exp(latent) - self.offset.reshape(wide), 1e-9)
+
+
+@compiled
+def to_latent(latent: LatentMap, state: Float[Array, "... 9"]) -> Float[Array, "... 9"]:
+    """`LatentMap.forward` as one program."""
+    return latent.forward(state)
 
 
 class AssayNoise(eqx.Module):

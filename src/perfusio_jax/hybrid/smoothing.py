@@ -80,7 +80,6 @@ def fresh_sd(data: Smoothed, config: HybridConfig) -> np.ndarray:
     return np.maximum(fresh, 1e-3)
 
 
-@compiled
 def _priors(model: HybridStateSpaceModel, data: Smoothed, dt_h: Array, clones: Array) -> Prior:
     """The mechanism's interval at every smoothed state (runs, intervals)."""
     inputs, cells = data.inputs, model.layout.cells
@@ -95,10 +94,12 @@ def _priors(model: HybridStateSpaceModel, data: Smoothed, dt_h: Array, clones: A
     return jax.vmap(run)(inputs, dt_h, clones)
 
 
-def intervals_of(model: HybridStateSpaceModel, data: Smoothed, runs: RunArrays) -> Intervals:
+@compiled
+def _flat(model: HybridStateSpaceModel, data: Smoothed, times_h: Array, clones: Array) -> Intervals:
     """Smoothed rates of every interval, flat."""
-    dt = jnp.diff(runs.times_h, axis=1)
-    prior = _priors(model, data, dt, jnp.asarray(runs.clone))
+    compiling("the rates of intervals")
+    dt = jnp.diff(times_h, axis=1)
+    prior = _priors(model, data, dt, clones)
     rates = prior.rates + data.targets * model.basis.unit(prior)
     n, end = model.layout.n, model.layout.n + model.layout.m
     flat = jax.tree.map(
@@ -108,12 +109,21 @@ def intervals_of(model: HybridStateSpaceModel, data: Smoothed, runs: RunArrays) 
     return Intervals(*flat)
 
 
-def retarget(
-    before: HybridStateSpaceModel, after: HybridStateSpaceModel, data: Smoothed, runs: RunArrays
+def intervals_of(model: HybridStateSpaceModel, data: Smoothed, runs: RunArrays) -> Intervals:
+    """Smoothed rates of every interval, flat."""
+    return _flat(model, data, jnp.asarray(runs.times_h, float), jnp.asarray(runs.clone, float))
+
+
+@compiled
+def _retargeted(
+    before: HybridStateSpaceModel,
+    after: HybridStateSpaceModel,
+    data: Smoothed,
+    times_h: Array,
+    clones: Array,
 ) -> Smoothed:
-    """The same rates as residuals of another mechanism."""
-    dt = jnp.diff(runs.times_h, axis=1)
-    clones = jnp.asarray(runs.clone)
+    compiling("residuals of another mechanism")
+    dt = jnp.diff(times_h, axis=1)
     old, new = _priors(before, data, dt, clones), _priors(after, data, dt, clones)
     unit_old, unit_new = before.basis.unit(old), after.basis.unit(new)
     rates = old.rates + data.targets * unit_old
@@ -121,6 +131,14 @@ def retarget(
         targets=(rates - new.rates) / unit_new,
         variance=data.variance * (unit_old / unit_new) ** 2,
     )
+
+
+def retarget(
+    before: HybridStateSpaceModel, after: HybridStateSpaceModel, data: Smoothed, runs: RunArrays
+) -> Smoothed:
+    """The same rates as residuals of another mechanism."""
+    times, clones = jnp.asarray(runs.times_h, float), jnp.asarray(runs.clone, float)
+    return _retargeted(before, after, data, times, clones)
 
 
 def blank_rows(runs: RunArrays, registry: CloneRegistry | None, layout: Layout = CHO) -> Smoothed:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER
+from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, on_device
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import balance_rates, perfusion_flows, to_balanced
 from perfusio_jax.embedding import CloneRegistry
@@ -17,7 +17,7 @@ from perfusio_jax.hybrid.diameter import fit_diameter
 from perfusio_jax.hybrid.family import CloneFamily
 from perfusio_jax.hybrid.layout import CHO, Layout
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, InitialState
-from perfusio_jax.hybrid.observation import AssayNoise, LatentMap
+from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, to_latent
 from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.settings import ASSAY_FLOOR, HybridConfig
 from perfusio_jax.hybrid.transition import Limits, ResidualBasis, prior_step
@@ -37,6 +37,9 @@ _UNTRAINED_ERROR = 0.25
 """Relative error of the mechanism's rates for a clone it was not made for [-]."""
 
 
+_balanced = compiled(to_balanced)
+
+
 def base_model(
     trajectories: list[Trajectory],
     runs: RunArrays,
@@ -48,10 +51,10 @@ def base_model(
     mech, blank, family = parts
     face = filled(np.asarray(runs.face), np.asarray(runs.times_h), np.asarray(_DEFAULT_FACE))
     mask = np.asarray(runs.mask)
-    states = np.asarray(to_balanced(jnp.asarray(face)))
+    states = np.asarray(_balanced(jnp.asarray(face, float)))
     typical = np.median(states[mask], axis=0)
     latent = LatentMap(np.maximum(0.03 * typical, np.asarray(_SMALLEST_OFFSET)), layout)
-    first = np.asarray(latent.forward(jnp.asarray(states[:, 0])))[mask[:, 0]]
+    first = np.asarray(to_latent(latent, on_device(states[:, 0])))[mask[:, 0]]
     initial = InitialState(first.mean(axis=0), np.maximum(1.5 * first.std(axis=0), 0.3))
 
     steps = mask[:, 1:] & mask[:, :-1]

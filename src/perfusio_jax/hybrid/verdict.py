@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import DataError
+from perfusio_jax._core import DataError, on_device
 from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling
 from perfusio_jax.hybrid.campaign import in_steps
@@ -152,9 +152,9 @@ def judge_fit(model: HybridStateSpaceModel, trajectories: list[Trajectory]) -> V
         np.asarray(v)
         for v in _steps(
             model,
-            gp.data.inputs[rows],
-            jnp.asarray(np.stack([found, found - error], axis=1)),
-            jnp.asarray(hours),
+            on_device(np.asarray(gp.data.inputs)[rows]),
+            on_device(np.stack([found, found - error], axis=1)),
+            on_device(hours),
         )
     )
     return Verdict(
