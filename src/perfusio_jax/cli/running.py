@@ -34,9 +34,17 @@ def run(
 ) -> None:
     """Run the twin on a folder or a file; Ctrl-C ends it, and nothing more is written."""
     common.set_up_jax()
+    from perfusio_jax.report.alarm_picture import alarm_pictures
     from perfusio_jax.service.run import run_twin
 
-    run_twin(what, days=days, allow_write=allow_write, patience_s=patience, console=console())
+    run_twin(
+        what,
+        days=days,
+        allow_write=allow_write,
+        patience_s=patience,
+        console=console(),
+        pictures=alarm_pictures,
+    )
 
 
 @commands.command(rich_help_panel=groups.REACTOR)
@@ -157,7 +165,13 @@ def alarm_test(
     """Send an alarm that means nothing, to see that it arrives; exit code 4 if it does not."""
     from perfusio_jax.service.alarm_test import send_test_alarm
 
-    if not send_test_alarm(what, channel or (), say=say):
+    def pictures(folder: Path, reactor_id: str) -> Any:  # loads much, and only a mail needs it
+        common.set_up_jax()
+        from perfusio_jax.report.alarm_picture import alarm_pictures
+
+        return alarm_pictures(folder, reactor_id)
+
+    if not send_test_alarm(what, channel or (), say=say, pictures=pictures):
         raise typer.Exit(4)
 
 

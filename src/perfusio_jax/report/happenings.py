@@ -26,6 +26,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "CLOCK_DOUBTED": "trouble",
     "DEVICE_RESET": "trouble",
     "ALARM_NOT_DELIVERED": "trouble",
+    "ALARM_WITHOUT_FIGURE": "trouble",
     "AUDIT_TORN_TAIL": "trouble",
     "AUDIT_BREAK": "trouble",
     "APPROVAL_MISSING": "failed",

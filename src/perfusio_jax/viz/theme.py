@@ -9,6 +9,7 @@ import functools
 import html
 import io
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -107,14 +108,21 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
+_ONE_AT_A_TIME: Final = threading.RLock()
+"""Matplotlib's settings are the program's; two threads would leave each other's behind."""
+
+
 def themed(draw: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Run a drawing function under this look, leaving Matplotlib's settings as they were."""
+    """Run a drawing function under this look, leaving Matplotlib's settings as they were.
+
+    Threads may draw at the same time: they do it one after the other.
+    """
 
     @functools.wraps(draw)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         import matplotlib as mpl
 
-        with mpl.rc_context(_STYLE):
+        with _ONE_AT_A_TIME, mpl.rc_context(_STYLE):
             return draw(*args, **kwargs)
 
     return wrapped
@@ -270,7 +278,7 @@ def figure_bytes(figure: "Figure", form: str, *, dpi: int = 160) -> bytes:
     if text:
         metadata["Subject" if form == "pdf" else "Description"] = text
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "perfusio-jax"}):
+    with _ONE_AT_A_TIME, mpl.rc_context({"svg.hashsalt": "perfusio-jax"}):
         figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata)
     content = buffer.getvalue()
     if form != "svg" or not text:

@@ -23,6 +23,7 @@ TROUBLES = {
     "CLOCK_DOUBTED": "times the clocks disagreed",
     "SESSION_DISARMED": "times the session was disarmed",
     "ALARM_NOT_DELIVERED": "alarms that reached nobody",
+    "ALARM_WITHOUT_FIGURE": "alarms mailed without a figure",
     "AUDIT_TORN_TAIL": "torn records set aside",
 }
 """Events that are counted, and what to call them."""
