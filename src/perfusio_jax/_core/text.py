@@ -43,6 +43,17 @@ def cut(text: str, most: int = LONGEST_NAME) -> str:
     return text if len(text) <= most else text[: max(most - 3, 0)] + "..."
 
 
+def shown_unit(unit: str) -> str:
+    """A unit as people write it, from the spelling of tables.
+
+    Examples:
+        >>> from perfusio_jax._core.text import shown_unit
+        >>> shown_unit("degC"), shown_unit("1e6 cells/mL"), shown_unit("g/L")
+        ('°C', '10⁶ cells/mL', 'g/L')
+    """
+    return unit.replace("1e6 ", "10⁶ ").replace("degC", "°C")
+
+
 def in_line(value: Any, most: int = 80) -> str:
     """A value as it was given, quoted, on one line and not longer than that.
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _OPTIONS = (
     "approvals",
     "approvers",
+    "page_accounts",
     "on_missed",
     "require_age",
     "approval_seconds",
@@ -264,7 +265,8 @@ class RunPlan:
         is_real = table.get("connector", "file") != "file"
         options = {"require_age": is_real, "on_missed": "hold" if is_real else "end"}
         options |= {n: table[n] for n in _OPTIONS if n in table}
-        options["approvals"] = tuple(options.get("approvals", ()))
+        for name in ("approvals", "page_accounts"):
+            options[name] = tuple(options.get(name, ()))
         options["approvers"] = {r: tuple(v) for r, v in options.get("approvers", {}).items()}
         own: dict[str, Any] = {"design_space": self.parts.design_space}
         if self.culture is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import shown_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -183,6 +184,7 @@ def title_axis(
     if unit is None:
         text, unit = LABELS.get(name, (name, ""))
     else:  # names of a culture may be long; panels stay as wide as they are
+        unit = shown_unit(unit)
         text = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
         room = _ROOM / max(len(text) + len(unit), _ROOM)
         size = room * float(_STYLE["axes.titlesize"]) if size is None and room < 1.0 else size

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -12,14 +13,26 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 import perfusio_jax
-from perfusio_jax._core.text import plain_number, shown
+from perfusio_jax._core.text import plain_number, shown, shown_unit
 from perfusio_jax.twin.records.secrets import redact
 
 from ..runs import RunView
 from .accounts import ROLES
 from .charts import control_chart, last_reading, reading_chart, run_clock, spark
 from .door import Door, Person
-from .views import Option, Rack, Reactor, Trial, Tried, Watched
+from .fronts import front_chart, goals_of
+from .views import (
+    Campaign,
+    NoRuns,
+    Option,
+    Proposal,
+    Proposing,
+    Rack,
+    Reactor,
+    Trial,
+    Tried,
+    Watched,
+)
 
 HAVE: Final = "x-have"
 """Header in which a browser says which parts it has: "version;id=hash,id=hash"."""
@@ -46,10 +59,17 @@ class Pages:
         watched: Where it comes from.
         door: Who is signed in.
         tried: Answers what a run would come to; None where nobody does.
+        proposing: Proposes the next runs of a campaign; None where nobody does.
     """
 
-    def __init__(self, watched: Watched, door: Door, tried: Tried | None = None) -> None:
-        self.watched, self.door, self.tried = watched, door, tried
+    def __init__(
+        self,
+        watched: Watched,
+        door: Door,
+        tried: Tried | None = None,
+        proposing: Proposing | None = None,
+    ) -> None:
+        self.watched, self.door, self.tried, self.proposing = watched, door, tried, proposing
         self._cards: dict[str, tuple[Reactor, str]] = {}
         self._charts: dict[str, tuple[Reactor, str]] = {}
         self.env = jinja2.Environment(
@@ -61,8 +81,8 @@ class Pages:
             finalize=_fit,
         )
         self.env.filters |= {
-            "number": number_text, "when": _when, "unit": unit_text, "told_apart": told_apart,
-            "json_text": _json_text,
+            "number": number_text, "when": _when, "unit": shown_unit, "told_apart": told_apart,
+            "json_text": _json_text, "recipe_text": recipe_text,
         }  # fmt: skip
         self.env.globals |= {
             "version": perfusio_jax.__version__,
@@ -70,6 +90,8 @@ class Pages:
             "last_reading": last_reading,
             "needs_sign_in": door.settings.needs_sign_in,
             "has_what_if": tried is not None,
+            "has_campaign": proposing is not None,
+            "has_runs": not isinstance(watched, NoRuns),
         }
 
     def prepare(self) -> None:
@@ -81,6 +103,8 @@ class Pages:
 
     def rack(self, request: Request) -> Response:
         """Everything there is, what wants a person first."""
+        if isinstance(self.watched, NoRuns):
+            return RedirectResponse("/campaign", 303)
 
         def parts(person: Person | None) -> tuple[Words, Parts, int]:
             rack = self.watched.rack()
@@ -166,6 +190,29 @@ class Pages:
 
         return self._answer(request, parts, reactor_of=lambda: reactor, is_done=lambda: is_done[0])
 
+    def campaign(self, request: Request) -> Response:
+        """The runs of a campaign and the next ones; what is left out stands in the address."""
+        is_done = [True]
+        asked = request.query_params
+        without = [name[:_MOST_SEARCH] for name in asked.getlist("without")]
+        refused = [r for r in map(_recipe, asked.getlist("not")) if r]
+
+        def parts(person: Person | None) -> tuple[Words, Parts, int]:
+            if self.proposing is None:
+                return self._nothing()
+            found = self.proposing(without, refused)
+            is_done[0] = found.state != "working"
+            more = {"c": found, "goals": goals_of(found), "link": _refusing, "back": _allowing}
+            picture = Markup(front_chart(found))
+            drawn = [
+                ("next", self._draw("campaign_next.html", picture=picture, **more)),
+                ("runs", self._draw("campaign_runs.html", **more)),
+                ("words", self._draw("campaign_words.html", **more)),
+            ]
+            return Words(f"Campaign {found.title}", "campaign"), drawn, 200
+
+        return self._answer(request, parts, is_done=lambda: is_done[0])
+
     def settings(self, request: Request) -> Response:
         """What a vessel's run was told."""
         return self._tables(request, "settings", "Settings of", self.watched.settings)
@@ -237,7 +284,8 @@ class Pages:
     def _version(self, person: Person | None) -> str:
         """Changes when something of the page may; of the program and of who looks, too."""
         who = "" if person is None else f"{person.account.name}{person.account.role}"
-        text = f"{perfusio_jax.__version__}|{who}|{self.watched.version()}"
+        runs = "" if self.proposing is None else self.proposing.version()
+        text = f"{perfusio_jax.__version__}|{who}|{self.watched.version()}|{runs}"
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:20]
 
     def _page(
@@ -332,11 +380,6 @@ def number_text(value: Any, digits: int = 4) -> str:
     return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e7 else text
 
 
-def unit_text(unit: str) -> str:
-    """A unit as people write it."""
-    return unit.replace("1e6 ", "10⁶ ").replace("degC", "°C")
-
-
 def told_apart(options: Sequence[Option], order: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Controls in which options differ, and those that are the same in all.
 
@@ -381,6 +424,7 @@ def _counts(rack: Rack) -> dict[str, int]:
         "n_wanting": len(wanting) + len(rack.troubles),
         "n_running": sum(r.is_running for r in rack.reactors),
         "n_all": len(rack.reactors),
+        "n_held": sum(r.chain.state == "copy" for r in rack.reactors),
     }
 
 
@@ -400,6 +444,33 @@ def _views(reactor: Reactor, trial: Trial) -> list[tuple[str, str, RunView]]:
     read = [n for n in run.readings if n in trial.bands]
     names = dict.fromkeys([*(n for n in reactor.key_names if n in trial.bands), *read])
     return [(n, reactor.units.get(n, ""), run._replace(bands={n: trial.bands[n]})) for n in names]
+
+
+def recipe_text(recipe: Sequence[float]) -> str:
+    """A recipe as an address has it."""
+    return ",".join(f"{value!r}" for value in recipe)
+
+
+def _recipe(text: str) -> list[float]:
+    """A recipe of an address; nothing where it is none."""
+    parts = text[:2000].split(",")
+    return [plain_number(part) for part in parts] if all(map(_is_number, parts)) else []
+
+
+def _refusing(c: Campaign, p: Proposal) -> str:
+    """The address of the same campaign without a recipe that is proposed."""
+    return _campaign_at(c, [*c.refused, [p.set_points[name] for name in c.units]])
+
+
+def _allowing(c: Campaign, recipe: Sequence[float]) -> str:
+    """The address of the same campaign with a recipe that was refused."""
+    return _campaign_at(c, [r for r in c.refused if r != recipe])
+
+
+def _campaign_at(c: Campaign, refused: Sequence[Sequence[float]]) -> str:
+    asked = [("without", run.name) for run in c.runs if run.is_left_out]
+    asked += [("not", recipe_text(recipe)) for recipe in refused]
+    return f"/campaign?{urllib.parse.urlencode(asked)}" if asked else "/campaign"
 
 
 def _is_number(text: str) -> bool:
