@@ -85,7 +85,6 @@ class Pages:
             "json_text": _json_text, "recipe_text": recipe_text,
         }  # fmt: skip
         self.env.globals |= {
-            "version": perfusio_jax.__version__,
             "is_armed": door.settings.is_armed,
             "last_reading": last_reading,
             "needs_sign_in": door.settings.needs_sign_in,
@@ -308,6 +307,7 @@ class Pages:
             person=person,
             reactor=reactor,
             page_version=version,
+            version=perfusio_jax.__version__,
             said=said,
         )
         return HTMLResponse(text, status)
