@@ -24,6 +24,8 @@ PER_PAGE: Final = 8
 _COLUMNS: Final = 4
 _PER_INCH: Final = 7.5
 """Letters of a heading that fit on an inch."""
+_APART: Final = 0.35
+"""Part of the height of a strip that two of its labels need between them."""
 _NAME: Final = 28
 """Letters of a run's name that a page has room for."""
 
@@ -198,7 +200,9 @@ def strip(
     low, high = float(finite.min()), float(finite.max())
     margin = max(0.2 * (high - low), 0.02 * max(abs(low), abs(high)), 1e-3)
     axes.set_ylim(low - margin, high + margin)
-    ticks = [low] if high - low < 1e-6 * max(abs(low), abs(high), 1e-9) else [low, high]
+    # two labels need room between them; where there is none, the value that is in force has one
+    is_narrow = high - low < _APART * (high - low + 2.0 * margin)
+    ticks = [float(finite[-1])] if is_narrow else [low, high]
     axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
 
 
