@@ -1,10 +1,13 @@
 """The picture that an alarm brings along, from a run folder to the mail."""
 
+import asyncio
+import datetime as dt
 import email
 import email.policy
 import io
 import socketserver
 import threading
+import time
 
 import matplotlib.image
 import numpy as np
@@ -13,10 +16,16 @@ from typer.testing import CliRunner
 
 from perfusio_jax._core import DataError, PerfusioError
 from perfusio_jax.cli import app
-from perfusio_jax.report.alarm_picture import alarm_pictures
-from perfusio_jax.twin.alarms.desk import event
-from perfusio_jax.twin.alarms.notifications import AlarmEvent, Foreseen
+from perfusio_jax.report.alarm_picture import _bands, alarm_pictures
+from perfusio_jax.twin import AuditLogger, Runtime
+from perfusio_jax.twin.alarms.daily_alarms import raise_alarms
+from perfusio_jax.twin.alarms.desk import AlarmDesk, event
+from perfusio_jax.twin.alarms.notifications import AlarmEvent, AlarmNotifier, Foreseen
+from perfusio_jax.twin.decision.brain import Proposal
+from perfusio_jax.twin.records.records_file import RunRecords
+from perfusio_jax.twin.records.runtime import in_thread
 from perfusio_jax.viz import Crossing, RunView, alarm_figure
+from tests.faults.world import read_log
 
 from .run_folders import SPECIES, make_run
 
@@ -44,6 +53,17 @@ def test_the_picture_shows_the_forecast_that_raised_the_alarm(run):
     assert "Glc: 5 readings, the last 4.2 g/L" in found.text
     assert "forecast to be 0.7 g/L on day 6, below the limit of 1 g/L" in found.text
     assert "VCD" not in found.text
+
+
+def test_forecasts_lie_at_their_true_times():
+    steps = {"mean": np.ones((2, 1)), "q10": np.ones((2, 1)), "q90": np.ones((2, 1))}
+    for told, hours in (
+        ({}, [120.0, 144.0]),
+        ({"lead_days": [0.5, 1.0]}, [108.0, 120.0]),
+        ({"days": [5.1, 6.1], "lead_days": [1, 2]}, [122.4, 146.4]),
+    ):
+        bands = _bands(Foreseen(4, ("X",), steps | told))
+        np.testing.assert_allclose(bands["X"].hours, hours)
 
 
 def test_an_alarm_of_no_quantity_shows_the_run(run):
@@ -120,3 +140,49 @@ def test_alarm_test_mails_the_figure_of_a_run(tmp_path, monkeypatch):
     kinds = [part.get_content_type() for part in with_figure.walk()]
     assert kinds.count("image/png") == 2
     assert "There is no figure with this:" in without.get_body(("plain",)).get_content()
+
+
+@pytest.mark.parametrize("is_drawn", [True, False])
+def test_a_desk_hands_the_forecast_over_and_a_missing_figure_is_on_record(
+    tmp_path, monkeypatch, is_drawn
+):
+    """From a sample's forecast to the mail, through the loop's own desk."""
+    asked, sent = [], []
+
+    def draws(events, foreseen):
+        asked.append((events, foreseen))
+        return alarm_pictures(run, "R01")(events, foreseen)
+
+    run = make_run(tmp_path / "R01", n_days=5 if is_drawn else 0)
+    monkeypatch.setenv("PERFUSIO_SMTP_HOST", "mail")
+    monkeypatch.setenv("PERFUSIO_SMTP_TO", "a@lab")
+    notifier = AlarmNotifier({"Glc": (1.0, None)}, channels=["email"], draws=draws)
+    notifier._channels["email"] = sent.append
+
+    async def live() -> None:
+        runtime = Runtime(lambda: dt.datetime.now(dt.UTC), time.monotonic, asyncio.sleep, in_thread)
+        with RunRecords(run / "journal.sqlite") as book:
+            with AuditLogger(run, "E1", memory=book) as audit:
+                desk = AlarmDesk(book, audit, notifier, runtime=runtime, reactor_id="R01")
+                ahead = foreseen()
+                await raise_alarms(
+                    desk,
+                    notifier,
+                    4.0,
+                    record={"values": {}, "implausible": [], "quality": "good"},
+                    proposal=Proposal({}, forecast=dict(ahead.forecast), species=SPECIES),
+                    trouble="",
+                )
+                await desk.drain(60.0)
+
+    asyncio.run(live())
+    ((events, known),) = asked
+    assert {e.species for e in events} == {"Glc"} and known.day == 4.0
+    assert known.species == SPECIES and known.forecast["mean"].shape == (3, 5)
+    (told,) = sent
+    log = [r for r in read_log(run) if r["event_type"] == "ALARM_WITHOUT_FIGURE"]
+    if is_drawn:
+        assert told.picture.png.startswith(b"\x89PNG") and told.no_picture == "" and log == []
+    else:
+        assert told.picture is None and "no sample yet" in told.no_picture
+        assert [r["reason"] for r in log] == [told.no_picture]

@@ -68,9 +68,10 @@ def _record(folder: Path, reactor_id: str) -> RunRecord:
 def _bands(foreseen: Foreseen) -> dict[str, Band]:
     """A forecast as figures see it."""
     mean = np.asarray(foreseen.forecast["mean"], float)
-    leads = foreseen.forecast.get("lead_days")
-    ahead = np.arange(1, len(mean) + 1) if leads is None else np.asarray(leads, float)
-    hours = HOURS_PER_DAY * (foreseen.day + ahead)
+    days, leads = (foreseen.forecast.get(name) for name in ("days", "lead_days"))
+    if days is None:
+        days = foreseen.day + (np.arange(1, len(mean) + 1) if leads is None else np.asarray(leads))
+    hours = HOURS_PER_DAY * np.asarray(days, float)
     samples = foreseen.forecast.get("samples")
     found = {n: foreseen.forecast.get(n) for n in ("q10", "q50", "q90")}
     if found["q10"] is None and samples is not None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -18,14 +17,13 @@ from perfusio_jax.twin.records.secrets import redact
 
 from ..runs import RunView
 from .accounts import ROLES
+from .campaign_links import allowing, recipe_of, recipe_text, refusing
 from .charts import control_chart, last_reading, reading_chart, run_clock, spark
 from .door import Door, Person
 from .fronts import front_chart, goals_of
 from .views import (
-    Campaign,
     NoRuns,
     Option,
-    Proposal,
     Proposing,
     Rack,
     Reactor,
@@ -194,14 +192,14 @@ class Pages:
         is_done = [True]
         asked = request.query_params
         without = [name[:_MOST_SEARCH] for name in asked.getlist("without")]
-        refused = [r for r in map(_recipe, asked.getlist("not")) if r]
+        refused = [r for r in map(recipe_of, asked.getlist("not")) if r]
 
         def parts(person: Person | None) -> tuple[Words, Parts, int]:
             if self.proposing is None:
                 return self._nothing()
             found = self.proposing(without, refused)
             is_done[0] = found.state != "working"
-            more = {"c": found, "goals": goals_of(found), "link": _refusing, "back": _allowing}
+            more = {"c": found, "goals": goals_of(found), "link": refusing, "back": allowing}
             picture = Markup(front_chart(found))
             drawn = [
                 ("next", self._draw("campaign_next.html", picture=picture, **more)),
@@ -444,33 +442,6 @@ def _views(reactor: Reactor, trial: Trial) -> list[tuple[str, str, RunView]]:
     read = [n for n in run.readings if n in trial.bands]
     names = dict.fromkeys([*(n for n in reactor.key_names if n in trial.bands), *read])
     return [(n, reactor.units.get(n, ""), run._replace(bands={n: trial.bands[n]})) for n in names]
-
-
-def recipe_text(recipe: Sequence[float]) -> str:
-    """A recipe as an address has it."""
-    return ",".join(f"{value!r}" for value in recipe)
-
-
-def _recipe(text: str) -> list[float]:
-    """A recipe of an address; nothing where it is none."""
-    parts = text[:2000].split(",")
-    return [plain_number(part) for part in parts] if all(map(_is_number, parts)) else []
-
-
-def _refusing(c: Campaign, p: Proposal) -> str:
-    """The address of the same campaign without a recipe that is proposed."""
-    return _campaign_at(c, [*c.refused, [p.set_points[name] for name in c.units]])
-
-
-def _allowing(c: Campaign, recipe: Sequence[float]) -> str:
-    """The address of the same campaign with a recipe that was refused."""
-    return _campaign_at(c, [r for r in c.refused if r != recipe])
-
-
-def _campaign_at(c: Campaign, refused: Sequence[Sequence[float]]) -> str:
-    asked = [("without", run.name) for run in c.runs if run.is_left_out]
-    asked += [("not", recipe_text(recipe)) for recipe in refused]
-    return f"/campaign?{urllib.parse.urlencode(asked)}" if asked else "/campaign"
 
 
 def _is_number(text: str) -> bool:
