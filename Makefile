@@ -44,7 +44,7 @@ mutation: $(VENV)/.installed-dev
 
 # The book, into build/site: pages of docs/, API from docstrings, tutorials from examples/.
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m book $(DOCS_ARGS)
+	$(BIN)/python -m docs.book $(DOCS_ARGS)
 
 # Archive and wheel (made from that archive), into dist/.
 dist: $(VENV)/.installed-dev

@@ -11,12 +11,15 @@ import csv
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
 import perfusio_jax
 
 perfusio_jax.enable_x64()
 
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, RunConfig
 from perfusio_jax.connectors.filesystem import FilesystemStore
+from perfusio_jax.report.figures import draw_figures
 from perfusio_jax.simulator import CHOSimulator
 from perfusio_jax.twin.digital_twin import DigitalTwin
 
@@ -48,7 +51,8 @@ def write_samples(path: Path, n_days: int) -> None:
 # For each day the twin reads the sample, moves its belief, forecasts, decides, checks the
 # decision at the gate and hands it over; every third day it learns. Whatever it does stands in
 # `audit.jsonl`, what it recommends in `recommendations.csv`, what it forecast in
-# `forecasts.parquet`. `perfusio-jax report FOLDER` tells the story.
+# `forecasts.parquet`. `perfusio-jax report FOLDER` tells the story, and
+# `perfusio-jax figures FOLDER` draws it, as `draw_figures` does here.
 
 
 # %%
@@ -84,6 +88,7 @@ def main(folder: Path, n_days: int = 14, n_paths: int = 64) -> None:
         asyncio.run(twin.run())
     print((folder / "recommendations.csv").read_text(encoding="utf-8").splitlines()[-1])
     print(f"records in {folder}")
+    draw_figures([folder], only=("run", "timeline"), out=folder, console=Console(width=200))
 
 
 if __name__ == "__main__":

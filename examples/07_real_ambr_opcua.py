@@ -15,12 +15,15 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from rich.console import Console
+
 import perfusio_jax
 
 perfusio_jax.enable_x64()
 
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, RunConfig
 from perfusio_jax.connectors import OPCUAConnector, make_certificates, rack_node_map
+from perfusio_jax.report.figures import draw_figures
 from perfusio_jax.twin.digital_twin import DigitalTwin
 
 # %% [markdown]
@@ -126,7 +129,8 @@ async def run(folder: Path, n_days: int = 5) -> dict[str, float]:
                 await twin.run()
             after = await connector.read_setpoints()
             print("after: ", after)
-            return after
+    draw_figures([folder], only=("run", "timeline"), out=folder, console=Console(width=200))
+    return after
 
 
 if __name__ == "__main__":

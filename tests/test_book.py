@@ -1,6 +1,7 @@
 """The book: it builds without a warning, and its pages are true of the code."""
 
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from book import api, commands, tutorials
+from docs.book import api, commands, tutorials
 from perfusio_jax.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +72,7 @@ def test_the_table_of_commands_is_whole(site):
 
 @needs_mkdocs
 def test_links_that_lead_out_are_turned_and_unknown_ones_refused():
-    from book.hooks import with_links
+    from docs.book.hooks import with_links
 
     turned = with_links("[a](../examples/fed_batch.py) [b](../benchmarks/RESULTS.md#x)", "twin.md")
     assert turned == "[a](tutorials/fed_batch.md) [b](results.md#x)"
@@ -89,6 +90,27 @@ def test_every_room_has_a_page_and_its_names():
         text = api.page_of(room, face)
         assert text.count(":::") >= 5, room
     assert "::: perfusio_jax.hybrid.fit.fit_hybrid" in api.page_of("hybrid", api.faces()["hybrid"])
+
+
+WITHOUT_ARGS = 66
+"""Public functions that tell what they take in a sentence alone. May fall, not grow."""
+
+
+def test_every_public_name_is_documented():
+    bare, brief, n = [], [], 0
+    for face in api.faces().values():
+        for path in api.sources_of(face).values():
+            thing = api._resolved(path)
+            if not (inspect.isclass(thing) or inspect.isroutine(thing)):
+                continue  # constants, other names of types, and modules
+            n += 1
+            doc = vars(thing).get("__doc__") if inspect.isclass(thing) else inspect.getdoc(thing)
+            if not doc:
+                bare.append(path)
+            elif inspect.isroutine(thing) and inspect.signature(thing).parameters:
+                brief += [path] if "Args:" not in doc else []
+    assert n > 550 and bare == []
+    assert len(brief) <= WITHOUT_ARGS, brief
 
 
 def test_groups_of_commands_are_listed_with_theirs():
@@ -131,7 +153,7 @@ def test_a_script_is_run_once_and_what_it_drew_is_shown(tmp_path, monkeypatch):
         '(f / "a_line.png").write_bytes(b"x")\nprint("said")\n',
         encoding="utf-8",
     )
-    assert "python -m book" in tutorials.page_of(script)
+    assert "python -m docs.book" in tutorials.page_of(script)
     assert tutorials.run_script(script).endswith(" s")
     assert tutorials.run_script(script) == "as before"
     text = tutorials.page_of(script)

@@ -15,8 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from perfusio_jax.connectors import SQLStore
 from perfusio_jax.viz.dashboard import accounts, sessions
-from tests.report.run_folders import make_run
+from tests.report.run_folders import campaign_csv, make_run
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "dashboard.md").read_text(encoding="utf-8")
@@ -56,6 +57,11 @@ def certificate(folder: Path, name: str) -> None:
 def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("docs")
     make_run(place / "runs" / "R01", n_days=2)
+    campaign_csv(place / "campaign.csv")
+    (place / "goals.toml").write_text('goals = ["titre"]\n')
+    store = SQLStore(f"sqlite:///{place / 'site.db'}", "EXP1", "R01")
+    store.create_tables()
+    store.write_sample(0, {"VCD": 1.0})
     certificate(place, "reactors.example.org")
     return place
 
@@ -104,7 +110,10 @@ def test_the_page_runs(line, folder, environment):
                 urllib.request.urlopen(request, context=trust)
             error.value.close()
             assert error.value.code == 400
+        elif "runs" not in command and "--campaign" in command:
+            assert "Campaign campaign.csv" in text and "E2" in text
         else:
+            assert ("Campaign" in text) == ("--campaign" in command)
             assert "R01" in text and ("armed page" in text) == ("--armed" in line)
     finally:
         program.terminate()

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from book.tutorials import cells_of
+from docs.book.tutorials import cells_of
 from perfusio_jax._core import CONTROL_NAMES
 from perfusio_jax.bed import CampaignSettings
 from perfusio_jax.connectors import read_campaign
@@ -80,6 +80,7 @@ def test_online_twin_on_a_file(tmp_path, capsys):
     assert [float(row.split(",")[2]) for row in rows[1:]] == [0.0, 1.0, 2.0]
     assert (tmp_path / "audit.jsonl").stat().st_size > 0
     assert f"records in {tmp_path}" in capsys.readouterr().out
+    assert all((tmp_path / f"{n}.png").stat().st_size > 10_000 for n in ("run", "timeline"))
 
 
 @pytest.mark.timeout(600)  # a day of the served rack takes twelve seconds
@@ -89,6 +90,7 @@ def test_closed_loop_over_opcua(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "before:" in said and "after: " in said
     assert (tmp_path / "certificates").is_dir() and (tmp_path / "opcua.jsonl").stat().st_size > 0
+    assert all((tmp_path / f"{n}.png").stat().st_size > 10_000 for n in ("run", "timeline"))
 
 
 def test_transfer_learning(tmp_path, capsys):
@@ -107,6 +109,15 @@ def test_sensitivity(tmp_path, capsys):
     assert total.shape == (2,) and np.all(np.isfinite(total)) and total.sum() > 0.5
     assert (tmp_path / "sensitivity.png").stat().st_size > 10_000
     assert "not settled" in capsys.readouterr().out  # 64 runs are few
+
+
+def test_calibration(tmp_path, capsys):
+    found = script("calibration").main(tmp_path, 2, 5, "map")
+    assert found.names == ("mu_max", "a_S") and found.pooled.shape == (1000, 2)
+    said = capsys.readouterr().out
+    assert "these runs could know it to" in said and "95 % from" in said
+    assert (tmp_path / "constants.png").stat().st_size > 10_000
+    assert (tmp_path / "posterior" / "header.json").is_file()
 
 
 def test_rl_tracking(tmp_path, capsys):

@@ -88,7 +88,7 @@ def test_the_archive_holds_what_its_readme_and_its_tests_name(built):
         top = f"perfusio_jax-{perfusio_jax.__version__}/"
         held = {name.removeprefix(top) for name in archive.getnames()}
     wanted = {"CONTRIBUTING.md", "CITATION.cff", "Dockerfile", "Makefile", "llms.txt", "mkdocs.yml"}
-    wanted |= {"benchmarks/RESULTS.md", "conda/recipe.yaml", ".ci/run", "tests/slow.txt"}
+    wanted |= {"benchmarks/RESULTS.md", "docs/conda/recipe.yaml", ".ci/run", "tests/slow.txt"}
     for name in ("docs", "examples", "src", "tests"):
         wanted |= {f"{name}/{file}" for file in files_of(ROOT / name)}
     assert sorted(wanted - held) == []

@@ -31,13 +31,13 @@ def requirement(line: str) -> tuple[str, str]:
 def test_the_version_is_said_alike_everywhere():
     version = perfusio_jax.__version__
     assert yaml.safe_load(text("CITATION.cff"))["version"] == version
-    assert yaml.safe_load(text("conda/recipe.yaml"))["context"]["version"] == version
+    assert yaml.safe_load(text("docs/conda/recipe.yaml"))["context"]["version"] == version
     newest = re.search(r"^## \[(.+?)\]", text("CHANGELOG.md"), re.M)
     assert newest is not None and newest[1] == version
 
 
 def test_the_conda_recipe_asks_for_what_the_package_asks_for():
-    recipe = yaml.safe_load(text("conda/recipe.yaml"))
+    recipe = yaml.safe_load(text("docs/conda/recipe.yaml"))
     run = dict(map(requirement, recipe["requirements"]["run"]))
     assert run.pop("python") == ">=${{python_min}}"
     least = PROJECT["requires-python"].removeprefix(">=")
@@ -102,6 +102,8 @@ def test_links_lead_somewhere(page):
     assert len(links) > 15
     for link in links:
         assert (ROOT / link).exists(), link
+    pages = {f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")} - {"docs/index.md"}
+    assert pages - set(links) == set()  # a new page is told to programs that read, too
 
 
 def test_exit_codes_are_those_the_book_names():

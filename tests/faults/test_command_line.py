@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -50,7 +51,7 @@ def test_status_and_report_of_a_finished_run(finished, tmp_path, capsys):
     assert code == 0 and "R01: not running, armed; 3 days closed, last day 2 (written)" in out
     assert run("status", finished.parent, capsys=capsys)[1] == out  # one level above
     code, out, _ = run("report", finished, capsys=capsys)
-    assert code == 0 and "## Reactor R01" in out and "| hold | 1 |" in out
+    assert code == 0 and "reactor R01:" in out and re.search(r"hold +│ +1 │", out)
     code, out, _ = run("report", finished, "--out", tmp_path / "r.md", capsys=capsys)
     assert code == 0 and "| hold | 1 |" in (tmp_path / "r.md").read_text()
 

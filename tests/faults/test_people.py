@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax.report.run_record import read_records
+from perfusio_jax.report.run_report import run_card
 from perfusio_jax.twin import LoopSettings, Mailbox, RunRecords, replay
 from perfusio_jax.twin.loop.attendant import Attendant
 from perfusio_jax.twin.loop.commands import find_runs, is_running, send, status, waiting_decision
-from perfusio_jax.twin.loop.summary import summarise
 from perfusio_jax.twin.records import letters
 from perfusio_jax.twin.records.accounts import account
 from perfusio_jax.twin.records.entries import Command
@@ -59,11 +60,11 @@ def says(kind, actor, role=None, **payload):
     return deed
 
 
-def votes(kind, actor, role):
+def votes(kind, actor, role, through=""):
     def deed(world):
         *_, decision = waiting_decision(world.folder, None)
         with Mailbox(world.folder / JOURNAL_NAME) as box:
-            payload = {"decision": decision.id}
+            payload = {"decision": decision.id} | ({"through": through} if through else {})
             box.send(world.reactor_id, kind, actor=actor, role=role, payload=payload)
 
     return deed
@@ -117,6 +118,48 @@ def test_without_everybodys_approval_nothing_is_written(deeds, why):
     assert world.problems == [] and world.plant.writes == [], why
     made = next(r for r in log if r["event_type"] == "DECISION_MADE")
     assert "have not been approved" in made["reason"]
+
+
+PAGED = TWO | {"page_accounts": ("dash",), "approvers": {"qa": ("page:eve", "ada")}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        (("ada", "page"), ("eve", "page"), ""),
+        (("ada", "page"), ("ada", "page"), "account page:ada may not act as qa"),
+        (("eve", "page"), ("eve", "page"), "account page:eve has voted as operator"),
+        (("ada", "page"), ("bob", "page"), "account page:bob may not act as qa"),
+        (("ada", ""), ("eve", "page"), "account dash is that of a page"),
+        (("dash", "page"), ("eve", "page"), "account dash is that of a page"),
+    ],
+)
+def test_people_who_signed_in_at_a_trusted_page_are_people(monkeypatch, first, second, why):
+    monkeypatch.setattr(letters, "owner_of", lambda status, letter: "dash")
+    cast = [(1.0, *first, "operator"), (2.0, *second, "qa")]
+    deeds = [(at, votes("approve", who, role, through=way)) for at, who, way, role in cast]
+    with peopled(deeds, n_days=1, **PAGED) as world:
+        log = read_log(world.folder)
+    found = [r["payload"]["outcome"] for r in log if r["event_type"] == "COMMAND_APPROVE"]
+    assert world.problems == [] and len(world.plant.writes) == (not why)
+    assert all("dash" == r["user"] for r in log if r["event_type"] == "COMMAND_APPROVE")
+    assert any(why in outcome for outcome in found) if why else found == ["done", "done"]
+
+
+def test_one_person_at_the_page_and_at_the_terminal_is_one(monkeypatch):
+    def owner(status, letter):
+        return "dash" if letter["payload"].get("through") == "page" else letter["actor"]
+
+    monkeypatch.setattr(letters, "owner_of", owner)
+    deeds = [
+        (1.0, votes("approve", "eve", "operator")),
+        (2.0, votes("approve", "eve", "qa", "page")),
+    ]
+    with peopled(deeds, n_days=1, **PAGED) as world:
+        log = read_log(world.folder)
+    assert world.problems == [] and world.plant.writes == []
+    cast = [r["payload"]["outcome"] for r in log if r["event_type"] == "COMMAND_APPROVE"]
+    assert cast[0] == "done" and "account eve has voted as operator" in cast[1]
 
 
 @pytest.mark.parametrize("names", [("ada", "eve"), ("ada", "ada")])
@@ -273,11 +316,13 @@ def test_status_and_report_say_what_happened():
     with peopled([], n_days=4, plan=plan) as world:
         (found,) = status(world.folder)
         text = str(found)
-        page = summarise(world.folder)
+        (record,) = read_records(world.folder)
+    cycles, troubles = (dict(table.rows) for table in run_card(record).tables)
     assert found.n_days == 4 and found.mode == "armed" and found.overridden == ("temperature",)
     assert "not running" in text and "by hand: temperature" in text
-    assert "| written | 3 |" in page and "| hold | 1 |" in page
-    assert "writes settled by reading back | 1" in page and "verified" in page
+    assert cycles == {"hold": "1", "written": "3"}
+    assert troubles["writes settled by reading back"] == "1"
+    assert any("verified" in line for line in run_card(record).sentences)
 
 
 def test_a_whole_run_decided_again_gives_the_same_bytes_and_a_changed_one_does_not():

@@ -118,7 +118,7 @@ class Bell(AlarmNotifier):
         self._draw = draw
         self.n_told = 0
 
-    async def dispatch(self, events) -> DispatchReport:
+    async def dispatch(self, events, foreseen=None) -> DispatchReport:
         self.n_told += len(events)
         kind = self._draw.choice(("fine", "fine", "hang", "fail", "raise"))
         if kind == "hang":

@@ -234,3 +234,8 @@ def test_a_command_writes_its_card_and_the_report_of_a_run_prints_its_own(tmp_pa
     for sentence in run_card(record).sentences:
         assert sentence in told and sentence in text
     assert kept.tables[0].rows[0][2] in text.partition("What else was concluded")[2]
+    with pytest.raises(SystemExit) as end:
+        main(["report", str(folder)])
+    told = squeezed(capsys.readouterr().out)
+    assert not end.value.code and f"{squeezed(kept.title)} (perfusio-jax sensitivity):" in told
+    assert kept.tables[0].rows[0][2] in told

@@ -11,6 +11,8 @@ import pytest
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.cli import main
+from perfusio_jax.connectors import read_culture
+from perfusio_jax.report.campaign_report import campaign_cards
 from perfusio_jax.report.document import Document, Grid, Section, Words
 from perfusio_jax.report.html_page import html_page
 from perfusio_jax.report.markdown_text import markdown_text
@@ -136,7 +138,7 @@ def test_markdown_and_the_summary_that_is_printed(folder, tmp_path, capsys):
     assert BAD not in text and r"\<script\>" in text and r"a \*star\*" in text
     assert "hunter2" not in text
     code, out, _ = run("report", folder, capsys=capsys)
-    assert code == 0 and "## Reactor R01" in out
+    assert code == 0 and ", reactor R01:" in out and "4 written" in out
     assert run("report", folder, "--out", tmp_path / "r.txt", capsys=capsys)[0] == 0
     assert (tmp_path / "r.txt").read_text().strip() == out.strip()
 
@@ -164,8 +166,18 @@ def test_a_campaign_is_reported_on_too(tmp_path, capsys):
     assert "Report on campaign runs.csv" in page.text and "E2" in page.text
     assert "growth_net [1/d]" in page.text and "columns without any value: Amm" in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 2
-    code, _, err = run("report", path, capsys=capsys)
-    assert code == 2 and "--out names the report" in err
+    code, out, _ = run("report", path, capsys=capsys)
+    assert code == 0 and "columns without any value: Amm" in " ".join(out.split())
+    for card in campaign_cards(read_culture(path), "runs.csv"):  # the same, to the digit
+        assert f"{card.title}:" in out
+        for table in card.tables:
+            assert all(head in page.text for head in table.heads)
+            for cell in (cell for row in table.rows for cell in row):
+                assert cell in out and cell in page.text, cell
+    code, _, err = run("report", path, "--out", tmp_path / "c.txt", capsys=capsys)
+    assert code == 2 and "without --out it is printed" in " ".join(err.split())
+    code, _, err = run("report", path, "--reference", "E0", capsys=capsys)
+    assert code == 2 and "--reference is of the whole report" in err
     code, _, err = run("report", tmp_path / "none", "--out", tmp_path / "r.html", capsys=capsys)
     assert code == 2 and "does not exist" in err
 

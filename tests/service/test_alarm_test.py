@@ -79,7 +79,7 @@ def test_the_file_of_alarms_lies_beside_the_configuration(tmp_path, monkeypatch)
     plan = read_plan(place)
     assert plan.parts.alarms.channels == ("file",)
     (tmp_path / "a").mkdir()
-    plan.notifier()._channels["file"](["x"], [{"message": "x"}])
+    plan.notifier()._channels["file"](channels.Message(["x"], [{"message": "x"}]))
     assert json.loads((tmp_path / "a" / "alarms.jsonl").read_text()) == {"message": "x"}
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -16,13 +17,14 @@ from perfusio_jax.connectors import FilesystemStore
 from perfusio_jax.demo.described_rig import DescribedFileReactor, PlantRun
 from perfusio_jax.hybrid import save
 from perfusio_jax.process import MONOD_CHEMOSTAT
+from perfusio_jax.report.run_record import read_records
+from perfusio_jax.report.run_report import run_card
 from perfusio_jax.service.plan import read_plan
 from perfusio_jax.service.replay import replay_run
 from perfusio_jax.service.run import run_twin
 from perfusio_jax.simulator import virtual_plant
 from perfusio_jax.twin import DigitalTwin, verify_audit
 from perfusio_jax.twin.loop.commands import status
-from perfusio_jax.twin.loop.summary import summarise
 from tests.twin.described import FOREIGN, HELD, SMALL, Foreign, known_model
 
 TWIN = """
@@ -162,6 +164,8 @@ def test_a_plant_is_driven_through_files_and_everything_is_on_record(driven, tmp
     records = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     begun = next(r for r in records if r["event_type"] == "SESSION_STARTED")["payload"]
     assert begun["process"]["name"] == "foreign"
+    assert begun["versions"]["jax"] == jax.__version__
+    assert {"perfusio-jax", "python", "gpjax", "numpy"} <= set(begun["versions"])
     assert begun["objective"]["goals"] == ["VCD = 20"] and "design_space" not in begun
     made = [r["payload"]["explanation"] for r in records if r["event_type"] == "DECISION_MADE"]
     assert made[-1]["constraints"][0]["limit"] == "Via >= 60"
@@ -174,7 +178,10 @@ def test_it_is_decided_again_byte_for_byte_and_summed_up(driven, tmp_path):
     assert "6 of 6 decisions came out the same" in said.file.getvalue()
     (now,) = status(tmp_path)
     assert now.n_days == 6 and now.mode == "armed" and not now.is_running
-    assert "6 samples (0 corrected); writes: 5 written" in summarise(tmp_path)
+    (record,) = read_records(tmp_path)
+    said = run_card(record).sentences
+    assert any(line.startswith("6 samples, ") and "0 of them corrected" in line for line in said)
+    assert "Writes: 5 written." in said
 
 
 def test_a_restart_goes_on_where_it_was(place, tmp_path):

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import email
+import email.policy
 import json
 import math
+import threading
 import time
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ import structlog
 
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.config import AlarmConfig
+from perfusio_jax.twin.alarms.channels import CHANNELS, Picture, build_channel
 from perfusio_jax.twin.alarms.notifications import AlarmEvent, AlarmNotifier
 
 NAMES = ["VCD", "Glc", "Amm"]
@@ -251,7 +254,7 @@ class MailServer:
                     say("250 ok")
 
 
-def with_mail(monkeypatch, mode, use):
+def with_mail(monkeypatch, mode, use, **more):
     """Run `use(notifier, server)` against a live mail server on loopback."""
 
     async def main():
@@ -266,7 +269,9 @@ def with_mail(monkeypatch, mode, use):
         }
         for key, text in settings.items():
             monkeypatch.setenv(f"PERFUSIO_SMTP_{key}", text)
-        notifier = AlarmNotifier(LIMITS, channels=["email"], timeout_s=0.5, repeat_after_s=1e9)
+        notifier = AlarmNotifier(
+            LIMITS, channels=["email"], timeout_s=0.5, repeat_after_s=1e9, **more
+        )
         async with server:
             result = await use(notifier, mail)
         await asyncio.gather(*mail.tasks)
@@ -288,6 +293,96 @@ def test_mail_is_delivered_to_everyone(monkeypatch):
     assert message["From"] == "twin@lab" and message["Bcc"] is None
     assert "(and 1 more)" in " ".join(message["Subject"].split())
     assert "Glc is forecast to be 1.5 on day 9" in message.get_payload()
+
+
+PNG = Picture(b"\x89PNG\r\n\x1a\nnot much of one", 'Glc "5" <b>low</b>', "alarm_R01.png")
+
+
+def test_a_mail_brings_its_picture_shown_and_attached(monkeypatch):
+    async def use(notifier, mail):
+        assert (await notifier.dispatch([EVENT])).no_picture == ""
+        return mail
+
+    asked = []
+    mail = with_mail(
+        monkeypatch, "accept", use, draws=lambda events, foreseen: asked.append(events) or PNG
+    )
+    assert asked == [[EVENT]]
+    message = email.message_from_bytes(mail.messages[0], policy=email.policy.default)
+    text, page = message.get_body(("plain",)), message.get_body(("html",))
+    assert "Glc is forecast to be 1.5 on day 9" in text.get_content()
+    assert f"alarm_R01.png): {PNG.text}" in text.get_content()
+    content = page.get_content()
+    assert 'alt="Glc &quot;5&quot; &lt;b&gt;low&lt;/b&gt;"' in content and "<b>" not in content
+    pictures = [p for p in message.walk() if p.get_content_type() == "image/png"]
+    assert [p.get_content_disposition() for p in pictures] == ["inline", "attachment"]
+    assert all(p.get_content() == PNG.png for p in pictures)
+    assert f"cid:{pictures[0]['Content-ID'][1:-1]}" in content
+    assert pictures[1].get_filename() == "alarm_R01.png"
+
+
+def fails(events, foreseen):
+    raise DataError("the run has no sample yet; password=hunter2")
+
+
+@pytest.mark.parametrize(
+    ("draws", "reason"),
+    [
+        (fails, "the run has no sample yet"),
+        (lambda events, foreseen: 1 / 0, "ZeroDivisionError"),
+        (lambda events, foreseen: time.sleep(1.0), "no answer within 0.1 s"),
+    ],
+)
+def test_a_mail_goes_without_a_picture_that_fails_and_says_why(monkeypatch, draws, reason):
+    async def use(notifier, mail):
+        return await notifier.dispatch([EVENT]), mail
+
+    report, mail = with_mail(monkeypatch, "accept", use, draws=draws, draw_timeout_s=0.1)
+    assert report.ok and reason in report.no_picture
+    message = email.message_from_bytes(mail.messages[0], policy=email.policy.default)
+    said = message.get_content()
+    assert message.get_content_type() == "text/plain" and "hunter2" not in said
+    assert f"There is no figure with this: {reason}" in said
+
+
+def test_pictures_that_hang_do_not_pile_up_and_nothing_waits_for_them(monkeypatch):
+    done, n_begun = threading.Event(), []
+
+    def draws(events, foreseen):
+        n_begun.append(1)
+        done.wait(10.0)
+        return PNG
+
+    async def use(notifier, mail):
+        notifier.repeat_after_s = 0.0
+        first = asyncio.create_task(notifier.dispatch([EVENT]))
+        ticks = 0
+        while not first.done():
+            ticks += 1
+            await asyncio.sleep(0)
+        again = await notifier.dispatch([EVENT])
+        assert ticks > 10 and first.result().ok
+        assert "still being drawn" in again.no_picture and again.ok
+        done.set()
+
+    with_mail(monkeypatch, "accept", use, draws=draws, draw_timeout_s=0.1)
+    assert n_begun == [1]
+
+
+def test_nobody_draws_for_channels_that_take_no_picture(tmp_path):
+    notifier = AlarmNotifier(
+        LIMITS, channels=["file"], alarm_file=tmp_path / "a.jsonl", draws=lambda *_: 1 / 0
+    )
+    report = asyncio.run(notifier.dispatch([EVENT]))
+    assert report.ok and report.no_picture == ""
+
+
+def test_channels_are_those_a_configuration_may_name(tmp_path, monkeypatch):
+    for name in ("SMTP_HOST", "SMTP_TO", "SLACK_WEBHOOK_URL", "WEBHOOK_URL"):
+        monkeypatch.setenv(f"PERFUSIO_{name}", "http://127.0.0.1:1")
+    for name in CHANNELS:
+        AlarmConfig(notification_channel=name, alarm_file="a.jsonl")
+        assert callable(build_channel(name, timeout_s=1.0, alarm_file=tmp_path / "a.jsonl"))
 
 
 def test_a_refused_mail_is_reported_without_the_servers_words_and_tried_again(monkeypatch):

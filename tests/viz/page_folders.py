@@ -54,7 +54,15 @@ def explanation() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def add_waiting(folder: Path, reactor: str, *, run_id: str, day: int, clock: Clock) -> int:
+def add_waiting(
+    folder: Path,
+    reactor: str,
+    *,
+    run_id: str,
+    day: int,
+    clock: Clock,
+    roles: tuple[str, ...] = ("qa",),
+) -> int:
     """A decision whose approval is asked for; its number."""
     now = {n: float(DEFAULT_CONTROLS[n]) for n in CONTROL_NAMES}
     wanted = now | {"bleed_rate": 0.25, "perfusion_rate": 1.4}
@@ -62,7 +70,7 @@ def add_waiting(folder: Path, reactor: str, *, run_id: str, day: int, clock: Clo
         with AuditLogger(folder, run_id, clock=clock, memory=book) as audit:
             values = {"recommended": wanted, "setpoints": wanted, "u_now": now, "fixed": {}}
             number = book.record_decision(reactor, day, values)
-            audit.log("APPROVAL_ASKED", {"decision": number, "roles": ["qa"],
+            audit.log("APPROVAL_ASKED", {"decision": number, "roles": list(roles),
                       "explanation": explanation()}, day=day, new=wanted)  # fmt: skip
     return number
 
@@ -90,12 +98,19 @@ def left_lock(folder: Path) -> None:
     (folder / "run.lock").write_text(json.dumps(note) + "\n")
 
 
-def dressed_run(folder: Path, *, run_id: str = "E1", reactor: str = "R01") -> dict[str, int]:
+def dressed_run(
+    folder: Path,
+    *,
+    run_id: str = "E1",
+    reactor: str = "R01",
+    roles: tuple[str, ...] = ("qa",),
+) -> dict[str, int]:
     """A run with a waiting decision, a critical alarm and a warning; their numbers."""
     clock = later()
     make_run(folder, run_id=run_id, reactor=reactor)
     return {
-        "decision": add_waiting(folder, reactor, run_id=run_id, day=5, clock=clock),
+        "decision": add_waiting(folder, reactor, run_id=run_id, day=5, clock=clock,
+                                roles=roles),
         "critical": add_alarm(folder, reactor, run_id=run_id, severity="critical", clock=clock,
                               message="Glc is 0.21 g/L, limit 0.3 from below"),
         "warning": add_alarm(folder, reactor, run_id=run_id, severity="warning", clock=clock,

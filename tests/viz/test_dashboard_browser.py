@@ -1,77 +1,28 @@
 """The page in a real browser: Chromium without a window, the program as one starts it."""
 
-import contextlib
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 
-from perfusio_jax.report.watching import Watching
 from perfusio_jax.twin import verify_audit
 from perfusio_jax.twin.records.chain import records as records_of
 from perfusio_jax.twin.records.records_file import RunRecords
 from perfusio_jax.viz import Band
 from perfusio_jax.viz.dashboard.accounts import Account, hashed, write_accounts
-from perfusio_jax.viz.dashboard.app import build_app
-from perfusio_jax.viz.dashboard.settings import PageSettings
 from perfusio_jax.viz.dashboard.views import Slider, Trial
 from tests.report.run_folders import make_run
+from tests.viz.browser import find, nameless, no_errors, served, text, to_reactor, until
 from tests.viz.page_folders import attended, dressed_run, keep_mode
 
 PASSWORD = "four words nobody guesses"
 BAD = "<img src=x onerror=document.title='taken'>" + "n" * 300
-NEEDED = "apt-get install chromium chromium-driver; pip install selenium"
-WAIT_S = 60.0
-SWITCHES = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-    *("--disable-background-networking", "--no-first-run", "--window-size=1440,900"),
-)
-
-
-def lacking() -> str:
-    """What is not there; empty if all is."""
-    found = [n for n in ("chromium", "chromedriver") if shutil.which(n) is None]
-    with contextlib.suppress(ImportError):
-        import selenium  # noqa: F401
-
-        return f"no {' nor '.join(found)}: {NEEDED}" if found else ""
-    return f"selenium is not installed: {NEEDED}"
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    """A browser for all tests."""
-    why = lacking()
-    if why:
-        print(why)
-        pytest.skip(why)
-    from selenium import webdriver
-    from selenium.common.exceptions import WebDriverException
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(shutil.which("chromium"))
-    for word in SWITCHES:
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    try:
-        found = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    except WebDriverException as error:  # a machine without the rights or the memory for one
-        pytest.skip(f"the browser does not start: {error.msg}")
-    found.set_page_load_timeout(WAIT_S)
-    yield found
-    found.quit()
 
 
 class Program:
@@ -121,47 +72,6 @@ def program(tmp_path_factory) -> Iterator[Program]:
         program.end()
 
 
-def until(true: Callable[[], Any], what: str = "") -> Any:
-    """Wait until something is so."""
-    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
-
-    end = time.monotonic() + WAIT_S
-    while time.monotonic() < end:
-        with contextlib.suppress(StaleElementReferenceException, NoSuchElementException):
-            found = true()
-            if found:
-                return found
-        time.sleep(0.05)
-    raise AssertionError(f"it did not become so: {what}")
-
-
-def find(driver, css: str) -> Any:
-    return driver.find_element("css selector", css)
-
-
-def text(driver, css: str = "main") -> str:
-    return " ".join(find(driver, css).text.split())
-
-
-def nameless(driver) -> list[str]:
-    """What can be used on a page and is read aloud without a name."""
-    used = {"button", "link", "textbox", "searchbox", "slider", "combobox", "img", "region"}
-    tree = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    assert any(node.get("role", {}).get("value") == "main" for node in tree)
-    return [
-        node["role"]["value"]
-        for node in tree
-        if not node.get("ignored") and node.get("role", {}).get("value") in used
-        and not node.get("name", {}).get("value")
-    ]  # fmt: skip
-
-
-def no_errors(driver) -> None:
-    """Nothing on the console that is wrong: no policy broken, no script that failed."""
-    told = [e for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
-    assert told == []
-
-
 def sign_in(driver, program: Program, name: str) -> None:
     driver.get(f"{program.url}/sign-in")
     find(driver, "input[name=name]").send_keys(name)
@@ -170,19 +80,12 @@ def sign_in(driver, program: Program, name: str) -> None:
     until(lambda: name in text(driver, "header.top"), f"{name} is signed in")
 
 
-def to_reactor(driver, program: Program, name: str = "R01") -> None:
-    driver.get(program.url)
-    link = next(a for a in driver.find_elements("css selector", ".card h2 a")
-                if a.text.startswith(name))  # fmt: skip
-    driver.get(link.get_attribute("href"))
-
-
 def test_the_rack_is_shown_names_are_text_and_nothing_is_run(driver, program):
     driver.get(program.url)
     assert driver.title == "Reactors of rack"
     assert "1 critical alarm nobody has seen" in text(driver)
     assert "<img src=x onerror" in text(driver)
-    to_reactor(driver, program, "<img")
+    to_reactor(driver, program.url, "<img")
     for _ in range(2):
         assert driver.title.startswith("Reactor <img src=x")
         for link in ("audit", "model", "settings"):
@@ -200,7 +103,7 @@ def test_pages_fit_and_can_be_reached_by_keyboard(driver, program, width):
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        to_reactor(driver, program)
+        to_reactor(driver, program.url)
         base = driver.current_url
         for path in (program.url, base, f"{base}/audit", f"{base}/model", f"{program.url}/sign-in"):
             driver.get(path)
@@ -228,7 +131,7 @@ def test_pages_fit_and_can_be_reached_by_keyboard(driver, program, width):
 
 def test_a_viewer_is_offered_nothing_and_a_form_made_by_hand_is_refused(driver, program):
     sign_in(driver, program, "vera")
-    to_reactor(driver, program)
+    to_reactor(driver, program.url)
     assert driver.find_elements("css selector", "main form") == []
     path = driver.current_url.removeprefix(program.url)
     csrf = find(driver, "input[name=csrf]").get_attribute("value")
@@ -248,7 +151,7 @@ def test_an_alarm_is_acknowledged_with_a_reason_and_stands_in_journal_and_trail(
     folder = program.place / "R01"
     with attended(folder):
         sign_in(driver, program, "susi")
-        to_reactor(driver, program)
+        to_reactor(driver, program.url)
         until(lambda: "running, armed" in text(driver), "the twin runs")
         box = find(driver, ".alarm.critical")
         box.find_element("css selector", "input[name=reason]").send_keys("feed bag was empty")
@@ -269,7 +172,7 @@ def test_an_alarm_is_acknowledged_with_a_reason_and_stands_in_journal_and_trail(
 
 def test_the_page_renews_itself_and_leaves_alone_what_one_writes(driver, program):
     sign_in(driver, program, "susi")
-    to_reactor(driver, program)
+    to_reactor(driver, program.url)
     until(lambda: "In touch with the server" in text(driver, "#live"), "in touch")
     typed = find(driver, ".alarm.warning input[name=reason]")
     typed.send_keys("half a sen")
@@ -280,20 +183,6 @@ def test_the_page_renews_itself_and_leaves_alone_what_one_writes(driver, program
     assert driver.execute_script("return document.querySelector('details').open")
     assert driver.switch_to.active_element == typed
     no_errors(driver)
-
-
-@contextlib.contextmanager
-def served(place: Path, tried: Any) -> Iterator[str]:
-    """The page in a thread, with something else to ask; its address."""
-    settings = PageSettings(place.parent / "nobody.toml", port=0)
-    app = build_app(Watching(place), settings, say=print, tried=tried)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
-        thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(20)
 
 
 def test_a_slider_that_is_moved_is_answered_and_stands_in_the_address(driver, program):
@@ -339,7 +228,7 @@ def test_a_slider_that_is_moved_is_answered_and_stands_in_the_address(driver, pr
 
 
 def test_the_server_is_killed_and_comes_back_and_the_page_goes_on(driver, program):
-    to_reactor(driver, program)
+    to_reactor(driver, program.url)
     until(lambda: "In touch with the server" in text(driver, "#live"), "in touch")
     program.end(signal.SIGKILL)
     until(lambda: "No word from the server since" in text(driver, "#live"), "lost")

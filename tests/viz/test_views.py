@@ -199,3 +199,14 @@ def test_it_is_drawn_with_plotly_from_the_same_numbers():
         figure.layout.meta["description"]
         == golden_figure(found, {}, title="Run <script>%{x} beside 6 reference runs").get_label()
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [((2.0, 2.0, 1.99, 1.99), ["1.99"]), ((1.0, 3.0, 3.0, 2.0), ["1", "3"]), ((5.0,) * 4, ["5"])],
+)
+def test_labels_of_a_set_point_do_not_lie_on_each_other(values, told):
+    figure = run_figure(view(set_points={"feed": np.array(values)}), {"feed": "1e6 cells/mL"})
+    axes = figure.axes[-1]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == told
+    assert "10⁶ cells/mL" in [text.get_text().strip() for text in axes.texts]

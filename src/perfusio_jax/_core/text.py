@@ -18,6 +18,7 @@ _OBEYED: Final = re.compile(
     "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 """Controls but tab and line feed; marks without a width or of direction; half characters."""
+_MICROMETRE: Final = re.compile(r"\bum\b")
 
 
 def shown(text: str) -> str:
@@ -41,6 +42,18 @@ def cut(text: str, most: int = LONGEST_NAME) -> str:
         most: Characters it may have.
     """
     return text if len(text) <= most else text[: max(most - 3, 0)] + "..."
+
+
+def shown_unit(unit: str) -> str:
+    """A unit as people write it, from the spelling of tables.
+
+    Examples:
+        >>> from perfusio_jax._core.text import shown_unit
+        >>> shown_unit("degC"), shown_unit("1e6 cells/mL"), shown_unit("um"), shown_unit("g/L")
+        ('°C', '10⁶ cells/mL', 'µm', 'g/L')
+    """
+    plain = unit.replace("1e6 ", "10⁶ ").replace("degC", "°C")
+    return _MICROMETRE.sub("µm", plain)
 
 
 def in_line(value: Any, most: int = 80) -> str:

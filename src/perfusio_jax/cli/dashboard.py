@@ -1,17 +1,19 @@
 """The local page, and the accounts of those who may ask something from it."""
 
+import contextlib
 import importlib.util
 import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from perfusio_jax._core import ConfigError
 
 from . import common, groups
+from .common import Culture, MechanismOf
 from .running import run_folder
 from .screen import say
 
@@ -41,8 +43,32 @@ Accounts = Annotated[
 @commands.command(rich_help_panel=groups.SEEING)
 def dashboard(
     place: Annotated[
-        Path, typer.Argument(help="Run folder, one above several, twin.toml, or a fleet.")
-    ],
+        str | None,
+        typer.Argument(
+            help="Run folder, one above several, twin.toml, a fleet, or sqlite:///… and "
+            "postgresql://…, whose runs are shown and not commanded."
+        ),
+    ] = None,
+    campaign: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--campaign", help="Campaign table whose next runs are proposed in memory; may repeat."
+        ),
+    ] = None,
+    goal: Annotated[
+        str | None, typer.Option(help="Of the campaign, as propose takes it; titre.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", help="Of the campaign, as propose takes it.")
+    ] = None,
+    goal_file: Annotated[
+        Path | None, typer.Option("--goal-file", help="Of the campaign, as propose takes it.")
+    ] = None,
+    n_runs: Annotated[
+        int, typer.Option("--runs", min=1, max=24, help="Runs to propose for the campaign.")
+    ] = 8,
+    process: Culture = None,
+    mechanism: MechanismOf = None,
     armed: Annotated[
         bool, typer.Option("--armed", help="Whoever signs in may ask something of the twin.")
     ] = False,
@@ -63,8 +89,12 @@ def dashboard(
         raise ConfigError(
             f"the page needs {', '.join(lacking)}; pip install 'perfusio-jax[dash]' brings it."
         )
+    if place is None and not campaign:
+        raise ConfigError(
+            "there is nothing to show: name a run folder, twin.toml or the URL of a database, or "
+            "a table with --campaign."
+        )
     common.set_up_jax()
-    from perfusio_jax.report.watching import Watching
     from perfusio_jax.viz.dashboard.app import build_app
     from perfusio_jax.viz.dashboard.serving import serve
     from perfusio_jax.viz.dashboard.settings import PageSettings, check
@@ -74,12 +104,59 @@ def dashboard(
             accounts or default_accounts(), armed, host, port, cert, key, tuple(name or ())
         )
     )
-    watching, what_if = Watching(run_folder(place)), _Later()
-    try:
-        serve(build_app(watching, settings, say=say, tried=what_if), settings, say=say)
-    finally:
-        watching.close()
-        what_if.close()
+    with contextlib.ExitStack() as opened:
+        watched, tried = _watched(place, armed, opened)
+        proposing = None
+        if campaign:
+            wishes = _wishes(goal, limit, goal_file, n_runs)
+            proposing = _proposing(campaign, wishes, process, mechanism, opened)
+        app = build_app(watched, settings, say=say, tried=tried, proposing=proposing)
+        serve(app, settings, say=say)
+
+
+def _watched(place: str | None, armed: bool, opened: contextlib.ExitStack) -> tuple[Any, Any]:
+    """What is watched at a place, and what answers questions about it."""
+    if place is None or "://" in place:
+        if armed:
+            raise ConfigError("--armed is of run folders: nothing drives what is shown here.")
+        from perfusio_jax.viz.dashboard.views import NoRuns
+
+        if place is None:
+            return NoRuns(), None
+        from perfusio_jax.report.watching_sql import WatchingSQL
+
+        held = WatchingSQL(place)
+        opened.callback(held.close)
+        return held, None
+    from perfusio_jax.report.watching import Watching
+
+    watching, what_if = Watching(run_folder(Path(place))), _Later()
+    opened.callback(watching.close)
+    opened.callback(what_if.close)
+    return watching, what_if
+
+
+def _wishes(goal: str | None, limit: list[str] | None, goal_file: Path | None, n_runs: int) -> Any:
+    """What the next runs of a campaign are for, as `propose` takes it."""
+    from perfusio_jax.report.goal_file import GoalFile, read_goal_file
+    from perfusio_jax.report.proposing import wishes_of
+
+    told = GoalFile() if goal_file is None else read_goal_file(goal_file)
+    return wishes_of(told, goal=goal, limits=limit or (), n_runs=n_runs)
+
+
+def _proposing(
+    tables: list[Path],
+    wishes: Any,
+    process: str | None,
+    mechanism: str | None,
+    opened: contextlib.ExitStack,
+) -> Any:
+    from perfusio_jax.report.proposing_again import ProposingAgain
+
+    made = ProposingAgain(tables, wishes, culture=process, mechanism=mechanism)
+    opened.callback(made.close)
+    return made
 
 
 @accounts.command("add")

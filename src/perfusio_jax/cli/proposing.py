@@ -95,6 +95,10 @@ def propose(
         Path | None,
         typer.Option("--goal-file", help="TOML with goals, limits, [cost]; options overrule it."),
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", help="A run that nothing is learned from; may repeat."),
+    ] = None,
     seed: Seed = 0,
     card: CardFile = None,
     *,
@@ -105,19 +109,18 @@ def propose(
     card_writable(card)
     common.set_up_jax()
     from perfusio_jax.report.goal_file import GoalFile, read_goal_file
-    from perfusio_jax.report.proposing import Wishes, propose_file
+    from perfusio_jax.report.proposing import propose_file, wishes_of
 
     told = GoalFile() if goal_file is None else read_goal_file(goal_file)
     changes = (told.profile or 0) if profile is None else profile
     most = {**told.max_change, **assignments(max_change or [], "--max-change")}
     if most and not changes:
         raise ConfigError("--max-change is of changes within a run; --profile k allows k of them.")
-    sure = (told.probability or 0.8) if probability is None else probability
-    wishes = Wishes(
-        goal=goal or ("titre" if not told.goals else told.goals[0]),
-        goals=told.goals if goal is None and len(told.goals) > 1 else (),
-        weights=told.weights if goal is None else None,
-        is_front=told.front and goal is None,
+    wishes = wishes_of(
+        told,
+        goal=goal,
+        limits=limit or (),
+        probability=probability,
         per=per or told.per,
         costs={**told.cost, **assignments(cost or [], "--cost")},
         n_runs=n_runs,
@@ -125,13 +128,12 @@ def propose(
         target=target,
         viability=viability,
         ammonium=ammonium,
-        probability=sure,
         fixed=assignments(set_point or []),
         fill_down=fill_down,
         clone=clone,
-        limits=tuple(limit or told.limits),
         profile=changes,
         max_change=most,
+        without=tuple(without or ()),
         seed=seed,
     )
     with as_data():

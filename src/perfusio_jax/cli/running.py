@@ -1,5 +1,6 @@
 """Commands for a twin at work, and for what it leaves behind."""
 
+import io
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +13,12 @@ from perfusio_jax.twin.records.accounts import account
 from . import common, groups
 from .common import Culture, References, as_data, console, writable
 from .file_options import reads_files
-from .screen import fit_to_show, say
+from .screen import Screen, say
 
 commands = typer.Typer(rich_markup_mode=None)
 _WHOLE = (".html", ".pdf", ".md", ".markdown")
 """Endings of the whole report; `.txt` is what is printed otherwise."""
+_REFERENCE = "--reference is of the whole report: --out names it, .html, .pdf or .md."
 
 
 @commands.command(rich_help_panel=groups.REACTOR)
@@ -34,9 +36,17 @@ def run(
 ) -> None:
     """Run the twin on a folder or a file; Ctrl-C ends it, and nothing more is written."""
     common.set_up_jax()
+    from perfusio_jax.report.alarm_picture import alarm_pictures
     from perfusio_jax.service.run import run_twin
 
-    run_twin(what, days=days, allow_write=allow_write, patience_s=patience, console=console())
+    run_twin(
+        what,
+        days=days,
+        allow_write=allow_write,
+        patience_s=patience,
+        console=console(),
+        pictures=alarm_pictures,
+    )
 
 
 @commands.command(rich_help_panel=groups.REACTOR)
@@ -157,7 +167,13 @@ def alarm_test(
     """Send an alarm that means nothing, to see that it arrives; exit code 4 if it does not."""
     from perfusio_jax.service.alarm_test import send_test_alarm
 
-    if not send_test_alarm(what, channel or (), say=say):
+    def pictures(folder: Path, reactor_id: str) -> Any:  # loads much, and only a mail needs it
+        common.set_up_jax()
+        from perfusio_jax.report.alarm_picture import alarm_pictures
+
+        return alarm_pictures(folder, reactor_id)
+
+    if not send_test_alarm(what, channel or (), say=say, pictures=pictures):
         raise typer.Exit(4)
 
 
@@ -192,22 +208,24 @@ def report(
     rules: Any,
 ) -> None:
     """Report on a run from its journal and audit trail, or on a campaign."""
-    from perfusio_jax.twin.loop.commands import find_runs
-    from perfusio_jax.twin.loop.summary import summarise
-
     if out is not None:
         writable(out, suffixes=(*_WHOLE, ".txt"))
     tables = _as_tables(place)
     if tables:
-        if out is None or out.suffix.lower() not in _WHOLE:
+        if out is not None and out.suffix.lower() not in _WHOLE:
             raise ConfigError(
-                f"{tables[0]} is a table: --out names the report, .html, .pdf or .md; perfusio-jax "
-                "inspect and rates say what is in it."
+                f"{tables[0]} is a table: its report is .html, .pdf or .md; without --out it is "
+                "printed in short."
             )
+        if out is None and reference:
+            raise ConfigError(_REFERENCE)
         common.set_up_jax()
-        from perfusio_jax.report.reporting import report_on_tables
+        from perfusio_jax.report.reporting import report_on_tables, show_tables
 
         with as_data():
+            if out is None:
+                show_tables(tables, culture=process, console=console(), rules=rules)
+                return
             report_on_tables(
                 tables,
                 out,
@@ -225,12 +243,16 @@ def report(
         report_on_run(run_folder(place[0]), out, references=asked, console=console())
         return
     if reference:
-        raise ConfigError("--reference is of the whole report: --out names it, .html, .pdf or .md.")
-    text = "\n".join(summarise(folder) for folder in find_runs(run_folder(place[0])))
+        raise ConfigError(_REFERENCE)
+    common.set_up_jax()
+    from perfusio_jax.report.reporting import show_run
+
     if out is None:
-        say(text)
+        show_run(run_folder(place[0]), console())
         return
-    out.write_text(fit_to_show(text), encoding="utf-8")
+    text = io.StringIO()
+    show_run(run_folder(place[0]), Screen(file=text, width=console().width))
+    out.write_text(text.getvalue(), encoding="utf-8")
     say(f"report: {out}")
 
 

@@ -11,11 +11,12 @@ from perfusio_jax.connectors import read_culture
 from perfusio_jax.connectors.files.cultures import CultureTable
 from perfusio_jax.connectors.files.parts import title_of
 from perfusio_jax.connectors.tables.file_rules import FileRules
-from perfusio_jax.states import Trajectory, intervals_text, sampling_intervals
-from perfusio_jax.viz import rates_figure
+from perfusio_jax.states import intervals_text, sampling_intervals
+from perfusio_jax.viz import Card, Table, rates_figure
 
+from .cards import card_blocks
 from .derived import KEY_NUMBERS, mean_text, shown_numbers
-from .document import Block, Document, Grid, Listing, Picture, Section, Words
+from .document import Block, Document, Picture, Section, Words
 from .figures import derived_runs, rack_pages, units_of
 
 _MOST_PAGES = 6
@@ -41,7 +42,7 @@ def campaign_document(
         DataError: If they cannot be read.
     """
     table = read_culture(list(tables) if len(tables) > 1 else tables[0], culture, rules)
-    runs, units, title = table.trajectories, units_of(table), title_of(list(tables))
+    runs, title = table.trajectories, title_of(list(tables))
     name = "CHO perfusion" if table.process is None else table.process.name
     clones = sorted({run.clone_id for run in runs})
     facts = [
@@ -60,23 +61,39 @@ def campaign_document(
         figures.append(
             Words(f"{len(pages) - _MOST_PAGES} more pages: perfusio-jax figures {title}")
         )
-    read = [line for line in str(table.report).splitlines() if line.strip()]
-    read += [f"Assumed: {line}" for line in table.assumptions]
     return Document(
         f"Report on campaign {title}",
         facts,
         [
-            Section("What was read", [Listing(read)]),
-            Section("Runs", [_runs(runs, units)]),
+            Section("What was read", card_blocks(read_card(table, title))),
+            Section("Runs", card_blocks(runs_card(table, title))),
             Section("Course of the cultures", figures),
-            Section("Derived numbers", _numbers(table, title)),
+            Section("Derived numbers", card_blocks(numbers_card(table, title))),
             *([Section("Beside the reference runs", beside)] if beside else []),
         ],
     )
 
 
-def _runs(runs: Sequence[Trajectory], units: dict[str, str]) -> Grid:
+def campaign_cards(table: CultureTable, title: str) -> list[Card]:
+    """What a campaign comes to, as the terminal shows it and its report has it.
+
+    Args:
+        table: The campaign.
+        title: What to call it.
+    """
+    return [make(table, title) for make in (read_card, runs_card, numbers_card)]
+
+
+def read_card(table: CultureTable, title: str) -> Card:
+    """What was read of a campaign, and what was assumed."""
+    read = [line for line in str(table.report).splitlines() if line.strip()]
+    read += [f"Assumed: {line}" for line in table.assumptions]
+    return Card("report", f"What was read of {title}", tuple(read))
+
+
+def runs_card(table: CultureTable, title: str) -> Card:
     """Each run with its length and its last readings."""
+    runs, units = table.trajectories, units_of(table)
     known = list(dict.fromkeys(n for run in runs for n in run.species_names))
     wanted = [n for n in ("VCD", "Via", "Titer") if n in known] or known[:3]
     heads = ("run", "reactor", "clone", "samples", "to hour")
@@ -90,25 +107,29 @@ def _runs(runs: Sequence[Trajectory], units: dict[str, str]) -> Grid:
         end = f"{float(run.times_h[-1]):g}" if run.n_days else "–"
         rows.append((run.run_id, run.reactor_id, run.clone_id, str(run.n_days), end, *last))
     last_heads = [f"last {name} [{units.get(name) or '-'}]" for name in wanted]
-    return Grid((*heads, *last_heads), rows, numeric=tuple(range(3, 5 + len(wanted))))
+    numeric = tuple(range(3, 5 + len(wanted)))
+    drawn = Table("", (*heads, *last_heads), tuple(rows), numeric)
+    return Card("report", f"Runs of {title}", (), tables=(drawn,))
 
 
-def _numbers(table: CultureTable, title: str) -> list[Block]:
+def numbers_card(table: CultureTable, title: str) -> Card:
+    """What cells did in each run, or why nothing can be derived."""
+    head = f"Derived numbers of {title}"
     try:
         found = derived_runs(table)
         if not found:
-            return [Words("No run has two samples; nothing can be derived.")]
+            return Card("report", head, ("No run has two samples; nothing can be derived.",))
     except DataError as error:
-        return [Words(f"Nothing can be derived: {error}")]
+        return Card("report", head, (f"Nothing can be derived: {error}",))
     numbers = shown_numbers(found)
     heads = ("run", *(f"{n.name} [{n.unit}]" for n in numbers))
-    rows = [(d.run_id, *(mean_text(d, n.name) for n in numbers)) for d in found]
+    rows = tuple((d.run_id, *(mean_text(d, n.name) for n in numbers)) for d in found)
     names = [n.name for n in numbers if n.name in KEY_NUMBERS] or None
-    return [
-        Words("Means over each run ± standard error from the noise of the assays."),
-        Grid(heads, rows, numeric=tuple(range(1, len(heads)))),
-        Picture(
-            lambda: rates_figure(found, names=names, title=f"Derived numbers of {title}"),
-            "What cells did in each interval.",
-        ),
-    ]
+    numeric = tuple(range(1, len(heads)))
+    return Card(
+        "report",
+        head,
+        ("Means over each run ± standard error from the noise of the assays.",),
+        tables=(Table("", heads, rows, numeric, is_split=True),),
+        figure=lambda: rates_figure(found, names=names, title=head),
+    )

@@ -1,7 +1,9 @@
 """Decisions of a run: when, what changed, why, and who agreed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from perfusio_jax._core.text import shown_unit
 
 from .document import Block, Words
 from .run_record import RunRecord
@@ -80,12 +82,20 @@ def changes_of(old: Mapping[str, Any], new: Mapping[str, Any], record: RunRecord
         new: To be in force.
         record: For the units.
     """
+    return joined_changes(old, new, record.unit)
+
+
+def joined_changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], unit_of: Callable[[str], str]
+) -> list[str]:
+    """The same as `changes_of`, with units from anywhere."""
     parts = []
     for name, value in new.items():
         before = old.get(name)
         if before != value:
             told = "unknown" if before is None else f"{number_text(before)}"
-            parts.append(f"{name} {told} → {number_text(value)} {record.unit(name)}".rstrip())
+            unit = shown_unit(unit_of(name))
+            parts.append(f"{name} {told} → {number_text(value)} {unit}".rstrip())
     return parts
 
 

@@ -26,10 +26,29 @@ _KINDS: Final[Mapping[str, str]] = {
     "CLOCK_DOUBTED": "trouble",
     "DEVICE_RESET": "trouble",
     "ALARM_NOT_DELIVERED": "trouble",
+    "ALARM_WITHOUT_FIGURE": "trouble",
     "AUDIT_TORN_TAIL": "trouble",
     "AUDIT_BREAK": "trouble",
     "APPROVAL_MISSING": "failed",
 }
+
+
+TROUBLES: Final = {
+    "SAMPLE_MISSED": "samples that did not come",
+    "DECISION_FAILED": "decisions that failed",
+    "MODEL_KEPT": "model updates refused",
+    "READ_BACK_UNAVAILABLE": "times nothing could be read back",
+    "WRITE_UNCONFIRMED": "writes without an answer",
+    "WRITE_SETTLED": "writes settled by reading back",
+    "WRITE_GIVEN_UP": "days the device took nothing",
+    "OPERATOR_OVERRIDE": "changes by an operator's hand",
+    "CLOCK_DOUBTED": "times the clocks disagreed",
+    "SESSION_DISARMED": "times the session was disarmed",
+    "ALARM_NOT_DELIVERED": "alarms that reached nobody",
+    "ALARM_WITHOUT_FIGURE": "alarms mailed without a figure",
+    "AUDIT_TORN_TAIL": "torn records set aside",
+}
+"""Events that are counted, and what to call them."""
 
 
 def kind_of(event: Mapping[str, Any]) -> str | None:

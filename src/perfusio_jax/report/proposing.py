@@ -1,7 +1,7 @@
 """`perfusio-jax propose`: the runs so far in, the next runs out."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from perfusio_jax._core import (
     ConfigError,
     DataError,
 )
+from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.goal.criteria import (
@@ -43,6 +44,7 @@ from perfusio_jax.hybrid.campaign import unmeasured
 from perfusio_jax.hybrid.choice import fitted_best
 from perfusio_jax.process import Process
 from perfusio_jax.report.answer import answer, refuse_infeasible
+from perfusio_jax.report.goal_file import GoalFile
 from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans, plan_of_run
 from perfusio_jax.report.proposing_described import (
     Aims,
@@ -102,7 +104,38 @@ class Wishes(NamedTuple):
     """`cost` or `day`: what there is to be most of counts per that."""
     costs: Mapping[str, float] = {}
     """Prices of a run of a described culture; see `bed.goal.costs`."""
+    without: tuple[str, ...] = ()
+    """Runs of the table that nothing is learned from."""
     seed: int = 0
+
+
+def wishes_of(
+    told: GoalFile,
+    *,
+    goal: str | None = None,
+    limits: Sequence[str] = (),
+    probability: float | None = None,
+    **more: Any,
+) -> Wishes:
+    """What a goal file and options ask for; options count more.
+
+    Args:
+        told: What the file says.
+        goal: Goal of the options.
+        limits: Limits of the options.
+        probability: With which limits are to be kept.
+        **more: Further fields of `Wishes`.
+    """
+    return Wishes(
+        goal=goal or ("titre" if not told.goals else told.goals[0]),
+        goals=told.goals if goal is None and len(told.goals) > 1 else (),
+        weights=told.weights if goal is None else None,
+        is_front=told.front and goal is None,
+        limits=tuple(limits or told.limits),
+        probability=(told.probability or 0.8) if probability is None else probability,
+        **{"per": told.per, "costs": told.cost, "profile": told.profile or 0,
+           "max_change": told.max_change, **more},
+    )  # fmt: skip
 
 
 def propose_file(
@@ -145,12 +178,11 @@ def propose_file(
     """
     settings = CampaignSettings() if settings is None else settings
     _keep_apart(out, runs, pending)
-    # a goal by a word of ours is of CHO perfusion, one by a name of the table is of any culture
-    table = read_culture(runs, culture or (CHO if _is_ours(wishes) else FROM_TABLE), rules)
+    table = read_culture(runs, culture_of(wishes, culture), rules)
     console.print(str(table.report), soft_wrap=True)
     for line in table.assumptions if table.process is not None else ():
         console.print(f"assumed: {line}", soft_wrap=True)
-    trajectories = _long_enough(runs, table.trajectories, console)
+    trajectories = _long_enough(runs, _without(wishes, table.trajectories, console), console)
     _check_clone(wishes.clone, trajectories)
     if table.process is not None:
         return _described(
@@ -271,6 +303,29 @@ def propose_file(
 def _is_ours(wishes: Wishes) -> bool:
     """Whether the goal is a word of ours, which is of CHO perfusion."""
     return not wishes.goals and wishes.goal in GOALS
+
+
+def culture_of(wishes: Wishes, culture: str | None) -> str:
+    """How the table is read: of CHO perfusion for a goal by a word of ours, else of any culture."""
+    return culture or (CHO if _is_ours(wishes) else FROM_TABLE)
+
+
+def _without(wishes: Wishes, runs: list[Trajectory], console: Any) -> list[Trajectory]:
+    """The runs but those that are left out.
+
+    Raises:
+        ConfigError: If one of them is not there.
+    """
+    known = [t.run_id for t in runs]
+    strange = [name for name in wishes.without if name not in known]
+    if strange:
+        raise ConfigError(
+            f"--without {', '.join(strange)}: there is no such run{did_you_mean(strange, known)}; "
+            f"the runs are {', '.join(known[:40])}."
+        )
+    if wishes.without:
+        console.print(f"left out, as asked: {', '.join(wishes.without)}", soft_wrap=True)
+    return [t for t in runs if t.run_id not in wishes.without]
 
 
 def _long_enough(tables: Tables, runs: list[Trajectory], console: Any) -> list[Trajectory]:

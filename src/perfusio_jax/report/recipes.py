@@ -14,12 +14,15 @@ from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors.tables.delimited import text_rows
 
 
-def read_recipes(path: Path, names: list[str]) -> np.ndarray:
+def read_recipes(
+    path: Path, names: list[str], unit_of: Callable[[str], str] = canonical_unit
+) -> np.ndarray:
     """Recipes from a table with a column per control; a row of units is passed over.
 
     Args:
         path: CSV file, as `write_recipes` writes it.
         names: Controls, in the order wanted.
+        unit_of: Unit of a control.
 
     Returns:
         One recipe per row, canonical units; none if the table holds its header only.
@@ -27,7 +30,7 @@ def read_recipes(path: Path, names: list[str]) -> np.ndarray:
     Raises:
         DataError: If the file cannot be read so.
     """
-    rows = [recipe for _, recipe in _read_recipes(path, names)]
+    rows = [recipe for _, recipe in _read_recipes(path, names, unit_of)]
     return np.asarray(rows, float).reshape(-1, len(names))
 
 

@@ -5,16 +5,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax.connectors import read_culture
+from perfusio_jax.connectors.files.parts import title_of
 from perfusio_jax.connectors.tables.file_rules import FileRules
-from perfusio_jax.viz import show_card
+from perfusio_jax.viz import cards_in, show_card
 
-from .campaign_report import campaign_document
+from .campaign_report import campaign_cards, campaign_document
 from .document import Document
 from .golden import compared_at
 from .html_page import html_page
 from .markdown_text import markdown_text
 from .pdf_pages import pdf_pages, require_weasyprint
-from .run_record import read_records
+from .run_record import RunRecord, read_records
 from .run_report import run_card, run_document
 
 SUFFIXES: Final = (".html", ".pdf", ".md", ".markdown")
@@ -38,6 +40,32 @@ def report_on_run(place: Path, out: Path, *, references: Sequence[str] = (), con
     records = read_records(place)
     beside = compared_at([place], references) if references else []
     _write(run_document(records, place, beside=beside), out, console)
+    _show(records, console)
+
+
+def show_run(place: Path, console: Any) -> None:
+    """Print what the runs at a place come to, and what else was concluded about them.
+
+    Args:
+        place: Run folder, or one above several.
+        console: Where to print.
+
+    Raises:
+        ConfigError: If there is no run there.
+        JournalError: If a journal cannot be read.
+    """
+    records = read_records(place)
+    _show(records, console)
+    for folder in dict.fromkeys(record.folder for record in records):
+        cards, troubles = cards_in(folder)
+        for card in cards:
+            console.print(f"\n{card.title} (perfusio-jax {card.command}):", soft_wrap=True)
+            show_card(card, console)
+        for line in troubles:
+            console.print(line, soft_wrap=True)
+
+
+def _show(records: Sequence[RunRecord], console: Any) -> None:
     for record in records:
         card = run_card(record)
         console.print(f"{card.title}:", soft_wrap=True)
@@ -71,6 +99,30 @@ def report_on_tables(
     beside = compared_at(tables, references, culture, rules) if references else []
     document = campaign_document(tables, culture=culture, rules=rules, beside=beside)
     _write(document, out, console)
+
+
+def show_tables(
+    tables: Sequence[Path],
+    *,
+    culture: str | None = None,
+    console: Any,
+    rules: FileRules | None = None,
+) -> None:
+    """Print what a campaign comes to.
+
+    Args:
+        tables: Its files.
+        culture: Which culture; see `read_culture`.
+        console: Where to print.
+        rules: How the files are read.
+
+    Raises:
+        DataError: If the tables cannot be read.
+    """
+    table = read_culture(list(tables) if len(tables) > 1 else tables[0], culture, rules)
+    for card in campaign_cards(table, title_of(list(tables))):
+        console.print(f"{card.title}:", soft_wrap=True)
+        show_card(card, console)
 
 
 def _check(out: Path) -> None:

@@ -49,12 +49,16 @@ class RunRecord(NamedTuple):
     """Samples and the set-points that acted; None before the first sample."""
     n_left_out: int
     """Readings that were not believed, and are not in the trajectory."""
+    n_corrected: int
+    """Samples that came a second time with other values."""
     bands: Mapping[str, Band]
     """Forecasts by quantity: each time's from the sample before, the last one to its end."""
     decisions: tuple[Decision, ...]
     """Standing decisions, by day."""
     cycles: Mapping[float, str]
     """What each day came to."""
+    cycles_are: str
+    """What is counted: "days", or "cycles of 12 h"."""
     intents: tuple[Intent, ...]
     """Writes begun."""
     alarms: tuple[Alarm, ...]
@@ -163,9 +167,11 @@ def record_of(
         process,
         trajectory,
         n_left_out,
+        sum(s.revision > 1 for s in journal.samples(name)),
         _bands(folder, name, notes),
         tuple(journal.decisions(name)),
         journal.cycles(name),
+        sampled(journal, name).words(),
         tuple(journal.intents(name)),
         tuple(journal.alarms(name)),
         tuple(journal.handled(name)),

@@ -14,7 +14,6 @@ from perfusio_jax._core.checkpoint import VERDICT
 from perfusio_jax._core.limits import SETTINGS_BYTES, read_file
 from perfusio_jax._core.text import cut
 from perfusio_jax.process import Derived
-from perfusio_jax.twin.loop.summary import TROUBLES
 from perfusio_jax.viz import Card, Table, cards_in
 
 from .cards import card_blocks, cards_section
@@ -32,7 +31,7 @@ from .document import (
     Words,
 )
 from .figures import record_figures
-from .happenings import kind_of
+from .happenings import TROUBLES, kind_of
 from .run_record import RunRecord
 from .telling import cut_table, day_of, number_text, stamp
 
@@ -110,21 +109,28 @@ def run_card(record: RunRecord) -> Card:
     span = "" if run is None else f", {float(run.times_h[0]):g} to {float(run.times_h[-1]):g} h"
     facts = [
         f"Culture: {culture}.",
-        f"{_many(n_samples, 'sample')}{span}; {_many(record.n_left_out, 'reading')} not believed "
-        "and left out.",
+        f"{_many(n_samples, 'sample')}{span}, {record.n_corrected} of them corrected; "
+        f"{_many(record.n_left_out, 'reading')} not believed and left out.",
         f"{_many(len(starts), 'session')}, started as {_listed(people)} from the account "
         f"{_listed(accounts)}; set-points could be written in {sum(may_write)} of them.",
     ]
+    if record.events:
+        first, last = (stamp(record.events[k]["timestamp"]) for k in (0, -1))
+        facts.append(f"On record from {first} to {last} UTC; audit trail: {record.audit}.")
     sent = Counter(intent.outcome or "of unknown outcome" for intent in record.intents)
     told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(sent.items())) or "none"
     facts.append(f"Writes: {told}.")
     standing = [a for a in record.alarms if a.cleared_at is None]
     facts.append(f"{_many(len(record.alarms), 'alarm')}, {len(standing)} of which stand.")
+    facts += [f"Alarm {a.id} stands since {stamp(a.raised_at)}: {a.message}" for a in standing]
     outcomes = Counter(record.cycles.values())
     rows = tuple((outcome, str(n)) for outcome, n in sorted(outcomes.items()))
-    tables = (Table("", ("cycles ended as", "count"), rows, (1,)),) if rows else ()
+    tables = [Table("", (f"{record.cycles_are} ended as", "count"), rows, (1,))] if rows else []
+    counts = Counter(str(e["event_type"]) for e in record.events)
+    met = tuple((text, str(counts[kind])) for kind, text in TROUBLES.items() if counts[kind])
+    tables += [Table("", ("trouble", "times"), met, (1,))] if met else []
     title = f"Run {record.run_id}, reactor {record.reactor_id}"
-    return Card("report", title, tuple(facts), tuple(warnings), tables)
+    return Card("report", title, tuple(facts), tuple(warnings), tuple(tables))
 
 
 def _course(record: RunRecord) -> list[Block]:

@@ -156,12 +156,7 @@ class Watching:
         record, reactor = found
         events = record.events if record.audit.is_intact else ()
         kinds = sorted({str(e["event_type"]) for e in events})
-        wanted = text.casefold()
-        hits = [
-            e
-            for e in reversed(events)
-            if kind in ("", e["event_type"]) and (not wanted or wanted in _words_of(e))
-        ]
+        hits = find_events(events, text=text, kind=kind)
         return Trail(reactor.chain, hits[first : first + most], len(hits), kinds)
 
     def model(self, key: str) -> Sequence[Table | Remark] | None:
@@ -383,6 +378,24 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return cut(str(value), 1000)
+
+
+def find_events(
+    events: Sequence[Mapping[str, Any]], *, text: str, kind: str
+) -> list[Mapping[str, Any]]:
+    """Records of a kind that hold a text, the newest first.
+
+    Args:
+        events: Records, the oldest first.
+        text: What they hold, in any case; empty for all.
+        kind: Kind of event; empty for all.
+    """
+    wanted = text.casefold()
+    return [
+        e
+        for e in reversed(events)
+        if kind in ("", e["event_type"]) and (not wanted or wanted in _words_of(e))
+    ]
 
 
 def _words_of(event: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from perfusio_jax.config import RunConfig
 from perfusio_jax.hybrid import HybridStateSpaceModel, Layout
 from perfusio_jax.process import Process
 from perfusio_jax.twin import AlarmNotifier, DescribedBrain, GateLimits
+from perfusio_jax.twin.alarms.notifications import Draws
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.decision.described_objective import Objective, described_policy
 from perfusio_jax.twin.decision.given import check_initial, limits_of_process
@@ -79,12 +80,13 @@ class DescribedPlan:
             sample_h=cadence.interval_h,
         )
 
-    def notifier(self, layout: Layout, base: Path) -> AlarmNotifier:
+    def notifier(self, layout: Layout, base: Path, draws: Draws | None = None) -> AlarmNotifier:
         """Alarms by name: what `[alarms]` says, else the limits of the objective.
 
         Args:
             layout: What is forecast.
             base: Folder its paths are relative to.
+            draws: Draws what an alarm is about, for channels that take a picture.
 
         Raises:
             ConfigError: If a limit says something else, or is of nothing that is forecast.
@@ -101,6 +103,7 @@ class DescribedPlan:
             channels=channels_of(told.get("notification_channel", "log")),
             critical=ends,
             alarm_file=None if file is None else base / str(file),
+            draws=draws,
         )
 
     def _parsed(self, texts: Sequence[str], layout: Layout, what: str) -> list[Limit]:

@@ -54,7 +54,7 @@ ALARMS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     ),
     "notification_channel": (
         lambda v: bool(channels_of(v)) and set(channels_of(v)) <= set(CHANNELS),
-        "log, file, email, slack or webhook, or a list of them",
+        f"{', '.join(CHANNELS[:-1])} or {CHANNELS[-1]}, or a list of them",
     ),
     "alarm_file": (lambda v: isinstance(v, str) and bool(v.strip()), "the file alarms go to"),
 }

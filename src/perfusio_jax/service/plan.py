@@ -16,6 +16,7 @@ from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, load
 from perfusio_jax.process import Process
 from perfusio_jax.twin import AlarmNotifier, DigitalTwin, GateLimits
+from perfusio_jax.twin.alarms.notifications import Draws
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.records.accounts import account
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _OPTIONS = (
     "approvals",
     "approvers",
+    "page_accounts",
     "on_missed",
     "require_age",
     "approval_seconds",
@@ -41,6 +43,10 @@ _OPTIONS = (
     "compute_timeout_s",
 )
 """Keys that are settings of the loop."""
+
+
+Pictures = Callable[[Path, str], Draws]
+"""Makes what draws the alarms of a vessel, from its run folder and name."""
 
 
 def load_model(folder: Path, mechanism: str | None = None) -> HybridStateSpaceModel:
@@ -229,15 +235,19 @@ class RunPlan:
             return self.culture.process.control(control).unit
         return canonical_unit(control)
 
-    def notifier(self) -> AlarmNotifier:
-        """Alarms of one vessel."""
+    def notifier(self, draws: Draws | None = None) -> AlarmNotifier:
+        """Alarms of one vessel.
+
+        Args:
+            draws: Draws what an alarm is about, for channels that take a picture.
+        """
         if self.culture is None or self.model is None:
             alarms = self.parts.alarms
             if alarms.alarm_file is not None:  # beside the configuration, as every path in it
                 place = self.base / alarms.alarm_file
                 alarms = alarms.model_copy(update={"alarm_file": place})
-            return AlarmNotifier.from_config(alarms)
-        return self.culture.notifier(self.model.layout, self.base)
+            return AlarmNotifier.from_config(alarms, draws=draws)
+        return self.culture.notifier(self.model.layout, self.base, draws)
 
     def twin(
         self,
@@ -246,14 +256,17 @@ class RunPlan:
         allow_write: bool | None,
         patience_s: float | None,
         say: Callable[[str], None],
+        pictures: Pictures | None = None,
     ) -> DigitalTwin:
         """The twin of one vessel, holding its run folder."""
         table = self.table
         may_write = self.parts.run.allow_write if allow_write is None else allow_write
+        draws = None if pictures is None else pictures(self.folder_of(reactor_id), reactor_id)
         is_real = table.get("connector", "file") != "file"
         options = {"require_age": is_real, "on_missed": "hold" if is_real else "end"}
         options |= {n: table[n] for n in _OPTIONS if n in table}
-        options["approvals"] = tuple(options.get("approvals", ()))
+        for name in ("approvals", "page_accounts"):
+            options[name] = tuple(options.get(name, ()))
         options["approvers"] = {r: tuple(v) for r, v in options.get("approvers", {}).items()}
         own: dict[str, Any] = {"design_space": self.parts.design_space}
         if self.culture is not None:
@@ -266,7 +279,7 @@ class RunPlan:
             self.connector(reactor_id, allow_write=may_write),
             self.model,
             **own,
-            notifier=self.notifier(),
+            notifier=self.notifier(draws),
             log_dir=self.folder_of(reactor_id),
             run_id=self.run_id,
             allow_write=allow_write,

@@ -13,7 +13,7 @@ from perfusio_jax.connectors.stop_signals import heard
 from perfusio_jax.twin import DigitalTwin, Fleet
 from perfusio_jax.twin.records.secrets import in_short
 
-from .plan import plans_of
+from .plan import Pictures, plans_of
 
 
 def run_twin(
@@ -23,6 +23,7 @@ def run_twin(
     allow_write: bool | None,
     patience_s: float | None,
     console: Any,
+    pictures: Pictures | None = None,
 ) -> None:
     """Run the twin until its days are over or somebody stops it.
 
@@ -32,6 +33,7 @@ def run_twin(
         allow_write: Beats the configuration.
         patience_s: How long to wait for a sample [s].
         console: Where to print.
+        pictures: Makes what draws the alarms of a vessel; None: they are told in words.
     """
     plans = plans_of(what)
     for plan in plans:
@@ -49,7 +51,13 @@ def run_twin(
             twins, broken = {}, {}
             for name, own in [(name, plan) for plan in plans for name in plan.reactors]:
                 try:
-                    twin = own.twin(name, allow_write=allow_write, patience_s=patience_s, say=say)
+                    twin = own.twin(
+                        name,
+                        allow_write=allow_write,
+                        patience_s=patience_s,
+                        say=say,
+                        pictures=pictures,
+                    )
                 except PerfusioError as error:
                     broken[name] = error  # the others go on
                     continue

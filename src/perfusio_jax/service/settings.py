@@ -39,6 +39,7 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "signing_key": ((str,), "a key file made by perfusio-jax keygen"),
     "approvals": ((list,), "one or two roles that must approve each write"),
     "approvers": ((dict,), "a table of accounts by role"),
+    "page_accounts": ((list,), "accounts of pages whose word on who signed in counts"),
     "on_missed": ((str,), "end or hold"),
     "require_age": ((bool,), "true or false"),
     "approval_seconds": (_NUMBER, "seconds, 0 or more"),
@@ -290,6 +291,11 @@ def _check_names(table: Mapping[str, Any]) -> None:
         )
     if not all(isinstance(role, str) and role.strip() for role in table.get("approvals", [])):
         raise ConfigError(f"approvals in [twin] must be {_KEYS['approvals'][1]}, in quotes.")
+    pages = table.get("page_accounts", [])
+    if not all(isinstance(name, str) and name.strip() for name in pages):
+        raise ConfigError(
+            f"page_accounts in [twin] must be {_KEYS['page_accounts'][1]}, in quotes."
+        )
     for role, people in table.get("approvers", {}).items():
         is_list = isinstance(people, list) and people
         if not is_list or not all(isinstance(name, str) and name.strip() for name in people):

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
+import perfusio_jax
 from perfusio_jax._core import (
     BioreactorConnector,
     ConfigError,
@@ -20,6 +21,7 @@ from perfusio_jax._core import (
     DataError,
     PerfusioError,
 )
+from perfusio_jax._core.versions import versions
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace, RunConfig
 from perfusio_jax.hybrid import HybridStateSpaceModel, untrained_model
@@ -311,6 +313,7 @@ class DigitalTwin:
                 "config": config.model_dump(mode="json"),
                 "recovered_from": self._files.lock.recovered_from,
                 "account": account(),
+                "versions": {"perfusio-jax": perfusio_jax.__version__, **versions()},
             },
             user=self.user,
             reason=reason,

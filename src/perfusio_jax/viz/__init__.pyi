@@ -1,3 +1,5 @@
+from .alarm import Crossing as Crossing
+from .alarm import alarm_figure as alarm_figure
 from .card import Card as Card
 from .card import Table as Table
 from .card import cards_in as cards_in

@@ -86,7 +86,7 @@ def from_zero(axes: "Axes", name: str, target: float | None = None) -> None:
 
 
 def legend_entry(kind: str, text: str, colour: str, n: int = 0) -> Any:
-    """A legend entry: line, dashes, dots, dot, band, readings, outer band, shade or series."""
+    """A legend entry: a line, dots, a ring, a band (inner, outer, of readings), shade or series."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -100,6 +100,9 @@ def legend_entry(kind: str, text: str, colour: str, n: int = 0) -> Any:
         return Patch(color=colour, lw=0, label=text)
     if kind == "dot":
         return Line2D([], [], ls="", marker="o", ms=5, mec="white", color=colour, label=text)
+    if kind == "ring":
+        ring = {"marker": "o", "ms": 8, "mfc": "none", "mew": 1.8}
+        return Line2D([], [], ls="", color=colour, label=text, **ring)
     if kind == "series":
         return Line2D([], [], label=text, **series_style(n))
     style = {"line": "-", "dashes": DASHES[1], "dots": DASHES[2]}[kind]

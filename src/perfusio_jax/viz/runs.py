@@ -24,6 +24,8 @@ PER_PAGE: Final = 8
 _COLUMNS: Final = 4
 _PER_INCH: Final = 7.5
 """Letters of a heading that fit on an inch."""
+_APART: Final = 0.35
+"""Part of the height of a strip that two of its labels need between them."""
 _NAME: Final = 28
 """Letters of a run's name that a page has room for."""
 
@@ -101,7 +103,7 @@ def run_figure(
     grid = figure.add_gridspec(rows + strips, columns, height_ratios=[1.0] * rows + [0.5] * strips)
     for n, name in enumerate(names):
         axes = figure.add_subplot(grid[n // columns, n % columns])
-        _panel(axes, name, run, clock, units.get(name, ""))
+        panel(axes, name, run, clock, units.get(name, ""))
         is_lowest = strips == 0 and n + columns >= len(names)
         clock.apply(axes, show_label=is_lowest)
     for n, name in enumerate(controls):
@@ -109,7 +111,7 @@ def run_figure(
         strip(axes, name, clock.of(hours), np.asarray(run.set_points[name], float), clock,
               units.get(name, ""))  # fmt: skip
         clock.apply(axes, show_label=n + columns >= len(controls))
-    handles = _legend([run], bands_are)
+    handles = run_legend([run], bands_are)
     if handles:
         figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
     text = f"{heading}: {_counts(run, names)}; set-points of {', '.join(controls) or 'nothing'}."
@@ -166,7 +168,7 @@ def _rack_page(
     grid = figure.subplots(len(part), len(names), squeeze=False, sharex=True, sharey="col")
     for row, (run, line) in enumerate(zip(part, grid, strict=True)):
         for k, (name, axes) in enumerate(zip(names, line, strict=True)):
-            _panel(axes, name, run, clock, units.get(name, ""), has_title=row == 0)
+            panel(axes, name, run, clock, units.get(name, ""), has_title=row == 0)
             clock.apply(axes, show_label=row == len(part) - 1)
             if k == 0:
                 vessel = no_math(plain_name(run.name, _NAME))
@@ -174,7 +176,7 @@ def _rack_page(
     for k, name in enumerate(names):  # one scale a column, over all pages
         low, high = _span(runs, name)
         grid[0, k].set_ylim(low, high)
-    handles = _legend([run._replace(set_points={}) for run in part], "forecast")
+    handles = run_legend([run._replace(set_points={}) for run in part], "forecast")
     if handles:
         figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
     listed = ", ".join(plain_name(run.name, _NAME) for run in part)
@@ -198,7 +200,9 @@ def strip(
     low, high = float(finite.min()), float(finite.max())
     margin = max(0.2 * (high - low), 0.02 * max(abs(low), abs(high)), 1e-3)
     axes.set_ylim(low - margin, high + margin)
-    ticks = [low] if high - low < 1e-6 * max(abs(low), abs(high), 1e-9) else [low, high]
+    # two labels need room between them; where there is none, the value that is in force has one
+    is_narrow = high - low < _APART * (high - low + 2.0 * margin)
+    ticks = [float(finite[-1])] if is_narrow else [low, high]
     axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
 
 
@@ -207,7 +211,7 @@ def plain_name(text: str, most: int) -> str:
     return cut(" ".join(shown(str(text)).split()), most)
 
 
-def _panel(
+def panel(
     axes: "Axes", name: str, run: RunView, clock: Clock, unit: str, *, has_title: bool = True
 ) -> None:
     """Readings of one quantity as dots, with its forecast, target and limits."""
@@ -287,7 +291,8 @@ def _counts(run: RunView, names: Sequence[str]) -> str:
     return "; ".join(parts) or "no readings"
 
 
-def _legend(runs: Sequence[RunView], bands_are: str) -> list[Any]:
+def run_legend(runs: Sequence[RunView], bands_are: str) -> list[Any]:
+    """Legend entries for what these runs have."""
     handles = [legend_entry("dot", "reading", PALETTE["ink"])]
     found = [b for run in runs for b in run.bands.values()]
     if any(b.middle is not None for b in found):

@@ -9,11 +9,13 @@ import functools
 import html
 import io
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import shown_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,14 +109,21 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
+_ONE_AT_A_TIME: Final = threading.RLock()
+"""Matplotlib's settings are the program's; two threads would leave each other's behind."""
+
+
 def themed(draw: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Run a drawing function under this look, leaving Matplotlib's settings as they were."""
+    """Run a drawing function under this look, leaving Matplotlib's settings as they were.
+
+    Threads may draw at the same time: they do it one after the other.
+    """
 
     @functools.wraps(draw)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         import matplotlib as mpl
 
-        with mpl.rc_context(_STYLE):
+        with _ONE_AT_A_TIME, mpl.rc_context(_STYLE):
             return draw(*args, **kwargs)
 
     return wrapped
@@ -175,6 +184,7 @@ def title_axis(
     if unit is None:
         text, unit = LABELS.get(name, (name, ""))
     else:  # names of a culture may be long; panels stay as wide as they are
+        unit = shown_unit(unit)
         text = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
         room = _ROOM / max(len(text) + len(unit), _ROOM)
         size = room * float(_STYLE["axes.titlesize"]) if size is None and room < 1.0 else size
@@ -270,7 +280,7 @@ def figure_bytes(figure: "Figure", form: str, *, dpi: int = 160) -> bytes:
     if text:
         metadata["Subject" if form == "pdf" else "Description"] = text
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "perfusio-jax"}):
+    with _ONE_AT_A_TIME, mpl.rc_context({"svg.hashsalt": "perfusio-jax"}):
         figure.savefig(buffer, format=form, dpi=dpi, metadata=metadata)
     content = buffer.getvalue()
     if form != "svg" or not text:

@@ -30,7 +30,9 @@ def explain_campaign(
     Returns:
         Nested dictionary, ready for JSON. `best_expected` is the best of the runs proposed here
         that keep every limit, by criterion; `best_looked_at` the best recipe of the search;
-        `profile` how changes within the runs were found, where there are any.
+        `runs_so_far` what the model makes of each run, in their order; `directions` 1 where there
+        is to be more of a criterion, -1 where less; `profile` how changes within the runs were
+        found, where there are any.
     """
     labels = [criterion.label for criterion in ofv.criteria]
     limits = each_constraint(chance)
@@ -79,6 +81,8 @@ def explain_campaign(
         or by_label(np.full(len(labels), np.nan)),
         "best_looked_at": by_label(host.best_mean),
         "best_of_runs_so_far": _best_so_far(host.runs_mean, ofv, labels),
+        "runs_so_far": [by_label(row) for row in np.asarray(host.runs_mean, float)],
+        "directions": by_label([float(c.direction) for c in ofv.criteria]),
         "best_probability": float(host.best_probability),
         "is_feasible": bool(host.is_feasible),
         "n_rollouts": int(host.n_rollouts),

@@ -10,6 +10,7 @@ appear in no message, log or error:
 - webhook: `PERFUSIO_WEBHOOK_URL` (receives JSON)
 """
 
+import html
 import json
 import os
 import smtplib
@@ -19,22 +20,51 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from email.message import EmailMessage
+from email.utils import make_msgid
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, get_args
 
 import structlog
 
 from perfusio_jax._core import ConfigError, ConnectorError
+from perfusio_jax.config import AlarmChannel
 
 from ..records.chain import plain
 from ..records.files import append_durably
 
-CHANNELS: Final = ("log", "file", "email", "slack", "webhook")
-"""Names of the channels."""
+CHANNELS: Final[tuple[str, ...]] = get_args(AlarmChannel)
+"""Names of the channels, those a configuration may name."""
 
-Channel = Callable[[Sequence[str], Sequence[Mapping[str, Any]]], None]
-"""Delivers a batch: one line per alarm for people, one record per alarm for machines. Blocks;
-raises if it fails."""
+PICTURED: Final = ("email",)
+"""Channels that take a picture."""
+
+
+class Picture(NamedTuple):
+    """What an alarm is about, to look at."""
+
+    png: bytes
+    """The picture, a PNG file."""
+    text: str
+    """What it shows, for people who do not see it."""
+    name: str = "alarm.png"
+    """Name of the file."""
+
+
+class Message(NamedTuple):
+    """A batch of alarms, told at once."""
+
+    lines: Sequence[str]
+    """One per alarm, for people."""
+    records: Sequence[Mapping[str, Any]]
+    """One per alarm, for machines."""
+    picture: Picture | None = None
+    """For the channels of `PICTURED`."""
+    no_picture: str = ""
+    """Why there is none, where there should be one."""
+
+
+Channel = Callable[[Message], None]
+"""Delivers a batch. Blocks; raises if it fails."""
 
 _SECURITY: Final = ("starttls", "ssl", "none")
 
@@ -64,9 +94,9 @@ def build_channel(name: str, *, timeout_s: float, alarm_file: Path | str | None)
         return _email_channel(timeout_s)
     if name == "slack":
         address = _address("slack", "PERFUSIO_SLACK_WEBHOOK_URL")
-        return lambda lines, records: _post(address, {"text": "\n".join(lines)}, timeout_s)
+        return lambda told: _post(address, {"text": "\n".join(told.lines)}, timeout_s)
     address = _address("webhook", "PERFUSIO_WEBHOOK_URL")
-    return lambda lines, records: _post(address, {"alarms": plain(records)[0]}, timeout_s)
+    return lambda told: _post(address, {"alarms": plain(told.records)[0]}, timeout_s)
 
 
 def describe_failure(error: Exception) -> str:
@@ -92,16 +122,16 @@ def describe_failure(error: Exception) -> str:
     return type(error).__name__
 
 
-def _log(lines: Sequence[str], records: Sequence[Mapping[str, Any]]) -> None:
+def _log(told: Message) -> None:
     log = structlog.get_logger("perfusio_jax.alarms")
-    for record in records:
+    for record in told.records:
         level = log.critical if record["severity"] == "critical" else log.warning
         level("alarm", **record)
 
 
 def _file_channel(path: Path) -> Channel:
-    def deliver(lines: Sequence[str], records: Sequence[Mapping[str, Any]]) -> None:
-        text = "".join(json.dumps(plain(record)[0]) + "\n" for record in records)
+    def deliver(told: Message) -> None:
+        text = "".join(json.dumps(plain(record)[0]) + "\n" for record in told.records)
         append_durably(path, text.encode())
 
     return deliver
@@ -133,14 +163,10 @@ def _email_channel(timeout_s: float) -> Channel:
     sender = settings["from"] or settings["user"] or "perfusio-jax@localhost"
     recipients = [part.strip() for part in settings["to"].split(",") if part.strip()]
 
-    def deliver(lines: Sequence[str], records: Sequence[Mapping[str, Any]]) -> None:
-        message = EmailMessage()
-        first = " ".join(lines[0].split())
-        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        message["Subject"] = f"[perfusio-jax] {first}{more}"
+    def deliver(told: Message) -> None:
+        message = mail_of(told)
         message["From"] = sender
         message["To"] = ", ".join(recipients)
-        message.set_content("\n".join(lines) + "\n")
         context = ssl.create_default_context() if security != "none" else None
         if security == "ssl":
             server = smtplib.SMTP_SSL(settings["host"], port, timeout=timeout_s, context=context)
@@ -156,6 +182,39 @@ def _email_channel(timeout_s: float) -> Channel:
             raise ConnectorError(f"the mail server refused {len(refused)} of the recipients")
 
     return deliver
+
+
+def mail_of(told: Message) -> EmailMessage:
+    """The mail of a batch, without sender and recipients.
+
+    Args:
+        told: What it says. A picture is in it twice: in the text, with its words for programs that
+            read aloud, and as a file to keep.
+
+    Returns:
+        The mail, its text plain and, with a picture, as a page too.
+    """
+    message = EmailMessage()
+    first = " ".join(told.lines[0].split())
+    more = f" (and {len(told.lines) - 1} more)" if len(told.lines) > 1 else ""
+    message["Subject"] = f"[perfusio-jax] {first}{more}"
+    text = "\n".join(told.lines) + "\n"
+    if told.no_picture:
+        text += f"\nThere is no figure with this: {told.no_picture}\n"
+    if told.picture is None:
+        message.set_content(text)
+        return message
+    png, words, name = told.picture
+    message.set_content(f"{text}\nThe figure ({name}): {words}\n")
+    mark = make_msgid(domain="perfusio-jax")
+    page = "".join(f"<p>{html.escape(line)}</p>\n" for line in told.lines)
+    shown = f'<img src="cid:{mark[1:-1]}" alt="{html.escape(words)}" style="max-width:100%">'
+    message.add_alternative(f"<html><body>\n{page}{shown}\n</body></html>\n", subtype="html")
+    body = message.get_body(("html",))
+    if isinstance(body, EmailMessage):
+        body.add_related(png, "image", "png", cid=mark, filename=name, disposition="inline")
+    message.add_attachment(png, "image", "png", filename=name)
+    return message
 
 
 def _address(channel: str, variable: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..decision.brain import Proposal
 from .desk import AlarmDesk, event
-from .notifications import AlarmEvent, AlarmNotifier
+from .notifications import AlarmEvent, AlarmNotifier, Foreseen
 
 
 async def raise_alarms(
@@ -30,6 +30,8 @@ async def raise_alarms(
     Returns:
         What there is reason for, of quality and limits.
     """
+    if proposal.forecast is not None:
+        desk.foreseen = Foreseen(day, tuple(proposal.species), proposal.forecast)
     quality = [
         event("quality", f"sample {n}", text, day)
         for n, text in enumerate([*record["implausible"], *_doubts(record)])

@@ -14,7 +14,7 @@ from ..records.alarm_book import Alarm
 from ..records.audit import AuditLogger
 from ..records.records_file import RunRecords
 from ..records.runtime import Runtime
-from .notifications import AlarmEvent, AlarmNotifier
+from .notifications import AlarmEvent, AlarmNotifier, Foreseen
 
 MOST_IN_FLIGHT: Final = 32
 """Deliveries under way at a time; what comes on top is counted and said in the audit."""
@@ -58,6 +58,9 @@ class AlarmDesk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._n_dropped = 0
         self._failures: list[tuple[str, str]] = []
+        self._no_picture: list[str] = []
+        self.foreseen: Foreseen | None = None
+        """The newest forecast, for pictures of alarms."""
 
     async def update(self, kind: str, events: Sequence[AlarmEvent], day: float) -> list[Alarm]:
         """Bring the alarms of a kind up to date with the causes found now.
@@ -144,17 +147,21 @@ class AlarmDesk:
         if self._notifier is not None:
             try:
                 told = [replace(found, reactor_id=self._reactor) for found in batch]
-                report = await self._notifier.dispatch(told)
+                report = await self._notifier.dispatch(told, self.foreseen)
             except Exception as error:  # a notifier may fail as it likes; it is reported
                 self._failures.append(("all", type(error).__name__))
             else:
                 self._failures.extend(report.failed)
+                self._no_picture += [report.no_picture] if report.no_picture else []
 
     async def _report(self, day: float) -> None:
         failures, self._failures = self._failures, []
         dropped, self._n_dropped = self._n_dropped, 0
+        bare, self._no_picture = self._no_picture, []
         for channel, problem in failures:
             await self._log("ALARM_NOT_DELIVERED", {"channel": channel}, day, problem)
+        for problem in bare:
+            await self._log("ALARM_WITHOUT_FIGURE", {}, day, problem)
         if dropped:
             await self._log("ALARM_NOT_DELIVERED", {"n": dropped}, day, "the queue was full")
 

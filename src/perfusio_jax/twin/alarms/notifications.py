@@ -9,16 +9,27 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax._core import ConfigError, DataError, PerfusioError
 
-from .channels import CHANNELS, Channel, build_channel, describe_failure
+from ..records.secrets import in_short
+from .channels import (
+    CHANNELS,
+    PICTURED,
+    Channel,
+    Message,
+    Picture,
+    build_channel,
+    describe_failure,
+)
+
+_T = TypeVar("_T")
 
 _Z90: Final = 1.2815515655446004
 """90 % point of the standard normal distribution."""
@@ -84,6 +95,21 @@ class AlarmEvent:
         )
 
 
+class Foreseen(NamedTuple):
+    """The forecast that alarms were raised on."""
+
+    day: float
+    """Culture day [d] it starts from."""
+    species: Sequence[str]
+    """Names of its columns."""
+    forecast: Mapping[str, Any]
+    """As `AlarmNotifier.check_forecast` takes it."""
+
+
+Draws = Callable[[Sequence[AlarmEvent], Foreseen | None], Picture]
+"""Draws what alarms are about. Blocks; raises if it cannot."""
+
+
 @dataclass(frozen=True)
 class DispatchReport:
     """What became of a batch of alarms."""
@@ -94,6 +120,8 @@ class DispatchReport:
     """Channels that did not, with the reason; no secret is in it."""
     n_suppressed: int = 0
     """Alarms held back by the rate limit, counted per channel."""
+    no_picture: str = ""
+    """Why a channel that takes a picture told without one."""
 
     @property
     def ok(self) -> bool:
@@ -120,6 +148,9 @@ class AlarmNotifier:
         repeat_after_s: How long [s] the same alarm stays quiet on a channel.
         timeout_s: How long [s] one channel may take.
         alarm_file: File of the "file" channel.
+        draws: Draws what an alarm is about, for channels that take a picture; it is asked when one
+            is told, in a thread. `None`: there are no pictures.
+        draw_timeout_s: How long [s] drawing may take before it is told without.
         clock: Monotonic clock [s].
 
     Raises:
@@ -145,20 +176,27 @@ class AlarmNotifier:
         repeat_after_s: float = 6 * 3600.0,
         timeout_s: float = 10.0,
         alarm_file: Path | str | None = None,
+        draws: Draws | None = None,
+        draw_timeout_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if lead_days < 1:
             raise ConfigError(f"lead_days is {lead_days!r}; at least 1 day is needed.")
         if not 0.0 < min_probability <= 1.0:
             raise ConfigError(f"min_probability is {min_probability!r}; allowed is 0 to 1.")
-        if not timeout_s > 0.0 or not repeat_after_s >= 0.0:
-            raise ConfigError("timeout_s must be above 0 s and repeat_after_s at least 0 s.")
+        if not min(timeout_s, draw_timeout_s) > 0.0 or not repeat_after_s >= 0.0:
+            raise ConfigError(
+                "timeout_s and draw_timeout_s must be above 0 s and repeat_after_s at least 0 s."
+            )
         self.thresholds = {name: _limits(name, pair) for name, pair in thresholds.items()}
         self.critical = {name: _limits(name, pair) for name, pair in (critical or {}).items()}
         self.lead_days = lead_days
         self.min_probability = min_probability
         self.repeat_after_s = repeat_after_s
         self.timeout_s = timeout_s
+        self.draw_timeout_s = draw_timeout_s
+        self._draws = draws
+        self._is_drawing = threading.Lock()
         self._clock = clock
         wanted = ["log", *(channels or [])]
         unknown = [name for name in wanted if name not in CHANNELS]
@@ -286,7 +324,9 @@ class AlarmNotifier:
                     )
         return events
 
-    async def dispatch(self, events: Sequence[AlarmEvent]) -> DispatchReport:
+    async def dispatch(
+        self, events: Sequence[AlarmEvent], foreseen: Foreseen | None = None
+    ) -> DispatchReport:
         """Tell people, on all channels at once, within the time-out.
 
         Each channel gets one message for all events that are not quiet there. A failure does
@@ -294,6 +334,7 @@ class AlarmNotifier:
 
         Args:
             events: Alarms of one cycle.
+            foreseen: The forecast they were raised on, for the picture.
 
         Returns:
             What became of them. Never raises for a channel that fails.
@@ -307,23 +348,47 @@ class AlarmNotifier:
             if loud:
                 jobs[channel] = loud
         outcomes = await asyncio.gather(
-            *(self._deliver(name, batch) for name, batch in jobs.items())
+            *(self._deliver(name, batch, foreseen) for name, batch in jobs.items())
         )
         sent, failed = [], []
-        for (name, batch), problem in zip(jobs.items(), outcomes, strict=True):
+        no_picture = next((missing for _, missing in outcomes if missing), "")
+        for (name, batch), (problem, _) in zip(jobs.items(), outcomes, strict=True):
             if problem is not None:
                 failed.append((name, problem))
                 continue
             sent.append(name)
             for event in batch:
                 self._quiet_until[_key(name, event)] = now + self.repeat_after_s
-        return DispatchReport(tuple(sent), tuple(failed), n_suppressed)
+        return DispatchReport(tuple(sent), tuple(failed), n_suppressed, no_picture)
 
-    def _deliver(self, name: str, events: Sequence[AlarmEvent]) -> Awaitable[str | None]:
+    async def _deliver(
+        self, name: str, events: Sequence[AlarmEvent], foreseen: Foreseen | None
+    ) -> tuple[str | None, str]:
+        """Tell one channel; what failed, and why there was no picture."""
         lines = [event.message for event in events]
         records = [{**asdict(event), "message": event.message} for event in events]
-        channel = self._channels[name]
-        return _in_thread(lambda: channel(lines, records), self.timeout_s)
+        channel, picture, missing = self._channels[name], None, ""
+        if name in PICTURED and self._draws is not None:
+            picture, missing = await self._drawn(self._draws, events, foreseen)
+        told = Message(lines, records, picture, missing)
+        _, problem = await _in_thread(lambda: channel(told), self.timeout_s)
+        return problem, missing
+
+    async def _drawn(
+        self, draws: Draws, events: Sequence[AlarmEvent], foreseen: Foreseen | None
+    ) -> tuple[Picture | None, str]:
+        """The picture, or why there is none; one is drawn at a time, so that none pile up."""
+
+        def draw() -> Picture:
+            if not self._is_drawing.acquire(blocking=False):
+                raise DataError("the one before it is still being drawn")
+            try:
+                return draws(events, foreseen)
+            finally:
+                self._is_drawing.release()
+
+        picture, problem = await _in_thread(draw, self.draw_timeout_s)
+        return picture, problem or ""
 
     def _crossings(
         self,
@@ -410,33 +475,35 @@ class _Spread:
         return by_day, float(np.max(by_day))
 
 
-async def _in_thread(work: Callable[[], None], timeout_s: float) -> str | None:
-    """Run blocking work beside the loop; the problem in words, or `None` if it went well.
+async def _in_thread(work: Callable[[], _T], timeout_s: float) -> tuple[_T | None, str | None]:
+    """Run blocking work beside the loop; what it gives, or the problem in words.
 
     The thread is a daemon of its own: one that hangs neither delays the loop nor the end of
     the program, as a thread of the loop's pool would.
     """
     loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[str | None] = loop.create_future()
+    outcome: asyncio.Future[tuple[_T | None, str | None]] = loop.create_future()
 
-    def settle(problem: str | None) -> None:
+    def settle(found: _T | None, problem: str | None) -> None:
         if not outcome.done():
-            outcome.set_result(problem)
+            outcome.set_result((found, problem))
 
     def run() -> None:
+        found, problem = None, None
         try:
-            work()
-            problem = None
+            found = work()
+        except PerfusioError as error:
+            problem = in_short(error)
         except Exception as error:  # whatever a mail server can think of; it is reported
             problem = describe_failure(error)
         if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, problem)
+            loop.call_soon_threadsafe(settle, found, problem)
 
     threading.Thread(target=run, daemon=True, name="alarm").start()
     try:
         return await asyncio.wait_for(outcome, timeout_s)
     except TimeoutError:
-        return f"no answer within {timeout_s:g} s"
+        return None, f"no answer within {timeout_s:g} s"
 
 
 def _limits(name: str, pair: tuple[float | None, float | None]) -> tuple[float, float]:

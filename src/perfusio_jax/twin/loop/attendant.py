@@ -22,6 +22,9 @@ from ..records.secrets import in_short
 from .session import Session
 from .settings import LoopSettings
 
+_PAGE = "page:"
+"""Before the name of somebody who signed in at a page; no account of a system holds a colon."""
+
 QUIET_PHASES = ("idle", "waiting", "learning", "deciding")
 """Phases that may last: the others are bounded by time-outs, and the watchdog minds them."""
 
@@ -248,20 +251,35 @@ class Attendant:
             raise ConfigError(
                 f"role {role!r} approves nothing here; the roles are {list(settings.approvals)}."
             )
-        account = command.account
-        if account is None:
+        if command.account is None:
             raise ConfigError("nobody noted the account this vote came from; vote again.")
+        person = self._voter(command, command.account)
         named = settings.approvers.get(role)
-        if named is not None and account not in named:
-            raise ConfigError(f"account {account} may not act as {role}.")
+        if named is not None and person not in named:
+            raise ConfigError(f"account {person} may not act as {role}.")
         votes = self._votes.setdefault(_number(command.payload, "decision"), {})
         for other, (voter, _) in votes.items():
-            if other != role and voter == account:
+            if other != role and _bare(voter) == _bare(person):
                 raise ConfigError(
-                    f"account {account} has voted as {other}; two people, each with an account of "
+                    f"account {voter} has voted as {other}; two people, each with an account of "
                     "their own, are needed."
                 )
-        votes[role] = (account, command.kind == "approve")
+        votes[role] = (person, command.kind == "approve")
+
+    def _voter(self, command: Command, account: str) -> str:
+        """Who votes: the account that left the command, or who signed in at a page that is trusted.
+
+        Raises:
+            ConfigError: If a page that is trusted does not say who signed in.
+        """
+        if account not in self._settings.page_accounts:
+            return account
+        if command.payload.get("through") != "page" or command.actor in ("", account):
+            raise ConfigError(
+                f"account {account} is that of a page and votes for nobody; sign in there, or vote "
+                "under an account of your own."
+            )
+        return f"{_PAGE}{command.actor}"
 
     async def _check_stands(self, number: int) -> None:
         """Refuse a vote on numbers nobody can have seen: those of a decision yet to be made.
@@ -334,6 +352,11 @@ class Attendant:
 
     async def _log(self, kind: str, payload: dict[str, Any], **more: Any) -> None:
         await self._rt.offload(lambda: self._audit.log(kind, payload, **more))
+
+
+def _bare(voter: str) -> str:
+    """A name without where it is known from: one at a page and at the terminal is one person."""
+    return voter.removeprefix(_PAGE)
 
 
 def _number(payload: Mapping[str, Any], what: str) -> int:

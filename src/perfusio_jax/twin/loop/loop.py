@@ -27,7 +27,7 @@ from perfusio_jax._core.instants import as_day
 
 from ..alarms.daily_alarms import raise_alarms
 from ..alarms.desk import AlarmDesk, event
-from ..alarms.notifications import AlarmEvent, AlarmNotifier
+from ..alarms.notifications import AlarmEvent, AlarmNotifier, Foreseen
 from ..decision.brain import Brain, Lesson, Proposal, Situation
 from ..decision.checks import expectations
 from ..decision.gate import GateVerdict
@@ -343,6 +343,7 @@ class ReactorLoop:
         if outlook is None or outlook.forecast is None:
             return
         events = self.notifier.check_forecast(outlook.forecast, outlook.species, situation.day)
+        self.desk.foreseen = Foreseen(situation.day, tuple(outlook.species), outlook.forecast)
         await self.desk.update("online", [replace(e, kind="online") for e in events], day)
 
     # ------------------------------------------------------------------ one cycle

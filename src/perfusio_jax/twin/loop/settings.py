@@ -58,6 +58,9 @@ class LoopSettings:
     """Roles of which one person each must approve a write; one or two, or none."""
     approvers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Accounts that may act in a role; one without names is open to all who may leave a command."""
+    page_accounts: tuple[str, ...] = ()
+    """Accounts of pages whose word on who signed in counts: a vote through one is that of
+    `page:NAME`, with which `approvers` names people too. None: it is the page's own account's."""
     approval_seconds: float = 4 * 3600.0
     """How long an approval is waited for [s]."""
     require_age: bool = False

@@ -16,7 +16,7 @@ from .guard import Guard
 from .pages import Pages
 from .settings import PageSettings
 from .tables import Tables
-from .views import Tried, Watched
+from .views import Proposing, Tried, Watched
 
 _KINDS: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -27,6 +27,7 @@ def build_app(
     *,
     say: Callable[[str], None],
     tried: Tried | None = None,
+    proposing: Proposing | None = None,
     **more: Any,
 ) -> Guard:
     """The whole page.
@@ -36,18 +37,20 @@ def build_app(
         settings: How it is served.
         say: Told who came, who was turned away, and what was asked.
         tried: Answers what a run would come to under other set-points; None: nobody does.
+        proposing: Proposes the next runs of a campaign; None: nobody does.
         more: Clock of the door, `monotonic`.
 
     Returns:
         An ASGI application; the routes are those of its `app`.
     """
     door = Door(settings, say, **more)
-    pages = Pages(watched, door, tried)
+    pages = Pages(watched, door, tried, proposing)
     tables, actions = Tables(pages), Actions(pages)
     pages.prepare()
     at = "/reactor/{key:str}"
     look = [
         ("/", pages.rack),
+        ("/campaign", pages.campaign),
         (at, pages.reactor),
         (f"{at}/audit", pages.audit),
         (f"{at}/what-if", pages.what_if),

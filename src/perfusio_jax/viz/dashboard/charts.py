@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from perfusio_jax._core.text import cut, shown
+from perfusio_jax._core.text import cut, shown, shown_unit
 
 from ..clock import Clock, clock_of
 from ..runs import Band, RunView
@@ -103,7 +103,7 @@ def control_chart(run: RunView, name: str, unit: str) -> str:
     height = 0.62 * _HEIGHT
     frame = _frame(clock, *_span([values]), pad=0.02, height=height)
     known = values[np.isfinite(values)]
-    last = f"last {known[-1]:.4g} {unit}".strip() if known.size else "none known"
+    last = f"last {known[-1]:.4g} {shown_unit(unit)}".strip() if known.size else "none known"
     told = f"Set-point of {_name(name)}: {last}."
     drawn = _stairs(frame, clock.of(hours), values)
     return _svg(_WIDTH, height, _grid(frame, clock) + drawn, told)
@@ -334,7 +334,9 @@ def _told(run: RunView, name: str, unit: str, clock: Clock) -> str:
     parts = [f"{_name(name)}: {n} reading{'' if n == 1 else 's'}"]
     if found is not None:
         at = float(clock.of(found[0]))
-        parts.append(f"the last {found[1]:.4g} {unit}".strip() + f" at {at:.4g} {clock.unit}")
+        parts.append(
+            f"the last {found[1]:.4g} {shown_unit(unit)}".strip() + f" at {at:.4g} {clock.unit}"
+        )
     band = run.bands.get(name)
     if band is not None and np.size(band.hours):
         low, high = (float(np.asarray(v, float)[-1]) for v in (band.q10, band.q90))

@@ -12,14 +12,25 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 import perfusio_jax
-from perfusio_jax._core.text import plain_number, shown
+from perfusio_jax._core.text import plain_number, shown, shown_unit
 from perfusio_jax.twin.records.secrets import redact
 
 from ..runs import RunView
 from .accounts import ROLES
+from .campaign_links import allowing, recipe_of, recipe_text, refusing
 from .charts import control_chart, last_reading, reading_chart, run_clock, spark
 from .door import Door, Person
-from .views import Option, Rack, Reactor, Trial, Tried, Watched
+from .fronts import front_chart, goals_of
+from .views import (
+    NoRuns,
+    Option,
+    Proposing,
+    Rack,
+    Reactor,
+    Trial,
+    Tried,
+    Watched,
+)
 
 HAVE: Final = "x-have"
 """Header in which a browser says which parts it has: "version;id=hash,id=hash"."""
@@ -46,10 +57,17 @@ class Pages:
         watched: Where it comes from.
         door: Who is signed in.
         tried: Answers what a run would come to; None where nobody does.
+        proposing: Proposes the next runs of a campaign; None where nobody does.
     """
 
-    def __init__(self, watched: Watched, door: Door, tried: Tried | None = None) -> None:
-        self.watched, self.door, self.tried = watched, door, tried
+    def __init__(
+        self,
+        watched: Watched,
+        door: Door,
+        tried: Tried | None = None,
+        proposing: Proposing | None = None,
+    ) -> None:
+        self.watched, self.door, self.tried, self.proposing = watched, door, tried, proposing
         self._cards: dict[str, tuple[Reactor, str]] = {}
         self._charts: dict[str, tuple[Reactor, str]] = {}
         self.env = jinja2.Environment(
@@ -61,15 +79,16 @@ class Pages:
             finalize=_fit,
         )
         self.env.filters |= {
-            "number": number_text, "when": _when, "unit": unit_text, "told_apart": told_apart,
-            "json_text": _json_text,
+            "number": number_text, "when": _when, "unit": shown_unit, "told_apart": told_apart,
+            "json_text": _json_text, "recipe_text": recipe_text,
         }  # fmt: skip
         self.env.globals |= {
-            "version": perfusio_jax.__version__,
             "is_armed": door.settings.is_armed,
             "last_reading": last_reading,
             "needs_sign_in": door.settings.needs_sign_in,
             "has_what_if": tried is not None,
+            "has_campaign": proposing is not None,
+            "has_runs": not isinstance(watched, NoRuns),
         }
 
     def prepare(self) -> None:
@@ -81,6 +100,8 @@ class Pages:
 
     def rack(self, request: Request) -> Response:
         """Everything there is, what wants a person first."""
+        if isinstance(self.watched, NoRuns):
+            return RedirectResponse("/campaign", 303)
 
         def parts(person: Person | None) -> tuple[Words, Parts, int]:
             rack = self.watched.rack()
@@ -166,6 +187,29 @@ class Pages:
 
         return self._answer(request, parts, reactor_of=lambda: reactor, is_done=lambda: is_done[0])
 
+    def campaign(self, request: Request) -> Response:
+        """The runs of a campaign and the next ones; what is left out stands in the address."""
+        is_done = [True]
+        asked = request.query_params
+        without = [name[:_MOST_SEARCH] for name in asked.getlist("without")]
+        refused = [r for r in map(recipe_of, asked.getlist("not")) if r]
+
+        def parts(person: Person | None) -> tuple[Words, Parts, int]:
+            if self.proposing is None:
+                return self._nothing()
+            found = self.proposing(without, refused)
+            is_done[0] = found.state != "working"
+            more = {"c": found, "goals": goals_of(found), "link": refusing, "back": allowing}
+            picture = Markup(front_chart(found))
+            drawn = [
+                ("next", self._draw("campaign_next.html", picture=picture, **more)),
+                ("runs", self._draw("campaign_runs.html", **more)),
+                ("words", self._draw("campaign_words.html", **more)),
+            ]
+            return Words(f"Campaign {found.title}", "campaign"), drawn, 200
+
+        return self._answer(request, parts, is_done=lambda: is_done[0])
+
     def settings(self, request: Request) -> Response:
         """What a vessel's run was told."""
         return self._tables(request, "settings", "Settings of", self.watched.settings)
@@ -237,7 +281,8 @@ class Pages:
     def _version(self, person: Person | None) -> str:
         """Changes when something of the page may; of the program and of who looks, too."""
         who = "" if person is None else f"{person.account.name}{person.account.role}"
-        text = f"{perfusio_jax.__version__}|{who}|{self.watched.version()}"
+        runs = "" if self.proposing is None else self.proposing.version()
+        text = f"{perfusio_jax.__version__}|{who}|{self.watched.version()}|{runs}"
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:20]
 
     def _page(
@@ -260,6 +305,7 @@ class Pages:
             person=person,
             reactor=reactor,
             page_version=version,
+            version=perfusio_jax.__version__,
             said=said,
         )
         return HTMLResponse(text, status)
@@ -332,11 +378,6 @@ def number_text(value: Any, digits: int = 4) -> str:
     return f"{float(text):.0f}" if "e+" in text and abs(value) < 1e7 else text
 
 
-def unit_text(unit: str) -> str:
-    """A unit as people write it."""
-    return unit.replace("1e6 ", "10⁶ ").replace("degC", "°C")
-
-
 def told_apart(options: Sequence[Option], order: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Controls in which options differ, and those that are the same in all.
 
@@ -381,6 +422,7 @@ def _counts(rack: Rack) -> dict[str, int]:
         "n_wanting": len(wanting) + len(rack.troubles),
         "n_running": sum(r.is_running for r in rack.reactors),
         "n_all": len(rack.reactors),
+        "n_held": sum(r.chain.state == "copy" for r in rack.reactors),
     }
 
 

@@ -22,7 +22,7 @@ class Chain(NamedTuple):
     """How the audit trail of a run stands."""
 
     state: str
-    """"ok", "bad", or "unknown" while it is being verified."""
+    """"ok", "bad", "unknown" while it is being verified, or "copy": it is one, in a database."""
     text: str
     """In a sentence."""
     n_records: int = 0
@@ -223,6 +223,75 @@ class Tried(Protocol):
         ...
 
 
+class PastRun(NamedTuple):
+    """A run of a campaign."""
+
+    name: str
+    """Run, from anywhere."""
+    clone: str
+    n_samples: int
+    is_left_out: bool
+    """Whether nothing is learned from it."""
+    expected: Mapping[str, float]
+    """What the model makes of it, by goal; empty if nothing is known."""
+
+
+class Proposal(NamedTuple):
+    """A run that is proposed."""
+
+    name: str
+    set_points: Mapping[str, float]
+    """By control; empty where they change within the run."""
+    expected: Mapping[str, tuple[float, float, float]]
+    """By goal: expected, 10 % and 90 % quantile."""
+    kept: Sequence[float]
+    """Probability of keeping each limit."""
+
+
+class Campaign(NamedTuple):
+    """The runs so far, and those that come next."""
+
+    title: str
+    """What the runs are of."""
+    state: str
+    """"ready", "working" while the next runs are being searched, or "none"."""
+    text: str
+    """How long it may take, or why there is none."""
+    runs: Sequence[PastRun] = ()
+    proposals: Sequence[Proposal] = ()
+    units: Mapping[str, str] = {}
+    """Of controls."""
+    goals: Mapping[str, float] = {}
+    """1 where there is to be more of it, -1 where less."""
+    limits: Sequence[str] = ()
+    """Limits, in the order of `Proposal.kept`."""
+    words: Sequence[str] = ()
+    """Why these, a sentence each."""
+    refused: Sequence[Sequence[float]] = ()
+    """Recipes nobody wants, in the order of `units`."""
+    seconds: float = 0.0
+    """How long it took [s]."""
+    command: str = ""
+    """What does the same on the command line and writes the runs to a table; empty if none does."""
+
+
+class Proposing(Protocol):
+    """Proposes the next runs of a campaign, in memory."""
+
+    def version(self) -> str:
+        """A text that changes whenever the runs so far may have changed."""
+        ...
+
+    def __call__(self, without: Sequence[str], refused: Sequence[Sequence[float]], /) -> Campaign:
+        """The next runs.
+
+        Args:
+            without: Runs that nothing is learned from.
+            refused: Recipes nobody wants.
+        """
+        ...
+
+
 class Watched(Protocol):
     """Where the page gets what it shows; every call may come from another thread."""
 
@@ -261,3 +330,35 @@ class Watched(Protocol):
     def place(self, key: str) -> tuple[Path, str] | None:
         """Run folder and vessel, for commands."""
         ...
+
+
+class NoRuns:
+    """A `Watched` where there is none, because a campaign alone is shown."""
+
+    def version(self) -> str:
+        """Nothing changes."""
+        return ""
+
+    def rack(self) -> Rack:
+        """No reactor."""
+        return Rack("a campaign", (), ())
+
+    def reactor(self, key: str) -> Reactor | None:
+        """No reactor."""
+        return None
+
+    def trail(self, key: str, *, text: str, kind: str, first: int, most: int) -> Trail | None:
+        """No trail."""
+        return None
+
+    def model(self, key: str) -> Sequence[Table | Remark] | None:
+        """No model."""
+        return None
+
+    def settings(self, key: str) -> Sequence[Table | Remark] | None:
+        """No settings."""
+        return None
+
+    def place(self, key: str) -> tuple[Path, str] | None:
+        """No run folder."""
+        return None

@@ -12,6 +12,7 @@
   let changed = "";
   let failures = 0;
   let looking = false;
+  let is_old = false;  // another program answers than the one that drew this page
   const held = new Map();
 
   const clock = () => new Date().toISOString().slice(11, 19) + " UTC";
@@ -32,7 +33,8 @@
     if (part.contains(document.activeElement) &&
         document.activeElement.matches("input, select, textarea")) return true;
     return Array.from(part.querySelectorAll("input")).some(
-      (i) => i.type !== "hidden" && i.value !== i.defaultValue);
+      (i) => i.type !== "hidden" &&
+        (i.value !== i.defaultValue || i.checked !== i.defaultChecked));
   }
 
   function put(part, fresh) {
@@ -88,14 +90,13 @@
         signal: AbortSignal.timeout(10000),
       });
       if (answer.status === 401) { location.reload(); return; }
+      if (is_old && !parts().some(busy)) { location.reload(); return; }
       if (answer.status !== 204) {
         if (!(answer.headers.get("content-type") || "").includes("json")) throw new Error("no parts");
         const told = await answer.json();
         // another program draws other pages: it is loaded whole, unless somebody is writing
-        if (told.program !== document.body.dataset.program && !parts().some(busy)) {
-          location.reload();
-          return;
-        }
+        is_old = told.program !== document.body.dataset.program;
+        if (is_old && !parts().some(busy)) { location.reload(); return; }
         renew(told);
       }
       failures = 0;

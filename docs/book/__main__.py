@@ -1,4 +1,4 @@
-"""`python -m book [NAME ...]`: run the examples, keep what they print and draw, build the book.
+"""`python -m docs.book [NAME ...]`: run examples, keep what they print and draw, build the book.
 
 What was run before is not run again while script and version are the same. `--only-pages` runs
 nothing.
@@ -13,7 +13,7 @@ from .tutorials import ROOT, all_scripts, run_script
 
 def main() -> int:
     """Run what is asked for, then MkDocs; the exit code."""
-    asked = argparse.ArgumentParser(prog="python -m book", description=__doc__)
+    asked = argparse.ArgumentParser(prog="python -m docs.book", description=__doc__)
     asked.add_argument("names", nargs="*", help="beginnings of scripts' names; all by default")
     asked.add_argument("--only-pages", action="store_true", help="run no script")
     given = asked.parse_args()

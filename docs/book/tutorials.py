@@ -17,7 +17,7 @@ from pathlib import Path
 
 import perfusio_jax
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 KEPT = ROOT / "build" / "tutorials"
 PRINTED = "printed.txt"
@@ -83,7 +83,7 @@ def page_of(path: Path) -> str:
         parts.append(content if kind == "markdown" else f"```python\n{content}\n```")
     kept = kept_of(path)
     if not (kept / PRINTED).is_file():
-        parts.append("!!! note\n    What it prints and draws is made by `python -m book`.")
+        parts.append("!!! note\n    What it prints and draws is made by `python -m docs.book`.")
         return "\n\n".join(parts) + "\n"
     printed = (kept / PRINTED).read_text(encoding="utf-8")
     parts.append(f"## What it prints\n\n```text\n{printed.strip()}\n```")

@@ -9,12 +9,12 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 for _place in (str(ROOT), str(ROOT / "src")):
     if _place not in sys.path:
         sys.path.insert(0, _place)
 
-from book import api, commands, tutorials  # noqa: E402
+from docs.book import api, commands, tutorials  # noqa: E402
 
 COPIED = {
     "results.md": "benchmarks/RESULTS.md",
