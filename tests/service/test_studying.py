@@ -46,6 +46,16 @@ def test_shares_over_ranges_are_told_and_written(capsys, tmp_path):
     assert out.read_text().splitlines()[0].startswith("output,lever,unit,value,total,+-total")
 
 
+def test_shapley_shares_are_told(capsys, tmp_path):
+    out = tmp_path / "s.csv"
+    words = [*CHEMOSTAT, "--method", "shapley", "--of", "last X", "--by", "feed_S"]
+    words += ["--by", "mu_max", "--samples", "16", "--out", str(out)]
+    assert _code(words) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "shares add up to one" in told and "2 sets of inputs, all there are" in told
+    assert out.read_text().splitlines()[0].startswith("output,lever,unit,value,share,+-share")
+
+
 def test_what_a_table_tells_of_constants_is_said(capsys, table, tmp_path):
     out = tmp_path / "c.csv"
     words = ["identify", str(table), "--process", "monod_chemostat", "--only", "mu_max"]
@@ -62,6 +72,7 @@ def test_what_a_table_tells_of_constants_is_said(capsys, table, tmp_path):
         (["--samples", "8"], "local is at a point"),
         (["--method", "morris", "--pairs"], "--pairs is of sobol"),
         (["--method", "sobol", "--between", "mu_max=1"], "name=low:high"),
+        (["--posterior", "p"], "--posterior is of shapley"),
         (["--of", "last Z"], "'Z' is no quantity"),
         (["--mechanism", "none"], "moves nothing"),
     ],

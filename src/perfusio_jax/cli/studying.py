@@ -47,7 +47,10 @@ def sensitivity(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="local (derivatives), morris (which matter) or sobol (shares)."),
+        typer.Option(
+            help="local (derivatives), morris (which matter), sobol (shares) or shapley (shares "
+            "of inputs that depend on each other)."
+        ),
     ] = "local",
     process: Annotated[
         str, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
@@ -66,22 +69,33 @@ def sensitivity(
     ] = None,
     between: Annotated[
         list[str] | None,
-        typer.Option("--between", help="name=low:high, a range of morris and sobol; may repeat."),
+        typer.Option("--between", help="name=low:high, a range of what is not local; may repeat."),
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=2, max=2**22, help="Trajectories (32), or samples of sobol (1024)."),
+        typer.Option(
+            min=2, max=2**22, help="Trajectories (32), or samples of sobol (1024), shapley (256)."
+        ),
     ] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Of sobol: pairs of inputs too.")] = False,
+    posterior: Annotated[
+        Path | None, typer.Option(help="Of shapley: folder calibrate wrote, the law of constants.")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
     card: CardFile = None,
 ) -> None:
     """Say what moves a run: derivatives at its set-points, or shares over whole ranges."""
-    if method not in ("local", "morris", "sobol"):
-        raise ConfigError(f"--method {method!r} is unknown; choose local, morris or sobol.")
+    if method not in ("local", "morris", "sobol", "shapley"):
+        raise ConfigError(
+            f"--method {method!r} is unknown; choose local, morris or sobol, or shapley."
+        )
     if method == "local" and (between or samples is not None):
-        raise ConfigError("--between and --samples are of morris and sobol; local is at a point.")
+        raise ConfigError(
+            "--between and --samples are of morris, sobol and shapley; local is at a point."
+        )
+    if posterior is not None and method != "shapley":
+        raise ConfigError("--posterior is of shapley; the others take inputs as independent.")
     if pairs and method != "sobol":
         raise ConfigError("--pairs is of sobol.")
     if out is not None:
@@ -108,6 +122,7 @@ def sensitivity(
         samples=samples,
         is_second=pairs,
         seed=seed,
+        posterior=posterior,
     )
     tell_sensitivity(question, out=out, console=screen, on_card=keeping(card))
 

@@ -17,11 +17,14 @@ from perfusio_jax.study import (
     Experiment,
     GlobalSensitivity,
     LocalSensitivity,
+    ShapleyEffects,
     SobolIndices,
     cho_experiment,
+    choose_levers,
     described_experiment,
     local_sensitivity,
     morris_of_run,
+    shapley_of_run,
     sobol_of_run,
 )
 from perfusio_jax.viz import Card, Table, show_card
@@ -51,7 +54,7 @@ class Question(NamedTuple):
     levers: tuple[str, ...] | None
     """As in `choose_levers`."""
     method: str
-    """`local`, `morris` or `sobol`."""
+    """`local`, `morris`, `sobol` or `shapley`."""
     ranges: Mapping[str, tuple[float, float]]
     """Ranges by lever, where the usual ones are not meant."""
     samples: int | None
@@ -60,6 +63,8 @@ class Question(NamedTuple):
     """Whether pairs are asked for."""
     seed: int
     """Of all random numbers."""
+    posterior: Path | None = None
+    """Folder of a posterior whose draws are the law of constants, for `shapley`."""
 
 
 class Row(NamedTuple):
@@ -110,6 +115,9 @@ def tell_sensitivity(
                 asked["n"] = question.samples
             if question.method == "morris":
                 found = morris_of_run(run, outputs, levers, **asked)
+            elif question.method == "shapley":
+                draws = None if question.posterior is None else _draws(question, run)
+                found = shapley_of_run(run, outputs, levers, draws=draws, **asked)
             else:
                 found = sobol_of_run(run, outputs, levers, is_second=question.is_second, **asked)
     rows = _rows(found)
@@ -204,6 +212,17 @@ def write_rows(out: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(clean)
 
 
+def _draws(question: Question, run: Experiment) -> dict[str, np.ndarray]:
+    """Draws of the posterior that are of levers of the question."""
+    from .designing import posterior_of
+
+    found = posterior_of(Path(question.posterior or ""), read_process(question.process))
+    wanted = {lever.name for lever in choose_levers(run, question.levers)}
+    return {n: found.pooled[:, k] for k, n in enumerate(found.names) if n in wanted} or {
+        n: found.pooled[:, k] for k, n in enumerate(found.names)
+    }
+
+
 def _usual_output(run: Experiment, process: str) -> str:
     if "Titer" in run.columns:
         return "last Titer"
@@ -238,6 +257,11 @@ def _figures(found: GlobalSensitivity, k: int, i: int) -> dict[str, float]:
             "first": float(indices.first[k, i]),
             "+-first": float(indices.first_half_width[k, i]),
         }
+    if isinstance(indices, ShapleyEffects):
+        return {
+            "share": float(indices.effects[k, i]),
+            "+-share": float(indices.half_width[k, i]),
+        }
     return {
         "mu*": float(indices.mu_star[k, i]),
         "+-mu*": float(indices.mu_star_half_width[k, i]),
@@ -250,7 +274,7 @@ def _title(found: LocalSensitivity | GlobalSensitivity, k: int) -> str:
     output = found.outputs[k]
     if isinstance(found, LocalSensitivity):
         return f"{output.name}: {found.values[k]:.4g} {output.unit}"
-    if isinstance(found.found, SobolIndices):
+    if isinstance(found.found, SobolIndices | ShapleyEffects):
         return f"{output.name}: {found.found.mean[k]:.4g} +- {found.found.sd[k]:.3g} {output.unit}"
     return f"{output.name} [{output.unit} per range]"
 

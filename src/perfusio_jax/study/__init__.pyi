@@ -43,6 +43,9 @@ from .sensitivity.morris import morris_effects as morris_effects
 from .sensitivity.of_run import GlobalSensitivity as GlobalSensitivity
 from .sensitivity.of_run import RunModel as RunModel
 from .sensitivity.of_run import morris_of_run as morris_of_run
+from .sensitivity.of_run import shapley_of_run as shapley_of_run
 from .sensitivity.of_run import sobol_of_run as sobol_of_run
+from .sensitivity.shapley import ShapleyEffects as ShapleyEffects
+from .sensitivity.shapley import shapley_effects as shapley_effects
 from .sensitivity.sobol import SobolIndices as SobolIndices
 from .sensitivity.sobol import sobol_indices as sobol_indices
