@@ -13,6 +13,8 @@ from .described import described_experiment as described_experiment
 from .design.optimal import Design as Design
 from .design.optimal import Wanted as Wanted
 from .design.optimal import design_for_constants as design_for_constants
+from .design.telling_apart import Apart as Apart
+from .design.telling_apart import design_to_tell_apart as design_to_tell_apart
 from .experiment import Course as Course
 from .experiment import Experiment as Experiment
 from .experiment import Law as Law
