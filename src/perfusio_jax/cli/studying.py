@@ -12,12 +12,14 @@ from .common import (
     TABLES,
     CardFile,
     Culture,
+    FigureFile,
     FillDown,
     Seed,
     as_data,
     assignments,
     card_writable,
     console,
+    figure_writable,
     keeping,
     ranges_of,
     writable,
@@ -34,7 +36,8 @@ def sensitivity(
     of: Annotated[
         list[str] | None,
         typer.Option(
-            "--of", help="'Titer at 14 d', 'last X', 'integral of VCD', 'min Via'; may repeat."
+            "--of",
+            help="'Titer at 14 d', 'last X', 'integral of VCD', 'min Via', 'every X'; may repeat.",
         ),
     ] = None,
     by: Annotated[
@@ -83,6 +86,7 @@ def sensitivity(
     ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
+    figure: FigureFile = None,
     card: CardFile = None,
 ) -> None:
     """Say what moves a run: derivatives at its set-points, or shares over whole ranges."""
@@ -101,6 +105,7 @@ def sensitivity(
     if out is not None:
         writable(out, suffixes=_WRITTEN)
     card_writable(card)
+    figure_writable(figure)
     screen = console()
     asked = ", ".join(of or ()) or "the last sample"
     screen.print(f"{method} sensitivity of {asked}, {process}, {days:g} d", soft_wrap=True)
@@ -124,7 +129,7 @@ def sensitivity(
         seed=seed,
         posterior=posterior,
     )
-    tell_sensitivity(question, out=out, console=screen, on_card=keeping(card))
+    tell_sensitivity(question, out=out, console=screen, figure=figure, on_card=keeping(card))
 
 
 @commands.command(rich_help_panel=groups.MODEL)
@@ -146,12 +151,18 @@ def identify(
     ] = None,
     fill_down: FillDown = False,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
+    figure: FigureFile = None,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
     """Say what runs tell of a mechanism's constants, and what they leave open."""
     if out is not None:
         writable(out, suffixes=_WRITTEN)
+    if figure is not None and not profile:
+        raise ConfigError("--figure draws profiles; name constants by --profile.")
+    figure_writable(figure)
+    card_writable(card)
     screen = console()
     screen.print("what these runs tell of the mechanism's constants", soft_wrap=True)
     common.set_up_jax()
@@ -167,8 +178,10 @@ def identify(
             with_prior=prior,
             fill_down=fill_down,
             out=out,
+            figure=figure,
             console=screen,
             rules=rules,
+            on_card=keeping(card),
         )
 
 
