@@ -20,6 +20,7 @@ LAYERS = [
     ("demo", "report", "service"),
     ("viz", "connectors"),
     ("twin",),
+    ("exchange",),
     ("bed", "rl", "study"),
     ("hybrid",),
     ("embedding",),

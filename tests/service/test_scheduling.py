@@ -20,9 +20,12 @@ FEW = [12, "--pieces", 2, "--by", "dilution"]
 def test_a_schedule_is_found_told_and_written(tmp_path, capsys):
     out = tmp_path / "s.csv"
     words = [*RUN, *FEW, "--limit", "S <= 9", "--step", "dilution=0.1", "--out", out]
-    assert _code(words) == 0
+    still, card = tmp_path / "s.png", tmp_path / "s.md"
+    assert _code([*words, "--figure", still, "--card", card]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "schedule for last X" in told and "S <= 9: kept" in told
+    assert still.read_bytes().startswith(b"\x89PNG")
+    assert "The best schedule for last X" in card.read_text()
     with out.open() as file:
         rows = list(csv.DictReader(file))[1:]
     assert [row["time_h"] for row in rows] == ["0", "12", "24", "36", "48"]

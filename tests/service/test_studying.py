@@ -46,11 +46,39 @@ def test_shares_over_ranges_are_told_and_written(capsys, tmp_path):
     assert out.read_text().splitlines()[0].startswith("output,lever,unit,value,total,+-total")
 
 
+def test_what_moves_a_run_over_time_is_a_map(capsys, tmp_path):
+    still, moving, card = tmp_path / "m.png", tmp_path / "m.html", tmp_path / "c.md"
+    words = ["sensitivity", "--process", "monod_chemostat", "--days", "2", "--every", "6"]
+    words += ["--of", "every X", "--by", "set-points", "--by", "mu_max"]
+    assert _code([*words, "--figure", str(still), "--card", str(card)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "where levers move most, of 8 outputs" in told and f"figure: {still}" in told
+    assert still.read_bytes().startswith(b"\x89PNG")
+    assert "What moves 8 outputs" in card.read_text()
+    pytest.importorskip("plotly", reason="plotly is not installed (extra dash)")
+    assert _code([*words, "--figure", str(moving)]) == 0
+    assert "heatmap" in moving.read_text()
+
+
+def test_shapley_shares_are_told(capsys, tmp_path):
+    out = tmp_path / "s.csv"
+    words = [*CHEMOSTAT, "--method", "shapley", "--of", "last X", "--by", "feed_S"]
+    words += ["--by", "mu_max", "--samples", "16", "--out", str(out)]
+    assert _code(words) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "shares add up to one" in told and "2 sets of inputs, all there are" in told
+    assert out.read_text().splitlines()[0].startswith("output,lever,unit,value,share,+-share")
+
+
 def test_what_a_table_tells_of_constants_is_said(capsys, table, tmp_path):
     out = tmp_path / "c.csv"
     words = ["identify", str(table), "--process", "monod_chemostat", "--only", "mu_max"]
+    still, card = tmp_path / "p.png", tmp_path / "c.html"
+    words += ["--figure", str(still), "--card", str(card)]
     assert _code([*words, "--only", "a_S", "--profile", "a_S", "--out", str(out)]) == 0
     told = capsys.readouterr().out
+    assert still.read_bytes().startswith(b"\x89PNG")
+    assert "2 constants from 30 readings" in card.read_text()
     assert "2 constants from 30 readings" in told and "a_S: between" in told
     assert out.read_text().splitlines()[0].startswith("constant,unit,value,is_log,prior_sd")
 
@@ -62,6 +90,8 @@ def test_what_a_table_tells_of_constants_is_said(capsys, table, tmp_path):
         (["--samples", "8"], "local is at a point"),
         (["--method", "morris", "--pairs"], "--pairs is of sobol"),
         (["--method", "sobol", "--between", "mu_max=1"], "name=low:high"),
+        (["--figure", "p.txt"], "must end in .png"),
+        (["--posterior", "p"], "--posterior is of shapley"),
         (["--of", "last Z"], "'Z' is no quantity"),
         (["--mechanism", "none"], "moves nothing"),
     ],

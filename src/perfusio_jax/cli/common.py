@@ -90,6 +90,11 @@ CardFile = Annotated[
     ),
 ]
 
+FigureFile = Annotated[
+    Path | None,
+    typer.Option("--figure", help="Picture as well: .png, .svg, .pdf; .html to point at."),
+]
+
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all random numbers.")]
 
 
@@ -127,6 +132,16 @@ def writable(path: Path, *, is_folder: bool = False, suffixes: tuple[str, ...] =
 
 
 _CARDS = (".html", ".pdf", ".md", ".json")
+
+
+def figure_writable(path: Path | None) -> None:
+    """Refuse a place for a picture before the work.
+
+    Raises:
+        ConfigError: If it cannot be written there.
+    """
+    if path is not None:
+        writable(path, suffixes=(".png", ".svg", ".pdf", ".html"))
 
 
 def card_writable(path: Path | None) -> None:

@@ -8,7 +8,19 @@ import typer
 from perfusio_jax._core import ConfigError
 
 from . import common, groups
-from .common import Seed, as_data, assignments, console, ranges_of, writable
+from .common import (
+    CardFile,
+    FigureFile,
+    Seed,
+    as_data,
+    assignments,
+    card_writable,
+    console,
+    figure_writable,
+    keeping,
+    ranges_of,
+    writable,
+)
 from .file_options import reads_files
 
 commands = typer.Typer(rich_markup_mode=None)
@@ -17,7 +29,10 @@ commands = typer.Typer(rich_markup_mode=None)
 @commands.command(rich_help_panel=groups.MODEL)
 @reads_files
 def design(
-    purpose: Annotated[str, typer.Option("--for", help="constants: what runs are to tell of.")],
+    purpose: Annotated[
+        str,
+        typer.Option("--for", help="What runs are to tell: constants, or of two mechanisms."),
+    ],
     out: Annotated[Path, typer.Option(help="CSV for the schedules.")] = Path("design.csv"),
     process: Annotated[
         str, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
@@ -25,6 +40,10 @@ def design(
     mechanism: Annotated[
         str | None,
         typer.Option("--mechanism", help="Of a described culture: monod or module:Class."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="For mechanisms: the other one; monod, cho, module:Class."),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="A constant, others stay; may repeat.")
@@ -63,22 +82,44 @@ def design(
         Path | None, typer.Option(help="Folder calibrate wrote: its draws, not the priors'.")
     ] = None,
     seed: Seed = 0,
+    figure: FigureFile = None,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
-    """Choose runs and samples that tell most of a mechanism's constants."""
-    if purpose != "constants":
-        raise ConfigError(f"--for {purpose!r} is unknown; constants is what there is.")
+    """Choose runs that tell most of a mechanism's constants, or tell two mechanisms apart."""
+    if purpose not in ("constants", "mechanisms"):
+        raise ConfigError(
+            f"--for {purpose!r} is unknown; constants is what there is, and mechanisms."
+        )
+    is_between = purpose == "mechanisms"
+    if is_between != (against is not None):
+        raise ConfigError(
+            "--for mechanisms tells --mechanism and --against apart; give both, or neither."
+        )
+    given = [
+        name
+        for name, value in (
+            *(("--only", only), ("--samples", samples), ("--volume", volume), ("--done", done)),
+            ("--posterior", posterior),
+        )
+        if value
+    ]
+    if is_between and given:
+        raise ConfigError(f"{', '.join(given)}: of runs for constants, not for mechanisms.")
     if volume is not None:
         if samples is not None:
             raise ConfigError("--samples says how many, and --volume too; give one.")
         samples = _samples_of(volume)
     writable(out, suffixes=(".csv",))
+    figure_writable(figure)
+    card_writable(card)
     screen = console()
-    screen.print(f"runs that tell most of {process}'s constants", soft_wrap=True)
+    what = "two mechanisms apart" if is_between else f"most of {process}'s constants"
+    screen.print(f"runs that tell {what}", soft_wrap=True)
     ranges = ranges_of(between or [])
     common.set_up_jax()
-    from perfusio_jax.service.designing import Plans, design_runs
+    from perfusio_jax.service.designing import Plans, design_runs, tell_apart
     from perfusio_jax.study import Wanted
 
     plans = Plans(
@@ -93,8 +134,19 @@ def design(
         posterior=posterior,
         seed=seed,
     )
+    if against is not None:
+        tell_apart(plans, against, out=out, console=screen, figure=figure, on_card=keeping(card))
+        return
     with as_data():
-        design_runs(plans, done or None, out=out, console=screen, rules=rules)
+        design_runs(
+            plans,
+            done or None,
+            out=out,
+            console=screen,
+            rules=rules,
+            figure=figure,
+            on_card=keeping(card),
+        )
 
 
 @commands.command(rich_help_panel=groups.MODEL)
@@ -156,9 +208,13 @@ def schedule(
         bool, typer.Option("--accept-warnings", help="End well though a limit is not kept.")
     ] = False,
     seed: Seed = 0,
+    figure: FigureFile = None,
+    card: CardFile = None,
 ) -> None:
     """Find the set-points and feeds of a whole run that give most, under limits."""
     writable(out, suffixes=(".csv",))
+    figure_writable(figure)
+    card_writable(card)
     screen = console()
     screen.print(f"the best schedule for {objective}, {process}, {days:g} d", soft_wrap=True)
     ranges, steps = ranges_of(between or []), assignments(step or [], "--step")
@@ -185,7 +241,7 @@ def schedule(
         seed=seed,
     )
     with as_data():
-        is_kept = tell_schedule(wish, out=out, console=screen)
+        is_kept = tell_schedule(wish, out=out, console=screen, figure=figure, on_card=keeping(card))
     if not is_kept and not accept_warnings:
         raise typer.Exit(7)
 

@@ -12,12 +12,14 @@ from .common import (
     TABLES,
     CardFile,
     Culture,
+    FigureFile,
     FillDown,
     Seed,
     as_data,
     assignments,
     card_writable,
     console,
+    figure_writable,
     keeping,
     ranges_of,
     writable,
@@ -34,7 +36,8 @@ def sensitivity(
     of: Annotated[
         list[str] | None,
         typer.Option(
-            "--of", help="'Titer at 14 d', 'last X', 'integral of VCD', 'min Via'; may repeat."
+            "--of",
+            help="'Titer at 14 d', 'last X', 'integral of VCD', 'min Via', 'every X'; may repeat.",
         ),
     ] = None,
     by: Annotated[
@@ -47,7 +50,10 @@ def sensitivity(
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="local (derivatives), morris (which matter) or sobol (shares)."),
+        typer.Option(
+            help="local (derivatives), morris (which matter), sobol (shares) or shapley (shares "
+            "of inputs that depend on each other)."
+        ),
     ] = "local",
     process: Annotated[
         str, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
@@ -66,27 +72,40 @@ def sensitivity(
     ] = None,
     between: Annotated[
         list[str] | None,
-        typer.Option("--between", help="name=low:high, a range of morris and sobol; may repeat."),
+        typer.Option("--between", help="name=low:high, a range of what is not local; may repeat."),
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=2, max=2**22, help="Trajectories (32), or samples of sobol (1024)."),
+        typer.Option(
+            min=2, max=2**22, help="Trajectories (32), or samples of sobol (1024), shapley (256)."
+        ),
     ] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Of sobol: pairs of inputs too.")] = False,
+    posterior: Annotated[
+        Path | None, typer.Option(help="Of shapley: folder calibrate wrote, the law of constants.")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
+    figure: FigureFile = None,
     card: CardFile = None,
 ) -> None:
     """Say what moves a run: derivatives at its set-points, or shares over whole ranges."""
-    if method not in ("local", "morris", "sobol"):
-        raise ConfigError(f"--method {method!r} is unknown; choose local, morris or sobol.")
+    if method not in ("local", "morris", "sobol", "shapley"):
+        raise ConfigError(
+            f"--method {method!r} is unknown; choose local, morris or sobol, or shapley."
+        )
     if method == "local" and (between or samples is not None):
-        raise ConfigError("--between and --samples are of morris and sobol; local is at a point.")
+        raise ConfigError(
+            "--between and --samples are of morris, sobol and shapley; local is at a point."
+        )
+    if posterior is not None and method != "shapley":
+        raise ConfigError("--posterior is of shapley; the others take inputs as independent.")
     if pairs and method != "sobol":
         raise ConfigError("--pairs is of sobol.")
     if out is not None:
         writable(out, suffixes=_WRITTEN)
     card_writable(card)
+    figure_writable(figure)
     screen = console()
     asked = ", ".join(of or ()) or "the last sample"
     screen.print(f"{method} sensitivity of {asked}, {process}, {days:g} d", soft_wrap=True)
@@ -108,8 +127,9 @@ def sensitivity(
         samples=samples,
         is_second=pairs,
         seed=seed,
+        posterior=posterior,
     )
-    tell_sensitivity(question, out=out, console=screen, on_card=keeping(card))
+    tell_sensitivity(question, out=out, console=screen, figure=figure, on_card=keeping(card))
 
 
 @commands.command(rich_help_panel=groups.MODEL)
@@ -131,12 +151,18 @@ def identify(
     ] = None,
     fill_down: FillDown = False,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
+    figure: FigureFile = None,
+    card: CardFile = None,
     *,
     rules: Any,
 ) -> None:
     """Say what runs tell of a mechanism's constants, and what they leave open."""
     if out is not None:
         writable(out, suffixes=_WRITTEN)
+    if figure is not None and not profile:
+        raise ConfigError("--figure draws profiles; name constants by --profile.")
+    figure_writable(figure)
+    card_writable(card)
     screen = console()
     screen.print("what these runs tell of the mechanism's constants", soft_wrap=True)
     common.set_up_jax()
@@ -152,8 +178,10 @@ def identify(
             with_prior=prior,
             fill_down=fill_down,
             out=out,
+            figure=figure,
             console=screen,
             rules=rules,
+            on_card=keeping(card),
         )
 
 

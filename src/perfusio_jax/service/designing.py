@@ -1,11 +1,10 @@
 """`perfusio-jax design`: a culture in, runs that tell most of its mechanism's constants out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.table import Table
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax.connectors import completed, read_culture
@@ -16,6 +15,8 @@ from perfusio_jax.mechanistic import Reactor
 from perfusio_jax.process import CHO_PERFUSION, Process, read_process
 from perfusio_jax.simulator import virtual_plant
 from perfusio_jax.study import (
+    Apart,
+    DescribedExperiment,
     Design,
     Experiment,
     Posterior,
@@ -24,11 +25,14 @@ from perfusio_jax.study import (
     choose_levers,
     described_experiment,
     design_for_constants,
+    design_to_tell_apart,
     identify,
     load_posterior,
 )
+from perfusio_jax.viz import Bars, Card, Table, show_card
 
 from .sensitivity import mechanism_of
+from .study_figures import Drawing, draw, steps_of, tornado_of
 
 _RTOL, _ATOL = 1e-5, 1e-8
 _MOST_DRAWS = 4
@@ -66,6 +70,8 @@ def design_runs(
     out: Path,
     console: Any,
     rules: FileRules | None = None,
+    figure: Path | None = None,
+    on_card: Callable[[Card], None] | None = None,
 ) -> None:
     """Choose runs, show what they would tell, and write their schedules.
 
@@ -76,6 +82,8 @@ def design_runs(
             beside it.
         console: Where to print.
         rules: How the campaign is read.
+        figure: Picture to write as well: how much better constants will be known.
+        on_card: Is given what was concluded.
 
     Raises:
         ConfigError: If a name is unknown, or a number is out of range.
@@ -107,12 +115,108 @@ def design_runs(
             known=known,
             seed=plans.seed,
         )
-    console.print(_constants(design))
-    console.print(_runs(design, run))
-    for line in _said(design):
-        console.print(line, soft_wrap=True)
-    _write(design, run, process, out)
+    drawing = tornado_of(_gains(design))
+    card = Card(
+        "design",
+        f"{len(design.controls)} runs that tell most of {len(design.levers)} constants",
+        tuple(_said(design)),
+        (),
+        (_constants(design), _runs(design, run)),
+        f"{plans.process}, {plans.days:g} d, samples at most every {plans.every_h:g} h",
+        drawing.still,
+    )
+    show_card(card, console)
+    if figure is not None:
+        draw(drawing, figure, console)
+    if on_card is not None:
+        on_card(card._replace(sentences=(*lines, *card.sentences)))
+    _write(design.controls, design.samples, run, process, out)
     console.print(f"schedules: {out}, samples: {_beside(out)}", soft_wrap=True)
+
+
+def tell_apart(
+    plans: Plans,
+    against: str,
+    *,
+    out: Path,
+    console: Any,
+    figure: Path | None = None,
+    on_card: Callable[[Card], None] | None = None,
+) -> None:
+    """Choose runs that tell two mechanisms apart, show them, and write their schedules.
+
+    Args:
+        plans: What is asked; its mechanism is the first.
+        against: The second.
+        out: CSV for the schedules.
+        console: Where to print.
+        figure: Picture to write as well: set-points of the first run, and by what the two differ.
+        on_card: Is given what was concluded.
+
+    Raises:
+        ConfigError: If a name is unknown, or a number is out of range.
+    """
+    process = read_process(plans.process)
+    both = (_described(process, plans, plans.mechanism), _described(process, plans, against))
+    with console.status("choosing runs"):
+        found = design_to_tell_apart(*both, plans.wanted, ranges=plans.ranges, seed=plans.seed)
+    names = [type(one.plant.mechanism).__name__ for one in both]
+    drawing = _difference(found, both[0], process, names)
+    card = Card(
+        "design",
+        f"{len(found.controls)} runs that tell {names[0]} and {names[1]} apart",
+        tuple(found.lines()),
+        (),
+        (_telling(found, both[0]),),
+        f"{plans.process}, {plans.days:g} d sampled every {plans.every_h:g} h, "
+        f"{plans.mechanism or 'its own mechanism'} against {against}",
+        drawing.still,
+    )
+    show_card(card, console)
+    if figure is not None:
+        draw(drawing, figure, console)
+    if on_card is not None:
+        on_card(card)
+    samples = np.ones((len(found.controls), both[0].hours.size), bool)
+    _write(found.controls, samples, both[0], process, out)
+    console.print(f"schedules: {out}, samples: {_beside(out)}", soft_wrap=True)
+
+
+def _described(process: Process, plans: Plans, text: str | None) -> DescribedExperiment:
+    """A run by one of the mechanisms; the CHO plant's own layout knows no other."""
+    n = max(1, round(plans.days * HOURS_PER_DAY / plans.every_h))
+    plant = virtual_plant(process, mechanism_of(process, text), rtol=_RTOL, atol=_ATOL)
+    hours = plans.every_h * np.arange(n + 1)
+    return described_experiment(plant, hours, start=plans.start or None)
+
+
+def _telling(found: Apart, run: Experiment) -> Table:
+    """Set-points of each run, and where the two differ most."""
+    names = _controls(run)
+    assays = [a.column for a in run.assays]
+    rows = []
+    for k, controls in enumerate(found.controls):
+        gap = found.by_reading[k]
+        t, a = np.unravel_index(int(np.argmax(np.abs(gap))), gap.shape)
+        where = f"{assays[a]} at {run.hours[t]:g} h: {gap[t, a]:+.3g} sd"
+        cells = (*_steps(controls), f"{found.alone[k]:.3g}", where)
+        rows.append((str(k + 1), *cells))
+    heads = ("run", *names, "D alone", "differs most in")
+    return Table(f"{len(rows)} runs", heads, tuple(rows), tuple(range(1, len(names) + 2)))
+
+
+def _difference(
+    found: Apart, run: DescribedExperiment, process: Process, names: Sequence[str]
+) -> Drawing:
+    """Set-points of the run that tells most, and the difference it is expected to show."""
+    best = int(np.argmax(found.alone))
+    controls = {n: found.controls[best][:, k] for k, n in enumerate(_controls(run))}
+    gaps = {a.column: found.by_reading[best][:, k] for k, a in enumerate(run.assays)}
+    units = {v.name: v.unit for v in run.levers if v.group == "set-points"} | dict.fromkeys(
+        gaps, "sd"
+    )
+    title = f"{names[0]} less {names[1]}: run {best + 1}"
+    return steps_of(run.hours, controls, gaps, units, process.boluses, title)
 
 
 def _experiment(process: Process, plans: Plans) -> Experiment:
@@ -163,42 +267,58 @@ def posterior_of(folder: Path, process: Process) -> Posterior:
     return found
 
 
-def _constants(design: Design) -> Table:
-    table = Table(
-        title=f"{len(design.levers)} constants, {design.criterion}-optimal",
-        caption="deviations are of the logarithm, so nearly parts of the value, where marked %",
-    )
-    for name in ("constant", "unit", "prior", "before", "after"):
-        is_text = name in ("constant", "unit")
-        table.add_column(name, justify="left" if is_text else "right")
+def _before(design: Design) -> np.ndarray:
+    """Standard deviations of the constants before these runs."""
     inverse = np.diagonal(np.linalg.inv(design.before), axis1=1, axis2=2)
-    before = design.prior_sd * np.sqrt(np.mean(inverse, axis=0))
+    return design.prior_sd * np.sqrt(np.mean(inverse, axis=0))
+
+
+def _gains(design: Design) -> list[Bars]:
+    """What is left of each constant's uncertainty."""
+    names = tuple(lever.name for lever in design.levers)
+    left = design.sd / _before(design)
+    return [Bars("what these runs leave open", "deviation after / before [-]", names, left)]
+
+
+def _constants(design: Design) -> Table:
+    before = _before(design)
+    rows = []
     for i, lever in enumerate(design.levers):
         values = (design.prior_sd[i], before[i], design.sd[i])
         is_log = bool(design.is_log[i])
         cells = [f"{100.0 * v:.2g} %" if is_log else f"{v:.2g}" for v in values]
-        table.add_row(lever.name, lever.unit, *cells)
-    return table
+        rows.append((lever.name, lever.unit, *cells))
+    return Table(
+        f"{len(design.levers)} constants, {design.criterion}-optimal",
+        ("constant", "unit", "prior", "before", "after"),
+        tuple(rows),
+        (2, 3, 4),
+        "deviations are of the logarithm, so nearly parts of the value, where marked %",
+    )
 
 
 def _runs(design: Design, run: Experiment) -> Table:
     names = _controls(run)
-    table = Table(title=f"{len(design.controls)} runs")
-    table.add_column("run")
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("samples [h]")
+    rows = []
     for k, controls in enumerate(design.controls):
-        cells = []
-        for m in range(len(names)):
-            column = controls[:, m]
-            edges = np.flatnonzero(np.diff(column) != 0.0) + 1
-            cells.append(" > ".join(f"{v:.3g}" for v in column[[0, *edges]]))
+        cells = _steps(controls)
         when = run.hours[design.samples[k]]
         whole = design.samples[k].all()
         said = "all" if whole else " ".join(f"{h:g}" for h in when)
-        table.add_row(str(k + 1), *cells, said)
-    return table
+        rows.append((str(k + 1), *cells, said))
+    heads = ("run", *names, "samples [h]")
+    return Table(
+        f"{len(design.controls)} runs", heads, tuple(rows), tuple(range(1, len(names) + 1))
+    )
+
+
+def _steps(controls: np.ndarray) -> list[str]:
+    """Values that each set-point takes, one after the other."""
+    cells = []
+    for column in controls.T:
+        edges = np.flatnonzero(np.diff(column) != 0.0) + 1
+        cells.append(" > ".join(f"{v:.3g}" for v in column[[0, *edges]]))
+    return cells
 
 
 def _said(design: Design) -> list[str]:
@@ -223,11 +343,13 @@ def _beside(out: Path) -> Path:
     return out.with_name(f"{out.stem}-samples{out.suffix}")
 
 
-def _write(design: Design, run: Experiment, process: Process, out: Path) -> None:
+def _write(
+    controls: np.ndarray, samples: np.ndarray, run: Experiment, process: Process, out: Path
+) -> None:
     names = _controls(run)
     schedules = [
         schedule_of(f"RUN{k + 1:03d}", "", table, np.diff(run.hours))
-        for k, table in enumerate(design.controls)
+        for k, table in enumerate(controls)
     ]
     units = {v.name: v.unit for v in run.levers if v.group == "set-points"}
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -239,6 +361,6 @@ def _write(design: Design, run: Experiment, process: Process, out: Path) -> None
         once=process.boluses,
     )
     rows = ["run_id,time_h"]
-    for k, taken in enumerate(design.samples):
+    for k, taken in enumerate(samples):
         rows += [f"RUN{k + 1:03d},{h:g}" for h in run.hours[taken]]
     _beside(out).write_text("\n".join(rows) + "\n", encoding="utf-8")

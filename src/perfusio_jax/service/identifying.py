@@ -1,10 +1,10 @@
 """`perfusio-jax identify`: a campaign table in, what it tells of constants out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from perfusio_jax.connectors import completed, read_culture
 from perfusio_jax.connectors.files.parts import Tables
@@ -20,8 +20,10 @@ from perfusio_jax.study import (
     identify,
     profile,
 )
+from perfusio_jax.viz import Card, Table, show_card
 
 from .sensitivity import mechanism_of, write_rows
+from .study_figures import draw, profiles_of
 
 _HOURS = np.array([0.0, 24.0])
 
@@ -38,6 +40,8 @@ def identify_table(
     out: Path | None,
     console: Any,
     rules: FileRules | None = None,
+    figure: Path | None = None,
+    on_card: Callable[[Card], None] | None = None,
 ) -> None:
     """Say what a campaign tells of a mechanism's constants.
 
@@ -52,20 +56,34 @@ def identify_table(
         out: File for all figures, .csv or .json; none if None.
         console: Where to print.
         rules: How the table is read.
+        figure: Picture of the profiles to write as well.
+        on_card: Is given what was concluded.
     """
     table = read_culture(campaign, culture, rules)
     runs = completed(table, fill_down=fill_down, console=console)
     plant = plant_of(table.process, mechanism)
     with console.status("looking for the constants"):
         found = identify(plant, runs, constants, with_prior=with_prior)
-    console.print(_table(found))
-    for line in found.lines():
-        console.print(line, soft_wrap=True)
     followed = []
     for name in profiles:
         with console.status(f"following the profile of {name}"):
             followed.append(profile(found, name))
-        console.print(followed[-1].line, soft_wrap=True)
+    units = {lever.name: lever.unit for lever in found.levers}
+    drawing = profiles_of(followed, units) if followed else None
+    card = Card(
+        "identify",
+        f"What {len(runs)} run(s) tell of {len(found.levers)} constants",
+        (*found.lines(), *(one.line for one in followed)),
+        (),
+        (_table(found),),
+        f"{', '.join(run.run_id for run in runs[:8])}{' and more' if len(runs) > 8 else ''}",
+        None if drawing is None else drawing.still,
+    )
+    show_card(card, console)
+    if figure is not None and drawing is not None:
+        draw(drawing, figure, console)
+    if on_card is not None:
+        on_card(card)
     if out is not None:
         ends = {one.name: (one.lower, one.upper) for one in followed}
         nothing = (float("nan"), float("nan"))
@@ -105,18 +123,18 @@ def plant_of(
 
 
 def _table(found: Identifiability) -> Table:
-    table = Table(
-        title=f"{len(found.levers)} constants from {found.n_readings} readings",
-        caption="deviations are of the logarithm, so nearly parts of the value, where marked %",
-    )
-    for name in ("constant", "value", "readings alone", "with prior", "prior"):
-        is_name = name == "constant"
-        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
+    rows = []
     for i, lever in enumerate(found.levers):
         columns = (found.data_sd[i], found.sd[i], found.prior_sd[i])
         cells = [_deviation(float(v), bool(found.is_log[i])) for v in columns]
-        table.add_row(lever.name, f"{found.values[i]:.4g} {lever.unit}".strip(), *cells)
-    return table
+        rows.append((lever.name, f"{found.values[i]:.4g} {lever.unit}".strip(), *cells))
+    return Table(
+        f"{len(found.levers)} constants from {found.n_readings} readings",
+        ("constant", "value", "readings alone", "with prior", "prior"),
+        tuple(rows),
+        (1, 2, 3, 4),
+        "deviations are of the logarithm, so nearly parts of the value, where marked %",
+    )
 
 
 def _deviation(value: float, is_log: bool) -> str:

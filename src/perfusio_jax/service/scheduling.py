@@ -1,11 +1,10 @@
 """`perfusio-jax schedule`: a culture in, the best schedule of a whole run out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.table import Table
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax.connectors.files.schedule import schedule_of, write_schedules
@@ -18,9 +17,11 @@ from perfusio_jax.study import (
     cho_experiment,
     described_experiment,
 )
+from perfusio_jax.viz import Card, Table, show_card
 
 from .designing import posterior_of
 from .sensitivity import mechanism_of
+from .study_figures import draw, schedule_of_run
 
 _RTOL, _ATOL = 1e-6, 1e-8
 _MOST_DRAWS = 8
@@ -66,13 +67,22 @@ class Wish(NamedTuple):
     """Of the candidates."""
 
 
-def tell_schedule(wish: Wish, *, out: Path, console: Any) -> bool:
+def tell_schedule(
+    wish: Wish,
+    *,
+    out: Path,
+    console: Any,
+    figure: Path | None = None,
+    on_card: Callable[[Card], None] | None = None,
+) -> bool:
     """Find a schedule, show it, and write it.
 
     Args:
         wish: What is asked.
         out: CSV for the schedule, as `propose --profile` writes it.
         console: Where to print.
+        figure: Picture to write as well.
+        on_card: Is given what was concluded.
 
     Returns:
         Whether it keeps all limits.
@@ -103,9 +113,22 @@ def tell_schedule(wish: Wish, *, out: Path, console: Any) -> bool:
             chance=wish.chance,
             seed=wish.seed,
         )
-    console.print(_table(found))
-    for line in found.lines():
-        console.print(line, soft_wrap=True)
+    drawing = schedule_of_run(found, run, process.boluses)
+    not_kept = () if found.is_feasible else ("the schedule does not keep all limits",)
+    card = Card(
+        "schedule",
+        f"The best schedule for {found.objective.name}",
+        tuple(found.lines()),
+        not_kept,
+        (_table(found),),
+        f"{wish.process}, {wish.days:g} d in intervals of {wish.every_h:g} h",
+        drawing.still,
+    )
+    show_card(card._replace(warnings=()), console)
+    if figure is not None:
+        draw(drawing, figure, console)
+    if on_card is not None:
+        on_card(card)
     _write(found, process, out)
     console.print(f"schedule: {out}", soft_wrap=True)
     return found.is_feasible
@@ -139,17 +162,16 @@ def _draws(run: Experiment, process: Process, folder: Path) -> dict[str, np.ndar
 
 def _table(found: Schedule) -> Table:
     """Rows of pieces: what follows itself is one."""
-    table = Table(title=f"schedule for {found.objective.name}")
-    table.add_column("from [h]", justify="right")
     own = [found.names.index(name) for name in found.moved]
-    for k in own:
-        table.add_column(f"{found.names[k]} [{found.units[k]}]", justify="right")
+    heads = ("from [h]", *(f"{found.names[k]} [{found.units[k]}]" for k in own))
+    rows: list[tuple[str, ...]] = []
     before = None
     for hour, row in zip(found.hours, found.controls[:, own], strict=False):
         if before is None or not np.array_equal(row, before):
-            table.add_row(f"{hour:g}", *(f"{v:.4g}" for v in row))
+            rows.append((f"{hour:g}", *(f"{v:.4g}" for v in row)))
         before = row
-    return table
+    title = f"schedule for {found.objective.name}"
+    return Table(title, heads, tuple(rows), tuple(range(len(heads))))
 
 
 def _write(found: Schedule, process: Process, out: Path) -> None:

@@ -17,18 +17,34 @@ from perfusio_jax.study import (
     Experiment,
     GlobalSensitivity,
     LocalSensitivity,
+    ShapleyEffects,
     SobolIndices,
     cho_experiment,
+    choose_levers,
     described_experiment,
+    every_sample,
     local_sensitivity,
     morris_of_run,
+    shapley_of_run,
     sobol_of_run,
 )
-from perfusio_jax.viz import Card, Table, show_card
+from perfusio_jax.viz import Bars, Card, Table, show_card
+
+from .study_figures import Drawing, draw, map_of, tornado_of
 
 _SHOWN = 20
 """Levers of an output that are shown, the strongest; a file has all."""
 _BAR = 16
+_MANY = 6
+"""Outputs beyond which a table of each is too much."""
+_PANELS = 6
+_MEASURES = {
+    "elasticity": "elasticity [% for 1 %]",
+    "total": "total share of the variance [-]",
+    "share": "share of the variance [-]",
+    "mu*": "mu* [unit of the output]",
+}
+"""What bars are, by the figure that ranks."""
 
 
 class Question(NamedTuple):
@@ -51,7 +67,7 @@ class Question(NamedTuple):
     levers: tuple[str, ...] | None
     """As in `choose_levers`."""
     method: str
-    """`local`, `morris` or `sobol`."""
+    """`local`, `morris`, `sobol` or `shapley`."""
     ranges: Mapping[str, tuple[float, float]]
     """Ranges by lever, where the usual ones are not meant."""
     samples: int | None
@@ -60,6 +76,8 @@ class Question(NamedTuple):
     """Whether pairs are asked for."""
     seed: int
     """Of all random numbers."""
+    posterior: Path | None = None
+    """Folder of a posterior whose draws are the law of constants, for `shapley`."""
 
 
 class Row(NamedTuple):
@@ -79,6 +97,7 @@ def tell_sensitivity(
     *,
     out: Path | None,
     console: Any,
+    figure: Path | None = None,
     on_card: Callable[[Card], None] | None = None,
 ) -> None:
     """Answer a question and write it.
@@ -87,6 +106,7 @@ def tell_sensitivity(
         question: What is asked.
         out: File for all figures, .csv or .json; none if None.
         console: Where to print.
+        figure: Picture to write as well: bars, or a map of levers by time for "every X".
         on_card: Is given what was concluded.
 
     Raises:
@@ -94,7 +114,7 @@ def tell_sensitivity(
         SimulationError: If the run fails.
     """
     run = studied_run(question)
-    outputs = question.outputs or (_usual_output(run, question.process),)
+    outputs = _asked(run, question.outputs or (_usual_output(run, question.process),))
     each = "every set-point" in (question.levers or ()) or any(
         "@" in name for name in question.levers or ()
     )
@@ -110,13 +130,20 @@ def tell_sensitivity(
                 asked["n"] = question.samples
             if question.method == "morris":
                 found = morris_of_run(run, outputs, levers, **asked)
+            elif question.method == "shapley":
+                draws = None if question.posterior is None else _draws(question, run)
+                found = shapley_of_run(run, outputs, levers, draws=draws, **asked)
             else:
                 found = sobol_of_run(run, outputs, levers, is_second=question.is_second, **asked)
     rows = _rows(found)
     card = sensitivity_card(found, rows, each=each, source=_source(question))
+    drawing = _drawing(found, rows, run)
+    card = card._replace(figure=drawing.still)
     show_card(card, console)
     if on_card is not None:
         on_card(card)
+    if figure is not None:
+        draw(drawing, figure, console)
     if out is not None:
         write_rows(out, [{**row._asdict(), **row.figures, "figures": None} for row in rows])
         console.print(f"written: {out}")
@@ -137,12 +164,66 @@ def sensitivity_card(
         each: Whether set-points count by interval.
         source: Which run.
     """
-    tables = tuple(
-        _table([row for row in rows if row.output == output.name], _title(found, k), each)
-        for k, output in enumerate(found.outputs)
-    )
-    names = ", ".join(output.name for output in found.outputs)
+    if len(found.outputs) > _MANY:
+        tables = (_over_time(found, rows),)
+        names = f"{len(found.outputs)} outputs"
+    else:
+        tables = tuple(
+            _table([row for row in rows if row.output == output.name], _title(found, k), each)
+            for k, output in enumerate(found.outputs)
+        )
+        names = ", ".join(output.name for output in found.outputs)
     return Card("sensitivity", f"What moves {names}", tuple(_remarks(found)), (), tables, source)
+
+
+def _asked(run: Experiment, wanted: Sequence[str]) -> tuple[Any, ...]:
+    """Outputs, with `every X` as X at every sample."""
+    found: list[Any] = []
+    for text in wanted:
+        kind, _, name = text.strip().partition(" ")
+        found += every_sample(run, [name]) if kind == "every" else [text]
+    return tuple(found)
+
+
+def _over_time(found: LocalSensitivity | GlobalSensitivity, rows: Sequence[Row]) -> Table:
+    """Where each lever moves most, of many outputs."""
+    best: dict[str, Row] = {}
+    first = next(iter(rows[0].figures))
+
+    def size(row: Row) -> float:
+        return abs(float(np.nan_to_num(row.figures[first])))
+
+    for row in rows:
+        if row.lever not in best or size(row) > size(best[row.lever]):
+            best[row.lever] = row
+    order = sorted((r for r in best.values() if size(r) > 0.0), key=lambda r: -size(r))[:_SHOWN]
+    cells = tuple((r.lever, f"{r.figures[first]:.3g}", r.output) for r in order)
+    note = f"and {len(best) - len(order)} that do less or nothing" if len(best) > len(order) else ""
+    title = f"where levers move most, of {len(found.outputs)} outputs"
+    return Table(title, ("lever", first, "of"), cells, (1,), note)
+
+
+def _drawing(
+    found: LocalSensitivity | GlobalSensitivity, rows: Sequence[Row], run: Experiment
+) -> Drawing:
+    """Bars, or a map where one quantity is asked for at many samples."""
+    names = tuple(lever.name for lever in found.levers)
+    first, *rest = rows[0].figures
+    half = rest[0] if rest and rest[0].startswith("+-") else None
+    table = np.array([row.figures[first] for row in rows]).reshape(-1, len(names))
+    measure = _MEASURES.get(first, f"{first} [unit of the output]")
+    columns = {output.column for output in found.outputs}
+    at = [output.row for output in found.outputs]
+    if len(at) > _MANY and len(columns) == 1 and all(o.kind == "value" for o in found.outputs):
+        what = run.columns[next(iter(columns))]
+        return map_of(table.T, names, run.hours[at], measure, what)
+    widths = np.array([row.figures[half] if half else np.nan for row in rows]).reshape(table.shape)
+    panels = [
+        Bars(output.name, measure, names, table[k], widths[k])
+        for k, output in enumerate(found.outputs)
+        if np.any(np.nan_to_num(table[k]) != 0.0)
+    ]
+    return tornado_of(panels[:_PANELS])
 
 
 def _source(question: Question) -> str:
@@ -204,6 +285,17 @@ def write_rows(out: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows(clean)
 
 
+def _draws(question: Question, run: Experiment) -> dict[str, np.ndarray]:
+    """Draws of the posterior that are of levers of the question."""
+    from .designing import posterior_of
+
+    found = posterior_of(Path(question.posterior or ""), read_process(question.process))
+    wanted = {lever.name for lever in choose_levers(run, question.levers)}
+    return {n: found.pooled[:, k] for k, n in enumerate(found.names) if n in wanted} or {
+        n: found.pooled[:, k] for k, n in enumerate(found.names)
+    }
+
+
 def _usual_output(run: Experiment, process: str) -> str:
     if "Titer" in run.columns:
         return "last Titer"
@@ -238,6 +330,11 @@ def _figures(found: GlobalSensitivity, k: int, i: int) -> dict[str, float]:
             "first": float(indices.first[k, i]),
             "+-first": float(indices.first_half_width[k, i]),
         }
+    if isinstance(indices, ShapleyEffects):
+        return {
+            "share": float(indices.effects[k, i]),
+            "+-share": float(indices.half_width[k, i]),
+        }
     return {
         "mu*": float(indices.mu_star[k, i]),
         "+-mu*": float(indices.mu_star_half_width[k, i]),
@@ -250,7 +347,7 @@ def _title(found: LocalSensitivity | GlobalSensitivity, k: int) -> str:
     output = found.outputs[k]
     if isinstance(found, LocalSensitivity):
         return f"{output.name}: {found.values[k]:.4g} {output.unit}"
-    if isinstance(found.found, SobolIndices):
+    if isinstance(found.found, SobolIndices | ShapleyEffects):
         return f"{output.name}: {found.found.mean[k]:.4g} +- {found.found.sd[k]:.3g} {output.unit}"
     return f"{output.name} [{output.unit} per range]"
 

@@ -13,6 +13,8 @@ from .described import described_experiment as described_experiment
 from .design.optimal import Design as Design
 from .design.optimal import Wanted as Wanted
 from .design.optimal import design_for_constants as design_for_constants
+from .design.telling_apart import Apart as Apart
+from .design.telling_apart import design_to_tell_apart as design_to_tell_apart
 from .experiment import Course as Course
 from .experiment import Experiment as Experiment
 from .experiment import Law as Law
@@ -43,6 +45,9 @@ from .sensitivity.morris import morris_effects as morris_effects
 from .sensitivity.of_run import GlobalSensitivity as GlobalSensitivity
 from .sensitivity.of_run import RunModel as RunModel
 from .sensitivity.of_run import morris_of_run as morris_of_run
+from .sensitivity.of_run import shapley_of_run as shapley_of_run
 from .sensitivity.of_run import sobol_of_run as sobol_of_run
+from .sensitivity.shapley import ShapleyEffects as ShapleyEffects
+from .sensitivity.shapley import shapley_effects as shapley_effects
 from .sensitivity.sobol import SobolIndices as SobolIndices
 from .sensitivity.sobol import sobol_indices as sobol_indices

@@ -22,6 +22,12 @@ from .static import fig6_model_predictions as fig6_model_predictions
 from .static import fig7_pareto_front as fig7_pareto_front
 from .static import fig8_closed_loop_performance as fig8_closed_loop_performance
 from .static import tracking_error_figure as tracking_error_figure
+from .studies import Bars as Bars
+from .studies import Followed as Followed
+from .studies import lever_map_figure as lever_map_figure
+from .studies import profiles_figure as profiles_figure
+from .studies import schedule_figure as schedule_figure
+from .studies import tornado_figure as tornado_figure
 from .theme import LABELS as LABELS
 from .theme import PALETTE as PALETTE
 from .theme import save_figure as save_figure

@@ -9,22 +9,32 @@ from perfusio_jax.hybrid import NAMED
 from perfusio_jax.mechanistic import ConsortiumKinetics, Mechanism, cho_cells
 from perfusio_jax.process import CHO_FED_BATCH, CONSORTIUM, Process
 
+SBML_SUFFIXES = (".xml", ".sbml")
+"""Endings of files that hold a mechanism as SBML."""
+
 
 def named_mechanism(text: str | None) -> str | Mechanism | None:
     """A mechanism by what a person says of it.
 
     Args:
-        text: `monod`, `none`, `cho`, or `module:Class`; the module may lie in the present folder.
+        text: `monod`, `none`, `cho`, `module:Class`, or a file of SBML; the module may lie in the
+            present folder.
 
     Raises:
         ConfigError: If there is no such class, or it is no mechanism.
+        DataError: If the file is no SBML, or has something that cannot be taken.
     """
     if text is None or text in NAMED:
         return text
+    if Path(text).suffix.lower() in SBML_SUFFIXES:
+        from perfusio_jax.exchange import read_sbml
+
+        return read_sbml(Path(text)).mechanism
     module, _, name = text.partition(":")
     if not name:
         raise ConfigError(
-            f"mechanism {text!r} is unknown; allowed are {', '.join(NAMED)} and module:Class."
+            f"mechanism {text!r} is unknown; allowed are {', '.join(NAMED)}, module:Class and "
+            f"a file of SBML ({' or '.join(SBML_SUFFIXES)})."
         )
     here = str(Path.cwd())
     if here not in sys.path:
@@ -62,5 +72,5 @@ def plant_mechanism(process: Process, text: str | None) -> Mechanism:
         return plain_monod(process)
     found = named_mechanism(text)
     if not isinstance(found, Mechanism):
-        raise ConfigError(f"mechanism {text} moves nothing; monod, cho and module:Class do.")
+        raise ConfigError(f"mechanism {text} moves nothing; monod, cho, module:Class and SBML do.")
     return found

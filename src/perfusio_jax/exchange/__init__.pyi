@@ -1,0 +1,17 @@
+from .evaluating import formula_mechanism as formula_mechanism
+from .petab_reading import ReadProblem as ReadProblem
+from .petab_reading import read_petab as read_petab
+from .petab_writing import WrittenProblem as WrittenProblem
+from .petab_writing import is_sound as is_sound
+from .petab_writing import write_petab as write_petab
+from .programs import Program as Program
+from .programs import load_program as load_program
+from .programs import save_policy as save_policy
+from .programs import save_program as save_program
+from .programs import save_run as save_run
+from .rates import RateModel as RateModel
+from .rates import rate_model as rate_model
+from .sbml_reading import ReadModel as ReadModel
+from .sbml_reading import read_sbml as read_sbml
+from .sbml_writing import sbml_text as sbml_text
+from .sbml_writing import write_sbml as write_sbml
