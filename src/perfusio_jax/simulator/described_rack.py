@@ -32,8 +32,10 @@ def _advance_alike(
 ) -> Interval:
     """Vessels of one culture side by side, an axis of them in front of everything but the hours."""
 
-    def one(plant: VirtualPlant, *now: jax.Array) -> Interval:
-        return plant.advance(*now, hours)
+    def one(
+        plant: VirtualPlant, state: jax.Array, volume: jax.Array, controls: jax.Array
+    ) -> Interval:
+        return plant.advance(state, volume, controls, hours)
 
     return eqx.filter_vmap(one)(plants, state, volume, controls)
 
@@ -212,16 +214,16 @@ class DescribedRack(RackClock):
             if self.is_failed[places].all():
                 continue
             names = self.plants[places[0]].process.control_names
-            now = (
-                np.stack([self._state[i] for i in places]),
-                np.asarray([self._volume[i] for i in places], float),
-                np.asarray([[self._controls[i][n] for n in names] for i in places], float),
-            )
-            if len(places) == 1:
-                alone = _advance(plants, *(jnp.asarray(v[0]) for v in now), hours)
-                end = jax.tree.map(lambda v: np.asarray(v)[None], alone)
-            else:
-                end = _advance_alike(plants, *(jnp.asarray(v) for v in now), hours)
+            state = np.stack([self._state[i] for i in places])
+            volume = np.asarray([self._volume[i] for i in places], float)
+            held = np.asarray([[self._controls[i][n] for n in names] for i in places], float)
+            is_one = len(places) == 1
+            if is_one:
+                state, volume, held = state[0], volume[0], held[0]
+            now = (jnp.asarray(state), jnp.asarray(volume), jnp.asarray(held), hours)
+            end = _advance(plants, *now) if is_one else _advance_alike(plants, *now)
+            if is_one:
+                end = jax.tree.map(lambda v: np.asarray(v)[None], end)
             self._take_over(places, jax.tree.map(np.asarray, end))
         self._time_h = to_h
 
