@@ -2,9 +2,9 @@
 
 Two runs of a new clone look better known than they are: its constants, its states and what is left
 of them were all found on the very runs they are judged by, and leaving a run out at fixed constants
-hides that. By how much cannot be read off two runs. It was read off other clones, virtual ones that
-were fitted with two runs beside a known clone, as the factor at which about four fifths of the
-readings of runs nobody had seen lie in the intervals of 80 % (`benchmarks/RESULTS.md`).
+hides that. The factor is one at which, on a development draw of a virtual clone beside a known one,
+about four fifths of a run's readings lay in the intervals of 80 % of a fit that had not seen that
+run (`benchmarks/RESULTS.md`, with what little is known of it elsewhere).
 """
 
 import dataclasses
