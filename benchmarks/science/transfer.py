@@ -6,8 +6,8 @@ sample. Products are drawn anew for every repeat. Three models: the novel produc
 one-hot coding, embedding (three entries). Every repeat draws other products, runs and noise.
 
 `--mode perfusion` fits the hybrid model to runs of known clones and two runs of a new one, and
-forecasts 20 unseen runs of the new clone: clone X to clone Y, and a family of clones to a new
-member. rRMSE is that of the noise-free truth, mean over eight species.
+forecasts 20 unseen runs of the new clone: clone X to clone Y or to a member of a family, and a
+family of clones to a new member. rRMSE is that of the noise-free truth, mean over eight species.
 
 Records are written one by one; a run that was stopped goes on where it was. `--table` prints
 the tables of what there is.
@@ -99,6 +99,7 @@ def perfusion(repeats: range, n_target: int = 2) -> Iterator[dict[str, Any]]:
         family = [jax.tree.map(lambda v, k=k: v[k], drawn) for k in range(5)]
         cases = {
             "X to Y": ([virtual_kinetics("CloneX")], virtual_kinetics("CloneY")),
+            "X to new": ([virtual_kinetics("CloneX")], family[4]),
             "family to new": (family[:4], family[4]),
         }
         for case, (sources, target) in cases.items():

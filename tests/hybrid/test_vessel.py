@@ -13,7 +13,7 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.hybrid import Vessel, layout_of
 from perfusio_jax.hybrid.vessel import substeps_for
 from perfusio_jax.mechanistic import Mechanism, constant
-from perfusio_jax.process import MONOD_CHEMOSTAT, Control, Process, Quantity, Stream
+from perfusio_jax.process import MONOD_CHEMOSTAT, Control, Process, Quantity
 
 from .cultures import CHEMOSTAT, FED, YEAST
 
@@ -233,19 +233,6 @@ def test_mechanisms_that_do_not_fit_are_refused_by_what_is_wrong(mechanism, mess
 
 
 def test_processes_that_cannot_be_modelled_are_refused():
-    pumped = Process(
-        name="pumped",
-        volume_L=1.0,
-        quantities=(Quantity(name="S", unit="g/L", hi=50.0),),
-        controls=(
-            Control(
-                name="S_target", unit="g/L", role="target", lo=0, hi=9, default=5, quantity="S"
-            ),
-        ),
-        streams=(Stream(name="feed", direction="in", flow="S_target", carries={"S": 400.0}),),
-    )
-    with pytest.raises(ConfigError, match="S_target of pumped .* and the volume moves"):
-        Vessel(pumped)
     blind = Process(
         name="blind",
         volume_L=1.0,

@@ -79,11 +79,14 @@ class Growing(Mechanism):
     """Growth on S, P by the cells."""
 
     mu: jax.Array = constant(0.03, unit="1/h")
+    pace: jax.Array = constant(1.0, unit="-")
+    """Of everything but growth; 0 leaves the sugar alone."""
 
     def rates(self, state, environment):
         x, s = state["X"], state["S"]
         growth = self.mu * s / (0.5 + s)
-        return {"X": growth * x, "S": -0.008 * x * s / (0.5 + s), "P": 0.002 * x}
+        eaten = self.pace * 0.008 * x * s / (0.5 + s)
+        return {"X": growth * x, "S": -eaten, "P": self.pace * 0.002 * x}
 
 
 def by_scipy(process, start, u, hours):
@@ -164,6 +167,119 @@ def test_the_plant_is_what_an_ode_solver_says_with_the_law_as_algebra(process, s
     out = jax.jit(run_plant)(plant, jnp.asarray(start), steps, jnp.full(len(HOURS), 24.0))
     assert int(out.result) == 0
     np.testing.assert_allclose(out.states[1:], exact, rtol=2e-4, atol=1e-4)
+
+
+FILLING = culture(
+    "filling",
+    (target("sugar", "S", "g/L", hi=20.0), Control(
+        name="drawn", unit="L/d", role="flow", lo=0.0, hi=0.1, default=0.02)),
+    (
+        Stream(name="feed", direction="in", flow="sugar", carries={"S": 400.0}, total="fed_L"),
+        Stream(name="drain", direction="out", flow="drawn", total="drawn_L"),
+    ),
+)  # fmt: skip
+"""A fed-batch whose feed holds the sugar while the vessel fills."""
+THINNED = culture(
+    "thinned",
+    (target("density", "X", "1e6 cells/mL", gain=1.0, most=0.2),),
+    (Stream(name="fresh", direction="in", flow="density", carries={"S": 8.0}),),
+)
+"""Cells held by dilution alone, into a vessel that fills."""
+
+
+def filling_by_scipy(process, start, u, hours):
+    """Amounts and volume by a solver of SciPy, the law written out."""
+
+    def slope(_, y):
+        volume = y[3]
+        x, s, _p = y[:3] / volume
+        if process is FILLING:
+            feed = volume * np.clip(2.0 * (u[0] - s) / (400.0 - s), 0.0, 0.05)
+            drain, content = u[1] / 24.0, 400.0
+        else:
+            feed, drain, content = volume * np.clip(1.0 * (x - u[0]) / x, 0.0, 0.2), 0.0, 8.0
+        growth = 0.03 * s / (0.5 + s)
+        made = np.array([growth * x, -0.008 * x * s / (0.5 + s), 0.002 * x])
+        brought = np.array([0.0, feed * content, 0.0])
+        return np.append(volume * made + brought - drain * y[:3] / volume, feed - drain)
+
+    begin = np.append(0.5 * np.asarray(start), 0.5)
+    span = (0.0, hours[-1])
+    found = solve_ivp(slope, span, begin, t_eval=hours, method="Radau", rtol=1e-10, atol=1e-12)
+    return found.y.T
+
+
+@pytest.mark.parametrize(
+    ("process", "start", "u"),
+    [(FILLING, [6.0, 3.0, 0.1], [5.0, 0.02]), (THINNED, [8.0, 6.0, 0.1], [6.0])],
+    ids=["feed", "dilution"],
+)
+def test_a_pump_holds_while_the_volume_moves_and_nothing_is_lost(process, start, u):
+    hours = np.asarray([12.0, 24.0, 60.0, 96.0])
+    exact = filling_by_scipy(process, start, u, hours)
+    plant = virtual_plant(process, Growing())
+    lengths = jnp.asarray(np.diff(hours, prepend=0.0))
+    steps = jnp.tile(jnp.asarray(u), (hours.size, 1))
+    out = jax.jit(run_plant)(plant, jnp.asarray(start), steps, lengths)
+    assert int(out.result) == 0
+    volume = np.asarray(out.volume_L)
+    np.testing.assert_allclose(volume[1:], exact[:, 3], rtol=2e-4)
+    np.testing.assert_allclose(out.states[1:] * volume[1:, None], exact[:, :3], rtol=1e-3)
+    # the volume closes over every interval, to rounding
+    flowed = np.asarray(out.flowed_L)
+    signs = np.asarray([1.0 if s.direction == "in" else -1.0 for s in process.streams])
+    np.testing.assert_allclose(np.diff(volume), flowed @ signs, rtol=0.0, atol=1e-13)
+    # and so does what nothing turns into anything else and nothing takes away
+    still = virtual_plant(process, Growing(mu=0.0, pace=0.0))
+    inert = jax.jit(run_plant)(still, jnp.asarray(start), steps, lengths)
+    held = np.asarray(inert.states[:, 1]) * np.asarray(inert.volume_L)
+    content = 400.0 if process is FILLING else 8.0
+    brought = content * np.asarray(inert.flowed_L)[:, 0]
+    if process is THINNED:
+        np.testing.assert_allclose(np.diff(held), brought, rtol=0.0, atol=1e-12)
+        cells = np.asarray(inert.states[:, 0]) * np.asarray(inert.volume_L)
+        np.testing.assert_allclose(cells, cells[0], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("process", "start", "u"),
+    [(FILLING, [6.0, 3.0, 0.1], [5.0, 0.02]), (THINNED, [8.0, 6.0, 0.1], [6.0])],
+    ids=["feed", "dilution"],
+)
+def test_a_step_of_the_model_holds_while_its_volume_moves(process, start, u):
+    hours = np.arange(12.0, 97.0, 12.0)
+    exact = filling_by_scipy(process, start, u, hours)
+    vessel = Vessel(process, Growing(), substeps=32)
+    assert vessel.tracks_volume
+    still = jnp.zeros(3)
+
+    @jax.jit
+    def run(state):
+        def step(carry, _):
+            state, volume = carry
+            after, gained = vessel.advance_both(
+                state, jnp.append(jnp.asarray(u), volume), still, half=still + 0.1,
+                per_cell=still, offset=still, dt_h=jnp.asarray(12.0),
+            )  # fmt: skip
+            return (after, volume + gained), jnp.append(after, volume + gained)
+
+        return jax.lax.scan(step, (state, jnp.asarray(0.5)), None, length=hours.size)[1]
+
+    found = np.asarray(run(jnp.asarray(start)))
+    np.testing.assert_allclose(found[:, 3], exact[:, 3], rtol=0.01)
+    np.testing.assert_allclose(found[:, :3] * found[:, 3:], exact[:, :3], rtol=0.015, atol=0.02)
+    slope = jax.grad(lambda s: run(s)[-1, 3])(jnp.asarray(start))
+    assert bool(jnp.all(jnp.isfinite(slope)))
+
+
+def test_a_stream_that_leaves_holds_nothing_where_the_volume_moves():
+    bled = culture(
+        "bled_dry",
+        (MEDIUM, target("density", "X", "1e6 cells/mL")),
+        (FRESH, Stream(name="bleed", direction="out", flow="density")),
+    )
+    with pytest.raises(ConfigError, match="no stream keeps the volume: what leaves takes its"):
+        laws_of(bled)
 
 
 def test_what_pumps_and_cells_let_flow_has_its_price():

@@ -113,6 +113,64 @@ def test_a_table_of_runs_gives_the_next_recipes_in_words_and_as_a_table(table, t
     assert set(found["best_of_runs_so_far"]) == {"final Titer [mg/L]"}
 
 
+def test_goals_and_limits_of_cho_perfusion_may_be_told_by_name(table, tmp_path):
+    text, out = io.StringIO(), tmp_path / "next.csv"
+    found = propose_file(
+        table,
+        wishes=Wishes(
+            goal="VCD = 10", limits=("Lac <= 40",), n_runs=1, viability=50.0, probability=0.5
+        ),
+        pending=None,
+        space=None,
+        out=out,
+        console=Console(file=text, width=200, highlight=False, markup=False),
+        settings=SMALL,
+        config=PLAIN,
+        culture="cho_perfusion",
+    )
+    assert len(found["runs"]) == 1 and "Lac <= 40" in text.getvalue()
+    assert [c["limit"] for c in found["constraints"]] == ["Via >= 50", "Lac <= 40"]
+
+
+def test_a_goal_by_name_is_worth_what_the_word_is():
+    Y = jnp.asarray(np.random.default_rng(0).uniform(1.0, 5.0, (3, DAYS, 12)))
+    u = jnp.zeros(6)
+    for word, name, target in (
+        ("titre", "max Titer", None), ("vcv", "VCV = 3", 3.0), ("front", "", None),
+    ):  # fmt: skip
+        ours = objective(Wishes(goal=word, target=target), SPACE, DAYS)
+        goals = ("max Titer", "min Amm") if word == "front" else ()
+        named = Wishes(goal=name or "titre", goals=goals, is_front=word == "front")
+        np.testing.assert_array_equal(
+            ours.score_with_controls(Y, u),
+            objective(named, SPACE, DAYS).score_with_controls(Y, u),
+        )
+    both = Wishes(goals=("max Titer", "Glc = 3"), weights=(2.0, 1.0))
+    apart = [objective(Wishes(goal=g), SPACE, DAYS).score_with_controls(Y, u) for g in both.goals]
+    np.testing.assert_allclose(
+        objective(both, SPACE, DAYS).score_with_controls(Y, u), 2.0 * apart[0] + apart[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("wishes", "says"),
+    [
+        ({"goal": "max Titre"}, "goal 'max Titre': 'Titre' is not forecast .did you mean"),
+        ({"goal": "the best"}, "goal 'the best' is unknown; choose from titre"),
+        ({"goal": "VCV = 3", "target": 4.0}, "--target is of goal vcv"),
+        ({"goals": ("max mean(Glc)",)}, "Arithmetic over a run, costs and flows are of cultures"),
+        ({"goals": ("max Titer",), "is_front": True}, "a front is between two goals or more"),
+        ({"goals": ("max Titer",), "weights": (0.0,)}, "one number above 0 is needed for each"),
+        ({"limits": ("Via > 80",)}, "a limit is NAME>=value or NAME<=value"),
+        ({"limits": ("pH >= 7",)}, "'pH' is not forecast"),
+    ],
+)
+def test_goals_and_limits_by_name_that_mean_nothing_are_refused(wishes, says):
+    with pytest.raises(ConfigError, match=says):
+        objective(Wishes(**wishes), SPACE, DAYS)
+        limits_of(Wishes(**wishes), SPACE)
+
+
 FOUND = {
     "best_expected": {"final Titer [mg/L]": 1583.0},
     "best_looked_at": {"final Titer [mg/L]": 1590.0},

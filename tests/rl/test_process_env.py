@@ -6,26 +6,37 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perfusio_jax._core import ConfigError
+from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.mechanistic import ConsortiumKinetics
 from perfusio_jax.mechanistic.mechanism import movable
 from perfusio_jax.process import CHO_FED_BATCH, CONSORTIUM, MONOD_CHEMOSTAT
 from perfusio_jax.rl import (
     Consortium,
     ConsortiumEnv,
+    PerfusionEnv,
     Problem,
+    ProcessEnv,
     ProcessSpread,
     TrainSettings,
     advance,
     balances,
+    consortium_params,
+    load_training,
+    make_policy,
+    perfusion_params,
     process_problem,
     run_episode,
     saturation,
+    save_training,
     train,
 )
 from perfusio_jax.rl.baselines import find_optimum, make_mpc
 from perfusio_jax.rl.consortium import STATE_NAMES, start_setpoint, start_trajectory
 from perfusio_jax.rl.controllers import run_closed_loop, run_inputs
+from perfusio_jax.rl.plants import ConsortiumMotion
+from perfusio_jax.rl.reinforce import begin
+from perfusio_jax.rl.scenarios import trajectory_reference
+from perfusio_jax.rl.storage import _architecture
 from perfusio_jax.simulator import plain_monod, run_plant, virtual_plant
 from tests.twin.described import FOREIGN, Foreign
 
@@ -89,6 +100,61 @@ def test_the_consortium_is_an_instance_with_the_inputs_and_goals_of_its_own_envi
         x = advance(Consortium(), x, params.bounds.inputs(share[0]))
         wanted.append(x[1:3])
     np.testing.assert_allclose(seen, jnp.stack(wanted), rtol=2e-3)
+
+
+# Last values of an episode, and the sum of all that was observed, by the classes that were there
+# before both cultures became instances of one.
+BEFORE = {
+    "consortium": ((5.63231309855032, 10.318379857608889), 75.8167617681463),
+    "perfusion": ((2.1868711637120852, 83.0697658835413, 97.37666052110804), 9.464299123755845),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_the_two_cultures_with_a_fast_path_are_instances_with_the_numbers_of_before(name):
+    key = jax.random.key(0)
+    if name == "consortium":
+        env = ConsortiumEnv(n_steps=5, grid=(0.02, 0.08, 0.2, 0.35, 0.35))
+        reference = trajectory_reference(1.0, 5)
+        params = consortium_params(reference, start="trajectory", uncertainty=0.05)
+    else:
+        env = PerfusionEnv(n_steps=2)
+        params = perfusion_params(np.tile([14.0, 800.0, 95.0], (3, 1)), spread=1.0)
+    assert isinstance(env, ProcessEnv)
+    assert env.process.name in ("consortium", "cho_perfusion")
+    policy = make_policy(env.n_observed, env.n_inputs, key=key)
+    out = run_episode(env, params, policy, key=key)
+    tracked, observed = BEFORE[name]
+    np.testing.assert_allclose(out.tracked[-1], tracked, rtol=1e-10)
+    assert float(jnp.sum(out.observed)) == pytest.approx(observed, rel=1e-10)
+
+
+def test_what_decides_no_control_of_its_culture_is_refused():
+    with pytest.raises(ConfigError, match="blue, red is decided and no control of monod_chemostat"):
+        ProcessEnv(MONOD_CHEMOSTAT, ConsortiumMotion(), n_steps=2)
+
+
+def test_trainings_of_before_are_still_known_and_those_of_any_culture_are_kept(tmp_path):
+    settings = TrainSettings(n_epochs=3, n_episodes=4, patience=3)
+    params = consortium_params(trajectory_reference(1.0, 5), start="trajectory")
+    fast = Problem(ConsortiumEnv(n_steps=5, grid=(0.5, 0.5)), params, saturation(9.0))
+    told = _architecture(fast, settings)
+    assert told["environment"] == "ConsortiumEnv" and told["problem"] == "de164b09a32885f2"
+    assert told["environment's grid"] == [0.5, 0.5] and told["environment's n_steps"] == 5
+    few = TrainSettings(n_epochs=1, n_episodes=2, patience=1, width=4, depth=1)
+    env, params = monod(n_steps=2)
+    problem = Problem(env, params, saturation(0.5, n=1))
+    state = begin(problem, few, key=jax.random.key(0))
+    save_training(tmp_path, problem, few, state)
+    again = load_training(tmp_path, problem, few)
+    for a, b in zip(jax.tree.leaves(state.policy), jax.tree.leaves(again.policy), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = MONOD_CHEMOSTAT.model_copy(update={"volume_L": 2.0})
+    env, params = process_problem(
+        other, plain_monod(other), {"X": 3.0}, n_steps=2, step_h=4.0
+    )  # fmt: skip
+    with pytest.raises(DataError, match="environment's process"):
+        load_training(tmp_path, Problem(env, params, saturation(0.5, n=1)), few)
 
 
 # ---------------------------------------------------------------- any process

@@ -10,7 +10,13 @@ import pytest
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.mechanistic import Mechanism, constant
 from perfusio_jax.process import CHO_FED_BATCH, MONOD_CHEMOSTAT
-from perfusio_jax.simulator import DescribedRack, plain_monod, simulate_runs, virtual_plant
+from perfusio_jax.simulator import (
+    DescribedRack,
+    described_rack,
+    plain_monod,
+    simulate_runs,
+    virtual_plant,
+)
 from tests.twin.described import FOREIGN, Foreign
 
 
@@ -115,6 +121,40 @@ def test_a_vessel_that_fails_stands_still_and_the_others_go_on(plants):
     assert rack.is_failed.tolist() == [True, False]
     assert set(rack.sample(0, 2).values.values()) == {None}
     assert None not in rack.sample(1, 2).values.values()
+
+
+def test_vessels_of_one_culture_are_moved_in_one_call_and_each_as_it_would_be_alone(
+    plants, monkeypatch
+):
+    slower = virtual_plant(FOREIGN, Foreign(mu_max=0.03))
+    mixed = [plants[0], plants[1], slower, plants[0]]
+    starts = [START, {}, START, {**START, "Glc": 0.0}]
+    held = [{"bleed_rate": 0.3}, {}, {}, {}]
+    calls = []
+    for name in ("_advance", "_advance_alike"):
+        real = getattr(described_rack, name)
+        monkeypatch.setattr(
+            described_rack, name, lambda *a, n=name, f=real: (calls.append(n), f(*a))[1]
+        )
+    rack = DescribedRack(mixed, starts=starts, controls=held, seed=5)
+    rack.advance(48.0)
+    assert sorted(calls) == sorted(["_advance", "_advance_alike"] * 2)
+    for i, plant in enumerate(mixed):
+        alone = DescribedRack([plant], starts=[starts[i]], controls=[held[i]], seed=5 + i)
+        alone.advance(48.0)
+        np.testing.assert_allclose(rack._state[i], alone._state[0], rtol=1e-9, atol=1e-12)
+        for name, value in rack.sample(i, 2).values.items():
+            assert value == pytest.approx(alone.sample(0, 2).values[name], rel=1e-9), name
+    assert rack._state[0][0] != rack._state[2][0], "each has its own constants"
+
+
+def test_a_vessel_that_fails_takes_none_of_its_like_along():
+    sound, broken = (virtual_plant(MONOD_CHEMOSTAT, Greedy(speed=s)) for s in (0.01, 5.0))
+    rack = DescribedRack([sound, broken, sound], starts=[{"S": 1.0}] * 3)
+    rack.advance(48.0)
+    assert rack.is_failed.tolist() == [False, True, False]
+    assert rack.sample(0, 2).values["S"] is not None and rack.sample(1, 2).values["S"] is None
+    np.testing.assert_array_equal(rack._state[0], rack._state[2])
 
 
 def test_a_volume_that_moves_and_totals_come_with_the_sample():

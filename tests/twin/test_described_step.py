@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from perfusio_jax._core import ConfigError, DataError
+from perfusio_jax.bed.goal.steps import n_steps_of, steps_of
 from perfusio_jax.demo.described_rig import PlantRun
 from perfusio_jax.hybrid import HybridStateSpaceModel, Vessel, forecast_ahead
 from perfusio_jax.mechanistic import CHOPerfusionModel
@@ -206,6 +207,18 @@ def test_a_missed_weekend_is_taken_in_days(model):
     known = estimate_described(run, model, seed=1, n_particles=32)
     assert sampled_rows(known.beliefs).tolist() == [0, 1, 4]
     assert float(known.belief.day) == 4.0
+
+
+@pytest.mark.parametrize("days, steps", [(0.25, 6), (1.5, 36)])
+def test_a_horizon_may_be_part_of_a_day_where_samples_come_every_hour(days, steps):
+    hourly, often = known_model(dt_hours=1.0), Cadence(1.0)
+    made = policy_for(hourly, "VCD = 20", cadence=often, horizon_days=days)
+    assert made.horizon == days and n_steps_of(made.ofv) == steps
+    assert steps_of(made.ofv).sum() == pytest.approx(24.0 * days)
+    with pytest.raises(ConfigError, match="0.0416667 days or more, an interval, are needed"):
+        policy_for(hourly, "VCD = 20", cadence=often, horizon_days=0.02)
+    with pytest.raises(ConfigError, match="whole days are needed"):
+        policy_for(known_model(), "VCD = 20", horizon_days=1.5)
 
 
 # ------------------------------------------------------------------ refusals

@@ -53,7 +53,8 @@ MechanismOf = Annotated[
     typer.Option(
         "--mechanism",
         help="Of a culture that is not CHO perfusion: monod, none, cho (CHO cells in any vessel), "
-        "or module:Class; the better of monod and none by default.",
+        "or module:Class; by default the best of monod, none and, where cells and glucose have "
+        "the names of CHO cells, cho.",
     ),
 ]
 TABLES = (

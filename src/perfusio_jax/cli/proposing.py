@@ -35,8 +35,8 @@ def propose(
     goal: Annotated[
         str | None,
         typer.Option(
-            help="titre (if not given), vcv, front (titre and -ammonium), yield or medium; of "
-            "another culture 'max NAME', 'min NAME' or 'NAME=value', or arithmetic over "
+            help="titre (if not given), vcv, front (titre and -ammonium), yield or medium; 'max "
+            "NAME', 'min NAME' or 'NAME=value'; of another culture arithmetic, too, over "
             "mean(NAME), integral, highest, lowest, formed, used(STREAM), cost()."
         ),
     ] = None,
@@ -65,7 +65,8 @@ def propose(
     ] = None,
     clone: Annotated[str | None, typer.Option(help="Clone to plan for.")] = None,
     limit: Annotated[
-        list[str] | None, typer.Option("--limit", help="'NAME>=value' of another culture.")
+        list[str] | None,
+        typer.Option("--limit", help="'NAME>=value' or '<=', on every day."),
     ] = None,
     process: Culture = None,
     mechanism: MechanismOf = None,

@@ -431,7 +431,7 @@ def run_described_seed(
         goal: What is wanted; the biomass is held where past runs ended, by default.
         limits: Limits in words.
         lever: Control of the rival.
-        mechanism: What the model knows of rates; the better of a plain one and none by default.
+        mechanism: What the model knows of rates; the best of those that suit it by default.
         n_runs: Past runs.
         say: Progress, one line at a time.
 

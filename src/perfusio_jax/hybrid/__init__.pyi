@@ -16,6 +16,7 @@ from .choice import NO_PLAIN as NO_PLAIN
 from .choice import PLAIN as PLAIN
 from .choice import Fitted as Fitted
 from .choice import best_of as best_of
+from .choice import candidates as candidates
 from .choice import fitted_best as fitted_best
 from .choice import has_mechanism as has_mechanism
 from .choice import mechanism_name as mechanism_name

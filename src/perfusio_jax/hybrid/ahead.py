@@ -277,6 +277,8 @@ def _with_volume(
     """Control columns of every step with the volume behind them, where it moves."""
     if VOLUME not in model.layout.controls:
         return table
+    if model.mech_model.tracks_volume:  # the roll-out knows it, path by path
+        return np.concatenate([table, np.full((dt_h.size, 1), volume_L)], axis=1)
     recorded = np.full(dt_h.size, np.nan)
     recorded[0] = volume_L
     times = np.append(0.0, np.cumsum(dt_h)[:-1])

@@ -1,4 +1,4 @@
-"""Which mechanism: the better of a plain one and none, where nobody names one."""
+"""Which mechanism, where nobody names one: the best of a plain one, none, and that of CHO cells."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,16 +12,33 @@ from perfusio_jax.hybrid.fit import fit_hybrid
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.hybrid.verdict import Verdict, judge_fit
+from perfusio_jax.mechanistic.cho_cells import cho_cells
 from perfusio_jax.process import Process
 from perfusio_jax.states import Trajectory
 
 PLAIN = ("monod", "none")
-"""Mechanisms that are tried where none is named."""
+"""Mechanisms that are tried of any culture where none is named."""
 NAMED = (*PLAIN, "cho")
 """Mechanisms that have a name."""
 
 NO_PLAIN = "mechanism: none, since no biomass is named, or nothing that it takes up."
 """Why there is no choice to make."""
+
+
+def candidates(process: Process) -> tuple[str, ...]:
+    """Mechanisms that are tried where none is named.
+
+    The laws of CHO cells are among them where the process has counted cells and glucose under the
+    names of a CHO culture; what it does not measure of them stays latent.
+
+    Args:
+        process: The culture.
+    """
+    try:
+        parts = dict(cho_cells(process).names)
+    except ConfigError:  # no such cells, or a unit that is none of theirs: monod fits any
+        return PLAIN
+    return NAMED if "glc" in parts else PLAIN
 
 
 class Fitted(NamedTuple):
@@ -43,7 +60,7 @@ def fitted_best(
     say: Callable[[str], None] | None = None,
     config: HybridConfig | None = None,
 ) -> tuple[Fitted, list[str]]:
-    """A model of a campaign; without a mechanism named, the better of a plain one and none.
+    """A model of a campaign; without a mechanism named, the best of those that suit its process.
 
     Args:
         runs: Runs with every set-point.
@@ -63,12 +80,14 @@ def fitted_best(
     if process is None or mechanism is not None:
         return _fit(runs, process, seed, mechanism, config), []
     found = []
-    for name in PLAIN:
+    for name in candidates(process):
         if say is not None:
             say(f"fitting, mechanism: {name}")
-        found.append(_fit(runs, process, seed, name, config))
-    if not has_mechanism(found[0].model):
-        return found[1], [NO_PLAIN]
+        made = _fit(runs, process, seed, name, config)
+        if name == "none" or has_mechanism(made.model):
+            found.append(made)
+    if len(found) == 1:
+        return found[0], [NO_PLAIN]
     scores = {f.name: verdict_score(f.verdict) for f in found}
     name, told = best_of(scores)
     return next(f for f in found if f.name == name), [
@@ -108,7 +127,8 @@ def best_of(scores: Mapping[str, float]) -> tuple[str, str]:
     """
     names = list(scores)
     best = names[int(np.argmin([scores[name] for name in names]))]
-    return best, " and ".join(f"{scores[name]:.2f} with {name}" for name in names)
+    each = [f"{scores[name]:.2f} with {name}" for name in names]
+    return best, " and ".join([", ".join(each[:-1]), each[-1]] if each[1:] else each)
 
 
 def verdict_score(verdict: Verdict | None) -> float:

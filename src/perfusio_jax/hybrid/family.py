@@ -60,6 +60,9 @@ class CloneFamily(eqx.Module):
     """Per clone: spread of what neither mechanism nor process explains [residual units]."""
     is_calibrated: bool = eqx.field(static=True, default=True)
     """False leaves every clone the mechanism as it is."""
+    diameters: Float[Array, "K 2"] | None = None
+    """Per clone: cell diameter at full viability and its increase per unit dead fraction [um]; None
+    where all share the model's."""
 
     def index(self, clone: str | int, *, unknown: str = "error") -> int:
         """Index of a clone given by name or index.
@@ -97,6 +100,19 @@ class CloneFamily(eqx.Module):
         at = jnp.round(jnp.asarray(index)).astype(int)
         known = self.process_sd[jnp.clip(at, 0, self.process_sd.shape[0] - 1)]
         return jnp.where(at < 0, jnp.max(self.process_sd, axis=0), known)
+
+    def diameter(self, index: Array, shared: Float[Array, " 2"]) -> Float[Array, " 2"]:
+        """Diameter at full viability and its increase [um] of one clone; may be traced.
+
+        Args:
+            index: Clone; the mean over all for one without data.
+            shared: What stands where clones have none of their own.
+        """
+        if self.diameters is None:
+            return shared
+        at = jnp.round(jnp.asarray(index)).astype(int)
+        known = self.diameters[jnp.clip(at, 0, self.diameters.shape[0] - 1)]
+        return jnp.where(at < 0, jnp.mean(self.diameters, axis=0), known)
 
 
 def calibrate_family(

@@ -7,9 +7,11 @@
 2. The Gaussian process is fitted to the residual rates.
 3. The hybrid model is run as filter and smoother in turn; its states and residuals train the
    final process. This may be repeated.
-4. Spreads are read off: what the process does not explain becomes process noise.
+4. Spreads are read off: what the process does not explain becomes process noise. A clone with few
+   runs is granted more (`few_runs`).
 """
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -29,8 +31,10 @@ from perfusio_jax.hybrid.campaign import (
     unmeasured,
     with_lanes,
 )
+from perfusio_jax.hybrid.diameter import fit_diameters
 from perfusio_jax.hybrid.disturbance import Disturbance, step_law
 from perfusio_jax.hybrid.family import calibrate_family
+from perfusio_jax.hybrid.few_runs import widened
 from perfusio_jax.hybrid.layout import CHO, Layout
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.hybrid.open_fit import fit_open
@@ -116,7 +120,12 @@ def fit_hybrid(
         warnings.simplefilter("ignore", DataWarning)
         blank, _ = gp_on(data, None, config, registry, layout)
         blank = with_data(blank, blank.data)
-    family = None if registry is None else new_family(registry, mech, is_movable, layout.n)
+    family = None
+    if registry is not None:
+        widths = jnp.asarray(fit_diameters(trajectories, mech, registry))
+        family = dataclasses.replace(
+            new_family(registry, mech, is_movable, layout.n), diameters=widths
+        )
     model = base_model(trajectories, runs, config, (mech, blank, family), layout)
     model = with_gp(model, blank, Spreads(np.zeros(n), np.zeros(n), None), np.ones(n))
     passes: list[float] = []
@@ -146,6 +155,11 @@ def fit_hybrid(
         gp, report = fit(gp, key=keys[3], config=config.fit)
         model = with_gp(model, gp, spreads_of(gp, data, registry), reference)
     details["rows"] = int(np.asarray(data.steps).sum())
+    if model.embedding is not None:
+        ids = [t.clone_id for t in trajectories if t.n_days >= 2]
+        n_runs = np.asarray([ids.count(name) for name in model.embedding.registry.names])
+        family = widened(model.embedding, n_runs)
+        model = eqx.tree_at(lambda m: m.embedding, model, family)
     return model, report._replace(details=details)
 
 
@@ -169,5 +183,6 @@ def _calibrated(
     family, infos = calibrate_family(
         mech, model.basis, intervals, clones, registry=model.embedding.registry
     )
+    family = dataclasses.replace(family, diameters=model.embedding.diameters)
     model = eqx.tree_at(lambda m: m.embedding, model, family)
     return at_clone(model, jnp.asarray(PRIOR_CLONE, float)), infos

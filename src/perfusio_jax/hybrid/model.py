@@ -347,10 +347,11 @@ def at_clone(model: HybridStateSpaceModel, index: Array) -> HybridStateSpaceMode
     if model.embedding is None:
         return model
     family = model.embedding
+    size = family.diameter(index, jnp.stack([model.diam_base, model.diam_death_coeff]))
     there = eqx.tree_at(
-        lambda m: (m.mech_model, m.clone, m.process_sd),
+        lambda m: (m.mech_model, m.clone, m.process_sd, m.diam_base, m.diam_death_coeff),
         model,
-        (family.mechanism(index), index, family.noise(index)),
+        (family.mechanism(index), index, family.noise(index), size[0], size[1]),
     )
     if model.openness is None:
         return there

@@ -23,6 +23,7 @@ from perfusio_jax.hybrid.transition import Limits, ResidualBasis
 from perfusio_jax.hybrid.vessel import Vessel, substeps_for
 from perfusio_jax.mechanistic.mechanism import Mechanism
 from perfusio_jax.mechanistic.monod import Monod
+from perfusio_jax.process.laws import laws_of
 
 _SUGARS = ("glc", "glucose", "s", "substrate", "sugar", "glycerol", "methanol", "sucrose")
 """Names of what cells most often live on."""
@@ -104,7 +105,10 @@ def _levels(
 def _raw(vessel: Vessel, runs: RunArrays) -> Raw:
     """Orders of magnitude straight from gap-filled samples."""
     layout = vessel.layout
-    face = filled(np.asarray(runs.face), np.asarray(runs.times_h), np.ones(layout.n))
+    # what nobody reads begins where the process says, if it says
+    said = [vessel.process.quantity(name).start for name in layout.face]
+    default = np.asarray([1.0 if v is None else v for v in said])
+    face = filled(np.asarray(runs.face), np.asarray(runs.times_h), default)
     mask = np.asarray(runs.mask)
     states = np.maximum(np.asarray(to_states(layout, on_device(face))), 0.0)
     typical, high = _levels(layout, states, mask)
@@ -127,8 +131,10 @@ def _raw(vessel: Vessel, runs: RunArrays) -> Raw:
 
 
 @compiled
-def _flows(vessel: Vessel, controls: Array) -> tuple[Array, Array, Array]:
-    return jax.vmap(jax.vmap(vessel.flows))(controls)
+def _flows(vessel: Vessel, controls: Array, levels: Array) -> tuple[Array, Array, Array]:
+    if not vessel.answers:
+        return jax.vmap(jax.vmap(vessel.flows))(controls)
+    return jax.vmap(jax.vmap(vessel.flows))(controls, levels)
 
 
 @compiled
@@ -141,7 +147,8 @@ def _specific_rates(
 ) -> np.ndarray:
     """Rates (R, T-1, K) straight from gap-filled samples: orders of magnitude, no more."""
     controls = on_device(np.asarray(runs.controls)[:, :-1])
-    supply, loss, _ = _flows(vessel, controls)
+    between = on_device(0.5 * (states[:, :-1] + states[:, 1:]))
+    supply, loss, _ = _flows(vessel, controls, between)
     start = np.asarray(_after_bolus(vessel, on_device(states[:, :-1]), controls))
     end, dt = states[:, 1:], np.diff(np.asarray(runs.times_h), axis=1)[..., None]
     supply, loss = np.asarray(supply), np.asarray(loss)
@@ -225,8 +232,12 @@ def with_monod(vessel: Vessel, raw: Raw, runs: RunArrays) -> Vessel:
 def _parts(vessel: Vessel, raw: Raw, runs: RunArrays) -> int:
     """Parts an interval is taken in, by how fast cells grow and are washed out."""
     step_h = float(np.median(np.diff(np.asarray(runs.times_h), axis=1)[raw.steps]))
-    _, loss, _ = _flows(vessel, on_device(np.asarray(runs.controls)[:, :-1]))
-    fastest = float(np.quantile(np.max(np.asarray(loss)[raw.steps], axis=-1), _USUAL))
+    controls = on_device(np.asarray(runs.controls)[:, :-1])
+    _, loss, _ = _flows(vessel, controls, on_device(raw.states[:, :-1]))
+    # what a pump holds comes back by a rate that a part solves exactly
+    held = [vessel.layout.states.index(law.quantity) for law in laws_of(vessel.process)]
+    moved = np.delete(np.asarray(loss)[raw.steps], held, axis=-1)
+    fastest = float(np.quantile(moved.max(axis=-1, initial=0.0), _USUAL))
     cells = vessel.layout.cells
     if cells is not None:
         fastest += max(float(np.quantile(raw.rates[raw.steps][:, cells], _USUAL)), 0.0)

@@ -76,7 +76,11 @@ def rollout_states(
     if paths.constants is not None and model.openness is not None:
         shifts = paths.constants @ model.openness.T
 
-    def body(state: Array, xs: Any) -> Any:
+    # where pumps answer to the state, the volume is each path's own from the start on
+    tracks = getattr(model.mech_model, "tracks_volume", False)
+
+    def body(carry: tuple[Array, ...], xs: Any) -> Any:
+        state, *volume = carry
         control, noise, day, hours = xs
         # white in the rates: the mean over a longer step varies less
         share = jnp.sqrt(model.dt_hours / hours)
@@ -89,14 +93,19 @@ def rollout_states(
             return known + sd * share * noise if process_noise else known + 0.0 * noise
 
         many = jnp.broadcast_to(control[None, :], (size, control.shape[0]))
-        after, _, info = step_batch(model, state, many, day, residual, hours, shifts)
-        return after, (after, info)
+        if tracks:
+            many = many.at[:, -1].set(volume[0])
+        after, gained, info = step_batch(model, state, many, day, residual, hours, shifts)
+        return (after, *(v + gained for v in volume)), (after, info)
 
     hours = jnp.asarray(HOURS_PER_DAY if dt_h is None else dt_h, c0.dtype)
     hours = jnp.broadcast_to(hours, (horizon,))
     days = jnp.asarray(day0, c0.dtype) + (jnp.cumsum(hours) - hours) / HOURS_PER_DAY
     noise = paths.process[:, :horizon].transpose(1, 0, 2)
-    _, (states, info) = jax.lax.scan(body, jnp.maximum(c0, 0.0), (controls, noise, days, hours))
+    begin = (jnp.maximum(c0, 0.0),)
+    if tracks:
+        begin = (*begin, jnp.broadcast_to(controls[0, -1], (size,)))
+    _, (states, info) = jax.lax.scan(body, begin, (controls, noise, days, hours))
     return states.transpose(1, 0, 2), info
 
 

@@ -10,6 +10,7 @@ from perfusio_jax._core import HOURS_PER_DAY, STREAM_TOTALS, DataError, Scalar, 
 from perfusio_jax.hybrid.layout import CHO, VOLUME, Layout
 from perfusio_jax.hybrid.model import HybridStateSpaceModel, at_clone
 from perfusio_jax.process import bolus_volumes, stream_flows
+from perfusio_jax.process.laws import answering
 from perfusio_jax.states import Trajectory
 
 _FEED = STREAM_TOTALS.index("V_glucose_L")
@@ -121,6 +122,9 @@ def volumes(
 
     Returns:
         Volumes (T,), each before what is given there.
+
+    Raises:
+        DataError: If nobody recorded them and pumps answer to what is in the vessel.
     """
     process = layout.process
     known = np.isfinite(recorded)
@@ -132,6 +136,13 @@ def volumes(
         if not given.any():
             return np.interp(times_h, times_h[known], recorded[known])
         return _between(times_h, recorded, given)
+    pumps = answering(process)
+    if pumps and times_h.size > 1:
+        raise DataError(
+            f"how much {pumps[0]} of {process.name} lets flow answers to what is in the vessel, so "
+            "its volume follows from no set-points; a column volume_L with what was there at each "
+            "sample is needed."
+        )
     out = np.empty(times_h.size)
     out[0] = recorded[0] if np.isfinite(recorded[0]) else process.volume_L
     for t in range(1, times_h.size):

@@ -84,6 +84,7 @@ def _clones_of(model: HybridStateSpaceModel) -> dict[str, Any] | None:
         "registry": [dataclasses.asdict(clone) for clone in family.registry],
         "is_calibrated": family.is_calibrated,
         "dim": scaling.embedding.embed_dim if isinstance(scaling, EmbeddedInputs) else 0,
+        "has_diameters": family.diameters is not None,
     }
 
 
@@ -155,6 +156,8 @@ def _empty(shape: dict[str, Any], mech: Any) -> HybridStateSpaceModel:
             constants[0],
             jnp.zeros((len(registry), layout.n)),
             is_calibrated=clones["is_calibrated"],
+            # models of earlier versions have one diameter for all clones
+            diameters=jnp.zeros((len(registry), 2)) if clones.get("has_diameters") else None,
         )
     gp = None
     if shape["gp"] is not None:

@@ -286,9 +286,12 @@ def _open_interval(
     residual: Float[Array, " K"],
     dt_h: Scalar,
 ) -> tuple[Float[Array, " K"], Scalar, StepInfo]:
-    """An interval of a culture without a mechanism: nothing can be negative, no pump answers."""
+    """An interval of a described culture: nothing can be negative.
+
+    In place of what was fed it tells what the volume gained, where every path has its own [L].
+    """
     bounded = saturate(residual, limits.residual)
-    after = vessel.advance(
+    after, gained = vessel.advance_both(
         state,
         controls,
         bounded * basis.scale,
@@ -301,7 +304,8 @@ def _open_interval(
     grown = after if cells is None else after.at[cells].set(saturate(after[cells], limits.cells))
     took = jnp.zeros((), bool) if cells is None else grown[cells] < 0.95 * after[cells]
     is_limited = jnp.abs(bounded) < 0.95 * jnp.abs(residual)
-    return grown, jnp.zeros(()), StepInfo(is_limited, took, jnp.zeros_like(is_limited))
+    told = gained if vessel.tracks_volume else jnp.zeros(())
+    return grown, told, StepInfo(is_limited, took, jnp.zeros_like(is_limited))
 
 
 class HybridStep(eqx.Module):

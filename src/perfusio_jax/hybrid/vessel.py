@@ -78,18 +78,9 @@ class Vessel(eqx.Module):
 
         Raises:
             ConfigError: If nothing of it can be modelled, the mechanism does not fit it, or a pump
-                law cannot be kept: its volume moves, or nobody knows how much of its quantity is
-                there.
+                law cannot be kept: nobody knows how much of its quantity is there.
         """
         laws = laws_of(process)
-        pumps = answering(process)
-        if pumps and not process.is_constant_volume:
-            raise ConfigError(
-                f"what {pumps[0]} of {process.name} lets flow answers to what is in the "
-                "vessel, and the volume moves; a pump law is modelled where a stream keeps the "
-                f"volume (flow = '{REST}'). Else give the control the role environment and take "
-                "the stream out: what the pump adds is then learned with the rates."
-            )
         known: tuple[str, ...] = ()
         if kinetics is not None:
             names = tuple(q.name for q in process.quantities if q.kind != "derived")
@@ -118,24 +109,37 @@ class Vessel(eqx.Module):
         """Whether what flows depends on what is in the vessel: by a pump law, or per cell."""
         return bool(answering(self.process))
 
+    @property
+    def tracks_volume(self) -> bool:
+        """Whether the volume moves by flows that answer to what is in the vessel.
+
+        Nobody can tell it ahead of the state then: every path has a volume of its own.
+        """
+        return self.answers and VOLUME in self.layout.controls
+
     def flows(
-        self, controls: Float[Array, " M"], level: Float[Array, " K"] | None = None
+        self,
+        controls: Float[Array, " M"],
+        level: Float[Array, " K"] | None = None,
+        volume_L: Scalar | None = None,
     ) -> tuple[Float[Array, " K"], Float[Array, " K"], Scalar]:
         """What enters, and what is lost to flows.
 
         Args:
             controls: Control columns of the layout.
             level: What is in the vessel; needed where `answers`.
+            volume_L: Volume in the vessel [L]; that of the controls, or of the start, if None.
 
         Returns:
-            Supply [unit/h] and first-order loss [1/h] of each state, for the volume at the start,
-            and the rate of the volume [L/h].
+            Supply [unit/h] and first-order loss [1/h] of each state, for that volume, and the rate
+            of the volume [L/h].
 
         Raises:
             ConfigError: If what is in the vessel is needed and not given.
         """
         process, layout = self.process, self.layout
         volume = controls[-1] if VOLUME in layout.controls else self.volume_L
+        volume = volume if volume_L is None else volume_L
         set_points = controls[: len(process.controls)]
         if not process.streams:
             nothing = jnp.zeros(layout.n)
@@ -261,24 +265,59 @@ class Vessel(eqx.Module):
         Returns:
             State at the end, not negative.
         """
-        cells = self.layout.cells
+        acting = {"half": half, "per_cell": per_cell, "offset": offset, "dt_h": dt_h}
+        return self.advance_both(state, controls, rates, **acting)[0]
+
+    def advance_both(
+        self,
+        state: Float[Array, " K"],
+        controls: Float[Array, " M"],
+        rates: Float[Array, " K"],
+        *,
+        half: Float[Array, " K"],
+        per_cell: Float[Array, " K"],
+        offset: Float[Array, " K"],
+        dt_h: Scalar,
+    ) -> tuple[Float[Array, " K"], Scalar]:
+        """State at the end of an interval, and the volume's gain; arguments are those of `advance`.
+
+        Args:
+            state: Values above their lowest, not negative.
+            controls: Control columns of the layout.
+            rates: Specific rates.
+            half: Level at which an uptake is halved [unit].
+            per_cell: Weight of the cells in what a rate refers to [-].
+            offset: Cells added to them [unit of the cells].
+            dt_h: Length [h].
+
+        Returns:
+            State at the end, and what the volume gained [L], boluses included; it counts only where
+            `tracks_volume`.
+        """
+        cells, before = self.layout.cells, controls[-1]
         start = self.after_bolus(state, controls)
         controls = self.swollen(controls)
         answers = self.answers
         set_once = None if answers else self.flows(controls)
-        moves = VOLUME in self.layout.controls
+        moves, tracks = VOLUME in self.layout.controls, self.tracks_volume
         begin = controls[-1] if moves else self.volume_L
         step = dt_h / self.substeps
         limit = _LARGEST_EXPONENT / dt_h
         lower = jnp.asarray(self.layout.lower)
 
-        def slopes(level: Array, hours: Array) -> tuple[Array, Array]:
-            """Gain [unit/h] and first-order loss [1/h] of every state so long after the start."""
+        def slopes(level: Array, hours: Array, held: Array) -> tuple[Array, Array, Array]:
+            """Gain [unit/h] and first-order loss [1/h] of every state so long after the start.
+
+            And the rate of the volume [L/h]; `held` is the volume then, where it is tracked.
+            """
             grown = jnp.ones(()) if cells is None else level[cells]
             acting = rates * (offset + per_cell * grown)
-            supply, loss, rate = self.flows(controls, level) if set_once is None else set_once
+            now = held if tracks else None
+            supply, loss, rate = self.flows(controls, level, now) if set_once is None else set_once
             volume, share = begin, 1.0
-            if moves:
+            if tracks:
+                volume = held
+            elif moves:
                 volume = jnp.maximum(begin + rate * hours, 0.1 * begin)
                 share = begin / volume
             flow, gone = share * supply, share * loss
@@ -288,34 +327,39 @@ class Vessel(eqx.Module):
                 gain = gain.at[cells].set(flow[cells])
                 gone = gone.at[cells].set(share * loss[cells] - rates[cells])
             if self.kinetics is None:
-                return gain, jnp.clip(gone, -limit, None)
+                return gain, jnp.clip(gone, -limit, None), rate
             own = rates_at(self.kinetics, self.layout, level + lower, controls, volume)
             least = jnp.maximum(level + 1e-6 * half, _LEAST)
             if cells is not None:
                 gone = gone.at[cells].add(-own[cells] / least[cells])
                 own = own.at[cells].set(0.0)
             gain = gain + jnp.maximum(own, 0.0)
-            return gain, jnp.clip(gone + jnp.maximum(-own, 0.0) / least, -limit, None)
+            return gain, jnp.clip(gone + jnp.maximum(-own, 0.0) / least, -limit, None), rate
 
         def part(level: Array, gain: Array, gone: Array, hours: Array) -> Array:
             return level * jnp.exp(-gone * hours) + gain * hours * _mean_decay(gone * hours)
 
         # both halves of a part are one pass each: the program holds the slopes once
-        def one_half(carry: tuple[Array, Array], x: tuple[Array, Array, Array]) -> Any:
-            start, point = carry
+        def one_half(carry: tuple[Array, ...], x: tuple[Array, Array, Array]) -> Any:
+            start, point, *volumes = carry
             middle, length, ends = x
-            reached = part(start, *slopes(point, middle), length)
-            return (jnp.where(ends, reached, start), reached), None
+            gain, gone, rate = slopes(point, middle, volumes[-1] if tracks else begin)
+            reached = part(start, gain, gone, length)
+            if tracks:
+                swollen = jnp.maximum(volumes[0] + rate * length, 0.1 * begin)
+                volumes = [jnp.where(ends, swollen, volumes[0]), swollen]
+            return (jnp.where(ends, reached, start), reached, *volumes), None
 
         begins = jnp.repeat(jnp.arange(self.substeps, dtype=state.dtype), 2)
         is_end = np.tile([False, True], self.substeps)
         share = jnp.asarray(np.where(is_end, 1.0, 0.5), state.dtype)
         halves = ((begins + 0.5 * share) * step, share * step, jnp.asarray(is_end))
         # a gradient computes each pass again instead of keeping what was in it
-        (end, _), _ = jax.lax.scan(
-            jax.checkpoint(one_half, prevent_cse=False), (start, start), halves
+        volumes = (begin, begin) if tracks else ()
+        (end, _, *volumes), _ = jax.lax.scan(
+            jax.checkpoint(one_half, prevent_cse=False), (start, start, *volumes), halves
         )
-        return end
+        return end, volumes[0] - before if tracks else begin - before
 
 
 def substeps_for(interval_h: float, fastest: float) -> int:

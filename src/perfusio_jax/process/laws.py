@@ -10,7 +10,9 @@ A target holds a quantity by the flow of its stream. In vessel volumes per time 
 at least 0 and at most `most`, and no more than the stream that keeps the volume can spare. So the
 quantity comes back by `gain` times its deviation, dilution included; what grows at mu settles
 mu / gain above its target, what is taken up at q settles q / gain below it. A target of zero asks
-for nothing. The flow has corners at its limits, where derivatives are those of one side.
+for nothing. Where no stream keeps the volume, what enters holds as well, its own volume counted; a
+stream that leaves holds nothing, since it takes its volume along. The flow has corners at its
+limits, where derivatives are those of one side.
 """
 
 from collections.abc import Mapping
@@ -109,16 +111,23 @@ def laws_of(process: Process) -> tuple[Law, ...]:
                     "hold it."
                 )
         else:
-            if closing is not None and closing.direction == "out":
-                effect = stream.passes.get(name, 1.0) - keeps
-            else:
-                effect = stream.passes.get(name, 1.0)
+            effect = stream.passes.get(name, 1.0)
+            if closing is None:
+                effect -= 1.0  # what leaves takes its volume along, and the rest is as it was
+            elif closing.direction == "out":
+                effect -= keeps
             if stream.passes.get(name, 1.0) == 0.0:
                 raise ConfigError(f"{said}, which holds it back; nothing of it leaves.")
+            if effect <= 0.0 and closing is not None:
+                raise ConfigError(
+                    f"{said}, and {closing.name} takes as much of it: whatever the pump does, "
+                    "nothing changes. Say under `passes` what is held back."
+                )
             if effect <= 0.0:
                 raise ConfigError(
-                    f"{said}, and {closing.name if closing else 'the rest'} takes as much of it: "
-                    "whatever the pump does, nothing changes. Say under `passes` what is held back."
+                    f"{said}, and no stream keeps the volume: what leaves takes its volume along, "
+                    f"and what is left holds as much {name} per litre as before. Let a stream make "
+                    "up for it (flow = 'rest'), or hold it by what enters."
                 )
         found.append(
             Law(

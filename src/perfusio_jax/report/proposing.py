@@ -20,6 +20,7 @@ from perfusio_jax._core import (
 from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax.bed import ChanceConstraint, control_limits
+from perfusio_jax.bed.goal.cho_by_name import cho_goal, cho_limits, is_by_name
 from perfusio_jax.bed.goal.criteria import (
     Criterion,
     FinalValue,
@@ -69,7 +70,7 @@ class Wishes(NamedTuple):
     """What the next runs should be like."""
 
     goal: str = "titre"
-    """One of `GOALS`."""
+    """One of `GOALS`, or by name, as `max Titer`."""
     n_runs: int = 8
     days: int | None = None
     """Length of a run [d]; that of the longest so far."""
@@ -80,7 +81,7 @@ class Wishes(NamedTuple):
     ammonium: float | None = None
     """Highest ammonium [mmol/L]; no limit by default."""
     limits: tuple[str, ...] = ()
-    """Limits of a described culture, as `Via>=80`."""
+    """Limits by name, as `Via>=80`."""
     probability: float = 0.8
     """With which limits are to be kept on every day [-]."""
     fixed: Mapping[str, float] = {}
@@ -95,7 +96,7 @@ class Wishes(NamedTuple):
     max_change: Mapping[str, float] = {}
     """Largest change of a set-point at once, by name; absent: not limited."""
     goals: tuple[str, ...] = ()
-    """Several goals of a described culture in place of one."""
+    """Several goals by name in place of one."""
     weights: tuple[float, ...] | None = None
     """What a unit of each of them is worth."""
     is_front: bool = False
@@ -165,7 +166,7 @@ def propose_file(
         settings: Sizes of the search.
         config: Settings of the fit.
         culture: Which culture the runs are of; see `read_culture`.
-        mechanism: Mechanism of a described one; the better of a plain one and none by default.
+        mechanism: Mechanism of a described one; the best of those that suit it by default.
         rules: How the table of runs is read.
         on_card: Is given what was concluded.
 
@@ -199,15 +200,14 @@ def propose_file(
             is_read_off=bool(table.assumptions),
             on_card=on_card,
         )
-    if wishes.limits or mechanism is not None:
+    if mechanism is not None:
         raise ConfigError(
-            "--limit and --mechanism are of cultures that are described; CHO perfusion has "
-            "--viability, --ammonium and a mechanism of its own."
+            "--mechanism is of cultures that are described; CHO perfusion has one of its own."
         )
-    if wishes.goals or wishes.costs or wishes.per:
+    if wishes.costs or wishes.per:
         raise ConfigError(
-            "goals of a file, --cost and --per are of cultures that are described (--process); "
-            "CHO perfusion as the reference API has it has the goals yield and medium."
+            "--cost and --per are of cultures that are described (--process); CHO perfusion as the "
+            "reference API has it has the goals yield and medium."
         )
     design = read_space(space)
     names = list(design.control_names)
@@ -279,7 +279,7 @@ def propose_file(
     refuse_infeasible(
         found,
         wishes.probability,
-        "Relax --viability, --ammonium or --probability, or widen the design space.",
+        "Relax --viability, --ammonium, --limit or --probability, or widen the design space.",
     )
     lower, upper = (np.asarray(bound) for bound in design.bounds_array)
     taken = {*(t.run_id for t in table.trajectories), *(name for name, _ in waiting)}
@@ -507,10 +507,23 @@ def objective(
     Raises:
         ConfigError: If the goal is unknown, or has no target.
     """
-    if wishes.goal not in GOALS:
-        raise ConfigError(f"goal {wishes.goal!r} is unknown; choose from {', '.join(GOALS)}.")
     if days < 1 or wishes.n_runs < 1:
         raise ConfigError(f"{wishes.n_runs} runs of {days} days; both must be at least 1.")
+    if wishes.goals:
+        return cho_goal(
+            wishes.goals, days, step_h=step_h, weights=wishes.weights, is_front=wishes.is_front
+        )
+    if is_by_name(wishes.goal):
+        if wishes.target is not None:
+            raise ConfigError(
+                f"--target is of goal vcv; goal {wishes.goal!r} says itself what is to be reached."
+            )
+        return cho_goal([wishes.goal], days, step_h=step_h)
+    if wishes.goal not in GOALS:
+        raise ConfigError(
+            f"goal {wishes.goal!r} is unknown; choose from {', '.join(GOALS)}, or say 'max NAME', "
+            "'min NAME' or 'NAME=value'."
+        )
     settled = days // 2
     if wishes.goal == "front":
         both = [FinalValue("Titer"), FinalValue("Amm", direction=-1)]
@@ -552,7 +565,7 @@ def limits_of(wishes: Wishes, design: DesignSpace) -> tuple[ChanceConstraint, ..
                 backoff=0.15,
             )
         )
-    return tuple(limits)
+    return (*limits, *cho_limits(wishes.limits, wishes.probability))
 
 
 def recipes_of(trajectories: list[Trajectory], names: list[str]) -> tuple[np.ndarray, list[str]]:

@@ -14,16 +14,15 @@ from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.gp import FitReport
 from perfusio_jax.hybrid import (
     NO_PLAIN,
-    PLAIN,
     HybridConfig,
     HybridStateSpaceModel,
     Layout,
     at_steps,
     best_of,
+    candidates,
     cross_validate,
     fit_hybrid,
     has_mechanism,
-    mechanism_name,
     never_left_out,
     refuse_mechanism,
     save,
@@ -106,8 +105,8 @@ def validate_campaign(
         mech_model: Mechanistic prior of CHO perfusion; `CHOPerfusionModel()` by default.
         fill_down: Whether a blank set-point means that the one before it stayed.
         culture: Which culture; see `read_culture`.
-        mechanism: Which mechanism, of a culture that is described; by default the better of a
-            plain Monod and none on runs left out.
+        mechanism: Which mechanism, of a culture that is described; by default the best of those
+            that suit it on runs left out.
         rules: How the table is read.
         on_card: Is given what was concluded.
 
@@ -134,7 +133,7 @@ def validate_campaign(
         if table.process is None or named is not None:
             found = _outcome(work, mech_model if table.process is None else named)
         else:
-            found = _better(work)
+            found = _better(work, table.process)
     for line in found.remarks:
         console.print(line, soft_wrap=True)
     subject = Subject(
@@ -154,22 +153,24 @@ def validate_campaign(
     console.print(f"model card, scores, figures and model: {out}")
 
 
-def _better(work: _Work) -> _Outcome:
-    """The better of a plain mechanism and none, by the errors of runs left out."""
-    plain, none = (mechanism_name(name) for name in PLAIN)
+def _better(work: _Work, process: Process) -> _Outcome:
+    """The best of the mechanisms that suit the process, by the errors of runs left out."""
+    names = candidates(process)
     work.status.update("fitting to all runs")
-    model, report = _fit(work, plain)
+    model, report = _fit(work, names[0])
     if not has_mechanism(model):
-        return _Outcome(_crossed(work, none), model, report, (NO_PLAIN,))
-    results = {name: _crossed(work, name) for name in (plain, none)}
+        names = names[1:]
+    if len(names) == 1:
+        return _Outcome(_crossed(work, names[0]), model, report, (NO_PLAIN,))
+    results = {name: _crossed(work, name) for name in names}
     scores = {name: verdict_score(result.verdict) for name, result in results.items()}
     best, told = best_of(scores)
-    if best != plain:
+    if best != "monod":
         work.status.update("fitting to all runs")
         model, report = _fit(work, best)
     line = (
         f"mechanism: {best}. Error of runs left out, {work.ahead.text()}, over that if nothing "
-        f"changed: {told}. Its scores are those of the better of two, so a little kind."
+        f"changed: {told}. Its scores are those of the best of {len(names)}, so a little kind."
     )
     return _Outcome(results[best], model, report, (line,), scores)
 

@@ -20,6 +20,9 @@ from .environment import Episode as Episode
 from .environment import StepInfo as StepInfo
 from .environment import TrackingEnv as TrackingEnv
 from .environment import run_episode as run_episode
+from .motion import Motion as Motion
+from .motion import PlantMotion as PlantMotion
+from .motion import ProcessSpread as ProcessSpread
 from .plants import ConsortiumEnv as ConsortiumEnv
 from .plants import PerfusionEnv as PerfusionEnv
 from .plants import consortium_params as consortium_params
@@ -29,7 +32,6 @@ from .policy import GaussianPolicy as GaussianPolicy
 from .policy import log_probability as log_probability
 from .policy import make_policy as make_policy
 from .process_env import ProcessEnv as ProcessEnv
-from .process_env import ProcessSpread as ProcessSpread
 from .process_env import process_problem as process_problem
 from .reinforce import MeanPolicy as MeanPolicy
 from .reinforce import Problem as Problem

@@ -1,6 +1,9 @@
-"""The two plants behind the environment's interface: the consortium and CHO perfusion."""
+"""Two cultures with a fast path of their own: the consortium and CHO perfusion.
 
-from typing import Any, Final
+Both are instances of `ProcessEnv`: the process is the built-in one, its motion a hand-made one.
+"""
+
+from typing import Any, ClassVar, Final
 
 import equinox as eqx
 import jax
@@ -11,9 +14,12 @@ from jaxtyping import Array, Float
 from perfusio_jax._core import CONTROL_NAMES, ConfigError, Key
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.mechanistic import PLANT_SPECIES, advance_interval
+from perfusio_jax.process import CHO_PERFUSION, CONSORTIUM
 from perfusio_jax.rl import chemostat, consortium
-from perfusio_jax.rl.environment import EnvParams, TrackingEnv
+from perfusio_jax.rl.environment import EnvParams
+from perfusio_jax.rl.motion import Motion
 from perfusio_jax.rl.policy import Bounds, check_bounds
+from perfusio_jax.rl.process_env import ProcessEnv
 from perfusio_jax.simulator import initial_state, observe, sample_clones, virtual_reactor
 
 MIN_LIGHT: Final = (0.005, 0.15)
@@ -22,10 +28,10 @@ MAX_LIGHT: Final = 3.0
 """Upper bound of both lights [W/m^2], chosen: growth within 0.1 % of what any light gives."""
 
 
-class ConsortiumEnv(TrackingEnv):
-    """Two biomasses follow references; two lights are the inputs."""
+class ConsortiumMotion(Motion):
+    """The consortium by `chemostat.advance`: right to 1e-4, whether glucose lasts or not."""
 
-    n_steps: int = eqx.field(static=True, default=18)
+    stored_as: ClassVar[str] = "ConsortiumEnv"
     grid: tuple[float, ...] = eqx.field(static=True, default=chemostat.GRID)
     """Substeps of a step as parts of it."""
     state_names: tuple[str, ...] = eqx.field(static=True, default=consortium.STATE_NAMES)
@@ -71,6 +77,22 @@ class ConsortiumEnv(TrackingEnv):
     def tracked(self, plant: Any, x: Array) -> Array:
         """The biomasses [g/L]."""
         return x[1:3]
+
+
+def ConsortiumEnv(n_steps: int = 18, grid: tuple[float, ...] = chemostat.GRID) -> ProcessEnv:
+    """The consortium: two biomasses follow references, two lights are the inputs.
+
+    Args:
+        n_steps: Steps of an episode.
+        grid: Substeps of a step as parts of it.
+
+    Returns:
+        The environment; `consortium_params` makes parameters that fit.
+
+    Raises:
+        ConfigError: If there are no steps, or the substeps are no parts of one.
+    """
+    return ProcessEnv(CONSORTIUM, ConsortiumMotion(grid=grid), n_steps=n_steps)
 
 
 MAX_STEP_H: Final = 5.0
@@ -189,10 +211,10 @@ CHO_SCALE: Final = np.array([20.0, 5.0, 2.0, 5.0, 5.0, 2.0, 20.0, 5.0, 2.0, 1000
 CHO_TRACKED: Final = ("VCV", "Titer", "Via")
 
 
-class PerfusionEnv(TrackingEnv):
-    """Cell volume, titre and viability of a perfusion culture; six set-points are the inputs."""
+class PerfusionMotion(Motion):
+    """CHO perfusion by the exponential predictor-corrector of roll-outs."""
 
-    n_steps: int = eqx.field(static=True, default=14)
+    stored_as: ClassVar[str] = "PerfusionEnv"
     volume_L: float = eqx.field(static=True, default=0.25)
     state_names: tuple[str, ...] = eqx.field(static=True, default=tuple(PLANT_SPECIES))
     input_names: tuple[str, ...] = eqx.field(static=True, default=tuple(CONTROL_NAMES))
@@ -227,6 +249,24 @@ class PerfusionEnv(TrackingEnv):
         """Cell volume [%], titre [mg/L], viability [%]."""
         seen = observe(plant.kinetics, x)
         return jnp.stack([seen[1], seen[10], seen[2]])
+
+
+def PerfusionEnv(n_steps: int = 14, volume_L: float = CHO_PERFUSION.volume_L) -> ProcessEnv:
+    """CHO perfusion: cell volume, titre and viability follow references by six set-points.
+
+    Args:
+        n_steps: Steps of an episode.
+        volume_L: Volume of the culture [L].
+
+    Returns:
+        The environment; `perfusion_params` makes parameters that fit.
+
+    Raises:
+        ConfigError: If there are no steps, or the volume is not positive.
+    """
+    motion = PerfusionMotion(volume_L=volume_L)
+    process = CHO_PERFUSION.model_copy(update={"volume_L": volume_L})
+    return ProcessEnv(process, motion, n_steps=n_steps)
 
 
 def perfusion_params(

@@ -1,149 +1,100 @@
 """Any culture with a mechanism as an environment: set-points by name, references by name.
 
-The plant is the process's own, integrated to a local error of a part in a million (`VirtualPlant`).
-An episode may begin elsewhere and have other constants: each constant the mechanism says data may
-move is drawn around its value, and each state around its start.
+What moves the culture is a `Motion`. Any process has one, its own plant (`process_problem`); the
+consortium and CHO perfusion have faster ones (`plants`). An episode may begin elsewhere and have
+other constants: each constant the mechanism says data may move is drawn around its value, and each
+state around its start.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike
 
-from perfusio_jax._core import ConfigError, Key, Scalar
+from perfusio_jax._core import ConfigError, Key
 from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax.mechanistic import Mechanism
-from perfusio_jax.mechanistic.mechanism import moved, n_movable
 from perfusio_jax.process import Process
 from perfusio_jax.rl.environment import EnvParams, TrackingEnv
+from perfusio_jax.rl.motion import Motion, PlantMotion, ProcessPlant, ProcessSpread
 from perfusio_jax.rl.policy import Bounds, check_bounds
-from perfusio_jax.simulator import VirtualPlant, usual_start, virtual_plant
-from perfusio_jax.simulator.virtual_runs import readings_of_states
+from perfusio_jax.simulator import usual_start, virtual_plant
 
-CUT: Final = 3.0
-"""Standard deviations at which draws are cut."""
-_PART: Final = 0.1
-"""Part of a range that is a feature's unit."""
 _VOLUME: Final = "volume_L"
 """Name of the volume among the states, where it moves."""
 
 
-def _scalar(value: ArrayLike) -> Array:
-    return jnp.asarray(value, float)
-
-
-class ProcessPlant(eqx.Module):
-    """The plant of an episode, and the set-points nobody decides."""
-
-    plant: VirtualPlant
-    held: Float[Array, " M"] = eqx.field(converter=_scalar)
-    """Every control of the process [its unit]; those that are decided count for nothing here."""
-
-
-class ProcessSpread(eqx.Module):
-    """How episodes differ; draws are Gaussian, cut at three standard deviations."""
-
-    initial: Scalar = eqx.field(converter=_scalar, default=0.0)
-    """Relative deviation of every state at the start [-]."""
-    constants: Scalar = eqx.field(converter=_scalar, default=0.0)
-    """Deviation of the mechanism's constants, in parts of what it says data may move them [-]."""
-
-    def __check_init__(self) -> None:
-        for name, most in (("initial", 1.0 / CUT), ("constants", np.inf)):
-            value = getattr(self, name)
-            if jnp.shape(value) != ():
-                raise ConfigError(f"{name} must be one number.")
-            if not isinstance(value, Tracer) and not 0.0 <= float(value) < most:
-                raise ConfigError(
-                    f"a deviation of {float(value):g} ({name}) is not possible; 0 to below "
-                    f"{most:.2f} is."
-                )
-
-
 class ProcessEnv(TrackingEnv):
-    """A described culture whose readings follow references by its set-points.
+    """A culture whose readings follow references by its set-points.
 
-    Make one, with parameters that fit, by `process_problem`.
+    Make one, with parameters that fit, by `process_problem`; `ConsortiumEnv` and `PerfusionEnv`
+    make those of the two cultures with a motion of their own.
     """
 
     process: Process = eqx.field(static=True)
     """The culture."""
     n_steps: int = eqx.field(static=True)
-    state_names: tuple[str, ...] = eqx.field(static=True)
-    """What is carried, levels, and the volume where it moves."""
-    input_names: tuple[str, ...] = eqx.field(static=True)
-    """Controls that are decided."""
-    tracked_names: tuple[str, ...] = eqx.field(static=True)
-    """Readings or states that have references."""
+    motion: Motion
+    """What moves it."""
+
+    def __init__(self, process: Process, motion: Motion, *, n_steps: int):
+        """Make the environment.
+
+        Args:
+            process: The culture.
+            motion: What moves it.
+            n_steps: Steps of an episode.
+
+        Raises:
+            ConfigError: If the motion decides what is no control of the culture, or there are no
+                steps.
+        """
+        known = process.control_names
+        wrong = [name for name in motion.input_names if name not in known]
+        if wrong:
+            raise ConfigError(
+                f"{', '.join(wrong)} is decided and no control of {process.name}"
+                f"{did_you_mean(wrong, known)}; there are {', '.join(known)}."
+            )
+        self.process, self.n_steps, self.motion = process, n_steps, motion
 
     @property
-    def _moves(self) -> bool:
-        return not self.process.is_constant_volume
+    def state_names(self) -> tuple[str, ...]:
+        """Order of the state."""
+        return self.motion.state_names
 
     @property
-    def _n(self) -> int:
-        """Number of states but the volume."""
-        return len(self.state_names) - self._moves
+    def input_names(self) -> tuple[str, ...]:
+        """Controls that are decided."""
+        return self.motion.input_names
+
+    @property
+    def tracked_names(self) -> tuple[str, ...]:
+        """Readings or states that have references."""
+        return self.motion.tracked_names
 
     def draw(self, key: Key, params: EnvParams) -> tuple[Any, Array]:
         """Constants and initial state, drawn around the nominal ones."""
-        first, second = jax.random.split(key)
-        mechanism = params.plant.plant.mechanism
-        count = n_movable(mechanism)
-        dtype = params.initial.dtype
-        plant = params.plant
-        if count:
-            z = params.uncertainty.constants * jax.random.truncated_normal(
-                first, -CUT, CUT, (count,), dtype
-            )
-            plant = eqx.tree_at(lambda p: p.plant.mechanism, plant, moved(mechanism, z))
-        unit = jax.random.truncated_normal(second, -CUT, CUT, params.initial.shape, dtype)
-        spread = 1.0 + params.uncertainty.initial * unit
-        if self._moves:
-            spread = spread.at[-1].set(1.0)
-        return plant, params.initial * spread
+        return self.motion.draw(key, params)
 
-    def advance(self, plant: ProcessPlant, x: Array, inputs: Array, step_h: Array) -> Array:
+    def advance(self, plant: Any, x: Array, inputs: Array, step_h: Array) -> Array:
         """State one step later; NaN where the plant cannot go on."""
-        place = np.asarray([self.process.control_names.index(n) for n in self.input_names])
-        held = plant.held.astype(x.dtype).at[place].set(inputs)
-        volume = x[-1] if self._moves else plant.plant.volume_L.astype(x.dtype)
-        end = plant.plant.advance(x[: self._n], volume, held, step_h)
-        if not self._moves:
-            return end.state
-        return jnp.concatenate([end.state, end.volume_L[None]])
+        return self.motion.advance(plant, x, inputs, step_h)
 
     def disturb(self, key: Key, x: Array, params: EnvParams) -> Array:
-        """None."""
-        return x
+        """State after the random disturbance of a step."""
+        return self.motion.disturb(key, x, params)
 
     def features(self, x: Array) -> Array:
-        """Logarithms of concentrations in tenths of their range; levels from -1 to 1."""
-        low, high = (jnp.asarray(v, x.dtype) for v in self._ranges())
-        is_log = np.asarray([n not in self.process.levels for n in self.state_names])
-        unit = _PART * jnp.where(is_log, high, 1.0)
-        logs = jnp.log1p(jnp.maximum(x, 0.0) / unit)
-        return jnp.where(is_log, logs, 2.0 * (x - low) / (high - low) - 1.0)
+        """State as a policy sees it: numbers of order one."""
+        return self.motion.features(x)
 
     def tracked(self, plant: Any, x: Array) -> Array:
         """Quantities with references [their units]."""
-        names = self.state_names[: self._n]
-        seen = readings_of_states(self.process, names, x[: self._n])
-        place = {name: k for k, name in enumerate(self.process.readings)}
-        own = {name: k for k, name in enumerate(self.state_names)}
-        return jnp.stack([seen[place[n]] if n in place else x[own[n]] for n in self.tracked_names])
-
-    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
-        found = [self.process.quantity(n) for n in self.state_names[: self._n]]
-        low, high = [q.lo for q in found], [q.hi for q in found]
-        if self._moves:
-            low, high = [*low, 0.0], [*high, self.process.volume_L]
-        return np.asarray(low), np.asarray(high)
+        return self.motion.tracked(plant, x)
 
 
 def process_problem(
@@ -196,13 +147,13 @@ def process_problem(
     moves = not process.is_constant_volume
     states = (*plant.states, *((_VOLUME,) if moves else ()))
     decided = _decided(process, controls)
-    env = ProcessEnv(
+    motion = PlantMotion(
         process=process,
-        n_steps=n_steps,
         state_names=states,
         input_names=decided,
         tracked_names=_tracked(process, states, goals),
     )
+    env = ProcessEnv(process, motion, n_steps=n_steps)
     reference = _references(goals, n_steps)
     begun = usual_start(process) | {_VOLUME: process.volume_L} | _known(start, states, "start")
     named = _known(held, process.control_names, "held")

@@ -9,6 +9,7 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.rl.consortium import Consortium, Uncertainty
 from perfusio_jax.rl.environment import EnvParams
 from perfusio_jax.rl.plants import MAX_LIGHT, ConsortiumEnv, consortium_params
+from perfusio_jax.rl.process_env import ProcessEnv
 from perfusio_jax.rl.returns import TrackingReturn, quadratic, screening
 from perfusio_jax.rl.settings import TrainSettings
 
@@ -154,7 +155,7 @@ def build(
     max_light: float | tuple[float, float] = MAX_LIGHT,
     step_h: float = 1.0,
     uncertainty: float | None = None,
-) -> tuple[ConsortiumEnv, EnvParams]:
+) -> tuple[ProcessEnv, EnvParams]:
     """Environment and parameters of a scenario.
 
     Args:

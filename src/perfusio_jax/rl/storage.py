@@ -13,6 +13,8 @@ import numpy as np
 
 from perfusio_jax._core import DataError
 from perfusio_jax._core.checkpoint import fill, named_arrays, read_checkpoint, write_checkpoint
+from perfusio_jax.process import Process
+from perfusio_jax.rl.process_env import ProcessEnv
 from perfusio_jax.rl.reinforce import Problem, TrainState, begin
 from perfusio_jax.rl.settings import TrainSettings
 
@@ -23,10 +25,15 @@ KIND: Final = "policy training"
 def _architecture(problem: Problem, settings: TrainSettings) -> dict[str, Any]:
     """Everything that decides what an epoch does, so that a training is resumed as itself."""
     given = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name != "n_devices"}
-    static = [f.name for f in fields(problem.env) if f.metadata.get("static")]
+    env = problem.env
+    # what is told apart is the motion; names and sizes are told as if they were the environment's
+    motion = env.motion if isinstance(env, ProcessEnv) else None
+    owner, name = (env, type(env).__name__) if motion is None else (motion, motion.stored_as)
+    told = {f.name: getattr(owner, f.name) for f in fields(owner) if f.metadata.get("static")}
+    told["n_steps"] = env.n_steps
     return {
-        "environment": type(problem.env).__name__,
-        **{f"environment's {n}": _plain_value(getattr(problem.env, n)) for n in static},
+        "environment": name,
+        **{f"environment's {n}": _plain_value(value) for n, value in told.items()},
         "observed": problem.env.n_observed,
         "inputs": problem.env.n_inputs,
         **{n: np.asarray(v).tolist() if eqx.is_array(v) else v for n, v in given.items()},
@@ -36,6 +43,8 @@ def _architecture(problem: Problem, settings: TrainSettings) -> dict[str, Any]:
 
 def _plain_value(value: Any) -> Any:
     """A static value as JSON gives it back."""
+    if isinstance(value, Process):
+        return hashlib.sha256(value.model_dump_json().encode()).hexdigest()[:16]
     return [_plain_value(v) for v in value] if isinstance(value, tuple) else value
 
 

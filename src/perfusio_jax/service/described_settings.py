@@ -34,8 +34,8 @@ OBJECTIVE: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "limits": (_is_texts, "a list as ['Via >= 80']"),
     "probability": (_is_number, "a number between 0 and 1"),
     "horizon_days": (
-        lambda v: isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= 365,
-        "a whole number of days, 1 to 365",
+        lambda v: _is_number(v) and 0 < v <= 365,
+        "a number of days above 0, up to 365",
     ),
     "controls": (_is_texts, "a list of the controls the twin decides"),
     "ranges": (

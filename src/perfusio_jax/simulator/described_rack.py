@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,35 @@ def _advance(
     plant: VirtualPlant, state: jax.Array, volume: jax.Array, controls: jax.Array, hours: jax.Array
 ) -> Interval:
     return plant.advance(state, volume, controls, hours)
+
+
+@compiled
+def _advance_alike(
+    plants: VirtualPlant, state: jax.Array, volume: jax.Array, controls: jax.Array, hours: jax.Array
+) -> Interval:
+    """Vessels of one culture side by side, an axis of them in front of everything but the hours."""
+
+    def one(
+        plant: VirtualPlant, state: jax.Array, volume: jax.Array, controls: jax.Array
+    ) -> Interval:
+        return plant.advance(state, volume, controls, hours)
+
+    return eqx.filter_vmap(one)(plants, state, volume, controls)
+
+
+def _alike(plants: Sequence[VirtualPlant]) -> list[tuple[list[int], VirtualPlant]]:
+    """Vessels whose plants differ in numbers only, and those plants stacked; one alone as it is."""
+    groups: dict[Any, list[int]] = {}
+    for i, plant in enumerate(plants):
+        leaves, kind = jax.tree.flatten(plant)
+        shapes = tuple((np.shape(v), str(jnp.asarray(v).dtype)) for v in leaves)
+        groups.setdefault((kind, shapes), []).append(i)
+    stacked = []
+    for places in groups.values():
+        mine = [plants[i] for i in places]
+        many = jax.tree.map(lambda *v: np.stack([np.asarray(a) for a in v]), *mine)
+        stacked.append((places, mine[0] if len(mine) == 1 else jax.device_put(many)))
+    return stacked
 
 
 @compiled
@@ -66,6 +96,7 @@ class DescribedRack(RackClock):
         n = len(plants)
         super().__init__(n, ids, interval_h)
         self.plants = tuple(plants)
+        self._groups = _alike(self.plants)
         self._seed = int(seed)
         begun = _each(starts, n)
         self._state = [
@@ -179,24 +210,34 @@ class DescribedRack(RackClock):
 
     def _move(self, to_h: float) -> None:
         hours = jnp.asarray(to_h - self._time_h, float)
-        for i, plant in enumerate(self.plants):
+        for places, plants in self._groups:
+            if self.is_failed[places].all():
+                continue
+            names = self.plants[places[0]].process.control_names
+            state = np.stack([self._state[i] for i in places])
+            volume = np.asarray([self._volume[i] for i in places], float)
+            held = np.asarray([[self._controls[i][n] for n in names] for i in places], float)
+            is_one = len(places) == 1
+            if is_one:
+                state, volume, held = state[0], volume[0], held[0]
+            now = (jnp.asarray(state), jnp.asarray(volume), jnp.asarray(held), hours)
+            end = _advance(plants, *now) if is_one else _advance_alike(plants, *now)
+            if is_one:
+                end = jax.tree.map(lambda v: np.asarray(v)[None], end)
+            self._take_over(places, jax.tree.map(np.asarray, end))
+        self._time_h = to_h
+
+    def _take_over(self, places: Sequence[int], end: Interval) -> None:
+        """What vessels have come to; one whose plant fails stands still from now on."""
+        for lane, i in enumerate(places):
             if self.is_failed[i]:
                 continue
-            held = [self._controls[i][n] for n in plant.process.control_names]
-            end = _advance(
-                plant,
-                jnp.asarray(self._state[i]),
-                jnp.asarray(self._volume[i], float),
-                jnp.asarray(held, float),
-                hours,
-            )
-            state, flowed = np.asarray(end.state, float), np.asarray(end.flowed_L, float)
-            if int(end.result) or not np.isfinite(state).all():
+            state = np.asarray(end.state[lane], float)
+            if int(end.result[lane]) or not np.isfinite(state).all():
                 self.is_failed[i] = True
                 continue
-            self._state[i], self._volume[i] = state, float(end.volume_L)
-            self._flowed[i] = self._flowed[i] + flowed
-        self._time_h = to_h
+            self._state[i], self._volume[i] = state, float(end.volume_L[lane])
+            self._flowed[i] = self._flowed[i] + np.asarray(end.flowed_L[lane], float)
 
     def _take_sample(self) -> list[RackSample]:
         number = self.day + 1

@@ -61,6 +61,35 @@ class Limit(NamedTuple):
     """In the quantity's unit."""
 
 
+def take_goal(text: str) -> Goal | None:
+    """A goal of a name, taken apart; None if it says something else.
+
+    Args:
+        text: `max P`, `min P` or `P=12`.
+
+    Raises:
+        DataError: If the value is not finite.
+    """
+    one = _GOAL.fullmatch(text)
+    if one is not None:
+        return Goal(one[2], 1 if one[1] == "max" else -1, None)
+    held = _TARGET.fullmatch(text)
+    return None if held is None else Goal(held[1], 0, _value(held[2], text))
+
+
+def take_limit(text: str) -> Limit | None:
+    """A limit of a name, taken apart; None if it says something else.
+
+    Args:
+        text: As `Via>=80`.
+
+    Raises:
+        DataError: If the value is not finite.
+    """
+    parts = _LIMIT.fullmatch(text)
+    return None if parts is None else Limit(parts[1], parts[2] == "<=", _value(parts[3], text))
+
+
 def parse_goal(text: str, process: Process, layout: Layout, words: Words | None = None) -> Goal:
     """Take a goal in words apart.
 
@@ -75,18 +104,14 @@ def parse_goal(text: str, process: Process, layout: Layout, words: Words | None 
         DataError: If the value is not finite.
     """
     said = Words() if words is None else words
-    one = _GOAL.fullmatch(text)
-    if one is not None:
-        _unit(one[2], process, layout)
-        return Goal(one[2], 1 if one[1] == "max" else -1, None)
-    held = _TARGET.fullmatch(text)
-    if held is None:
+    found = take_goal(text)
+    if found is None:
         raise ConfigError(
             f"{said.goal} {text!r} is unknown; allowed are 'max NAME' and 'min NAME' for the end "
             f"of a run, and 'NAME=value' to be held, with NAME out of {', '.join(layout.forecast)}."
         )
-    _unit(held[1], process, layout)
-    return Goal(held[1], 0, _value(held[2], text))
+    _unit(found.name, process, layout)
+    return found
 
 
 def parse_limit(text: str, process: Process, layout: Layout, words: Words | None = None) -> Limit:
@@ -103,11 +128,11 @@ def parse_limit(text: str, process: Process, layout: Layout, words: Words | None
         DataError: If the value is not finite.
     """
     said = Words() if words is None else words
-    parts = _LIMIT.fullmatch(text)
-    if parts is None:
+    found = take_limit(text)
+    if found is None:
         raise ConfigError(f"{said.limit} {text!r}: a limit is NAME>=value or NAME<=value.")
-    _unit(parts[1], process, layout)
-    return Limit(parts[1], parts[2] == "<=", _value(parts[3], text))
+    _unit(found.name, process, layout)
+    return found
 
 
 def goal_of(
@@ -209,7 +234,7 @@ def daily_goal(
     process: Process,
     layout: Layout,
     *,
-    horizon: int,
+    horizon: float,
     step_h: float,
     weights: Sequence[float] | None = None,
     words: Words | None = None,
@@ -224,7 +249,7 @@ def daily_goal(
         texts: Each `max P`, `min P` or `P=12`.
         process: The culture.
         layout: Of the model that forecasts.
-        horizon: Days ahead [d].
+        horizon: Days ahead [d]; a part of one, too.
         step_h: Length of a roll-out's step [h].
         weights: Relative importance of each [-]; one by default.
         words: What messages call them.

@@ -297,8 +297,8 @@ class ProcessOFV(eqx.Module):
     """Relative importance [-]."""
     scales: Float[Array, "m"]
     """Difference that counts as one, in each criterion's unit."""
-    horizon: int = eqx.field(static=True)
-    """Days ahead [d]."""
+    horizon: float = eqx.field(static=True)
+    """Days ahead [d]; a whole number, unless the criteria see every step."""
     is_pareto: bool = eqx.field(static=True)
     """True keeps the criteria apart."""
     step_h: float | None = eqx.field(static=True, default=None)
@@ -313,7 +313,7 @@ class ProcessOFV(eqx.Module):
         *,
         weights: ArrayLike | None = None,
         scales: ArrayLike | None = None,
-        horizon: int = 3,
+        horizon: float = 3,
         is_pareto: bool = False,
         step_h: float | None = None,
         is_stepwise: bool = False,
@@ -324,7 +324,7 @@ class ProcessOFV(eqx.Module):
             criteria: What counts.
             weights: Relative importance, one each by default; unused for a front.
             scales: Difference that counts as one; 1 by default.
-            horizon: Days ahead [d].
+            horizon: Days ahead [d]; whole ones, unless the criteria see every step.
             is_pareto: Whether to keep the criteria apart, for hypervolume acquisitions.
             step_h: Length of a roll-out's step [h]; open by default, until a policy, surrogate or
                 campaign closes it with the model's own. Criteria count by days and see the end of
@@ -345,12 +345,14 @@ class ProcessOFV(eqx.Module):
             )
         if not bool(jnp.all(self.scales > 0)) or not bool(jnp.all(self.weights >= 0)):
             raise ConfigError("scales must be above 0 and weights not negative.")
-        if horizon < 1 or (is_pareto and m < 2):
+        is_short = is_stepwise and 0 < horizon < 1
+        if not (horizon >= 1 or is_short) or (is_pareto and m < 2):
             raise ConfigError(
                 f"horizon={horizon} with {m} criteria: the horizon must be at least 1, and a "
                 "front needs two criteria or more."
             )
-        self.horizon, self.is_pareto = int(horizon), bool(is_pareto)
+        is_part = is_stepwise and horizon != int(horizon)
+        self.horizon, self.is_pareto = float(horizon) if is_part else int(horizon), bool(is_pareto)
         self.step_h, self.is_stepwise = open_step(None, step_h), bool(is_stepwise)
         self.check_steps()
 

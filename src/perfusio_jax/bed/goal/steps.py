@@ -21,7 +21,7 @@ from perfusio_jax._core import HOURS_PER_DAY, Array, ConfigError, Float
 _ROUNDING_H = 1e-6
 
 
-def step_hours(horizon: int, step_h: float = HOURS_PER_DAY) -> Float[np.ndarray, "H"]:
+def step_hours(horizon: float, step_h: float = HOURS_PER_DAY) -> Float[np.ndarray, "H"]:
     """Length of each step.
 
     Args:

@@ -101,7 +101,7 @@ class DescribedPolicy:
                 )
 
     @property
-    def horizon(self) -> int:
+    def horizon(self) -> float:
         """Days ahead [d]."""
         return self.ofv.horizon
 

@@ -232,7 +232,7 @@ class BEDPolicy:
         if not self._own_targets:
             changes["ofv"] = TargetTrackingOFV(
                 default_targets(design_space),
-                horizon=self.ofv.horizon,
+                horizon=int(self.ofv.horizon),
                 n_samples=self.n_paths,
                 step_h=self.ofv.step_h,
             )

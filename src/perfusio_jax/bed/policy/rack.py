@@ -241,7 +241,7 @@ def _ofv_of(vessel: ReactorNow, settings: PolicySettings) -> TargetTrackingOFV |
         )
     return TargetTrackingOFV(
         vessel.targets,
-        horizon=ofv.horizon,
+        horizon=int(ofv.horizon),
         n_samples=settings.n_paths,
         step_h=ofv.step_h,
         is_pareto=ofv.is_pareto,

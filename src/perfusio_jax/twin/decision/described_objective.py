@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from perfusio_jax._core import ConfigError
+from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax.bed.goal.by_name import Words, daily_goal, limits_of
 from perfusio_jax.bed.goal.steps import native_step
@@ -36,17 +36,17 @@ class Objective:
     """As `Via >= 80`, to be kept at every step of the horizon."""
     probability: float = 0.9
     """With which limits are to be kept [-]."""
-    horizon_days: int = 3
-    """Days ahead [d]."""
+    horizon_days: float = 3
+    """Days ahead [d]; part of one where samples come more often than daily."""
     controls: tuple[str, ...] | None = None
     """Controls the twin decides; all that are held and have a range, by default."""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Where controls may lie, where it is less than the process allows."""
 
     def __post_init__(self) -> None:
-        if self.horizon_days < 1:
+        if not self.horizon_days > 0:
             raise ConfigError(
-                f"horizon_days in [objective] is {self.horizon_days}; at least 1 day is needed."
+                f"horizon_days in [objective] is {self.horizon_days:g}; a number above 0 is needed."
             )
 
 
@@ -104,6 +104,7 @@ def described_policy(
             range lies outside the process's, or the acquisition does not suit the goals.
     """
     process, layout = _process_of(model), model.layout
+    check_horizon(objective.horizon_days, cadence)
     names = controls_of(objective, process)
     ofv = daily_goal(
         objective.goals,
@@ -130,6 +131,25 @@ def described_policy(
         allow_write=allow_write,
         **sizes,
     )
+
+
+def check_horizon(days: float, cadence: Cadence) -> None:
+    """Refuse to look ahead less far than to the next sample, or to parts of days if it is daily.
+
+    Args:
+        days: Horizon [d].
+        cadence: When samples are due.
+
+    Raises:
+        ConfigError: With what is allowed.
+    """
+    least = min(cadence.interval_h / HOURS_PER_DAY, 1.0)
+    if days < least - 1e-9 or (least >= 1.0 and days != int(days)):
+        allowed = "whole days are" if least >= 1.0 else f"{least:g} days or more, an interval, are"
+        raise ConfigError(
+            f"horizon_days in [objective] is {days:g}, and samples come every "
+            f"{cadence.interval_h:g} h; {allowed} needed."
+        )
 
 
 def _process_of(model: HybridStateSpaceModel) -> Process:

@@ -203,7 +203,7 @@ class ModelBrain:
             self.model,
             belief,
             situation.u_now,
-            horizon=self.policy.ofv.horizon if ends is None else len(ends),
+            horizon=int(self.policy.ofv.horizon) if ends is None else len(ends),
             seed=seed,
             n_paths=self.n_paths,
             hours=ends,

@@ -356,7 +356,7 @@ def decide(
     made = replace(made, recommended_controls=setpoints)
     ends = hours_ahead(policy.ofv, sample_h, model)
     sizes = {"seed": seed + 1009 * day_number(day), "n_paths": n_paths}
-    sizes |= {"horizon": policy.ofv.horizon if ends is None else len(ends)}
+    sizes |= {"horizon": int(policy.ofv.horizon) if ends is None else len(ends)}
     recommended = {**u_now, **setpoints}
     outlook = forecast(model, belief, recommended, hours=ends, **sizes)
     unchanged = forecast(model, belief, u_now, hours=ends, **sizes)
