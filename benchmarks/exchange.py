@@ -120,9 +120,13 @@ class Elsewhere:
 
     def run(self, changed: dict[str, float]) -> np.ndarray:
         """Readings at the samples with parameters at other values."""
+        self.runner.resetAll()
         for name, value in changed.items():
             self.runner.setValue(name, value)
         self.runner.reset()
+        for control in self.model.steered:  # a reset leaves what events have set
+            if not control.is_constant:
+                self.runner.setValue(control.name, changed[f"{control.name}_at_1"])
         return np.array(self.runner.simulate(times=list(self.model.hours)))
 
 

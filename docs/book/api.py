@@ -10,7 +10,7 @@ import perfusio_jax
 
 ROOMS = (
     *("config", "states", "chemistry", "process", "mechanistic", "simulator"),
-    *("gp", "embedding", "hybrid", "bed", "rl", "study"),
+    *("gp", "embedding", "hybrid", "bed", "rl", "study", "exchange"),
     *("twin", "connectors", "metrics", "viz"),
 )
 """In the order of the book: from what a culture is to what is done with it."""
