@@ -33,6 +33,7 @@ from . import (
     doctor,
     examples,
     groups,
+    insilico,
     learning,
     modelling,
     planning,
@@ -55,7 +56,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # square brackets hold units here, not markup
 )
 for _room in (
-    *(simulating, modelling, proposing, studying, planning, running, data, process),
+    *(simulating, modelling, proposing, studying, insilico, planning, running, data, process),
     *(devices, learning, seeing, dashboard, doctor, examples),
 ):
     app.add_typer(_room.commands)
