@@ -26,6 +26,7 @@ from perfusio_jax._core.text import LONGEST_MESSAGE, cut
 from perfusio_jax.twin.records.entries import JournalError
 
 from . import (
+    benching,
     common,
     dashboard,
     data,
@@ -57,7 +58,7 @@ app = typer.Typer(
 )
 for _room in (
     *(simulating, modelling, proposing, studying, insilico, planning, running, data, process),
-    *(devices, learning, seeing, dashboard, doctor, examples),
+    *(devices, learning, seeing, dashboard, doctor, examples, benching),
 ):
     app.add_typer(_room.commands)
 

@@ -70,11 +70,16 @@ def test_lanes_that_fail_are_nan_with_their_code(every):
     assert np.isfinite(every.values[every.result == 0]).all()
 
 
-def test_other_numbers_and_seeds_compile_nothing_and_a_seed_repeats():
+def test_other_numbers_and_seeds_trace_nothing_and_a_seed_repeats(monkeypatch):
     lanes = random_runs(fed_batch(), ["last X"], ["mu_max"])
     a = stream(lanes, 20, seed=1, rows=4)
     job = prepare(lanes, 9, rows=4)
     other = random_runs(fed_batch(), ["last X"], ["mu_max"], ranges={"mu_max": (0.1, 0.2)})
+
+    def block(self, key, number):
+        raise AssertionError("traced once more")
+
+    monkeypatch.setattr(type(lanes), "block", block)
     assert prepare(other, 9, rows=4).program is job.program
     assert np.array_equal(stream(lanes, 20, seed=1, rows=4).mean, a.mean)
     assert not np.array_equal(stream(lanes, 20, seed=2, rows=4).mean, a.mean)

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -99,10 +99,9 @@ def policy_of(plan: PolicyPlan) -> Policy:
             f"policy {plan.name!r}: {plan.kind} cannot be had ({error}). Its module has to be "
             "installed, or in a folder of PYTHONPATH, on every machine."
         ) from None
-    is_function = callable(function)
-    if not is_function:
-        raise ConfigError(f"policy {plan.name!r}: {plan.kind} is no function.")
-    return function
+    if callable(function):
+        return cast(Policy, function)
+    raise ConfigError(f"policy {plan.name!r}: {plan.kind} is no function.")
 
 
 def _bleeding(plan: PolicyPlan, seen: Seen) -> Float[np.ndarray, "L 6"]:

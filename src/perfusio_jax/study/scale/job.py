@@ -25,7 +25,6 @@ from .spread import (
     mesh_of,
     one_each,
     pieces,
-    shape_of,
 )
 
 _AHEAD = 2
@@ -97,8 +96,7 @@ def prepare(
     if bits:
         check_bits(bits)
     mesh = mesh_of(devices)
-    shape = shape_of(lanes, rows, bits, is_kept)
-    program, arrays = compiled_step(lanes, mesh, shape)
+    program, arrays, shape = compiled_step(lanes, mesh, rows, bits, is_kept)
     return Job(program, arrays, mesh, shape, n, lanes.names)
 
 

@@ -134,7 +134,7 @@ def pieces(mesh: Mesh, tree: Any) -> dict[int, Any]:
 
 
 def shape_of(lanes: Lanes, rows: int, bits: int, is_kept: bool) -> Shape:
-    """Sizes of a job; nothing is computed for it."""
+    """Sizes of a job; traces it, and computes nothing."""
     number = jnp.arange(rows, dtype=jnp.int32)
     values, codes = eqx.filter_eval_shape(lambda j: j.block(jax.random.key(0), number), lanes)
     if values.ndim != 2 or values.shape[0] != rows or codes.shape != (rows,):
@@ -169,33 +169,39 @@ def judged(
     return codes, is_asked & (codes == 0)
 
 
-def compiled_step(lanes: Lanes, mesh: Mesh, shape: Shape) -> tuple[Any, Any]:
-    """The program of one step and its arrays in place.
+def compiled_step(
+    lanes: Lanes, mesh: Mesh, rows: int, bits: int, is_kept: bool
+) -> tuple[Any, Any, Shape]:
+    """The program of one step, its arrays in place, and its sizes.
 
-    The last few programs are kept: other numbers in the same job compile nothing.
+    The last few programs are kept: other numbers in the same job trace and compile nothing.
 
     Args:
         lanes: The job.
         mesh: Its devices.
-        shape: Its sizes.
+        rows: Lanes of a block.
+        bits: Resolution of the sketch; 0 without one.
+        is_kept: Whether the lanes themselves are handed on.
 
     Returns:
         JAX's compiled program (call it with the arrays, a seed, the blocks' numbers, the number of
-        lanes and the counts), and the arrays.
+        lanes and the counts), the arrays, and the sizes.
     """
     arrays, static = eqx.partition(lanes, eqx.is_array)
     placed = everywhere(mesh, arrays)
     rest, form = jax.tree.flatten(static)
     sizes = tuple((v.shape, str(v.dtype)) for v in jax.tree.leaves(arrays))
     wide = jax.config.read("jax_enable_x64")
-    key = (form, tuple(map(repr, rest)), sizes, mesh, shape, wide)
+    key = (form, tuple(map(repr, rest)), sizes, mesh, rows, bits, is_kept, wide)
     if key in _KEPT:
         _KEPT.move_to_end(key)
     else:
-        _KEPT[key] = _lowered(placed, static, mesh, shape).compile()
+        shape = shape_of(lanes, rows, bits, is_kept)
+        _KEPT[key] = _lowered(placed, static, mesh, shape).compile(), shape
         while len(_KEPT) > _MOST_KEPT:
             _KEPT.popitem(last=False)
-    return _KEPT[key], placed
+    program, shape = _KEPT[key]
+    return program, placed, shape
 
 
 def _lowered(placed: Any, static: Any, mesh: Mesh, shape: Shape) -> Any:
