@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Array, Float
 
-from perfusio_jax._core import CONTROL_NAMES, REGISTRY, ConfigError, Result
+from perfusio_jax._core import REGISTRY, ConfigError, Result
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import bleed_trigger, cell_volume_fraction
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.mechanistic import Method, Reactor, Tolerances, integrate, make_plan
 from perfusio_jax.simulator import NoiseModel, apply_noise, initial_state, observe
 
-from .plan import CampaignPlan, PolicyPlan, cells_of, designs_of, kinetics_of
+from .plan import CONTROLS, CampaignPlan, PolicyPlan, cells_of, designs_of, kinetics_of
 
-_BLEED, _PERFUSION = (CONTROL_NAMES.index(n) for n in ("bleed_rate", "perfusion_rate"))
+_BLEED, _PERFUSION = (CONTROLS.index(n) for n in ("bleed_rate", "perfusion_rate"))
 _VIA, _VCD, _DIAM, _VCV = (REGISTRY.index(n) for n in ("Via", "VCD", "Diam", "VCV"))
 
 
@@ -193,7 +193,7 @@ def _table(
         "design": cells.design,
         "seed": cells.seed,
     }
-    columns |= dict(zip(CONTROL_NAMES, designs_of(plan)[cells.design].T, strict=True))
+    columns |= dict(zip(CONTROLS, designs_of(plan)[cells.design].T, strict=True))
     column = REGISTRY.index
     columns |= {
         "Titer_last": truth[:, -1, column("Titer")],

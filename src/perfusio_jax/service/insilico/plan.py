@@ -10,16 +10,21 @@ from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 from scipy.stats import qmc
 
-from perfusio_jax._core import CONTROL_NAMES, DEFAULT_CONTROLS, ConfigError
+from perfusio_jax._core import ConfigError
 from perfusio_jax._core.configmodel import ConfigModel
 from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.mechanistic import CHOKinetics
+from perfusio_jax.process import CHO_PERFUSION
 from perfusio_jax.simulator import VIRTUAL_CLONES, sample_clones, virtual_kinetics
 
 _FAMILY = re.compile(r"family:(?P<n>\d+)")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _MOST_RUNS = 10**8
+
+CONTROLS = tuple(control.name for control in CHO_PERFUSION.controls)
+"""Set-points of a run, in the order of its arrays."""
+_DEFAULTS = {control.name: control.default for control in CHO_PERFUSION.controls}
 
 
 class PolicyPlan(ConfigModel):
@@ -75,11 +80,11 @@ class CampaignPlan(ConfigModel):
                     f"clone {clone!r} is unknown; {', '.join(VIRTUAL_CLONES)} or family:20."
                 )
         for recipe in self.recipes or ():
-            wrong = [name for name in recipe if name not in CONTROL_NAMES]
+            wrong = [name for name in recipe if name not in CONTROLS]
             if wrong:
                 raise ValueError(
-                    f"{', '.join(wrong)} is no control{did_you_mean(wrong, CONTROL_NAMES)}; there "
-                    f"are {', '.join(CONTROL_NAMES)}."
+                    f"{', '.join(wrong)} is no control{did_you_mean(wrong, CONTROLS)}; there "
+                    f"are {', '.join(CONTROLS)}."
                 )
         names = [policy.name for policy in self.policies]
         if len(set(names)) < len(names):
@@ -157,13 +162,13 @@ def cells_of(plan: CampaignPlan, part: int) -> Cells:
 def designs_of(plan: CampaignPlan) -> Float[np.ndarray, "D 6"]:
     """Set-points of every design; bleed never above perfusion."""
     if plan.recipes is not None:
-        rows = [{**DEFAULT_CONTROLS, **recipe} for recipe in plan.recipes]
-        return np.array([[row[name] for name in CONTROL_NAMES] for row in rows], float)
+        rows = [{**_DEFAULTS, **recipe} for recipe in plan.recipes]
+        return np.array([[row[name] for name in CONTROLS] for row in rows], float)
     lo, hi = (np.asarray(b) for b in DEFAULT_AMBR250_DESIGN_SPACE.bounds_array)
     size = int(np.ceil(np.log2(plan.n_designs)))
     unit = qmc.Sobol(len(lo), rng=plan.seed).random_base2(size)[: plan.n_designs]
     designs = lo + (hi - lo) * unit
-    bleed, perfusion = (CONTROL_NAMES.index(n) for n in ("bleed_rate", "perfusion_rate"))
+    bleed, perfusion = (CONTROLS.index(n) for n in ("bleed_rate", "perfusion_rate"))
     designs[:, bleed] = np.minimum(designs[:, bleed], designs[:, perfusion])
     return designs
 

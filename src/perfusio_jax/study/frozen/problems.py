@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perfusio_jax._core import CONTROL_NAMES, ConfigError
+from perfusio_jax._core import ConfigError
 from perfusio_jax._core.hints import did_you_mean
 from perfusio_jax.mechanistic import Mechanism, constant
 from perfusio_jax.mechanistic.consortium import ConsortiumKinetics
-from perfusio_jax.process import CONSORTIUM, Control, Process, Quantity, Stream
+from perfusio_jax.process import CHO_PERFUSION, CONSORTIUM, Control, Process, Quantity, Stream
 from perfusio_jax.simulator import virtual_plant, virtual_reactor
 from perfusio_jax.study.cho import cho_experiment
 from perfusio_jax.study.described import described_experiment
@@ -68,7 +68,7 @@ CHO_V1: Final = FrozenProblem(
     name="cho-v1",
     text="perfusion of CHO cells, 14 days: most titre, viability never below 95 %",
     experiment=_cho,
-    levers=tuple(CONTROL_NAMES),
+    levers=tuple(control.name for control in CHO_PERFUSION.controls),
     lower=(0.5, 0.05, 2.0, 35.0, 700.0, 0.0),
     upper=(2.0, 0.30, 8.0, 37.5, 1050.0, 5.0),
     outputs=("last Titer", "min Via"),
