@@ -35,7 +35,7 @@ test-fast: $(VENV)/.installed-dev
 		$$(sed -n 's/^[0-9]* /--ignore=/p' tests/slow.txt) $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-bench
-	$(BIN)/python -m benchmarks.simulate
+	$(BIN)/python -m benchmarks.everything $(BENCH_ARGS)
 
 # Ten to twenty minutes; not part of test or check.
 mutation: $(VENV)/.installed-dev

@@ -26,6 +26,7 @@ from perfusio_jax._core.text import LONGEST_MESSAGE, cut
 from perfusio_jax.twin.records.entries import JournalError
 
 from . import (
+    benching,
     common,
     dashboard,
     data,
@@ -34,6 +35,7 @@ from . import (
     examples,
     exchanging,
     groups,
+    insilico,
     learning,
     modelling,
     planning,
@@ -56,8 +58,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # square brackets hold units here, not markup
 )
 for _room in (
-    *(simulating, modelling, proposing, studying, planning, exchanging, running, data, process),
-    *(devices, learning, seeing, dashboard, doctor, examples),
+    *(simulating, modelling, proposing, studying, insilico, planning, exchanging, running, data),
+    *(process, devices, learning, seeing, dashboard, doctor, examples, benching),
 ):
     app.add_typer(_room.commands)
 

@@ -34,6 +34,17 @@ from .outputs import Output as Output
 from .outputs import every_sample as every_sample
 from .outputs import read_output as read_output
 from .outputs import read_outputs as read_outputs
+from .scale.cost import Cost as Cost
+from .scale.cost import foresee as foresee
+from .scale.each import Each as Each
+from .scale.each import each_lane as each_lane
+from .scale.job import prepare as prepare
+from .scale.lanes import Lanes as Lanes
+from .scale.lanes import given_runs as given_runs
+from .scale.lanes import hybrid_paths as hybrid_paths
+from .scale.lanes import random_runs as random_runs
+from .scale.stream import Summary as Summary
+from .scale.stream import stream as stream
 from .schedule.limits import Limit as Limit
 from .schedule.optimal import best_schedule as best_schedule
 from .schedule.result import Kept as Kept

@@ -1,0 +1,1 @@
+"""In-silico campaigns: clones, designs, policies and seeds, kept part by part."""

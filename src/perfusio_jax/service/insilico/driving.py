@@ -1,0 +1,208 @@
+"""One part of an in-silico campaign: runs side by side, sampled daily and driven by a policy."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Array, Float
+
+from perfusio_jax._core import REGISTRY, ConfigError, Result
+from perfusio_jax._core.programs import compiled
+from perfusio_jax.chemistry import bleed_trigger, cell_volume_fraction
+from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
+from perfusio_jax.mechanistic import Method, Reactor, Tolerances, integrate, make_plan
+from perfusio_jax.simulator import NoiseModel, apply_noise, initial_state, observe
+
+from .plan import CONTROLS, CampaignPlan, PolicyPlan, cells_of, designs_of, kinetics_of
+
+_BLEED, _PERFUSION = (CONTROLS.index(n) for n in ("bleed_rate", "perfusion_rate"))
+_VIA, _VCD, _DIAM, _VCV = (REGISTRY.index(n) for n in ("Via", "VCD", "Diam", "VCV"))
+
+
+class Seen(NamedTuple):
+    """What a policy is given, of runs side by side."""
+
+    day: int
+    """Culture day [d]."""
+    readings: Float[np.ndarray, "L 13"]
+    """Noisy readings of the registry's species (`perfusio_jax._core.REGISTRY`); NaN where lost."""
+    set_points: Float[np.ndarray, "L 6"]
+    """Those in force."""
+    design: Float[np.ndarray, "L 6"]
+    """Those the run began with."""
+
+
+Policy = Callable[[Seen], Float[np.ndarray, "L 6"]]
+"""Set-points until the next sample. Runs are in rows, and a row depends on its own row alone."""
+
+
+@compiled
+def _one_day(
+    reactor: Reactor, states: Float[Array, "L 10"], controls: Float[Array, "L 6"]
+) -> tuple[Float[Array, "L 10"], Array]:
+    plan = make_plan(reactor, states, controls, jnp.full(1, 24.0))
+    out = integrate(reactor, plan, Tolerances(), Method())
+    return out.concentrations[:, 1], out.result
+
+
+@compiled
+def _read(
+    kinetics: Any,
+    states: Float[Array, "L 10"],
+    cv: Float[Array, " 13"],
+    lost: Float[Array, ""],
+    keys: Array,
+) -> tuple[Float[Array, "L 13"], Float[Array, "L 13"]]:
+    """Truth, and what is read of it."""
+    truth = observe(kinetics, states)
+    noisy = jax.vmap(lambda row, key: apply_noise(row, cv, lost, key=key, via_index=_VIA))(
+        truth, keys
+    )
+    return truth, noisy.at[:, _VCV].set(cell_volume_fraction(noisy[:, _VCD], noisy[:, _DIAM]))
+
+
+@compiled
+def _started(
+    base: Float[Array, " 10"], cv: Float[Array, ""], seed: Array, runs: Array, n_days: int
+) -> tuple[Float[Array, "L 10"], Array]:
+    """Inocula, and a key for each run and day: they depend on the run's number alone."""
+
+    def one(run: Array) -> tuple[Array, Array]:
+        key = jax.random.fold_in(jax.random.key(seed), run)
+        for_start, for_noise = jax.random.split(key)
+        factor = jnp.exp(cv * jax.random.normal(for_start, ()))
+        days = jax.vmap(lambda d: jax.random.fold_in(for_noise, d))(jnp.arange(n_days + 1))
+        return base * factor, days
+
+    return jax.vmap(one)(runs)
+
+
+def policy_of(plan: PolicyPlan) -> Policy:
+    """The function that a policy of a plan names.
+
+    Raises:
+        ConfigError: If it cannot be found.
+    """
+    if plan.kind == "fixed":
+        return lambda seen: seen.set_points
+    if plan.kind == "bleed":
+        return lambda seen: _bleeding(plan, seen)
+    module, name = plan.kind.split(":")
+    try:
+        function: Any = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"policy {plan.name!r}: {plan.kind} cannot be had ({error}). Its module has to be "
+            "installed, or in a folder of PYTHONPATH, on every machine."
+        ) from None
+    if callable(function):
+        return cast(Policy, function)
+    raise ConfigError(f"policy {plan.name!r}: {plan.kind} is no function.")
+
+
+def _bleeding(plan: PolicyPlan, seen: Seen) -> Float[np.ndarray, "L 6"]:
+    """Bleed rises from the design's with the cell volume; a lost reading leaves it as it is."""
+    found = seen.set_points.copy()
+    vcv = seen.readings[:, _VCV]
+    most = max(float(DEFAULT_AMBR250_DESIGN_SPACE.bounds_array[1][_BLEED]), found[:, _BLEED].max())
+    least = seen.design[:, _BLEED]
+    wanted = bleed_trigger(
+        jnp.asarray(vcv), plan.target, jnp.asarray(least), jnp.full_like(least, most), plan.gain
+    )
+    known = np.isfinite(vcv)
+    found[known, _BLEED] = np.asarray(wanted)[known]
+    return found
+
+
+def run_part(plan: CampaignPlan, part: int) -> pa.Table:
+    """Compute a part.
+
+    Every part is as long as the others while it is computed, so that one program serves all of
+    them and a run is the same to the last bit wherever its part is computed.
+
+    Args:
+        plan: The campaign.
+        part: Which part, from 0.
+
+    Returns:
+        A row for each run: what it is, its design, what it came to, its result code.
+
+    Raises:
+        ConfigError: If a policy cannot be found, or what it gives cannot be set.
+    """
+    cells = cells_of(plan, part)
+    policy = policy_of(cells.policy)
+    n = cells.run.size
+    pad = np.minimum(np.arange(plan.part), n - 1)
+    clones, design = cells.clone[pad], designs_of(plan)[cells.design[pad]]
+    kinetics = jax.tree.map(lambda v: jnp.asarray(np.asarray(v)[clones]), kinetics_of(plan))
+    reactor = Reactor(kinetics=kinetics)
+    # noise and inoculum are those of the run's clone, design and seed: policies meet the same ones
+    number = cells.run[pad] % plan.runs_per_policy
+    states, keys = _started(
+        initial_state(),
+        jnp.asarray(plan.inoculum_cv),
+        jnp.asarray(plan.seed, jnp.uint32),
+        jnp.asarray(number, jnp.uint32),
+        plan.days,
+    )
+    noise = NoiseModel()
+    cv, lost = noise.cv_array(REGISTRY), jnp.asarray(noise.missing_prob)
+    set_points, codes = design.copy(), np.zeros(plan.part, int)
+    truth, moved = [], np.zeros(plan.part)
+    for day in range(plan.days + 1):
+        true, read = _read(kinetics, states, cv, lost, keys[:, day])
+        truth.append(np.asarray(true))
+        if day == plan.days:
+            break
+        seen = Seen(day, np.asarray(read), set_points, design)
+        after = _checked(cells.policy, policy(seen), set_points)
+        moved += np.any(after != set_points, axis=1)
+        set_points = after
+        states, result = _one_day(reactor, states, jnp.asarray(set_points))
+        codes = np.where(codes == 0, np.asarray(result), codes)
+    return _table(plan, part, np.stack(truth, axis=1)[:n], codes[:n], moved[:n])
+
+
+def _checked(plan: PolicyPlan, given: Any, before: np.ndarray) -> np.ndarray:
+    found = np.array(given, float)
+    if found.shape != before.shape:
+        raise ConfigError(
+            f"policy {plan.name!r} gave set-points of shape {found.shape} for runs of shape "
+            f"{before.shape}; it has to give as many."
+        )
+    found[:, _BLEED] = np.minimum(found[:, _BLEED], found[:, _PERFUSION])
+    return found
+
+
+def _table(
+    plan: CampaignPlan, part: int, truth: np.ndarray, codes: np.ndarray, moved: np.ndarray
+) -> pa.Table:
+    cells = cells_of(plan, part)
+    good = codes == Result.SUCCESS
+    truth = np.where(good[:, None, None], truth, np.nan)
+    names = np.asarray(plan.clone_names)
+    columns: dict[str, Any] = {
+        "run": cells.run,
+        "policy": np.repeat(cells.policy.name, cells.run.size),
+        "clone": names[cells.clone],
+        "design": cells.design,
+        "seed": cells.seed,
+    }
+    columns |= dict(zip(CONTROLS, designs_of(plan)[cells.design].T, strict=True))
+    column = REGISTRY.index
+    columns |= {
+        "Titer_last": truth[:, -1, column("Titer")],
+        "VCV_mean": truth[:, :, column("VCV")].mean(axis=1),
+        "VCD_max": truth[:, :, column("VCD")].max(axis=1),
+        "Via_min": truth[:, :, column("Via")].min(axis=1),
+        "Amm_max": truth[:, :, column("Amm")].max(axis=1),
+        "Lac_max": truth[:, :, column("Lac")].max(axis=1),
+        "n_changes": moved,
+        "result": codes,
+    }
+    return pa.table(columns)

@@ -1,0 +1,1 @@
+"""Frozen problems behind ask and tell, on which methods of anybody are compared."""

@@ -1,0 +1,1 @@
+"""Many runs on one device or many: streamed statistics, rows one by one, what a job will cost."""
