@@ -300,7 +300,7 @@ NOT_YET = {
     *("connectors/files/described_streams.py", "connectors/files/describing.py"),
     *("connectors/files/filesystem.py", "connectors/files/frame_columns.py"),
     *("connectors/opcua/shown.py", "connectors/sql/readings.py"),
-    *("connectors/tables/columns.py", "connectors/tables/settling.py"),
+    *("connectors/tables/labels.py", "connectors/tables/settling.py"),
     *("hybrid/health.py", "hybrid/layout.py", "hybrid/observation.py", "hybrid/online.py"),
     *("hybrid/transition.py", "report/proposing.py", "report/run_record.py"),
     *("service/forecast.py", "service/forecast_figure.py", "service/settings.py"),

@@ -52,16 +52,17 @@ def test_a_feed_that_holds_the_sugar_of_a_vessel_that_fills():
     model, _ = fit_hybrid(
         runs, process=FILLING, mech_model=Growing(), key=jax.random.key(0), config=config
     )
-    begun = [
+    true_runs = filling(noise=False)
+    begun = [  # without noise: a start that was read wrong says nothing about volumes
         Trajectory(
             r.species[:3], r.controls[:3], r.volume_L[:3], r.days[:3], r.species_names,
             r.control_names, times_h=r.times_h[:3],
         )
-        for r in runs
+        for r in true_runs
     ]  # fmt: skip
-    for run, whole in zip(begun, filling(noise=False), strict=True):
+    for run, whole in zip(begun, true_runs, strict=True):
         ahead = forecast_over([model], run, [36.0, 60.0], {}, n_samples=64, seed=0)
-        for name, slack in (("X", 0.15), ("S", 0.15)):
+        for name, slack in (("X", 0.1), ("S", 0.03)):
             true = np.asarray(whole.get_species(name))[[5, 7]]
             found = ahead.q50[:, ahead.names.index(name)]
             np.testing.assert_allclose(found, true, rtol=slack)

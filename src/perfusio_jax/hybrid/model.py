@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError, Scalar
@@ -191,7 +192,7 @@ class HybridStateSpaceModel(eqx.Module):
         if initial is None:
             start = _DEFAULT_START if layout.is_cho else 10.0 * _offsets(layout)
             initial = InitialState(
-                to_latent(self.latent, jnp.asarray(start, float)), jnp.full(n, 0.7)
+                to_latent(self.latent, np.asarray(start, float)), jnp.full(n, 0.7)
             )
         self.initial = initial
         kinetics: Any = getattr(mech_model, "kinetics", None)

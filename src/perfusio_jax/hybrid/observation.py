@@ -5,10 +5,10 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float
 
-from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER, Scalar
-from perfusio_jax._core.programs import compiled
+from perfusio_jax._core import FORECAST_SPECIES, STATE_ORDER, Scalar, on_device
 from perfusio_jax.chemistry import DEFAULT_CV, from_balanced, report, to_balanced
 from perfusio_jax.hybrid.layout import CHO, Layout
 
@@ -39,10 +39,11 @@ class LatentMap(eqx.Module):
         return jnp.maximum(jnp.exp(latent) - self.offset.reshape(wide), 1e-9)
 
 
-@compiled
-def to_latent(latent: LatentMap, state: Float[Array, "... 9"]) -> Float[Array, "... 9"]:
-    """`LatentMap.forward` as one program."""
-    return latent.forward(state)
+def to_latent(latent: LatentMap, state: Float[ArrayLike, "... 9"]) -> Float[Array, "... 9"]:
+    """`LatentMap.forward`, on the host where nothing is traced: no program is made for it."""
+    if isinstance(latent.offset, Tracer) or isinstance(state, Tracer):
+        return latent.forward(jnp.asarray(state, float))
+    return on_device(np.log(np.maximum(np.asarray(state), 0.0) + np.asarray(latent.offset)))
 
 
 class AssayNoise(eqx.Module):

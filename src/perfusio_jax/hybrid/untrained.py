@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER, on_device
+from perfusio_jax._core import HOURS_PER_DAY, STATE_ORDER
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.chemistry import balance_rates, perfusion_flows, to_balanced
 from perfusio_jax.embedding import CloneRegistry
@@ -54,7 +54,7 @@ def base_model(
     states = np.asarray(_balanced(jnp.asarray(face, float)))
     typical = np.median(states[mask], axis=0)
     latent = LatentMap(np.maximum(0.03 * typical, np.asarray(_SMALLEST_OFFSET)), layout)
-    first = np.asarray(to_latent(latent, on_device(states[:, 0])))[mask[:, 0]]
+    first = np.asarray(to_latent(latent, states[:, 0]))[mask[:, 0]]
     initial = InitialState(first.mean(axis=0), np.maximum(1.5 * first.std(axis=0), 0.3))
 
     steps = mask[:, 1:] & mask[:, :-1]

@@ -182,6 +182,7 @@ def quick_ray(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", paths)
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # by which Ray starts workers
 def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, quick_ray):
     marker = tmp_path / "killed"
     monkeypatch.setenv("TEST_KILL_MARKER", str(marker))

@@ -147,5 +147,7 @@ def tell_figures(found: list[Speed], console: Any, out: Path | None) -> None:
     console.print(table)
     if out is not None:
         rows = [{**one._asdict(), "rate": one.rate} for one in found]
-        out.write_text(json.dumps({"machine": here, "figures": rows}, indent=1) + "\n")
+        out.write_text(
+            json.dumps({"machine": here, "figures": rows}, indent=1) + "\n", encoding="utf-8"
+        )
         console.print(f"written: {out}", soft_wrap=True)
