@@ -59,6 +59,15 @@ def test_a_campaign_goes_into_a_database_at_once_and_comes_back_whole(tmp_path, 
         export_file(url, out, ["E9"], [])
 
 
+def test_a_clone_is_kept_of_a_vessel_that_the_file_does_not_name(tmp_path, url):
+    table = tmp_path / "one.csv"
+    table.write_text("run_id,clone_id,day,VCD\nA,CX,0,1\nA,CX,1,2\n")
+    import_file(url, source(table, FileRules(), run_id="A"), "A", "R7")
+    export_file(url, tmp_path / "out.csv", "A", [])
+    (run,) = read_campaign(tmp_path / "out.csv").trajectories
+    assert (run.reactor_id, run.clone_id) == ("R7", "CX")
+
+
 def test_a_vessel_has_one_clone(tmp_path, url):
     table = tmp_path / "campaign.csv"
     write_campaign(runs(), table)

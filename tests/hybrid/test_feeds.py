@@ -122,7 +122,7 @@ def test_a_step_of_the_model_equals_the_plant_and_an_independent_integrator():
     u = np.asarray([50.0, 10.0, 4.0, 20.0, 0.9])  # the last is the volume before
     start = np.asarray([2.0, 10.0, 8.0, 1.0])
     k = len(names)
-    end = vessel.advance(
+    end, _ = vessel.advance(
         jnp.asarray(start), jnp.asarray(u), jnp.zeros(k),
         half=jnp.ones(k), per_cell=jnp.ones(k), offset=jnp.zeros(k), dt_h=jnp.asarray(12.0),
     )  # fmt: skip
@@ -218,7 +218,7 @@ def test_nothing_in_the_vessel_stays_nothing(kinetics):
     """Where an uptake has no half-saturation, nothing over nothing was no number."""
     vessel = Vessel(FEEDS, kinetics)
     k = vessel.layout.n
-    end = vessel.advance(
+    end, _ = vessel.advance(
         jnp.zeros(k), jnp.zeros(len(vessel.layout.controls)).at[-1].set(1.0), jnp.zeros(k),
         half=jnp.zeros(k), per_cell=jnp.ones(k), offset=jnp.zeros(k), dt_h=jnp.asarray(24.0),
     )  # fmt: skip

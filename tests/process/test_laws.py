@@ -144,7 +144,7 @@ def test_a_step_of_the_model_keeps_the_law_within_its_interval(process, start, u
     @jax.jit
     def run(state):
         def day(state, _):
-            after = vessel.advance(
+            after, _ = vessel.advance(
                 state, jnp.asarray(u), still, half=still + 0.1, per_cell=still, offset=still,
                 dt_h=jnp.asarray(24.0),
             )  # fmt: skip
@@ -257,7 +257,7 @@ def test_a_step_of_the_model_holds_while_its_volume_moves(process, start, u):
     def run(state):
         def step(carry, _):
             state, volume = carry
-            after, gained = vessel.advance_both(
+            after, gained = vessel.advance(
                 state, jnp.append(jnp.asarray(u), volume), still, half=still + 0.1,
                 per_cell=still, offset=still, dt_h=jnp.asarray(12.0),
             )  # fmt: skip

@@ -10,6 +10,7 @@ from perfusio_jax._core import ConfigError
 from . import common, groups
 from .common import FillDown, as_data, assignments, console, writable
 from .file_options import reads_files
+from .run_options import CloneOf, Days, EveryHours, PlantMechanism, ProcessOf, SetPoints, Starts
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -26,24 +27,13 @@ def export(
             "a PEtab problem."
         ),
     ],
-    process: Annotated[
-        str, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
-    ] = "cho_perfusion",
-    mechanism: Annotated[
-        str | None,
-        typer.Option("--mechanism", help="Of a described culture: monod, cho or module:Class."),
-    ] = None,
-    clone: Annotated[str, typer.Option(help="Of CHO perfusion: CloneX or CloneY.")] = "CloneX",
-    days: Annotated[float, typer.Option(min=0.1, max=365.0, help="Length of the run [d].")] = 14.0,
-    every: Annotated[
-        float, typer.Option("--every", min=0.25, max=168.0, help="Hours between samples [h].")
-    ] = 24.0,
-    set_point: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value, a set-point of the run.")
-    ] = None,
-    start: Annotated[
-        list[str] | None, typer.Option("--start", help="name=value, at the start of the run.")
-    ] = None,
+    process: ProcessOf = "cho_perfusion",
+    mechanism: PlantMechanism = None,
+    clone: CloneOf = "CloneX",
+    days: Days = 14.0,
+    every: EveryHours = 24.0,
+    set_point: SetPoints = None,
+    start: Starts = None,
     schedule: Annotated[
         Path | None, typer.Option(help="Set-points that change, as `schedule` writes them.")
     ] = None,

@@ -22,6 +22,7 @@ from .common import (
     writable,
 )
 from .file_options import reads_files
+from .run_options import CloneOf, Days, OnlyConstants, PlantMechanism, ProcessOf, Starts
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -34,22 +35,15 @@ def design(
         typer.Option("--for", help="What runs are to tell: constants, or of two mechanisms."),
     ],
     out: Annotated[Path, typer.Option(help="CSV for the schedules.")] = Path("design.csv"),
-    process: Annotated[
-        str, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
-    ] = "cho_perfusion",
-    mechanism: Annotated[
-        str | None,
-        typer.Option("--mechanism", help="Of a described culture: monod or module:Class."),
-    ] = None,
+    process: ProcessOf = "cho_perfusion",
+    mechanism: PlantMechanism = None,
     against: Annotated[
         str | None,
         typer.Option("--against", help="For mechanisms: the other one; monod, cho, module:Class."),
     ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="A constant, others stay; may repeat.")
-    ] = None,
+    only: OnlyConstants = None,
     runs: Annotated[int, typer.Option(min=1, max=96, help="Runs to choose.")] = 4,
-    days: Annotated[float, typer.Option(min=0.1, max=365.0, help="Length of a run [d].")] = 14.0,
+    days: Days = 14.0,
     every: Annotated[
         float, typer.Option("--every", min=0.25, max=168.0, help="Hours between possible samples.")
     ] = 24.0,
@@ -72,9 +66,7 @@ def design(
         list[str] | None,
         typer.Option("--between", help="name=low:high, a range of a set-point; may repeat."),
     ] = None,
-    start: Annotated[
-        list[str] | None, typer.Option("--start", help="name=value, at the start of a run.")
-    ] = None,
+    start: Starts = None,
     done: Annotated[
         list[Path] | None, typer.Option("--done", help="Table of runs already there; may repeat.")
     ] = None,
@@ -158,15 +150,10 @@ def schedule(
         ),
     ],
     out: Annotated[Path, typer.Option(help="CSV for the schedule.")] = Path("schedule.csv"),
-    process: Annotated[
-        str, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
-    ] = "cho_perfusion",
-    mechanism: Annotated[
-        str | None,
-        typer.Option("--mechanism", help="Of a described culture: monod, cho or module:Class."),
-    ] = None,
-    clone: Annotated[str, typer.Option(help="Of CHO perfusion: CloneX or CloneY.")] = "CloneX",
-    days: Annotated[float, typer.Option(min=0.1, max=365.0, help="Length of the run [d].")] = 14.0,
+    process: ProcessOf = "cho_perfusion",
+    mechanism: PlantMechanism = None,
+    clone: CloneOf = "CloneX",
+    days: Days = 14.0,
     every: Annotated[
         float, typer.Option("--every", min=0.25, max=168.0, help="Length of an interval [h].")
     ] = 24.0,
@@ -192,9 +179,7 @@ def schedule(
         list[str] | None,
         typer.Option("--limit", help="'Via >= 80', 'last volume_L <= 2'; may repeat."),
     ] = None,
-    start: Annotated[
-        list[str] | None, typer.Option("--start", help="name=value, at the start of the run.")
-    ] = None,
+    start: Starts = None,
     minimise: Annotated[
         bool, typer.Option("--minimise", help="Seek the least of it instead.")
     ] = False,

@@ -25,6 +25,15 @@ from .common import (
     writable,
 )
 from .file_options import reads_files
+from .run_options import (
+    CloneOf,
+    Days,
+    EveryHours,
+    OnlyConstants,
+    PlantMechanism,
+    ProcessOf,
+    SetPoints,
+)
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -55,21 +64,12 @@ def sensitivity(
             "of inputs that depend on each other)."
         ),
     ] = "local",
-    process: Annotated[
-        str, typer.Option("--process", help="Culture: a file (.toml) or a built-in name.")
-    ] = "cho_perfusion",
-    mechanism: Annotated[
-        str | None,
-        typer.Option("--mechanism", help="Of a described culture: monod, cho or module:Class."),
-    ] = None,
-    clone: Annotated[str, typer.Option(help="Of CHO perfusion: CloneX or CloneY.")] = "CloneX",
-    days: Annotated[float, typer.Option(min=0.1, max=365.0, help="Length of the run [d].")] = 14.0,
-    every: Annotated[
-        float, typer.Option("--every", min=0.25, max=168.0, help="Hours between samples [h].")
-    ] = 24.0,
-    set_point: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value, a set-point of the run.")
-    ] = None,
+    process: ProcessOf = "cho_perfusion",
+    mechanism: PlantMechanism = None,
+    clone: CloneOf = "CloneX",
+    days: Days = 14.0,
+    every: EveryHours = 24.0,
+    set_point: SetPoints = None,
     between: Annotated[
         list[str] | None,
         typer.Option("--between", help="name=low:high, a range of what is not local; may repeat."),
@@ -136,19 +136,14 @@ def sensitivity(
 @reads_files
 def identify(
     campaign: Annotated[list[Path], typer.Argument(help=TABLES)],
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="A constant, others stay; may repeat.")
-    ] = None,
+    only: OnlyConstants = None,
     profile: Annotated[
         list[str] | None,
         typer.Option("--profile", help="A constant whose profile is followed; may repeat."),
     ] = None,
     prior: Annotated[bool, typer.Option("--prior/--no-prior", help="Whether priors count.")] = True,
     process: Culture = None,
-    mechanism: Annotated[
-        str | None,
-        typer.Option("--mechanism", help="Of a described culture: monod, cho or module:Class."),
-    ] = None,
+    mechanism: PlantMechanism = None,
     fill_down: FillDown = False,
     out: Annotated[Path | None, typer.Option(help="File to write, .csv or .json.")] = None,
     figure: FigureFile = None,
@@ -193,9 +188,7 @@ def calibrate(
     method: Annotated[
         str, typer.Option(help="nuts (samples), svi or map (a normal law, quicker).")
     ] = "nuts",
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="A constant, others stay; may repeat.")
-    ] = None,
+    only: OnlyConstants = None,
     between: Annotated[
         list[str] | None,
         typer.Option("--between", help="name=low:high, a prior of a constant; may repeat."),
@@ -224,10 +217,7 @@ def calibrate(
         Path | None, typer.Option(help="Picture to write as well (.png, .svg or .pdf).")
     ] = None,
     process: Culture = None,
-    mechanism: Annotated[
-        str | None,
-        typer.Option("--mechanism", help="Of a described culture: monod or module:Class."),
-    ] = None,
+    mechanism: PlantMechanism = None,
     fill_down: FillDown = False,
     seed: Seed = 0,
     card: CardFile = None,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError, Scalar
+from perfusio_jax._core.programs import compiled
 from perfusio_jax.embedding import PRIOR_CLONE
 from perfusio_jax.gp import MechanisticPriorMean, MultiTaskRateGP, StepwiseGP
 from perfusio_jax.hybrid.family import CloneFamily
@@ -347,16 +348,29 @@ def at_clone(model: HybridStateSpaceModel, index: Array) -> HybridStateSpaceMode
     """`for_clone` for an index that may be traced; nothing without an embedding."""
     if model.embedding is None:
         return model
-    family = model.embedding
-    size = family.diameter(index, jnp.stack([model.diam_base, model.diam_death_coeff]))
+    shared = jnp.stack([model.diam_base, model.diam_death_coeff])
+    mech, noise, size, openness = _of_clone(
+        model.embedding, index, shared, model.openness is not None
+    )
     there = eqx.tree_at(
         lambda m: (m.mech_model, m.clone, m.process_sd, m.diam_base, m.diam_death_coeff),
         model,
-        (family.mechanism(index), index, family.noise(index), size[0], size[1]),
+        (mech, index, noise, size[0], size[1]),
     )
-    if model.openness is None:
+    if openness is None:
         return there
-    return eqx.tree_at(lambda m: m.openness, there, family.openness(index))
+    return eqx.tree_at(lambda m: m.openness, there, openness)
+
+
+@compiled
+def _of_clone(family: CloneFamily, index: Array, shared: Array, is_open: bool) -> tuple[Any, ...]:
+    """What of a model is a clone's own: one program, where nothing is traced."""
+    return (
+        family.mechanism(index),
+        family.noise(index),
+        family.diameter(index, shared),
+        family.openness(index) if is_open else None,
+    )
 
 
 def _offsets(layout: Layout) -> Array:

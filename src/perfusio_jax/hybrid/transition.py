@@ -291,7 +291,7 @@ def _open_interval(
     In place of what was fed it tells what the volume gained, where every path has its own [L].
     """
     bounded = saturate(residual, limits.residual)
-    after, gained = vessel.advance_both(
+    after, gained = vessel.advance(
         state,
         controls,
         bounded * basis.scale,

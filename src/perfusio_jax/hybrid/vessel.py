@@ -249,42 +249,14 @@ class Vessel(eqx.Module):
         per_cell: Float[Array, " K"],
         offset: Float[Array, " K"],
         dt_h: Scalar,
-    ) -> Float[Array, " K"]:
-        """State at the end of an interval under constant specific rates, and the mechanism's own.
+    ) -> tuple[Float[Array, " K"], Scalar]:
+        """State at the end of an interval under constant specific rates, and the volume's gain.
 
         Args:
             state: Values above their lowest, not negative.
             controls: Control columns of the layout.
             rates: Specific growth rate of the cells [1/h], for the others the rate per reference
                 cells [unit/h/cells], or the rate [unit/h] where `per_cell` is 0.
-            half: Level at which an uptake is halved [unit].
-            per_cell: Weight of the cells in what a rate refers to [-].
-            offset: Cells added to them [unit of the cells].
-            dt_h: Length [h].
-
-        Returns:
-            State at the end, not negative.
-        """
-        acting = {"half": half, "per_cell": per_cell, "offset": offset, "dt_h": dt_h}
-        return self.advance_both(state, controls, rates, **acting)[0]
-
-    def advance_both(
-        self,
-        state: Float[Array, " K"],
-        controls: Float[Array, " M"],
-        rates: Float[Array, " K"],
-        *,
-        half: Float[Array, " K"],
-        per_cell: Float[Array, " K"],
-        offset: Float[Array, " K"],
-        dt_h: Scalar,
-    ) -> tuple[Float[Array, " K"], Scalar]:
-        """State at the end of an interval, and the volume's gain; arguments are those of `advance`.
-
-        Args:
-            state: Values above their lowest, not negative.
-            controls: Control columns of the layout.
-            rates: Specific rates.
             half: Level at which an uptake is halved [unit].
             per_cell: Weight of the cells in what a rate refers to [-].
             offset: Cells added to them [unit of the cells].

@@ -6,14 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors import completed, read_culture
 from perfusio_jax.connectors.files.parts import Tables
 from perfusio_jax.connectors.files.schedule import schedule_of, write_schedules
 from perfusio_jax.connectors.tables.file_rules import FileRules
-from perfusio_jax.mechanistic import Reactor
-from perfusio_jax.process import CHO_PERFUSION, Process, read_process
-from perfusio_jax.simulator import virtual_plant
+from perfusio_jax.process import Process, read_process
 from perfusio_jax.study import (
     Apart,
     DescribedExperiment,
@@ -21,9 +19,7 @@ from perfusio_jax.study import (
     Experiment,
     Posterior,
     Wanted,
-    cho_experiment,
     choose_levers,
-    described_experiment,
     design_for_constants,
     design_to_tell_apart,
     identify,
@@ -31,7 +27,7 @@ from perfusio_jax.study import (
 )
 from perfusio_jax.viz import Bars, Card, Table, show_card
 
-from .sensitivity import mechanism_of
+from .asked_run import described_run, run_of, sample_hours
 from .study_figures import Drawing, draw, steps_of, tornado_of
 
 _RTOL, _ATOL = 1e-5, 1e-8
@@ -90,7 +86,8 @@ def design_runs(
         DataError: If the campaign or the posterior cannot be used.
     """
     process = read_process(plans.process)
-    run = _experiment(process, plans)
+    hours = sample_hours(plans.days, plans.every_h)
+    run = run_of(process, plans.mechanism, hours, **_how(plans))
     known, lines = None, []
     draws = None
     if plans.posterior is not None:
@@ -157,17 +154,22 @@ def tell_apart(
         ConfigError: If a name is unknown, or a number is out of range.
     """
     process = read_process(plans.process)
-    both = (_described(process, plans, plans.mechanism), _described(process, plans, against))
+    hours = sample_hours(plans.days, plans.every_h)
+    # the CHO plant's own layout knows no other mechanism
+    first = described_run(process, plans.mechanism, hours, **_how(plans))
+    second = described_run(process, against, hours, **_how(plans))
     with console.status("choosing runs"):
-        found = design_to_tell_apart(*both, plans.wanted, ranges=plans.ranges, seed=plans.seed)
-    names = [type(one.plant.mechanism).__name__ for one in both]
-    drawing = _difference(found, both[0], process, names)
+        found = design_to_tell_apart(
+            first, second, plans.wanted, ranges=plans.ranges, seed=plans.seed
+        )
+    names = [type(one.plant.mechanism).__name__ for one in (first, second)]
+    drawing = _difference(found, first, process, names)
     card = Card(
         "design",
         f"{len(found.controls)} runs that tell {names[0]} and {names[1]} apart",
         tuple(found.lines()),
         (),
-        (_telling(found, both[0]),),
+        (_telling(found, first),),
         f"{plans.process}, {plans.days:g} d sampled every {plans.every_h:g} h, "
         f"{plans.mechanism or 'its own mechanism'} against {against}",
         drawing.still,
@@ -177,17 +179,13 @@ def tell_apart(
         draw(drawing, figure, console)
     if on_card is not None:
         on_card(card)
-    samples = np.ones((len(found.controls), both[0].hours.size), bool)
-    _write(found.controls, samples, both[0], process, out)
+    samples = np.ones((len(found.controls), first.hours.size), bool)
+    _write(found.controls, samples, first, process, out)
     console.print(f"schedules: {out}, samples: {_beside(out)}", soft_wrap=True)
 
 
-def _described(process: Process, plans: Plans, text: str | None) -> DescribedExperiment:
-    """A run by one of the mechanisms; the CHO plant's own layout knows no other."""
-    n = max(1, round(plans.days * HOURS_PER_DAY / plans.every_h))
-    plant = virtual_plant(process, mechanism_of(process, text), rtol=_RTOL, atol=_ATOL)
-    hours = plans.every_h * np.arange(n + 1)
-    return described_experiment(plant, hours, start=plans.start or None)
+def _how(plans: Plans) -> dict[str, Any]:
+    return {"rtol": _RTOL, "atol": _ATOL, "start": plans.start or None}
 
 
 def _telling(found: Apart, run: Experiment) -> Table:
@@ -217,16 +215,6 @@ def _difference(
     )
     title = f"{names[0]} less {names[1]}: run {best + 1}"
     return steps_of(run.hours, controls, gaps, units, process.boluses, title)
-
-
-def _experiment(process: Process, plans: Plans) -> Experiment:
-    n = max(1, round(plans.days * HOURS_PER_DAY / plans.every_h))
-    hours = plans.every_h * np.arange(n + 1)
-    if process == CHO_PERFUSION and plans.mechanism is None:
-        return cho_experiment(Reactor(), hours, start=plans.start or None)
-    mechanism = mechanism_of(process, plans.mechanism)
-    plant = virtual_plant(process, mechanism, rtol=_RTOL, atol=_ATOL)
-    return described_experiment(plant, hours, start=plans.start or None)
 
 
 def _draws(run: Experiment, plans: Plans, folder: Path) -> np.ndarray:

@@ -28,12 +28,12 @@ from perfusio_jax.exchange import (
     write_petab,
     write_sbml,
 )
-from perfusio_jax.process import CHO_PERFUSION, Process, read_process
-from perfusio_jax.simulator import virtual_plant, virtual_reactor
-from perfusio_jax.study import Experiment, cho_experiment, choose_levers, described_experiment
+from perfusio_jax.process import Process, read_process
+from perfusio_jax.simulator import virtual_plant
+from perfusio_jax.study import Experiment, choose_levers, described_experiment
 
+from .asked_run import run_of, sample_hours
 from .identifying import plant_of
-from .sensitivity import mechanism_of
 
 PROGRAM_SUFFIX: Final = ".jaxprogram"
 CULTURE, MECHANISM, CAMPAIGN, SCHEDULE = (
@@ -126,9 +126,7 @@ def export_problem(
     """
     table = read_culture(campaign, sent.process, rules)
     runs = completed(table, fill_down=fill_down, console=console)
-    plant = plant_of(table.process, sent.mechanism)
-    if table.process is None or (table.process == CHO_PERFUSION and sent.mechanism is None):
-        plant = cho_experiment(virtual_reactor(sent.clone), _A_DAY)
+    plant = plant_of(table.process, sent.mechanism, clone=sent.clone)
     found = write_petab(plant, runs, folder, constants=constants, free_starts=free_starts)
     for line in found.remarks:
         console.print(line, soft_wrap=True)
@@ -205,18 +203,20 @@ def import_model(path: Path, folder: Path, *, controls: Sequence[str], console: 
 def _run(sent: Sent) -> Experiment:
     process = read_process(sent.process)
     hours, controls = _courses(sent, process)
-    start = sent.start or None
-    if process == CHO_PERFUSION and sent.mechanism is None:
-        return cho_experiment(virtual_reactor(sent.clone), hours, controls=controls, start=start)
-    plant = virtual_plant(process, mechanism_of(process, sent.mechanism))
-    return described_experiment(plant, hours, controls=controls, start=start)
+    return run_of(
+        process,
+        sent.mechanism,
+        hours,
+        clone=sent.clone,
+        controls=controls,
+        start=sent.start or None,
+    )
 
 
 def _courses(sent: Sent, process: Process) -> tuple[np.ndarray, Any]:
     """Times of samples, and set-points."""
     if sent.schedule is None:
-        n = max(1, round(sent.days * HOURS_PER_DAY / sent.every_h))
-        return sent.every_h * np.arange(n + 1), sent.set_points
+        return sample_hours(sent.days, sent.every_h), sent.set_points
     if sent.set_points:
         raise ConfigError("--schedule says what is set, and --set too; give one.")
     names = process.control_names

@@ -9,20 +9,17 @@ import numpy as np
 from perfusio_jax.connectors import completed, read_culture
 from perfusio_jax.connectors.files.parts import Tables
 from perfusio_jax.connectors.tables.file_rules import FileRules
-from perfusio_jax.mechanistic import Reactor
 from perfusio_jax.process import CHO_PERFUSION, Process
-from perfusio_jax.simulator import virtual_plant
 from perfusio_jax.study import (
     Experiment,
     Identifiability,
-    cho_experiment,
-    described_experiment,
     identify,
     profile,
 )
 from perfusio_jax.viz import Card, Table, show_card
 
-from .sensitivity import mechanism_of, write_rows
+from .asked_run import run_of
+from .sensitivity import write_rows
 from .study_figures import draw, profiles_of
 
 _HOURS = np.array([0.0, 24.0])
@@ -105,21 +102,20 @@ def identify_table(
         console.print(f"written: {out}")
 
 
-def plant_of(
-    process: Process | None, mechanism: str | None, *, rtol: float = 1e-6, atol: float = 1e-9
-) -> Experiment:
+def plant_of(process: Process | None, mechanism: str | None, **how: Any) -> Experiment:
     """Any run of the plant; what was recorded is put into it.
 
     Args:
         process: The culture; CHO perfusion if None.
-        mechanism: As in `mechanism_of`.
-        rtol: Local error of the integrator of a described culture, in parts of a value [-].
-        atol: The same near zero [unit of each quantity].
+        mechanism: As in `run_of`; of CHO perfusion that nobody described there is none.
+        **how: Further arguments of `run_of`.
+
+    Raises:
+        ConfigError: If the mechanism is unknown, or does not fit.
     """
-    if process is None or (process == CHO_PERFUSION and mechanism is None):
-        return cho_experiment(Reactor(), _HOURS)
-    plant = virtual_plant(process, mechanism_of(process, mechanism), rtol=rtol, atol=atol)
-    return described_experiment(plant, _HOURS)
+    if process is None:
+        process, mechanism = CHO_PERFUSION, None
+    return run_of(process, mechanism, _HOURS, **how)
 
 
 def _table(found: Identifiability) -> Table:

@@ -6,21 +6,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.files.schedule import schedule_of, write_schedules
-from perfusio_jax.process import CHO_PERFUSION, Process, read_process
-from perfusio_jax.simulator import virtual_plant, virtual_reactor
+from perfusio_jax.process import Process, read_process
 from perfusio_jax.study import (
     Experiment,
     Schedule,
     best_schedule,
-    cho_experiment,
-    described_experiment,
 )
 from perfusio_jax.viz import Card, Table, show_card
 
+from .asked_run import run_of, sample_hours
 from .designing import posterior_of
-from .sensitivity import mechanism_of
 from .study_figures import draw, schedule_of_run
 
 _RTOL, _ATOL = 1e-6, 1e-8
@@ -93,7 +90,17 @@ def tell_schedule(
         SimulationError: If no schedule can be run.
     """
     process = read_process(wish.process)
-    run = _experiment(process, wish)
+    run = run_of(
+        process,
+        wish.mechanism,
+        sample_hours(wish.days, wish.every_h),
+        clone=wish.clone,
+        by_interval=True,
+        rtol=_RTOL,
+        atol=_ATOL,
+        controls=wish.set_points,
+        start=wish.start or None,
+    )
     draws: dict[str, np.ndarray] = {}
     if wish.posterior is not None:
         draws = _draws(run, process, wish.posterior)
@@ -132,18 +139,6 @@ def tell_schedule(
     _write(found, process, out)
     console.print(f"schedule: {out}", soft_wrap=True)
     return found.is_feasible
-
-
-def _experiment(process: Process, wish: Wish) -> Experiment:
-    n = max(1, round(wish.days * HOURS_PER_DAY / wish.every_h))
-    hours = wish.every_h * np.arange(n + 1)
-    asked: dict[str, Any] = {"controls": wish.set_points, "start": wish.start or None}
-    if process == CHO_PERFUSION and wish.mechanism is None:
-        reactor = virtual_reactor(wish.clone)
-        return cho_experiment(reactor, hours, by_interval=True, **asked)
-    mechanism = mechanism_of(process, wish.mechanism)
-    plant = virtual_plant(process, mechanism, rtol=_RTOL, atol=_ATOL)
-    return described_experiment(plant, hours, **asked)
 
 
 def _draws(run: Experiment, process: Process, folder: Path) -> dict[str, np.ndarray]:

@@ -8,20 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from perfusio_jax._core import HOURS_PER_DAY
-from perfusio_jax.connectors import plant_mechanism
-from perfusio_jax.mechanistic import Mechanism
-from perfusio_jax.process import CHO_PERFUSION, Process, read_process
-from perfusio_jax.simulator import virtual_plant, virtual_reactor
+from perfusio_jax.process import read_process
 from perfusio_jax.study import (
     Experiment,
     GlobalSensitivity,
     LocalSensitivity,
     ShapleyEffects,
     SobolIndices,
-    cho_experiment,
     choose_levers,
-    described_experiment,
     every_sample,
     local_sensitivity,
     morris_of_run,
@@ -30,6 +24,7 @@ from perfusio_jax.study import (
 )
 from perfusio_jax.viz import Bars, Card, Table, show_card
 
+from .asked_run import run_of, sample_hours
 from .study_figures import Drawing, draw, map_of, tornado_of
 
 _SHOWN = 20
@@ -241,28 +236,15 @@ def studied_run(question: Question) -> Experiment:
     Raises:
         ConfigError: If the culture or its mechanism is unknown, or does not fit.
     """
-    n = max(1, round(question.days * HOURS_PER_DAY / question.every_h))
-    hours = question.every_h * np.arange(n + 1)
-    process = read_process(question.process)
-    if process == CHO_PERFUSION and question.mechanism is None:
-        wanted = question.levers or ()
-        return cho_experiment(
-            virtual_reactor(question.clone),
-            hours,
-            controls=question.set_points,
-            by_interval=any("@" in name or name == "every set-point" for name in wanted),
-        )
-    plant = virtual_plant(process, mechanism_of(process, question.mechanism))
-    return described_experiment(plant, hours, controls=question.set_points)
-
-
-def mechanism_of(process: Process, text: str | None) -> Mechanism:
-    """A mechanism by what a person says of it; the culture's own, or Monod's, if nothing.
-
-    Raises:
-        ConfigError: If it moves nothing.
-    """
-    return plant_mechanism(process, text)
+    wanted = question.levers or ()
+    return run_of(
+        read_process(question.process),
+        question.mechanism,
+        sample_hours(question.days, question.every_h),
+        clone=question.clone,
+        by_interval=any("@" in name or name == "every set-point" for name in wanted),
+        controls=question.set_points,
+    )
 
 
 def write_rows(out: Path, rows: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from perfusio_jax._core import ConfigError, ConnectorError
 from perfusio_jax.cli import app
 from perfusio_jax.service.insilico.campaign import run_campaign
-from perfusio_jax.service.insilico.driving import run_part
+from perfusio_jax.service.insilico.driving import _checked, run_part
 from perfusio_jax.service.insilico.keeping import is_done, part_path, read_parts
 from perfusio_jax.service.insilico.plan import CampaignPlan, PolicyPlan, cells_of, designs_of
 from perfusio_jax.service.insilico.workers import Cluster, compute
@@ -140,6 +140,20 @@ def test_policies_that_cannot_be_used_are_refused():
         run_part(of("no_such_module:f"), 0)
     with pytest.raises(ConfigError, match=r"gave set-points of shape \(8, 2\) for runs"):
         run_part(of(NARROW), 0)
+
+
+def test_what_a_policy_gives_is_looked_at():
+    before = np.ones((3, 6))
+    plan = PolicyPlan(name="mine")
+    for wrong in (np.nan, -0.1, np.inf):
+        given = before.copy()
+        given[1, 3] = wrong
+        with pytest.raises(ConfigError, match="gave temperature .* in row 1"):
+            _checked(plan, given, before)
+    given = before.copy()
+    given[2, 1] = 1.5  # more bleed than perfusion
+    found, held = _checked(plan, given, before)
+    assert found[2, 1] == 1.0 and held.tolist() == [False, False, True]
 
 
 def test_recipes_stand_at_defaults_and_bleed_is_never_above_perfusion():

@@ -346,19 +346,30 @@ def limits_of(
             continue
         limit = parse_limit(text, process, layout, said)
         quantity = process.quantity(limit.name)
-        width = _SMOOTH * (quantity.hi - quantity.lo)
-        found.append(
-            ChanceConstraint(
-                limit.value,
-                probability,
-                temperature=width,
-                backoff=3.0 * width,
-                species_index=layout.forecast.index(limit.name),
-                is_upper=limit.is_upper,
-                species=limit.name,
-            )
-        )
+        at = layout.forecast.index(limit.name)
+        found.append(kept(limit, probability, at, quantity.hi - quantity.lo))
     return tuple(found)
+
+
+def kept(limit: Limit, probability: float, column: int, span: float) -> ChanceConstraint:
+    """A limit of one column of a forecast, to be kept on every day.
+
+    Args:
+        limit: From `take_limit`.
+        probability: With which it is to be kept [-].
+        column: Which column of the forecast it is of.
+        span: From the lowest to the highest value of that column [its unit].
+    """
+    width = _SMOOTH * span
+    return ChanceConstraint(
+        limit.value,
+        probability,
+        temperature=width,
+        backoff=3.0 * width,
+        species_index=column,
+        is_upper=limit.is_upper,
+        species=limit.name,
+    )
 
 
 def box_of(

@@ -1,19 +1,16 @@
 """Goals and limits of CHO perfusion by name: of the twelve species that its model forecasts."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from perfusio_jax._core import FORECAST_SPECIES, HOURS_PER_DAY, ConfigError
 from perfusio_jax._core.hints import did_you_mean
-from perfusio_jax.bed.goal.by_name import take_goal, take_limit
+from perfusio_jax.bed.goal.by_name import kept, take_goal, take_limit
 from perfusio_jax.bed.goal.constraints import ChanceConstraint
 from perfusio_jax.bed.goal.criteria import FinalValue, ProcessOFV, TrackingError
 from perfusio_jax.chemistry import SpeciesRegistry
-
-_SMOOTH: Final = 0.005
-"""Width of a limit's smooth step over the span of its species [-]."""
 
 
 def is_by_name(text: str) -> bool:
@@ -94,18 +91,8 @@ def cho_limits(texts: Sequence[str], probability: float) -> tuple[ChanceConstrai
             raise ConfigError(f"--limit {text!r}: a limit is NAME>=value or NAME<=value.")
         _known(limit.name, f"--limit {text!r}")
         species = SpeciesRegistry.DEFAULT[limit.name]
-        width = _SMOOTH * (species.hi - species.lo)
-        found.append(
-            ChanceConstraint(
-                limit.value,
-                probability,
-                temperature=width,
-                backoff=3.0 * width,
-                species_index=FORECAST_SPECIES.index(limit.name),
-                is_upper=limit.is_upper,
-                species=limit.name,
-            )
-        )
+        at = FORECAST_SPECIES.index(limit.name)
+        found.append(kept(limit, probability, at, species.hi - species.lo))
     return tuple(found)
 
 

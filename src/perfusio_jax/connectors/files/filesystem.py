@@ -379,7 +379,8 @@ class FilesystemStore(BioreactorConnectorBase):
         mine = dict.fromkeys(
             name
             for (run_id, reactor_id), names in found.items()
-            if self.run_id in (None, run_id) and self.reactor_id in (None, reactor_id, "")
+            if self.run_id in (None, run_id)
+            and self.reactor_id in (None, reactor_id or self.reactor_id)
             for name in names
         )
         if len(mine) > 1:

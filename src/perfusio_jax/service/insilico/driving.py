@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from perfusio_jax._core import REGISTRY, ConfigError, Result
 from perfusio_jax._core.programs import compiled
@@ -37,7 +37,8 @@ class Seen(NamedTuple):
 
 
 Policy = Callable[[Seen], Float[np.ndarray, "L 6"]]
-"""Set-points until the next sample. Runs are in rows, and a row depends on its own row alone."""
+"""Set-points until the next sample. Runs are in rows, and a row depends on its own row alone. A
+bleed above the perfusion, which no vessel has, is held at it and counted (`n_held`)."""
 
 
 @compiled
@@ -153,34 +154,50 @@ def run_part(plan: CampaignPlan, part: int) -> pa.Table:
     noise = NoiseModel()
     cv, lost = noise.cv_array(REGISTRY), jnp.asarray(noise.missing_prob)
     set_points, codes = design.copy(), np.zeros(plan.part, int)
-    truth, moved = [], np.zeros(plan.part)
+    truth, moved, n_held = [], np.zeros(plan.part), np.zeros(plan.part)
     for day in range(plan.days + 1):
         true, read = _read(kinetics, states, cv, lost, keys[:, day])
         truth.append(np.asarray(true))
         if day == plan.days:
             break
         seen = Seen(day, np.asarray(read), set_points, design)
-        after = _checked(cells.policy, policy(seen), set_points)
+        after, held = _checked(cells.policy, policy(seen), set_points)
+        n_held += held
         moved += np.any(after != set_points, axis=1)
         set_points = after
         states, result = _one_day(reactor, states, jnp.asarray(set_points))
         codes = np.where(codes == 0, np.asarray(result), codes)
-    return _table(plan, part, np.stack(truth, axis=1)[:n], codes[:n], moved[:n])
+    return _table(plan, part, np.stack(truth, axis=1)[:n], codes[:n], (moved[:n], n_held[:n]))
 
 
-def _checked(plan: PolicyPlan, given: Any, before: np.ndarray) -> np.ndarray:
+def _checked(
+    plan: PolicyPlan, given: Any, before: np.ndarray
+) -> tuple[np.ndarray, Bool[np.ndarray, " L"]]:
+    """Set-points of a policy, and in which runs its bleed had to be held."""
     found = np.array(given, float)
     if found.shape != before.shape:
         raise ConfigError(
             f"policy {plan.name!r} gave set-points of shape {found.shape} for runs of shape "
             f"{before.shape}; it has to give as many."
         )
+    bad = ~(np.isfinite(found) & (found >= 0.0))
+    if bad.any():
+        row, column = (int(k) for k in np.argwhere(bad)[0])
+        raise ConfigError(
+            f"policy {plan.name!r} gave {CONTROLS[column]} {found[row, column]:g} in row {row}; "
+            "a finite number not below 0 is needed."
+        )
+    held = found[:, _BLEED] > found[:, _PERFUSION]
     found[:, _BLEED] = np.minimum(found[:, _BLEED], found[:, _PERFUSION])
-    return found
+    return found, held
 
 
 def _table(
-    plan: CampaignPlan, part: int, truth: np.ndarray, codes: np.ndarray, moved: np.ndarray
+    plan: CampaignPlan,
+    part: int,
+    truth: np.ndarray,
+    codes: np.ndarray,
+    counts: tuple[np.ndarray, np.ndarray],
 ) -> pa.Table:
     cells = cells_of(plan, part)
     good = codes == Result.SUCCESS
@@ -202,7 +219,8 @@ def _table(
         "Via_min": truth[:, :, column("Via")].min(axis=1),
         "Amm_max": truth[:, :, column("Amm")].max(axis=1),
         "Lac_max": truth[:, :, column("Lac")].max(axis=1),
-        "n_changes": moved,
+        "n_changes": counts[0],
+        "n_held": counts[1],
         "result": codes,
     }
     return pa.table(columns)
