@@ -16,6 +16,7 @@ from perfusio_jax import cli
 from perfusio_jax._core import AuditError, ConfigError, DataError, RunLockedError, SimulationError
 from perfusio_jax.service.plan import read_plan
 from perfusio_jax.twin import AuditLogger, RunLock
+from tests.report.run_folders import make_run
 
 CLI = [sys.executable, "-m", "perfusio_jax.cli"]
 
@@ -523,7 +524,10 @@ def test_help_groups_every_command_by_what_one_wants(capsys):
         typer.main.get_command(cli.app).commands  # pyright: ignore[reportAttributeAccessIssue]
     )
     assert "..." not in out.split("\n", 1)[1]  # sentences are whole
-    assert listed["Next runs"] == ["propose"] and "status" in listed["Run a reactor"]
+    assert (
+        listed["Next runs"] == ["propose", "in-silico", "benchmark"]
+        and "status" in listed["Run a reactor"]
+    )
     _, out, _ = run("db", "--help", capsys=capsys)
     assert "something would be lost." in out
 
@@ -547,9 +551,11 @@ def test_what_looks_at_a_run_does_not_wait_for_jax(tmp_path):
         "try:\n    cli.main(sys.argv[1:])\n"
         "finally:\n    print([m for m in ('jax', 'matplotlib') if m in sys.modules])\n"
     )
-    for words in (["verify-audit"], ["status"], ["stop"], ["report"]):
+    make_run(tmp_path / "whole", n_days=3)
+    asked = [[word, tmp_path] for word in ("verify-audit", "status", "stop", "report")]
+    for words in [*asked, ["report", tmp_path / "whole"]]:
         done = subprocess.run(
-            [sys.executable, "-c", script, *words, str(tmp_path)],
+            [sys.executable, "-c", script, *map(str, words)],
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         assert done.stdout.splitlines()[-1] == "[]", (words, done)

@@ -1,6 +1,8 @@
 """Whatever a name holds, a screen shows it and obeys none of it."""
 
+import ast
 import io
+from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -117,3 +119,40 @@ def test_what_a_long_call_says_is_on_record_where_nobody_watches():
         "fitting: running",
         "fitting again: fold 2",
     ]
+
+
+PLACES = {"beside", "out", "path", "figure", "folder", "target", "place", "card"}
+
+
+def broken_places(source: str) -> list[int]:
+    """Lines that print the name of a file and let it be broken at the edge of the screen."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner = node.func.value
+        is_print = node.func.attr == "print" and isinstance(owner, ast.Name)
+        if not is_print or owner.id not in ("console", "screen"):
+            continue
+        named = {
+            part.value.id
+            for text in node.args
+            if isinstance(text, ast.JoinedStr)
+            for part in text.values
+            if isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Name)
+        }
+        if named & PLACES and not any(k.arg == "soft_wrap" for k in node.keywords):
+            found.append(node.lineno)
+    return found
+
+
+def test_names_of_files_are_never_broken():
+    """Who copies a long path off the screen, or looks for it in a log, finds it whole."""
+    assert broken_places('console.print(f"figure: {path}")') == [1]
+    root = Path(__file__).parents[1] / "src"
+    found = {
+        str(f.relative_to(root)): lines
+        for f in root.rglob("*.py")
+        if (lines := broken_places(f.read_text(encoding="utf-8")))
+    }
+    assert found == {}

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from perfusio_jax._core import AUXILIARY_TAGS, CONTROL_NAMES, REGISTRY, ConfigError, Key, UnitError
 from perfusio_jax._core.configmodel import ConfigModel
 from perfusio_jax._core.devices import DEVICE_PATTERN, Device, resolve_device
+from perfusio_jax._core.names import AlarmChannel
 from perfusio_jax._core.plausible import PLAUSIBLE
 from perfusio_jax._core.units import canonical_unit, is_canonical, to_canonical
 
@@ -257,10 +258,6 @@ class RunConfig(ConfigModel):
             The key, or None if the seed is None.
         """
         return None if self.seed is None else jax.random.key(self.seed)
-
-
-AlarmChannel = Literal["log", "file", "email", "slack", "webhook"]
-"""Ways to reach people; those of `twin.alarms.channels`."""
 
 
 class AlarmConfig(ConfigModel):

@@ -14,8 +14,8 @@ from perfusio_jax.cli import main
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, RunConfig
 from perfusio_jax.connectors import FilesystemStore, SQLStore
 from perfusio_jax.connectors.base import BioreactorConnectorBase, SampleRecord
+from perfusio_jax.report.run_card import run_card
 from perfusio_jax.report.run_record import read_records
-from perfusio_jax.report.run_report import run_card
 from perfusio_jax.service import replay as service_replay
 from perfusio_jax.twin import (
     AlarmNotifier,

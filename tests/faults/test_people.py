@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax.report.run_card import run_card
 from perfusio_jax.report.run_record import read_records
-from perfusio_jax.report.run_report import run_card
 from perfusio_jax.twin import LoopSettings, Mailbox, RunRecords, replay
 from perfusio_jax.twin.loop.attendant import Attendant
 from perfusio_jax.twin.loop.commands import find_runs, is_running, send, status, waiting_decision

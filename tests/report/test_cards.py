@@ -18,8 +18,9 @@ from perfusio_jax.report.cards import card_document, write_card
 from perfusio_jax.report.golden import golden_card
 from perfusio_jax.report.html_page import html_page
 from perfusio_jax.report.proposal_words import in_words
+from perfusio_jax.report.run_card import run_card
 from perfusio_jax.report.run_record import read_records
-from perfusio_jax.report.run_report import run_card, run_document
+from perfusio_jax.report.run_report import run_document
 from perfusio_jax.report.validation import validation_card
 from perfusio_jax.report.watching import Watching
 from perfusio_jax.service.calibrating import calibration_card

@@ -17,8 +17,8 @@ from perfusio_jax.connectors import FilesystemStore
 from perfusio_jax.demo.described_rig import DescribedFileReactor, PlantRun
 from perfusio_jax.hybrid import save
 from perfusio_jax.process import MONOD_CHEMOSTAT
+from perfusio_jax.report.run_card import run_card
 from perfusio_jax.report.run_record import read_records
-from perfusio_jax.report.run_report import run_card
 from perfusio_jax.service.plan import read_plan
 from perfusio_jax.service.replay import replay_run
 from perfusio_jax.service.run import run_twin

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
@@ -190,6 +190,9 @@ def test_a_perfusion_with_cells_held_back_is_that_of_an_independent_integrator()
     bolus=st.lists(st.floats(0.0, 15.0), min_size=3, max_size=3),
     taken=st.floats(0.0, 0.05),
 )
+# starved overnight and fed again: substrate follows the feed so closely that it takes many steps
+@example(start=[1.0, 1.0], feed=[0.0, 0.0, 4.0], bolus=[0.0, 0.0, 0.0], taken=0.0)
+@example(start=[10.0, 0.01], feed=[0.1, 0.0, 40.0], bolus=[0.0, 0.1, 0.0], taken=0.0)
 def test_nothing_gets_lost_in_a_vessel_that_only_takes_in(fed_plant, start, feed, bolus, taken):
     """Biomass over its yield plus substrate; maintenance is off, so that nothing else is made."""
     plant = eqx.tree_at(lambda p: p.mechanism.m, fed_plant, jnp.asarray(0.0))
@@ -206,6 +209,42 @@ def test_nothing_gets_lost_in_a_vessel_that_only_takes_in(fed_plant, start, feed
         held[1:] * before_sample, held[:-1] * volume[:-1] + brought, rtol=1e-11
     )
     assert np.all(np.asarray(found.states)[:, :2] >= -1e-9)
+
+
+def test_a_culture_that_starved_can_be_fed_in_single_precision(fed_plant):
+    plant = eqx.tree_at(lambda p: p.mechanism.m, fed_plant, jnp.asarray(0.0))
+    u = jnp.asarray([[0.0, 0.0, 20.0], [0.0, 0.0, 0.0]]).T
+    start, lengths = jnp.asarray([2.0, 1.0, 7.0]), jnp.asarray([5.0, 19.0, 30.0])
+    exact = eqx.filter_jit(run_plant)(plant, start, u, lengths)
+
+    def single(value):
+        return value.astype(jnp.float32) if eqx.is_inexact_array(value) else value
+
+    with jax.enable_x64(False):
+        given = jax.tree.map(single, (plant, start, u, lengths))
+        found = eqx.filter_jit(run_plant)(*given)
+    assert found.states.dtype == jnp.float32 and int(found.result) == int(exact.result) == 0
+    np.testing.assert_allclose(found.states, exact.states, rtol=1e-3, atol=3e-5)
+
+
+def test_lanes_that_end_early_or_fail_are_as_they_are_alone(fed_plant):
+    """The steps of a batch are taken together; which lane needs most is nobody's else business."""
+
+    def last(mu_max, feed):
+        plant = eqx.tree_at(lambda p: p.mechanism.mu_max, fed_plant, mu_max)
+        u = jnp.asarray([[0.0, 0.0], [1.0, 0.0]]).at[1, 0].set(feed)
+        found = run_plant(plant, jnp.asarray([1.0, 1.0, 7.0]), u, jnp.asarray([24.0, 24.0]))
+        return found.states[-1, 0], (found.result, found.n_steps)
+
+    slope = jax.value_and_grad(last, has_aux=True)
+    mu_max, feed = jnp.asarray([0.2, 0.3, 0.3, 0.05]), jnp.asarray([5.0, 20.0, -1.0, 0.0])
+    (values, (codes, steps)), slopes = jax.jit(jax.vmap(slope))(mu_max, feed)
+    assert np.asarray(codes).tolist() == [0, 0, Result.BAD_INPUT, 0]
+    for k in (0, 1, 3):
+        (value, (_, n)), alone = jax.jit(slope)(mu_max[k], feed[k])
+        assert int(n) == int(steps[k])
+        np.testing.assert_allclose([values[k], slopes[k]], [value, alone], rtol=1e-9)
+    assert np.isnan(values[2])
 
 
 def test_the_gradient_is_that_of_differences(fed_plant):

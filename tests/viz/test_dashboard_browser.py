@@ -25,6 +25,9 @@ PASSWORD = "four words nobody guesses"
 BAD = "<img src=x onerror=document.title='taken'>" + "n" * 300
 
 
+INSIDE = "return document.documentElement.scrollWidth <= window.innerWidth"
+
+
 class Program:
     """`perfusio-jax dashboard`, as a process of its own."""
 
@@ -107,8 +110,7 @@ def test_pages_fit_and_can_be_reached_by_keyboard(driver, program, width):
         base = driver.current_url
         for path in (program.url, base, f"{base}/audit", f"{base}/model", f"{program.url}/sign-in"):
             driver.get(path)
-            inside = "return document.documentElement.scrollWidth <= window.innerWidth"
-            assert driver.execute_script(inside), path
+            until(lambda: driver.execute_script(INSIDE), f"{path} fits")
             assert nameless(driver) == [], path
         driver.get(base)
         from selenium.webdriver.common.keys import Keys

@@ -1,6 +1,7 @@
 """The page without a browser: what it shows, whom it lets ask, and what it refuses."""
 
 import csv
+import datetime as dt
 import io
 import itertools
 import json
@@ -78,7 +79,8 @@ class World:
         write_accounts(self.accounts, PEOPLE)
         self.time = 0.0
         self.settings = PageSettings(self.accounts, **settings)
-        self.watching = Watching(place)
+        begun = dt.datetime.now(dt.UTC)  # a minute that passes is news to the page
+        self.watching = Watching(place, now=lambda: begun + dt.timedelta(seconds=self.time))
         self.app = build_app(
             self.watching, self.settings, say=self.said.append, monotonic=lambda: self.time,
             tried=tried,
@@ -94,7 +96,10 @@ class World:
         return client
 
     def keys(self) -> dict[str, str]:
-        return {r.name: r.key for r in self.watching.rack().reactors}
+        found = {r.name: r.key for r in self.watching.rack().reactors}
+        for asked in list(self.watching._asked.values()):  # a verified trail is news, too
+            asked.result(60)
+        return found
 
     def routes(self) -> list[Route]:
         return [r for r in self.app.app.routes if isinstance(r, Route)]

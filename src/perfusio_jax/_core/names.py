@@ -5,7 +5,7 @@ column *is* its position in one of these tuples. Nothing here needs JAX.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 CONTROL_NAMES: Final[tuple[str, ...]] = (
     "perfusion_rate",
@@ -90,6 +90,9 @@ AUXILIARY_TAGS: Final[tuple[str, ...]] = (
     "TMP",
 )
 """Optional online tags: stored, alarmed, usable as model inputs."""
+
+AlarmChannel = Literal["log", "file", "email", "slack", "webhook"]
+"""Ways to reach people; those of `twin.alarms.channels`."""
 
 HOURS_PER_DAY: Final[float] = 24.0
 """[h/d]; time is in hours inside, in days where people speak of days."""

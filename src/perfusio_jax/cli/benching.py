@@ -1,5 +1,6 @@
 """Commands that measure: the speed of this machine, and methods on frozen problems."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -39,9 +40,10 @@ def bench(
         writable(out, suffixes=(".json",))
     screen = console()
     common.set_up_jax()
-    from perfusio_jax.service.benching.quick import quick_figures, tell_figures
+    from perfusio_jax.service.benching.quick import tell_figures
+    from perfusio_jax.study.scale.speed import quick_figures
 
-    tell_figures(quick_figures(screen), screen, out)
+    tell_figures(quick_figures(screen.status, time.perf_counter), screen, out)
 
 
 @benchmark.command("run")

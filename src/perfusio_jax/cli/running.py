@@ -244,8 +244,7 @@ def report(
         return
     if reference:
         raise ConfigError(_REFERENCE)
-    common.set_up_jax()
-    from perfusio_jax.report.reporting import show_run
+    from perfusio_jax.report.in_short import show_run
 
     if out is None:
         show_run(run_folder(place[0]), console())

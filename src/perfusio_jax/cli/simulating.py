@@ -213,4 +213,4 @@ def simulate(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_campaign(runs_out, out)
     sampled = "" if every == 24.0 else f", sampled every {every:g} h"
-    screen.print(f"{runs} runs of {days} d{sampled}, {clone}, {planned}: {out}")
+    screen.print(f"{runs} runs of {days} d{sampled}, {clone}, {planned}: {out}", soft_wrap=True)

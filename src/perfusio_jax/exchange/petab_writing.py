@@ -131,6 +131,9 @@ def write_petab(
 def is_sound(problem: Path) -> bool:
     """Whether PEtab's own checks find nothing wrong with a problem.
 
+    Args:
+        problem: Its YAML file.
+
     Raises:
         ConfigError: If the library is missing.
     """

@@ -94,6 +94,9 @@ def save_program(
 def load_program(path: Path) -> Program:
     """Read a program.
 
+    Args:
+        path: File that `save_program` wrote.
+
     Raises:
         ConfigError: If what JAX reads programs with is not installed.
         DataError: If the file holds none.

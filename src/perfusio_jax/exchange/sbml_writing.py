@@ -71,7 +71,12 @@ def sbml_text(model: RateModel) -> str:
 
 
 def write_sbml(model: RateModel, path: Path) -> None:
-    """Write a run as SBML; see `sbml_text`."""
+    """Write a run as SBML; see `sbml_text`.
+
+    Args:
+        model: The run.
+        path: File; folders above it are made.
+    """
     text = sbml_text(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

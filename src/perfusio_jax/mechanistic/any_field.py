@@ -93,6 +93,20 @@ def _step(tableau: Tableau, field: Field, y: Array, h: Array, inputs: Any) -> tu
     return y + a[-1] @ found + found[-1], found[-1]
 
 
+@jax.custom_batching.custom_vmap
+def _in_any_lane(wanted: Array) -> Array:
+    """Whether it is wanted; of a batch, by any lane, so that what none wants is passed over.
+
+    A condition that differs by lane would have both its branches computed for all of them.
+    """
+    return wanted
+
+
+@_in_any_lane.def_vmap
+def _over_lanes(axis_size: int, in_batched: Sequence[bool], wanted: Array) -> tuple[Array, bool]:
+    return jnp.any(wanted, axis=0) if in_batched[0] else wanted, False
+
+
 def _square(rows: Sequence[Sequence[float]]) -> np.ndarray:
     """Coefficients of all stages, zero where a stage does not know a later one."""
     return np.array([[*row, *([0.0] * (len(rows) - len(row)))] for row in rows])
@@ -109,7 +123,7 @@ def _run(
     tableau: Tableau,
 ) -> _Loop:
     eps = jnp.finfo(y.dtype).eps
-    smallest = jnp.maximum(1e-12 * length, 1e3 * eps * length)
+    smallest = jnp.maximum(1e-12, 16.0 * eps) * length  # time still moves on
     is_legal = jnp.all(jnp.isfinite(y)) & jnp.isfinite(length) & (length > 0.0)
     start = _Loop(
         y=y,
@@ -126,6 +140,9 @@ def _run(
         return (s.time < length) & (s.code == Result.SUCCESS.value)
 
     def body(s: _Loop) -> _Loop:
+        # of a batch, a lane that has ended is left as it is here: a loop that asks each lane
+        # copies all that it carries at every turn
+        running = is_running(s)
         left = length - s.time
         ends = s.h >= left * (1.0 - 1e-6)
         # the last two steps share what is left, so that no sliver remains
@@ -135,30 +152,31 @@ def _run(
         norm = jnp.max(jnp.abs(error) / allowed)
         finite = jnp.isfinite(norm)
         above = jnp.all(new >= accuracy.lowest)
-        accepted = finite & (norm <= 1.0) & above
+        accepted = running & finite & (norm <= 1.0) & above
         growth = 0.9 * jnp.maximum(norm, _SMALLEST_RISE) ** (-1.0 / tableau.order)
         growth = jnp.where(finite, jnp.clip(growth, 0.2, 6.0), 0.1)
         growth = jnp.where(above, growth, jnp.minimum(growth, 0.3))
-        stuck = ~accepted & (h <= smallest)
+        stuck = running & ~accepted & (h <= smallest)
         code = jnp.where(stuck & finite, Result.STEP_TOO_SMALL.value, s.code)
         code = jnp.where(stuck & ~finite, Result.NONFINITE.value, code)
         n = s.n + accepted
         time = jnp.where(accepted, jnp.where(ends, length, s.time + h), s.time)
         spent = (code == Result.SUCCESS.value) & (time < length)
-        spent &= (n >= max_steps) | (s.tries + 1 >= 4 * max_steps)
+        tries = s.tries + running
+        spent &= (n >= max_steps) | (tries >= 4 * max_steps)
         place = jnp.where(accepted, s.n, max_steps)
         return _Loop(
             y=jnp.where(accepted, new, s.y),
             time=time,
-            h=jnp.maximum(h * growth, smallest),
+            h=jnp.where(running, jnp.maximum(h * growth, smallest), s.h),
             code=jnp.where(spent, Result.MAX_STEPS.value, code),
-            tries=s.tries + 1,
+            tries=tries,
             n=n,
             starts=s.starts.at[place].set(s.y, mode="drop"),
             steps=s.steps.at[place].set(h, mode="drop"),
         )
 
-    return jax.lax.while_loop(is_running, body, start)
+    return jax.lax.while_loop(lambda s: _in_any_lane(is_running(s)), body, start)
 
 
 def advance_field(
@@ -168,7 +186,7 @@ def advance_field(
     inputs: Any,
     accuracy: Accuracy,
     *,
-    max_steps: int = 256,
+    max_steps: int = 512,
     tableau: Tableau = RODAS4,
     forward_only: bool = False,
 ) -> Ended:
@@ -233,7 +251,7 @@ def advance_field(
             def moved(d: Array) -> Array:
                 return jax.lax.scan(replay, d, block)[0]
 
-            return jax.lax.cond(block[2][0], moved, lambda d: d, d), None
+            return jax.lax.cond(_in_any_lane(block[2][0]), moved, lambda d: d, d), None
 
         starts, steps, is_taken = (
             v.reshape(-1, _BLOCK, *v.shape[1:]) for v in (starts, steps, is_taken)

@@ -81,7 +81,7 @@ def answer(
     write_recipes(out, U, names, new_ids(len(U), len(runs), set(taken)), clone, found, unit_of)
     card = proposal_card((*in_words(found, U, names, unit_of), *costs_in_words(found)), out)
     show_card(card, console)
-    console.print(f"proposed runs: {out}")
+    console.print(f"proposed runs: {out}", soft_wrap=True)
     if on_card is not None:
         on_card(card)
 

@@ -102,7 +102,7 @@ def rates_of_table(
         "errors are those of the assays alone; flows and compositions count as exact.",
         soft_wrap=True,
     )
-    console.print(f"table: {out}")
+    console.print(f"table: {out}", soft_wrap=True)
     return found
 
 

@@ -94,7 +94,7 @@ def golden_runs(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_compared(found, place.units, out)
     show_card(card, console)
-    console.print(f"table: {out}")
+    console.print(f"table: {out}", soft_wrap=True)
     if figure is not None:
         for one, path in zip(found, _paths(figure, found), strict=True):
             save_figure(golden_figure(one, place.units), path)

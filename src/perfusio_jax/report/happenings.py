@@ -74,7 +74,7 @@ def happenings_of(record: RunRecord) -> list[Happening]:
     if record.events:
         return found
     # without an audit trail the journal still knows samples, decisions and writes
-    days = () if record.trajectory is None else record.trajectory.times_h / 24.0
+    days = () if record.samples is None else record.samples.times_h / 24.0
     found = [Happening(float(d), "sample") for d in days]
     found += [Happening(float(d.day), "decision") for d in record.decisions]
     return found + [Happening(float(i.day), "write") for i in record.intents]

@@ -204,8 +204,10 @@ def answer_profiles(
         say(line)
     if on_card is not None:  # the schedules themselves are in the table
         on_card(proposal_card(told, out))
-    console.print(f"schedules: {out} (forecast --schedule and simulate --schedule take it)")
-    console.print(f"what is expected of them: {beside}")
+    console.print(
+        f"schedules: {out} (forecast --schedule and simulate --schedule take it)", soft_wrap=True
+    )
+    console.print(f"what is expected of them: {beside}", soft_wrap=True)
 
 
 def schedule_table(plan: np.ndarray, grid: Grid, span: np.ndarray) -> tuple[str, Any]:

@@ -8,16 +8,17 @@ from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors import read_culture
 from perfusio_jax.connectors.files.parts import title_of
 from perfusio_jax.connectors.tables.file_rules import FileRules
-from perfusio_jax.viz import cards_in, show_card
+from perfusio_jax.viz import show_card
 
 from .campaign_report import campaign_cards, campaign_document
 from .document import Document
 from .golden import compared_at
 from .html_page import html_page
+from .in_short import show_runs
 from .markdown_text import markdown_text
 from .pdf_pages import pdf_pages, require_weasyprint
-from .run_record import RunRecord, read_records
-from .run_report import run_card, run_document
+from .run_record import read_records
+from .run_report import run_document
 
 SUFFIXES: Final = (".html", ".pdf", ".md", ".markdown")
 """Endings of reports."""
@@ -40,36 +41,7 @@ def report_on_run(place: Path, out: Path, *, references: Sequence[str] = (), con
     records = read_records(place)
     beside = compared_at([place], references) if references else []
     _write(run_document(records, place, beside=beside), out, console)
-    _show(records, console)
-
-
-def show_run(place: Path, console: Any) -> None:
-    """Print what the runs at a place come to, and what else was concluded about them.
-
-    Args:
-        place: Run folder, or one above several.
-        console: Where to print.
-
-    Raises:
-        ConfigError: If there is no run there.
-        JournalError: If a journal cannot be read.
-    """
-    records = read_records(place)
-    _show(records, console)
-    for folder in dict.fromkeys(record.folder for record in records):
-        cards, troubles = cards_in(folder)
-        for card in cards:
-            console.print(f"\n{card.title} (perfusio-jax {card.command}):", soft_wrap=True)
-            show_card(card, console)
-        for line in troubles:
-            console.print(line, soft_wrap=True)
-
-
-def _show(records: Sequence[RunRecord], console: Any) -> None:
-    for record in records:
-        card = run_card(record)
-        console.print(f"{card.title}:", soft_wrap=True)
-        show_card(card, console)
+    show_runs(records, console)
 
 
 def report_on_tables(

@@ -5,7 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TO
 from perfusio_jax._core.limits import RECORD_BYTES, TABLE_BYTES, read_file
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.process import Process
-from perfusio_jax.states import Trajectory
 from perfusio_jax.twin.loop.commands import find_runs, is_running, reactors, sampled
 from perfusio_jax.twin.loop.reader import rows_of
 from perfusio_jax.twin.records.alarm_book import Alarm
@@ -28,10 +27,32 @@ from perfusio_jax.twin.records.trail_files import LOG_NAME
 from perfusio_jax.twin.records.verifying import verify_audit
 from perfusio_jax.viz import Band, RunView
 
+if TYPE_CHECKING:
+    from perfusio_jax.states import Trajectory
+
 LEFT_OUT: Final = "the audit trail is left out"
 """How a note begins that says so."""
 
 _AHEAD: Final = ("q10", "q50", "q90")
+
+
+class RunSamples(NamedTuple):
+    """Samples of a run and the set-points that acted, on the host."""
+
+    names: tuple[str, ...]
+    """Quantities read."""
+    control_names: tuple[str, ...]
+    """Controls."""
+    times_h: np.ndarray
+    """Culture times [h]."""
+    readings: np.ndarray
+    """A row for each sample, a column for each quantity; NaN where nothing was believed."""
+    controls: np.ndarray
+    """Set-points from a sample on, likewise."""
+    volume_L: np.ndarray
+    """Working volume at the samples [L]."""
+    stream_totals: np.ndarray
+    """What flowed since the sample before [L], in the order of `STREAM_TOTALS`."""
 
 
 class RunRecord(NamedTuple):
@@ -45,7 +66,7 @@ class RunRecord(NamedTuple):
     """Vessel."""
     process: Process | None
     """The culture; None for CHO perfusion."""
-    trajectory: Trajectory | None
+    samples: RunSamples | None
     """Samples and the set-points that acted; None before the first sample."""
     n_left_out: int
     """Readings that were not believed, and are not in the trajectory."""
@@ -75,6 +96,27 @@ class RunRecord(NamedTuple):
     notes: tuple[str, ...]
     """What could not be read, one sentence each."""
 
+    @property
+    def trajectory(self) -> "Trajectory | None":
+        """The samples as a trajectory; None before the first."""
+        from perfusio_jax.states import Trajectory  # whoever only looks does not wait for JAX
+
+        found = self.samples
+        if found is None:
+            return None
+        return Trajectory(
+            found.readings,
+            found.controls,
+            found.volume_L,
+            np.floor(found.times_h / HOURS_PER_DAY + 1e-9).astype(int),
+            found.names,
+            found.control_names,
+            run_id=self.run_id,
+            reactor_id=self.reactor_id,
+            times_h=found.times_h,
+            stream_totals=found.stream_totals,
+        )
+
     def unit(self, name: str) -> str:
         """Unit of a quantity or control; empty where nobody says."""
         if self.process is not None:
@@ -87,25 +129,24 @@ class RunRecord(NamedTuple):
 
     def units(self) -> dict[str, str]:
         """Units of everything in the trajectory."""
-        if self.trajectory is None:
+        if self.samples is None:
             return {}
-        names = (*self.trajectory.species_names, *self.trajectory.control_names)
+        names = (*self.samples.names, *self.samples.control_names)
         return {name: self.unit(name) for name in names}
 
     def view(self) -> RunView:
         """The run as figures see it, with targets and limits as its sessions had them."""
-        run = self.trajectory
+        run = self.samples
         name = f"{self.run_id}, reactor {self.reactor_id}"
         if run is None:
             return RunView(name, np.zeros(0), {})
-        table, set_to = run.host_readings(run.species_names), np.asarray(run.controls)
-        readings = {n: table[:, k] for k, n in enumerate(run.species_names)}
+        readings = {n: run.readings[:, k] for k, n in enumerate(run.names)}
         targets, limits = _goals(self.events)
         return RunView(
             name,
-            np.asarray(run.times_h),
+            run.times_h,
             readings,
-            {n: set_to[:, k] for k, n in enumerate(run.control_names)},
+            {n: run.controls[:, k] for k, n in enumerate(run.control_names)},
             {n: band for n, band in self.bands.items() if n in readings},
             {n: v for n, v in targets.items() if n in readings},
             {n: v for n, v in limits.items() if n in readings},
@@ -159,13 +200,13 @@ def record_of(
     notes = [] if audit.is_intact else [f"{LEFT_OUT}: {audit.reason}"]
     run_id = str(events[0]["run_id"]) if events else folder.name
     process = _process_of(events)
-    trajectory, n_left_out = _trajectory(journal, name, process, run_id)
+    samples, n_left_out = _samples(journal, name, process)
     return RunRecord(
         folder,
         run_id,
         name,
         process,
-        trajectory,
+        samples,
         n_left_out,
         sum(s.revision > 1 for s in journal.samples(name)),
         _bands(folder, name, notes),
@@ -196,9 +237,9 @@ def _process_of(events: tuple[Mapping[str, Any], ...]) -> Process | None:
     return None
 
 
-def _trajectory(
-    journal: RunRecords, name: str, process: Process | None, run_id: str
-) -> tuple[Trajectory | None, int]:
+def _samples(
+    journal: RunRecords, name: str, process: Process | None
+) -> tuple[RunSamples | None, int]:
     """Samples that were believed, and how many readings were not."""
     samples = [s.values for s in journal.samples(name)]
     if not samples:
@@ -226,17 +267,14 @@ def _trajectory(
     ]
     table = [[_number(row["values"].get(n)) for n in seen] for row in rows]
     set_to = [[_number(row["controls"].get(n)) for n in controls] for row in rows]
-    run = Trajectory(
+    run = RunSamples(
+        tuple(seen),
+        tuple(controls),
+        hours[order],
         np.array(table, float).reshape(len(rows), len(seen))[order],
         np.array(set_to, float).reshape(len(rows), len(controls))[order],
         volume[order],
-        np.floor(hours[order] / HOURS_PER_DAY + 1e-9).astype(int),
-        seen,
-        controls,
-        run_id=run_id,
-        reactor_id=name,
-        times_h=hours[order],
-        stream_totals=np.array(totals, float)[order],
+        np.array(totals, float)[order],
     )
     return run, sum(read) - sum(kept)
 

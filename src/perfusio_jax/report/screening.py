@@ -103,7 +103,7 @@ def run_screening(out: Path, sizes: Sizes, *, seeds: int, console: Any) -> None:
     )
     heads = ["scenario", "seed", "scheme", "NAAE", "NAUC", "rank sum", "settings"]
     write_table(out / "screening", heads, rows, title="Screening of 13 schemes")
-    console.print(f"tables and figures: {out}")
+    console.print(f"tables and figures: {out}", soft_wrap=True)
 
 
 def _describe(settings: TrainSettings) -> str:

@@ -276,7 +276,7 @@ def run_case(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     ]
     title = f"Control case {case}: relative errors over the episodes of the best epoch"
     write_table(out / f"case{case}{sizes.suffix}", heads, rows, title=title)
-    console.print(f"tables and figures: {out}")
+    console.print(f"tables and figures: {out}", soft_wrap=True)
 
 
 def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
@@ -351,4 +351,4 @@ def run_comparison(case: int, out: Path, sizes: Sizes, *, console: Any) -> None:
     figure = comparison_figure(courses, hours, np.asarray(params.reference), title=title)
     save_figure(figure, out / f"compare_case{case}{sizes.suffix}.png")
     console.print(f"optimum, nominal plant: NAAE {float(optimum.error):.3f}")
-    console.print(f"table and figure: {out}")
+    console.print(f"table and figure: {out}", soft_wrap=True)

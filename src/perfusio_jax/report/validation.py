@@ -150,7 +150,7 @@ def validate_campaign(
     show_card(card, console)
     if on_card is not None:
         on_card(card)
-    console.print(f"model card, scores, figures and model: {out}")
+    console.print(f"model card, scores, figures and model: {out}", soft_wrap=True)
 
 
 def _better(work: _Work, process: Process) -> _Outcome:

@@ -123,10 +123,10 @@ def calibrate_table(
     name = "cho_perfusion" if table.process is None else table.process.name
     mechanism = wish.mechanism or ("cho" if table.process in (None, CHO_PERFUSION) else "monod")
     save_posterior(found, out, culture={"process": name, "mechanism": mechanism})
-    console.print(f"posterior: {out}")
+    console.print(f"posterior: {out}", soft_wrap=True)
     if figure is not None:
         for path in draw_posterior(found, runs, figure):
-            console.print(f"figure: {path}")
+            console.print(f"figure: {path}", soft_wrap=True)
     for line in card.warnings:
         console.print(line, soft_wrap=True)
     if on_card is not None:

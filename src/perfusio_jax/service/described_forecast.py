@@ -114,10 +114,10 @@ def forecast_described(
         on_card(card)
     if out is not None:
         _write(found, out, units, never)
-        console.print(f"table: {out}")
+        console.print(f"table: {out}", soft_wrap=True)
     if figure is not None:
         draw_described(run, process, found, changes, figure)
-        console.print(f"figure: {figure}")
+        console.print(f"figure: {figure}", soft_wrap=True)
 
 
 def _moved(run: Trajectory, process: Process) -> list[str]:

@@ -71,4 +71,4 @@ def _save(fitted: Fitted, out: Path, n_runs: int, console: Any) -> None:
         )
     if verdict is not None:
         console.print(f"{verdict.line()} Runs left out: perfusio-jax validate.", soft_wrap=True)
-    console.print(f"model: {out}")
+    console.print(f"model: {out}", soft_wrap=True)

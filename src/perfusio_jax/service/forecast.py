@@ -274,10 +274,10 @@ def forecast_file(
         on_card(card)
     if out is not None:
         _write(outlook, out, run.never)
-        console.print(f"table: {out}")
+        console.print(f"table: {out}", soft_wrap=True)
     if figure is not None:
         draw_cho(run.rows, outlook, changes, figure)
-        console.print(f"figure: {figure}")
+        console.print(f"figure: {figure}", soft_wrap=True)
 
 
 def _write(outlook: Any, out: Path, never: Sequence[str]) -> None:

@@ -99,7 +99,7 @@ def identify_table(
             for i, lever in enumerate(found.levers)
         ]
         write_rows(out, rows)
-        console.print(f"written: {out}")
+        console.print(f"written: {out}", soft_wrap=True)
 
 
 def plant_of(process: Process | None, mechanism: str | None, **how: Any) -> Experiment:

@@ -141,7 +141,7 @@ def tell_sensitivity(
         draw(drawing, figure, console)
     if out is not None:
         write_rows(out, [{**row._asdict(), **row.figures, "figures": None} for row in rows])
-        console.print(f"written: {out}")
+        console.print(f"written: {out}", soft_wrap=True)
 
 
 def sensitivity_card(

@@ -91,7 +91,8 @@ def simulate_table(
     name = type(plant.mechanism).__name__
     console.print(
         f"{n_runs} runs of {days:g} d, sampled every {every_h:g} h, {process.name}, mechanism "
-        f"{name}: {out}"
+        f"{name}: {out}",
+        soft_wrap=True,
     )
 
 

@@ -51,7 +51,7 @@ def draw(drawing: Drawing, path: Path, console: Any) -> None:
         save_html(drawing.moving(), path)
     else:
         save_figure(drawing.still(), path)
-    console.print(f"figure: {path}")
+    console.print(f"figure: {path}", soft_wrap=True)
 
 
 def tornado_of(panels: Sequence[Bars]) -> Drawing:

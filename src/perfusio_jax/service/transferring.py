@@ -118,7 +118,7 @@ def run_study(
     text = json.dumps(summary, indent=1, sort_keys=True)
     (target / "transfer_summary.json").write_text(text, encoding="utf-8")
     console.print(table, markup=False)
-    console.print(f"results: {target}")
+    console.print(f"results: {target}", soft_wrap=True)
     return summary
 
 

@@ -156,7 +156,7 @@ class VirtualPlant(eqx.Module):
             return jnp.concatenate([rate, swelling[None], flows])
 
         arrays, rest = eqx.partition(self, eqx.is_array)
-        is_legal = self._is_legal(state, volume_L, controls)
+        is_legal = self._is_legal(self.concentrations(start, volume_L), volume_L, controls)
         length = jnp.where(is_legal, length_h, jnp.nan)
         end = advance_field(
             lambda y, inputs: field(y, (eqx.combine(inputs[0], rest), inputs[1])),
@@ -256,7 +256,7 @@ def virtual_plant(
     largest_flow: ArrayLike | None = None,
     rtol: ArrayLike = 1e-6,
     atol: ArrayLike = 1e-9,
-    max_steps: int = 256,
+    max_steps: int = 512,
 ) -> VirtualPlant:
     """A culture that is described, as a plant.
 

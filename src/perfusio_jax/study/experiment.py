@@ -60,6 +60,10 @@ class Law(NamedTuple):
 def uniform(lo: float, hi: float) -> Law:
     """Anywhere between two values.
 
+    Args:
+        lo: Lowest value [of the lever].
+        hi: Highest value.
+
     Raises:
         ConfigError: If they are no range.
     """
@@ -69,7 +73,11 @@ def uniform(lo: float, hi: float) -> Law:
 
 
 def lognormal(value: float, log_sd: float) -> Law:
-    """A factor around a value; `log_sd` is the standard deviation of its logarithm [-].
+    """A factor around a value.
+
+    Args:
+        value: Value in the middle, above zero [of the lever].
+        log_sd: Standard deviation of its logarithm [-].
 
     Raises:
         ConfigError: If the value or the deviation is not above zero.
@@ -83,7 +91,11 @@ def lognormal(value: float, log_sd: float) -> Law:
 
 
 def normal(value: float, sd: float) -> Law:
-    """Around a value, with a standard deviation in its unit.
+    """Around a value.
+
+    Args:
+        value: Value in the middle [of the lever].
+        sd: Standard deviation, in the same unit.
 
     Raises:
         ConfigError: If the deviation is not above zero.

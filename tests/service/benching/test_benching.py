@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from benchmarks.botorch_method import BoTorchSearch
 from perfusio_jax._core import ConfigError
 from perfusio_jax.cli import app
 from perfusio_jax.service.benching.methods import maker_of, run_method
-from perfusio_jax.service.benching.quick import measured, tell_figures
+from perfusio_jax.service.benching.quick import tell_figures
 from perfusio_jax.study.frozen.problems import FEDBATCH_V1
+from perfusio_jax.study.scale.speed import measured
 
 OUTSIDER = '''
 """A method of twenty lines: better and better points around the best one."""
@@ -94,7 +96,7 @@ def test_a_plant_that_was_changed_is_not_compared():
 
 def test_figures_are_timed_and_written_with_the_machine(tmp_path):
     calls = []
-    speed = measured("adding", "sums/s", 100, lambda: calls.append(1), repeats=4)
+    speed = measured("adding", "sums/s", 100, lambda: calls.append(1), 4, clock=time.perf_counter)
     assert len(calls) == 5 and speed.rate == 100 / speed.warm_s
     out = tmp_path / "speed.json"
     tell_figures([speed], Console(), out)

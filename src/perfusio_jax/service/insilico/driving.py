@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from perfusio_jax._core import REGISTRY, ConfigError, Result
-from perfusio_jax._core.programs import compiled
-from perfusio_jax.chemistry import bleed_trigger, cell_volume_fraction
+from perfusio_jax.chemistry import bleed_trigger
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
-from perfusio_jax.mechanistic import Method, Reactor, Tolerances, integrate, make_plan
-from perfusio_jax.simulator import NoiseModel, apply_noise, initial_state, observe
+from perfusio_jax.mechanistic import Reactor
+from perfusio_jax.simulator import NoiseModel, initial_state
+from perfusio_jax.simulator.side_by_side import day_later, read_samples, started_runs
 
 from .plan import CONTROLS, CampaignPlan, PolicyPlan, cells_of, designs_of, kinetics_of
 
 _BLEED, _PERFUSION = (CONTROLS.index(n) for n in ("bleed_rate", "perfusion_rate"))
-_VIA, _VCD, _DIAM, _VCV = (REGISTRY.index(n) for n in ("Via", "VCD", "Diam", "VCV"))
+_VCV = REGISTRY.index("VCV")
 
 
 class Seen(NamedTuple):
@@ -39,47 +39,6 @@ class Seen(NamedTuple):
 Policy = Callable[[Seen], Float[np.ndarray, "L 6"]]
 """Set-points until the next sample. Runs are in rows, and a row depends on its own row alone. A
 bleed above the perfusion, which no vessel has, is held at it and counted (`n_held`)."""
-
-
-@compiled
-def _one_day(
-    reactor: Reactor, states: Float[Array, "L 10"], controls: Float[Array, "L 6"]
-) -> tuple[Float[Array, "L 10"], Array]:
-    plan = make_plan(reactor, states, controls, jnp.full(1, 24.0))
-    out = integrate(reactor, plan, Tolerances(), Method())
-    return out.concentrations[:, 1], out.result
-
-
-@compiled
-def _read(
-    kinetics: Any,
-    states: Float[Array, "L 10"],
-    cv: Float[Array, " 13"],
-    lost: Float[Array, ""],
-    keys: Array,
-) -> tuple[Float[Array, "L 13"], Float[Array, "L 13"]]:
-    """Truth, and what is read of it."""
-    truth = observe(kinetics, states)
-    noisy = jax.vmap(lambda row, key: apply_noise(row, cv, lost, key=key, via_index=_VIA))(
-        truth, keys
-    )
-    return truth, noisy.at[:, _VCV].set(cell_volume_fraction(noisy[:, _VCD], noisy[:, _DIAM]))
-
-
-@compiled
-def _started(
-    base: Float[Array, " 10"], cv: Float[Array, ""], seed: Array, runs: Array, n_days: int
-) -> tuple[Float[Array, "L 10"], Array]:
-    """Inocula, and a key for each run and day: they depend on the run's number alone."""
-
-    def one(run: Array) -> tuple[Array, Array]:
-        key = jax.random.fold_in(jax.random.key(seed), run)
-        for_start, for_noise = jax.random.split(key)
-        factor = jnp.exp(cv * jax.random.normal(for_start, ()))
-        days = jax.vmap(lambda d: jax.random.fold_in(for_noise, d))(jnp.arange(n_days + 1))
-        return base * factor, days
-
-    return jax.vmap(one)(runs)
 
 
 def policy_of(plan: PolicyPlan) -> Policy:
@@ -144,7 +103,7 @@ def run_part(plan: CampaignPlan, part: int) -> pa.Table:
     reactor = Reactor(kinetics=kinetics)
     # noise and inoculum are those of the run's clone, design and seed: policies meet the same ones
     number = cells.run[pad] % plan.runs_per_policy
-    states, keys = _started(
+    states, keys = started_runs(
         initial_state(),
         jnp.asarray(plan.inoculum_cv),
         jnp.asarray(plan.seed, jnp.uint32),
@@ -156,7 +115,7 @@ def run_part(plan: CampaignPlan, part: int) -> pa.Table:
     set_points, codes = design.copy(), np.zeros(plan.part, int)
     truth, moved, n_held = [], np.zeros(plan.part), np.zeros(plan.part)
     for day in range(plan.days + 1):
-        true, read = _read(kinetics, states, cv, lost, keys[:, day])
+        true, read = read_samples(kinetics, states, cv, lost, keys[:, day])
         truth.append(np.asarray(true))
         if day == plan.days:
             break
@@ -165,7 +124,7 @@ def run_part(plan: CampaignPlan, part: int) -> pa.Table:
         n_held += held
         moved += np.any(after != set_points, axis=1)
         set_points = after
-        states, result = _one_day(reactor, states, jnp.asarray(set_points))
+        states, result = day_later(reactor, states, jnp.asarray(set_points))
         codes = np.where(codes == 0, np.asarray(result), codes)
     return _table(plan, part, np.stack(truth, axis=1)[:n], codes[:n], (moved[:n], n_held[:n]))
 

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, get_args
 import structlog
 
 from perfusio_jax._core import ConfigError, ConnectorError
-from perfusio_jax.config import AlarmChannel
+from perfusio_jax._core.names import AlarmChannel
 
 from ..records.chain import plain
 from ..records.files import append_durably
