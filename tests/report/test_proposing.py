@@ -17,17 +17,11 @@ from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import read_campaign, write_campaign
 from perfusio_jax.connectors.files.schedule import read_schedules
 from perfusio_jax.hybrid import HybridConfig
+from perfusio_jax.report.cho_aims import check_wishes, limits_of, objective, read_space
 from perfusio_jax.report.proposal_words import best_measured, in_words
-from perfusio_jax.report.proposing import (
-    Wishes,
-    check_wishes,
-    limits_of,
-    objective,
-    propose_file,
-    read_space,
-    recipes_of,
-)
-from perfusio_jax.report.recipes import new_ids, read_recipes, still_pending
+from perfusio_jax.report.proposing import propose_file
+from perfusio_jax.report.recipes import new_ids, read_recipes, recipes_of, still_pending
+from perfusio_jax.report.wishes import Wishes
 from perfusio_jax.simulator import (
     NoiseModel,
     initial_state,

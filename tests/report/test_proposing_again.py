@@ -9,8 +9,9 @@ import pytest
 from perfusio_jax._core import CONTROL_NAMES, ConfigError
 from perfusio_jax.cli import main
 from perfusio_jax.report import proposing_again
-from perfusio_jax.report.proposing import Wishes, propose_file
+from perfusio_jax.report.proposing import propose_file
 from perfusio_jax.report.proposing_again import ProposingAgain
+from perfusio_jax.report.wishes import Wishes
 from tests.report.run_folders import campaign_csv
 from tests.report.test_proposing import PLAIN, SMALL, runs, table  # noqa: F401
 
@@ -56,10 +57,13 @@ def test_runs_are_proposed_left_out_and_refused_and_nothing_is_written(again, ta
     assert fewer.runs[1].expected == {} and fewer.runs[2].expected
     assert again((name,), ()) is fewer  # kept, not reckoned anew
 
+    assert list(again._fits) == [(again.version(), ()), (again.version(), (name,))]
+    models = list(again._fits.values())
     unwanted = tuple(first.proposals[0].set_points.values())
     other = answered(again, (), (unwanted, (1.0, 2.0), (float("nan"),) * 6))
     assert other.refused == (unwanted,) and other.command == ""
     assert all(tuple(p.set_points.values()) != unwanted for p in other.proposals)
+    assert [id(m) for m in again._fits.values()] == [id(m) for m in models[::-1]]  # not fitted anew
     assert sorted(p.name for p in table.parent.iterdir()) == before
 
 

@@ -15,8 +15,9 @@ from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
 from perfusio_jax.hybrid import HybridStateSpaceModel, Vessel
 from perfusio_jax.hybrid.recipes import unfolded
 from perfusio_jax.process import CHO_PERFUSION, Control, Process, Quantity, Stream
-from perfusio_jax.report.proposing import Wishes, propose_file
+from perfusio_jax.report.proposing import propose_file
 from perfusio_jax.report.proposing_described import _recipe, box_of, goal_of, limits_of
+from perfusio_jax.report.wishes import Wishes
 from perfusio_jax.states import Trajectory, complete_setpoints
 from tests.hybrid.cultures import CHEMOSTAT, FED, QUICK, YEAST, batches
 

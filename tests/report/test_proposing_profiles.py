@@ -15,7 +15,8 @@ from perfusio_jax.connectors.files.schedule import Schedule, read_schedules
 from perfusio_jax.hybrid import HybridStateSpaceModel, Vessel, forecast_ahead
 from perfusio_jax.hybrid.observation import AssayNoise
 from perfusio_jax.report.profiles import Grid, schedule_table
-from perfusio_jax.report.proposing import Wishes, propose_file
+from perfusio_jax.report.proposing import propose_file
+from perfusio_jax.report.wishes import Wishes
 from perfusio_jax.service.simulating import simulate_table
 from perfusio_jax.simulator import plain_monod, simulate_runs, virtual_plant
 from tests.hybrid.cultures import FED, QUICK

@@ -139,7 +139,7 @@ def _watched(place: str | None, armed: bool, opened: contextlib.ExitStack) -> tu
 def _wishes(goal: str | None, limit: list[str] | None, goal_file: Path | None, n_runs: int) -> Any:
     """What the next runs of a campaign are for, as `propose` takes it."""
     from perfusio_jax.report.goal_file import GoalFile, read_goal_file
-    from perfusio_jax.report.proposing import wishes_of
+    from perfusio_jax.report.wishes import wishes_of
 
     told = GoalFile() if goal_file is None else read_goal_file(goal_file)
     return wishes_of(told, goal=goal, limits=limit or (), n_runs=n_runs)

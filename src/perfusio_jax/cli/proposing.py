@@ -110,7 +110,8 @@ def propose(
     card_writable(card)
     common.set_up_jax()
     from perfusio_jax.report.goal_file import GoalFile, read_goal_file
-    from perfusio_jax.report.proposing import propose_file, wishes_of
+    from perfusio_jax.report.proposing import propose_file
+    from perfusio_jax.report.wishes import wishes_of
 
     told = GoalFile() if goal_file is None else read_goal_file(goal_file)
     changes = (told.profile or 0) if profile is None else profile

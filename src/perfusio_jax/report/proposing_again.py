@@ -30,11 +30,15 @@ from perfusio_jax.twin.records.secrets import in_short
 from perfusio_jax.viz import Card
 from perfusio_jax.viz.dashboard.views import Campaign, PastRun, Proposal
 
-from .proposing import Wishes, culture_of, propose_file, read_space
+from .cho_aims import read_space
+from .proposing import propose_file
 from .recipes import read_recipes
+from .wishes import Wishes, culture_of
 
 MOST_KEPT: Final = 16
 """Answers that are kept; the one asked for longest ago goes first."""
+MOST_FITS: Final = 4
+"""Models that are kept; other recipes are refused of the same one."""
 MOST_REFUSED: Final = 24
 """Recipes that may be refused at once."""
 
@@ -83,6 +87,7 @@ class ProposingAgain:
         self._lock = threading.Lock()
         self._read: tuple[str, CultureTable] | None = None
         self._known: OrderedDict[_Asked, Campaign] = OrderedDict()
+        self._fits: OrderedDict[tuple[str, tuple[str, ...]], Any] = OrderedDict()
         self._doing: _Asked | None = None
         self._next: _Job | None = None
 
@@ -202,6 +207,7 @@ class ProposingAgain:
                 mechanism=self._mechanism,
                 rules=self._rules,
                 on_card=cards.append,
+                fitted_by=lambda fit: self._fitted(key[:2], fit),
             )
             recipes = (
                 [] if self._wishes.profile else read_recipes(out, names, bare.units.__getitem__)
@@ -216,6 +222,15 @@ class ProposingAgain:
             words=[line for card in cards for line in _said(card)],
             command="" if unwanted else self._command(left_out),
         )
+
+    def _fitted(self, of: tuple[str, tuple[str, ...]], fit: Callable[[], Any]) -> Any:
+        """The model of some runs; fitted once, by the one thread there is for it."""
+        if of not in self._fits:
+            self._fits[of] = fit()
+        self._fits.move_to_end(of)
+        while len(self._fits) > MOST_FITS:
+            self._fits.popitem(last=False)
+        return self._fits[of]
 
     def _command(self, left_out: Sequence[str]) -> str:
         """What the same is asked with on the command line, as far as it has a name there."""

@@ -2,7 +2,7 @@
 
 import csv
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.text import plain_number
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors.tables.delimited import text_rows
+from perfusio_jax.states import Trajectory
 
 
 def read_recipes(
@@ -144,3 +145,33 @@ def new_ids(n: int, n_runs: int, taken: set[str]) -> list[str]:
     """
     numbers = (f"NEXT{number:03d}" for number in itertools.count(n_runs + 1))
     return list(itertools.islice((name for name in numbers if name not in taken), n))
+
+
+def recipes_of(
+    trajectories: Sequence[Trajectory], names: Sequence[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Set-points of each run, and a line per run that changed them on the way.
+
+    Args:
+        trajectories: Runs.
+        names: Controls.
+    """
+    recipes, lines = [], []
+    for run in trajectories:
+        have = list(run.control_names)
+        table = np.asarray(run.controls, float)
+        hours = np.diff(np.asarray(run.times_h, float))
+        held = table[: len(hours)]
+        mean = hours @ held / hours.sum()
+        recipes.append([mean[have.index(name)] for name in names])
+        moved = [
+            name
+            for name in names
+            if np.ptp(held[:, have.index(name)]) > 1e-6 * max(abs(mean[have.index(name)]), 1.0)
+        ]
+        if moved:
+            lines.append(
+                f"run {run.run_id} changed {', '.join(moved)} on the way; it counts with their "
+                "mean over time"
+            )
+    return np.asarray(recipes), lines
