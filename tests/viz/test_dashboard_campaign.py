@@ -3,6 +3,8 @@
 import asyncio
 import datetime as dt
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -17,6 +19,7 @@ from perfusio_jax.viz.dashboard.app import build_app
 from perfusio_jax.viz.dashboard.fronts import front_chart
 from perfusio_jax.viz.dashboard.settings import PageSettings
 from perfusio_jax.viz.dashboard.views import Campaign, NoRuns, PastRun, Proposal
+from tests.connectors.postgres import Server
 from tests.viz.test_dashboard_page import BAD, LOCAL, Page
 
 UNITS = {"perfusion_rate": "vvd", "temperature": "degC"}
@@ -117,11 +120,21 @@ def test_the_chart_says_in_words_what_it_shows_and_joins_what_nothing_beats():
     assert front_chart(Campaign("x", "none", "nothing")) == ""
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory) -> str:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request, tmp_path_factory) -> Iterator[str]:
     """A database with two vessels, one with a copy of an audit trail."""
     folder = tmp_path_factory.mktemp("sql")
-    url = f"sqlite:///{folder / 'site.db'}"
+    if request.param == "sqlite":
+        yield filled(f"sqlite:///{folder / 'site.db'}", folder)
+        return
+    server: Server = request.getfixturevalue("postgres")
+    name = server.create_database()
+    yield filled(server.url(name), folder)
+    server.drop_database(name)
+
+
+def filled(url: str, folder: Path) -> str:
+    """The same database, with runs."""
     store = SQLStore(url, "EXP1", "R1")
     store.create_tables()
     for day in range(4):
@@ -141,8 +154,15 @@ def url(tmp_path_factory) -> str:
         store.log_alarm("EXP1", alarm, key="a", state=state, user="ann",
                         happened_at=dt.datetime(2026, 3, 3, tzinfo=dt.UTC))  # fmt: skip
     store.log_alarm("EXP1", {**alarm, "species": "Via", "message": "Via low"}, key="b")
-    SQLStore(url, "EXP1", "R2").write_sample(0, {"VCD": 1.0})
+    add_sample(url, "R2", 0, 1.0)
+    store.database.close()
     return url
+
+
+def add_sample(url: str, reactor: str, day: int, cells: float) -> None:
+    store = SQLStore(url, "EXP1", reactor)
+    store.write_sample(day, {"VCD": cells})
+    store.database.close()
 
 
 def test_runs_of_a_database_are_shown_and_not_commanded(url, tmp_path):
@@ -178,7 +198,7 @@ def test_a_database_is_read_anew_when_a_row_was_added_and_troubles_are_told(url,
     held = WatchingSQL(url)
     before, seen = held.version(), held.rack()
     assert held.version() == before and held.rack().reactors[0] is seen.reactors[0]
-    SQLStore(url, "EXP1", "R2").write_sample(1, {"VCD": 1.6})
+    add_sample(url, "R2", 1, 1.6)
     assert held.version() != before
     assert list(held.rack().reactors[1].run.readings["VCD"]) == [1.0, 1.6]
     held.close()

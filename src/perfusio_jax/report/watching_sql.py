@@ -5,6 +5,7 @@ is nothing to approve and nothing that waits; what proves something is the trail
 """
 
 import asyncio
+import contextlib
 import hashlib
 import math
 import threading
@@ -124,7 +125,9 @@ class WatchingSQL:
         if found is None:
             return None
         experiment = found.reactor.run_id
-        rows = SQLStore(self._url, experiment, found.reactor.name).model_runs()
+        store = SQLStore(self._url, experiment, found.reactor.name)
+        with contextlib.closing(store.database):
+            rows = store.model_runs()
         if not rows:
             return [Remark("The database holds no record of a model of this experiment.")]
         cells = [(str(r["trained_at"])[:19], str(r["kind"]), str(r["model_sha256"])) for r in rows]
@@ -186,13 +189,11 @@ class WatchingSQL:
 
     def _reactor(self, held: Holding, process: Process | None) -> _Kept:
         store = SQLStore(self._url, held.experiment, held.reactor, process=process)
-        try:
+        with contextlib.closing(store.database):
             samples = asyncio.run(store.read_history())
             written = store.setpoint_history()
             events = tuple(_event(row) for row in store.audit_events())
             alarms = _alarms(store.alarm_events(), held.reactor)
-        finally:
-            store.database.close()
         view = _view(held, store.words, samples, written)
         units = {n: _unit(process, n) for n in (*view.readings, *view.set_points)}
         chain = Chain("copy", COPY if events else NO_COPY, len(events))
