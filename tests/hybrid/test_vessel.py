@@ -76,6 +76,21 @@ def test_a_mechanism_in_a_chemostat_moves_as_an_independent_integrator_says(dt):
     assert np.abs(finer - wanted).max() < 0.4 * np.abs(found - wanted).max()
 
 
+def test_a_batch_that_nobody_acts_on_grows_by_itself():
+    quantities = (
+        Quantity(name="X", unit="g/L", hi=20.0),
+        Quantity(name="S", unit="g/L", hi=50.0),
+    )
+    batch = Process(name="batch", volume_L=1.0, quantities=quantities, biomass="X")
+    vessel = Vessel(batch, Growth(), substeps=8)
+    assert vessel.layout.controls == ()
+    found = step(vessel, [1.0, 20.0], np.zeros(0), np.zeros(2), 6.0)
+    mu = 0.25 * 20.0 / 21.5
+    assert 1.0 < found[0] < np.exp(6.0 * mu) and 0.0 < found[1] < 20.0
+    grown, eaten = found[0] - 1.0, 20.0 - found[1]
+    assert grown / 0.45 < eaten < grown / 0.45 + 0.02 * 6.0 * found[0]
+
+
 def test_learned_rates_grow_cells_and_feed_on_them_exactly_where_that_can_be_written_down():
     vessel = Vessel(YEAST)
     mu, q, p = 0.11, -0.3, 0.05

@@ -266,12 +266,13 @@ class Vessel(eqx.Module):
             State at the end, and what the volume gained [L], boluses included; it counts only where
             `tracks_volume`.
         """
-        cells, before = self.layout.cells, controls[-1]
+        cells, moves = self.layout.cells, VOLUME in self.layout.controls
+        before = controls[-1] if moves else self.volume_L
         start = self.after_bolus(state, controls)
         controls = self.swollen(controls)
         answers = self.answers
         set_once = None if answers else self.flows(controls)
-        moves, tracks = VOLUME in self.layout.controls, self.tracks_volume
+        tracks = self.tracks_volume
         begin = controls[-1] if moves else self.volume_L
         step = dt_h / self.substeps
         limit = _LARGEST_EXPONENT / dt_h
