@@ -122,7 +122,8 @@ def serve_emulator(
         security = security_of(settings.certificates, settings.host)
     if shows is not None:
         kinds = _names(shows)
-    say(f"{settings.reactors} vessels: {_counted(kinds)} (compiling the plant)")
+    many = "vessel" if settings.reactors == 1 else "vessels"
+    say(f"{settings.reactors} {many}: {_counted(kinds)} (compiling the plant)")
     if rack is None:
         from perfusio_jax.simulator import VirtualRack  # needs JAX; other racks need not
 
