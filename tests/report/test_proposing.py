@@ -98,7 +98,7 @@ def test_a_table_of_runs_gives_the_next_recipes_in_words_and_as_a_table(table, t
         "final Titer [mg/L]",
         "1. ",
         "1 pending run(s) counted as under way: P1",
-        "fixed in every run: temperature 36.5 degC",
+        "fixed in every run: temperature 36.5 °C",
         "(best guess)",
         "as measured (run ",
     ):
@@ -210,7 +210,7 @@ def test_words_and_numbers_of_a_proposal_agree():
         "1590); of the runs so far 1664, 1671 as measured (run T5)"
     )
     assert "without it final Titer [mg/L] could be 1700" in lines[1]
-    assert lines[2] == "fixed in every run: temperature 36.5 degC"
+    assert lines[2] == "fixed in every run: temperature 36.5 °C"
     marked = [line for line in lines if "(best guess)" in line]
     assert len(marked) == 1 and marked[0].startswith("3. ")
     assert "limits kept with probability 0.77, less than was asked" in lines[6]
@@ -473,7 +473,7 @@ def test_set_points_that_change_within_a_run_are_a_schedule_of_cho_perfusion(tab
         assert np.all(one.rows[:, 3] == 36.5)
         moved += np.count_nonzero(steps)
     assert found["is_feasible"] and "space-time yield" in text.getvalue() and moved > 0
-    assert "temperature 36.5 degC" in text.getvalue()
+    assert "temperature 36.5 °C" in text.getvalue()
     # what is written is a table of pending runs, and set-points for a simulation
     call = ["simulate", str(tmp_path / "made.csv"), "--schedule", str(out), "--no-noise"]
     try:
