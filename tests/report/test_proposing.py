@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import read_campaign, write_campaign
 from perfusio_jax.connectors.files.schedule import read_schedules
 from perfusio_jax.hybrid import HybridConfig
+from perfusio_jax.report.answer import answer
 from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.proposing import (
     Wishes,
@@ -215,6 +217,35 @@ def test_words_and_numbers_of_a_proposal_agree():
     assert len(marked) == 1 and marked[0].startswith("3. ")
     assert "limits kept with probability 0.77, less than was asked" in lines[6]
     assert lines[-1] == FOUND["remarks"][0]
+
+
+def test_people_read_units_as_they_write_them_and_tables_keep_their_spelling(runs, tmp_path):
+    found = json.loads(json.dumps(FOUND).replace("Titer [mg/L]", "VCD [1e6 cells/mL]"))
+    U, text, out = np.tile([1.0, 0.1, 5.0, 36.5, 850.0, 2.0], (3, 1)), io.StringIO(), tmp_path / "n"
+    cards = []
+    answer(
+        found,
+        U,
+        runs,
+        U[:1],
+        ofv=objective(Wishes(), SPACE, DAYS),
+        span=np.ones(6),
+        names=list(CONTROL_NAMES),
+        held=["temperature"],
+        taken=(),
+        clone="X",
+        out=out,
+        console=Console(file=text, width=300),
+        on_card=cards.append,
+    )
+    (card,) = cards
+    assert card.sentences[0].startswith("final VCD [10⁶ cells/mL]: best expected")
+    said = "\n".join((*card.sentences, text.getvalue()))
+    assert "temperature 36.5 °C" in said and "1e6 cells" not in said and "degC" not in said
+    head, units, *_ = csv.reader(out.read_text(encoding="utf-8").splitlines())
+    assert (
+        "final VCD [1e6 cells/mL]: expected" in head and units[head.index("temperature")] == "degC"
+    )
 
 
 def test_the_best_reading_at_the_end_of_a_run_is_named(runs):
