@@ -117,6 +117,13 @@ def test_distance_signs():
     assert isinstance(epsilon_indicator(front, front), float)
 
 
+@pytest.mark.parametrize("indicator", [igd_plus, epsilon_indicator])
+def test_a_missing_objective_is_no_perfect_front(indicator):
+    front = np.array([[1.0, 2.0], [2.0, 1.0]])
+    spoilt = np.vstack([front, [np.nan, 0.0]])
+    assert np.isnan(indicator(spoilt, front)) and np.isnan(indicator(front, spoilt))
+
+
 def test_igd_gradient_is_finite_at_zero_and_right_elsewhere():
     front = jnp.array([[1.0, 2.0], [2.0, 1.0]])
     grad = jax.jit(jax.grad(lambda a: igd_plus(a, front)))

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import read_campaign, write_campaign
 from perfusio_jax.connectors.files.schedule import read_schedules
 from perfusio_jax.hybrid import HybridConfig
+from perfusio_jax.report.answer import answer
 from perfusio_jax.report.cho_aims import check_wishes, limits_of, objective, read_space
 from perfusio_jax.report.proposal_words import best_measured, in_words
 from perfusio_jax.report.proposing import propose_file
@@ -92,7 +94,7 @@ def test_a_table_of_runs_gives_the_next_recipes_in_words_and_as_a_table(table, t
         "final Titer [mg/L]",
         "1. ",
         "1 pending run(s) counted as under way: P1",
-        "fixed in every run: temperature 36.5 degC",
+        "fixed in every run: temperature 36.5 °C",
         "(best guess)",
         "as measured (run ",
     ):
@@ -204,11 +206,40 @@ def test_words_and_numbers_of_a_proposal_agree():
         "1590); of the runs so far 1664, 1671 as measured (run T5)"
     )
     assert "without it final Titer [mg/L] could be 1700" in lines[1]
-    assert lines[2] == "fixed in every run: temperature 36.5 degC"
+    assert lines[2] == "fixed in every run: temperature 36.5 °C"
     marked = [line for line in lines if "(best guess)" in line]
     assert len(marked) == 1 and marked[0].startswith("3. ")
     assert "limits kept with probability 0.77, less than was asked" in lines[6]
     assert lines[-1] == FOUND["remarks"][0]
+
+
+def test_people_read_units_as_they_write_them_and_tables_keep_their_spelling(runs, tmp_path):
+    found = json.loads(json.dumps(FOUND).replace("Titer [mg/L]", "VCD [1e6 cells/mL]"))
+    U, text, out = np.tile([1.0, 0.1, 5.0, 36.5, 850.0, 2.0], (3, 1)), io.StringIO(), tmp_path / "n"
+    cards = []
+    answer(
+        found,
+        U,
+        runs,
+        U[:1],
+        ofv=objective(Wishes(), SPACE, DAYS),
+        span=np.ones(6),
+        names=list(CONTROL_NAMES),
+        held=["temperature"],
+        taken=(),
+        clone="X",
+        out=out,
+        console=Console(file=text, width=300),
+        on_card=cards.append,
+    )
+    (card,) = cards
+    assert card.sentences[0].startswith("final VCD [10⁶ cells/mL]: best expected")
+    said = "\n".join((*card.sentences, text.getvalue()))
+    assert "temperature 36.5 °C" in said and "1e6 cells" not in said and "degC" not in said
+    head, units, *_ = csv.reader(out.read_text(encoding="utf-8").splitlines())
+    assert (
+        "final VCD [1e6 cells/mL]: expected" in head and units[head.index("temperature")] == "degC"
+    )
 
 
 def test_the_best_reading_at_the_end_of_a_run_is_named(runs):
@@ -467,7 +498,7 @@ def test_set_points_that_change_within_a_run_are_a_schedule_of_cho_perfusion(tab
         assert np.all(one.rows[:, 3] == 36.5)
         moved += np.count_nonzero(steps)
     assert found["is_feasible"] and "space-time yield" in text.getvalue() and moved > 0
-    assert "temperature 36.5 degC" in text.getvalue()
+    assert "temperature 36.5 °C" in text.getvalue()
     # what is written is a table of pending runs, and set-points for a simulation
     call = ["simulate", str(tmp_path / "made.csv"), "--schedule", str(out), "--no-noise"]
     try:

@@ -141,7 +141,8 @@ def test_a_table_of_a_culture_nobody_knew_leads_to_its_next_runs(table, tmp_path
     assert rows[0][:3] == ["run_id", "clone_id", "temperature"] and rows[1][2] == "degC"
     # batches were made at 26 to 30.8 degC
     assert all(25.5 <= float(row[2]) <= 31.3 for row in rows[2:])
-    assert "temperature is looked for from 25.5" in said
+    assert "temperature is looked for from 25.5" in said and " °C: where" in said
+    assert "degC" not in said
     assert "final P [mg/L]" in said and "as measured" in said
 
 

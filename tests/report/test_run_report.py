@@ -168,6 +168,7 @@ def test_a_campaign_is_reported_on_too(tmp_path, capsys):
     assert sum(tag == "img" for tag, _ in page.tags) == 2
     code, out, _ = run("report", path, capsys=capsys)
     assert code == 0 and "columns without any value: Amm" in " ".join(out.split())
+    assert "last VCD [10⁶ cells/mL]" in page.text and "[1e6 cells/mL" not in page.text + out
     for card in campaign_cards(read_culture(path), "runs.csv"):  # the same, to the digit
         assert f"{card.title}:" in out
         for table in card.tables:

@@ -107,3 +107,5 @@ def test_what_no_run_varied_is_told_where_a_proposal_moves_it():
     assert "move it to 700 to 1000; --set agitation=850 holds it" in lines[0]
     (moved,) = moved_unseen({"pyruvate_feed": 2.0}, U, list(CONTROL_NAMES), fixed=[])
     assert "move it to 3;" in moved
+    (moved,) = moved_unseen({"temperature": 36.0}, U, list(CONTROL_NAMES), fixed=[])
+    assert "temperature was 36 °C in all runs so far" in moved

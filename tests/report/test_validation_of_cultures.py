@@ -132,7 +132,7 @@ def test_the_choice_of_a_mechanism_is_by_runs_left_out_and_is_told(results):
 def test_the_card_is_of_this_culture_and_of_no_other(results):
     card = (results[0] / "model_card.md").read_text(encoding="utf-8")
     assert "`tank`" in card and "Measured: X [g/L], Glc [mmol/L]." in card
-    assert "dilution 0.05 to 0.1 1/h; heat 28 to 32 degC" in card
+    assert "dilution 0.05 to 0.1 1/h; heat 28 to 32 °C" in card
     assert "within 1.5 h of 6, 12, 36 h ahead" in card and "runs left out, 6 to 36 h ahead" in card
     assert "| hours ahead |" in card and "rRMSE Glc" in card
     for word in ("VCD", "Pirt", "Lac", "Titer", "viable", "days ahead"):

@@ -63,6 +63,20 @@ class Asked:
         return campaign(without, refused)
 
 
+def test_goals_stand_with_their_units_as_people_write_them(tmp_path):
+    cells = {"final VCD [1e6 cells/mL]": 1.0}
+
+    def proposing(without, refused, /) -> Campaign:
+        return campaign(without, refused, goals=cells)
+
+    proposing.version = lambda: "1"
+    text = client_of(NoRuns(), tmp_path, proposing=proposing).get("/campaign").text
+    heads = [head.split("<small>")[0] for head in re.findall(r'scope="col"[^>]*>([^\n]*)', text)]
+    assert sum("final VCD [10⁶ cells/mL]" in head for head in heads) == 2  # of both tables
+    assert "final VCD [10⁶ cells/mL]" in front_chart(campaign(goals=cells))
+    assert "1e6" not in text + front_chart(campaign(goals=cells))
+
+
 def client_of(watched, tmp_path, **more) -> TestClient:
     app = build_app(watched, PageSettings(tmp_path / "nobody.toml"), say=print, **more)
     return TestClient(app, base_url=LOCAL, follow_redirects=False, client=("127.0.0.1", 50000))

@@ -19,6 +19,7 @@ _OBEYED: Final = re.compile(
 )
 """Controls but tab and line feed; marks without a width or of direction; half characters."""
 _MICROMETRE: Final = re.compile(r"\bum\b")
+_BRACKETED: Final = re.compile(r"\[[^\[\]]*\]")
 
 
 def shown(text: str) -> str:
@@ -54,6 +55,20 @@ def shown_unit(unit: str) -> str:
     """
     plain = unit.replace("1e6 ", "10⁶ ").replace("degC", "°C")
     return _MICROMETRE.sub("µm", plain)
+
+
+def shown_units(text: str) -> str:
+    """A label or sentence with the units in it as people write them, those in square brackets.
+
+    Args:
+        text: With units in the spelling of tables; words outside of brackets stay as they are.
+
+    Examples:
+        >>> from perfusio_jax._core.text import shown_units
+        >>> shown_units("final VCD [1e6 cells/mL] with temperature [degC] in column degC")
+        'final VCD [10⁶ cells/mL] with temperature [°C] in column degC'
+    """
+    return _BRACKETED.sub(lambda found: shown_unit(found[0]), text)
 
 
 def in_line(value: Any, most: int = 80) -> str:

@@ -212,6 +212,13 @@ def interval_flows(
 def interval_lengths(trajectory: Any) -> Float[Array, " T-1"]:
     """Hours between the samples of a run, from `times_h` if recorded, else from `days`.
 
+    Args:
+        trajectory: A `Trajectory`, or anything with `days` (T,) [d] and perhaps `times_h` (T,) [h].
+
+    Returns:
+        Lengths [h]. Whether they are above zero is looked at only where the times are known, not
+        traced.
+
     Raises:
         DataError: If there are fewer than two samples or time does not advance.
     """

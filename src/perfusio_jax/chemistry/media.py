@@ -72,6 +72,13 @@ def inflow_concentrations(
 
 
 def glucose_feed_concentrations(medium: Medium) -> Float[Array, " 9"]:
-    """Concentrations of the concentrated glucose feed in `BALANCED` order."""
+    """Concentrations of the concentrated glucose feed in `BALANCED` order.
+
+    Args:
+        medium: What flows in; only its `glucose_feed` [g/L] counts here.
+
+    Returns:
+        Glucose [g/L], and zero for the eight others.
+    """
     column = BALANCED.index("Glc")
     return jnp.zeros(len(BALANCED), medium.glucose_feed.dtype).at[column].set(medium.glucose_feed)

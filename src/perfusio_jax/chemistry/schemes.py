@@ -128,7 +128,24 @@ def balance_step(
     *,
     scheme: Scheme = "exponential",
 ) -> Float[Array, "*b K"]:
-    """Concentrations after `dt_h`: the inverse of `balance_rates`, same arguments."""
+    """Concentrations after an interval with constant rates; the inverse of `balance_rates`.
+
+    Args:
+        c0: Concentrations at the start, in the units of the flows' species.
+        R: Mean volumetric rates [conc/h].
+        V0: Volume at the start [L], scalar or batch-shaped.
+        V1: Volume at the end [L], likewise.
+        flows: Flows of the interval.
+        dt_h: Length [h], likewise.
+        scheme: "exponential" (exact for constant rates) or "euler" (the paper's).
+
+    Returns:
+        Concentrations at the end; NaN where an input is missing, and there only. With "euler"
+        they are negative where more is washed out in one interval than there is.
+
+    Raises:
+        ConfigError: If widths differ or the scheme is unknown.
+    """
     _expect_width(flows, c0=c0, R=R)
     keep, supplied, per_rate = _coefficients(jnp.ndim(c0), (V0, V1, dt_h), flows, scheme)
     return keep * c0 + supplied + per_rate * R

@@ -231,6 +231,13 @@ def viability(Xv: Float[Array, "..."], Xd: Float[Array, "..."]) -> Float[Array, 
     Equals `100 Xv / (Xv + Xd)` up to one cell per mL, which is added to the viable cells:
     an empty vessel then reads 100 % and value and gradient stay finite. Slightly negative
     densities, as an integrator may leave them, count as zero. NaN passes through.
+
+    Args:
+        Xv: Viable cells [1e6 cells/mL].
+        Xd: Dead cells that are still whole [1e6 cells/mL]; lysed ones are not counted.
+
+    Returns:
+        Between 0 and 100 [%].
     """
     live = jnp.maximum(Xv, 0.0) + VIABILITY_SOFTENING
     return 100.0 * live / (live + jnp.maximum(Xd, 0.0))
@@ -241,6 +248,13 @@ def dead_cells(Xv: Float[Array, "..."], via: Float[Array, "..."]) -> Float[Array
 
     The exact inverse of `viability` in its second argument. A reading above 100 % gives
     zero dead cells; one below 1e-4 % is read as 1e-4 %, so that the result stays finite.
+
+    Args:
+        Xv: Viable cells [1e6 cells/mL]; below zero they count as zero.
+        via: Viability [%].
+
+    Returns:
+        Not negative [1e6 cells/mL]; NaN where either input is.
     """
     live = jnp.maximum(Xv, 0.0) + VIABILITY_SOFTENING
     fraction = jnp.clip(via / 100.0, 1e-6, 1.0)
@@ -277,12 +291,27 @@ def to_balanced(face: Float[Array, "... 9"]) -> Float[Array, "... 9"]:
 
     Only the viability column changes: it becomes dead cells. A missing entry (NaN) makes
     NaN of what depends on it and of nothing else; dead cells need both VCD and Via.
+
+    Args:
+        face: Readings: cells [1e6 cells/mL], viability [%], glucose [g/L], the other
+            metabolites [mmol/L], product [mg/L].
+
+    Returns:
+        The same with dead cells [1e6 cells/mL] in place of the viability.
     """
     return face.at[..., _XD].set(dead_cells(face[..., _XV], face[..., _VIA]))
 
 
 def from_balanced(balanced: Float[Array, "... 9"]) -> Float[Array, "... 9"]:
-    """Balanced concentrations (`BALANCED`) to the measured face (`STATE_ORDER`)."""
+    """Balanced concentrations (`BALANCED`) to the measured face (`STATE_ORDER`).
+
+    Args:
+        balanced: Viable and dead cells [1e6 cells/mL], glucose [g/L], the other metabolites
+            [mmol/L], product [mg/L].
+
+    Returns:
+        The same with the viability [%] in place of the dead cells.
+    """
     return balanced.at[..., _VIA].set(viability(balanced[..., _XV], balanced[..., _XD]))
 
 

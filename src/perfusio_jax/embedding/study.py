@@ -188,9 +188,13 @@ def take(runs: FedBatchRuns, index: np.ndarray) -> FedBatchRuns:
 def check_study(data: StudyData, counts: Sequence[int]) -> None:
     """Refuse a study that cannot be run.
 
+    Args:
+        data: Historic, novel and test runs.
+        counts: Numbers of novel runs to learn from, one after the other.
+
     Raises:
         DataError: If a part is empty, or the novel product is among the historic ones.
-        ConfigError: If more novel runs are asked for than there are.
+        ConfigError: If no number is given, or one is below one or above the novel runs there are.
     """
     last = len(data.products) - 1
     for name in ("historic", "novel", "test"):

@@ -99,6 +99,10 @@ def fitted_best(
 def refuse_mechanism(process: Process | None, mechanism: Any) -> None:
     """Refuse a mechanism beside that of CHO perfusion.
 
+    Args:
+        process: The culture; None for CHO perfusion.
+        mechanism: A name of `NAMED`, a `Mechanism`, or None if nobody named one.
+
     Raises:
         ConfigError: If one is named and no culture is described.
     """
@@ -110,12 +114,21 @@ def refuse_mechanism(process: Process | None, mechanism: Any) -> None:
 
 
 def mechanism_name(mechanism: Any) -> str:
-    """What people call a mechanism."""
+    """What people call a mechanism.
+
+    Args:
+        mechanism: A name, which stays as it is, or a `Mechanism`, which is called by its class.
+    """
     return mechanism if isinstance(mechanism, str) else type(mechanism).__name__
 
 
 def has_mechanism(model: HybridStateSpaceModel) -> bool:
-    """Whether anything is known of the rates of a described culture."""
+    """Whether anything is known of the rates of a described culture.
+
+    Args:
+        model: A fitted model; False if the balances alone are its mechanism. One of CHO
+            perfusion always has rates.
+    """
     return model.mech_model.kinetics is not None
 
 
@@ -132,7 +145,15 @@ def best_of(scores: Mapping[str, float]) -> tuple[str, str]:
 
 
 def verdict_score(verdict: Verdict | None) -> float:
-    """Geometric mean of the errors over those if nothing changed; infinite without any."""
+    """Geometric mean of the errors over those if nothing changed; infinite without any.
+
+    Args:
+        verdict: What the fit was judged to be; None for a model without a process.
+
+    Returns:
+        Above zero, the smaller the better; one is as good as saying that nothing changes [-].
+        Species that could not be judged, or whose error is zero, are left out.
+    """
     if verdict is None:
         return float("inf")
     ratio = np.asarray(verdict.error) / np.asarray(verdict.nothing_changes)

@@ -208,7 +208,16 @@ class Skill(NamedTuple):
 def pick(
     forecasts: Forecasts, values: Float[np.ndarray, "R T 12"]
 ) -> Float[np.ndarray, "R D H 12"]:
-    """What each forecast is about; NaN beyond a run's end and at steps without a sample."""
+    """What each forecast is about; NaN beyond a run's end and at steps without a sample.
+
+    Args:
+        forecasts: From `forecast_unseen`, of R runs, D starts and H steps.
+        values: What was read, or true in simulation, row by row of the runs, in the columns of
+            the forecasts and in their units.
+
+    Returns:
+        The value of the row that each forecast is for.
+    """
     target = np.asarray(forecasts.target)
     last = values.shape[1] - 1
     rows = np.arange(values.shape[0])[:, None, None]
@@ -224,7 +233,15 @@ def _mean(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def spread_of(values: Float[np.ndarray, "R T K"]) -> Float[np.ndarray, " K"]:
-    """Standard deviation per species over runs and samples; NaN where nothing was read."""
+    """Standard deviation per species over runs and samples; NaN where nothing was read.
+
+    Args:
+        values: R runs of T rows; NaN where missing.
+
+    Returns:
+        Population standard deviation [unit of the species], never zero: 1e-12 is added, so that
+        an error can be divided by it.
+    """
     centre = _mean(values, (0, 1))
     return np.sqrt(_mean((values - centre[None, None, :]) ** 2, (0, 1))) + 1e-12
 

@@ -57,7 +57,16 @@ class Validation(NamedTuple):
 def readings_of(
     trajectories: Sequence[Trajectory], length: int, names: tuple[str, ...] = FORECAST_SPECIES
 ) -> Float[np.ndarray, "R T F"]:
-    """Measured values of runs, padded with NaN; the limit of an assay is none."""
+    """Measured values of runs, padded with NaN; the limit of an assay is none.
+
+    Args:
+        trajectories: R runs.
+        length: Rows T of the table, at least the samples of the longest run.
+        names: Species wanted; one that a run does not have is NaN.
+
+    Returns:
+        Readings in the units of the species.
+    """
     table = np.full((len(trajectories), length, len(names)), np.nan)
     for row, run in zip(table, trajectories, strict=True):
         row[: run.n_days] = run.host_readings(names)

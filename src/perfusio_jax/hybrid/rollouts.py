@@ -148,7 +148,22 @@ def rollout_with_info(
     controls: Float[Array, "..."],
     day0: Scalar,
 ) -> tuple[Float[Array, "S H 12"], RolloutInfo]:
-    """`rollout`, and how often the physical limits acted."""
+    """`rollout` in steps of a day, and how often the physical limits acted.
+
+    Args:
+        model: Hybrid model.
+        paths: Draws of `draw_paths`.
+        c0: Balanced start, (9,) or one per path (S, 9).
+        controls: (H, 6), or (6,) for one step.
+        day0: Culture day of the start [d].
+
+    Returns:
+        `FORECAST_SPECIES` after each step, with unexplained variation and without assay noise;
+        and the shares of path-steps in which a limit acted [-].
+
+    Raises:
+        ConfigError: If shapes do not fit, or there are more steps than the paths were drawn for.
+    """
     states, info = rollout_states(model, paths, c0, controls, day0)
     values = reported(model, states)
     summary = RolloutInfo(

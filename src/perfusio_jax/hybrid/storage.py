@@ -48,7 +48,14 @@ KIND = "HybridStateSpaceModel"
 
 
 def model_hash(model: Any) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all arrays of a model."""
+    """SHA-256 over the names, types, shapes and bytes of all arrays of a model.
+
+    Args:
+        model: A model, or any tree of arrays; static fields of it do not count.
+
+    Returns:
+        64 hexadecimal digits; the same after saving and loading.
+    """
     return digest(named_arrays(model))
 
 

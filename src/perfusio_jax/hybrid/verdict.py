@@ -199,6 +199,11 @@ def write_verdict(
 ) -> Path:
     """Put a verdict beside a saved model; it names the model it is about.
 
+    Args:
+        verdict: What was found.
+        model: The model as it was judged and saved; its hash goes into the file.
+        folder: Folder of the saved model, which has to be there. An earlier verdict is replaced.
+
     Returns:
         The file.
     """

@@ -124,13 +124,25 @@ def _on_all_cores(
 
 
 def balanced_to_plant(c: Float[Array, "*b 9"]) -> Float[Array, "*b 10"]:
-    """`BALANCED` concentrations as a plant state without lysed cells."""
+    """`BALANCED` concentrations as a plant state without lysed cells.
+
+    Args:
+        c: Cells [1e6 cells/mL], glucose [g/L], the other metabolites [mmol/L], product [mg/L].
+
+    Returns:
+        The same in `PLANT_SPECIES` order, lysed cells zero.
+    """
     out = jnp.zeros((*c.shape[:-1], N_PLANT), c.dtype)
     return out.at[..., jnp.asarray(BALANCED_COLUMNS)].set(c)
 
 
 def plant_to_balanced(c: Float[Array, "*b 10"]) -> Float[Array, "*b 9"]:
-    """Plant state in `BALANCED` layout; lysed cells are left out."""
+    """Plant state in `BALANCED` layout; lysed cells are left out.
+
+    Args:
+        c: Concentrations in `PLANT_SPECIES` order, not amounts and without the volume: cells
+            [1e6 cells/mL], glucose [g/L], the other metabolites [mmol/L], product [mg/L].
+    """
     return c[..., jnp.asarray(BALANCED_COLUMNS)]
 
 

@@ -98,7 +98,15 @@ class Mechanism(eqx.Module):
 
 
 def told_constants(mechanism: Mechanism) -> dict[str, Told]:
-    """What is told of a mechanism's constants, by field."""
+    """What is told of a mechanism's constants, by field.
+
+    Args:
+        mechanism: The mechanism; its values do not matter.
+
+    Returns:
+        Units, prior spreads and sources, in the order of the fields; fields that were not made
+        by `constant` are left out.
+    """
     return {f.name: f.metadata[_HOW] for f in dataclasses.fields(mechanism) if _HOW in f.metadata}
 
 
@@ -153,7 +161,14 @@ def with_constants(mechanism: Any, values: Mapping[str, ArrayLike]) -> Any:
 
 
 def movable(mechanism: Mechanism) -> dict[str, Told]:
-    """Constants that data may move, by field."""
+    """Constants that data may move, by field.
+
+    Args:
+        mechanism: The mechanism.
+
+    Returns:
+        Of `told_constants` those with a prior spread, in their order.
+    """
     return {
         name: told
         for name, told in told_constants(mechanism).items()
@@ -162,7 +177,11 @@ def movable(mechanism: Mechanism) -> dict[str, Told]:
 
 
 def n_movable(mechanism: Mechanism) -> int:
-    """How many numbers data may move."""
+    """How many numbers data may move: the length P of what `moved` takes.
+
+    Args:
+        mechanism: The mechanism; every entry of a vector counts.
+    """
     return sum(int(np.size(getattr(mechanism, name))) for name in movable(mechanism))
 
 

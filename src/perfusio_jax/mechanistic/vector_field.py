@@ -49,7 +49,14 @@ def default_sieving() -> Array:
 
 
 def pump_rate(pump: GlucosePump, medium: Medium, glucose: ArrayLike, setpoint: ArrayLike) -> Array:
-    """Flow of the concentrated glucose feed per reactor volume [L/h/L]."""
+    """Flow of the concentrated glucose feed per reactor volume [L/h/L].
+
+    Args:
+        pump: Law of the feed: the flux of glucose it asks for [g/L/h].
+        medium: What flows in; its `glucose_feed` [g/L] turns the flux into a flow.
+        glucose: Concentration in the reactor [g/L], scalar or one per lane.
+        setpoint: What the pump holds it at [g/L], likewise.
+    """
     return pump.flux(glucose, setpoint) / medium.glucose_feed
 
 

@@ -110,7 +110,15 @@ class Rodas4(_Rosenbrock):
 def plant_term(reactor: Reactor, totals: Totals = "none") -> diffrax.ODETerm:
     """The plant as a diffrax term; `args` are the interval's `DayInputs`.
 
-    The state has eleven entries, ten amounts and the volume; totals, if any, follow.
+    The state has eleven entries, ten amounts [conc L] and the volume [L]; totals, if any, follow.
+
+    Args:
+        reactor: Cells and vessel.
+        totals: What is integrated beside the state: "none", "streams" (four volumes [L]) or
+            "balance" (inflow, outflow and reaction of every species before these).
+
+    Returns:
+        The term; time is in hours.
     """
 
     def field(t: Any, y: Float[Array, " n"], inputs: Any) -> Float[Array, " n"]:

@@ -24,6 +24,14 @@ def pi_coverage(
 
     An interval with a NaN end at an observed entry is a failed forecast and counts as a miss.
 
+    Args:
+        true: Observations in the units of their species; NaN where missing.
+        q_lo: Lower ends, same shape and units.
+        q_hi: Upper ends, likewise.
+
+    Returns:
+        Between 0 and 1 [-], over all axes but the last; NaN for a species nobody observed.
+
     Raises:
         DataError: (a ValueError) if shapes disagree.
 
@@ -47,6 +55,13 @@ def pi_coverage(
 
 def sharpness(q_lo: Float[Array, "... K"], q_hi: Float[Array, "... K"]) -> Float[Array, " K"]:
     """Mean width of the prediction intervals per species, in the species' unit.
+
+    Args:
+        q_lo: Lower ends [unit of the species], over any axes before the last.
+        q_hi: Upper ends, same shape and units.
+
+    Returns:
+        The smaller the sharper; NaN for a species of which an end is NaN.
 
     Raises:
         DataError: (a ValueError) if shapes disagree.
@@ -130,6 +145,16 @@ def probability_integral_transform(
     """Position of each observation in its forecast, in (0, 1); uniform if calibrated.
 
     Mid-rank over S + 1 places: `(below + ties / 2 + 1/2) / (S + 1)`; NaN where missing.
+
+    Args:
+        true: Observations in the units of their species; NaN where missing.
+        samples: S draws from the forecast of each, in the same units.
+
+    Raises:
+        DataError: (a ValueError) if shapes disagree or there is no draw.
+
+    Reference:
+        Dawid (1984), for the transform.
     """
     true, samples = jnp.asarray(true), jnp.asarray(samples)
     _check_samples(true, samples)

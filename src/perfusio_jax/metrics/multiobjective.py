@@ -99,7 +99,19 @@ def _volume_by_moocore(excess: Array) -> Array:
 
 
 def hypervolume_indicator(Y: Float[Array, "N M"], ref_point: Float[Array, " M"]) -> float:
-    """`hypervolume` as a float (inside a transformation: the scalar array)."""
+    """`hypervolume` as a float (inside a transformation: the scalar array).
+
+    Args:
+        Y: Objective values, maximised, each in a unit of its own; points with NaN are left out.
+        ref_point: Corner of the volume, in the same units.
+
+    Returns:
+        Not negative [product of the objectives' units].
+
+    Raises:
+        DataError: (a ValueError) if shapes disagree, or if there are more than three
+            objectives inside a transformation.
+    """
     return as_number(hypervolume(Y, ref_point))
 
 
@@ -120,6 +132,13 @@ def igd_plus(approx: Float[Array, "M O"], reference: Float[Array, "K O"]) -> flo
 
     `mean_r min_a || max(r - a, 0) ||`, zero if `approx` weakly dominates `reference`.
 
+    Args:
+        approx: M points that were found, maximised.
+        reference: K points they are judged by, in the same objectives and units.
+
+    Returns:
+        A distance over all objectives at once: give them one scale. NaN if a point has one.
+
     Raises:
         DataError: (a ValueError) if a set is empty or the objectives disagree.
 
@@ -129,8 +148,8 @@ def igd_plus(approx: Float[Array, "M O"], reference: Float[Array, "K O"]) -> flo
     approx, reference = _check_pair(approx, reference)
     short = jnp.maximum(reference[:, None, :] - approx[None, :, :], 0.0)
     nearest = jnp.min(jnp.sum(short**2, axis=-1), axis=1)
-    is_short = nearest > 0.0
-    distance = jnp.where(is_short, jnp.sqrt(jnp.where(is_short, nearest, 1.0)), 0.0)
+    is_met = nearest == 0.0  # not `> 0`, which would make no shortfall of a missing one
+    distance = jnp.where(is_met, 0.0, jnp.sqrt(jnp.where(is_met, 1.0, nearest)))
     return as_number(jnp.mean(distance))
 
 
@@ -138,6 +157,13 @@ def epsilon_indicator(approx: Float[Array, "M O"], reference: Float[Array, "K O"
     """Additive epsilon: the least shift of `approx` that makes it dominate `reference`.
 
     `max_r min_a max_k (r_k - a_k)`; negative if it dominates with room to spare.
+
+    Args:
+        approx: M points that were found, maximised.
+        reference: K points they are judged by, in the same objectives and units.
+
+    Returns:
+        One shift for all objectives: give them one scale. NaN if a point has one.
 
     Raises:
         DataError: (a ValueError) if a set is empty or the objectives disagree.

@@ -62,7 +62,14 @@ def rrmse_horizon(
 
 
 def normalisation_scale(true: Float[Array, "R T K"]) -> Float[Array, " K"]:
-    """Population standard deviation per species over runs and steps, NaN left out."""
+    """Population standard deviation per species over runs and steps, NaN left out.
+
+    Args:
+        true: Observations of R runs at T steps, in the units of their species.
+
+    Returns:
+        In the unit of each species; zero where all are the same, NaN where there is none.
+    """
     is_seen = ~jnp.isnan(true)
     n_seen = jnp.sum(is_seen, axis=(0, 1), dtype=true.dtype)
     mean = jnp.sum(jnp.where(is_seen, true, 0.0), axis=(0, 1)) / n_seen

@@ -298,7 +298,18 @@ class _Balance:
 
 
 def log_mean(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-    """Logarithmic mean; NaN where one of the two is not above zero."""
+    """Logarithmic mean: the mean over time of what goes from one to the other exponentially.
+
+    Both may be complex, so that a derivative can be taken by a complex step.
+
+    Args:
+        first: Values at the start of each interval, of any unit and shape.
+        last: Values at its end, same unit and shape.
+
+    Returns:
+        `(first - last) / log(first / last)`, in their unit; by its series where the two are
+        nearly the same. NaN where the real part of one is not above zero.
+    """
     is_there = (np.real(first) > 0.0) & (np.real(last) > 0.0)
     safe, end = np.where(is_there, first, np.nan), np.where(is_there, last, np.nan)
     x = (safe - end) / end

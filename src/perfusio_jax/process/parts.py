@@ -31,6 +31,12 @@ def _name(text: str) -> str:
 def dimensions(unit: str) -> dict[str, int]:
     """Powers of a unit's dimensions; empty for what has none.
 
+    Args:
+        unit: As people write it, `"g/L"`; `"1"`, `"-"` and `"pH"` have no dimension.
+
+    Returns:
+        Power by dimension, without those that cancel: mass 1 and length -3 of `"g/L"`.
+
     Raises:
         UnitError: If it is no unit.
     """

@@ -59,6 +59,13 @@ def column_of(run: Trajectory, name: str) -> Float[np.ndarray, " T"]:
     """Readings of a quantity by its own name or one tables have for it; NaN where there is none.
 
     The limit of an assay is no reading.
+
+    Args:
+        run: The run.
+        name: Of the quantity, as its process has it; `READ_AS` has the other names.
+
+    Returns:
+        One value per sample, in the unit of the column.
     """
     for known in (name, *READ_AS.get(name, ())):
         if known in run.species_names:

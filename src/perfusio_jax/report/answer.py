@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import shown_units
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.report.costing import costs_in_words
@@ -79,7 +80,8 @@ def answer(
     found["remarks"] += repeated(U, recipes, [t.run_id for t in runs], span)
     found["remarks"] += moved_unseen(never_varied(runs, names), U, names, held, unit_of)
     write_recipes(out, U, names, new_ids(len(U), len(runs), set(taken)), clone, found, unit_of)
-    card = proposal_card((*in_words(found, U, names, unit_of), *costs_in_words(found)), out)
+    lines = (*in_words(found, U, names, unit_of), *costs_in_words(found))
+    card = proposal_card([shown_units(line) for line in lines], out)
     show_card(card, console)
     console.print(f"proposed runs: {out}", soft_wrap=True)
     if on_card is not None:

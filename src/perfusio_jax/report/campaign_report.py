@@ -7,6 +7,7 @@ import numpy as np
 
 import perfusio_jax
 from perfusio_jax._core import DataError
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.connectors import read_culture
 from perfusio_jax.connectors.files.cultures import CultureTable
 from perfusio_jax.connectors.files.parts import title_of
@@ -106,7 +107,7 @@ def runs_card(table: CultureTable, title: str) -> Card:
             last.append(f"{seen[-1]:.4g}" if seen.size else "–")
         end = f"{float(run.times_h[-1]):g}" if run.n_days else "–"
         rows.append((run.run_id, run.reactor_id, run.clone_id, str(run.n_days), end, *last))
-    last_heads = [f"last {name} [{units.get(name) or '-'}]" for name in wanted]
+    last_heads = [f"last {name} [{shown_unit(units.get(name) or '-')}]" for name in wanted]
     numeric = tuple(range(3, 5 + len(wanted)))
     drawn = Table("", (*heads, *last_heads), tuple(rows), numeric)
     return Card("report", f"Runs of {title}", (), tables=(drawn,))
@@ -122,7 +123,7 @@ def numbers_card(table: CultureTable, title: str) -> Card:
     except DataError as error:
         return Card("report", head, (f"Nothing can be derived: {error}",))
     numbers = shown_numbers(found)
-    heads = ("run", *(f"{n.name} [{n.unit}]" for n in numbers))
+    heads = ("run", *(f"{n.name} [{shown_unit(n.unit)}]" for n in numbers))
     rows = tuple((d.run_id, *(mean_text(d, n.name) for n in numbers)) for d in found)
     names = [n.name for n in numbers if n.name in KEY_NUMBERS] or None
     numeric = tuple(range(1, len(heads)))

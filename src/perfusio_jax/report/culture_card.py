@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.gp import FitReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, Layout
 from perfusio_jax.mechanistic import Mechanism, Monod, Told, movable, told_constants
@@ -26,8 +27,8 @@ def culture_lines(process: Process, layout: Layout, assumptions: Sequence[str]) 
         assumptions: What had to be assumed, one sentence each.
     """
     about = f": {process.description}" if process.description else ""
-    readings = ", ".join(f"{n} [{process.quantity(n).unit}]" for n in process.readings)
-    controls = ", ".join(f"{c.name} [{c.unit}]" for c in process.controls)
+    readings = ", ".join(f"{n} [{shown_unit(process.quantity(n).unit)}]" for n in process.readings)
+    controls = ", ".join(f"{c.name} [{shown_unit(c.unit)}]" for c in process.controls)
     flows = ", ".join(f"{s.name} ({s.direction})" for s in process.streams)
     lines = [
         "## Culture",
@@ -99,7 +100,7 @@ def _rows(kinetics: Mechanism, z: np.ndarray, process: Process) -> list[tuple[st
                 if deviations.size == flat.size:
                     moved = _moved(told, values.shape, i, float(deviations[i]), size)
             unit = _unit(kinetics, told.unit, name, i, process)
-            rows.append((label, f"{size * value:.4g}", unit, moved, told.source or "–"))
+            rows.append((label, f"{size * value:.4g}", shown_unit(unit), moved, told.source or "–"))
     return rows
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import DataError
-from perfusio_jax._core.text import cut
+from perfusio_jax._core.text import cut, shown_unit
 from perfusio_jax.chemistry import glucose_pump_rate
 from perfusio_jax.connectors import completed, read_culture
 from perfusio_jax.connectors.files.parts import Tables
@@ -187,7 +187,7 @@ def means_tables(found: Sequence[Derived], width: int) -> list[Any]:
     names = [cut(d.run_id, 24) for d in found]
     room, tables = 0, []
     for number in shown_numbers(found):
-        header = f"{number.name} [{number.unit}]"
+        header = f"{number.name} [{shown_unit(number.unit)}]"
         cells = [mean_text(d, number.name) for d in found]
         needed = max(len(text) for text in (header, *cells)) + 3
         if not tables or needed > room:

@@ -8,6 +8,7 @@ import numpy as np
 
 import perfusio_jax
 from perfusio_jax._core import HOURS_PER_DAY
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.gp import FitReport
 from perfusio_jax.hybrid import (
@@ -250,7 +251,7 @@ def _ranges(runs: list[Trajectory], layout: Layout) -> list[str]:
     found = []
     for name, unit, values in zip(names, units, table.T, strict=True):
         low, high = np.nanmin(values), np.nanmax(values)
-        found.append(f"{name} {low:.4g} to {high:.4g} {unit}")
+        found.append(f"{name} {low:.4g} to {high:.4g} {shown_unit(unit)}")
     return found
 
 
@@ -261,5 +262,6 @@ def _beginnings(runs: list[Trajectory], layout: Layout) -> list[str]:
         columns = [t.host_readings((name,))[:, 0] for t in runs]
         first = [c[np.isfinite(c)][0] for c in columns if np.isfinite(c).any()]
         if first:
-            found.append(f"{name} {min(first):.4g} to {max(first):.4g} {unit_of(layout, name)}")
+            unit = shown_unit(unit_of(layout, name))
+            found.append(f"{name} {min(first):.4g} to {max(first):.4g} {unit}")
     return found

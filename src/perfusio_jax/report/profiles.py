@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perfusio_jax._core import HOURS_PER_DAY
+from perfusio_jax._core.text import shown_unit, shown_units
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.bed.goal.criteria import ProcessOFV
 from perfusio_jax.bed.goal.steps import step_hours
@@ -180,8 +181,8 @@ def answer_profiles(
     told: list[str] = []
 
     def say(line: str) -> None:
-        told.append(line)
-        console.print(line, soft_wrap=True)
+        told.append(shown_units(line))
+        console.print(told[-1], soft_wrap=True)
 
     for line in goals_in_words(found):
         say(line)
@@ -231,10 +232,10 @@ def schedule_table(plan: np.ndarray, grid: Grid, span: np.ndarray) -> tuple[str,
     daily = {column: " a day" for column in grid.once}
 
     def titled(c: int) -> str:
-        return f"{grid.names[c]} [{grid.unit_of(grid.names[c])}{daily.get(c, '')}]"
+        return f"{grid.names[c]} [{shown_unit(grid.unit_of(grid.names[c]))}{daily.get(c, '')}]"
 
     still = ", ".join(
-        f"{name} {plan[0, c]:.4g} {grid.unit_of(name)}{daily.get(c, '')}"
+        f"{name} {plan[0, c]:.4g} {shown_unit(grid.unit_of(name))}{daily.get(c, '')}"
         for c, name in enumerate(grid.names)
         if c not in changing
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.bed.goal.criteria import FinalValue, ProcessOFV
 from perfusio_jax.states import Trajectory
@@ -20,8 +21,8 @@ def in_words(
     """The explanation, one sentence or two per line."""
     lines = goals_in_words(found)
     if found["fixed"]:
-        held = ", ".join(f"{n} {U[0, names.index(n)]:.4g} {unit_of(n)}" for n in found["fixed"])
-        lines.append(f"fixed in every run: {held}")
+        parts = [f"{n} {U[0, names.index(n)]:.4g} {shown_unit(unit_of(n))}" for n in found["fixed"]]
+        lines.append(f"fixed in every run: {', '.join(parts)}")
     guess = best_guess(found)
     for k, (run, u) in enumerate(zip(found["runs"], U, strict=True), start=1):
         recipe = ", ".join(f"{n} {v:.4g}" for n, v in zip(names, u, strict=True))

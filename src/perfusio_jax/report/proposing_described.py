@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.bed.goal.by_name import box_of as box_of
 from perfusio_jax.bed.goal.by_name import goal_of as goal_of
 from perfusio_jax.bed.goal.by_name import limits_of as limits_of
@@ -132,9 +133,10 @@ def propose_described(
     spans = _spans(recipes, names) if aims.is_within_runs else {}
     for name, (low, high) in spans.items():
         if name not in fixed:
+            unit = shown_unit(units[name])
             console.print(
-                f"{name} is looked for from {low:.4g} to {high:.4g} {units[name]}: where the runs "
-                "so far have been, widened by a tenth. A process file says how far it may go.",
+                f"{name} is looked for from {low:.4g} to {high:.4g} {unit}: where the runs so far "
+                "have been, widened by a tenth. A process file says how far it may go.",
                 soft_wrap=True,
             )
     limits = with_max_change(box_of(process, fixed, spans), aims.max_change, names)
@@ -283,9 +285,10 @@ def _held(
     for name, value in never_varied(runs, names).items():
         if name not in fixed:
             fixed[name] = value
+            unit = shown_unit(process.control(name).unit)
             lines.append(
-                f"{name} was {value:.4g} {process.control(name).unit} in all runs so far and is "
-                f"held there: nothing says what it does. --set {name}=value moves it."
+                f"{name} was {value:.4g} {unit} in all runs so far and is held there: nothing says "
+                f"what it does. --set {name}=value moves it."
             )
     if len(fixed) == len(names):
         raise ConfigError(

@@ -11,7 +11,7 @@ import perfusio_jax
 from perfusio_jax._core import DataError
 from perfusio_jax._core.checkpoint import VERDICT
 from perfusio_jax._core.limits import SETTINGS_BYTES, read_file
-from perfusio_jax._core.text import cut
+from perfusio_jax._core.text import cut, shown_unit
 from perfusio_jax.process import Derived
 from perfusio_jax.viz import cards_in
 
@@ -243,7 +243,7 @@ def derived_rows(found: Derived) -> list[tuple[str, ...]]:
         else:
             told = mean_text(found, number.name)
         count = f"{int(known.sum())} of {known.size}"
-        rows.append((number.name, number.label, told, number.unit, count))
+        rows.append((number.name, number.label, told, shown_unit(number.unit), count))
     return rows
 
 

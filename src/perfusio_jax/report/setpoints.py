@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.states import Trajectory
 from perfusio_jax.states.setpoints import setpoint_table
@@ -53,8 +54,9 @@ def moved_unseen(
             continue
         low, high = float(column.min()), float(column.max())
         to = f"{low:.4g}" if high - low <= 1e-6 * abs(high) else f"{low:.4g} to {high:.4g}"
+        unit = shown_unit(unit_of(name))
         lines.append(
-            f"{name} was {value:.4g} {unit_of(name)} in all runs so far: what it does is "
+            f"{name} was {value:.4g} {unit} in all runs so far: what it does is "
             f"known from the mechanism only, not from these runs. The runs proposed move it to "
             f"{to}; --set {name}={value:.6g} holds it."
         )

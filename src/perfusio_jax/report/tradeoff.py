@@ -8,6 +8,7 @@ import numpy as np
 
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax._core.hints import did_you_mean
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.bed.pareto import compute_pareto_front
 from perfusio_jax.states import Trajectory
 from perfusio_jax.viz import front_figure
@@ -50,7 +51,7 @@ def tradeoff_figure(
     gains = points * np.array(signs)
     on_front = np.asarray(compute_pareto_front(jnp.asarray(gains)))
     best = gains.max(axis=0) * np.array(signs)
-    labels = [f"{name}, last reading [{units.get(name) or '-'}]" for name in names]
+    labels = [f"{name}, last reading [{shown_unit(units.get(name) or '-')}]" for name in names]
     return front_figure(
         points[:, 0],
         points[:, 1],

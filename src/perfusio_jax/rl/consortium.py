@@ -130,6 +130,10 @@ class Consortium(eqx.Module):
 def check_consortium(plant: Consortium) -> None:
     """Refuse constants that are not finite or of the wrong sign.
 
+    Args:
+        plant: Constants that are known, not traced. The decay of the amino acids may be zero;
+            all others are above it.
+
     Raises:
         ConfigError: Naming the constant, its value and what is allowed.
     """
@@ -142,7 +146,18 @@ def check_consortium(plant: Consortium) -> None:
 
 
 def induction(plant: Consortium, light: Float[Array, " 2"]) -> Float[Array, " 2"]:
-    """Share of full synthesis under a light intensity [-], between 0 and 1."""
+    """Share of full synthesis under a light intensity [-], between 0 and 1.
+
+    Args:
+        plant: Constants.
+        light: Blue and red intensity [W/m^2]; below zero it counts as dark.
+
+    Returns:
+        Of strain 1, which answers to blue, and strain 2, which answers to red.
+
+    Reference:
+        `h_i` of the module's equations.
+    """
     # through the logarithm, so that darkness has a derivative (zero) for every exponent
     is_dark = light <= 0.0
     ratio = jnp.where(is_dark, 1.0, light) / plant.light_half_saturation
@@ -150,7 +165,15 @@ def induction(plant: Consortium, light: Float[Array, " 2"]) -> Float[Array, " 2"
 
 
 def light_for(plant: Consortium, share: Float[Array, " 2"]) -> Float[Array, " 2"]:
-    """Light that induces a share of full synthesis; the inverse of `induction`."""
+    """Light that induces a share of full synthesis; the inverse of `induction`.
+
+    Args:
+        plant: Constants.
+        share: Per strain [-], from 0 up to but not 1, which no light reaches.
+
+    Returns:
+        Blue and red intensity [W/m^2].
+    """
     odds = share / (1.0 - share)
     return plant.light_half_saturation * odds ** (1.0 / plant.light_exponent)
 
@@ -164,7 +187,19 @@ def growth(plant: Consortium, x: Float[Array, " 5"]) -> Float[Array, " 2"]:
 def balances(
     plant: Consortium, x: Float[Array, " 5"], light: Float[Array, " 2"]
 ) -> Float[Array, " 5"]:
-    """Right-hand side of the five balances, per hour."""
+    """Right-hand side of the five balances, per hour.
+
+    Args:
+        plant: Constants.
+        x: State in the order and units of `STATE_NAMES`.
+        light: Blue and red intensity [W/m^2].
+
+    Returns:
+        Rates of the five states [their units per hour].
+
+    Reference:
+        The module's equations.
+    """
     mu = growth(plant, x)
     eaten = jnp.sum(plant.uptake_per_biomass * mu * x[1:3])
     made = plant.conversion * plant.synthesis * induction(plant, light)
@@ -181,6 +216,10 @@ def substrate_equivalents(plant: Consortium, x: Float[Array, "... 5"]) -> Float[
     """Glucose plus what biomass has cost [mmol/L].
 
     It obeys dS/dt = D (s_in - S) whatever the cells do, so S is known in closed form.
+
+    Args:
+        plant: Constants.
+        x: States in the order and units of `STATE_NAMES`, over any axes before the last.
     """
     cost = plant.uptake_per_biomass
     return x[..., 0] + cost[0] * x[..., 1] + cost[1] * x[..., 2]
@@ -209,13 +248,30 @@ def amino_at_light(
 
 
 def start_setpoint(plant: Consortium, light: Float[Array, " 2"]) -> Float[Array, " 5"]:
-    """A fresh inoculum: little biomass, amino acids as full light leaves them."""
+    """A fresh inoculum: little biomass, amino acids as a constant light leaves them.
+
+    Args:
+        plant: Constants.
+        light: Blue and red intensity of the culture before [W/m^2]; the cases take the highest.
+
+    Returns:
+        State in the order and units of `STATE_NAMES`: 1 mmol/L of glucose, 0.005 g/L of either
+        strain.
+    """
     first = jnp.asarray([1.0, 0.005, 0.005])
     return jnp.concatenate([first, amino_at_light(plant, light, first[0])])
 
 
 def start_trajectory(plant: Consortium) -> Float[Array, " 5"]:
-    """Both strains where an earlier run left them, growing as fast as they are washed out."""
+    """Both strains where an earlier run left them, growing as fast as they are washed out.
+
+    Args:
+        plant: Constants; growth has to be able to reach the dilution rate.
+
+    Returns:
+        State in the order and units of `STATE_NAMES`: 50 mmol/L of glucose, 3 and 4 g/L of the
+        strains.
+    """
     first = jnp.asarray([50.0, 3.0, 4.0])
     return jnp.concatenate([first, amino_at_growth(plant, plant.dilution, first[0])])
 

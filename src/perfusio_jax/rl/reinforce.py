@@ -375,7 +375,23 @@ def evaluate(
     is_mirrored: bool = False,
     n_per_plant: int = 0,
 ) -> Evaluation:
-    """Run a policy: its best epoch again (the same key gives the same episodes), or afresh."""
+    """Run a policy: its best epoch again (the same key gives the same episodes), or afresh.
+
+    Args:
+        problem: Environment, its parameters and the return.
+        policy: From what is observed to mean and spread of its draws.
+        n: Episodes.
+        key: Random key; all episodes are drawn from it.
+        is_mirrored: Whether every second episode has the draws of the one before, negated.
+        n_per_plant: Consecutive episodes on one plant and start; 0 for a pair, or one.
+
+    Returns:
+        The episodes, and per episode its return and its error relative to the references [-],
+        without the start and with it.
+
+    Raises:
+        ConfigError: If there is no episode, or the number leaves a pair or a plant unfinished.
+    """
     if n < 1 or n % max(n_per_plant, 2 if is_mirrored else 1):
         raise ConfigError(
             f"{n} episodes, mirrored: {is_mirrored}, {n_per_plant} per plant; one or more are "
@@ -390,7 +406,16 @@ def evaluate(
 
 
 def best_epoch_again(problem: Problem, settings: TrainSettings, state: TrainState) -> Evaluation:
-    """The episodes of the best epoch, drawn once more with its own key."""
+    """The episodes of the best epoch, drawn once more with its own key.
+
+    Args:
+        problem: What the policy was trained on.
+        settings: Settings of the training; they say how many episodes, and in which precision.
+        state: Where the training stands.
+
+    Returns:
+        Episodes of `state.best`, their returns and errors.
+    """
     key = epoch_key(state.key, state.best_epoch)
     return evaluate(
         in_precision(problem, settings),

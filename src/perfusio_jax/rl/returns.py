@@ -169,7 +169,18 @@ def saturation(
 
 
 def screening(*, n: int = 2) -> dict[str, TrackingReturn]:
-    """The thirteen returns of the publication's screening, by its names."""
+    """The thirteen returns of the publication's screening, by its names.
+
+    Args:
+        n: Number of tracked quantities, all with the same K and weight.
+
+    Returns:
+        Four schemes of weights at three K each, named like `1_sr_3_tr__9`, and `qc`, the
+        quadratic cost.
+
+    Reference:
+        Espinel-Rios et al. (2025); which numbers are inferred stands beside them.
+    """
     table = {
         f"{name}__{k:g}": saturation(k, stage, end, n=n)
         for name, (stage, end) in SCHEMES.items()

@@ -112,6 +112,12 @@ trajectory the uncertain cases use is inferred from the figures' captions."""
 def scenarios_of(case: int) -> tuple[Scenario, ...]:
     """Scenarios of a control case.
 
+    Args:
+        case: 1 (set-points), 2 (trajectories), 3 and 4 (one of each, uncertain).
+
+    Returns:
+        In the order of the publication's table.
+
     Raises:
         ConfigError: If there is no such case.
     """
@@ -122,7 +128,14 @@ def scenarios_of(case: int) -> tuple[Scenario, ...]:
 
 
 def returns_of(scenario: Scenario) -> dict[str, TrackingReturn]:
-    """The two returns that every case compares: the publication's best scheme, and the square."""
+    """The two returns that every case compares: the publication's best scheme, and the square.
+
+    Args:
+        scenario: Line of the table; its `scheme` chooses weights and K of the first.
+
+    Returns:
+        Under `saturation` and `quadratic`, as `train_settings` calls them.
+    """
     return {"saturation": screening()[scenario.scheme], "quadratic": quadratic()}
 
 

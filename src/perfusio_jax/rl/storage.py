@@ -116,8 +116,17 @@ def load_training(
 ) -> TrainState:
     """Read a training of the same problem and settings, to go on with or to use.
 
+    Args:
+        folder: Written by `save_training`.
+        problem: What is being learned; its numbers have to be those it was begun with.
+        settings: Settings, likewise.
+
+    Returns:
+        Where it stands.
+
     Raises:
-        DataError: If it is damaged, or was begun with another problem, network or settings.
+        DataError: If it is not there or damaged, or was begun with another problem, network,
+            settings or precision.
     """
     architecture, arrays = read_checkpoint(folder, kind=KIND, schema_version=SCHEMA_VERSION)
     wanted = _architecture(problem, settings)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.connectors import completed, read_culture
 from perfusio_jax.connectors.files.parts import Tables
 from perfusio_jax.connectors.files.schedule import schedule_of, write_schedules
@@ -275,7 +276,7 @@ def _constants(design: Design) -> Table:
         values = (design.prior_sd[i], before[i], design.sd[i])
         is_log = bool(design.is_log[i])
         cells = [f"{100.0 * v:.2g} %" if is_log else f"{v:.2g}" for v in values]
-        rows.append((lever.name, lever.unit, *cells))
+        rows.append((lever.name, shown_unit(lever.unit), *cells))
     return Table(
         f"{len(design.levers)} constants, {design.criterion}-optimal",
         ("constant", "unit", "prior", "before", "after"),

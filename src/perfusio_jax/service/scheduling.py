@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.connectors.files.schedule import schedule_of, write_schedules
 from perfusio_jax.process import Process, read_process
 from perfusio_jax.study import (
@@ -158,7 +159,7 @@ def _draws(run: Experiment, process: Process, folder: Path) -> dict[str, np.ndar
 def _table(found: Schedule) -> Table:
     """Rows of pieces: what follows itself is one."""
     own = [found.names.index(name) for name in found.moved]
-    heads = ("from [h]", *(f"{found.names[k]} [{found.units[k]}]" for k in own))
+    heads = ("from [h]", *(f"{found.names[k]} [{shown_unit(found.units[k])}]" for k in own))
     rows: list[tuple[str, ...]] = []
     before = None
     for hour, row in zip(found.hours, found.controls[:, own], strict=False):

@@ -305,6 +305,10 @@ class CHOSimulator:
 
 
 def five_reactors(seed_start: int = 0) -> list[CHOSimulator]:
-    """Five independent virtual reactors: three of clone X, two of clone Y."""
+    """Five independent virtual reactors: three of clone X, two of clone Y.
+
+    Args:
+        seed_start: Seed of the first reactor's noise; each next one has the next number.
+    """
     clones = ["CloneX"] * 3 + ["CloneY"] * 2
     return [CHOSimulator(clone=c, seed=seed_start + i) for i, c in enumerate(clones)]

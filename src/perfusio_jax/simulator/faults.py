@@ -163,6 +163,11 @@ def apply_faults(
 ) -> Float[Array, "*R T K"]:
     """Readings with all faults, one after the other.
 
+    Args:
+        readings: Of one reactor (T, K) or of a rack (R, T, K), in the units of the species; NaN
+            where missing.
+        faults: In the order in which they happen: each meets what the ones before left.
+
     Raises:
         ConfigError: (a ValueError) if a fault names a column, sample or reactor that the
             readings do not have.

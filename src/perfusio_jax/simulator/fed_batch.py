@@ -199,7 +199,23 @@ def _by_traits(traits: Array, eats: np.ndarray, spread: Array) -> CHOKinetics:
 
 
 def draw_conditions(key: Key, n_runs: int) -> Float[np.ndarray, "runs 11"]:
-    """Latin hypercube over the operating ranges, columns as in `CONDITIONS`."""
+    """Latin hypercube over the operating ranges, columns as in `CONDITIONS`.
+
+    Args:
+        key: Random key.
+        n_runs: Number of runs, at least one.
+
+    Returns:
+        Cells at the start [1e6 cells/mL], glucose and glutamine at the start [mmol/L],
+        temperature before and after the shift [degC], pH before and after it, stirring [rpm],
+        and first day of feeding, last one, and day of the shift, whole numbers [d].
+
+    Raises:
+        ConfigError: If `n_runs` is below one.
+
+    Reference:
+        Hutter et al. (2021), for the ranges.
+    """
     seed = int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max))
     unit = latin_hypercube(n_runs, len(CONDITIONS), seed=seed, optimise=False)
     lo, hi = np.asarray(_BULK), np.asarray(_TOP)

@@ -109,7 +109,14 @@ def apply_noise(
 def jitter_times(
     times_h: Float[Array, "..."], jitter_hours: Float[Array, ""] | float, *, key: Key
 ) -> Float[Array, "..."]:
-    """Sampling times [h] moved by up to `jitter_hours` either way, uniformly."""
+    """Sampling times [h] moved by up to `jitter_hours` either way, uniformly.
+
+    Args:
+        times_h: Planned times [h]; each is moved by a draw of its own.
+        jitter_hours: Largest shift [h], not negative. More than half the shortest interval may
+            change the order of samples, which is not looked at here.
+        key: Random key.
+    """
     times = jnp.asarray(times_h)
     return times + jitter_hours * jax.random.uniform(
         key, times.shape, times.dtype, minval=-1.0, maxval=1.0

@@ -161,7 +161,14 @@ def sample_clones(
 
 
 def virtual_reactor(clone: str | CHOKinetics = "CloneX") -> Reactor:
-    """Reactor with a virtual clone and the default medium, pump and filter."""
+    """Reactor with a virtual clone and the default medium, pump and filter.
+
+    Args:
+        clone: `"CloneX"` or `"CloneY"`, or constants, as `sample_clones` draws them.
+
+    Raises:
+        ConfigError: If there is no clone of that name.
+    """
     return Reactor(kinetics=virtual_kinetics(clone) if isinstance(clone, str) else clone)
 
 

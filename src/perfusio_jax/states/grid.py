@@ -17,6 +17,10 @@ _LONG = 1.5
 def usual_step_h(runs: Sequence[Trajectory]) -> float:
     """Median interval between the samples of a campaign [h].
 
+    Args:
+        runs: The campaign; every interval counts once, so long runs weigh more. Runs with a
+            single sample have none.
+
     Raises:
         DataError: If no run has two samples.
     """

@@ -9,7 +9,14 @@ from perfusio_jax.states.trajectory import Trajectory
 
 
 def sampling_intervals(trajectories: Sequence[Trajectory]) -> Float[np.ndarray, " N"]:
-    """Hours between samples that follow each other, over all runs [h]."""
+    """Hours between samples that follow each other, over all runs [h].
+
+    Args:
+        trajectories: The runs, of any lengths.
+
+    Returns:
+        Run by run, in the order of time; empty if no run has two samples.
+    """
     parts = [np.diff(np.asarray(run.times_h, float)) for run in trajectories]
     return np.concatenate(parts) if parts else np.zeros(0)
 

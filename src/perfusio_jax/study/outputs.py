@@ -95,6 +95,13 @@ def read_output(experiment: Experiment, text: str) -> Output:
 def read_outputs(experiment: Experiment, wanted: Iterable[str | Output]) -> tuple[Output, ...]:
     """Outputs as people write them, or as they are.
 
+    Args:
+        experiment: The run.
+        wanted: Texts as `read_output` reads them, or outputs, which are taken as they are.
+
+    Returns:
+        In the order given; one that is asked for twice is there twice.
+
     Raises:
         ConfigError: If there is none, or one cannot be read.
     """

@@ -156,7 +156,15 @@ def read_card(path: Path) -> Card:
 
 
 def cards_in(folder: Path) -> tuple[list[Card], list[str]]:
-    """Cards that are kept in a run folder, by name of their files, and what could not be read."""
+    """Cards that are kept in a run folder, and what could not be read.
+
+    Args:
+        folder: The run folder; without a folder of cards in it there are none.
+
+    Returns:
+        The cards, in the order of their files' names, and a sentence for each file that could
+        not be read as one.
+    """
     found, troubles = [], []
     for path in sorted((folder / CARDS).glob(f"*{SUFFIX}")):
         try:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.study.experiment import Experiment
 from perfusio_jax.study.outputs import Output, every_sample, read_output
 
@@ -80,8 +81,9 @@ def read_limits(experiment: Experiment, wanted: Iterable[str]) -> tuple[Limit, .
             lo, hi = room.get(output, (-np.inf, np.inf))
             lo, hi = (max(lo, limit.bound), hi) if limit.sign > 0 else (lo, min(hi, limit.bound))
             if lo > hi:
+                unit = shown_unit(output.unit)
                 raise ConfigError(
-                    f"{output.name} cannot be at least {lo:g} and at most {hi:g} {output.unit}."
+                    f"{output.name} cannot be at least {lo:g} and at most {hi:g} {unit}."
                 )
             room[output] = (lo, hi)
     return found

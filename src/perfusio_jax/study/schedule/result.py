@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.study.outputs import Output
 from perfusio_jax.study.schedule.limits import Limit
 
@@ -69,25 +70,26 @@ class Schedule(NamedTuple):
 
     def lines(self) -> list[str]:
         """What was found, in words."""
-        what = f"{self.objective.name} {_number(self.value)} {self.objective.unit}"
+        sought = shown_unit(self.objective.unit)
+        what = f"{self.objective.name} {_number(self.value)} {sought}"
         if self.spread > 0.0:
             what += f" (deviation over the draws {_number(self.spread)})"
         said = [f"{what}; it was {_number(self.before)} to begin with"]
         if np.isfinite(self.constant):
             said.append(
-                f"the best schedule without changes gives {_number(self.constant)} "
-                f"{self.objective.unit}"
+                f"the best schedule without changes gives {_number(self.constant)} {sought}"
             )
         if not self.is_feasible:
             said.append("no schedule was found that keeps all limits; this one comes nearest")
         for one in self.kept:
-            place = f"{one.output.name} is {_number(one.value)} {one.output.unit}"
+            unit = shown_unit(one.output.unit)
+            place = f"{one.output.name} is {_number(one.value)} {unit}"
             if one.slack < -FEASIBLE * scale_of(one.limit):
                 word = f"not kept by {_number(-one.slack)}"
             elif one.price > 0.0:
                 word = (
-                    f"reached; one {one.output.unit or 'unit'} of room more is worth "
-                    f"{_number(one.price)} {self.objective.unit}"
+                    f"reached; one {unit or 'unit'} of room more is worth {_number(one.price)} "
+                    f"{sought}"
                 )
             else:
                 word = "kept"

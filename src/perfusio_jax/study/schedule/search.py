@@ -11,6 +11,7 @@ from scipy.stats import norm, qmc
 
 from perfusio_jax._core import ConfigError, SimulationError
 from perfusio_jax._core.progress import tell
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.study.experiment import SET_POINT, WHOLE_RUN, Experiment, choose_levers
 from perfusio_jax.study.outputs import Output
 from perfusio_jax.study.schedule.limits import Limit
@@ -388,7 +389,6 @@ class Search:
                 if n_there:
                     count = f"in {n_there} of {level.shape[0]} pieces"
                     where = count if level.shape[0] > 1 else "throughout"
-                    said.append(
-                        f"{name} is at the {word} allowed, {end:g} {self.chosen.units[m]}, {where}"
-                    )
+                    unit = shown_unit(self.chosen.units[m])
+                    said.append(f"{name} is at the {word} allowed, {end:g} {unit}, {where}")
         return tuple(said)

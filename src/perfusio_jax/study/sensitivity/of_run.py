@@ -105,7 +105,19 @@ def morris_of_run(
     seed: int = 0,
     n_resamples: int = 100,
 ) -> GlobalSensitivity:
-    """Morris's elementary effects of a run; arguments as in `sobol_of_run`, `n` trajectories.
+    """Morris's elementary effects of a run.
+
+    Args:
+        experiment: The run.
+        outputs: What is asked, as in `read_output`; see also `every_sample`.
+        levers: By what, P of them, as in `choose_levers`.
+        ranges: Law or `(lo, hi)` by the name of a lever; the usual one where nothing is said.
+        n: Trajectories, two or more; `n (P + 1)` runs are made.
+        seed: Of all random numbers.
+        n_resamples: For the intervals, which cover 95 %.
+
+    Returns:
+        Effects, in the order of outputs and levers.
 
     Raises:
         ConfigError: If an output, a lever, a range or the number of trajectories cannot be used.

@@ -212,7 +212,18 @@ def forecast_paths(
     day0: Array,
     key: Array,
 ) -> Float[Array, "S H 12"]:
-    """Paths of the latent readings, one per start, a day a step; the program of `forecast`."""
+    """Paths of the latent readings, one per start, a day a step; the program of `forecast`.
+
+    Args:
+        model: Hybrid model.
+        c0: Balanced states of the S paths at the start.
+        controls: Set-points of the H days, in `CONTROL_NAMES` order.
+        day0: Culture day of the start [d].
+        key: Random key of the paths.
+
+    Returns:
+        `FORECAST_SPECIES` at the end of each day, without assay noise.
+    """
     steps = jnp.asarray(np.full(controls.shape[0], HOURS_PER_DAY))
     return _with_readings(model, c0, controls, day0, key, steps)[0]
 

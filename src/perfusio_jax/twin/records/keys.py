@@ -170,6 +170,12 @@ def load_key(path: Path | str) -> Signer:
 def load_public_key(path: Path | str) -> str:
     """Read a public key: 64 hexadecimal digits.
 
+    Args:
+        path: The `.pub` file that `generate_key` makes.
+
+    Returns:
+        The digits, in lower case.
+
     Raises:
         ConfigError: If it is not there or is none.
     """

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from perfusio_jax._core.text import cut, shown
+from perfusio_jax._core.text import cut, shown, shown_units
 
 from .charts import Frame, ticks
 from .views import Campaign
@@ -159,7 +159,7 @@ def _mark(frame: Frame, point: Sequence[float] | np.ndarray, kind: str, name: st
 
 
 def _name(text: str) -> str:
-    return cut(shown(text), 60)
+    return cut(shown(shown_units(text)), 60)
 
 
 def _svg(inside: str, told: str) -> str:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 import perfusio_jax
-from perfusio_jax._core.text import plain_number, shown, shown_unit
+from perfusio_jax._core.text import plain_number, shown, shown_unit, shown_units
 from perfusio_jax.twin.records.secrets import redact
 
 from ..runs import RunView
@@ -80,7 +80,7 @@ class Pages:
         )
         self.env.filters |= {
             "number": number_text, "when": _when, "unit": shown_unit, "told_apart": told_apart,
-            "json_text": _json_text, "recipe_text": recipe_text,
+            "json_text": _json_text, "recipe_text": recipe_text, "units": shown_units,
         }  # fmt: skip
         self.env.globals |= {
             "is_armed": door.settings.is_armed,
