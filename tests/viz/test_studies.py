@@ -6,6 +6,7 @@ import pytest
 from perfusio_jax._core import DataError
 from perfusio_jax.viz import (
     Bars,
+    Bound,
     Followed,
     lever_map_figure,
     profiles_figure,
@@ -64,8 +65,21 @@ def test_profiles_tell_which_ends_are_open():
 
 def test_a_schedule_is_steps_over_readings():
     figure = schedule_figure(
-        TIMES, CONTROLS, READINGS, UNITS, bounds={"X": (3.0, "<=")}, boluses=("bolus",)
+        TIMES,
+        CONTROLS,
+        READINGS,
+        UNITS,
+        bounds=(Bound("X", 3.0, False), Bound("X", 3.5, True, 96.0), Bound("X", 2.0, True, 24.0)),
+        boluses=("bolus",),
     )
+    (axes,) = (a for a in figure.axes if a.get_title(loc="left").startswith("X"))
+    drawn = [
+        (line.get_marker(), list(line.get_xdata())[:1], line.get_ydata()[0]) for line in axes.lines
+    ]
+    assert drawn[1:] == [("None", [0], 3.0), ("^", [4.0], 3.5), ("^", [1.0], 2.0)]
+    (legend,) = figure.legends
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said[-2:] == ["limit", "not below, then"]
     assert "dilution, bolus over 4 days, and X" in figure.get_label()
     with pytest.raises(DataError, match="5 values for 4 intervals"):
         schedule_figure(TIMES, {"dilution": [0.1] * 5}, READINGS, UNITS)

@@ -8,6 +8,7 @@ import numpy as np
 
 from perfusio_jax.study import Experiment, Profile, Schedule
 from perfusio_jax.viz import (
+    Bound,
     Followed,
     lever_map_figure,
     profiles_figure,
@@ -112,11 +113,21 @@ def schedule_of_run(found: Schedule, run: Experiment, boluses: Sequence[str]) ->
     readings = {name: values[:, columns.index(name)] for name in shown}
     controls = {n: found.controls[:, found.names.index(n)] for n in found.moved}
     units = {**dict(zip(found.names, found.units, strict=True)), **{n: run.unit(n) for n in shown}}
-    bounds = {
-        columns[k.output.column]: (k.limit.bound, "limit")
+    bounds = [
+        Bound(
+            columns[k.output.column],
+            k.limit.bound,
+            k.limit.sign > 0.0,
+            None if len(k.limit.outputs) > 1 else float(run.hours[k.output.row]),
+        )
         for k in found.kept
-        if k.output.kind in ("value", "min", "max")
-    }
+        if k.output.kind == "value"
+    ]
+    bounds += [
+        Bound(columns[k.output.column], k.limit.bound, k.limit.sign > 0.0)
+        for k in found.kept
+        if k.output.kind in ("min", "max")
+    ]
     title = f"Schedule for {found.objective.name}"
     return Drawing(
         lambda: schedule_figure(

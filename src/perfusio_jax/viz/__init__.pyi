@@ -23,6 +23,7 @@ from .static import fig7_pareto_front as fig7_pareto_front
 from .static import fig8_closed_loop_performance as fig8_closed_loop_performance
 from .static import tracking_error_figure as tracking_error_figure
 from .studies import Bars as Bars
+from .studies import Bound as Bound
 from .studies import Followed as Followed
 from .studies import lever_map_figure as lever_map_figure
 from .studies import profiles_figure as profiles_figure

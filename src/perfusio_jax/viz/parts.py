@@ -86,7 +86,7 @@ def from_zero(axes: "Axes", name: str, target: float | None = None) -> None:
 
 
 def legend_entry(kind: str, text: str, colour: str, n: int = 0) -> Any:
-    """A legend entry: a line, dots, a ring, a band (inner, outer, of readings), shade or series."""
+    """A legend entry: a line, dots, a ring, a mark up or down, a band, shade or series."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -103,6 +103,8 @@ def legend_entry(kind: str, text: str, colour: str, n: int = 0) -> Any:
     if kind == "ring":
         ring = {"marker": "o", "ms": 8, "mfc": "none", "mew": 1.8}
         return Line2D([], [], ls="", color=colour, label=text, **ring)
+    if kind in ("^", "v"):
+        return Line2D([], [], ls="", marker=kind, ms=6, color=colour, label=text)
     if kind == "series":
         return Line2D([], [], label=text, **series_style(n))
     style = {"line": "-", "dashes": DASHES[1], "dots": DASHES[2]}[kind]

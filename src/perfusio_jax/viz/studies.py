@@ -280,6 +280,19 @@ def profiles_figure(
     return describe(figure, f"Intervals of 95 %: {'; '.join(said)}.", is_printed=False)
 
 
+class Bound(NamedTuple):
+    """A limit of a reading, to draw."""
+
+    name: str
+    """Reading."""
+    value: float
+    """Limit [its unit]."""
+    is_lower: bool = True
+    """Whether the reading is not to be below it, or not above."""
+    hour: float | None = None
+    """When it holds [h]; all the time if None."""
+
+
 @themed
 def schedule_figure(
     hours: Any,
@@ -287,7 +300,7 @@ def schedule_figure(
     readings: Mapping[str, Any],
     units: Mapping[str, str],
     *,
-    bounds: Mapping[str, tuple[float, str]] | None = None,
+    bounds: Sequence[Bound] = (),
     boluses: Sequence[str] = (),
     title: str = "Schedule",
 ) -> "Figure":
@@ -298,7 +311,7 @@ def schedule_figure(
         controls: Set-points by interval (T,), by name.
         readings: Columns at the samples (T+1,), by name.
         units: Unit of each.
-        bounds: Limits of readings and their sign, `<=` or `>=`, by name.
+        bounds: Limits of readings.
         boluses: Controls that are given at the start of an interval.
         title: Heading.
 
@@ -343,15 +356,22 @@ def schedule_figure(
         else:
             axes.plot(x, readings[name], color=PALETTE["twin"])
             axes.margins(y=0.15)
-        if name in (bounds or {}):
-            bound, _ = (bounds or {})[name]
-            axes.axhline(bound, color=PALETTE["target"], ls=DASHES[1], lw=1.2)
+        for bound in (b for b in bounds if b.name == name):
+            if bound.hour is None:
+                axes.axhline(bound.value, color=PALETTE["target"], ls=DASHES[1], lw=1.2)
+                continue
+            at = bound.hour / HOURS_PER_DAY if in_days else bound.hour
+            mark = "^" if bound.is_lower else "v"
+            axes.plot([at], [bound.value], mark, color=PALETTE["target"], ms=6, clip_on=False)
     entries = [
         legend_entry("line", "set-point", PALETTE["orange"]),
         legend_entry("line", "what the mechanism expects", PALETTE["twin"]),
     ]
-    if bounds:
+    if any(b.hour is None for b in bounds):
         entries.append(legend_entry("dashes", "limit", PALETTE["target"]))
+    for mark, word in (("^", "not below, then"), ("v", "not above, then")):
+        if any(b.hour is not None and b.is_lower == (mark == "^") for b in bounds):
+            entries.append(legend_entry(mark, word, PALETTE["target"]))
     figure.legend(handles=entries, loc="outside lower left", ncols=3)
     text = (
         f"{', '.join(controls) or 'no control'} over {x[-1]:g} {'days' if in_days else 'hours'}, "

@@ -22,6 +22,7 @@ def found(slack: float, price: float) -> Schedule:
         is_largest=True,
         value=400.0,
         spread=0.0,
+        n_draws=1,
         before=300.0,
         constant=350.0,
         kept=(Kept(limit, 37.0 - slack, WARMTH, slack, 1.0, price),),
@@ -47,3 +48,12 @@ def test_a_limit_is_kept_or_missed_by_a_number():
     missed = found(-1.0, 0.0).lines()
     assert missed[-1] == "last warmth <= 37: not kept by 1 (last warmth is 38 °C)"
     assert "no schedule was found that keeps all limits; this one comes nearest" in missed
+
+
+def test_a_share_of_draws_is_told_where_there_are_several():
+    missed = found(-1.0, 0.0)
+    (limit,) = missed.kept
+    one = missed._replace(kept=(limit._replace(share=0.0),))
+    assert "draws" not in "\n".join(one.lines())
+    several = one._replace(n_draws=4, kept=(limit._replace(share=0.25),))
+    assert "in 25 % of the draws" in "\n".join(several.lines())

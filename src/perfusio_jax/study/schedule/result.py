@@ -51,6 +51,8 @@ class Schedule(NamedTuple):
     """What it gives; with several draws the mean [unit of the objective]."""
     spread: float
     """Standard deviation over the draws of the constants [same unit]; zero of one."""
+    n_draws: int
+    """Draws of the constants it was found for."""
     before: float
     """What the schedule gave that was there at the beginning [same unit]."""
     constant: float
@@ -93,7 +95,11 @@ class Schedule(NamedTuple):
                 )
             else:
                 word = "kept"
-            share = "" if one.share >= 1.0 else f", in {100.0 * one.share:.0f} % of the draws"
+            share = (
+                ""
+                if one.share >= 1.0 or self.n_draws == 1
+                else f", in {100.0 * one.share:.0f} % of the draws"
+            )
             said.append(f"{one.limit.text}: {word} ({place}{share})")
         said += list(self.at_bounds)
         if self.is_feasible and not self.is_converged:

@@ -356,6 +356,7 @@ class Search:
             is_largest=self.sign < 0.0,
             value=float(target.mean()),
             spread=float(target.std(ddof=1)) if target.size > 1 else 0.0,
+            n_draws=target.size,
             before=before,
             constant=constant,
             kept=tuple(kept),
