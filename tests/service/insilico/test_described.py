@@ -102,6 +102,13 @@ def test_clones_and_seeds_differ(rows):
     fixed = rows[rows["policy"] == "fixed"]
     assert fixed["clone"].unique().tolist() == ["nominal", "F0001", "F0002"]
     assert fixed.groupby("design")["X_last"].nunique().eq(6).all()
+    # without a scatter of inocula it is the clone alone that makes a difference
+    alike = run_part(FIXED.replace(inoculum_cv=0.0, clones=["family:1", "nominal"]), 0).to_pandas()
+    assert alike.groupby(["design", "clone"])["X_last"].nunique().eq(1).all()
+    assert alike.groupby("design")["X_last"].nunique().eq(2).all()
+    alone = run_part(ONE, 0).to_pandas()
+    nominal = alike[(alike["clone"] == "nominal") & (alike["seed"] == 0)]
+    assert nominal["X_last"].tolist() == alone["X_last"].tolist()
 
 
 def test_a_fixed_policy_is_a_run_of_the_plant_alone():
@@ -138,7 +145,7 @@ def test_a_run_that_fails_is_told_and_leaves_the_others_alone(tmp_path):
         mechanism=f"{_HERE}Greedy",
         recipes=[{"light": 0.5}, {"light": 1.0, "feed_rate": 0.0, "bleed": 0.0}],
         design=None,
-        policies=[PolicyPlan(name="darker", kind=f"{_HERE}darker")],
+        policies=[PolicyPlan(name="anchored", kind=f"{_HERE}anchored")],
     )
     path = tmp_path / "plan.toml"
     plan.to_toml(path)
@@ -256,6 +263,7 @@ def test_plans_that_cannot_be_run_are_refused(changes, message):
     ("changes", "message"),
     [
         ({"mechanism": "algae"}, "mechanism 'algae' is unknown"),
+        ({"mechanism": "perfusio_jax.mechanistic:Monod"}, "Monod cannot be made as it stands"),
         ({"mechanism": "model.xml"}, "a file of SBML is not kept with a campaign.*module:mine"),
         ({"mechanism": f"{_HERE}Foreign"}, "Foreign asks for 'ethanol'; there are the states X, S"),
         ({"mechanism": f"{_HERE}Greedy"}, "'family:2' is drawn from priors, and Greedy tells none"),

@@ -113,7 +113,7 @@ def tell_campaign(plan: CampaignPlan, folder: Path, done: Done, console: Any) ->
         for name in shown:
             values = runs[name].to_numpy()[own]
             low, mid, high = np.quantile(values, (0.1, 0.5, 0.9)) if values.size else [np.nan] * 3
-            cells.append(f"{mid:.3g} ({low:.3g}-{high:.3g})")
+            cells.append(f"{_figure(mid)} ({_figure(low)}-{_figure(high)})")
         table.add_row(policy.name, str(int(own.sum())), *cells)
     console.print(table)
     console.print("middle, and 10 to 90 % of the runs")
@@ -128,6 +128,11 @@ def tell_campaign(plan: CampaignPlan, folder: Path, done: Done, console: Any) ->
         + (f"; {rate:.0f} runs/s, compiling included" if rate else ""),
         soft_wrap=True,
     )
+
+
+def _figure(value: float) -> str:
+    """Three figures, or a whole number where it is a large one."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _shown(plan: CampaignPlan) -> tuple[str, ...]:
