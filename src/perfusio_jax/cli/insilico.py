@@ -16,7 +16,10 @@ commands = typer.Typer(rich_markup_mode=None)
 @commands.command("in-silico", rich_help_panel=groups.NEXT)
 def in_silico(
     plan: Annotated[
-        Path, typer.Argument(help="TOML: clones, recipes or n_designs, policies, n_seeds, days.")
+        Path,
+        typer.Argument(
+            help="TOML: process, mechanism, clones, recipes or n_designs, policies, n_seeds, days."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results, Parquet part by part.")] = Path(
         "in-silico"
@@ -43,6 +46,9 @@ def in_silico(
     screen = console()
     asked = CampaignPlan.from_toml(plan)
     policies, clones, designs, seeds = asked.shape
+    if asked.is_described:
+        said = asked.mechanism or "its own, or monod"
+        screen.print(f"culture {asked.culture.name}, mechanism {said}", soft_wrap=True)
     screen.print(
         f"{asked.n_runs} runs: {policies} policies x {clones} clones x {designs} designs x {seeds} "
         f"seeds, in {asked.n_parts} parts",

@@ -9,8 +9,9 @@ import numpy as np
 from perfusio_jax._core import HOURS_PER_DAY
 from perfusio_jax.connectors import plant_mechanism, write_described
 from perfusio_jax.connectors.files.schedule import on_samples, read_schedules
-from perfusio_jax.process import Process, read_process
+from perfusio_jax.process import read_process
 from perfusio_jax.simulator import (
+    by_interval,
     simulate_runs,
     spread_controls,
     usual_start,
@@ -73,7 +74,8 @@ def simulate_table(
     if process.biomass is not None:
         starts[:, plant.states.index(process.biomass)] *= rng.uniform(0.5, 1.5, n_runs)
     if controls is None:
-        controls = _spread(process, n_runs, len(hours) - 1, seed)
+        spread = spread_controls(process, n_runs, seed=seed)
+        controls = by_interval(process, spread, len(hours) - 1)
     with console.status(f"simulating {n_runs} runs of {days:g} d"):
         runs = simulate_runs(
             plant,
@@ -94,14 +96,3 @@ def simulate_table(
         f"{name}: {out}",
         soft_wrap=True,
     )
-
-
-def _spread(process: Process, n_runs: int, intervals: int, seed: int) -> np.ndarray:
-    """Set-points that fill their ranges, one set per run; boluses in equal parts."""
-    set_points = spread_controls(process, n_runs, seed=seed)
-    controls = np.repeat(set_points[:, None], intervals, axis=1)
-    for k, control in enumerate(process.controls):
-        if control.role == "bolus":
-            controls[:, 0, k] = 0.0
-            controls[:, 1:, k] /= max(intervals - 1, 1)
-    return controls

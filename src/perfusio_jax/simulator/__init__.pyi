@@ -23,6 +23,8 @@ from .noise import apply_noise as apply_noise
 from .noise import default_cvs as default_cvs
 from .noise import jitter_times as jitter_times
 from .noise import viability_sd as viability_sd
+from .plain_plant import by_interval as by_interval
+from .plain_plant import controls_at as controls_at
 from .plain_plant import plain_monod as plain_monod
 from .plain_plant import spread_controls as spread_controls
 from .plain_plant import usual_start as usual_start

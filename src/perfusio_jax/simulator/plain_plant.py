@@ -154,8 +154,23 @@ def spread_controls(process: Process, n_runs: int, *, seed: int = 0) -> Float[np
     """
     if not process.controls:
         return np.zeros((n_runs, 0))
+    return controls_at(process, latin_hypercube(n_runs, len(process.controls), seed=seed))
+
+
+def controls_at(
+    process: Process, parts: Float[np.ndarray, "runs M"]
+) -> Float[np.ndarray, "runs M"]:
+    """Set-points at points of the unit cube, which the ranges of the controls span.
+
+    What would leave beside the stream that keeps the volume is lowered, as of `spread_controls`.
+
+    Args:
+        process: The culture.
+        parts: Where in its range each control is, 0 to 1 [-].
+    """
     lo, hi = (np.array([getattr(c, side) for c in process.controls]) for side in ("lo", "hi"))
-    found = lo + (hi - lo) * latin_hypercube(n_runs, len(process.controls), seed=seed)
+    found = lo + (hi - lo) * parts
+    n_runs = len(found)
     closing = process.closing
     if closing is None:
         return found
@@ -174,6 +189,26 @@ def spread_controls(process: Process, n_runs: int, *, seed: int = 0) -> Float[np
     against, along = flows.T
     most = np.where(along > 0.0, _MARGIN * against / np.where(along > 0.0, along, 1.0), 1.0)
     found[:, same] *= np.minimum(most, 1.0)[:, None]
+    return found
+
+
+def by_interval(
+    process: Process, set_points: Float[np.ndarray, "runs M"], n_intervals: int
+) -> Float[np.ndarray, "runs T M"]:
+    """Set-points of every interval from those of a whole run.
+
+    A bolus is what is given over the whole run: in equal parts, from the second sample on.
+
+    Args:
+        process: The culture.
+        set_points: One row per run.
+        n_intervals: Intervals of a run; of a single one the bolus comes at the start.
+    """
+    found = np.repeat(set_points[:, None], n_intervals, axis=1)
+    is_given = [control.role == "bolus" for control in process.controls]
+    if n_intervals > 1:
+        found[:, 0, is_given] = 0.0
+        found[:, 1:, is_given] /= n_intervals - 1
     return found
 
 

@@ -24,10 +24,11 @@ from .noise import apply_noise
 from .pumping import check_pumps
 from .virtual_plant import Course, VirtualPlant, run_plant
 
-_COLLAPSED = (
+COLLAPSED = (
     "A step size that collapses is most often a mechanism that takes up what is gone: let each "
     "uptake go to zero with its quantity, as S / (K + S) does. Or the vessel ran empty."
 )
+"""What is told beside STEP_TOO_SMALL of a described culture."""
 
 
 def readings_of_states(
@@ -188,7 +189,7 @@ def simulate_runs(
     )
     codes = np.asarray(out.result)
     if codes.any():
-        more = _COLLAPSED if (codes == Result.STEP_TOO_SMALL.value).any() else ""
+        more = COLLAPSED if (codes == Result.STEP_TOO_SMALL.value).any() else ""
         which = ", ".join(str(i + 1) for i in np.flatnonzero(codes)[:8])
         raise SimulationError(
             f"simulation failed for run {which}.\n{summarise(out.result)}\n{more}".rstrip()

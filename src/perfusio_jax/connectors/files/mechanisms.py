@@ -43,7 +43,13 @@ def named_mechanism(text: str | None) -> str | Mechanism | None:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"mechanism {text}: {error}.") from None
-    made = found() if isinstance(found, type) else found
+    try:
+        made = found() if isinstance(found, type) else found
+    except TypeError as error:
+        raise ConfigError(
+            f"mechanism {text} cannot be made as it stands ({error}). Give each of its constants a "
+            "value where it is declared, or name one that is made already."
+        ) from None
     if not isinstance(made, Mechanism):
         raise ConfigError(
             f"mechanism {text} is a {type(made).__name__}; it has to be a Mechanism of "

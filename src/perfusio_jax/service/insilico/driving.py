@@ -1,81 +1,23 @@
 """One part of an in-silico campaign: runs side by side, sampled daily and driven by a policy."""
 
-import importlib
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
-from perfusio_jax._core import REGISTRY, ConfigError, Result
-from perfusio_jax.chemistry import bleed_trigger
-from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
+from perfusio_jax._core import HOURS_PER_DAY, REGISTRY, ConfigError, Result
 from perfusio_jax.mechanistic import Reactor
 from perfusio_jax.simulator import NoiseModel, initial_state
 from perfusio_jax.simulator.side_by_side import day_later, read_samples, started_runs
 
+from .described import run_described_part
 from .plan import CONTROLS, CampaignPlan, PolicyPlan, cells_of, designs_of, kinetics_of
+from .policies import Seen, checked_shape, policy_of
 
 _BLEED, _PERFUSION = (CONTROLS.index(n) for n in ("bleed_rate", "perfusion_rate"))
-_VCV = REGISTRY.index("VCV")
-
-
-class Seen(NamedTuple):
-    """What a policy is given, of runs side by side."""
-
-    day: int
-    """Culture day [d]."""
-    readings: Float[np.ndarray, "L 13"]
-    """Noisy readings of the registry's species (`perfusio_jax._core.REGISTRY`); NaN where lost."""
-    set_points: Float[np.ndarray, "L 6"]
-    """Those in force."""
-    design: Float[np.ndarray, "L 6"]
-    """Those the run began with."""
-
-
-Policy = Callable[[Seen], Float[np.ndarray, "L 6"]]
-"""Set-points until the next sample. Runs are in rows, and a row depends on its own row alone. A
-bleed above the perfusion, which no vessel has, is held at it and counted (`n_held`)."""
-
-
-def policy_of(plan: PolicyPlan) -> Policy:
-    """The function that a policy of a plan names.
-
-    Raises:
-        ConfigError: If it cannot be found.
-    """
-    if plan.kind == "fixed":
-        return lambda seen: seen.set_points
-    if plan.kind == "bleed":
-        return lambda seen: _bleeding(plan, seen)
-    module, name = plan.kind.split(":")
-    try:
-        function: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"policy {plan.name!r}: {plan.kind} cannot be had ({error}). Its module has to be "
-            "installed, or in a folder of PYTHONPATH, on every machine."
-        ) from None
-    if callable(function):
-        return cast(Policy, function)
-    raise ConfigError(f"policy {plan.name!r}: {plan.kind} is no function.")
-
-
-def _bleeding(plan: PolicyPlan, seen: Seen) -> Float[np.ndarray, "L 6"]:
-    """Bleed rises from the design's with the cell volume; a lost reading leaves it as it is."""
-    found = seen.set_points.copy()
-    vcv = seen.readings[:, _VCV]
-    most = max(float(DEFAULT_AMBR250_DESIGN_SPACE.bounds_array[1][_BLEED]), found[:, _BLEED].max())
-    least = seen.design[:, _BLEED]
-    wanted = bleed_trigger(
-        jnp.asarray(vcv), plan.target, jnp.asarray(least), jnp.full_like(least, most), plan.gain
-    )
-    known = np.isfinite(vcv)
-    found[known, _BLEED] = np.asarray(wanted)[known]
-    return found
 
 
 def run_part(plan: CampaignPlan, part: int) -> pa.Table:
@@ -94,6 +36,8 @@ def run_part(plan: CampaignPlan, part: int) -> pa.Table:
     Raises:
         ConfigError: If a policy cannot be found, or what it gives cannot be set.
     """
+    if plan.is_described:
+        return run_described_part(plan, part)
     cells = cells_of(plan, part)
     policy = policy_of(cells.policy)
     n = cells.run.size
@@ -119,7 +63,8 @@ def run_part(plan: CampaignPlan, part: int) -> pa.Table:
         truth.append(np.asarray(true))
         if day == plan.days:
             break
-        seen = Seen(day, np.asarray(read), set_points, design)
+        hour = HOURS_PER_DAY * day
+        seen = Seen(day, np.asarray(read), set_points, design, hour, tuple(REGISTRY), CONTROLS)
         after, held = _checked(cells.policy, policy(seen), set_points)
         n_held += held
         moved += np.any(after != set_points, axis=1)
@@ -133,12 +78,7 @@ def _checked(
     plan: PolicyPlan, given: Any, before: np.ndarray
 ) -> tuple[np.ndarray, Bool[np.ndarray, " L"]]:
     """Set-points of a policy, and in which runs its bleed had to be held."""
-    found = np.array(given, float)
-    if found.shape != before.shape:
-        raise ConfigError(
-            f"policy {plan.name!r} gave set-points of shape {found.shape} for runs of shape "
-            f"{before.shape}; it has to give as many."
-        )
+    found = checked_shape(plan, given, before)
     bad = ~(np.isfinite(found) & (found >= 0.0))
     if bad.any():
         row, column = (int(k) for k in np.argwhere(bad)[0])
