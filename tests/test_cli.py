@@ -364,7 +364,7 @@ def test_run_says_which_set_points_nobody_told(tmp_path, capsys):
     read_plan(tmp_path).announce(cli.common.console())
     out = capsys.readouterr().out
     said = next(line for line in out.splitlines() if line.startswith("assumed to be in force"))
-    assert "temperature 36.25 degC" in said and "agitation" not in said
+    assert "temperature 36.25 °C" in said and "agitation" not in said
 
 
 def test_inspect_says_that_the_commands_for_campaigns_refuse_a_table(tmp_path, capsys):
@@ -468,7 +468,7 @@ def test_forecast_reports_what_it_left_out_and_prints_whole_numbers(
     )
     assert code == 0, err
     assert "'Foo' is not known" in out and "Glc of day 0 (line 2) is negative" in out
-    assert "temperature=90 degC is far from the usual 35 to 37.5" in out
+    assert "temperature=90 °C is far from the usual 35 to 37.5" in out
     assert "\u2026" not in out  # nothing is cut short
     for name in FORECAST_SPECIES:
         assert f"{name} [" in out

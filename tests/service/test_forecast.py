@@ -85,7 +85,7 @@ def test_every_sample_counts_that_is_taken_twice_a_day(ask):
 def test_controls_the_file_lacks_are_told_as_assumed(ask):
     text, _ = ask(LATE)
     assumed = next(line for line in text.splitlines() if line.startswith("assumed"))
-    assert assumed.count(",") >= 6 and "temperature 36.25 degC" in assumed
+    assert assumed.count(",") >= 6 and "temperature 36.25 °C" in assumed
     text, _ = ask(LATE, changes={"temperature": 36.0})
     assert "(from now on temperature 36)" in text
     text, history = ask(f"day,VCD,Glc,{CONTROLS}\n0,2,5,{FULL}\n1,3,5,{FULL}\n")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.connectors.files.one_run import read_one_run
 from perfusio_jax.connectors.files.schedule import ahead_of, one_schedule, read_schedules
 from perfusio_jax.connectors.tables.acting import since_when
@@ -100,7 +101,7 @@ def forecast_described(
     seen = {n for n in run.species_names if np.isfinite(np.asarray(run.get_species(n))).any()}
     never = [n for n in found.names if n not in seen]
     units = {q.name: q.unit for q in process.quantities}
-    columns = [f"{n} [{units[n]}]" + "*" * (n in never) for n in found.names]
+    columns = [f"{n} [{shown_unit(units[n])}]" + "*" * (n in never) for n in found.names]
     labels = ["hour", *(f"{hour:g}" for hour in found.hours)]
     title = f"forecast of {process.name} from {times[-1]:g} h: median (10 % to 90 % of readings)"
     values = (found.q50, found.q10, found.q90)
@@ -149,7 +150,7 @@ def _with_setpoints(run: Trajectory, process: Process) -> tuple[Trajectory, list
             until = "" if rows.all() else f" until {float(run.times_h[rows.sum()]):g} h"
             lines.append(
                 f"assumed{until}, for the file does not tell: {control.name} {control.default:g} "
-                f"{control.unit}; --set name=value says what acts from now on"
+                f"{shown_unit(control.unit)}; --set name=value says what acts from now on"
             )
     filled = dataclasses.replace(run, controls=table)
     (complete,), more = complete_setpoints(
@@ -165,8 +166,8 @@ def _beyond(process: Process, changes: Mapping[str, float]) -> list[str]:
         control = process.control(name)
         if not control.lo <= value <= control.hi:
             lines.append(
-                f"{name}={value:g} {control.unit} lies outside {control.lo:g} to {control.hi:g}, "
-                "which the process allows; the forecast extrapolates"
+                f"{name}={value:g} {shown_unit(control.unit)} lies outside {control.lo:g} to "
+                f"{control.hi:g}, which the process allows; the forecast extrapolates"
             )
     return lines
 

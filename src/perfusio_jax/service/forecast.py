@@ -17,6 +17,7 @@ from perfusio_jax._core import (
     ConfigError,
     DataError,
 )
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import FilesystemStore
@@ -319,7 +320,7 @@ def _told(
     by_time: dict[float | None, list[str]] = {}
     for name, until in run.assumed.items():
         value = run.rows[0]["controls"][name]  # a default stays until something is told
-        by_time.setdefault(until, []).append(f"{name} {value:g} {canonical_unit(name)}")
+        by_time.setdefault(until, []).append(f"{name} {value:g} {shown_unit(canonical_unit(name))}")
     for until, names in by_time.items():
         if until is None:
             change = [n for n in run.assumed if run.assumed[n] is None and n in changes]
@@ -349,7 +350,7 @@ def _told(
 
 
 def _short(name: str) -> str:
-    return canonical_unit(name).replace("1e6 cells/mL", "1e6/mL")
+    return shown_unit(canonical_unit(name)).replace(" cells/mL", "/mL")
 
 
 def _far_out(setpoints: Mapping[str, float]) -> list[str]:
@@ -359,7 +360,7 @@ def _far_out(setpoints: Mapping[str, float]) -> list[str]:
         margin = 0.5 * (bound.hi - bound.lo)
         if not bound.lo - margin <= setpoints[name] <= bound.hi + margin:
             lines.append(
-                f"{name}={setpoints[name]:g} {bound.unit} is far from the usual "
+                f"{name}={setpoints[name]:g} {shown_unit(bound.unit)} is far from the usual "
                 f"{bound.lo:g} to {bound.hi:g}; the forecast extrapolates"
             )
     return lines

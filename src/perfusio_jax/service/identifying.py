@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.connectors import completed, read_culture
 from perfusio_jax.connectors.files.parts import Tables
 from perfusio_jax.connectors.tables.file_rules import FileRules
@@ -123,7 +124,7 @@ def _table(found: Identifiability) -> Table:
     for i, lever in enumerate(found.levers):
         columns = (found.data_sd[i], found.sd[i], found.prior_sd[i])
         cells = [_deviation(float(v), bool(found.is_log[i])) for v in columns]
-        rows.append((lever.name, f"{found.values[i]:.4g} {lever.unit}".strip(), *cells))
+        rows.append((lever.name, f"{found.values[i]:.4g} {shown_unit(lever.unit)}".strip(), *cells))
     return Table(
         f"{len(found.levers)} constants from {found.n_readings} readings",
         ("constant", "value", "readings alone", "with prior", "prior"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perfusio_jax import connectors
 from perfusio_jax._core import DEFAULT_CONTROLS, ConfigError, ConnectorError, DataError, UnitError
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, TwinConfig
 from perfusio_jax.connectors import named_mechanism
@@ -200,7 +201,7 @@ class RunPlan:
         )
         assumed = {n: v for n, v in self.initial_controls.items() if n not in told}
         if assumed:
-            listed = ", ".join(f"{n} {v:g} {self._unit(n)}" for n, v in assumed.items())
+            listed = ", ".join(f"{n} {v:g} {shown_unit(self._unit(n))}" for n, v in assumed.items())
             console.print(
                 f"assumed to be in force until set-points are written: {listed}; neither the file "
                 "nor initial_controls in [twin] tells",

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax.process import read_process
 from perfusio_jax.study import (
     Experiment,
@@ -327,11 +328,12 @@ def _figures(found: GlobalSensitivity, k: int, i: int) -> dict[str, float]:
 
 def _title(found: LocalSensitivity | GlobalSensitivity, k: int) -> str:
     output = found.outputs[k]
+    unit = shown_unit(output.unit)
     if isinstance(found, LocalSensitivity):
-        return f"{output.name}: {found.values[k]:.4g} {output.unit}"
+        return f"{output.name}: {found.values[k]:.4g} {unit}"
     if isinstance(found.found, SobolIndices | ShapleyEffects):
-        return f"{output.name}: {found.found.mean[k]:.4g} +- {found.found.sd[k]:.3g} {output.unit}"
-    return f"{output.name} [{output.unit} per range]"
+        return f"{output.name}: {found.found.mean[k]:.4g} +- {found.found.sd[k]:.3g} {unit}"
+    return f"{output.name} [{unit} per range]"
 
 
 def _table(rows: list[Row], title: str, each: bool) -> Table:
@@ -347,7 +349,7 @@ def _table(rows: list[Row], title: str, each: bool) -> Table:
         row = rows[i]
         bar = ("-" if row.figures[first] < 0.0 else "+") * max(1, round(_BAR * size[i] / largest))
         numbers = [f"{v:.3g}" for v in row.figures.values()]
-        cells.append((row.lever, f"{row.value:.4g} {row.unit}".strip(), *numbers, bar))
+        cells.append((row.lever, f"{row.value:.4g} {shown_unit(row.unit)}".strip(), *numbers, bar))
     heads = ("lever", "at", *rows[0].figures, "")
     note = f"and {rest} that do less or nothing" if rest else ""
     return Table(title, heads, tuple(cells), tuple(range(1, len(heads) - 1)), note)
