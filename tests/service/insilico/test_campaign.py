@@ -120,6 +120,7 @@ def test_folders_of_others_are_refused(kept, tmp_path):
     [
         ({"clones": ["CloneZ"]}, "clone 'CloneZ' is unknown; CloneX, CloneY or family:20"),
         ({"clones": ["family:0"]}, "clone 'family:0' is unknown"),
+        ({"clones": ["family:2", "family:3"]}, "give F0001 twice; name a clone once, and one fam"),
         ({"recipes": [{"bleed": 0.1}]}, "bleed is no control.*bleed_rate"),
         ({"recipes": []}, "recipes is empty"),
         ({"policies": [{"name": "a"}, {"name": "a"}]}, "each needs a name of its own"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
@@ -132,6 +133,12 @@ class CampaignPlan(ConfigModel):
             family = _FAMILY.fullmatch(clone)
             if clone not in known and not (family and int(family["n"])):
                 raise ValueError(f"clone {clone!r} is unknown; {', '.join(known)} or family:20.")
+        twice = [name for name, n in Counter(self.clone_names).items() if n > 1]
+        if twice:
+            raise ValueError(
+                f"clones {list(self.clones)} give {twice[0]} twice; name a clone once, and one "
+                "family."
+            )
         names = self.culture.control_names
         for recipe in self.recipes or ():
             self._check_names(recipe, names)
