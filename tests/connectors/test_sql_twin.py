@@ -6,8 +6,10 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -20,6 +22,8 @@ from perfusio_jax.twin import LoopSettings, ReactorLoop, RunRecords, verify_audi
 from perfusio_jax.twin.alarms.desk import event
 from perfusio_jax.twin.loop import mirror
 from perfusio_jax.twin.records.chain import records
+from perfusio_jax.twin.records.forecasts_made import unpacked
+from perfusio_jax.twin.records.records import store_forecast
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME, RunFiles, open_run
 from perfusio_jax.twin.records.runtime import system_runtime
 from tests.connectors.opcua_rigs import until
@@ -139,8 +143,19 @@ async def test_a_run_on_a_database_leaves_all_of_it_there(make, tmp_path, quick)
         hands.write_sample(2, sample(2))
 
     late = asyncio.create_task(later())
+    (tmp_path / "run").mkdir()
+    table = np.ones((2, 1))
+    made = SimpleNamespace(
+        forecast={"days": [1.0, 2.0], "mean": table, "q10": table, "q50": table, "q90": table},
+        species=("VCD",),
+    )
+    for name, day in (("R00", 0), ("R00", 1), ("R9", 1)):
+        store_forecast(tmp_path / "run", made, reactor_id=name, day=day)
     await drive(tmp_path / "run", store, store, 3)
     await late
+    copied = hands.forecasts()
+    assert [row["day"] for row in copied] == [0, 1]
+    assert unpacked(copied[1]["payload"])[0] == (1.0, 1.0, "VCD", (1.0, 1.0, 1.0))
     log = log_of(tmp_path / "run")
     written = [r["new"] for r in log if r["event_type"] == "SETPOINT_CHANGE"]
     assert len(written) == 3

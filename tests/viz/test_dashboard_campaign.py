@@ -15,6 +15,7 @@ from perfusio_jax.connectors import SQLStore
 from perfusio_jax.report.watching_sql import WatchingSQL
 from perfusio_jax.twin import AuditLogger
 from perfusio_jax.twin.records.chain import records as records_of
+from perfusio_jax.twin.records.forecasts_made import Step, packed
 from perfusio_jax.viz.dashboard.app import build_app
 from perfusio_jax.viz.dashboard.fronts import front_chart
 from perfusio_jax.viz.dashboard.settings import PageSettings
@@ -168,6 +169,9 @@ def filled(url: str, folder: Path) -> str:
         store.log_alarm("EXP1", alarm, key="a", state=state, user="ann",
                         happened_at=dt.datetime(2026, 3, 3, tzinfo=dt.UTC))  # fmt: skip
     store.log_alarm("EXP1", {**alarm, "species": "Via", "message": "Via low"}, key="b")
+    ahead = [Step(day, day + h, "VCD", (day, day + h, day + 9.0)) for day in (1, 2) for h in (1, 2)]
+    assert store.mirror_forecasts("EXP1", packed(ahead).values()) == 2
+    assert store.mirror_forecasts("EXP1", packed(ahead).values()) == 0
     add_sample(url, "R2", 0, 1.0)
     store.database.close()
     return url
@@ -186,6 +190,9 @@ def test_runs_of_a_database_are_shown_and_not_commanded(url, tmp_path):
     one = rack.reactors[0]
     assert list(one.run.hours) == [0.0, 24.0, 48.0, 72.0]
     assert list(one.run.readings["Glc"]) == [5.0, 4.0, 3.0, 2.0]
+    assert list(one.run.bands) == ["VCD"]
+    band = one.run.bands["VCD"]
+    assert list(band.hours) == [48.0, 72.0, 96.0] and list(band.middle) == [2.0, 3.0, 4.0]
     bleed = one.run.set_points["bleed_rate"]
     assert str(bleed[0]) == "nan" and list(bleed[1:]) == [0.12] * 3
     assert [(a.message, a.acknowledged_by) for a in one.alarms] == [

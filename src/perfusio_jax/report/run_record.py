@@ -3,14 +3,14 @@
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TOTALS, PerfusioError
-from perfusio_jax._core.limits import RECORD_BYTES, TABLE_BYTES, read_file
+from perfusio_jax._core.limits import RECORD_BYTES, read_file
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.process import Process
 from perfusio_jax.twin.loop.commands import find_runs, is_running, reactors, sampled
@@ -19,8 +19,8 @@ from perfusio_jax.twin.records.alarm_book import Alarm
 from perfusio_jax.twin.records.chain import AuditReport
 from perfusio_jax.twin.records.chain import records as records_of
 from perfusio_jax.twin.records.entries import Command, Decision, Intent
+from perfusio_jax.twin.records.forecasts_made import Step, curves, read_forecasts
 from perfusio_jax.twin.records.lock import LOCK_NAME
-from perfusio_jax.twin.records.records import FORECASTS
 from perfusio_jax.twin.records.records_file import RunRecords
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 from perfusio_jax.twin.records.trail_files import LOG_NAME
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 LEFT_OUT: Final = "the audit trail is left out"
 """How a note begins that says so."""
-
-_AHEAD: Final = ("q10", "q50", "q90")
 
 
 class RunSamples(NamedTuple):
@@ -281,32 +279,20 @@ def _samples(
 
 def _bands(folder: Path, name: str, notes: list[str]) -> dict[str, Band]:
     """Forecasts of the next sample, and the last one to its end."""
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = folder / FORECASTS
-    if not path.is_file():
-        return {}
     try:
-        table = pq.read_table(io.BytesIO(read_file(path, most=TABLE_BYTES))).to_pydict()
-        columns = [table[c] for c in ("reactor_id", "made_on_day", "day", "species", *_AHEAD)]
-    except (pa.ArrowException, PerfusioError, KeyError, OSError) as error:
-        notes.append(f"{FORECASTS} cannot be read and is left out: {error}")
+        return bands_of(read_forecasts(folder, name))
+    except PerfusioError as error:
+        notes.append(f"{error.args[0]}; forecasts are left out")
         return {}
-    rows = [row for row in zip(*columns, strict=True) if row[0] == name]
-    made: dict[str, dict[float, list[tuple[float, ...]]]] = {}
-    for _, made_on, day, species, *values in rows:
-        made.setdefault(species, {}).setdefault(float(made_on), []).append((day, *values))
-    found = {}
-    for species, by_day in made.items():
-        last = max(by_day)
-        nearest = [min(ahead) for on, ahead in sorted(by_day.items()) if on != last]
-        path_rows = sorted({row[0]: row for row in [*nearest, *sorted(by_day[last])]}.values())
-        day, low, middle, high = (np.array(v, float) for v in zip(*path_rows, strict=True))
-        found[species] = Band(HOURS_PER_DAY * day, low, high, middle)
-    return found
+
+
+def bands_of(steps: Iterable[Step]) -> dict[str, Band]:
+    """Forecasts as figures have them.
+
+    Args:
+        steps: Forecasts of a vessel.
+    """
+    return {n: Band(c.hours, c.low, c.high, c.middle) for n, c in curves(steps).items()}
 
 
 def _goals(

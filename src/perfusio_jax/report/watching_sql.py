@@ -26,6 +26,7 @@ from perfusio_jax.connectors.sql.cultures import processes_of
 from perfusio_jax.connectors.sql.engine import Database
 from perfusio_jax.process import Process
 from perfusio_jax.twin.records.alarm_book import Alarm
+from perfusio_jax.twin.records.forecasts_made import unpacked
 from perfusio_jax.twin.records.secrets import in_short
 from perfusio_jax.viz.dashboard.views import (
     Chain,
@@ -38,10 +39,11 @@ from perfusio_jax.viz.dashboard.views import (
     Trail,
     Trouble,
 )
-from perfusio_jax.viz.runs import RunView
+from perfusio_jax.viz.runs import Band, RunView
 
 from .decisions import joined_changes, reasons_of, votes_of
 from .figures import rack_names
+from .run_record import bands_of
 from .telling import is_number
 from .watching import find_events
 
@@ -52,7 +54,7 @@ COPY: Final = (
 NO_COPY: Final = "The database holds no copy of an audit trail of this reactor."
 _TABLES: Final = (
     *(schema.sample, schema.reading, schema.setpoint_history),
-    *(schema.audit_event, schema.alarm_event, schema.culture),
+    *(schema.audit_event, schema.alarm_event, schema.culture, schema.forecast),
 )
 """What changes when something of a run does."""
 
@@ -194,7 +196,8 @@ class WatchingSQL:
             written = store.setpoint_history()
             events = tuple(_event(row) for row in store.audit_events())
             alarms = _alarms(store.alarm_events(), held.reactor)
-        view = _view(held, store.words, samples, written)
+            ahead = [step for row in store.forecasts() for step in unpacked(row["payload"] or {})]
+        view = _view(held, store.words, samples, written, bands_of(ahead))
         units = {n: _unit(process, n) for n in (*view.readings, *view.set_points)}
         chain = Chain("copy", COPY if events else NO_COPY, len(events))
         seen = list(view.readings)
@@ -238,9 +241,13 @@ def _span(n: int, held: Holding) -> str:
 
 
 def _view(
-    held: Holding, words: Any, samples: Sequence[SampleRecord], written: Sequence[Mapping[str, Any]]
+    held: Holding,
+    words: Any,
+    samples: Sequence[SampleRecord],
+    written: Sequence[Mapping[str, Any]],
+    bands: Mapping[str, Band],
 ) -> RunView:
-    """Readings, and the set-points told with samples or written to the history."""
+    """Readings, forecasts, and the set-points told with samples or written to the history."""
     hours = np.array([record.time_h for record in samples], float)
     names = [n for n in words.species if any(_known(r.values.get(n)) for r in samples)]
     told: dict[str, list[float]] = {}
@@ -252,7 +259,9 @@ def _view(
             told.setdefault(name, []).append(math.nan if value is None else float(value))
     set_points = {n: np.array(v, float) for n, v in told.items() if np.isfinite(v).any()}
     readings = {n: np.array([_believed(record, n) for record in samples], float) for n in names}
-    return RunView(f"{held.experiment}, reactor {held.reactor}", hours, readings, set_points)
+    name = f"{held.experiment}, reactor {held.reactor}"
+    seen = {n: band for n, band in bands.items() if n in readings}
+    return RunView(name, hours, readings, set_points, seen)
 
 
 def _last_written(written: Sequence[Mapping[str, Any]], name: str, time_h: float) -> float | None:

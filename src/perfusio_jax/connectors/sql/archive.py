@@ -250,6 +250,34 @@ class SQLArchive(Rows):
         stamps = {"made_at": self._now()}
         self._store_once(schema.forecast, key, [row], stamps, model_sha256=model_sha256)
 
+    def mirror_forecasts(self, run_id: str, made: Iterable[Mapping[str, Any]]) -> int:
+        """Copy forecasts of a run; those copied before are left alone.
+
+        Args:
+            run_id: The run.
+            made: Each with the culture day it was made on, `made_on_day` [d]; one that was made
+                again on that day is another entry, and the later one counts.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            DatabaseError: If the database cannot be used; none is copied then.
+        """
+        rows = []
+        for one in made:
+            content, _ = plain(dict(one))
+            rows.append(
+                {
+                    "run_id": check_name(run_id, "run_id"),
+                    "day": int(one["made_on_day"]),
+                    "key": _digest([None, content]),
+                    "payload": content,
+                }
+            )
+        key = ("run_id", "day", "key")
+        return self._store_once(schema.forecast, key, rows, {"made_at": self._now()})
+
     def audit_events(self) -> list[dict[str, Any]]:
         """Audit events of this reactor, oldest first."""
         return self._rows(schema.audit_event)

@@ -172,6 +172,7 @@ class ReactorLoop:
                 runtime=runtime,
                 timeout_s=settings.call_timeout_s,
                 day=lambda: self.attendant.day,
+                reactor_id=settings.reactor_id,
             )
         )
         self._last: tuple[Proposal, float] | None = None

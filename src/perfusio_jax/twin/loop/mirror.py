@@ -1,4 +1,4 @@
-"""The audit trail copied into a database, beside the loop.
+"""The audit trail and forecasts copied into a database, beside the loop.
 
 `audit.jsonl` stays the record that is judged. The copy is for people who look at many runs with
 SQL; it may lag, and a database that is down delays it and loses nothing.
@@ -16,6 +16,8 @@ from ..alarms.desk import AlarmDesk, event
 from ..records.audit import AuditLogger
 from ..records.chain import records
 from ..records.entries import JournalError
+from ..records.forecasts_made import packed, read_forecasts
+from ..records.records import FORECASTS
 from ..records.runtime import Runtime
 from ..records.secrets import in_short
 
@@ -43,6 +45,15 @@ class AuditArchive(Protocol):
         ...
 
 
+@runtime_checkable
+class ForecastArchive(Protocol):
+    """A database that takes copies of a vessel's forecasts, such as `SQLStore`."""
+
+    def mirror_forecasts(self, run_id: str, made: Iterable[Mapping[str, Any]]) -> int:
+        """Copy forecasts; those copied before are left alone."""
+        ...
+
+
 def is_archive(connector: Any) -> TypeGuard[AuditArchive]:
     """Whether a connector can take a copy of the audit trail as well."""
     return isinstance(connector, AuditArchive)
@@ -58,6 +69,7 @@ class AuditMirror:
         runtime: Clocks and threads.
         timeout_s: How long one try may take [s].
         day: Culture day now, for alarms.
+        reactor_id: Vessel whose forecasts are copied.
     """
 
     def __init__(
@@ -69,7 +81,9 @@ class AuditMirror:
         runtime: Runtime,
         timeout_s: float,
         day: Callable[[], float],
+        reactor_id: str,
     ) -> None:
+        self._reactor_id = reactor_id
         self._audit = audit
         self._archive = archive
         self._desk = desk
@@ -82,6 +96,8 @@ class AuditMirror:
         self._is_new = True
         self._refused: list[str] = []
         self._n_unnamed = 0
+        self._forecasts: Mapping[float, Mapping[str, Any]] = {}
+        self._forecasts_at: tuple[int, int] | None = None
         self.n_done = 0
         """Number of the last record that was copied, or refused for good."""
 
@@ -136,8 +152,32 @@ class AuditMirror:
             raise ConnectorError("the database has not answered an earlier call yet.")
         try:
             self._push_new()
+            self._push_forecasts()
         finally:
             self._mutex.release()
+
+    def _push_forecasts(self) -> None:
+        """Copy what was forecast since the last look."""
+        archive, folder = self._archive, self._audit.path.parent  # the run folder
+        if not isinstance(archive, ForecastArchive):
+            return
+        try:
+            status = (folder / FORECASTS).stat()
+        except FileNotFoundError:
+            return
+        stamp = (status.st_mtime_ns, status.st_size)
+        if stamp == self._forecasts_at:
+            return
+        try:
+            made = packed(read_forecasts(folder, self._reactor_id))
+        except DataError as error:  # told once; the file may be whole again when it changes
+            self._refused.append(f"forecasts are not copied: {in_short(error)}")
+            self._forecasts_at = stamp
+            return
+        new = [one for day, one in made.items() if self._forecasts.get(day) != one]
+        if new:
+            archive.mirror_forecasts(self._audit.run_id, new)
+        self._forecasts, self._forecasts_at = made, stamp
 
     def _push_new(self) -> None:
         end = self._audit.head.seq
