@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from perfusio_jax._core import CONTROL_NAMES, FORECAST_SPECIES, HOURS_PER_DAY, ConfigError
+from perfusio_jax._core import FORECAST_SPECIES, HOURS_PER_DAY, ConfigError
 from perfusio_jax._core.limits import read_toml
 from perfusio_jax.bed import ChanceConstraint, control_limits
 from perfusio_jax.bed.goal.cho_by_name import cho_goal, cho_limits, is_by_name
@@ -19,6 +19,7 @@ from perfusio_jax.bed.goal.criteria import (
 )
 from perfusio_jax.bed.policy.recipes import recipe_box
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, DesignSpace
+from perfusio_jax.process import CHO_PERFUSION
 from perfusio_jax.report.wishes import GOALS, Wishes
 
 _AMMONIUM = FORECAST_SPECIES.index("Amm")
@@ -41,9 +42,10 @@ def check_wishes(wishes: Wishes, design: DesignSpace) -> dict[int, float]:
     wrong = [n for n in wishes.fixed if n not in names]
     if wrong:
         raise ConfigError(f"--set names unknown controls {wrong}; allowed are {names}.")
-    if sorted(names) != sorted(CONTROL_NAMES):
+    needed = list(CHO_PERFUSION.control_names)
+    if sorted(names) != sorted(needed):
         raise ConfigError(
-            f"the design space has the controls {names}; all of {list(CONTROL_NAMES)} are needed. "
+            f"the design space has the controls {names}; all of {needed} are needed. "
             "Hold one with --set name=value."
         )
     fixed = {names.index(name): value for name, value in wishes.fixed.items()}
