@@ -71,6 +71,21 @@ def shown_units(text: str) -> str:
     return _BRACKETED.sub(lambda found: shown_unit(found[0]), text)
 
 
+def counted(n: int, what: str) -> str:
+    """How many there are: one of them, or several.
+
+    Args:
+        n: Number.
+        what: What one of them is called; several have an s.
+
+    Examples:
+        >>> from perfusio_jax._core.text import counted
+        >>> counted(1, "run"), counted(3, "run")
+        ('1 run', '3 runs')
+    """
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def in_line(value: Any, most: int = 80) -> str:
     """A value as it was given, quoted, on one line and not longer than that.
 

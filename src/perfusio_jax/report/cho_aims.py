@@ -57,6 +57,9 @@ def check_wishes(wishes: Wishes, design: DesignSpace) -> dict[int, float]:
 def read_space(path: Path | None) -> DesignSpace:
     """Design space of a TOML file.
 
+    Args:
+        path: The file; the default space if None.
+
     Raises:
         ConfigError: If there is no usable table `[design_space]`.
     """
@@ -122,6 +125,10 @@ def objective(
 
 def limits_of(wishes: Wishes, design: DesignSpace) -> tuple[ChanceConstraint, ...]:
     """Limits to be kept on every day.
+
+    Args:
+        wishes: Limits and with which probability they are to be kept.
+        design: Design space, with a limit of its own.
 
     Raises:
         ConfigError: If one is unusable.

@@ -174,9 +174,10 @@ def record_figures(record: RunRecord) -> "dict[str, Callable[[], Figure]]":
     what = "forecast" if record.process is not None else "forecast state"
 
     def rates() -> "Figure":
-        if record.trajectory is None:
+        run = record.trajectory
+        if run is None:
             raise DataError(f"{title} has no sample yet.")
-        derived = derived_of(record.process, record.trajectory)
+        derived = derived_of(record.process, run)
         return rates_figure([derived], title=f"{title}: derived numbers")
 
     return {

@@ -114,7 +114,7 @@ def runs_at(places: Sequence[Path], culture: str | None, rules: FileRules | None
     first = places[0]
     if len(places) == 1 and first.is_dir() and _holds_runs(first):
         records = read_records(first)
-        runs = tuple(r.trajectory for r in records if r.trajectory is not None)
+        runs = tuple(run for run in (r.trajectory for r in records) if run is not None)
         units = {n: u for record in records for n, u in record.units().items()}
         found = Runs(records[0].process, runs, units, first.name)
     else:

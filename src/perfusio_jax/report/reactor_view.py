@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from perfusio_jax._core.text import cut
+from perfusio_jax._core.text import counted, cut
 from perfusio_jax.twin.loop.commands import ReactorStatus, to_be_written
 from perfusio_jax.twin.records.chain import AuditReport
 from perfusio_jax.viz.dashboard.views import Chain, Chosen, Need, Option, Reactor
@@ -115,7 +115,7 @@ def needs_of(reactor: Reactor, *, is_orphan: bool, now: dt.datetime) -> list[Nee
     ):
         if alarms:
             first = cut(alarms[0].message, 160)
-            found.append(Need(rank, f"{_many(len(alarms), word)} nobody has seen: {first}"))
+            found.append(Need(rank, f"{counted(len(alarms), word)} nobody has seen: {first}"))
     for one in reactor.waiting:
         if one.roles:
             found.append(
@@ -132,10 +132,10 @@ def needs_of(reactor: Reactor, *, is_orphan: bool, now: dt.datetime) -> list[Nee
     if reactor.overridden:
         found.append(Need(5, f"held by hand: {', '.join(reactor.overridden)}"))
     if reactor.commands and not reactor.is_running:
-        found.append(Need(6, f"{_many(len(reactor.commands), 'command')} not carried out yet"))
+        found.append(Need(6, f"{counted(len(reactor.commands), 'command')} not carried out yet"))
     seen = len(standing) - len(raised)
     if seen:
-        found.append(Need(7, f"{_many(seen, 'alarm')} seen and standing"))
+        found.append(Need(7, f"{counted(seen, 'alarm')} seen and standing"))
     return sorted(found, key=lambda need: need.rank)
 
 
@@ -241,7 +241,3 @@ def _number(value: Any) -> float:
 
 def _time(text: Any) -> str:
     return str(text)[:19].replace("T", " ")
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from perfusio_jax._core.text import counted
 from perfusio_jax.viz import Card, Table
 
 from .happenings import TROUBLES
@@ -32,9 +33,9 @@ def run_card(record: RunRecord) -> Card:
     span = "" if run is None else f", {float(run.times_h[0]):g} to {float(run.times_h[-1]):g} h"
     facts = [
         f"Culture: {culture}.",
-        f"{_many(n_samples, 'sample')}{span}, {record.n_corrected} of them corrected; "
-        f"{_many(record.n_left_out, 'reading')} not believed and left out.",
-        f"{_many(len(starts), 'session')}, started as {_listed(people)} from the account "
+        f"{counted(n_samples, 'sample')}{span}, {record.n_corrected} of them corrected; "
+        f"{counted(record.n_left_out, 'reading')} not believed and left out.",
+        f"{counted(len(starts), 'session')}, started as {_listed(people)} from the account "
         f"{_listed(accounts)}; set-points could be written in {sum(may_write)} of them.",
     ]
     if record.events:
@@ -44,7 +45,7 @@ def run_card(record: RunRecord) -> Card:
     told = ", ".join(f"{n} {outcome}" for outcome, n in sorted(sent.items())) or "none"
     facts.append(f"Writes: {told}.")
     standing = [a for a in record.alarms if a.cleared_at is None]
-    facts.append(f"{_many(len(record.alarms), 'alarm')}, {len(standing)} of which stand.")
+    facts.append(f"{counted(len(record.alarms), 'alarm')}, {len(standing)} of which stand.")
     facts += [f"Alarm {a.id} stands since {stamp(a.raised_at)}: {a.message}" for a in standing]
     outcomes = Counter(record.cycles.values())
     rows = tuple((outcome, str(n)) for outcome, n in sorted(outcomes.items()))
@@ -54,10 +55,6 @@ def run_card(record: RunRecord) -> Card:
     tables += [Table("", ("trouble", "times"), met, (1,))] if met else []
     title = f"Run {record.run_id}, reactor {record.reactor_id}"
     return Card("report", title, tuple(facts), tuple(warnings), tuple(tables))
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -282,7 +282,7 @@ def _bands(folder: Path, name: str, notes: list[str]) -> dict[str, Band]:
     try:
         return bands_of(read_forecasts(folder, name))
     except PerfusioError as error:
-        notes.append(f"{error.args[0]}; forecasts are left out")
+        notes.append(str(error))
         return {}
 
 

@@ -90,5 +90,10 @@ def _is_ours(wishes: Wishes) -> bool:
 
 
 def culture_of(wishes: Wishes, culture: str | None) -> str:
-    """How the table is read: of CHO perfusion for a goal by a word of ours, else of any culture."""
+    """How the table is read: of CHO perfusion for a goal by a word of ours, else of any culture.
+
+    Args:
+        wishes: With the goal.
+        culture: What a person said, which counts more; None for nothing.
+    """
     return culture or (CHO if _is_ours(wishes) else FROM_TABLE)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax._core.text import shown_unit
+from perfusio_jax._core.text import counted, shown_unit
 from perfusio_jax.connectors import completed, read_culture
 from perfusio_jax.connectors.files.parts import Tables
 from perfusio_jax.connectors.files.schedule import schedule_of, write_schedules
@@ -201,7 +201,7 @@ def _telling(found: Apart, run: Experiment) -> Table:
         cells = (*_steps(controls), f"{found.alone[k]:.3g}", where)
         rows.append((str(k + 1), *cells))
     heads = ("run", *names, "D alone", "differs most in")
-    return Table(_many(len(rows)), heads, tuple(rows), tuple(range(1, len(names) + 2)))
+    return Table(counted(len(rows), "run"), heads, tuple(rows), tuple(range(1, len(names) + 2)))
 
 
 def _difference(
@@ -296,7 +296,9 @@ def _runs(design: Design, run: Experiment) -> Table:
         said = "all" if whole else " ".join(f"{h:g}" for h in when)
         rows.append((str(k + 1), *cells, said))
     heads = ("run", *names, "samples [h]")
-    return Table(_many(len(design.controls)), heads, tuple(rows), tuple(range(1, len(names) + 1)))
+    return Table(
+        counted(len(design.controls), "run"), heads, tuple(rows), tuple(range(1, len(names) + 1))
+    )
 
 
 def _steps(controls: np.ndarray) -> list[str]:
@@ -351,7 +353,3 @@ def _write(
     for k, taken in enumerate(samples):
         rows += [f"RUN{k + 1:03d},{h:g}" for h in run.hours[taken]]
     _beside(out).write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def _many(n: int) -> str:
-    return "1 run" if n == 1 else f"{n} runs"

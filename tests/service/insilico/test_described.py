@@ -240,7 +240,7 @@ def test_plans_of_cho_perfusion_are_identified_as_before():
         ({"recipes": [{"light": 2.0}], "design": None}, "recipes: light is 2; 0 to 1 - is allowed"),
         ({"recipes": [{"glow": 0.1}], "design": None}, "glow is no control"),
         ({"clones": ["CloneX"]}, "clone 'CloneX' is unknown; nominal or family:20"),
-        ({"clones": ["family:2", "family:2"]}, "name each once"),
+        ({"clones": ["family:2", "family:2"]}, "give F0001 twice; name a clone once"),
         ({"mode": "cho_perfusion"}, "mode 'cho_perfusion' is a plant of its own"),
         ({"policies": [{"name": "b", "kind": "bleed"}]}, "'b': bleed steers .* of pond there are"),
         ({"process": None, "clones": ["CloneX"]}, "Algae' is of a culture that process names"),

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.text import counted
 from perfusio_jax.connectors.opcua.rack import Rack
 from perfusio_jax.connectors.opcua.security import (
     PASSWORD_VARIABLE,
@@ -122,8 +123,7 @@ def serve_emulator(
         security = security_of(settings.certificates, settings.host)
     if shows is not None:
         kinds = _names(shows)
-    many = "vessel" if settings.reactors == 1 else "vessels"
-    say(f"{settings.reactors} {many}: {_counted(kinds)} (compiling the plant)")
+    say(f"{counted(settings.reactors, 'vessel')}: {_counted(kinds)} (compiling the plant)")
     if rack is None:
         from perfusio_jax.simulator import VirtualRack  # needs JAX; other racks need not
 

@@ -180,8 +180,6 @@ class CampaignPlan(ConfigModel):
                 f"mode {self.mode!r} is a plant of its own, and process names {culture.name}; "
                 "leave one of them out."
             )
-        if len(set(self.clones)) < len(self.clones):
-            raise ValueError(f"clones {self.clones}; name each once.")
         for policy in self.policies:
             if policy.kind == "bleed":
                 raise ValueError(

@@ -60,7 +60,7 @@ def is_archive(connector: Any) -> TypeGuard[AuditArchive]:
 
 
 class AuditMirror:
-    """Copies one audit trail into a database, again and again.
+    """Copies one audit trail, and a vessel's forecasts, into a database, again and again.
 
     Args:
         audit: The open log; it is read from the disk, up to the last acknowledged record.
