@@ -35,6 +35,7 @@ from perfusio_jax.connectors.opcua.security import (
 from perfusio_jax.connectors.opcua.sensor_faults import SensorFaults
 from perfusio_jax.connectors.opcua.shown import REFERENCE, Shown
 from perfusio_jax.connectors.opcua.space import GuardedAttributes, Space
+from perfusio_jax.twin.records.runtime import ended
 
 DEFAULT_URL: Final = "opc.tcp://127.0.0.1:4840/perfusio"
 
@@ -211,13 +212,15 @@ class RackServer:
         """Stop time and listening; stopping twice does nothing."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await ended(task)
         server, self._server = self._server, None
         if server is not None:
             self.clock.pause()
             await asyncio.to_thread(self._save)
+            if server.bserver is not None and server.bserver.cleanup_task is not None:
+                # It looks after a client that has just left every ten seconds; stopped in that
+                # moment by the library, it would go on and be waited for for ever.
+                await ended(server.bserver.cleanup_task)
             await server.stop()
 
     async def __aenter__(self) -> Self:

@@ -36,7 +36,7 @@ from ..records.audit import AuditLogger
 from ..records.entries import JournalError, Stage
 from ..records.records import append_recommendation, store_forecast
 from ..records.records_file import RunRecords
-from ..records.runtime import Runtime
+from ..records.runtime import Runtime, ended
 from ..records.secrets import in_short
 from .actor import Actor, printable
 from .attendant import Attendant
@@ -223,9 +223,7 @@ class ReactorLoop:
         try:
             await scheduler.run()
         finally:
-            for task in beside:
-                task.cancel()
-            lost = (await asyncio.gather(*beside, return_exceptions=True))[0]
+            lost = (await ended(*beside))[0]
             self.attendant.on_stop(None)
             self.scheduler = None
             await self._end(scheduler)

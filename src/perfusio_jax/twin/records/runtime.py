@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 _T = TypeVar("_T")
+TOLD_AGAIN_S: Final = 0.2
+"""How long a cancelled task may go on before it is told again [s]."""
 
 
 class Offload(Protocol):
@@ -117,10 +119,28 @@ async def _end_all(last: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Do the last thing, then cancel every other task of the running loop and wait for it."""
     await last()
     rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
+    await ended(*rest)
     await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+async def ended(*tasks: asyncio.Task[Any]) -> list[Any]:
+    """Cancel tasks and wait until they are over, however often that takes.
+
+    The OPC UA library may take a cancellation for the end of something else and go on; a task
+    that was told once and waited for would then be waited for for ever.
+
+    Args:
+        *tasks: Of the running loop.
+
+    Returns:
+        What each returned, or the exception it ended with.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=TOLD_AGAIN_S)
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def system_runtime(now: Callable[[], dt.datetime] | None = None) -> Runtime:
