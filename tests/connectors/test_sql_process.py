@@ -477,3 +477,19 @@ def test_going_back_is_refused_where_something_would_be_lost(make):
     downgrade(store.database, "0002", drop_history=True)
     upgrade(store.database)
     assert read(make("R2"), 1).values == {"Glc": 0.1} and rows_of(store, schema.culture) == []
+
+
+def test_what_probes_of_a_culture_read_is_apart_from_samples(tmp_path):
+    probed = tuple(q.model_copy(update={"is_online": q.name == "pH"}) for q in BROTH.quantities)
+    broth = BROTH.model_copy(update={"quantities": probed})
+    assert "is_online" not in BROTH.model_dump_json() and "is_online" in broth.model_dump_json()
+    url = f"sqlite:///{tmp_path / 'broth.db'}"
+    store = SQLStore(url, "E1", "R01", process=broth, clock=lambda: NOON)
+    store.create_tables()
+    store.write_sample(1, {"X": 2.0, "pH": 7.0})
+    store.write_tags({"pH": 6.8, "DO": 40.0}, 30.0)
+    found = asyncio.run(store.read_tags())
+    assert {n: r.value for n, r in found.items()} == {"pH": 6.8, "DO": 40.0}
+    assert asyncio.run(store.read_sample(1))["pH"] == 7.0
+    with pytest.raises(DataError, match="'X' of day 1 does not belong into tags"):
+        store.write_tags({"X": 3.0}, 32.0)

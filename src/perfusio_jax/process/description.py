@@ -70,6 +70,11 @@ class Process(Part):
         return tuple(q.name for q in self.quantities if q.is_measured)
 
     @property
+    def online(self) -> tuple[str, ...]:
+        """Names of what a probe reads all the time, samples or not."""
+        return tuple(q.name for q in self.quantities if q.is_online)
+
+    @property
     def latent(self) -> tuple[str, ...]:
         """Names of carried quantities and levels that nobody measures."""
         return tuple(q.name for q in self.quantities if not q.is_measured and q.kind != "derived")
@@ -122,7 +127,10 @@ class Process(Part):
         return _named(name, self.controls, f"control of {self.name}")
 
     def differences(self, other: "Process") -> list[str]:
-        """In what two processes differ, one sentence each; empty if they are the same."""
+        """In what two processes differ, one sentence each; empty if they are the same.
+
+        Whether a probe reads something changes no culture, and no model of it.
+        """
         found = []
         if self.volume_L != other.volume_L:
             found.append(f"volume_L is {self.volume_L:g} and {other.volume_L:g}")
@@ -133,7 +141,7 @@ class Process(Part):
             found += [f"{name} is in the first only" for name in mine if name not in theirs]
             found += [f"{name} is in the second only" for name in theirs if name not in mine]
             for name in (n for n in mine if n in theirs):
-                one, two = mine[name].model_dump(), theirs[name].model_dump()
+                one, two = (p[name].model_dump(exclude={"is_online"}) for p in (mine, theirs))
                 found += [
                     f"{name}: {key} is {one[key]!r} and {two[key]!r}"
                     for key in one

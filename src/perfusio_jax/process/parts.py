@@ -1,9 +1,15 @@
 """What a culture is made of: quantities, controls and streams."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax._core.configmodel import ConfigModel
@@ -94,6 +100,8 @@ class Quantity(Part):
     """Its value at the start of a run where nobody tells; None: the usual one."""
     is_measured: bool = True
     """Whether somebody reads it; what nobody reads stays a latent state."""
+    is_online: bool = False
+    """Whether a probe reads it all the time, between samples, too."""
     formula: Literal["", "viability"] = ""
     """How a derived quantity follows from others. "viability": `100 a / (a + b)` of the two that
     `of` names. Empty: nobody says, and it is measured but not modelled."""
@@ -109,6 +117,11 @@ class Quantity(Part):
             )
         if not self.lo < self.hi:
             raise ValueError(f"{self.name}: lo {self.lo:g} is not below hi {self.hi:g}.")
+        if self.is_online and not self.is_measured:
+            raise ValueError(
+                f"{self.name}: is_online = true and is_measured = false; what a probe reads is "
+                "measured."
+            )
         if self.is_measured and self.cv == 0.0 and self.floor == 0.0:
             raise ValueError(f"{self.name}: cv and floor are both 0; no assay is without noise.")
         if self.kind == "carried":
@@ -121,6 +134,14 @@ class Quantity(Part):
             if self.lo < 0.0:
                 raise ValueError(f"{self.name}: lo is {self.lo:g}; no concentration is below 0.")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As before there were probes, where there is none: digests of processes stay the same."""
+        said = plain(self)
+        if not self.is_online:
+            said.pop("is_online", None)
+        return said
 
     def _check_formula(self) -> None:
         if (self.formula or self.of) and self.kind != "derived":

@@ -188,6 +188,7 @@ class RunPlan:
             self._check_database(store)
         if isinstance(store, connectors.OPCUAConnector) and self.culture is not None:
             asyncio.run(self._check_servers())
+        self._announce_probes(console, is_read=not isinstance(store, connectors.FilesystemStore))
         if not isinstance(store, connectors.FilesystemStore):
             return
         try:
@@ -207,6 +208,14 @@ class RunPlan:
                 "nor initial_controls in [twin] tells",
                 soft_wrap=True,
             )
+
+    def _announce_probes(self, console: Any, *, is_read: bool) -> None:
+        """Say of what probes read that nobody looks at it between samples."""
+        online = () if self.culture is None else self.culture.process.online
+        if not online or (is_read and self.table.get("online_seconds")):
+            return
+        why = "online_seconds in [twin] is 0" if is_read else "a file of samples has samples only"
+        console.print(f"{', '.join(online)}: not read between samples; {why}", soft_wrap=True)
 
     def _check_database(self, store: "SQLStore") -> None:
         with closing(store.database):

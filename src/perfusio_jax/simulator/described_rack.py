@@ -61,6 +61,10 @@ def _read(plant: VirtualPlant, state: jax.Array, key: jax.Array) -> jax.Array:
     return with_noise(plant.process, true, key=key)
 
 
+_PROBES = 2**31 - 1
+"""Apart from the numbers of samples, which noise is counted by, too."""
+
+
 class DescribedRack(RackClock):
     """One to 24 vessels, sampled together every so many hours.
 
@@ -150,8 +154,33 @@ class DescribedRack(RackClock):
         self._controls[vessel].update({n: float(v) for n, v in setpoints.items()})
 
     def tags(self) -> list[dict[str, float | None]]:
-        """What is shown all the time, per vessel: its volume [L]."""
-        return [{"volume_L": volume} for volume in self._volume]
+        """What is shown all the time, per vessel: its volume [L], and what probes read now."""
+        return [
+            {"volume_L": volume, **self._probed(vessel)}
+            for vessel, volume in enumerate(self._volume)
+        ]
+
+    def _probed(self, vessel: int) -> dict[str, float | None]:
+        """Readings of the probes; those of one moment are the same however often one looks."""
+        names = self.plants[vessel].process.online
+        if not names:
+            return {}
+        if self._time_h == self._samples[-1][vessel].time_h:
+            return {n: self._samples[-1][vessel].values[n] for n in names}
+        found = self._readings(vessel, _PROBES, round(3600.0 * self._time_h))
+        return {n: found[n] for n in names}
+
+    def _readings(self, vessel: int, *folds: int) -> dict[str, float | None]:
+        """What is read of a vessel now, with noise of its own for each of the numbers."""
+        plant = self.plants[vessel]
+        names = plant.process.readings
+        if self.is_failed[vessel]:
+            return dict.fromkeys(names)
+        key = jax.random.key(self._seed + vessel)
+        for fold in folds:
+            key = jax.random.fold_in(key, fold)
+        found = np.asarray(_read(plant, jnp.asarray(self._state[vessel]), key), float).tolist()
+        return {n: None if math.isnan(v) else v for n, v in zip(names, found, strict=True)}
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that changes with time, as plain numbers, lists and dictionaries."""
@@ -245,12 +274,7 @@ class DescribedRack(RackClock):
         taken = []
         for i, plant in enumerate(self.plants):
             process = plant.process
-            seen: dict[str, float | None] = dict.fromkeys(process.readings)
-            if not self.is_failed[i]:
-                key = jax.random.fold_in(jax.random.key(self._seed + i), number)
-                found = np.asarray(_read(plant, jnp.asarray(self._state[i]), key), float).tolist()
-                for name, value in zip(process.readings, found, strict=True):
-                    seen[name] = None if math.isnan(value) else value
+            seen = self._readings(i, number)
             if not process.is_constant_volume:
                 seen["volume_L"] = self._volume[i]
             flowed = {

@@ -339,7 +339,7 @@ class OPCUAConnector(BioreactorConnectorBase):
         if self._replay is not None:
             return await self._replay.read_tags()
         words = self.node_map.words
-        tags = [n for n in words.tags if n not in self.node_map.grouped]
+        tags = [n for n in words.tags if n not in self.node_map.grouped] + [*words.online]
         readings = await self._read_now(n for n in tags if n in self.node_map)
         await self._note("tag", readings)
         return readings

@@ -43,7 +43,7 @@ class Display:
         self.delay_s = delay_s
         self._began = began
         self._beats, self._counter = itertools.count(), itertools.count()
-        self._late: list[tuple[float, int, Key, float | None, dt.datetime]] = []
+        self._late: list[tuple[float, int, Key, float | None, dt.datetime, bool]] = []
         self.n_shown = 0
         """Values shown so far."""
 
@@ -83,19 +83,17 @@ class Display:
         """
         monotonic = time.monotonic()
         while self._late and self._late[0][0] <= monotonic:
-            _, _, key, value, at = heapq.heappop(self._late)
+            _, _, key, value, at, keep = heapq.heappop(self._late)
             kinds = self._faults.of(key) - {"Delayed"}
-            await self._store(
-                self._space.sensors[key],
-                data_value(value, at, kinds),
-                keep=self._space.is_sampled(*key),
-            )
+            shown = data_value(value, at, kinds)
+            keep = keep and self._space.is_sampled(*key)
+            await self._store(self._space.sensors[key], shown, keep=keep)
         beat = next(self._beats) % 2**32
         for vessel, tags in enumerate(rack.tags()):
             online = self._space.shows[vessel].online
             for name, value in {"volume_L": rack.volume_L, **tags}.items():
-                if name in online:
-                    await self._show((vessel, name), value, now)
+                if name in online:  # the history is of samples
+                    await self._show((vessel, name), value, now, keep=False)
             for name in self._space.spare:
                 await self._show((vessel, name), float(beat), now)
             held = rack.controls(vessel)
@@ -139,7 +137,7 @@ class Display:
             return
         if "Delayed" in kinds:
             due = time.monotonic() + self.delay_s
-            heapq.heappush(self._late, (due, next(self._counter), key, value, at))
+            heapq.heappush(self._late, (due, next(self._counter), key, value, at, keep))
             return
         if "Stuck" in kinds:
             held = self._iserver.read_attribute_value(node, ua.AttributeIds.Value)

@@ -225,7 +225,8 @@ class ReplayConnector(BioreactorConnectorBase):
 
     async def read_tags(self) -> dict[str, Reading]:
         """Online tags as they were last."""
-        return {n: r for n, r in self._tags.items() if n in self._words.tags}
+        words = self._words
+        return {n: r for n, r in self._tags.items() if n in (*words.tags, *words.online)}
 
     async def write_setpoints(self, setpoints: dict[str, float]) -> None:
         """Remember set-points.

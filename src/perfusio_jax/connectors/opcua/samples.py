@@ -31,6 +31,8 @@ from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 _log = logging.getLogger(__name__)
 _SETTLES_S: Final = 0.25
 """How long [s] is waited before a look at a sample that seems to be coming just now."""
+_MOMENT_S: Final = 1.0
+"""How far [s] from the sample a probe's stamp is still the sample's."""
 _EARLIEST: Final = dt.datetime(1970, 1, 2, tzinfo=dt.UTC)
 _NO_HISTORY: Final = "the server keeps no history"
 
@@ -153,6 +155,8 @@ class Sampling:
                 continue
             status = shown.StatusCode
             notes = [] if status is None or status.is_good() else [f"{anchor}: {status.name}"]
+            if due is not None:
+                values = {**values, **await self._of_probes(session, nodes, values, due)}
             return self._as_record(day, values, nodes, due, clock, at, notes)
         raise ConnectorError(f"{self._vessel}: day {day:g} could not be read.")
 
@@ -204,8 +208,41 @@ class Sampling:
 
     def _is_mixed(self, values: Mapping[str, ua.DataValue], due: dt.datetime) -> bool:
         late = dt.timedelta(seconds=self._slack_s)
-        times = [time_of(values[n]) for n in self._directory.node_map.grouped if n in values]
+        node_map = self._directory.node_map
+        names = [n for n in node_map.grouped if n in values and n not in node_map.words.online]
+        times = [time_of(values[n]) for n in names]
         return any(t is not None and t - due > late for t in times)
+
+    async def _of_probes(
+        self,
+        session: Session,
+        nodes: Nodes,
+        values: Mapping[str, ua.DataValue],
+        due: dt.datetime,
+    ) -> dict[str, ua.DataValue]:
+        """What probes showed when the sample was taken, where the server keeps a history.
+
+        A probe goes on after the sample. Without a history, what it shows now stands for the
+        sample as long as it is no further from it than any other value may be.
+        """
+        moment = dt.timedelta(seconds=min(_MOMENT_S, 0.01 * self._slack_s))
+        moved = [
+            name
+            for name in self._directory.node_map.words.online
+            if name in values and abs((time_of(values[name]) or due) - due) > moment
+        ]
+        if not moved:
+            return {}
+        slack = dt.timedelta(seconds=self._slack_s)
+        found = await session.history([nodes.found[n].id for n in moved], due - slack, due + slack)
+        seen = {}
+        for name, past in zip(moved, found, strict=True):
+            since = nodes.found[name].unit_since
+            if isinstance(past, list):
+                past = [v for v in past if since is None or (time_of(v) or due) >= since]
+            if isinstance(past, list) and past:
+                seen[name] = min(past, key=lambda v: abs((time_of(v) or due) - due))
+        return seen
 
     async def _past(
         self, session: Session, day: float, clock: Any, at: dt.datetime

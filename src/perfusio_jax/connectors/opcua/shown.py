@@ -27,7 +27,7 @@ class Shown:
     sampled: tuple[str, ...] = SAMPLED
     """What comes with a sample."""
     online: tuple[str, ...] = ONLINE
-    """What is refreshed all the time."""
+    """What is refreshed all the time; some of it may come with a sample, too."""
     controls: tuple[str, ...] = CONTROL_NAMES
     """What can be set."""
     units: Mapping[str, str] | None = None
@@ -118,7 +118,7 @@ def shown_of(process: Process, interval_h: float = HOURS_PER_DAY) -> Shown:
     ranges = {q.name: (q.lo, q.hi) for q in process.quantities if q.is_measured}
     return Shown(
         sampled=sampled,
-        online=() if moves else volume,
+        online=(*process.online, *(() if moves else volume)),
         controls=tuple(c.name for c in controls),
         units={
             **{n: process.quantity(n).unit for n in process.readings},
@@ -140,7 +140,7 @@ def node_map_of(reactor_id: str, shown: Shown = REFERENCE) -> dict[str, str]:
         reactor_id: Vessel, e.g. `"R01"`.
         shown: What it shows.
     """
-    names = (*shown.sampled, *shown.online, *shown.controls, *_TOLD)
+    names = dict.fromkeys((*shown.sampled, *shown.online, *shown.controls, *_TOLD))
     is_set = frozenset(shown.controls)
     return {name: str(rack_path(reactor_id, name, is_control=name in is_set)) for name in names}
 

@@ -154,7 +154,7 @@ class Space:
                 access=_READ | _HISTORY,
             )
         )
-        for name in (*shown.sampled, *shown.online, *self.spare):
+        for name in dict.fromkeys((*shown.sampled, *shown.online, *self.spare)):
             function = self._object(functions, f"{reactor_id}.{name}", (RACK_URI, name))
             self.sensors[vessel, name] = self._analogue(
                 function,

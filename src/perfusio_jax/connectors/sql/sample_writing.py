@@ -135,7 +135,7 @@ class SampleWriting(Rows):
         """Store online tags of one instant.
 
         Args:
-            tags: Value or reading by name of tag.
+            tags: Value or reading by name of tag, or of what a probe of the process reads.
             time_h: Time since inoculation [h].
             user: Who stores them.
 
@@ -144,11 +144,12 @@ class SampleWriting(Rows):
             DatabaseError: If the database cannot be used.
         """
         rich = {n: t if isinstance(t, Reading) else None for n, t in tags.items()}
+        plain = {n: t.value if isinstance(t, Reading) else t for n, t in tags.items()}
         record = SampleRecord(
             day=int(time_h // 24.0),
             time_h=time_h,
-            values={},
-            tags={n: t.value if isinstance(t, Reading) else t for n, t in tags.items()},
+            values={n: v for n, v in plain.items() if n in self.words.online},
+            tags={n: v for n, v in plain.items() if n not in self.words.online},
             quality={n: t.quality for n, t in rich.items() if t is not None},
             source_times={
                 n: t.source_time for n, t in rich.items() if t is not None and t.source_time

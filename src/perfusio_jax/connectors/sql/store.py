@@ -205,7 +205,8 @@ class SQLStore(SampleWriting, SetpointHistory, SQLArchive, BioreactorConnectorBa
             if row is None:
                 return {}
             (record,) = self._as_records(connection, [row])
-            return {name: record.reading(name) for name in record.tags}
+            probed = [n for n in self.words.online if n in record.values]
+            return {name: record.reading(name) for name in (*record.tags, *probed)}
 
         return await self.database.acall(work)
 

@@ -44,6 +44,8 @@ class Vocabulary:
     """What is set, in the order of arrays."""
     tags: tuple[str, ...] = AUXILIARY_TAGS
     """What else is recorded, in the order of arrays."""
+    online: tuple[str, ...] = ()
+    """Of what is measured: what a probe of the process reads between samples, too."""
     latent: tuple[str, ...] = ()
     """Quantities of the process that nobody reads; a column of that name is not used."""
     spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class Vocabulary:
             species=process.readings,
             controls=process.control_names,
             tags=tuple(tags),
+            online=process.online,
             latent=tuple(q.name for q in process.quantities if not q.is_measured),
             spans={part.name: (part.lo, part.hi) for part in parts},
             units={part.name: part.unit for part in parts}

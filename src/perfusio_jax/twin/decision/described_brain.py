@@ -8,13 +8,21 @@ import jax
 import numpy as np
 
 from perfusio_jax._core import HOURS_PER_DAY, SimulationError
+from perfusio_jax._core.instants import day_number
 from perfusio_jax.bed.policy.described import DescribedPolicy
 from perfusio_jax.hybrid import HybridStateSpaceModel, condition_on
 from perfusio_jax.states import Trajectory, on_grid
 
 from .brain import Proposal, Situation
-from .described_step import decide_for_culture, described_history, estimate_described
+from .described_step import (
+    decide_for_culture,
+    described_history,
+    estimate_described,
+    forecast_described,
+)
 from .model_brain import Mode, ModelBrain, as_proposal, not_finite
+from .probed import probed_rows
+from .step import hours_ahead
 
 
 class DescribedBrain(ModelBrain):
@@ -86,8 +94,23 @@ class DescribedBrain(ModelBrain):
         return replace(as_proposal(decision, names), volume_L=decision.volume_L)
 
     def outlook(self, situation: Situation) -> Proposal | None:
-        """Nothing: what online tags follow is not described."""
-        return None
+        """Forecast from the last sample carried on to what probes read last."""
+        rows = probed_rows(situation, self.model.layout, sample_h=self.sample_h)
+        if rows is None:
+            return None
+        known = estimate_described(self.history(rows), self.model, seed=self.seed)
+        ends = hours_ahead(self.goals.ofv, self.sample_h, self.model)
+        daily = (HOURS_PER_DAY * np.arange(1, self.goals.horizon + 1)).tolist()
+        ahead = forecast_described(
+            known,
+            rows[-1]["controls"],
+            hours=daily if ends is None else ends,
+            seed=self.seed + 1009 * day_number(situation.day) + 7,
+            n_paths=self.n_paths,
+            is_daily=ends is None,
+        )
+        names = self.model.layout.forecast
+        return Proposal({}, forecast=ahead.from_day(situation.day), species=names)
 
     def _is_due(self, n_rows: int) -> bool:
         """A model without a learned part has nothing that rows of this run could be put to."""

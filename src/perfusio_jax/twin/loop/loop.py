@@ -320,7 +320,7 @@ class ReactorLoop:
             self.records.release_lease(self.settings.reactor_id, self.writer.lease)
 
     async def _online(self) -> None:
-        """Read online tags, and raise alarms on what they say of the days ahead."""
+        """Read online tags, and raise alarms on what they say of now and of the days ahead."""
         readings = await self.reader.read_online(self.attendant.day)
         if not readings or self.notifier is None or self.attendant.phase != "waiting":
             return
@@ -332,18 +332,23 @@ class ReactorLoop:
         found = await self._rt.offload(
             lambda: self.records.readings(self.settings.reactor_id, since_h=since)
         )
+        shown = {r.tag: r.value for r in readings if r.quality == "good"}
+        now = [replace(e, kind="online") for e in self.notifier.check_sample(shown, day)]
         u_now = self._in_force(await self.writer.read_back(day))
         situation = Situation(as_day(rows[-1]["day"]), rows, u_now, {}, found)
         try:
             outlook = await self.thinker.compute(lambda: self.brain.outlook(situation))
         except Exception as error:  # readings must never end a run
             await self._log("ONLINE_UNUSED", {}, day=day, reason=in_short(error))
+            for cause in now:
+                await self.desk.raise_one(cause)
             return
-        if outlook is None or outlook.forecast is None:
-            return
-        events = self.notifier.check_forecast(outlook.forecast, outlook.species, situation.day)
-        self.desk.foreseen = Foreseen(situation.day, tuple(outlook.species), outlook.forecast)
-        await self.desk.update("online", [replace(e, kind="online") for e in events], day)
+        events = []
+        if outlook is not None and outlook.forecast is not None:
+            events = self.notifier.check_forecast(outlook.forecast, outlook.species, situation.day)
+            self.desk.foreseen = Foreseen(situation.day, tuple(outlook.species), outlook.forecast)
+        ahead = [replace(e, kind="online") for e in events]
+        await self.desk.update("online", [*now, *ahead], day)
 
     # ------------------------------------------------------------------ one cycle
 
