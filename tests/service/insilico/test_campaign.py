@@ -12,7 +12,7 @@ from perfusio_jax._core import ConfigError, ConnectorError
 from perfusio_jax.cli import app
 from perfusio_jax.service.insilico.campaign import run_campaign
 from perfusio_jax.service.insilico.driving import _checked, run_part
-from perfusio_jax.service.insilico.keeping import is_done, part_path, read_parts
+from perfusio_jax.service.insilico.keeping import is_done, open_folder, part_path, read_parts
 from perfusio_jax.service.insilico.plan import CampaignPlan, PolicyPlan, cells_of, designs_of
 from perfusio_jax.service.insilico.workers import Cluster, compute
 
@@ -206,3 +206,27 @@ def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, quick_ray):
     assert marker.exists() and sorted(found) == [0, 1]  # one was killed, and all parts are there
     for part, table in found.items():
         assert table.equals(run_part(plan, part))
+
+
+def test_files_of_ones_own_that_were_changed_are_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = tmp_path / "policies_of_mine.py"
+    mine.write_text("def hold(seen):\n    return seen.set_points\n")
+    plan = PLAN.replace(policies=[PolicyPlan(name="hold", kind="policies_of_mine:hold")])
+    folder = tmp_path / "runs"
+    open_folder(folder, plan)
+    open_folder(folder, plan)
+    was = mine.read_text()
+    mine.write_text(was + "# another day\n")
+    with pytest.raises(ConfigError, match="policies_of_mine:hold: the file was changed since"):
+        open_folder(folder, plan)
+    mine.write_text(was)
+    open_folder(folder, plan)
+    for spoiled in ("[1]", "{", "\udcff"):
+        (folder / "code.json").write_bytes(spoiled.encode(errors="surrogateescape"))
+        with pytest.raises(ConfigError, match="code.json cannot be understood"):
+            open_folder(folder, plan)
+    (folder / "code.json").unlink()  # a folder of a version that kept no digests
+    open_folder(folder, plan)
+    open_folder(tmp_path / "plain", PLAN.replace(policies=PLAN.policies[:2]))
+    assert not (tmp_path / "plain" / "code.json").exists()

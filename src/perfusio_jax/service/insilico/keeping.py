@@ -5,6 +5,7 @@ whole. What was interrupted is therefore taken up by looking which files are mis
 """
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -13,9 +14,12 @@ import pyarrow.parquet as pq
 
 from perfusio_jax._core import ConfigError, ConnectorError
 
+from .code import differing, sources_of
 from .plan import CampaignPlan, cells_of
 
 PLAN = "plan.toml"
+CODE = "code.json"
+"""Digests of the files of one's own that its parts were made with."""
 _PLAN_KEY = b"perfusio_jax.plan"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -29,7 +33,8 @@ def open_folder(folder: Path, plan: CampaignPlan) -> None:
     """Make the folder of a campaign, or find that it is this one's.
 
     Raises:
-        ConfigError: If another plan is kept there, or files that are none of ours.
+        ConfigError: If another plan is kept there, or files that are none of ours, or a policy or
+            mechanism of one's own was changed since.
         ConnectorError: If nothing can be written there.
     """
     kept = folder / PLAN
@@ -42,16 +47,39 @@ def open_folder(folder: Path, plan: CampaignPlan) -> None:
                 "not put together. Name another folder, or take up that one with its own plan, "
                 f"{kept}."
             )
+        _check_code(folder, plan)
         return
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds files and no {PLAN}; name a new or an empty folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sources = sources_of(plan)
+        if sources:
+            (folder / f".{CODE}.new").write_text(json.dumps(sources, indent=1) + "\n")
+            os.replace(folder / f".{CODE}.new", folder / CODE)
         beside = folder / f".{PLAN}.new"
         plan.to_toml(beside)
         os.replace(beside, kept)
     except OSError as error:
         raise ConnectorError(f"{folder} cannot be written: {error.strerror}.") from error
+
+
+def _check_code(folder: Path, plan: CampaignPlan) -> None:
+    """Parts that were made with a file as it was, and others with what it is now, do not mix."""
+    kept = folder / CODE
+    if not kept.exists():
+        return
+    try:
+        before = json.loads(kept.read_text())
+        changed = differing(before, sources_of(plan))
+    except (ValueError, AttributeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{kept} cannot be understood ({error}).") from None
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)}: the file was changed since the parts in {folder} were made "
+            "with it, be it a comment only. Take the old file back, or name another folder: parts "
+            "of two policies or mechanisms of one name are not put together."
+        )
 
 
 def is_done(folder: Path, plan: CampaignPlan, part: int) -> bool:
