@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from perfusio_jax._core import STATE_ORDER
+from perfusio_jax._core import STATE_ORDER, DataError
 from perfusio_jax.connectors.sql import schema
 from perfusio_jax.connectors.sql.engine import open_sqlite
 from perfusio_jax.connectors.sql.schema import HEAD, VERSION_TABLE
@@ -168,6 +168,30 @@ async def test_a_run_on_a_database_leaves_all_of_it_there(make, tmp_path, quick)
     assert hands.mirrored_audit("another") == (0, 0, "")
     row = next(r for r in hands.audit_events() if r["event_type"] == "SETPOINT_CHANGE")
     assert row["details"]["new"] == written[0] and row["payload"]["intent"] == 1
+
+
+async def test_forecasts_that_are_refused_are_told_once_and_the_trail_is_copied(
+    make, tmp_path, quick, monkeypatch
+):
+    store, hands = make(), make()
+    (tmp_path / "run").mkdir()
+    table = np.ones((1, 1))
+    made = SimpleNamespace(
+        forecast={"days": [1.0], "mean": table, "q10": table, "q50": table, "q90": table},
+        species=("VCD",),
+    )
+    store_forecast(tmp_path / "run", made, reactor_id="R00", day=0)
+
+    def refuses(*_: Any) -> int:
+        raise DataError("no forecasts here")
+
+    monkeypatch.setattr(store, "mirror_forecasts", refuses)
+    await drive(tmp_path / "run", FileDevice(tmp_path / "device.jsonl"), store, 2)
+    log = log_of(tmp_path / "run")
+    assert hands.compare_audit("run", log).n_copied == len(log)
+    raised = [str(r) for r in log if r["event_type"] == "ALARM_RAISED"]
+    assert len([r for r in raised if "forecasts are not copied: no forecasts here" in r]) == 1
+    assert not [r for r in raised if "lags" in r]
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen", "locked", "of another version"])
@@ -335,7 +359,9 @@ async def test_an_alarm_half_cleared_when_the_run_ends_is_cleared_whole(
         monkeypatch.setattr(loop.records, "clear_alarm", slow)
         task = asyncio.create_task(loop.mirror.follow())
         await begun.wait()
-        task.cancel()
+        for _ in range(3):  # whoever ends it may tell it again
+            task.cancel()
+            await asyncio.sleep(0.02)
         with pytest.raises(asyncio.CancelledError):
             await task
     kinds = [r["event_type"] for r in log_of(folder)]

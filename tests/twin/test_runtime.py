@@ -29,7 +29,8 @@ async def test_a_task_that_does_not_hear_is_told_again(monkeypatch):
     assert await ended() == []
 
 
-def test_a_loop_ends_over_a_task_that_does_not_hear():
+def test_a_loop_ends_over_a_task_that_does_not_hear(monkeypatch):
+    monkeypatch.setattr("perfusio_jax.twin.records.runtime.TOLD_AGAIN_S", 0.01)
     loop = LoopThread()
 
     async def begin() -> asyncio.Task[str]:

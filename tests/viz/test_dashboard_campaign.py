@@ -222,6 +222,7 @@ def test_a_database_is_read_anew_when_a_row_was_added_and_troubles_are_told(url,
     add_sample(url, "R2", 1, 1.6)
     assert held.version() != before
     assert list(held.rack().reactors[1].run.readings["VCD"]) == [1.0, 1.6]
+    assert held.rack().reactors[0] is seen.reactors[0], "nothing of it was added"
     held.close()
     with pytest.raises(SystemExit) as stop:
         main(["dashboard", f"sqlite:///{tmp_path / 'none.db'}"])

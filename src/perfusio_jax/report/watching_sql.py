@@ -81,7 +81,7 @@ class WatchingSQL:
         self._url = url
         self._database = Database(url)
         self._lock = threading.RLock()
-        self._read_at = ""
+        self._read_at: dict[str, str] | None = None
         self._kept: dict[str, _Kept] = {}
         self._troubles: list[Trouble] = []
         self._database.call(self._database.check)
@@ -95,9 +95,9 @@ class WatchingSQL:
     def version(self) -> str:
         """A text that changes whenever a row was added."""
         try:
-            return self._stamp()
+            return _digest(repr(sorted(self._stamps().items())))
         except PerfusioError as error:
-            return hashlib.sha256(in_short(error).encode()).hexdigest()[:24]
+            return _digest(in_short(error))
 
     def rack(self) -> Rack:
         """Every reactor of every experiment."""
@@ -150,33 +150,48 @@ class WatchingSQL:
     # ------------------------------------------------------------------ reading
 
     def _look(self) -> tuple[dict[str, _Kept], list[Trouble]]:
-        """What is there now; read anew only where a row was added."""
+        """What is there now; a vessel is read anew where a row of it was added."""
         with self._lock:
             try:
-                stamp = self._stamp()
-                if stamp != self._read_at:
-                    self._kept, self._troubles = self._read()
-                    self._read_at = stamp
+                stamps = self._stamps()
+                if stamps != self._read_at:
+                    self._kept, self._troubles = self._read(stamps)
+                    self._read_at = stamps
             except PerfusioError as error:
-                self._read_at = ""
+                self._read_at = None
                 return {}, [Trouble(self._database.where, f"It cannot be read: {in_short(error)}")]
             return self._kept, self._troubles
 
-    def _stamp(self) -> str:
-        """Newest row and number of rows of each table."""
+    def _stamps(self) -> dict[str, str]:
+        """Newest row and number of rows in each table, by vessel."""
+        whose = sa.select(schema.reactor.c.id, schema.experiment.c.name, schema.reactor.c.name)
+        names = whose.select_from(schema.experiment.join(schema.reactor))
 
-        def work(connection: sa.Connection) -> list[tuple[Any, ...]]:
-            queries = [sa.select(sa.func.max(t.c.id), sa.func.count(t.c.id)) for t in _TABLES]
-            return [tuple(connection.execute(query).one()) for query in queries]
+        def work(connection: sa.Connection) -> tuple[dict[int, str], dict[int, list[Any]]]:
+            keys = {n: _key(*name) for n, *name in connection.execute(names)}
+            rows: dict[int, list[Any]] = {n: [] for n in keys}
+            for k, table in enumerate(_TABLES):
+                source, reactor = table, table.c.get("reactor_id")
+                if reactor is None:
+                    source, reactor = table.join(schema.sample), schema.sample.c.reactor_id
+                what = (reactor, sa.func.max(table.c.id), sa.func.count(table.c.id))
+                query = sa.select(*what).select_from(source).group_by(reactor)
+                for n, newest, count in connection.execute(query):
+                    rows.setdefault(n, []).append((k, newest, count))
+            return keys, rows
 
-        found = self._database.call(work)
-        return hashlib.sha256(repr(found).encode()).hexdigest()[:24]
+        keys, rows = self._database.call(work)
+        return {key: _digest(repr(rows[n])) for n, key in keys.items()}
 
-    def _read(self) -> tuple[dict[str, _Kept], list[Trouble]]:
+    def _read(self, stamps: Mapping[str, str]) -> tuple[dict[str, _Kept], list[Trouble]]:
         kept: dict[str, _Kept] = {}
-        troubles = []
+        troubles, before = [], self._read_at or {}
         cultures: dict[str, dict[str, Process | None]] = {}
         for held in holdings(self._database):
+            key = _key(held.experiment, held.reactor)
+            if key in self._kept and before.get(key) == stamps.get(key):
+                kept[key] = self._kept[key]
+                continue
             if held.experiment not in cultures:
                 cultures[held.experiment] = processes_of(self._database, held.experiment)
             process = cultures[held.experiment].get(held.reactor)
@@ -209,7 +224,7 @@ class WatchingSQL:
             if a.acknowledged_by is None
         ]
         reactor = Reactor(
-            key=hashlib.sha256(f"{held.experiment}\n{held.reactor}".encode()).hexdigest()[:12],
+            key=_key(held.experiment, held.reactor),
             name=held.reactor,
             run_id=held.experiment,
             folder=self._database.where,
@@ -231,6 +246,15 @@ class WatchingSQL:
             notes=(),
         )
         return _Kept(reactor, events)
+
+
+def _key(experiment: str, reactor: str) -> str:
+    """What a vessel is called in addresses of the page."""
+    return hashlib.sha256(f"{experiment}\n{reactor}".encode()).hexdigest()[:12]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _span(n: int, held: Holding) -> str:

@@ -220,7 +220,7 @@ class RackServer:
             if server.bserver is not None and server.bserver.cleanup_task is not None:
                 # It looks after a client that has just left every ten seconds; stopped in that
                 # moment by the library, it would go on and be waited for for ever.
-                await ended(server.bserver.cleanup_task)
+                await ended(server.bserver.cleanup_task, again_s=0.2)
             await server.stop()
 
     async def __aenter__(self) -> Self:

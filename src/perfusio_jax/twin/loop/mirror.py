@@ -109,8 +109,11 @@ class AuditMirror:
                 try:
                     await asyncio.shield(at_hand)
                 except asyncio.CancelledError:
+                    while not at_hand.done():  # however often it is told
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await asyncio.wait([at_hand])
                     with contextlib.suppress(JournalError, AuditError):
-                        await at_hand
+                        at_hand.result()
                     raise
             await self._rt.sleep(PAUSES_S[min(self._n_failed, len(PAUSES_S) - 1)])
 
@@ -170,14 +173,14 @@ class AuditMirror:
             return
         try:
             made = packed(read_forecasts(folder, self._reactor_id))
-        except DataError as error:  # told once; the file may be whole again when it changes
+            new = [one for day, one in made.items() if self._forecasts.get(day) != one]
+            if new:
+                archive.mirror_forecasts(self._audit.run_id, new)
+        except DataError as error:
             self._refused.append(f"forecasts are not copied: {in_short(error)}")
-            self._forecasts_at = stamp
-            return
-        new = [one for day, one in made.items() if self._forecasts.get(day) != one]
-        if new:
-            archive.mirror_forecasts(self._audit.run_id, new)
-        self._forecasts, self._forecasts_at = made, stamp
+        else:
+            self._forecasts = made
+        self._forecasts_at = stamp  # what is refused is told once, until the file changes
 
     def _push_new(self) -> None:
         end = self._audit.head.seq

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 _T = TypeVar("_T")
-TOLD_AGAIN_S: Final = 0.2
-"""How long a cancelled task may go on before it is told again [s]."""
+TOLD_AGAIN_S: Final = 5.0
+"""How long a cancelled task may tidy up before it is told again [s]."""
 
 
 class Offload(Protocol):
@@ -123,7 +123,7 @@ async def _end_all(last: Callable[[], Coroutine[Any, Any, None]]) -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-async def ended(*tasks: asyncio.Task[Any]) -> list[Any]:
+async def ended(*tasks: asyncio.Task[Any], again_s: float | None = None) -> list[Any]:
     """Cancel tasks and wait until they are over, however often that takes.
 
     The OPC UA library may take a cancellation for the end of something else and go on; a task
@@ -131,6 +131,7 @@ async def ended(*tasks: asyncio.Task[Any]) -> list[Any]:
 
     Args:
         *tasks: Of the running loop.
+        again_s: How long they may go on before they are told again; `TOLD_AGAIN_S` if None [s].
 
     Returns:
         What each returned, or the exception it ended with.
@@ -139,7 +140,8 @@ async def ended(*tasks: asyncio.Task[Any]) -> list[Any]:
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=TOLD_AGAIN_S)
+        wait_s = TOLD_AGAIN_S if again_s is None else again_s
+        _, left = await asyncio.wait(left, timeout=wait_s)
     return await asyncio.gather(*tasks, return_exceptions=True)
 
 
