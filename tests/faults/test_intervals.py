@@ -26,7 +26,7 @@ from perfusio_jax.twin import (
     replay,
     verify_audit,
 )
-from perfusio_jax.twin.alarms.notifications import AlarmEvent
+from perfusio_jax.twin.alarms.events import AlarmEvent
 from perfusio_jax.twin.decision import given
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.loop.commands import status

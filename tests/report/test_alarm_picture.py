@@ -20,7 +20,8 @@ from perfusio_jax.report.alarm_picture import _bands, alarm_pictures
 from perfusio_jax.twin import AuditLogger, Runtime
 from perfusio_jax.twin.alarms.daily_alarms import raise_alarms
 from perfusio_jax.twin.alarms.desk import AlarmDesk, event
-from perfusio_jax.twin.alarms.notifications import AlarmEvent, AlarmNotifier, Foreseen
+from perfusio_jax.twin.alarms.events import AlarmEvent, Foreseen
+from perfusio_jax.twin.alarms.notifications import AlarmNotifier
 from perfusio_jax.twin.decision.brain import Proposal
 from perfusio_jax.twin.records.records_file import RunRecords
 from perfusio_jax.twin.records.runtime import in_thread

@@ -16,7 +16,7 @@ from perfusio_jax.service.alarm_test import send_test_alarm
 from perfusio_jax.service.described_settings import ALARMS
 from perfusio_jax.service.plan import read_plan
 from perfusio_jax.twin.alarms import channels
-from perfusio_jax.twin.alarms.notifications import AlarmEvent
+from perfusio_jax.twin.alarms.events import AlarmEvent
 
 PAGE = Path(__file__).parents[2] / "docs" / "alarms.md"
 CONFIG = """

@@ -17,7 +17,8 @@ import structlog
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax.config import AlarmConfig
 from perfusio_jax.twin.alarms.channels import CHANNELS, Picture, build_channel
-from perfusio_jax.twin.alarms.notifications import AlarmEvent, AlarmNotifier
+from perfusio_jax.twin.alarms.events import AlarmEvent
+from perfusio_jax.twin.alarms.notifications import AlarmNotifier
 
 NAMES = ["VCD", "Glc", "Amm"]
 LIMITS = {"Glc": (2.0, 8.0), "Amm": (0.0, 5.0)}

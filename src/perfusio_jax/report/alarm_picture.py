@@ -9,7 +9,7 @@ import numpy as np
 from perfusio_jax._core import HOURS_PER_DAY
 from perfusio_jax._core.limits import RECORD_BYTES, read_file
 from perfusio_jax.twin.alarms.channels import Picture
-from perfusio_jax.twin.alarms.notifications import AlarmEvent, Draws, Foreseen
+from perfusio_jax.twin.alarms.events import AlarmEvent, Draws, Foreseen
 from perfusio_jax.twin.records.chain import AuditReport
 from perfusio_jax.twin.records.chain import records as records_of
 from perfusio_jax.twin.records.records_file import RunRecords

@@ -12,7 +12,7 @@ from perfusio_jax.config import RunConfig
 from perfusio_jax.hybrid import HybridStateSpaceModel, Layout
 from perfusio_jax.process import Process
 from perfusio_jax.twin import AlarmNotifier, DescribedBrain, GateLimits
-from perfusio_jax.twin.alarms.notifications import Draws
+from perfusio_jax.twin.alarms.events import Draws
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.decision.described_objective import Objective, described_policy
 from perfusio_jax.twin.decision.given import check_initial, limits_of_process

@@ -17,7 +17,7 @@ from perfusio_jax.connectors.tables.report import ReadReport
 from perfusio_jax.hybrid import HybridStateSpaceModel, load
 from perfusio_jax.process import Process
 from perfusio_jax.twin import AlarmNotifier, DigitalTwin, GateLimits
-from perfusio_jax.twin.alarms.notifications import Draws
+from perfusio_jax.twin.alarms.events import Draws
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.records.accounts import account
 

@@ -1,7 +1,7 @@
 from .alarms.desk import AlarmDesk as AlarmDesk
-from .alarms.notifications import AlarmEvent as AlarmEvent
+from .alarms.events import AlarmEvent as AlarmEvent
+from .alarms.events import DispatchReport as DispatchReport
 from .alarms.notifications import AlarmNotifier as AlarmNotifier
-from .alarms.notifications import DispatchReport as DispatchReport
 from .decision.brain import Brain as Brain
 from .decision.brain import Lesson as Lesson
 from .decision.brain import Proposal as Proposal

@@ -5,7 +5,8 @@ from typing import Any
 
 from ..decision.brain import Proposal
 from .desk import AlarmDesk, event
-from .notifications import AlarmEvent, AlarmNotifier, Foreseen
+from .events import AlarmEvent, Foreseen
+from .notifications import AlarmNotifier
 
 
 async def raise_alarms(

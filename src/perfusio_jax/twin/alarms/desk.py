@@ -14,7 +14,8 @@ from ..records.alarm_book import Alarm
 from ..records.audit import AuditLogger
 from ..records.records_file import RunRecords
 from ..records.runtime import Runtime
-from .notifications import AlarmEvent, AlarmNotifier, Foreseen
+from .events import AlarmEvent, Foreseen
+from .notifications import AlarmNotifier
 
 MOST_IN_FLIGHT: Final = 32
 """Deliveries under way at a time; what comes on top is counted and said in the audit."""

@@ -7,7 +7,7 @@ from typing import Any
 from perfusio_jax._core import StopRun
 
 from ..alarms.desk import AlarmDesk, event
-from ..alarms.notifications import AlarmEvent
+from ..alarms.events import AlarmEvent
 from ..decision.brain import Proposal, Situation
 from ..decision.gate import GateVerdict
 from ..records.audit import AuditLogger

@@ -27,7 +27,8 @@ from perfusio_jax._core.instants import as_day
 
 from ..alarms.daily_alarms import raise_alarms
 from ..alarms.desk import AlarmDesk, event
-from ..alarms.notifications import AlarmEvent, AlarmNotifier, Foreseen
+from ..alarms.events import AlarmEvent, Foreseen
+from ..alarms.notifications import AlarmNotifier
 from ..decision.brain import Brain, Lesson, Proposal, Situation
 from ..decision.checks import expectations
 from ..decision.gate import GateVerdict
