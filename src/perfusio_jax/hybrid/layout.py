@@ -45,6 +45,13 @@ class Layout:
     does not read them."""
     process: Process | None = None
     """The culture; None for perfusion of CHO cells as the reference API has it."""
+    strains: tuple[int, ...] = ()
+    """States that grow by themselves beside `cells`."""
+
+    @property
+    def growers(self) -> tuple[int, ...]:
+        """States that grow by themselves; rates of the others are counted per all of them."""
+        return () if self.cells is None else (self.cells, *self.strains)
 
     @property
     def n(self) -> int:
@@ -168,4 +175,5 @@ def layout_of(process: Process, known: tuple[str, ...] = ()) -> Layout:
             if not process.quantity(name).is_measured and name not in shown
         ),
         process=process,
+        strains=tuple(states.index(n) for n in process.strains if n in states),
     )

@@ -20,7 +20,7 @@ from perfusio_jax.hybrid.observation import AssayNoise, LatentMap, to_states
 from perfusio_jax.hybrid.runs import RunArrays
 from perfusio_jax.hybrid.smoothing import Smoothed
 from perfusio_jax.hybrid.transition import Limits, ResidualBasis
-from perfusio_jax.hybrid.vessel import Vessel, substeps_for
+from perfusio_jax.hybrid.vessel import Vessel, substeps_for, total
 from perfusio_jax.mechanistic.mechanism import Mechanism
 from perfusio_jax.mechanistic.monod import Monod
 from perfusio_jax.process.laws import laws_of
@@ -111,20 +111,21 @@ def _raw(vessel: Vessel, runs: RunArrays) -> Raw:
     face = filled(np.asarray(runs.face), np.asarray(runs.times_h), default)
     mask = np.asarray(runs.mask)
     states = np.maximum(np.asarray(to_states(layout, on_device(face))), 0.0)
-    typical, high = _levels(layout, states, mask)
-    cells, n = layout.cells, layout.n
-    is_cell = np.arange(n) == (-1 if cells is None else cells)
-    per_cell, offset = np.zeros(n), np.ones(n)
-    if cells is not None:
+    _, high = _levels(layout, states, mask)
+    growers, n = layout.growers, layout.n
+    is_cell = np.isin(np.arange(n), growers)
+    per_cell, offset, most_cells = np.zeros(n), np.ones(n), 0.0
+    if growers:
+        cells = total(states, growers)[mask]
+        most_cells = max(float(np.quantile(cells, 0.9)), 1e-6 * layout.upper[growers[0]])
         per_cell = np.where(layout.is_level | is_cell, 0.0, 1.0)
-        offset = np.where(per_cell > 0.0, 0.05 * typical[cells], 1.0)
+        offset = np.where(per_cell > 0.0, 0.05 * np.median(cells), 1.0)
     steps = mask[:, 1:] & mask[:, :-1]
     hours = np.diff(np.asarray(runs.times_h), axis=1)
     rates = _specific_rates(vessel, runs, states, offset, per_cell)
     size = np.abs(rates[steps])
     usual = np.minimum(size, np.quantile(size, _USUAL, axis=0))
     scale, step_h = np.sqrt(np.mean(usual**2, axis=0)), float(np.median(hours[steps]))
-    most_cells = 0.0 if cells is None else high[cells]
     least = 0.01 * high / (offset + per_cell * most_cells) / step_h
     scale = np.maximum(scale, np.where(is_cell, 0.01 / step_h, least))
     return Raw(states, rates, steps, ResidualBasis(scale, offset, per_cell, 0.02 * high))
@@ -153,14 +154,16 @@ def _specific_rates(
     end, dt = states[:, 1:], np.diff(np.asarray(runs.times_h), axis=1)[..., None]
     supply, loss = np.asarray(supply), np.asarray(loss)
     change = (end - start) / dt - supply + loss * 0.5 * (start + end)
-    cells = vessel.layout.cells
-    if cells is None:
+    growers = vessel.layout.growers
+    if not growers:
         return change
-    tiny = 1e-3 * states[..., cells].max() + 1e-12
-    mean = np.sqrt((start[..., cells] + tiny) * (end[..., cells] + tiny))[..., None]
+    tiny = 1e-3 * total(states, growers).max() + 1e-12
+    mean = np.sqrt((total(start, growers) + tiny) * (total(end, growers) + tiny))[..., None]
     rates = change / (offset + per_cell * mean)
-    growth = np.log((end[..., cells] + tiny) / (start[..., cells] + tiny)) / dt[..., 0]
-    rates[..., cells] = growth + loss[..., cells]
+    for k in growers:
+        tiny = 1e-3 * states[..., k].max() + 1e-12
+        growth = np.log((end[..., k] + tiny) / (start[..., k] + tiny)) / dt[..., 0]
+        rates[..., k] = growth + loss[..., k]
     return rates
 
 
@@ -173,11 +176,12 @@ def with_monod(vessel: Vessel, raw: Raw, runs: RunArrays) -> Vessel:
         runs: The same as the filter reads it.
 
     Returns:
-        The vessel as it was where there is no biomass, or nothing it could live on.
+        The vessel as it was where there is no biomass, or several strains, of which a Monod knows
+        one, or nothing it could live on.
     """
     layout = vessel.layout
     names = _substrates(vessel, raw)
-    if layout.cells is None or not names:
+    if len(layout.growers) != 1 or layout.cells is None or not names:
         return vessel
     _, high = _levels(layout, raw.states, np.asarray(runs.mask))
     x, s = layout.cells, layout.states.index(names[0])
@@ -238,9 +242,8 @@ def _parts(vessel: Vessel, raw: Raw, runs: RunArrays) -> int:
     held = [vessel.layout.states.index(law.quantity) for law in laws_of(vessel.process)]
     moved = np.delete(np.asarray(loss)[raw.steps], held, axis=-1)
     fastest = float(np.quantile(moved.max(axis=-1, initial=0.0), _USUAL))
-    cells = vessel.layout.cells
-    if cells is not None:
-        fastest += max(float(np.quantile(raw.rates[raw.steps][:, cells], _USUAL)), 0.0)
+    growth = raw.rates[raw.steps][:, list(vessel.layout.growers)]
+    fastest += max([0.0, *np.quantile(growth, _USUAL, axis=0).tolist()])
     return substeps_for(step_h, fastest)
 
 
@@ -251,7 +254,7 @@ def _substrates(vessel: Vessel, raw: Raw) -> list[str]:
     taken = [
         name
         for k, name in enumerate(layout.states)
-        if k != layout.cells
+        if k not in layout.growers
         and not layout.is_level[k]
         and (layout.pair is None or k != layout.pair[1])
         and used[:, k].mean() < 0.0
@@ -325,8 +328,8 @@ def _own(vessel: Vessel, states: Array, controls: Array) -> Array:
 def _middle(layout: Layout, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """States in the middle of intervals; cells, which grow exponentially, in that sense."""
     middle = 0.5 * (start + end)
-    if layout.cells is not None:
-        middle[..., layout.cells] = np.sqrt(start[..., layout.cells] * end[..., layout.cells])
+    for k in layout.growers:
+        middle[..., k] = np.sqrt(start[..., k] * end[..., k])
     return middle
 
 
@@ -341,10 +344,10 @@ def _as_rates(
     n = layout.n
     states = middle.reshape(-1, n)
     scale, offset, per_cell = (np.asarray(v) for v in (basis.scale, basis.offset, basis.per_cell))
-    reference = offset + per_cell * (1.0 if layout.cells is None else states[:, [layout.cells]])
+    reference = offset + per_cell * np.asarray(total(states, layout.growers))[:, None]
     reference = np.broadcast_to(reference, states.shape).copy()
-    if layout.cells is not None:
-        reference[:, layout.cells] = states[:, layout.cells]
+    for k in layout.growers:
+        reference[:, k] = states[:, k]
     unit = scale * reference + 1e-12
     return Rates(
         on_device(states + layout.lower),

@@ -300,9 +300,11 @@ def _open_interval(
         offset=basis.offset,
         dt_h=dt_h,
     )
-    cells = vessel.layout.cells
-    grown = after if cells is None else after.at[cells].set(saturate(after[cells], limits.cells))
-    took = jnp.zeros((), bool) if cells is None else grown[cells] < 0.95 * after[cells]
+    layout, grown, took = vessel.layout, after, jnp.zeros((), bool)
+    for k in layout.growers:
+        most = limits.cells if k == layout.cells else jnp.asarray(1.5 * layout.upper[k])
+        grown = grown.at[k].set(saturate(after[k], most))
+        took = took | (grown[k] < 0.95 * after[k])
     is_limited = jnp.abs(bounded) < 0.95 * jnp.abs(residual)
     told = gained if vessel.tracks_volume else jnp.zeros(())
     return grown, told, StepInfo(is_limited, took, jnp.zeros_like(is_limited))

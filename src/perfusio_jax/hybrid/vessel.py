@@ -1,7 +1,8 @@
 """One interval of any culture: boluses, flows, rates per cell, a volume that may move.
 
-Over an interval the residual gives the specific growth rate of the cells and, for everything else,
-a rate per cell; levels and cultures without cells have volumetric rates. So
+Over an interval the residual gives the specific growth rate of the cells, of each strain if there
+are several, and, for everything else, a rate per cell; levels and cultures without cells have
+volumetric rates. So
 
     dX/dt = S - D X + mu X
     dC/dt = S - D C + q X,      q X C / (C + h) where q is an uptake
@@ -11,6 +12,8 @@ rule: each part exactly for the supply and the first-order loss of its own middl
 below zero, and an uptake ends where nothing is left to be taken up.
 """
 
+import functools
+import operator
 from typing import Any
 
 import equinox as eqx
@@ -255,8 +258,8 @@ class Vessel(eqx.Module):
         Args:
             state: Values above their lowest, not negative.
             controls: Control columns of the layout.
-            rates: Specific growth rate of the cells [1/h], for the others the rate per reference
-                cells [unit/h/cells], or the rate [unit/h] where `per_cell` is 0.
+            rates: Specific growth rate of the cells, and of each strain [1/h], for the others the
+                rate per reference cells [unit/h/cells], or the rate [unit/h] where `per_cell` is 0.
             half: Level at which an uptake is halved [unit].
             per_cell: Weight of the cells in what a rate refers to [-].
             offset: Cells added to them [unit of the cells].
@@ -266,7 +269,7 @@ class Vessel(eqx.Module):
             State at the end, and what the volume gained [L], boluses included; it counts only where
             `tracks_volume`.
         """
-        cells, moves = self.layout.cells, VOLUME in self.layout.controls
+        growers, moves = self.layout.growers, VOLUME in self.layout.controls
         before = controls[-1] if moves else self.volume_L
         start = self.after_bolus(state, controls)
         controls = self.swollen(controls)
@@ -283,7 +286,7 @@ class Vessel(eqx.Module):
 
             And the rate of the volume [L/h]; `held` is the volume then, where it is tracked.
             """
-            grown = jnp.ones(()) if cells is None else level[cells]
+            grown = total(level, growers)
             acting = rates * (offset + per_cell * grown)
             now = held if tracks else None
             supply, loss, rate = self.flows(controls, level, now) if set_once is None else set_once
@@ -296,16 +299,16 @@ class Vessel(eqx.Module):
             flow, gone = share * supply, share * loss
             gain = flow + jnp.maximum(acting, 0.0)
             gone = gone + jnp.maximum(-acting, 0.0) / jnp.maximum(level + half, _LEAST)
-            if cells is not None:  # growth is a gain of first order
-                gain = gain.at[cells].set(flow[cells])
-                gone = gone.at[cells].set(share * loss[cells] - rates[cells])
+            for k in growers:  # growth is a gain of first order
+                gain = gain.at[k].set(flow[k])
+                gone = gone.at[k].set(share * loss[k] - rates[k])
             if self.kinetics is None:
                 return gain, jnp.clip(gone, -limit, None), rate
             own = rates_at(self.kinetics, self.layout, level + lower, controls, volume)
             least = jnp.maximum(level + 1e-6 * half, _LEAST)
-            if cells is not None:
-                gone = gone.at[cells].add(-own[cells] / least[cells])
-                own = own.at[cells].set(0.0)
+            for k in growers:
+                gone = gone.at[k].add(-own[k] / least[k])
+                own = own.at[k].set(0.0)
             gain = gain + jnp.maximum(own, 0.0)
             return gain, jnp.clip(gone + jnp.maximum(-own, 0.0) / least, -limit, None), rate
 
@@ -333,6 +336,18 @@ class Vessel(eqx.Module):
             jax.checkpoint(one_half, prevent_cse=False), (start, start, *volumes), halves
         )
         return end, volumes[0] - before if tracks else begin - before
+
+
+def total(level: Any, growers: tuple[int, ...]) -> Any:
+    """Cells of all strains; one where there are none to count by.
+
+    Args:
+        level: States (..., K), of NumPy or JAX.
+        growers: Columns of the strains.
+    """
+    if not growers:
+        return jnp.ones(level.shape[:-1])
+    return functools.reduce(operator.add, (level[..., k] for k in growers))
 
 
 def substeps_for(interval_h: float, fastest: float) -> int:

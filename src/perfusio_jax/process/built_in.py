@@ -178,6 +178,7 @@ CONSORTIUM = Process(
     description="Two strains in one chemostat, each held by an amino acid that light lets it make",
     volume_L=1.0,
     biomass="biomass_1",
+    strains=("biomass_2",),
     quantities=(
         Quantity(name="glucose", unit="mmol/L", label="Glucose", hi=250.0, cv=0.03, floor=0.05),
         Quantity(name="biomass_1", unit="g/L", label="Strain 1, dry", hi=20.0, cv=0.03, floor=0.01),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax._core.hints import did_you_mean
@@ -53,6 +53,9 @@ class Process(Part):
     """What flows; none in a batch."""
     biomass: str | None = None
     """The carried quantity that rates per cell refer to; None where rates are volumetric."""
+    strains: tuple[str, ...] = ()
+    """Carried quantities that grow by themselves beside `biomass`, in its unit: each by a rate per
+    itself, and rates of the rest are per all of them together."""
 
     @property
     def carried(self) -> tuple[str, ...]:
@@ -136,6 +139,9 @@ class Process(Part):
             found.append(f"volume_L is {self.volume_L:g} and {other.volume_L:g}")
         if self.biomass != other.biomass:
             found.append(f"biomass is {self.biomass or 'none'} and {other.biomass or 'none'}")
+        if self.strains != other.strains:
+            both = (", ".join(p.strains) or "none" for p in (self, other))
+            found.append("strains are {} and {}".format(*both))
         for kind in ("quantities", "controls", "streams"):
             mine, theirs = ({p.name: p for p in getattr(x, kind)} for x in (self, other))
             found += [f"{name} is in the first only" for name in mine if name not in theirs]
@@ -171,7 +177,36 @@ class Process(Part):
         self._check_balance()
         self._check_use()
         self._check_per_cell()
+        self._check_strains()
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_usual(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As before there were strains, where there is one: digests stay the same."""
+        said = plain(self)
+        if not self.strains:
+            said.pop("strains", None)
+        return said
+
+    def _check_strains(self) -> None:
+        if not self.strains:
+            return
+        named = ", ".join(self.strains)
+        if self.biomass is None:
+            raise ConfigError(f"strains are {named}, and biomass names none; name the first there.")
+        if len({self.biomass, *self.strains}) <= len(self.strains):
+            raise ConfigError(
+                f"strains are {named} beside biomass {self.biomass}; name each strain once, and "
+                "the biomass not among them."
+            )
+        unit = self.quantity(self.biomass).unit
+        for name in self.strains:
+            q = self.quantity(name)
+            if q.kind != "carried" or q.unit != unit:
+                raise ConfigError(
+                    f"strain {name} is a {q.kind} quantity in {q.unit}; a carried one in {unit}, "
+                    f"the unit of {self.biomass}, is needed: they are counted together."
+                )
 
     def _check_brought(self, control: Control, name: str) -> None:
         quantity = self.quantity(name)
