@@ -31,6 +31,7 @@ from perfusio_jax.hybrid.campaign import unmeasured
 from perfusio_jax.hybrid.choice import fitted_best
 from perfusio_jax.process import Process
 from perfusio_jax.report.answer import answer, refuse_infeasible
+from perfusio_jax.report.calibrated import NOT_CHO, calibrated_mechanism
 from perfusio_jax.report.cho_aims import check_wishes, limits_of, objective, read_space
 from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans, plan_of_run
 from perfusio_jax.report.proposing_described import (
@@ -42,6 +43,7 @@ from perfusio_jax.report.proposing_described import (
 from perfusio_jax.report.recipes import recipes_of, still_pending
 from perfusio_jax.report.wishes import Wishes, culture_of
 from perfusio_jax.states import Trajectory, complete_setpoints
+from perfusio_jax.study import posterior_mechanisms
 from perfusio_jax.viz import Card
 
 N_PATHS = 64
@@ -124,6 +126,8 @@ def propose_file(
         raise ConfigError(
             "--mechanism is of cultures that are described; CHO perfusion has one of its own."
         )
+    if wishes.posterior is not None:
+        raise ConfigError(NOT_CHO)
     if wishes.costs or wishes.per:
         raise ConfigError(
             "--cost and --per are of cultures that are described (--process); CHO perfusion as the "
@@ -307,12 +311,28 @@ def _described(
     )
     longest = max(float(run.times_h[-1]) for run in runs) / HOURS_PER_DAY
     aimed(aims, process, aims.days or max(1, round(longest)))  # refuses before the work
+    if wishes.posterior is not None:
+        mechanism = calibrated_mechanism(
+            wishes.posterior, process, mechanism, accept_warnings=wishes.accept_warnings
+        )
     _announce(console, 10.0 + 0.3 * len(runs))
     named = named_mechanism(mechanism) if isinstance(mechanism, str) else mechanism
     fitted, told = fitted_by(
         lambda: fitted_best(runs, process, seed=wishes.seed, mechanism=named, config=config)
     )
     model = fitted.model
+    posterior = None
+    if wishes.posterior is not None:
+        posterior = posterior_mechanisms(
+            model,
+            process,
+            wishes.posterior,
+            aims.clone or runs[-1].clone_id,
+            n=N_PATHS,
+            seed=wishes.seed,
+            accept_warnings=wishes.accept_warnings,
+        )
+        told = [*told, *posterior.told]
     for line in told:
         console.print(line, soft_wrap=True)
     return propose_described(
@@ -324,6 +344,7 @@ def _described(
         console=console,
         settings=settings,
         on_card=on_card,
+        posterior=posterior,
     )
 
 
