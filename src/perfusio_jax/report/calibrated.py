@@ -18,13 +18,6 @@ from perfusio_jax.study.calibration.mechanisms import (
     plain_names,
 )
 
-NOT_CHO = (
-    "--posterior is of cultures that are described (--process FILE, or table); a model of CHO "
-    "perfusion as the reference API has it finds its constants when it is fitted, and its paths "
-    "draw what the runs leave open of them."
-)
-"""Why CHO perfusion takes none."""
-
 
 def calibrated_mechanism(
     folder: Path, process: Process, mechanism: Any, *, accept_warnings: bool

@@ -31,7 +31,6 @@ from perfusio_jax.hybrid.campaign import unmeasured
 from perfusio_jax.hybrid.choice import fitted_best
 from perfusio_jax.process import Process
 from perfusio_jax.report.answer import answer, refuse_infeasible
-from perfusio_jax.report.calibrated import NOT_CHO, calibrated_mechanism
 from perfusio_jax.report.cho_aims import check_wishes, limits_of, objective, read_space
 from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans, plan_of_run
 from perfusio_jax.report.proposing_described import (
@@ -43,10 +42,15 @@ from perfusio_jax.report.proposing_described import (
 from perfusio_jax.report.recipes import recipes_of, still_pending
 from perfusio_jax.report.wishes import Wishes, culture_of
 from perfusio_jax.states import Trajectory, complete_setpoints
-from perfusio_jax.study import posterior_mechanisms
 from perfusio_jax.viz import Card
 
 N_PATHS = 64
+NOT_CHO = (
+    "--posterior is of cultures that are described (--process FILE, or table); a model of CHO "
+    "perfusion as the reference API has it finds its constants when it is fitted, and its paths "
+    "draw what the runs leave open of them."
+)
+"""Why CHO perfusion takes no posterior."""
 _COMPILE_SECONDS = 40.0
 
 FittedBy = Callable[[Callable[[], Any]], Any]
@@ -312,6 +316,8 @@ def _described(
     longest = max(float(run.times_h[-1]) for run in runs) / HOURS_PER_DAY
     aimed(aims, process, aims.days or max(1, round(longest)))  # refuses before the work
     if wishes.posterior is not None:
+        from .calibrated import calibrated_mechanism  # here: it brings the samplers along
+
         mechanism = calibrated_mechanism(
             wishes.posterior, process, mechanism, accept_warnings=wishes.accept_warnings
         )
@@ -323,6 +329,8 @@ def _described(
     model = fitted.model
     posterior = None
     if wishes.posterior is not None:
+        from perfusio_jax.study import posterior_mechanisms
+
         posterior = posterior_mechanisms(
             model,
             process,

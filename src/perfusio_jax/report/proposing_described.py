@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,10 @@ from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans
 from perfusio_jax.report.recipes import still_pending
 from perfusio_jax.report.setpoints import never_varied
 from perfusio_jax.states import Trajectory
-from perfusio_jax.study import PosteriorMechanisms
 from perfusio_jax.viz import Card
+
+if TYPE_CHECKING:
+    from perfusio_jax.study import PosteriorMechanisms
 
 N_PATHS = 64
 
@@ -86,7 +88,7 @@ def propose_described(
     console: Any,
     settings: CampaignSettings | None = None,
     on_card: Callable[[Card], None] | None = None,
-    posterior: PosteriorMechanisms | None = None,
+    posterior: "PosteriorMechanisms | None" = None,
 ) -> dict[str, Any]:
     """Propose the next runs of a culture, write them and say why.
 
@@ -180,7 +182,7 @@ def propose_described(
     )
     found = explain_campaign(info, ofv, chance, names, ids)
     if posterior is not None:
-        found["posterior"] = {"sha256": posterior.sha256, "draws": posterior.drawn.n}
+        found["posterior"] = posterior.as_record()
         found["remarks"].append(f"constants of its mechanism: {posterior.note}")
     refuse_infeasible(
         found,

@@ -48,6 +48,10 @@ class PosteriorMechanisms(NamedTuple):
         """Which posterior it is, for a record."""
         return f"{self.drawn.n} draws of {self.source} (SHA-256 {self.sha256[:16]})"
 
+    def as_record(self) -> dict[str, Any]:
+        """The same in values that JSON has."""
+        return {"source": self.source, "sha256": self.sha256, "draws": self.drawn.n}
+
 
 def posterior_hash(posterior: Posterior) -> str:
     """SHA-256 of what a posterior says of constants; the same after saving and loading.

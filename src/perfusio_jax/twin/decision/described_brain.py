@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,6 +15,9 @@ from perfusio_jax.states import Trajectory, on_grid
 from .brain import Proposal, Situation
 from .described_step import decide_for_culture, described_history, estimate_described
 from .model_brain import Mode, ModelBrain, as_proposal, not_finite
+
+if TYPE_CHECKING:
+    from perfusio_jax.study import PosteriorMechanisms
 
 
 class DescribedBrain(ModelBrain):
@@ -31,6 +34,8 @@ class DescribedBrain(ModelBrain):
         mode: "frozen" or "adaptive".
         say: Called with a line about what is going on.
         sample_h: Time between two samples [h].
+        posterior: Draws of the mechanism's constants, under which it is decided; what is learned is
+            learned around the model's own.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class DescribedBrain(ModelBrain):
         mode: Mode = "adaptive",
         say: Callable[[str], None] | None = None,
         sample_h: float = HOURS_PER_DAY,
+        posterior: "PosteriorMechanisms | None" = None,
     ) -> None:
         super().__init__(
             model,
@@ -59,7 +65,7 @@ class DescribedBrain(ModelBrain):
             say=say,
             sample_h=sample_h,
         )
-        self.goals, self.clone_id = policy, clone_id
+        self.goals, self.clone_id, self.posterior = policy, clone_id, posterior
 
     def history(self, rows: Any) -> Trajectory:
         """The run so far as arrays."""
@@ -77,13 +83,18 @@ class DescribedBrain(ModelBrain):
             self.history(situation.rows),
             self.model,
             self.goals,
+            mechanisms=None if self.posterior is None else self.posterior.drawn,
             **self._asked(situation),
         )
         names = self.model.layout.forecast
         trouble = not_finite(decision, names)
         if trouble:
             raise SimulationError(trouble)
-        return replace(as_proposal(decision, names), volume_L=decision.volume_L)
+        made = replace(as_proposal(decision, names), volume_L=decision.volume_L)
+        if self.posterior is None:
+            return made
+        told = {**made.explanation, "posterior": self.posterior.as_record()}
+        return replace(made, explanation=told)
 
     def outlook(self, situation: Situation) -> Proposal | None:
         """Nothing: what online tags follow is not described."""
