@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax.bed.policy import described
 from perfusio_jax.hybrid import HybridStateSpaceModel, Vessel, at_draw, drawn_mechanisms
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.simulator import plain_monod
@@ -36,7 +37,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def policy(model):
-    return policy_for(model, "VCD = 20", limits=("Via >= 60",), ranges={"bleed_rate": (0.0, 0.4)})
+    return policy_for(
+        model,
+        "VCD = 28",
+        limits=("Via >= 60",),
+        controls=("bleed_rate",),
+        max_change={"bleed_rate": 0.5},
+    )
 
 
 def decided(model, policy, mechanisms=None, n=3, **more):
@@ -49,8 +56,11 @@ def test_draws_that_are_alike_decide_what_those_constants_decide(model, policy):
     alike = drawn(np.full((5, 1), 0.05))
     there = decided(at_draw(model, alike, np.asarray(0)), policy)
     found = decided(model, policy, alike)
-    for name, value in there.setpoints.items():
-        assert found.setpoints[name] == pytest.approx(value, rel=1e-6), name
+    assert 0.11 < there.setpoints["bleed_rate"] < 0.49, "no bound decides"
+    assert found.setpoints["bleed_rate"] == pytest.approx(there.setpoints["bleed_rate"], rel=1e-6)
+    for what in ("forecast_mean", "forecast_q10", "forecast_q90"):
+        seen, known = (getattr(d.policy, what)["VCD"] for d in (found, there))
+        np.testing.assert_allclose(seen, known, rtol=1e-6)
     np.testing.assert_allclose(found.outlook.samples, there.outlook.samples, rtol=1e-6)
     np.testing.assert_allclose(found.unchanged.reading_q90, there.unchanged.reading_q90, rtol=1e-9)
     assert found.state_mean == pytest.approx(there.state_mean, rel=1e-9)
@@ -72,6 +82,35 @@ def test_every_path_is_that_of_a_filter_and_a_model_with_its_constants(model):
             np.testing.assert_allclose(found.samples[s], there.samples[s], rtol=1e-9)
     assert known.draws is not None and known.belief.particles.shape == (160, 4)
     np.testing.assert_allclose(known.offset, np.mean(known.draws.offset, axis=0), rtol=1e-12)
+
+
+def test_the_search_meets_each_draw_with_its_own_state_and_offset(model, policy, monkeypatch):
+    met = {}
+
+    def look(_, paths, start, *__, scan, **___):
+        met.update(whole=(paths, start), scan=scan)
+        raise InterruptedError
+
+    monkeypatch.setattr(described, "recommend", look)
+    run, wide = described_history(rows(4), FOREIGN), drawn(WIDE)
+    known = estimate_described(run, model, seed=5, n_particles=32, mechanisms=wide)
+    asked = {"day": 3.0, "volume_L": known.volume_L, "seed": 5}
+    now = {**HELD}
+    with pytest.raises(InterruptedError):
+        described.decide_described(policy, model, known.belief, now, draws=known.draws, **asked)
+    with_draws = met.copy()
+    alone = known._replace(offset=known.draws.offset[1])  # pyright: ignore[reportOptionalMemberAccess]
+    with pytest.raises(InterruptedError):
+        described.decide_described(policy, model, known.belief, now, offset=alone.offset, **asked)
+    for part, n in (("whole", 8), ("scan", 4)):
+        paths, start = with_draws[part]
+        turn = np.arange(n) % 5
+        np.testing.assert_array_equal(paths.mechanisms.kinetics.mu_max, WIDE[turn, 0])
+        for s, k in enumerate(turn):
+            states = np.asarray(known.draws.particles[k])  # pyright: ignore[reportOptionalMemberAccess]
+            assert (states == np.asarray(start[s])).all(axis=1).any(), "a state of that filter"
+        np.testing.assert_allclose(paths.process[1], met[part][0].process[1], rtol=1e-9)
+        assert not np.allclose(paths.process[2], met[part][0].process[2], rtol=1e-6)
 
 
 def test_what_is_not_known_of_constants_is_in_bands_state_and_limits(model, policy):
