@@ -1,12 +1,14 @@
 """Paths with a mechanism each: what is not known of constants, in a roll-out."""
 
+import copy
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perfusio_jax._core import ConfigError
+from perfusio_jax._core import CONTROL_NAMES, DEFAULT_CONTROLS, ConfigError
 from perfusio_jax.hybrid import (
     HybridStateSpaceModel,
     Vessel,
@@ -17,8 +19,9 @@ from perfusio_jax.hybrid import (
     offset_paths,
     rollout,
     rollout_states,
+    untrained_model,
 )
-from perfusio_jax.mechanistic import CHOPerfusionModel
+from perfusio_jax.mechanistic import CHOKinetics, CHOPerfusionModel
 from tests.twin.described import FOREIGN, Foreign, known_model
 
 NAMES = ("mu_max", "uptake")
@@ -55,6 +58,22 @@ def test_every_path_has_the_constants_of_its_own_draw(model, paths):
         assert float(there.mech_model.kinetics.mu_max) == DRAWS[s % 3, 0]
         alone = np.asarray(rolled(there, paths, jnp.asarray(CONTROLS)))
         np.testing.assert_allclose(found[s], alone[s], rtol=1e-10)
+
+
+def test_so_have_those_of_cho_perfusion():
+    model = untrained_model(CHOPerfusionModel())
+    draws = np.array([[0.03, 0.003], [0.05, 0.01]])
+    drawn = drawn_mechanisms(CHOKinetics(), ["mu_max", "K_d"], draws)
+    paths = draw_paths(model, 4, key=jax.random.key(3), max_steps=3)
+    start = model.latent.inverse(model.initial.mean)
+    now = [DEFAULT_CONTROLS[name] for name in CONTROL_NAMES]
+    plan = jnp.broadcast_to(jnp.asarray(now), (3, 6))
+    rolled = jax.jit(lambda model, paths: rollout(model, paths, start, plan, jnp.asarray(0.0)))
+    found = rolled(model, deal(paths, drawn))
+    each = [rolled(at_draw(model, drawn, np.asarray(k)), paths) for k in range(2)]
+    for s in range(4):
+        np.testing.assert_allclose(found[s], each[s % 2][s], rtol=1e-10)
+    assert not np.allclose(found[0], each[1][0], rtol=0.05)
 
 
 def test_draws_that_are_alike_are_the_model_with_those_constants(model, paths):
@@ -108,8 +127,9 @@ def test_what_cannot_be_drawn_is_refused_by_name(model, paths):
         drawn_mechanisms(Foreign(), NAMES, np.array([[0.04, np.nan]]))
     drawn = drawn_mechanisms(Foreign(), NAMES, DRAWS)
     bare = HybridStateSpaceModel(Vessel(FOREIGN), None)
-    cho = HybridStateSpaceModel(CHOPerfusionModel(), None)
-    for other, size in ((bare, 4), (cho, 9)):
+    blind = copy.copy(untrained_model(CHOPerfusionModel()))
+    object.__setattr__(blind, "use_mechanism", False)
+    for other, size in ((bare, 4), (blind, 9)):
         dealt = deal(draw_paths(other, 2, key=jax.random.key(0), max_steps=1), drawn)
-        with pytest.raises(ConfigError, match="has no mechanism of a described culture"):
+        with pytest.raises(ConfigError, match="a model that has no mechanism"):
             rollout_states(other, dealt, jnp.ones(size), jnp.ones((1, 2)), jnp.asarray(0.0))

@@ -162,7 +162,6 @@ def test_the_model_is_fitted_with_the_mechanism_of_the_posterior(table, tmp_path
         (["--posterior", "other"], 2, "is of vial, the runs of foreign"),
         (["--posterior", "nowhere"], 3, "nowhere"),
         (["--accept-warnings"], 2, "--posterior names its folder"),
-        (["--posterior", "sound", "--process", "cho_perfusion"], 2, "described (--process FILE"),
     ],
 )
 def test_what_cannot_be_proposed_with_is_refused_before_the_fit(

@@ -146,9 +146,10 @@ def test_draws_of_another_mechanism_are_refused(model):
     check_drawn(model, wide)
     with pytest.raises(ConfigError, match="given without a model"):
         check_drawn(None, wide)
-    for bare in (CHOPerfusionModel(), Vessel(FOREIGN)):
-        with pytest.raises(ConfigError, match="no mechanism of a described culture"):
-            check_drawn(HybridStateSpaceModel(bare, None), wide)
+    with pytest.raises(ConfigError, match="a model that has no mechanism"):
+        check_drawn(HybridStateSpaceModel(Vessel(FOREIGN), None), wide)
+    with pytest.raises(ConfigError, match="of a described culture; a twin of CHO perfusion"):
+        check_drawn(HybridStateSpaceModel(CHOPerfusionModel(), None), wide)
     other = HybridStateSpaceModel(Vessel(YEAST, plain_monod(YEAST)), None)
     with pytest.raises(ConfigError, match="of Foreign were given, and .* is Monod"):
         check_drawn(other, wide)

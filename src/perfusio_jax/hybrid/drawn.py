@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from perfusio_jax._core import ConfigError
 from perfusio_jax._core.programs import compiled
 from perfusio_jax.hybrid.vessel import Vessel
-from perfusio_jax.mechanistic.mechanism import Mechanism, entry_names, told_constants
+from perfusio_jax.mechanistic.mechanism import constant_places
 
 
 class DrawnMechanisms(eqx.Module):
@@ -51,12 +51,12 @@ class DrawnRun(NamedTuple):
 
 
 def drawn_mechanisms(
-    mechanism: Mechanism, names: Sequence[str], values: Float[np.ndarray, "N P"]
+    mechanism: Any, names: Sequence[str], values: Float[np.ndarray, "N P"]
 ) -> DrawnMechanisms:
     """Versions of a mechanism, one for each draw of some of its constants.
 
     Args:
-        mechanism: The mechanism; what is not drawn stays as it is in this one.
+        mechanism: A `Mechanism`, or `CHOKinetics`; what is not drawn stays as in this one.
         names: Constants, as `entry_names` has them.
         values: Their draws [their units].
 
@@ -64,11 +64,7 @@ def drawn_mechanisms(
         ConfigError: If it has no such constant, or a draw is not finite.
     """
     values = np.asarray(values, float)
-    places = {
-        name: (field, k)
-        for field in told_constants(mechanism)
-        for k, name in enumerate(entry_names(mechanism, field))
-    }
+    places = constant_places(mechanism)
     unknown = [name for name in names if name not in places]
     if unknown:
         raise ConfigError(
@@ -126,29 +122,35 @@ def _rows(values: Array, rows: Array | np.ndarray) -> Array:
     return values[rows]
 
 
-def refuse_undrawable(mech_model: Any) -> None:
+def refuse_undrawable(model: Any) -> None:
     """Refuse a model whose mechanism cannot be another in each path.
 
     Args:
-        mech_model: What moves the model.
+        model: Hybrid model.
 
     Raises:
-        ConfigError: If it is none of a described culture, or knows no rates.
+        ConfigError: If it knows no rates, or knows clones, whose constants are their own.
     """
-    if not isinstance(mech_model, Vessel) or mech_model.kinetics is None:
+    if model.embedding is not None:
         raise ConfigError(
-            "constants were drawn for a model that has no mechanism of a described culture; fit "
-            "with --process and --mechanism."
+            "constants were drawn for a model of several clones, each of which has its own; fit "
+            "one to the runs of one clone."
+        )
+    knows_rates = model.use_mechanism or isinstance(model.mech_model, Vessel)
+    if not knows_rates or getattr(model.mech_model, "kinetics", None) is None:
+        raise ConfigError(
+            "constants were drawn for a model that has no mechanism; fit with --process and "
+            "--mechanism."
         )
 
 
-def with_kinetics(vessel: Vessel, kinetics: Any) -> Vessel:
-    """A vessel with another mechanism; the same one for None.
+def with_kinetics(mech: Any, kinetics: Any) -> Any:
+    """A mechanistic model with another mechanism; the same one for None.
 
     Args:
-        vessel: The vessel.
+        mech: A `Vessel`, or `CHOPerfusionModel`.
         kinetics: Its mechanism.
     """
     if kinetics is None:
-        return vessel
-    return eqx.tree_at(lambda v: v.kinetics, vessel, kinetics)
+        return mech
+    return eqx.tree_at(lambda m: m.kinetics, mech, kinetics)

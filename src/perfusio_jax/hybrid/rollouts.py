@@ -78,7 +78,7 @@ def rollout_states(
         shifts = paths.constants @ model.openness.T
     own = None
     if paths.mechanisms is not None:
-        refuse_undrawable(model.mech_model)
+        refuse_undrawable(model)
         own = paths.mechanisms.kinetics
 
     # where pumps answer to the state, the volume is each path's own from the start on

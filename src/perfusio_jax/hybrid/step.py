@@ -59,6 +59,10 @@ def step_batch(
     if not model.use_mechanism:
         cells = model.layout.cells
         prior = jax.vmap(lambda c: flat_prior(c, cells))(states)
+    elif own is not None:
+        prior = jax.vmap(lambda c, u, k: prior_step(with_kinetics(mech, k), c, u, dt_h))(
+            states, controls, own
+        )
     elif shifts is None:
         prior = jax.vmap(lambda c, u: prior_step(mech, c, u, dt_h))(states, controls)
     else:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import ConfigError
-from perfusio_jax.mechanistic.mechanism import told_constants
+from perfusio_jax.mechanistic.mechanism import constant_places
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _LONGEST = 400
@@ -101,7 +101,8 @@ def differing_units(mechanism: Any, build: Build) -> list[str]:
         mechanism: The mechanism.
         build: Another of its kind.
     """
-    mine, told = build_of(mechanism).numbers, told_constants(mechanism)
+    mine = build_of(mechanism).numbers
+    told = {field for field, _ in constant_places(mechanism).values()}
     return [
         name
         for name, value in mine.items()

@@ -1,5 +1,6 @@
 """The mechanism that a posterior is of, for a model that is fitted to take draws of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import numpy as np
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.connectors.files.mechanisms import plant_mechanism
-from perfusio_jax.mechanistic import as_built, build_of, differs_in_kind
+from perfusio_jax.mechanistic import CHOKinetics, as_built, build_of, differs_in_kind
 from perfusio_jax.mechanistic.mechanism import with_constants
-from perfusio_jax.process import Process
+from perfusio_jax.process import CHO_PERFUSION, Process
+from perfusio_jax.states import Trajectory
 from perfusio_jax.study import load_posterior
 from perfusio_jax.study.calibration.mechanisms import (
     build_from,
@@ -19,8 +21,25 @@ from perfusio_jax.study.calibration.mechanisms import (
 )
 
 
+def refuse_clones(runs: Sequence[Trajectory]) -> None:
+    """Refuse runs of several clones, whose models have constants for each.
+
+    Args:
+        runs: Those a model is fitted to.
+
+    Raises:
+        ConfigError: If there is more than one clone.
+    """
+    clones = list(dict.fromkeys(run.clone_id for run in runs))
+    if len(clones) > 1:
+        raise ConfigError(
+            f"--posterior is of one clone, and the runs are of {', '.join(clones[:6])}, each with "
+            "constants of its own; give the runs of one."
+        )
+
+
 def calibrated_mechanism(
-    folder: Path, process: Process, mechanism: Any, *, accept_warnings: bool
+    folder: Path, process: Process | None, mechanism: Any, *, accept_warnings: bool
 ) -> Any:
     """The mechanism of a posterior with its constants in the middle of it.
 
@@ -29,7 +48,7 @@ def calibrated_mechanism(
 
     Args:
         folder: Folder of the posterior.
-        process: The culture.
+        process: The culture; None for CHO perfusion, which has a mechanism of its own.
         mechanism: What a person named: a name, a `Mechanism`, or None for that of the posterior.
         accept_warnings: Whether draws count that something speaks against.
 
@@ -41,7 +60,7 @@ def calibrated_mechanism(
         DataError: If the folder holds no posterior.
     """
     found, culture = load_posterior(folder)
-    check_culture(culture, process, folder, "the runs")
+    check_culture(culture, CHO_PERFUSION if process is None else process, folder, "the runs")
     check_accepted(found, culture, folder, accept_warnings)
     named = culture.get("mechanism")
     if isinstance(mechanism, str) and mechanism != named:
@@ -50,7 +69,9 @@ def calibrated_mechanism(
             "leave --mechanism out, or name a posterior of it."
         )
     own = mechanism
-    if own is None or isinstance(own, str):
+    if process is None:
+        own = CHOKinetics()
+    elif own is None or isinstance(own, str):
         own = plant_mechanism(process, None if named is None else str(named))
     told = culture.get("build")
     if told is not None:

@@ -181,9 +181,7 @@ def propose_described(
         say=lambda line: console.print(line, soft_wrap=True),
     )
     found = explain_campaign(info, ofv, chance, names, ids)
-    if posterior is not None:
-        found["posterior"] = posterior.as_record()
-        found["remarks"].append(f"constants of its mechanism: {posterior.note}")
+    name_posterior(found, posterior)
     refuse_infeasible(
         found,
         aims.probability,
@@ -209,6 +207,18 @@ def propose_described(
     else:
         answer(found, np.asarray(U), runs, recipes, names=names, unit_of=units.__getitem__, **alike)
     return found
+
+
+def name_posterior(found: dict[str, Any], posterior: "PosteriorMechanisms | None") -> None:
+    """Say in an explanation by which posterior recipes were compared.
+
+    Args:
+        found: The explanation.
+        posterior: The draws, if there are any.
+    """
+    if posterior is not None:
+        found["posterior"] = posterior.as_record()
+        found["remarks"].append(f"constants of its mechanism: {posterior.note}")
 
 
 def aimed(

@@ -15,6 +15,7 @@ from perfusio_jax.mechanistic import build_of
 from perfusio_jax.process import CHO_PERFUSION
 from perfusio_jax.states import Trajectory
 from perfusio_jax.study import (
+    CHOExperiment,
     DescribedExperiment,
     Plan,
     Posterior,
@@ -131,6 +132,8 @@ def calibrate_table(
         culture["description"] = table.process.model_dump(mode="json", exclude_defaults=True)
     if isinstance(plant, DescribedExperiment):
         culture["build"] = build_of(plant.plant.mechanism).as_json()
+    elif isinstance(plant, CHOExperiment):
+        culture["build"] = build_of(plant.reactor.kinetics).as_json()
     if found.problems and wish.accept_warnings:
         culture["is_accepted"] = True
     save_posterior(found, out, culture=culture)

@@ -86,7 +86,7 @@ def test_another_mechanism_is_refused_by_name(model, tmp_path):
     with pytest.raises(ConfigError, match="the model has no mechanism"):
         drawn(bare, saved(tmp_path))
     cho = HybridStateSpaceModel(CHOPerfusionModel(), None)
-    with pytest.raises(ConfigError, match="finds its constants when it is fitted"):
+    with pytest.raises(ConfigError, match="another mechanism.*they are Foreign and CHOKinetics"):
         drawn(cho, saved(tmp_path))
     with pytest.raises(DataError, match="does not say what mechanism"):
         drawn(model, saved(tmp_path, build={"kind": "Foreign"}))

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax._core.checkpoint import digest
 from perfusio_jax.hybrid import DrawnMechanisms, HybridStateSpaceModel, drawn_mechanisms
-from perfusio_jax.hybrid.vessel import Vessel
 from perfusio_jax.mechanistic import (
     Build,
     as_built,
@@ -19,7 +18,7 @@ from perfusio_jax.mechanistic import (
     differs_in_kind,
     read_build,
 )
-from perfusio_jax.mechanistic.mechanism import entry_names, told_constants
+from perfusio_jax.mechanistic.mechanism import constant_places
 from perfusio_jax.process import Process
 from perfusio_jax.states.checks import UNKNOWN
 from perfusio_jax.study.calibration.posterior import Posterior
@@ -196,12 +195,7 @@ def check_accepted(
 
 
 def _kinetics_of(model: HybridStateSpaceModel, folder: str | os.PathLike[str]) -> Any:
-    if not isinstance(model.mech_model, Vessel):
-        raise ConfigError(
-            "a posterior is of described cultures; a model of CHO perfusion as the reference API "
-            "has it finds its constants when it is fitted, for each clone."
-        )
-    if model.mech_model.kinetics is None:
+    if getattr(model.mech_model, "kinetics", None) is None:
         raise ConfigError(
             f"the model has no mechanism, and the posterior in {folder} is of constants of one; "
             "fit with the same --mechanism."
@@ -244,8 +238,7 @@ def _base(
         )
     held = [
         entry
-        for field in told_constants(kinetics)
-        for k, entry in enumerate(entry_names(kinetics, field))
+        for entry, (field, k) in constant_places(kinetics).items()
         if entry not in names
         and np.ravel(build.numbers[field])[k] != np.ravel(getattr(kinetics, field))[k]
     ]
@@ -279,11 +272,8 @@ def build_from(told: Any, folder: str | os.PathLike[str]) -> Build:
 def _far(kinetics: Any, names: Sequence[str], draws: Float[np.ndarray, "N P"]) -> list[str]:
     """Constants of the model that lie outside of the posterior."""
     own = {
-        entry: float(value)
-        for field in told_constants(kinetics)
-        for entry, value in zip(
-            entry_names(kinetics, field), np.ravel(getattr(kinetics, field)), strict=True
-        )
+        entry: float(np.ravel(getattr(kinetics, field))[k])
+        for entry, (field, k) in constant_places(kinetics).items()
     }
     low, high = np.quantile(draws, _FAR, axis=0)
     found = [

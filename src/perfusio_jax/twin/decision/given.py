@@ -126,7 +126,12 @@ def check_drawn(model: HybridStateSpaceModel | None, drawn: DrawnMechanisms) -> 
             "draws of constants were given without a model; a posterior is of a described culture, "
             "whose model `hybrid` is."
         )
-    refuse_undrawable(model.mech_model)
+    if model.layout.process is None:
+        raise ConfigError(
+            "draws of constants are of a described culture; a twin of CHO perfusion as the "
+            "reference API has it decides with the constants of its fit."
+        )
+    refuse_undrawable(model)
     mine, theirs = model.mech_model.kinetics, drawn.kinetics
     if type(mine) is not type(theirs):
         raise ConfigError(
