@@ -152,6 +152,23 @@ def test_the_model_is_fitted_with_the_mechanism_of_the_posterior(table, tmp_path
     assert found["posterior"]["draws"] == N_PATHS and len(found["posterior"]["sha256"]) == 64
     assert "constants of 64 draws of" in said and "mechanism: " not in said.split("constants of")[0]
     assert f"64 draws of {folder} (SHA-256 " in said.replace("\n", "")
+    assert "learned around" not in said and "were not calibrated" not in said
+
+
+def test_what_is_learned_is_learned_around_the_middle_of_the_draws(table, tmp_path, monkeypatch):
+    """Else the rest of the model would answer to other constants than those of the paths."""
+    models = []
+
+    def look(model, *_, **__):
+        models.append(model)
+        raise InterruptedError
+
+    monkeypatch.setattr("perfusio_jax.report.proposing.propose_described", look)
+    with pytest.raises(InterruptedError):
+        asked(table, tmp_path / "next.csv", posterior_in(tmp_path / "p"))
+    kinetics = models[0].mech_model.kinetics
+    assert float(kinetics.mu_max) == pytest.approx(0.05)
+    assert float(kinetics.uptake) == float(Foreign().uptake), "as it was calibrated"
 
 
 @pytest.mark.parametrize(

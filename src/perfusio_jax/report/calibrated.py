@@ -43,8 +43,8 @@ def calibrated_mechanism(
 ) -> Any:
     """The mechanism of a posterior with its constants in the middle of it.
 
-    What a model learns beside its mechanism is then learned around what the draws are around. All
-    that can be refused is refused here, before the fit.
+    What a model learns beside it, with `calibrate=False` in its settings, is then learned around
+    what the draws are around. All that can be refused is refused here, before the fit.
 
     Args:
         folder: Folder of the posterior.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,8 @@ def propose_file(
         ConfigError: If a wish is unusable, or no recipe keeps the limits.
     """
     settings = CampaignSettings() if settings is None else settings
+    if wishes.posterior is not None:  # what is learned is learned around the middle of the draws
+        config = replace(HybridConfig() if config is None else config, calibrate=False)
     _keep_apart(out, runs, pending)
     table = read_culture(runs, culture_of(wishes, culture), rules)
     console.print(str(table.report), soft_wrap=True)
