@@ -17,6 +17,7 @@ from perfusio_jax.hybrid.recipes import recipe_rollout
 from perfusio_jax.report.proposing import N_PATHS, propose_file
 from perfusio_jax.report.proposing_described import Aims, propose_described
 from perfusio_jax.report.wishes import Wishes
+from perfusio_jax.service.fitting import fit_table
 from perfusio_jax.study import PosteriorMechanisms, save_posterior
 from perfusio_jax.twin.decision.described_step import described_history
 from tests.hybrid.cultures import QUICK
@@ -194,6 +195,28 @@ def test_what_cannot_be_proposed_with_is_refused_before_the_fit(
     said = capsys.readouterr()
     assert end.value.code == code
     assert message in " ".join(said.err.split()) and "fitting" not in said.out
+
+
+def test_a_fit_keeps_the_constants_in_the_middle_of_a_posterior(table, tmp_path, monkeypatch):
+    seen = {}
+
+    def look(_, process, *, mechanism, config, **__):
+        seen.update(process=process, kinetics=mechanism, config=config)
+        raise InterruptedError
+
+    monkeypatch.setattr("perfusio_jax.service.fitting.fitted_best", look)
+    given = {"seed": 0, "fill_down": False, "mechanism": None, "console": screen()}
+    given |= {"culture": str(table.with_name("foreign.toml"))}
+    folder = posterior_in(tmp_path / "p", problems=("it diverged",))
+    with pytest.raises(InterruptedError):
+        fit_table([table], tmp_path / "m", posterior=folder, **given)
+    assert seen["process"] == FOREIGN and not seen["config"].calibrate
+    assert float(seen["kinetics"].mu_max) == pytest.approx(0.05)
+    with pytest.raises(ConfigError, match="is of tests.twin.described:Foreign"):
+        fit_table([table], tmp_path / "m", posterior=folder, **{**given, "mechanism": "monod"})
+    given["culture"] = "cho_perfusion"
+    with pytest.raises(ConfigError, match="of cultures that are described"):
+        fit_table([table], tmp_path / "m", posterior=folder, **given)
 
 
 def test_the_two_errors_have_types_of_their_own(table, tmp_path):

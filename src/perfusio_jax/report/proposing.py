@@ -361,7 +361,10 @@ def _calibrated(
     """The mechanism a model is fitted with: that of the posterior, if there is one."""
     if wishes.posterior is None:
         return mechanism
-    from .calibrated import calibrated_mechanism, refuse_clones  # here: it brings the samplers
+    from perfusio_jax.connectors.files.calibrated import (  # here: it brings the samplers along
+        calibrated_mechanism,
+        refuse_clones,
+    )
 
     found = calibrated_mechanism(
         wishes.posterior, process, mechanism, accept_warnings=wishes.accept_warnings
