@@ -9,7 +9,7 @@ import numpy as np
 
 from perfusio_jax._core import HOURS_PER_DAY, SimulationError
 from perfusio_jax.bed.policy.described import DescribedPolicy
-from perfusio_jax.hybrid import HybridStateSpaceModel, condition_on
+from perfusio_jax.hybrid import DrawnMechanisms, HybridStateSpaceModel, condition_on
 from perfusio_jax.states import Trajectory, on_grid
 
 from .brain import Proposal, Situation
@@ -67,6 +67,11 @@ class DescribedBrain(ModelBrain):
         )
         self.goals, self.clone_id, self.posterior = policy, clone_id, posterior
 
+    @property
+    def mechanisms(self) -> DrawnMechanisms | None:
+        """Draws of the mechanism's constants; None where the model's own count."""
+        return None if self.posterior is None else self.posterior.drawn
+
     def history(self, rows: Any) -> Trajectory:
         """The run so far as arrays."""
         return described_history(
@@ -83,7 +88,7 @@ class DescribedBrain(ModelBrain):
             self.history(situation.rows),
             self.model,
             self.goals,
-            mechanisms=None if self.posterior is None else self.posterior.drawn,
+            mechanisms=self.mechanisms,
             **self._asked(situation),
         )
         names = self.model.layout.forecast
