@@ -25,7 +25,8 @@ SAYS = {
     "process check": "intervals with a balance",
     "run-id": "forecast of runs from 48 h",
     "perfusio-jax replay": "4 of 4 decisions came out the same, byte for byte",
-    "my_model:MyCells": "mechanism MyCells",
+    "MyCells --out mine": "mechanism MyCells",
+    "--posterior constants": "constants of its mechanism: 64 draws of constants (SHA-256",
     "simulate_runs": "('X', 'S', 'P')",
 }
 """What a block that holds the word prints."""

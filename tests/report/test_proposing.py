@@ -18,6 +18,7 @@ from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE
 from perfusio_jax.connectors import read_campaign, write_campaign
 from perfusio_jax.connectors.files.schedule import read_schedules
 from perfusio_jax.hybrid import HybridConfig
+from perfusio_jax.mechanistic import CHOKinetics, build_of
 from perfusio_jax.report.answer import answer
 from perfusio_jax.report.cho_aims import check_wishes, limits_of, objective, read_space
 from perfusio_jax.report.proposal_words import best_measured, in_words
@@ -31,6 +32,8 @@ from perfusio_jax.simulator import (
     to_trajectories,
     virtual_reactor,
 )
+from perfusio_jax.study import save_posterior
+from tests.study.calibration.made import made_posterior
 
 SPACE = DEFAULT_AMBR250_DESIGN_SPACE
 SMALL = CampaignSettings(
@@ -60,6 +63,47 @@ def table(runs, tmp_path_factory):
     path = tmp_path_factory.mktemp("propose") / "runs.csv"
     write_campaign(runs, path)
     return path
+
+
+def asked_with(table, out, **more):
+    text = io.StringIO()
+    found = propose_file(
+        table,
+        wishes=Wishes(n_runs=1, viability=50.0, **more),
+        pending=None,
+        space=None,
+        out=out,
+        console=Console(file=text, width=200, highlight=False, markup=False),
+        settings=SMALL,
+        config=PLAIN,
+    )
+    return found, text.getvalue()
+
+
+def test_recipes_for_cho_cells_meet_constants_drawn_from_a_posterior(table, runs, tmp_path):
+    base = {"process": "cho_perfusion", "mechanism": "cho"}
+    culture = {**base, "build": build_of(CHOKinetics()).as_json()}
+    draws = np.array([2e-9, 2e-9]) * (1.0 + np.linspace(-0.1, 0.1, 64))[None, :, None]
+    label = "final Titer [mg/L]"
+    expected = []
+    for factor in (0.1, 1.0):
+        found = made_posterior(("q_mAb_growth", "q_mAb_nongrowth"), factor * draws)
+        folder = save_posterior(found, tmp_path / "p", culture=culture)
+        made, said = asked_with(table, tmp_path / "next.csv", posterior=folder)
+        assert made["posterior"]["draws"] == 64 and "constants of 64 draws of" in said
+        expected.append(made["runs"][0]["expected"][label])
+    assert expected[1] > 1.3 * expected[0], "what cells make is what the posterior says"
+    two = [dataclasses.replace(run, clone_id=f"C{k}") for k, run in enumerate(runs)]
+    write_campaign(two, tmp_path / "two.csv")
+    with pytest.raises(ConfigError, match="is of one clone, and the runs are of C0, C1, C2, C3"):
+        asked_with(tmp_path / "two.csv", tmp_path / "next.csv", posterior=folder)
+    with pytest.raises(ConfigError, match="another mechanism: they are Monod and CHOKinetics"):
+        other = {**base, "build": {**culture["build"], "kind": "Monod"}}
+        save_posterior(found, folder, culture=other)
+        asked_with(table, tmp_path / "next.csv", posterior=folder)
+    with pytest.raises(ConfigError, match="is of vial, the runs of cho_perfusion"):
+        save_posterior(found, folder, culture={"process": "vial"})
+        asked_with(table, tmp_path / "next.csv", posterior=folder)
 
 
 def test_a_table_of_runs_gives_the_next_recipes_in_words_and_as_a_table(table, tmp_path, runs):

@@ -11,6 +11,7 @@ import pytest
 from perfusio_jax._core import ConfigError
 from perfusio_jax.cli import main
 from perfusio_jax.hybrid import fit_hybrid, forecast_ahead, forecast_over
+from perfusio_jax.mechanistic import as_built, read_build
 from perfusio_jax.process import MONOD_CHEMOSTAT, Process
 from perfusio_jax.service.calibrating import _progress
 from perfusio_jax.service.posterior_draws import with_draws
@@ -53,7 +54,13 @@ def test_a_table_becomes_a_posterior_with_its_pictures(words, tmp_path, capsys):
     assert "2 constants, 2 runs, 30 readings" in told and "compiling" in told
     assert "what the posterior would read" in told
     found, culture = load_posterior(out)
-    assert culture == {"process": "monod_chemostat", "mechanism": "monod"}
+    assert set(culture) == {"process", "mechanism", "description", "build"}
+    assert (culture["process"], culture["mechanism"]) == ("monod_chemostat", "monod")
+    assert Process.model_validate(culture["description"]) == MONOD_CHEMOSTAT
+    assert eqx.tree_equal(
+        as_built(plain_monod(MONOD_CHEMOSTAT), read_build(culture["build"])),
+        plain_monod(MONOD_CHEMOSTAT),
+    )
     assert found.names == ("mu_max", "a_S") and found.draws.shape == (1, 1000, 2)
     assert code == (7 if found.problems else 0)
     for path in (picture, tmp_path / "p-readings.png"):
@@ -70,7 +77,9 @@ def test_draws_that_are_not_to_be_believed_end_in_seven_and_say_so(words, tmp_pa
     assert "20 of 50 draws" in told  # the warm-up has three stages of ten
     header = json.loads((out / "header.json").read_text())
     assert any("too few draws" in line for line in header["architecture"]["problems"])
+    assert "is_accepted" not in header["architecture"]["culture"]
     assert _code([*asked, "--accept-warnings"]) == 0
+    assert load_posterior(out)[1]["is_accepted"], "decisions may rest on it"
 
 
 @pytest.mark.parametrize(

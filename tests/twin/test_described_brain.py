@@ -5,7 +5,14 @@ import jax
 import numpy as np
 import pytest
 
-from perfusio_jax.hybrid import AssayNoise, HybridStateSpaceModel, Vessel, fit_hybrid
+from perfusio_jax.hybrid import (
+    AssayNoise,
+    HybridStateSpaceModel,
+    Vessel,
+    drawn_mechanisms,
+    fit_hybrid,
+)
+from perfusio_jax.study import PosteriorMechanisms
 from perfusio_jax.twin import GateLimits, Situation
 from perfusio_jax.twin.decision.cadence import Cadence
 from perfusio_jax.twin.decision.described_brain import DescribedBrain
@@ -122,6 +129,25 @@ def test_a_challenger_of_this_run_is_judged_by_the_samples_after_it(yeast):
     again = brain(model, retrain_every=2)
     again.learn(situation(rows, 6))
     assert digest(again.model) == digest(one.model)
+
+
+def test_a_brain_that_learns_decides_under_a_posterior(yeast):
+    model, rows = yeast
+    own = model.mech_model.kinetics
+    draws = float(own.mu_max) * np.linspace(0.8, 1.2, 4)[:, None]
+    drawn = drawn_mechanisms(own, ["mu_max"], draws)
+    posterior = PosteriorMechanisms(drawn, "f00d" * 16, "here", ())
+    one = brain(model, retrain_every=2, posterior=posterior)
+    one.learn(situation(rows, 6))
+    found = one.propose(situation(rows, 6))
+    assert found.explanation["posterior"]["draws"] == 4
+    plain = brain(model, retrain_every=2)
+    plain.learn(situation(rows, 6))
+    assert digest(one.model) == digest(plain.model), "it learns around the model's own constants"
+    other = plain.propose(situation(rows, 6))
+    assert found.digest != other.digest
+    spread = [np.std(p.native.unchanged.samples[:, -1, 0]) for p in (found, other)]
+    assert spread[0] > spread[1]
 
 
 def test_a_frozen_brain_never_learns_and_proposes_the_same_bytes(yeast):

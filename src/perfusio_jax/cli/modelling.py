@@ -37,6 +37,10 @@ def fit(
     fill_down: FillDown = False,
     process: Culture = None,
     mechanism: MechanismOf = None,
+    posterior: Annotated[
+        Path | None,
+        typer.Option(help="Folder calibrate wrote: its mechanism, constants in the middle of it."),
+    ] = None,
     *,
     rules: Any,
 ) -> None:
@@ -55,6 +59,7 @@ def fit(
             mechanism=mechanism,
             console=console(),
             rules=rules,
+            posterior=posterior,
         )
 
 

@@ -100,6 +100,14 @@ def propose(
         list[str] | None,
         typer.Option("--without", help="A run that nothing is learned from; may repeat."),
     ] = None,
+    posterior: Annotated[
+        Path | None,
+        typer.Option(help="Folder calibrate wrote: every path has constants of its own, drawn."),
+    ] = None,
+    accept_warnings: Annotated[
+        bool,
+        typer.Option("--accept-warnings", help="Use a posterior whatever speaks against it."),
+    ] = False,
     seed: Seed = 0,
     card: CardFile = None,
     *,
@@ -118,6 +126,8 @@ def propose(
     most = {**told.max_change, **assignments(max_change or [], "--max-change")}
     if most and not changes:
         raise ConfigError("--max-change is of changes within a run; --profile k allows k of them.")
+    if accept_warnings and posterior is None:
+        raise ConfigError("--accept-warnings is of a posterior; --posterior names its folder.")
     wishes = wishes_of(
         told,
         goal=goal,
@@ -136,6 +146,8 @@ def propose(
         profile=changes,
         max_change=most,
         without=tuple(without or ()),
+        posterior=posterior,
+        accept_warnings=accept_warnings,
         seed=seed,
     )
     with as_data():

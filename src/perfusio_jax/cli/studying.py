@@ -211,7 +211,10 @@ def calibrate(
     max_depth: Annotated[int, typer.Option(min=1, max=12, help="Doublings of a path.")] = 8,
     accept_warnings: Annotated[
         bool,
-        typer.Option("--accept-warnings", help="End with 0 whatever speaks against the draws."),
+        typer.Option(
+            "--accept-warnings",
+            help="End with 0 whatever speaks against the draws; decisions may rest on them.",
+        ),
     ] = False,
     figure: Annotated[
         Path | None, typer.Option(help="Picture to write as well (.png, .svg or .pdf).")
@@ -253,6 +256,7 @@ def calibrate(
         plan=Plan(warmup, draws, chains, target, max_depth),
         fill_down=fill_down,
         seed=seed,
+        accept_warnings=accept_warnings,
     )
     with as_data():
         is_sound = calibrate_table(

@@ -24,6 +24,10 @@ from .choice import refuse_mechanism as refuse_mechanism
 from .choice import verdict_score as verdict_score
 from .diameter import fit_diameter as fit_diameter
 from .disturbance import Disturbance as Disturbance
+from .drawn import DrawnMechanisms as DrawnMechanisms
+from .drawn import DrawnRun as DrawnRun
+from .drawn import at_draw as at_draw
+from .drawn import drawn_mechanisms as drawn_mechanisms
 from .ensemble import FilterInfo as FilterInfo
 from .ensemble import ensemble_update as ensemble_update
 from .evaluate import CoverageBand as CoverageBand
@@ -68,6 +72,7 @@ from .pairing import tolerance_of as tolerance_of
 from .particle import ParticleBeliefs as ParticleBeliefs
 from .particle import particle_filter as particle_filter
 from .paths import Paths as Paths
+from .paths import deal as deal
 from .paths import draw_paths as draw_paths
 from .rollouts import RolloutInfo as RolloutInfo
 from .rollouts import rollout as rollout

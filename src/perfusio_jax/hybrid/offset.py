@@ -63,7 +63,7 @@ def run_offset(
 def offset_paths(
     model: HybridStateSpaceModel,
     paths: Paths,
-    offset: Float[Array, " K"],
+    offset: Float[Array, " K"] | Float[Array, "S K"],
     hours: Float[Array, " H"],
 ) -> Paths:
     """Draws whose roll-outs have the offset in every step.
@@ -71,7 +71,7 @@ def offset_paths(
     Args:
         model: Hybrid model.
         paths: Draws.
-        offset: Of `run_offset`.
+        offset: Of `run_offset`, or one for each path.
         hours: Length of each step [h]; steps beyond have that of the last one.
 
     Returns:
@@ -83,5 +83,6 @@ def offset_paths(
     share = jnp.sqrt(model.dt_hours / lengths)
     is_open = model.process_sd > 0.0
     unit = jnp.where(is_open, model.process_sd, 1.0)
-    shift = jnp.where(is_open, offset / unit, 0.0)[None, :] / share[:, None]
-    return dataclasses.replace(paths, process=paths.process + shift[None, :, :])
+    each = offset[None, :] if offset.ndim == 1 else offset
+    shift = jnp.where(is_open[None, :], each / unit[None, :], 0.0)[:, None, :]
+    return dataclasses.replace(paths, process=paths.process + shift / share[None, :, None])

@@ -1,11 +1,14 @@
 """Everything random in a set of roll-outs, drawn once."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import Key
 from perfusio_jax.gp import N_FREQUENCIES, GPPaths, draw_gp_paths
+from perfusio_jax.hybrid.drawn import DrawnMechanisms, dealt
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 
 
@@ -21,6 +24,8 @@ class Paths(eqx.Module):
     constants: Float[Array, "S P"] | None = None
     """Standard normal numbers for the constants of each path's mechanism; None for one
     mechanism in all paths."""
+    mechanisms: DrawnMechanisms | None = None
+    """A mechanism for each path, in place of the model's; None for that of the model."""
 
     @property
     def n_paths(self) -> int:
@@ -63,3 +68,16 @@ def draw_paths(
     size = model.layout.n
     noise = jax.random.normal(for_noise, (n, max_steps, size + len(model.layout.forecast)))
     return Paths(functions, noise[:, :, :size], noise[:, :, size:], constants)
+
+
+def deal(paths: Paths, drawn: DrawnMechanisms | None) -> Paths:
+    """Draws whose roll-outs have a mechanism for each path.
+
+    Args:
+        paths: Draws of `draw_paths`.
+        drawn: Mechanisms; the paths take them in turn, and where there are fewer paths, the first
+            of them. With None the paths stay as they are.
+    """
+    if drawn is None:
+        return paths
+    return dataclasses.replace(paths, mechanisms=dealt(drawn, paths.n_paths))

@@ -8,6 +8,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError, Scalar
 from perfusio_jax._core.programs import compiled
+from perfusio_jax.hybrid.drawn import refuse_undrawable
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.observation import reported, to_face, to_states
 from perfusio_jax.hybrid.paths import Paths, draw_paths
@@ -56,7 +57,7 @@ def rollout_states(
         States after each step, and what the limits did per step.
 
     Raises:
-        ConfigError: If shapes do not fit.
+        ConfigError: If shapes do not fit, or paths have mechanisms and the model none.
     """
     if controls.ndim == 1:
         controls = jnp.broadcast_to(controls[None, :], (n_steps or 1, controls.shape[0]))
@@ -75,6 +76,10 @@ def rollout_states(
     shifts = None
     if paths.constants is not None and model.openness is not None:
         shifts = paths.constants @ model.openness.T
+    own = None
+    if paths.mechanisms is not None:
+        refuse_undrawable(model)
+        own = paths.mechanisms.kinetics
 
     # where pumps answer to the state, the volume is each path's own from the start on
     tracks = getattr(model.mech_model, "tracks_volume", False)
@@ -95,7 +100,7 @@ def rollout_states(
         many = jnp.broadcast_to(control[None, :], (size, control.shape[0]))
         if tracks:
             many = many.at[:, -1].set(volume[0])
-        after, gained, info = step_batch(model, state, many, day, residual, hours, shifts)
+        after, gained, info = step_batch(model, state, many, day, residual, hours, shifts, own)
         return (after, *(v + gained for v in volume)), (after, info)
 
     hours = jnp.asarray(HOURS_PER_DAY if dt_h is None else dt_h, c0.dtype)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from perfusio_jax._core import HOURS_PER_DAY, Scalar
 from perfusio_jax.hybrid.calibration import shifted
+from perfusio_jax.hybrid.drawn import with_kinetics
 from perfusio_jax.hybrid.model import HybridStateSpaceModel
 from perfusio_jax.hybrid.transition import StepInfo, apply_residual, flat_prior, prior_step
 
@@ -37,6 +38,7 @@ def step_batch(
     residual: Any,
     dt_h: Scalar,
     shifts: Float[Array, "S P"] | None = None,
+    own: Any = None,
 ) -> tuple[Float[Array, "S 9"], Float[Array, " S"], StepInfo]:
     """One interval for a batch of states.
 
@@ -48,6 +50,7 @@ def step_batch(
         residual: Function of the GP inputs (S, 16) giving residuals (S, 9), or an array.
         dt_h: Length [h].
         shifts: What each state's mechanism has other constants by, or None.
+        own: Mechanism of each state, every array of it with a leading axis; the model's if None.
 
     Returns:
         Next states, concentrate fed [L], limits.
@@ -56,6 +59,10 @@ def step_batch(
     if not model.use_mechanism:
         cells = model.layout.cells
         prior = jax.vmap(lambda c: flat_prior(c, cells))(states)
+    elif own is not None:
+        prior = jax.vmap(lambda c, u, k: prior_step(with_kinetics(mech, k), c, u, dt_h))(
+            states, controls, own
+        )
     elif shifts is None:
         prior = jax.vmap(lambda c, u: prior_step(mech, c, u, dt_h))(states, controls)
     else:
@@ -68,10 +75,11 @@ def step_batch(
     if model.layout.latent:  # nobody could have learned anything of them
         value = jnp.where(model.layout.is_seen[None, :], value, 0.0)
 
-    def finish(c: Array, u: Array, p: Any, r: Array) -> Any:
-        return apply_residual(mech, model.basis, model.limits, c, u, p, r, dt_h)
+    def finish(c: Array, u: Array, p: Any, r: Array, kinetics: Any) -> Any:
+        mine: Any = with_kinetics(mech, kinetics)
+        return apply_residual(mine, model.basis, model.limits, c, u, p, r, dt_h)
 
-    return jax.vmap(finish)(states, controls, prior, value)
+    return jax.vmap(finish)(states, controls, prior, value, own)
 
 
 def gp_inputs(

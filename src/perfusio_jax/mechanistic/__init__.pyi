@@ -1,3 +1,9 @@
+from .build import Build as Build
+from .build import as_built as as_built
+from .build import build_of as build_of
+from .build import differing_units as differing_units
+from .build import differs_in_kind as differs_in_kind
+from .build import read_build as read_build
 from .cho_cells import CHOCells as CHOCells
 from .cho_cells import cho_cells as cho_cells
 from .consortium import ConsortiumKinetics as ConsortiumKinetics

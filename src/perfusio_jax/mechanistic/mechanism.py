@@ -127,6 +127,21 @@ def entry_names(mechanism: eqx.Module, field: str) -> list[str]:
     return [f"{field}[{name}]" for name in names]
 
 
+def constant_places(mechanism: Any) -> dict[str, tuple[str, int]]:
+    """Field and place in it of every constant, by name.
+
+    Args:
+        mechanism: A `Mechanism`, or `CHOKinetics`, all fields of which are constants.
+    """
+    if not isinstance(mechanism, Mechanism):
+        return {f.name: (f.name, 0) for f in dataclasses.fields(mechanism)}
+    return {
+        name: (field, k)
+        for field in told_constants(mechanism)
+        for k, name in enumerate(entry_names(mechanism, field))
+    }
+
+
 def with_constants(mechanism: Any, values: Mapping[str, ArrayLike]) -> Any:
     """The mechanism with constants at other values.
 
@@ -140,11 +155,7 @@ def with_constants(mechanism: Any, values: Mapping[str, ArrayLike]) -> Any:
     Raises:
         ConfigError: If it has no such constant.
     """
-    places = {
-        name: (field, k)
-        for field in told_constants(mechanism)
-        for k, name in enumerate(entry_names(mechanism, field))
-    }
+    places = constant_places(mechanism)
     unknown = [name for name in values if name not in places]
     if unknown:
         raise ConfigError(

@@ -133,4 +133,10 @@ def reasons_of(payload: Mapping[str, Any], reason: Any = None) -> list[str]:
         parts.append(f"at a rate limit: {', '.join(map(str, why['at_rate_limit']))}")
     if why.get("is_fallback"):
         parts.append("the fallback recipe")
+    drawn = why.get("posterior")
+    if isinstance(drawn, Mapping):
+        parts.append(
+            f"decided under {drawn.get('draws')} draws of constants, posterior "
+            f"{str(drawn.get('sha256', 'not told'))[:16]}"
+        )
     return parts + [str(remark) for remark in why.get("remarks") or ()]

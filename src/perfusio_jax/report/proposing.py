@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +27,25 @@ from perfusio_jax.bed.policy.recipes import start_state
 from perfusio_jax.connectors import named_mechanism, read_culture
 from perfusio_jax.connectors.files.parts import Tables, title_of
 from perfusio_jax.connectors.tables.file_rules import FileRules
-from perfusio_jax.hybrid import HybridConfig, draw_paths, fit_hybrid, for_clone
+from perfusio_jax.hybrid import (
+    HybridConfig,
+    HybridStateSpaceModel,
+    deal,
+    draw_paths,
+    fit_hybrid,
+    for_clone,
+)
 from perfusio_jax.hybrid.campaign import unmeasured
 from perfusio_jax.hybrid.choice import fitted_best
-from perfusio_jax.process import Process
+from perfusio_jax.mechanistic import CHOPerfusionModel
+from perfusio_jax.process import CHO_PERFUSION, Process
 from perfusio_jax.report.answer import answer, refuse_infeasible
 from perfusio_jax.report.cho_aims import check_wishes, limits_of, objective, read_space
 from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans, plan_of_run
 from perfusio_jax.report.proposing_described import (
     Aims,
     aimed,
+    name_posterior,
     propose_described,
     with_max_change,
 )
@@ -43,6 +53,9 @@ from perfusio_jax.report.recipes import recipes_of, still_pending
 from perfusio_jax.report.wishes import Wishes, culture_of
 from perfusio_jax.states import Trajectory, complete_setpoints
 from perfusio_jax.viz import Card
+
+if TYPE_CHECKING:
+    from perfusio_jax.study import PosteriorMechanisms
 
 N_PATHS = 64
 _COMPILE_SECONDS = 40.0
@@ -97,6 +110,8 @@ def propose_file(
         ConfigError: If a wish is unusable, or no recipe keeps the limits.
     """
     settings = CampaignSettings() if settings is None else settings
+    if wishes.posterior is not None:  # what is learned is learned around the middle of the draws
+        config = replace(HybridConfig() if config is None else config, calibrate=False)
     _keep_apart(out, runs, pending)
     table = read_culture(runs, culture_of(wishes, culture), rules)
     console.print(str(table.report), soft_wrap=True)
@@ -158,11 +173,18 @@ def propose_file(
     for line in [*told, *changed, *about]:
         console.print(line, soft_wrap=True)
 
+    kinetics = _calibrated(wishes, None, None, trajectories)
     _announce(console, 4.0 + 0.3 * len(trajectories))
     for_fit, for_paths = jax.random.split(jax.random.key(wishes.seed))
     config = HybridConfig() if config is None else config
-    model, _ = fitted_by(lambda: fit_hybrid(trajectories, key=for_fit, config=config))
+    prior = None if kinetics is None else CHOPerfusionModel(kinetics)
+    model, _ = fitted_by(
+        lambda: fit_hybrid(trajectories, key=for_fit, config=config, mech_model=prior)
+    )
     clone = wishes.clone or trajectories[-1].clone_id
+    posterior = _draws(wishes, model, CHO_PERFUSION, clone)
+    for line in () if posterior is None else posterior.told:
+        console.print(line, soft_wrap=True)
     if model.embedding is not None:
         console.print(f"planning for clone {clone}")
         model = for_clone(model, clone)
@@ -174,9 +196,10 @@ def propose_file(
     if wishes.profile:
         plans = np.stack([plan_of_run(run, grid) for run in trajectories])
         waiting, _ = pending_plans(pending, grid, ids)
+    paths = draw_paths(model, N_PATHS, key=for_paths, max_steps=ofv.n_steps)
     U, info = propose_runs(
         model,
-        draw_paths(model, N_PATHS, key=for_paths, max_steps=ofv.n_steps),
+        paths if posterior is None else deal(paths, posterior.drawn),
         model.latent.inverse(model.initial.mean) if start is None else jnp.asarray(start),
         jnp.asarray(plans),
         ofv=ofv,
@@ -193,6 +216,7 @@ def propose_file(
         say=lambda line: console.print(line, soft_wrap=True),
     )
     found = explain_campaign(info, ofv, chance, names, ids)
+    name_posterior(found, posterior)
     refuse_infeasible(
         found,
         wishes.probability,
@@ -307,12 +331,15 @@ def _described(
     )
     longest = max(float(run.times_h[-1]) for run in runs) / HOURS_PER_DAY
     aimed(aims, process, aims.days or max(1, round(longest)))  # refuses before the work
+    mechanism = _calibrated(wishes, process, mechanism, runs)
     _announce(console, 10.0 + 0.3 * len(runs))
     named = named_mechanism(mechanism) if isinstance(mechanism, str) else mechanism
     fitted, told = fitted_by(
         lambda: fitted_best(runs, process, seed=wishes.seed, mechanism=named, config=config)
     )
     model = fitted.model
+    posterior = _draws(wishes, model, process, aims.clone or runs[-1].clone_id)
+    told = [*told, *(() if posterior is None else posterior.told)]
     for line in told:
         console.print(line, soft_wrap=True)
     return propose_described(
@@ -324,6 +351,44 @@ def _described(
         console=console,
         settings=settings,
         on_card=on_card,
+        posterior=posterior,
+    )
+
+
+def _calibrated(
+    wishes: Wishes, process: Process | None, mechanism: Any, runs: list[Trajectory]
+) -> Any:
+    """The mechanism a model is fitted with: that of the posterior, if there is one."""
+    if wishes.posterior is None:
+        return mechanism
+    from perfusio_jax.connectors.files.calibrated import (  # here: it brings the samplers along
+        calibrated_mechanism,
+        refuse_clones,
+    )
+
+    found = calibrated_mechanism(
+        wishes.posterior, process, mechanism, accept_warnings=wishes.accept_warnings
+    )
+    refuse_clones(runs)
+    return found
+
+
+def _draws(
+    wishes: Wishes, model: HybridStateSpaceModel, process: Process, clone: str
+) -> "PosteriorMechanisms | None":
+    """Draws for the paths of a model, if there is a posterior."""
+    if wishes.posterior is None:
+        return None
+    from perfusio_jax.study import posterior_mechanisms
+
+    return posterior_mechanisms(
+        model,
+        process,
+        wishes.posterior,
+        clone,
+        n=N_PATHS,
+        seed=wishes.seed,
+        accept_warnings=wishes.accept_warnings,
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from perfusio_jax.bed.policy.campaign import propose_runs
 from perfusio_jax.bed.policy.campaign_settings import CampaignSettings
 from perfusio_jax.bed.policy.campaign_words import explain_campaign
 from perfusio_jax.bed.policy.described import faces
-from perfusio_jax.hybrid import HybridStateSpaceModel, draw_paths, for_clone
+from perfusio_jax.hybrid import HybridStateSpaceModel, deal, draw_paths, for_clone
 from perfusio_jax.hybrid.layout import VOLUME, Layout
 from perfusio_jax.hybrid.recipes import recipe_rollout
 from perfusio_jax.process import Process
@@ -35,6 +35,9 @@ from perfusio_jax.report.recipes import still_pending
 from perfusio_jax.report.setpoints import never_varied
 from perfusio_jax.states import Trajectory
 from perfusio_jax.viz import Card
+
+if TYPE_CHECKING:
+    from perfusio_jax.study import PosteriorMechanisms
 
 N_PATHS = 64
 
@@ -85,6 +88,7 @@ def propose_described(
     console: Any,
     settings: CampaignSettings | None = None,
     on_card: Callable[[Card], None] | None = None,
+    posterior: "PosteriorMechanisms | None" = None,
 ) -> dict[str, Any]:
     """Propose the next runs of a culture, write them and say why.
 
@@ -97,6 +101,8 @@ def propose_described(
         console: Where to print.
         settings: Sizes of the search.
         on_card: Is given what was concluded.
+        posterior: Draws of the mechanism's constants; every path has one of them, and the same
+            ones for every recipe.
 
     Returns:
         The explanation.
@@ -153,9 +159,10 @@ def propose_described(
         )
     plans = np.stack([plan_of_run(run, grid) for run in runs]) if aims.profile else recipes
     moves = VOLUME in model.layout.controls
+    paths = draw_paths(model, N_PATHS, key=jax.random.key(aims.seed), max_steps=ofv.n_steps)
     U, info = propose_runs(
         model,
-        draw_paths(model, N_PATHS, key=jax.random.key(aims.seed), max_steps=ofv.n_steps),
+        paths if posterior is None else deal(paths, posterior.drawn),
         model.latent.inverse(model.initial.mean),
         jnp.asarray(plans),
         ofv=ofv,
@@ -174,6 +181,7 @@ def propose_described(
         say=lambda line: console.print(line, soft_wrap=True),
     )
     found = explain_campaign(info, ofv, chance, names, ids)
+    name_posterior(found, posterior)
     refuse_infeasible(
         found,
         aims.probability,
@@ -199,6 +207,18 @@ def propose_described(
     else:
         answer(found, np.asarray(U), runs, recipes, names=names, unit_of=units.__getitem__, **alike)
     return found
+
+
+def name_posterior(found: dict[str, Any], posterior: "PosteriorMechanisms | None") -> None:
+    """Say in an explanation by which posterior recipes were compared.
+
+    Args:
+        found: The explanation.
+        posterior: The draws, if there are any.
+    """
+    if posterior is not None:
+        found["posterior"] = posterior.as_record()
+        found["remarks"].append(f"constants of its mechanism: {posterior.note}")
 
 
 def aimed(

@@ -148,14 +148,17 @@ def model_blocks(record: RunRecord) -> list[Block]:
     blocks: list[Block] = []
     for event in starts[-1:]:
         payload = event["payload"]
-        blocks.append(
-            Listing(
-                [
-                    f"Mode: {payload.get('mode', 'not told')}.",
-                    f"Model of the last session: SHA-256 {payload.get('model_sha256', 'not told')}",
-                ]
+        lines = [
+            f"Mode: {payload.get('mode', 'not told')}.",
+            f"Model of the last session: SHA-256 {payload.get('model_sha256', 'not told')}",
+        ]
+        drawn = payload.get("posterior")
+        if isinstance(drawn, Mapping):
+            lines.append(
+                f"Constants of its mechanism: {drawn.get('draws')} draws of the posterior with "
+                f"SHA-256 {drawn.get('sha256', 'not told')}"
             )
-        )
+        blocks.append(Listing(lines))
     changed = [e for e in record.events if e["event_type"] in _MODEL_EVENTS]
     if changed:
         rows = [_event_row(e, _MODEL_EVENTS[str(e["event_type"])]) for e in changed]

@@ -1,6 +1,7 @@
 """What the next runs should be like, in the words of whoever asks."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from perfusio_jax.connectors.files.cultures import CHO, FROM_TABLE
@@ -52,6 +53,10 @@ class Wishes(NamedTuple):
     """Prices of a run of a described culture; see `bed.goal.costs`."""
     without: tuple[str, ...] = ()
     """Runs of the table that nothing is learned from."""
+    posterior: Path | None = None
+    """Folder of a posterior, whose draws stand in for the constants of the fit."""
+    accept_warnings: bool = False
+    """Whether draws count that something speaks against."""
     seed: int = 0
 
 

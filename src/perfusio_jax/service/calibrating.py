@@ -11,9 +11,12 @@ from perfusio_jax._core.progress import tell
 from perfusio_jax.connectors import completed, read_culture
 from perfusio_jax.connectors.files.parts import Tables, title_of
 from perfusio_jax.connectors.tables.file_rules import FileRules
+from perfusio_jax.mechanistic import build_of
 from perfusio_jax.process import CHO_PERFUSION
 from perfusio_jax.states import Trajectory
 from perfusio_jax.study import (
+    CHOExperiment,
+    DescribedExperiment,
     Plan,
     Posterior,
     calibrate,
@@ -67,6 +70,8 @@ class Wish(NamedTuple):
     """Whether a blank set-point means that the one before it stayed."""
     seed: int
     """Of all random numbers."""
+    accept_warnings: bool = False
+    """Whether a person accepts what speaks against the draws; kept with them."""
 
 
 def calibrate_table(
@@ -122,7 +127,16 @@ def calibrate_table(
     show_card(card._replace(warnings=()), console)  # these come last, where they are seen
     name = "cho_perfusion" if table.process is None else table.process.name
     mechanism = wish.mechanism or ("cho" if table.process in (None, CHO_PERFUSION) else "monod")
-    save_posterior(found, out, culture={"process": name, "mechanism": mechanism})
+    culture: dict[str, Any] = {"process": name, "mechanism": mechanism}
+    if table.process is not None:
+        culture["description"] = table.process.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(plant, DescribedExperiment):
+        culture["build"] = build_of(plant.plant.mechanism).as_json()
+    elif isinstance(plant, CHOExperiment):
+        culture["build"] = build_of(plant.reactor.kinetics).as_json()
+    if found.problems and wish.accept_warnings:
+        culture["is_accepted"] = True
+    save_posterior(found, out, culture=culture)
     console.print(f"posterior: {out}", soft_wrap=True)
     if figure is not None:
         for path in draw_posterior(found, runs, figure):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.bed.goal.by_name import Limit, Words, parse_limit
@@ -18,6 +18,9 @@ from perfusio_jax.twin.decision.described_objective import Objective, described_
 from perfusio_jax.twin.decision.given import check_initial, limits_of_process
 
 from .described_settings import channels_of
+
+if TYPE_CHECKING:
+    from perfusio_jax.study import PosteriorMechanisms
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,22 @@ class DescribedPlan:
         )
 
     def brain(
-        self, model: HybridStateSpaceModel, run: RunConfig, *, run_id: str, mode: Any
+        self,
+        model: HybridStateSpaceModel,
+        run: RunConfig,
+        *,
+        run_id: str,
+        mode: Any,
+        posterior: "PosteriorMechanisms | None" = None,
     ) -> DescribedBrain:
         """A fresh brain as the run starts with.
+
+        Args:
+            model: The model.
+            run: `[run]`.
+            run_id: Name of the run.
+            mode: "frozen" or "adaptive".
+            posterior: Draws of the mechanism's constants, under which it decides.
 
         Raises:
             ConfigError: If the objective does not fit the model.
@@ -78,6 +94,7 @@ class DescribedPlan:
             n_paths=run.n_mc_samples,
             mode=mode,
             sample_h=cadence.interval_h,
+            posterior=posterior,
         )
 
     def notifier(self, layout: Layout, base: Path, draws: Draws | None = None) -> AlarmNotifier:

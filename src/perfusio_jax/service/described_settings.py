@@ -95,7 +95,7 @@ def check_described(settings: Mapping[str, Any]) -> None:
                 "[objective] is of a culture that process in [twin] names; CHO perfusion has "
                 "targets in [design_space]."
             )
-        for name in ("max_change", "clone_id", "mechanism"):
+        for name in ("max_change", "clone_id", "mechanism", "posterior", "accept_warnings"):
             if name in table:
                 raise ConfigError(
                     f"{name} in [twin] is of a culture that process in [twin] names; add process."
@@ -108,6 +108,10 @@ def check_described(settings: Mapping[str, Any]) -> None:
         )
     if "volume_L" in table:
         raise ConfigError("volume_L in [twin] is of CHO perfusion; the process says the volume.")
+    if "accept_warnings" in table and "posterior" not in table:
+        raise ConfigError(
+            "accept_warnings in [twin] is of a posterior; posterior names its folder."
+        )
     if "model" not in table:
         raise ConfigError(
             "[twin] with a process needs model, the folder of a fitted model; "

@@ -24,10 +24,12 @@ from perfusio_jax.twin.records.accounts import account
 from .described_plan import DescribedPlan, check_model, described_plan
 from .described_settings import process_of
 from .fleet_file import fleet_of
+from .posterior_draws import posterior_of_twin
 from .settings import archive_of, check_setpoints, folders_of, read_settings
 
 if TYPE_CHECKING:
     from perfusio_jax.connectors import BioreactorConnectorBase, SQLStore
+    from perfusio_jax.study import PosteriorMechanisms
 
 _OPTIONS = (
     "approvals",
@@ -83,6 +85,8 @@ class RunPlan:
     model: HybridStateSpaceModel | None
     culture: DescribedPlan | None = None
     """The culture, where it is a described one."""
+    posterior: "PosteriorMechanisms | None" = None
+    """Draws of its mechanism's constants, where it is decided under them."""
 
     @property
     def initial_controls(self) -> dict[str, float]:
@@ -178,11 +182,14 @@ class RunPlan:
         return connectors.SQLStore(*target, reactor_id)
 
     def announce(self, console: Any) -> None:
-        """Say what is odd about a sample file before it is used.
+        """Say what is odd about posterior and sample file before they are used.
 
         Raises:
             ConfigError: If a database or a device has a vessel of another culture.
         """
+        if self.posterior is not None:
+            for line in (*self.posterior.told, f"posterior: {self.posterior.note}"):
+                console.print(line, soft_wrap=True)
         store = self.connector(self.reactors[0])
         if isinstance(store, connectors.SQLStore):
             self._check_database(store)
@@ -284,6 +291,7 @@ class RunPlan:
                 "objective": self.culture.objective,
                 "max_change": self.culture.max_change,
                 "clone_id": self.culture.clone_id,
+                "posterior": self.posterior,
             }
         return DigitalTwin(
             self.connector(reactor_id, allow_write=may_write),
@@ -386,9 +394,18 @@ def _described(plan: RunPlan, settings: Mapping[str, Any], process: Process) -> 
         check_model(process, model, str(plan.table["process"]))
         culture.brain(model, plan.parts.run, run_id=plan.run_id, mode="frozen")
         culture.notifier(model.layout, plan.base)
+        run = plan.parts.run
+        posterior = posterior_of_twin(
+            plan.table,
+            plan.base,
+            model,
+            process,
+            n_paths=run.n_mc_samples,
+            seed=run.seed or 0,
+        )
     except ConfigError as error:
         raise ConfigError(f"{plan.what}: {error}") from None
-    return replace(plan, model=model)
+    return replace(plan, model=model, posterior=posterior)
 
 
 def oddities(report: ReadReport) -> list[str]:

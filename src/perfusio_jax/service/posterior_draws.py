@@ -1,19 +1,22 @@
 """A fitted model with constants drawn from a posterior."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import numpy as np
 
-from perfusio_jax._core import ConfigError
-from perfusio_jax.hybrid import HybridStateSpaceModel
-from perfusio_jax.mechanistic.mechanism import with_constants
+from perfusio_jax.hybrid import HybridStateSpaceModel, at_draw
 from perfusio_jax.process import Process
 from perfusio_jax.states.checks import UNKNOWN
-from perfusio_jax.study import load_posterior
+
+if TYPE_CHECKING:
+    from perfusio_jax.study import PosteriorMechanisms
 
 N_DRAWS = 16
 """Draws that become models; each has a filter and paths of its own."""
+N_DECIDED = 32
+"""Draws under which a twin decides, each with a filter of its own at every decision."""
 
 
 def with_draws(
@@ -24,10 +27,7 @@ def with_draws(
     *,
     seed: int = 0,
 ) -> tuple[list[HybridStateSpaceModel], list[str]]:
-    """Models that differ in the constants of their mechanism.
-
-    What was learned beside the mechanism stays as it is: it was learned around the model's own
-    constants, and is right as far as the posterior lies about them.
+    """Models that differ in the constants of their mechanism; see `study.posterior_mechanisms`.
 
     Args:
         model: Model of a described culture.
@@ -37,46 +37,59 @@ def with_draws(
         seed: Of the choice of draws.
 
     Returns:
-        The models, and what is to be told, in sentences.
+        The models, and what is to be told, in sentences; what speaks against the draws is told and
+        not refused, since a forecast is looked at before anything follows from it.
 
     Raises:
         ConfigError: If the model has no mechanism, or clones of its own, or the posterior belongs
             to another culture or another mechanism.
         DataError: If the folder holds no posterior.
     """
-    found, culture = load_posterior(folder)
-    kinetics = getattr(model.mech_model, "kinetics", None)
-    if kinetics is None:
-        raise ConfigError(
-            f"the model has no mechanism, and the posterior in {folder} is of constants of one; "
-            "fit with the same --mechanism."
-        )
-    if model.embedding is not None:
-        raise ConfigError(
-            "the model knows several clones, each with constants of its own; fit one to the runs "
-            "of one clone to forecast it with a posterior."
-        )
-    if culture.get("process") != process.name:
-        raise ConfigError(
-            f"the posterior in {folder} is of {culture.get('process')}, the model of "
-            f"{process.name}."
-        )
-    own = clone if clone in found.clones and clone != UNKNOWN else None
-    draws = found.of_clone(own)
-    rng = np.random.default_rng(seed)
-    rows = rng.choice(len(draws), size=N_DRAWS, replace=len(draws) < N_DRAWS)
-    names = [name.removeprefix("constant.") for name in found.names]
-    models = [
-        eqx.tree_at(
-            lambda m: m.mech_model.kinetics,
-            model,
-            with_constants(kinetics, dict(zip(names, draws[row].tolist(), strict=True))),
-        )
-        for row in rows
-    ]
-    told = [
-        f"constants of {len(rows)} draws of {folder} stand in for the model's own; what was "
-        "learned beside the mechanism stays"
-    ]
-    told += [f"the posterior is not to be believed as it is: {line}" for line in found.problems]
-    return models, told
+    from perfusio_jax.study import posterior_mechanisms  # here: it brings the samplers along
+
+    found = posterior_mechanisms(
+        model, process, folder, clone, n=N_DRAWS, seed=seed, accept_warnings=True
+    )
+    models = [at_draw(model, found.drawn, np.asarray(k)) for k in range(found.drawn.n)]
+    return models, list(found.told)
+
+
+def posterior_of_twin(
+    table: Mapping[str, Any],
+    base: Path,
+    model: HybridStateSpaceModel,
+    process: Process,
+    *,
+    n_paths: int,
+    seed: int,
+) -> "PosteriorMechanisms | None":
+    """The draws that `[twin]` names, or None.
+
+    Args:
+        table: `[twin]`.
+        base: Folder its paths are relative to.
+        model: Model of the twin.
+        process: The culture.
+        n_paths: Paths of a forecast; there are no more draws than these.
+        seed: Seed of the run, so that a restart and a replay take the same draws.
+
+    Raises:
+        ConfigError: If the posterior and the model do not agree, or something speaks against the
+            draws and nobody accepted it.
+        DataError: If the folder holds no posterior.
+    """
+    named = table.get("posterior")
+    if named is None:
+        return None
+    from perfusio_jax.study import posterior_mechanisms
+
+    found = posterior_mechanisms(
+        model,
+        process,
+        base / str(named),
+        str(table.get("clone_id", UNKNOWN)),
+        n=min(N_DECIDED, n_paths),
+        seed=seed,
+        accept_warnings=bool(table.get("accept_warnings", False)),
+    )
+    return found._replace(source=str(named))

@@ -1,7 +1,8 @@
 """`perfusio-jax replay`: a run decided again from its journal."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -15,6 +16,9 @@ from perfusio_jax.twin.loop.commands import reactors
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 
 from .plan import RunPlan, plans_of
+
+if TYPE_CHECKING:
+    from perfusio_jax.study import PosteriorMechanisms
 
 
 def replay_run(what: Path, *, reactor_id: str | None, console: Any) -> bool:
@@ -46,6 +50,8 @@ def _replayed(plan: RunPlan, reactor_id: str | None, console: Any) -> bool:
                 raise ConfigError(f"there is no journal {path}; has this run been made?")
             with RunRecords(path) as records:
                 for known in reactors(records):
+                    for line in other_posteriors(records, known, plan.posterior):
+                        console.print(f"{known}: {line}", soft_wrap=True)
                     report = replay(
                         records,
                         known,
@@ -58,6 +64,34 @@ def _replayed(plan: RunPlan, reactor_id: str | None, console: Any) -> bool:
     return is_same
 
 
+def other_posteriors(
+    records: RunRecords, reactor_id: str, now: "PosteriorMechanisms | None"
+) -> list[str]:
+    """Posteriors that sessions decided by and the settings do not name, one sentence each.
+
+    Args:
+        records: The journal.
+        reactor_id: Vessel.
+        now: What the settings name.
+    """
+    sessions = [c.payload for c in records.handled(reactor_id) if c.kind == "session"]
+    wanted = None if now is None else now.as_record()
+    found = []
+    for told in sessions:
+        then = told.get("posterior")
+        if _name_of(then) != _name_of(wanted):
+            found.append(
+                f"a session decided by {_name_of(then)}, and the settings name {_name_of(wanted)}"
+            )
+    return list(dict.fromkeys(found))
+
+
+def _name_of(told: Mapping[str, Any] | None) -> str:
+    if told is None:
+        return "no posterior"
+    return f"{told['draws']} draws of the posterior with SHA-256 {str(told['sha256'])[:16]}"
+
+
 def brain_of(plan: RunPlan) -> ModelBrain:
     """A fresh brain as the run started with."""
     if plan.culture is not None and plan.model is not None:
@@ -66,6 +100,7 @@ def brain_of(plan: RunPlan) -> ModelBrain:
             plan.parts.run,
             run_id=plan.run_id,
             mode=plan.table.get("mode", "adaptive"),
+            posterior=plan.posterior,
         )
     space, run = plan.parts.design_space, plan.parts.run
     volume = float(plan.table.get("volume_L", 0.25))

@@ -65,6 +65,8 @@ _KEYS: dict[str, tuple[tuple[type, ...], str]] = {
     "max_change": ((dict,), "a table of the largest change per day by control"),
     "clone_id": ((str,), "the clone of the run, in quotes"),
     "mechanism": ((str,), "the class of the model's own mechanism, as module:Class"),
+    "posterior": ((str,), "the folder of a posterior of the mechanism's constants"),
+    "accept_warnings": ((bool,), "true or false"),
 }
 """Keys of `[twin]` with their types and what to write there."""
 
@@ -219,6 +221,7 @@ _READ = (
     "node_map",
     "column_map",
     "model",
+    "posterior",
     "cert_path",
     "private_key_path",
     "server_cert_path",

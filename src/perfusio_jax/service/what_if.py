@@ -25,7 +25,7 @@ from perfusio_jax._core import (
 )
 from perfusio_jax._core.limits import RECORD_BYTES, read_file
 from perfusio_jax._core.units import canonical_unit
-from perfusio_jax.hybrid import HybridStateSpaceModel, untrained_model
+from perfusio_jax.hybrid import DrawnMechanisms, HybridStateSpaceModel, untrained_model
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.process import Process
 from perfusio_jax.twin.decision.described_step import (
@@ -51,6 +51,7 @@ from perfusio_jax.viz.dashboard.views import Slider, Trial
 from perfusio_jax.viz.runs import Band
 
 from .plan import load_model
+from .posterior_draws import posterior_of_twin
 from .settings import config_in, read_settings
 
 CHO_DAYS: Final = 7
@@ -178,7 +179,8 @@ class WhatIf:
             ask = _cho(model, rows)
         else:
             hours = _hours(told, cadence.interval_h)
-            ask = _described(model, process, rows, str(table.get("clone_id", "unknown")), hours)
+            clone, drawn = str(table.get("clone_id", "unknown")), _drawn(folder, told, model)
+            ask = _described(model, process, rows, clone, hours, drawn)
         names = tuple(model.layout.forecast)
         unchanged = _bands(ask(now), names)
         is_learning = told.get("mode") == "adaptive"
@@ -207,6 +209,34 @@ class WhatIf:
             known = (stamp, load_model(where, table.get("mechanism")))
             self._models[where] = known
         return known[1], table
+
+
+def _drawn(
+    folder: Path, told: Mapping[str, Any], model: HybridStateSpaceModel
+) -> DrawnMechanisms | None:
+    """Draws of constants that the session decides by; None if it has none.
+
+    Raises:
+        DataError: If the settings name another posterior by now.
+    """
+    begun = told.get("posterior")
+    config = config_in(folder) or config_in(folder.parent)
+    if begun is None or config is None or model.layout.process is None:
+        return None
+    settings, base = read_settings(config)
+    found = posterior_of_twin(
+        settings["twin"],
+        base,
+        model,
+        model.layout.process,
+        n_paths=int(begun["draws"]),
+        seed=int((told.get("config") or {}).get("seed") or 0),
+    )
+    if found is None or found.sha256 != begun["sha256"]:
+        raise DataError(
+            "the posterior that the settings name is not the one the session began with"
+        )
+    return found.drawn
 
 
 def _check_ours(config: Path) -> None:
@@ -251,9 +281,10 @@ def _described(
     rows: Sequence[Mapping[str, Any]],
     clone_id: str,
     hours: list[float],
+    drawn: DrawnMechanisms | None,
 ) -> Ask:
     known = estimate_described(
-        described_history(rows, process, clone_id=clone_id), model, seed=_SEED
+        described_history(rows, process, clone_id=clone_id), model, seed=_SEED, mechanisms=drawn
     )
     return lambda u: forecast_described(
         known, u, hours=hours, seed=_SEED, n_paths=256, is_daily=False

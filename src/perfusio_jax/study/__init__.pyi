@@ -1,5 +1,8 @@
 from .calibration.checks import Check as Check
 from .calibration.checks import predictive_check as predictive_check
+from .calibration.mechanisms import PosteriorMechanisms as PosteriorMechanisms
+from .calibration.mechanisms import posterior_hash as posterior_hash
+from .calibration.mechanisms import posterior_mechanisms as posterior_mechanisms
 from .calibration.posterior import Posterior as Posterior
 from .calibration.posterior import calibrate as calibrate
 from .calibration.problem import calibration_problem as calibration_problem

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import perfusio_jax
 from perfusio_jax._core import (
@@ -36,6 +36,7 @@ from .decision.given import (
     ages,
     agree,
     check_controls,
+    check_drawn,
     check_kind,
     default_policy,
     limits_of_process,
@@ -53,6 +54,9 @@ from .records.accounts import account
 from .records.keys import Signer, load_key
 from .records.run_files import open_run
 from .records.runtime import LoopThread, system_runtime
+
+if TYPE_CHECKING:
+    from perfusio_jax.study import PosteriorMechanisms
 
 Say = Callable[[str], None]
 
@@ -108,6 +112,9 @@ class DigitalTwin:
         max_change: Of a culture that is described: largest change per day by control, where it is
             not half of its range.
         clone_id: Clone of the run, for a model that knows several.
+        posterior: Of a culture that is described: draws of its mechanism's constants, as
+            `study.posterior_mechanisms` gives them; it is then decided under what is not known of
+            them.
 
     Raises:
         ConfigError: If the design space has no controls, a setting makes no sense, the connector
@@ -149,9 +156,12 @@ class DigitalTwin:
         objective: Objective | None = None,
         max_change: Mapping[str, float] | None = None,
         clone_id: str = "unknown",
+        posterior: "PosteriorMechanisms | None" = None,
     ) -> None:
         process = None if hybrid is None else hybrid.layout.process
         check_kind(process, objective, max_change, (design_space, bed_policy))
+        if posterior is not None:
+            check_drawn(hybrid, posterior.drawn)
         config = RunConfig() if run_config is None else run_config
         self.config = config
         self.connector = connector
@@ -199,7 +209,7 @@ class DigitalTwin:
             raise ConfigError(
                 "device_steps were given beside gate_limits; give the steps as its resolution."
             )
-        self.objective = objective
+        self.objective, self.posterior = objective, posterior
         if gate_limits is not None:
             self.limits = gate_limits
         elif process is None:
@@ -229,7 +239,7 @@ class DigitalTwin:
         if objective is not None:
             self.policy = described_policy(self.base_model, objective, self.limits, **asked)
             self.brain: ModelBrain = DescribedBrain(
-                self.base_model, self.policy, clone_id=clone_id, **more
+                self.base_model, self.policy, clone_id=clone_id, posterior=posterior, **more
             )
         else:
             self.policy = bed_policy or default_policy(
@@ -300,7 +310,9 @@ class DigitalTwin:
         if self.allow_write and not armed:
             reason = "disarmed in an earlier session, and not armed since"
             self._say(f"{reason}; to arm it: perfusio-jax tell {self.log_dir} arm")
-        may = {"allow_write": self.allow_write, **kept(self.cadence)}
+        may: dict[str, Any] = {"allow_write": self.allow_write, **kept(self.cadence)}
+        if self.posterior is not None:
+            may["posterior"] = self.posterior.as_record()
         self.journal.keep(self.reactor_id, "session", actor=self.user, payload=may)
         self.audit.log(
             "SESSION_STARTED",
@@ -324,10 +336,13 @@ class DigitalTwin:
         process = self.base_model.layout.process
         if process is None or self.objective is None:
             return {"design_space": space_of(self.design_space).model_dump(mode="json")}
-        return {
+        told = {
             "process": process.model_dump(mode="json", exclude_defaults=True),
             "objective": asdict(self.objective),
         }
+        if self.posterior is not None:
+            told["posterior"] = self.posterior.as_record()
+        return told
 
     # ---------------------------------------------------------------- public
 

@@ -33,7 +33,7 @@ from perfusio_jax.bed.policy.recommend import (
 )
 from perfusio_jax.bed.policy.settings import check_sizes
 from perfusio_jax.bed.policy.state import match_particles
-from perfusio_jax.hybrid import Paths, draw_paths, offset_paths
+from perfusio_jax.hybrid import DrawnRun, Paths, deal, draw_paths, offset_paths
 from perfusio_jax.hybrid.layout import VOLUME
 from perfusio_jax.hybrid.observation import reported
 from perfusio_jax.hybrid.recipes import held_rollout
@@ -168,6 +168,7 @@ def decide_described(
     volume_L: float,
     fixed: Mapping[str, float] | None = None,
     offset: Float[Array, " K"] | None = None,
+    draws: DrawnRun | None = None,
     seed: int = 0,
     timestamp: datetime | None = None,
     say: Say | None = None,
@@ -184,6 +185,8 @@ def decide_described(
         volume_L: Volume in the vessel [L].
         fixed: Set-points an operator holds, by name.
         offset: What the run keeps showing beyond the model; see `hybrid.run_offset`.
+        draws: What draws of the mechanism's constants make of the run: each path has a draw of its
+            own, with the state and the offset that go with it, in place of those above.
         seed: Seed of paths and search, combined with `day`.
         timestamp: When, for the record.
         say: Called with a line about how long it takes and what compiles.
@@ -207,7 +210,12 @@ def decide_described(
 
     def drawn_for(n: int, key: Array) -> Paths:
         paths = drawn(draw_paths, model, n, key, longer)
+        if draws is not None:
+            paths = deal(paths, draws.mechanisms)
+            return offset_paths(model, paths, draws.offset_of(n), hours)
         return paths if offset is None else offset_paths(model, paths, offset, hours)
+
+    particles = belief.particles if draws is None else draws.particles
 
     with telling(say):
         took = decision_seconds(
@@ -218,12 +226,12 @@ def decide_described(
         if policy.n_scan_paths is not None:
             scan = (
                 drawn_for(policy.n_scan_paths, few),
-                match_particles(belief.particles, policy.n_scan_paths, key=some),
+                match_particles(particles, policy.n_scan_paths, key=some),
             )
         u, found = recommend(
             model,
             drawn_for(policy.n_paths, path_key),
-            match_particles(belief.particles, policy.n_paths, key=particle_key),
+            match_particles(particles, policy.n_paths, key=particle_key),
             jnp.asarray([float(now[name]) for name in names]),
             ofv=policy.ofv,
             limits=policy.limits(now, volume_L),

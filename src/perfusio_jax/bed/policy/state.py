@@ -59,11 +59,14 @@ def latent(c_current: Any) -> tuple[Array, np.ndarray, str]:
     return _balanced(face), np.asarray(face), ""
 
 
-def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[Array, "n 9"]:
+def match_particles(
+    state: Float[Array, "N 9"] | Float[Array, "D N 9"], n: int, *, key: Array
+) -> Float[Array, "n 9"]:
     """As many state samples as there are paths: a random subset, or every one several times.
 
     Args:
-        state: Samples of the latent state, or one state `(9,)`.
+        state: Samples of the latent state, or one state `(9,)`; or samples for each of D draws of
+            constants, which the paths take in turn.
         n: Number of paths.
         key: Random key.
 
@@ -77,6 +80,7 @@ def match_particles(state: Float[Array, "N 9"], n: int, *, key: Array) -> Float[
 def _matched(state: Array, n: int, key: Array) -> Array:
     if state.ndim == 1:
         return jnp.broadcast_to(state[None, :], (n, state.shape[0]))
-    N = state.shape[0]
-    order = jax.random.permutation(key, N)
-    return state[order[jnp.arange(n) % N]]
+    N = state.shape[-2]
+    picked = jax.random.permutation(key, N)[jnp.arange(n) % N]
+    # the same particles of every draw, so that draws which are alike change nothing
+    return state[picked] if state.ndim == 2 else state[jnp.arange(n) % state.shape[0], picked]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from perfusio_jax._core import HOURS_PER_DAY, SimulationError
 from perfusio_jax._core.instants import day_number
 from perfusio_jax.bed.policy.described import DescribedPolicy
-from perfusio_jax.hybrid import HybridStateSpaceModel, condition_on
+from perfusio_jax.hybrid import DrawnMechanisms, HybridStateSpaceModel, condition_on
 from perfusio_jax.states import Trajectory, on_grid
 
 from .brain import Proposal, Situation
@@ -23,6 +23,9 @@ from .described_step import (
 from .model_brain import Mode, ModelBrain, as_proposal, not_finite
 from .probed import probed_rows
 from .step import hours_ahead
+
+if TYPE_CHECKING:
+    from perfusio_jax.study import PosteriorMechanisms
 
 
 class DescribedBrain(ModelBrain):
@@ -39,6 +42,8 @@ class DescribedBrain(ModelBrain):
         mode: "frozen" or "adaptive".
         say: Called with a line about what is going on.
         sample_h: Time between two samples [h].
+        posterior: Draws of the mechanism's constants, under which it is decided; what is learned is
+            learned around the model's own.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class DescribedBrain(ModelBrain):
         mode: Mode = "adaptive",
         say: Callable[[str], None] | None = None,
         sample_h: float = HOURS_PER_DAY,
+        posterior: "PosteriorMechanisms | None" = None,
     ) -> None:
         super().__init__(
             model,
@@ -67,7 +73,12 @@ class DescribedBrain(ModelBrain):
             say=say,
             sample_h=sample_h,
         )
-        self.goals, self.clone_id = policy, clone_id
+        self.goals, self.clone_id, self.posterior = policy, clone_id, posterior
+
+    @property
+    def mechanisms(self) -> DrawnMechanisms | None:
+        """Draws of the mechanism's constants; None where the model's own count."""
+        return None if self.posterior is None else self.posterior.drawn
 
     def history(self, rows: Any) -> Trajectory:
         """The run so far as arrays."""
@@ -85,20 +96,27 @@ class DescribedBrain(ModelBrain):
             self.history(situation.rows),
             self.model,
             self.goals,
+            mechanisms=self.mechanisms,
             **self._asked(situation),
         )
         names = self.model.layout.forecast
         trouble = not_finite(decision, names)
         if trouble:
             raise SimulationError(trouble)
-        return replace(as_proposal(decision, names), volume_L=decision.volume_L)
+        made = replace(as_proposal(decision, names), volume_L=decision.volume_L)
+        if self.posterior is None:
+            return made
+        told = {**made.explanation, "posterior": self.posterior.as_record()}
+        return replace(made, explanation=told)
 
     def outlook(self, situation: Situation) -> Proposal | None:
         """Forecast from the last sample carried on to what probes read last."""
         rows = probed_rows(situation, self.model.layout, sample_h=self.sample_h)
         if rows is None:
             return None
-        known = estimate_described(self.history(rows), self.model, seed=self.seed)
+        known = estimate_described(
+            self.history(rows), self.model, seed=self.seed, mechanisms=self.mechanisms
+        )
         ends = hours_ahead(self.goals.ofv, self.sample_h, self.model)
         daily = (HOURS_PER_DAY * np.arange(1, self.goals.horizon + 1)).tolist()
         ahead = forecast_described(

@@ -20,8 +20,12 @@ from perfusio_jax._core.progress import compiling
 from perfusio_jax.bed.policy.described import DescribedPolicy, decide_described, faces
 from perfusio_jax.hybrid import (
     Belief,
+    DrawnMechanisms,
+    DrawnRun,
     HybridStateSpaceModel,
     RunBeliefs,
+    at_draw,
+    deal,
     draw_paths,
     last_belief,
     offset_paths,
@@ -39,6 +43,7 @@ from perfusio_jax.states import Trajectory, on_grid
 from .balancing import on_device, row_of
 from .grid import Grid
 from .limit_rows import limits_of
+from .over_draws import begun_with_draws, together
 from .step import COVERAGE_ROWS, Decision, Outlook, digest, hours_ahead
 
 if TYPE_CHECKING:
@@ -58,6 +63,9 @@ class Estimate(NamedTuple):
     """Volume in the vessel [L]."""
     offset: Float[Array, " K"]
     """What the run keeps showing beyond the model [residual units]."""
+    draws: DrawnRun | None = None
+    """The same for each draw of the mechanism's constants; state and offset are then those of all
+    together."""
 
 
 def described_history(
@@ -116,7 +124,12 @@ def described_history(
 
 
 def estimate_described(
-    history: Trajectory, model: HybridStateSpaceModel, *, seed: int, n_particles: int = 128
+    history: Trajectory,
+    model: HybridStateSpaceModel,
+    *,
+    seed: int,
+    n_particles: int = 128,
+    mechanisms: DrawnMechanisms | None = None,
 ) -> Estimate:
     """What is known after the last sample, by the filter that forecasts use.
 
@@ -125,7 +138,19 @@ def estimate_described(
         model: Model of the culture.
         seed: Seed of the ensemble.
         n_particles: Size of the ensemble.
+        mechanisms: Draws of the mechanism's constants, each of which has a filter of its own.
     """
+    if mechanisms is not None:
+        each = [  # the same numbers for all: draws that are alike change nothing
+            estimate_described(
+                history,
+                at_draw(model, mechanisms, np.asarray(k)),
+                seed=seed,
+                n_particles=n_particles,
+            )
+            for k in range(mechanisms.n)
+        ]
+        return each[0]._replace(model=model, **together(each, mechanisms))
     found, belief, beliefs = last_belief(
         model, history, key=jax.random.key(seed), n_particles=n_particles
     )
@@ -155,16 +180,17 @@ def _ahead(
     model: HybridStateSpaceModel,
     start: Float[Array, "S K"],
     now: Float[Array, " M"],
-    offset: Float[Array, " K"],
+    offset: Float[Array, " K"] | Float[Array, "S K"],
     day: Array,
     key: Array,
     hours: Float[Array, " H"],
     rows: tuple[int, ...] | None,
+    mechanisms: DrawnMechanisms | None,
 ) -> tuple[Float[Array, "S H F"], Float[Array, "S H F"]]:
     """Paths of what is reported, without assay noise and with it; of some steps, or of all."""
     compiling("the forecast")
     paths = draw_paths(model, start.shape[0], key=key, max_steps=hours.shape[0])
-    paths = offset_paths(model, paths, offset, hours)
+    paths = offset_paths(model, deal(paths, mechanisms), offset, hours)
     plan = held(model, jnp.broadcast_to(now[None, :], (hours.shape[0], now.shape[0])), hours)
     states, _ = rollout_states(model, paths, start, plan, day, dt_h=hours)
     if rows is not None:
@@ -204,16 +230,22 @@ def forecast_described(
         rows = tuple((np.cumsum(parts) - 1).tolist())
     now = [float(controls[name]) for name in names]
     now += [known.volume_L] if VOLUME in model.layout.controls else []
-    path_key, start = _begun(known.belief, np.asarray(seed), n_paths)
+    draws, offset = known.draws, known.offset
+    if draws is None:
+        path_key, start = _begun(known.belief, np.asarray(seed), n_paths)
+    else:
+        path_key, start = begun_with_draws(draws, np.asarray(seed), n_paths)
+        offset = draws.offset_of(n_paths)
     made = _ahead(
         model,
         start,
         jnp.asarray(now),
-        known.offset,
+        offset,
         known.belief.day,
         path_key,
         jnp.asarray(steps),
         rows,
+        None if draws is None else draws.mechanisms,
     )
     values, readings = (np.asarray(v) for v in made)
     q10, q50, q90 = np.quantile(values, [0.1, 0.5, 0.9], axis=0)
@@ -236,6 +268,7 @@ def decide_for_culture(
     n_paths: int = 256,
     day: float | None = None,
     sample_h: float = HOURS_PER_DAY,
+    mechanisms: DrawnMechanisms | None = None,
 ) -> Decision:
     """Recommend the set-points of the next interval of a described culture.
 
@@ -252,6 +285,8 @@ def decide_for_culture(
         n_paths: Paths of the reported forecasts.
         day: Culture day [d] of the decision; by default the whole day nearest to the last sample.
         sample_h: Time to the next sample [h].
+        mechanisms: Draws of the mechanism's constants; every path of search and forecasts has one,
+            with the state and the offset a filter finds with it. None for the model's own.
 
     Returns:
         Recommendation, forecasts, state estimate and digest of the inputs.
@@ -259,7 +294,9 @@ def decide_for_culture(
     process = policy.process
     last = float(np.asarray(history.times_h)[-1]) / HOURS_PER_DAY
     day = as_day(round(last) if day is None else day)
-    known = estimate_described(history, model, seed=seed, n_particles=n_particles)
+    known = estimate_described(
+        history, model, seed=seed, n_particles=n_particles, mechanisms=mechanisms
+    )
     given = dict(zip(history.control_names, np.asarray(history.controls)[-1].tolist(), strict=True))
     now = {n: given[n] if n in process.boluses else float(u_now[n]) for n in process.control_names}
     made = decide_described(
@@ -271,6 +308,7 @@ def decide_for_culture(
         volume_L=known.volume_L,
         fixed=dict(fixed or {}),
         offset=known.offset,
+        draws=known.draws,
         seed=seed,
         timestamp=timestamp,
     )
@@ -290,6 +328,7 @@ def decide_for_culture(
     sizes = {"seed": seed + 1009 * day_number(day), "n_paths": n_paths, "is_daily": is_daily}
     state = np.asarray(faces(known.model, known.belief.particles))
     names = model.layout.forecast
+    rests_on = (history, model, seed) if mechanisms is None else (history, model, seed, mechanisms)
     return Decision(
         day=day,
         setpoints=setpoints,
@@ -300,7 +339,7 @@ def decide_for_culture(
         innovation=_normalised_innovation(known.beliefs),
         policy=made,
         belief=known.belief,
-        digest=digest(history, model, seed),
+        digest=digest(*rests_on),
         coverage=_coverage(known.beliefs, model.layout.n),
         volume_L=known.volume_L,
     )

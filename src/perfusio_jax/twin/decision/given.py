@@ -9,7 +9,8 @@ from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, ConfigError
 from perfusio_jax._core.plausible import unlikely
 from perfusio_jax.bed import BEDPolicy
 from perfusio_jax.config import DesignSpace
-from perfusio_jax.hybrid import HybridStateSpaceModel, parts_of
+from perfusio_jax.hybrid import DrawnMechanisms, HybridStateSpaceModel, parts_of
+from perfusio_jax.hybrid.drawn import refuse_undrawable
 from perfusio_jax.mechanistic import DEFAULT_CONTROLS
 from perfusio_jax.process import Process
 
@@ -108,6 +109,35 @@ def ages(cadence: Cadence) -> dict[str, Any]:
     names = ("max_data_age_h", "fallback_after_h", "disarm_after_h")
     daily: dict[str, Any] = {f.name: f.default for f in fields(GateLimits) if f.name in names}
     return {name: share * age for name, age in daily.items()} if share > 1.0 else {}
+
+
+def check_drawn(model: HybridStateSpaceModel | None, drawn: DrawnMechanisms) -> None:
+    """Refuse draws of constants that are not those of a model's mechanism.
+
+    Args:
+        model: The model; None for a twin without one.
+        drawn: The draws.
+
+    Raises:
+        ConfigError: If the model has no mechanism of a described culture, or another one.
+    """
+    if model is None:
+        raise ConfigError(
+            "draws of constants were given without a model; a posterior is of a described culture, "
+            "whose model `hybrid` is."
+        )
+    if model.layout.process is None:
+        raise ConfigError(
+            "draws of constants are of a described culture; a twin of CHO perfusion as the "
+            "reference API has it decides with the constants of its fit."
+        )
+    refuse_undrawable(model)
+    mine, theirs = model.mech_model.kinetics, drawn.kinetics
+    if type(mine) is not type(theirs):
+        raise ConfigError(
+            f"draws of constants of {type(theirs).__name__} were given, and the mechanism of the "
+            f"model is {type(mine).__name__}."
+        )
 
 
 def space_of(design_space: DesignSpace | None) -> DesignSpace:
