@@ -10,6 +10,7 @@ import numpy as np
 from perfusio_jax._core import CONTROL_NAMES, STREAM_TOTALS
 from perfusio_jax._core.glucose import GLUCOSE_FEED
 from perfusio_jax._core.plausible import PLAUSIBLE
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax._core.unit_text import parse_unit
 from perfusio_jax._core.units import CANONICAL_UNITS
 from perfusio_jax.process.parts import REST, Control, Quantity, Stream, dimensions
@@ -324,11 +325,15 @@ def short(value: float, span: float) -> float:
 
 def _tell_ranges(flowing: Flowing, controls: list[Control], told: list[str]) -> None:
     for c in controls:
-        if c.name in PLAUSIBLE:
-            continue
+        unit = shown_unit(c.unit)
         values = flowing.table.known(c.name)
-        if values.min() == values.max():
+        if c.name in PLAUSIBLE:
+            text = (
+                f"range {c.lo:g} to {c.hi:g} {unit} is what vessels are run at, the runs had "
+                f"{values.min():g} to {values.max():g}; write what may be set"
+            )
+        elif values.min() == values.max():
             text = f"is {values[0]:g} throughout: nothing can be learned of it"
         else:
             text = "range is that of the data, widened by a tenth"
-        told.append(f"{c.name}: {text}; {c.default:g} {c.unit} is assumed where nobody tells.")
+        told.append(f"{c.name}: {text}; {c.default:g} {unit} is assumed where nobody tells.")
