@@ -32,7 +32,7 @@ from perfusio_jax.report.answer import answer, refuse_infeasible
 from perfusio_jax.report.costing import costs_of
 from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans, plan_of_run
 from perfusio_jax.report.recipes import still_pending
-from perfusio_jax.report.setpoints import never_varied
+from perfusio_jax.report.setpoints import beyond_runs, never_varied
 from perfusio_jax.states import Trajectory
 from perfusio_jax.viz import Card
 
@@ -179,6 +179,14 @@ def propose_described(
         aims.probability,
         "Relax --limit or --probability, or widen the ranges of the controls in the process.",
     )
+    held = [n for n in names if n in process.boluses or n in fixed]  # a bolus is so much a day
+    looked = [k for k, n in enumerate(names) if n not in held]
+    found["remarks"] = [
+        *found["remarks"],
+        *beyond_runs(
+            runs, np.asarray(U)[..., looked], [names[k] for k in looked], units.__getitem__
+        ),
+    ]
     if costs is not None:
         form = RunForm(process, model.layout, tuple(grid.lengths_h.tolist()))
         found["costs"] = costs_of(costs, form, np.asarray(info.forecast), np.asarray(U))
