@@ -68,6 +68,16 @@ def test_a_campaign_that_agrees_has_no_finding(check):
     assert check(table(growing(), "run_id,time_h,X,S"), BATCH).findings == ()
 
 
+def test_what_is_read_in_every_second_sample_only_is_told_to_have_no_rate(check):
+    rows = steady()
+    for row in rows[1::2]:
+        row[3] = ""
+    (told,) = check(table(rows), STAT).findings
+    assert told.startswith("S was never read in two samples that follow each other")
+    rows[1][3] = 4.0  # one pair is enough to have a rate
+    assert check(table(rows), STAT).findings == ()
+
+
 def test_readings_out_of_range_are_named_and_gaps_counted(check):
     rows = steady()
     rows[3][2], rows[5][3] = 250, ""
