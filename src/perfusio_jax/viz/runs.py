@@ -10,7 +10,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.text import cut, shown
 
 from .clock import Clock, clock_of
-from .parts import band, legend_entry, outer_band, reading_band
+from .parts import band, legend_entry, outer_band, reading_band, tick_text
 from .theme import DASHES, PALETTE, describe, new_figure, no_math, themed, title_axis
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def strip(
     # two labels need room between them; where there is none, the value that is in force has one
     is_narrow = high - low < _APART * (high - low + 2.0 * margin)
     ticks = [float(finite[-1])] if is_narrow else [low, high]
-    axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.set_yticks(ticks, [tick_text(tick) for tick in ticks])
 
 
 def plain_name(text: str, most: int) -> str:
