@@ -32,7 +32,7 @@ from perfusio_jax.report.answer import answer, refuse_infeasible
 from perfusio_jax.report.costing import costs_of
 from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans, plan_of_run
 from perfusio_jax.report.recipes import still_pending
-from perfusio_jax.report.setpoints import beyond_runs, never_varied
+from perfusio_jax.report.setpoints import beyond_runs, changed_within, never_varied
 from perfusio_jax.states import Trajectory
 from perfusio_jax.viz import Card
 
@@ -139,6 +139,15 @@ def propose_described(
                 "have been, widened by a tenth. A process file says how far it may go.",
                 soft_wrap=True,
             )
+    free = [n for n in names if n not in fixed and n not in process.boluses]
+    changed = [] if aims.profile else changed_within(runs, free)
+    if changed:
+        console.print(
+            f"{', '.join(changed)} changed within most of the runs so far, and the runs proposed "
+            "hold one value throughout; the runs so far are compared by their means. --profile 2 "
+            "looks for runs that change, too.",
+            soft_wrap=True,
+        )
     limits = with_max_change(box_of(process, fixed, spans), aims.max_change, names)
     positions = {names.index(name): value for name, value in fixed.items()}
     if aims.profile:  # refuses by name before the work

@@ -31,6 +31,19 @@ def never_varied(runs: Sequence[Trajectory], names: Sequence[str]) -> dict[str, 
     return found
 
 
+def changed_within(runs: Sequence[Trajectory], names: Sequence[str]) -> list[str]:
+    """Controls that most runs changed on the way, by a tenth of what all of them had.
+
+    Args:
+        runs: Runs with every control.
+        names: Controls looked at.
+    """
+    parts = [setpoint_table(run, names)[: max(run.n_days - 1, 1)] for run in runs]
+    span = np.ptp(np.concatenate(parts), axis=0)
+    share = np.mean([np.ptp(part, axis=0) > 0.1 * span for part in parts], axis=0)
+    return [name for name, one in zip(names, share, strict=True) if one > 0.5]
+
+
 def beyond_runs(
     runs: Sequence[Trajectory],
     U: np.ndarray,
