@@ -9,7 +9,6 @@ import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, STREAM_TOTALS
 from perfusio_jax._core.glucose import GLUCOSE_FEED
-from perfusio_jax._core.plausible import PLAUSIBLE
 from perfusio_jax._core.text import shown_unit
 from perfusio_jax._core.unit_text import parse_unit
 from perfusio_jax._core.units import CANONICAL_UNITS
@@ -296,14 +295,11 @@ def _control(
 ) -> Control:
     values = flowing.table.known(name)
     low, high = float(values.min()), float(values.max())
-    default = float(np.median(values))
-    if name in PLAUSIBLE:
-        low, high = min(low, PLAUSIBLE[name].lo), max(high, PLAUSIBLE[name].hi)
-    else:
-        more = 0.1 * ((high - low) or abs(high) or 1.0)
-        is_amount = role in ("flow", "bolus", "composition", "target")
-        low = max(low - more, 0.0) if is_amount else low - more
-        low, high = short(low, more), short(high + more, more)
+    default = float(f"{np.median(values):.6g}")
+    # what any vessel can be run at is no range of this one: nobody has told how far it may go
+    more = 0.1 * ((high - low) or abs(high) or 1.0)
+    low = max(low - more, 0.0) if low >= 0.0 else low - more
+    low, high = short(low, more), short(high + more, more)
     more_of: dict[str, Any] = {} if quantity is None else {"quantity": quantity}
     return Control(
         name=name,
@@ -327,12 +323,7 @@ def _tell_ranges(flowing: Flowing, controls: list[Control], told: list[str]) -> 
     for c in controls:
         unit = shown_unit(c.unit)
         values = flowing.table.known(c.name)
-        if c.name in PLAUSIBLE:
-            text = (
-                f"range {c.lo:g} to {c.hi:g} {unit} is what vessels are run at, the runs had "
-                f"{values.min():g} to {values.max():g}; write what may be set"
-            )
-        elif values.min() == values.max():
+        if values.min() == values.max():
             text = f"is {values[0]:g} throughout: nothing can be learned of it"
         else:
             text = "range is that of the data, widened by a tenth"
