@@ -166,6 +166,14 @@ def test_a_share_or_a_volume_is_not_believed_far_below_nothing(describe):
     assert found.process.quantity("base").lo == -0.45
 
 
+def test_what_a_pump_has_given_so_far_is_counted_better_than_it_is_assayed(describe):
+    given, held = [0, 2, 5, 9, 14, 20], [3, 2, 5, 4, 6, 5]
+    found = describe(with_columns(**{"base [mL]": given, "foam [mL]": held, "hold-up [mm]": given}))
+    base, foam = found.process.quantity("base"), found.process.quantity("foam")
+    assert (base.kind, base.cv, foam.cv) == ("level", 0.01, 0.07)
+    assert "err by 1 %, as a counter" in about(found, "base")
+
+
 def test_a_probe_in_a_unit_of_its_own_is_a_level_in_that_unit(describe, tmp_path):
     found = describe(with_columns(**{"DO [mg/L]": [7, 6.5, 6, 5, 4, 3]}))
     oxygen = found.process.quantity("DO")

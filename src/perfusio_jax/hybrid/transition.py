@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import BALANCED, CONTROL_NAMES, HOURS_PER_DAY, Scalar
@@ -286,8 +287,9 @@ def _open_interval(
     residual: Float[Array, " K"],
     dt_h: Scalar,
 ) -> tuple[Float[Array, " K"], Scalar, StepInfo]:
-    """An interval of a described culture: nothing can be negative.
+    """An interval of a described culture: nothing can be negative, no level leaves its range.
 
+    A level starts where its range does; above it nobody would believe a reading, nor a forecast.
     In place of what was fed it tells what the volume gained, where every path has its own [L].
     """
     bounded = saturate(residual, limits.residual)
@@ -303,6 +305,8 @@ def _open_interval(
     cells = vessel.layout.cells
     grown = after if cells is None else after.at[cells].set(saturate(after[cells], limits.cells))
     took = jnp.zeros((), bool) if cells is None else grown[cells] < 0.95 * after[cells]
+    layout = vessel.layout
+    grown = jnp.minimum(grown, jnp.asarray(np.where(layout.is_level, layout.upper, np.inf)))
     is_limited = jnp.abs(bounded) < 0.95 * jnp.abs(residual)
     told = gained if vessel.tracks_volume else jnp.zeros(())
     return grown, told, StepInfo(is_limited, took, jnp.zeros_like(is_limited))

@@ -61,6 +61,8 @@ _HELD: Final = 3
 _CV: Final = 0.07
 _PH_ERROR: Final = 0.05
 """Of a pH [-]."""
+_COUNTED: Final = 0.01
+"""Of what a pump or a balance counts [-]."""
 _WHOLES: Final = ({"share": 1}, {"length": 3}, {"mass": 1}, {"amount": 1})
 """Dimensions of what cannot be less than nothing."""
 _BELOW: Final = 0.05
@@ -258,6 +260,8 @@ def _quantity(table: Survey, name: str, told: list[str]) -> Quantity | None:
     floor = 0.0 if name == "Via" else 0.01 * float(np.quantile(np.abs(values), 0.9))
     label, cv = ASSAYS.get(name, ("", _CV))
     errs = f"{100 * cv:g} %"
+    if kind == "level" and _is_counter(table, name, unit):
+        cv, floor, errs = _COUNTED, 0.5 * floor, f"{100 * _COUNTED:g} %, as a counter"
     if _is_acidity(name, unit):  # a logarithm: its error does not grow with it
         cv, floor, errs = 0.0, _PH_ERROR, f"{_PH_ERROR:g}"
     if not _is_usual(name, values):
@@ -284,6 +288,18 @@ def _is_usual(name: str, values: np.ndarray) -> bool:
 def _is_concentration(unit: str) -> bool:
     powers = _powers(unit)
     return powers.get("length") == -3 and len(powers) == 2
+
+
+def _is_counter(table: Survey, name: str, unit: str) -> bool:
+    """Whether a volume or an amount never falls within a run, as what a pump has given so far."""
+    if unit in UNITLESS or _powers(unit) not in _WHOLES or "share" in _powers(unit):
+        return False
+    falls, rises = 0.0, 0.0
+    for values in table.columns[name]:
+        steps = np.diff(values[~np.isnan(values)])
+        falls += float(-steps[steps < 0.0].sum())
+        rises += float(steps[steps > 0.0].sum())
+    return falls < 0.05 * rises
 
 
 def _is_acidity(name: str, unit: str) -> bool:
