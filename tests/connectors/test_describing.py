@@ -490,6 +490,19 @@ def test_the_toml_says_above_each_part_what_was_assumed(describe):
         assert f"# {sentence}" in lines
 
 
+def test_what_a_feed_brings_is_asked_where_it_is_written(describe):
+    feed = [0, 0, 0, 5, 5, 5]
+    found = describe(
+        with_columns(**{"Glycerol [g/L]": [9, 5, 1, 2, 3, 2], "Glycerol_feed [mL/h]": feed})
+    )
+    lines = commented_toml(found.process, found.assumptions).splitlines()
+    (asked,) = (k for k, line in enumerate(lines) if "as in Glycerol = 400.0" in line)
+    assert lines[asked + 1 : asked + 3] == ["[[streams]]", 'name = "Glycerol_feed"']
+    lines.insert(lines.index("[streams.carries]") + 1, "Glycerol = 400.0")
+    written = "\n".join(lines)
+    assert Process.from_toml(written).streams[0].carries == {"Glycerol": 400.0}
+
+
 def test_what_a_label_hides_does_not_get_into_the_toml(describe):
     found = describe(with_columns(**{'"no\nte\x1b"': list("abcdef")}))
     text = commented_toml(found.process, found.assumptions)

@@ -16,6 +16,7 @@ from perfusio_jax.process.parts import dimensions
 from perfusio_jax.states import Trajectory
 
 from .frames import Campaign
+from .process_comments import CONTENT
 
 _ODD: Final = 6.0
 """Robust deviations beyond which a rate is named."""
@@ -81,6 +82,7 @@ def check_campaign(campaign: Campaign, process: Process) -> Checked:
     if process.carried and any(run.n_days > 1 for run in runs):
         intervals = _intervals(runs, process, has_volume)
         overview += _balanced(intervals, process)
+        overview += _empty(process)
         sparse = never_in_a_row(
             runs, [q for q in process.carried if process.quantity(q).is_measured]
         )
@@ -321,6 +323,17 @@ def _balanced(intervals: Intervals, process: Process) -> list[str]:
     counts = np.sum(np.isfinite(intervals.rates), axis=0)
     listed = ", ".join(f"{q} {k}" for q, k in zip(process.carried, counts, strict=True))
     return [f"intervals with a balance, of {n}: {listed}"]
+
+
+def _empty(process: Process) -> list[str]:
+    """Streams that bring nothing, which a file just written leaves open."""
+    names = [s.name for s in process.streams if s.direction == "in" and not (s.carries or s.adds)]
+    if not names:
+        return []
+    return [
+        f"taken for water, since the process does not say what they bring: {', '.join(names)}. "
+        f"Lines below {CONTENT} do."
+    ]
 
 
 def never_in_a_row(runs: Sequence[Trajectory], names: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from perfusio_jax._core.units import CANONICAL_UNITS
 from perfusio_jax.process.parts import REST, Control, Quantity, Stream, dimensions
 
 from ..tables.aliases import COMMON_WORDS
+from .process_comments import CONTENT
 from .table_survey import Survey
 
 _LEAVES: Final = ("bleed", "harvest", "outflow", "out", "waste", "withdraw", "permeate")
@@ -123,7 +124,13 @@ def _stream(flowing: Flowing, name: str, unit: str, taken: set[str], told: list[
     if dimensions(unit) == {"time": -1}:
         told.append(f"{own}: {name} [{unit}] is taken for the feed of a chemostat.")
         return Stream(name=own, direction="in", flow=name, carries=_medium(flowing, own, told))
-    told.append(f"{own}: nothing is known of what {name} brings; write what it contains.")
+    fed = [n for n, q in flowing.quantities.items() if q.kind == "carried"]
+    named = _named_in(name, flowing.quantities)
+    example = named.name if named else next((n for n in fed if n not in flowing.cells), "Glc")
+    told.append(
+        f"{own}: nothing is known of what {name} brings; write what it contains below {CONTENT}, "
+        f"a line for each quantity, as in {example} = 400.0."
+    )
     return Stream(name=own, direction="in", flow=name)
 
 
