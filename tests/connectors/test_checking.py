@@ -68,6 +68,23 @@ def test_a_campaign_that_agrees_has_no_finding(check):
     assert check(table(growing(), "run_id,time_h,X,S"), BATCH).findings == ()
 
 
+def test_a_feed_of_which_nobody_said_what_it_brings_is_taken_for_water_aloud(check):
+    silent = STAT.replace(streams=(FEED.replace(carries={}), OUT))
+    (said,) = (line for line in check(table(steady()), silent).overview if "water" in line)
+    assert said.endswith("they bring: feed. Lines below [streams.carries] do.")
+    assert not any("water" in line for line in check(table(steady()), STAT).overview)
+
+
+def test_what_is_read_in_every_second_sample_only_is_told_to_have_no_rate(check):
+    rows = steady()
+    for row in rows[1::2]:
+        row[3] = ""
+    (told,) = check(table(rows), STAT).findings
+    assert told.startswith("S was never read in two samples that follow each other")
+    rows[1][3] = 4.0  # one pair is enough to have a rate
+    assert check(table(rows), STAT).findings == ()
+
+
 def test_readings_out_of_range_are_named_and_gaps_counted(check):
     rows = steady()
     rows[3][2], rows[5][3] = 250, ""

@@ -102,6 +102,25 @@ def test_biomass_is_the_first_name_that_is_one(describe, name):
     assert describe(text).process.biomass == name
 
 
+@pytest.mark.parametrize(
+    "name", ["OD600", "OD_600", "Biomass_DW", "dry_cell_weight", "WCW", "CDW_g", "total_biomass"]
+)
+def test_a_name_that_holds_the_word_is_biomass_too(describe, name):
+    text = with_columns(Glc=[9, 8, 7, 6, 4, 2], D=[0.1] * 3 + [0.2] * 3).replace("X [", f"{name} [")
+    found = describe(text.replace(",D\n", ",Dilution [1/d]\n"))
+    assert found.process.biomass == name
+    assert name not in found.process.streams[0].carries  # no feed brings cells
+
+
+def test_whatever_tells_of_the_same_cells_is_in_no_feed_either(describe):
+    weights, dilution = [2, 3, 4, 5, 7, 9], [0.1] * 3 + [0.2] * 3
+    columns = {"OD600": weights, "dead_biomass [g/L]": weights, "Dilution [1/d]": dilution}
+    found = describe(with_columns(**columns).replace("X [g/L]", "WCW [g/L]"))
+    assert found.process.biomass == "OD600" and "WCW tells of the same" in about(found, "biomass")
+    assert found.process.quantity("OD600").unit == "OD"
+    assert set(found.process.streams[0].carries) == {"dead_biomass"}
+
+
 def test_without_biomass_rates_are_volumetric(describe):
     found = describe(with_columns(Glc=[9, 8, 7, 6, 4, 2]).replace("X [g/L]", "Y [g/L]"))
     assert found.process.biomass is None and "volumetric" in about(found, "biomass")
@@ -125,9 +144,34 @@ def test_what_is_no_concentration_is_a_level(describe):
     found = describe(with_columns(**{"pH": ph, "DO": foam, "foam [mm]": foam}))
     assert found.process.levels == ("pH", "DO", "foam")
     level = found.process.quantity("pH")
-    assert (level.unit, level.lo, level.hi) == ("pH", 6.5, 7.3)
+    # a pH held within 0.4 may leave that by a whole step and still be believed
+    assert (level.unit, level.lo, level.hi) == ("pH", 5.7, 8.1)
     assert found.process.quantity("foam").lo == -1.5  # a level may be below 0
     assert "is no concentration" in about(found, "foam")
+
+
+def test_a_ph_errs_by_a_number_and_leaves_what_it_was_held_at(describe):
+    found = describe(with_columns(pH=[5.0, 5.01, 4.99, 5.02, 4.98, 5.0]))
+    level = found.process.quantity("pH")
+    assert (level.lo, level.hi) == (3.98, 6.02)
+    assert (level.cv, level.floor) == (0.0, 0.05)
+    assert "err by 0.05." in about(found, "pH")
+
+
+def test_a_share_or_a_volume_is_not_believed_far_below_nothing(describe):
+    found = describe(
+        with_columns(**{"DO": [98, 60, 20, 1, 0.2, 30], "base [mL]": [0, 1, 3, 6, 8, 9]})
+    )
+    assert found.process.quantity("DO").lo == -4.9
+    assert found.process.quantity("base").lo == -0.45
+
+
+def test_what_a_pump_has_given_so_far_is_counted_better_than_it_is_assayed(describe):
+    given, held = [0, 2, 5, 9, 14, 20], [3, 2, 5, 4, 6, 5]
+    found = describe(with_columns(**{"base [mL]": given, "foam [mL]": held, "hold-up [mm]": given}))
+    base, foam = found.process.quantity("base"), found.process.quantity("foam")
+    assert (base.kind, base.cv, foam.cv) == ("level", 0.01, 0.07)
+    assert "err by 1 %, as a counter" in about(found, "base")
 
 
 def test_a_probe_in_a_unit_of_its_own_is_a_level_in_that_unit(describe, tmp_path):
@@ -238,7 +282,7 @@ def test_a_tag_that_is_held_and_differs_between_runs_is_set(describe):
             for k in range(4)]  # fmt: skip
     found = describe("run_id,time_h,X,pH\n" + "\n".join(rows) + "\n")
     assert [c.name for c in found.process.controls] == ["pH"]
-    assert (found.process.control("pH").lo, found.process.control("pH").hi) == (5.5, 8.5)
+    assert (found.process.control("pH").lo, found.process.control("pH").hi) == (6.76, 7.24)
 
 
 PERFUSED = {
@@ -270,10 +314,11 @@ def test_perfusion_has_medium_bleed_and_harvest(describe):
     assert harvest.passes == {"VCD": 0.0}
     assert "none of Titer, which the cells make" in about(found, "medium")
     assert [c.role for c in process.controls] == ["flow", "flow", "environment"]
-    assert (
-        process.control("perfusion_rate").hi == 10.0 and process.control("temperature").lo == 25.0
-    )
-    assert process.control("temperature").default == 35.25
+    # however far any vessel can be run: nobody has told how far this one may go
+    rate, warmth = process.control("perfusion_rate"), process.control("temperature")
+    assert (rate.lo, rate.hi, rate.default) == (1.45, 2.05, 1.8)
+    assert (warmth.lo, warmth.hi, warmth.default) == (33.75, 36.75, 35.25)
+    assert "range is that of the data, widened by a tenth" in about(found, "temperature")
     assert process.volume_L == 1.1 and about(found, "volume_L") == ""
 
 
@@ -443,6 +488,19 @@ def test_the_toml_says_above_each_part_what_was_assumed(describe):
     assert lines[1] == "# note: text; left out."
     for sentence in found.assumptions:
         assert f"# {sentence}" in lines
+
+
+def test_what_a_feed_brings_is_asked_where_it_is_written(describe):
+    feed = [0, 0, 0, 5, 5, 5]
+    found = describe(
+        with_columns(**{"Glycerol [g/L]": [9, 5, 1, 2, 3, 2], "Glycerol_feed [mL/h]": feed})
+    )
+    lines = commented_toml(found.process, found.assumptions).splitlines()
+    (asked,) = (k for k, line in enumerate(lines) if "as in Glycerol = 400.0" in line)
+    assert lines[asked + 1 : asked + 3] == ["[[streams]]", 'name = "Glycerol_feed"']
+    lines.insert(lines.index("[streams.carries]") + 1, "Glycerol = 400.0")
+    written = "\n".join(lines)
+    assert Process.from_toml(written).streams[0].carries == {"Glycerol": 400.0}
 
 
 def test_what_a_label_hides_does_not_get_into_the_toml(describe):

@@ -794,3 +794,36 @@ def test_shares_among_percent_are_asked_about(tmp_path):
 )
 def test_units_as_german_laboratories_write_them(name, unit, factor):
     assert float(conversion(unit, name)([1.0])[0]) == pytest.approx(factor)
+
+
+def mapped(tmp_path, capsys, text):
+    """What `--write-map` takes a file's columns for, and what it says."""
+    path, out = write(tmp_path, text), tmp_path / "map.toml"
+    _, said = run(capsys, "inspect", path, "--write-map", out)
+    return tomllib.loads(out.read_text(encoding="utf-8"))["columns"], said
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("EFT (h)", "time_h"), ("Age [h]", "time_h"), ("Since feed [d]", "time_h")],
+)
+def test_the_map_offers_a_column_of_hours_or_days_as_the_time(tmp_path, capsys, label, name):
+    found, said = mapped(tmp_path, capsys, f"{label},VCD,Glc\n0,1,5\n1,2,4\n2,4,3\n")
+    assert found[label] == name and f"'{label}' is taken for {name}" in said
+
+
+def test_a_culture_is_a_run_and_a_dilution_with_a_unit_is_no_remark(tmp_path, capsys):
+    text = "Culture,Time [h],VCD,Dilution [1/d],Dilution\nT1,0,1,0.5,10\nT1,6,2,0.5,10\n"
+    found, _ = mapped(tmp_path, capsys, text)
+    assert found["Culture"] == "run_id" and found["Time [h]"] == "time_h"
+    assert "Dilution [1/d]" not in found and found["Dilution"] == "ignore"
+
+
+def test_a_reason_that_all_files_share_is_told_once(tmp_path, capsys):
+    (folder := tmp_path / "many").mkdir()
+    for k in range(3):
+        write(folder, "Age,VCD\n0,1\n1,2\n", f"run{k}.csv")
+    code, said = run(capsys, "inspect", folder)
+    assert code == 3 and said.count("there is no column 'day' or 'time_h'") == 1
+    assert said.count("the reason is that of") == 2
+    assert '"time_h"' in said and "inspect FILE --write-map" in said

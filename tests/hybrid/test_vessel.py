@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax.hybrid import Vessel, layout_of
+from perfusio_jax.hybrid.transition import Limits, ResidualBasis, apply_residual, flat_prior
 from perfusio_jax.hybrid.vessel import substeps_for
 from perfusio_jax.mechanistic import Mechanism, constant
 from perfusio_jax.process import MONOD_CHEMOSTAT, Control, Process, Quantity
@@ -128,6 +129,24 @@ def test_a_level_is_counted_from_the_end_of_its_range_and_no_stream_carries_it()
     assert vessel.layout.lower.tolist() == [0.0, 0.0, 3.0]
     found = step(vessel, [1.0, 5.0, 4.2], [0.4, 20.0], np.zeros(3), 24.0, per_cell=[0, 1, 0])
     assert found[2] == pytest.approx(4.2)
+
+
+@pytest.mark.parametrize(("rate", "end"), [(0.1, 1.2 + 2.4), (1.0, 8.0), (-1.0, 0.0)])
+def test_no_forecast_of_a_level_leaves_the_range_its_readings_are_believed_in(rate, end):
+    vessel = Vessel(CHEMOSTAT)  # a pH between 3 and 11, counted from 3
+    basis = ResidualBasis(np.ones(3), np.ones(3), np.zeros(3), np.full(3, 1e-6))
+    state = jnp.asarray([1.0, 5.0, 1.2])
+    after, _, _ = apply_residual(
+        vessel,
+        basis,
+        Limits(residual=1e3, cells=1e3),
+        state,
+        jnp.asarray([0.0, 20.0]),
+        flat_prior(state, 0),
+        jnp.asarray([0.0, 0.0, rate]),
+        jnp.asarray(24.0),
+    )
+    assert float(after[2]) == pytest.approx(end, abs=1e-3)
 
 
 def test_gradients_through_an_interval_are_those_of_differences():

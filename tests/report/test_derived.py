@@ -75,6 +75,14 @@ def test_a_table_is_read_derived_and_written_with_units_and_errors(tmp_path, cap
     assert max(len(line) for line in said.splitlines() if "│" in line or "R1 " in line) <= 80
 
 
+def test_a_quantity_of_every_second_sample_is_missed_aloud(tmp_path, capsys):
+    frame = cho_run().to_frame()
+    frame.loc[1::2, "Glc"] = np.nan
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    main_ok(["rates", str(tmp_path / "runs.csv"), "--out", str(tmp_path / "rates.csv")])
+    assert "Glc was never read in two samples that follow each other" in capsys.readouterr().out
+
+
 def test_runs_of_one_sample_are_named_and_alone_refused(tmp_path, capsys):
     long, short = cho_run().to_frame(), cho_run(1).to_frame().assign(run_id="SHORT")
     import pandas as pd

@@ -122,6 +122,16 @@ def test_two_hundred_runs_are_paged_and_drawn_one_page_at_a_time():
     assert "page 2 of 25" in next(pages).get_label()
 
 
+def test_a_rack_leaves_no_reading_out_but_takes_pages_for_them():
+    hours = np.arange(3) * 24.0
+    names = ["X", "WCW", "Glyc", "MeOH", "probe", "P", "DO", "pH", "base"]
+    runs = [RunView(f"R{n}", hours, {name: hours + n for name in names}) for n in range(9)]
+    labels = [page.get_label() for page in rack_figures(runs, {}, title="Rack")]
+    assert len(labels) == 4 and "page 4 of 4" in labels[3]
+    assert "X, WCW, Glyc, MeOH, probe of 8 runs" in labels[0]
+    assert "P, DO, pH, base of 1 runs (R8)" in labels[3]
+
+
 def test_a_run_named_like_a_path_stays_in_the_folder(tmp_path, capsys):
     text = campaign_csv(tmp_path / "odd.csv", n_runs=1).read_text()
     (tmp_path / "odd.csv").write_text(text.replace("E0,", "../<b>$x$" + "n" * 180 + ","))
@@ -186,3 +196,20 @@ def test_what_cannot_be_asked_is_refused_before_any_work(folder, table, tmp_path
         code, _, err = run("figures", table, "--out", tmp_path / "x", capsys=capsys)
         tmp_path.chmod(0o700)
         assert code == 2 and "read-only" in err
+
+
+def test_a_report_takes_a_folder_of_tables_as_figures_does(tmp_path, capsys):
+    (place := tmp_path / "runs").mkdir()
+    whole = campaign_csv(tmp_path / "all.csv", n_runs=2).read_text().splitlines()
+    for n in range(2):
+        rows = [line for line in whole if not line.startswith("E") or line.startswith(f"E{n},")]
+        (place / f"E{n}.csv").write_text("\n".join(rows) + "\n")
+    code, out, err = run("report", place, capsys=capsys)
+    assert code == 0, err
+    assert "E0" in out and "E1" in out
+    (place / "twin.toml").write_text("[twin]\n")  # a run that has not begun is no campaign
+    code, _, err = run("report", place, capsys=capsys)
+    assert code == 2 and "is a table" not in err and "E0" not in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("report", tmp_path / "empty", capsys=capsys)
+    assert code == 2 and "holds no run" in err

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perfusio_jax._core import CONTROL_NAMES, STATE_ORDER, DataError
-from perfusio_jax.report.setpoints import moved_unseen, never_varied
+from perfusio_jax.report.setpoints import beyond_runs, changed_within, moved_unseen, never_varied
 from perfusio_jax.states import Trajectory, complete_setpoints
 
 VALUES = np.array([1.0, 0.1, 5.0, 36.5, 850.0, 2.0])
@@ -109,3 +109,22 @@ def test_what_no_run_varied_is_told_where_a_proposal_moves_it():
     assert "move it to 3;" in moved
     (moved,) = moved_unseen({"temperature": 36.0}, U, list(CONTROL_NAMES), fixed=[])
     assert "temperature was 36 °C in all runs so far" in moved
+
+
+def test_proposals_beyond_what_any_run_had_are_told_however_wide_the_ranges_are():
+    runs = [run(agitation=[600, 900, 900, 1000, 1000]), run("T2", agitation=1200)]
+    names = ["temperature", "agitation"]
+    inside = np.array([[36.5, 650.0], [36.5, 1255.0]])  # a tenth further is no new land
+    assert beyond_runs(runs, inside, names) == []
+    (line,) = beyond_runs(runs, np.array([[[36.5, 700.0], [36.5, 2450.0]]]), names)
+    assert line.startswith("agitation: the runs so far had 600 to 1200 rpm, ")
+    assert "from 700 to 2450" in line and "--set" in line
+    assert beyond_runs(runs, np.array([[30.0, 700.0]]), names)[0].startswith("temperature: ")
+
+
+def test_what_most_runs_changed_on_the_way_is_found_and_a_wobble_is_none():
+    names = ["temperature", "agitation", "bleed_rate"]
+    down, wobble = [37, 37, 33, 33, 33], [900, 905, 900, 900, 900]
+    runs = [run(temperature=down, agitation=wobble), run("T2", temperature=down, agitation=1200)]
+    assert changed_within(runs, names) == ["temperature"]
+    assert changed_within([*runs, run("T3"), run("T4")], names) == []  # half of them is not most

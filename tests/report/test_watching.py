@@ -244,6 +244,12 @@ def test_a_fitted_model_is_told_from_its_files(place, capsys):
     assert "R01" in capsys.readouterr().out
 
 
+def test_reasons_that_stand_beside_as_one_text_are_told_once():
+    told = {"reasons": ["day 3 has no sample", "no set-point was asked for"]}
+    assert reasons_of(told, "; ".join(told["reasons"])) == told["reasons"]
+    assert reasons_of(told, "something else") == [*told["reasons"], "something else"]
+
+
 def test_the_terms_of_a_goal_are_among_the_reasons():
     told = {
         "explanation": {

@@ -203,8 +203,9 @@ def test_it_is_drawn_with_plotly_from_the_same_numbers():
 
 @pytest.mark.parametrize(
     ("values", "told"),
-    [((2.0, 2.0, 1.99, 1.99), ["1.99"]), ((1.0, 3.0, 3.0, 2.0), ["1", "3"]), ((5.0,) * 4, ["5"])],
-)
+    [((2.0, 2.0, 1.99, 1.99), ["1.99"]), ((1.0, 3.0, 3.0, 2.0), ["1", "3"]), ((5.0,) * 4, ["5"]),
+     ((1000.0,) * 4, ["1000"]), ((600.0, 1200.0, 1250.0, 1250.0), ["600", "1250"])],
+)  # fmt: skip
 def test_labels_of_a_set_point_do_not_lie_on_each_other(values, told):
     figure = run_figure(view(set_points={"feed": np.array(values)}), {"feed": "1e6 cells/mL"})
     axes = figure.axes[-1]

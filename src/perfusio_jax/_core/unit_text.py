@@ -165,6 +165,8 @@ _WORDS: Final[Mapping[str, Unit]] = MappingProxyType(
         **dict.fromkeys(("vg", "gc", "genome", "genomes"), _of(1, genome=1)),
         **dict.fromkeys(("vp", "particle", "particles"), _of(1, particle=1)),
         "iu": _of(1, activity=1),
+        # optical density, which mixes as a concentration does
+        "od": _of(1000, absorbance=1, length=-3),
         # what does not say of what it is fits no column, and is not the same as what does
         "hz": _of(1, event=1, time=-1),
         "ppm": _of(_MICRO, part=1),

@@ -171,7 +171,8 @@ def in_words(culture: "Process") -> list[str]:
     lines.append("quantities")
     for q in culture.quantities:
         seen = "" if q.is_measured else ", not measured"
-        noise = f", assay {100 * q.cv:g} %" if q.is_measured else ""
+        errs = f"{100 * q.cv:g} %" if q.cv else f"{q.floor:g} {q.unit}"
+        noise = f", assay {errs}" if q.is_measured else ""
         follows = f" ({q.formula} of {' and '.join(q.of)})" if q.formula else ""
         lines.append(f"  {q.name} [{q.unit}] {q.kind}{follows}{seen}, {q.lo:g} to {q.hi:g}{noise}")
     lines.append("controls" if culture.controls else "controls: none")

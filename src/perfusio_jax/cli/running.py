@@ -295,8 +295,28 @@ def _as_tables(places: list[Path]) -> list[Path]:
         if not place.exists():
             raise ConfigError(f"{place} does not exist.")
     first = places[0]
-    is_run = len(places) == 1 and (first.is_dir() or first.suffix == ".toml")
+    is_run = len(places) == 1 and (
+        first.suffix == ".toml" or (first.is_dir() and not _holds_tables(first))
+    )
     return [] if is_run else places
+
+
+def _holds_tables(folder: Path) -> bool:
+    """Whether a folder has tables, and no run of a twin in it or below it."""
+    from perfusio_jax.connectors.tables.formats import (
+        EXCEL_SUFFIXES,
+        PARQUET_SUFFIXES,
+        TEXT_SUFFIXES,
+    )
+
+    is_run = any(p.is_file() for n in range(3) for p in folder.glob(f"{'*/' * n}journal.sqlite"))
+    has_settings = _toml_in(folder) or (folder / "fleet.toml").exists()
+    kinds = TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES
+    return (
+        not has_settings
+        and not is_run
+        and any(file.suffix.lower() in kinds for file in folder.iterdir())
+    )
 
 
 def _who(claim: str) -> str:

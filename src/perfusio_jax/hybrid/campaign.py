@@ -83,9 +83,10 @@ def check_campaign(trajectories: list[Trajectory], layout: Layout = CHO) -> None
     """
     usable = [t for t in trajectories if t.n_days >= 2]
     if len(usable) < 2:
+        way_out = "With fewer, use the mechanistic model alone (HybridConfig(use_gp=False))."
         raise DataError(
-            f"{len(usable)} run(s) with at least two samples; a hybrid model needs two or more. "
-            "With fewer, use the mechanistic model alone (HybridConfig(use_gp=False))."
+            f"{len(usable)} run(s) with at least two samples{too_short(trajectories)}; a hybrid "
+            f"model needs two or more. {way_out if layout.is_cho else 'Make another run first.'}"
         )
     never = [
         name
@@ -99,9 +100,25 @@ def check_campaign(trajectories: list[Trajectory], layout: Layout = CHO) -> None
         )
 
 
-def in_steps(trajectories: list[Trajectory], process: Process) -> list[Trajectory]:
-    """A campaign of a described culture in steps of about one length, that of most intervals."""
-    step_h = usual_step_h(trajectories)
+def too_short(trajectories: list[Trajectory]) -> str:
+    """Which runs have a single sample, in brackets; empty if none has."""
+    names = [t.run_id for t in trajectories if t.n_days < 2]
+    return f" (one or none: {', '.join(names)})" if names else ""
+
+
+def in_steps(
+    trajectories: list[Trajectory], process: Process, step_h: float | None = None
+) -> list[Trajectory]:
+    """A campaign of a described culture in steps of about one length.
+
+    Args:
+        trajectories: Its runs.
+        process: The culture.
+        step_h: Length of a step [h]; that of most intervals by default. Who has cut a campaign
+            and hands on a part of it says the length: most intervals of what is cut are shorter,
+            and it would be cut again.
+    """
+    step_h = usual_step_h(trajectories) if step_h is None else step_h
     return [on_grid(run, step_h, once=process.boluses) for run in trajectories]
 
 

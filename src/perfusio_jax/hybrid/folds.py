@@ -21,7 +21,13 @@ from perfusio_jax._core import (
     Key,
     on_device,
 )
-from perfusio_jax.hybrid.campaign import clones_of, in_steps, stack_runs, unmeasured
+from perfusio_jax.hybrid.campaign import (
+    clones_of,
+    in_steps,
+    stack_runs,
+    too_short,
+    unmeasured,
+)
 from perfusio_jax.hybrid.evaluate import Forecasts, forecast_unseen
 from perfusio_jax.hybrid.fit import fit_hybrid
 from perfusio_jax.hybrid.layout import Layout
@@ -29,7 +35,7 @@ from perfusio_jax.hybrid.settings import HybridConfig
 from perfusio_jax.hybrid.vessel import Vessel
 from perfusio_jax.mechanistic.mechanism import Mechanism
 from perfusio_jax.process import Process
-from perfusio_jax.states import Trajectory
+from perfusio_jax.states import Trajectory, usual_step_h
 
 _FEWEST = 3
 """Runs: one is left out, and two train."""
@@ -128,7 +134,9 @@ def cross_validate(
     """
     config = HybridConfig() if config is None else config
     if process is not None:
-        trajectories = in_steps(trajectories, process)
+        cut_h = usual_step_h(trajectories) if config.cut_h is None else config.cut_h
+        config = dataclasses.replace(config, cut_h=cut_h)  # for the fits, too: folds differ
+        trajectories = in_steps(trajectories, process, cut_h)
     n = len(trajectories)
     if n < _FEWEST:
         raise DataError(
@@ -137,6 +145,7 @@ def cross_validate(
         )
     for_order, for_fit, for_forecast = jax.random.split(key, 3)
     fold = _folds(trajectories, config, n_folds, for_order)
+    _check_lengths(trajectories, fold)
     if process is not None:
         _check_folds(trajectories, fold, _layout(process, mech_model))
     length = max(t.n_days for t in trajectories)
@@ -270,6 +279,18 @@ def _apart(fold: np.ndarray, clones: np.ndarray) -> np.ndarray:
 def _is_whole(folds: np.ndarray) -> bool:
     """Whether one fold leaves all of these runs out."""
     return bool(folds[0] >= 0 and np.all(folds == folds[0]))
+
+
+def _check_lengths(trajectories: list[Trajectory], fold: np.ndarray) -> None:
+    """Refuse at once folds that leave fewer than two runs from which anything can be learned."""
+    is_long = np.asarray([t.n_days > 1 for t in trajectories])
+    fewest = min(int(np.sum(is_long & (fold != k))) for k in range(int(fold.max()) + 1))
+    if fewest < _FEWEST - 1:
+        raise DataError(
+            f"{int(is_long.sum())} of {len(trajectories)} runs have two samples or more"
+            f"{too_short(trajectories)}: with those of a fold left out, {fewest} would be left to "
+            f"train on, and {_FEWEST - 1} are needed. More runs or more folds would do."
+        )
 
 
 def _check_folds(trajectories: list[Trajectory], fold: np.ndarray, layout: Layout) -> None:

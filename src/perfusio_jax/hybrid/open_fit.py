@@ -88,7 +88,7 @@ def fit_open(
     vessel = Vessel(process, kinetics if isinstance(kinetics, Mechanism) else None)
     layout = vessel.layout
     check_campaign(trajectories, layout)
-    trajectories = in_steps(trajectories, process)
+    trajectories = in_steps(trajectories, process, config.cut_h)
     stays = _stays(trajectories)
     config = dataclasses.replace(config, use_mechanism=False, persistence=jnp.asarray(stays))
     registry = clones_of(trajectories, config)

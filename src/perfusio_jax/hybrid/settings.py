@@ -30,6 +30,9 @@ class HybridConfig(eqx.Module):
     """Rows kept free for new days, and step in which capacity grows."""
     length: int | None = eqx.field(static=True, default=None)
     """Samples a run is padded to, so that a growing one does not recompile; the longest run's."""
+    cut_h: float | None = eqx.field(static=True, default=None)
+    """Steps that long intervals of a described culture are cut into [h]; the median interval of
+    the runs by default. Folds of one campaign share that of the whole."""
     lanes: int | None = eqx.field(static=True, default=None)
     """Runs the campaign is padded to, so that campaigns of different sizes share what is
     compiled; the rows of the process are reserved to match."""

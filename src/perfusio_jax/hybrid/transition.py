@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from perfusio_jax._core import BALANCED, CONTROL_NAMES, HOURS_PER_DAY, Scalar
@@ -286,8 +287,9 @@ def _open_interval(
     residual: Float[Array, " K"],
     dt_h: Scalar,
 ) -> tuple[Float[Array, " K"], Scalar, StepInfo]:
-    """An interval of a described culture: nothing can be negative.
+    """An interval of a described culture: nothing can be negative, no level leaves its range.
 
+    A level starts where its range does; above it nobody would believe a reading, nor a forecast.
     In place of what was fed it tells what the volume gained, where every path has its own [L].
     """
     bounded = saturate(residual, limits.residual)
@@ -305,6 +307,8 @@ def _open_interval(
         most = limits.cells if k == layout.cells else jnp.asarray(1.5 * layout.upper[k])
         grown = grown.at[k].set(saturate(after[k], most))
         took = took | (grown[k] < 0.95 * after[k])
+    if layout.is_level.any():
+        grown = jnp.minimum(grown, jnp.asarray(np.where(layout.is_level, layout.upper, np.inf)))
     is_limited = jnp.abs(bounded) < 0.95 * jnp.abs(residual)
     told = gained if vessel.tracks_volume else jnp.zeros(())
     return grown, told, StepInfo(is_limited, took, jnp.zeros_like(is_limited))

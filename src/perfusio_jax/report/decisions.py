@@ -108,7 +108,7 @@ def reasons_of(payload: Mapping[str, Any], reason: Any = None) -> list[str]:
     """
     why = payload.get("explanation") or {}
     parts = [str(r) for r in payload.get("reasons") or ()]
-    if reason and str(reason) not in parts:
+    if reason and str(reason) not in (*parts, "; ".join(parts)):  # which is the same once more
         parts.append(str(reason))
     for target in why.get("targets") or ():
         if isinstance(target.get("target"), int | float):

@@ -13,6 +13,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.text import cut, shown_unit
 from perfusio_jax.chemistry import glucose_pump_rate
 from perfusio_jax.connectors import completed, read_culture
+from perfusio_jax.connectors.files.checking import never_in_a_row
 from perfusio_jax.connectors.files.parts import Tables
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.process import CHO_PERFUSION, Derived, Number, Process, derive, mean_of
@@ -91,6 +92,9 @@ def rates_of_table(
     console.print("means over the run ± standard error:")
     for shown in means_tables(found, console.width):
         console.print(shown)
+    sparse = never_in_a_row(runs, carried_of(table.process))
+    if sparse:
+        console.print(sparse, soft_wrap=True)
     estimated = [d.run_id for d in found if not d.is_recorded.all()]
     if estimated and table_has_streams(table.process):
         console.print(
@@ -104,6 +108,12 @@ def rates_of_table(
     )
     console.print(f"table: {out}", soft_wrap=True)
     return found
+
+
+def carried_of(process: Process | None) -> list[str]:
+    """What has rates in a culture, and is measured."""
+    of = CHO_PERFUSION if process is None else process
+    return [name for name in of.carried if of.quantity(name).is_measured]
 
 
 def table_has_streams(process: Process | None) -> bool:

@@ -32,7 +32,7 @@ from perfusio_jax.report.answer import answer, refuse_infeasible
 from perfusio_jax.report.costing import costs_of
 from perfusio_jax.report.profiles import answer_profiles, grid_of, pending_plans, plan_of_run
 from perfusio_jax.report.recipes import still_pending
-from perfusio_jax.report.setpoints import never_varied
+from perfusio_jax.report.setpoints import beyond_runs, changed_within, never_varied
 from perfusio_jax.states import Trajectory
 from perfusio_jax.viz import Card
 
@@ -145,6 +145,15 @@ def propose_described(
                 "have been, widened by a tenth. A process file says how far it may go.",
                 soft_wrap=True,
             )
+    free = [n for n in names if n not in fixed and n not in process.boluses]
+    changed = [] if aims.profile else changed_within(runs, free)
+    if changed:
+        console.print(
+            f"{', '.join(changed)} changed within most of the runs so far, and the runs proposed "
+            "hold one value throughout; the runs so far are compared by their means. --profile 2 "
+            "looks for runs that change, too.",
+            soft_wrap=True,
+        )
     limits = with_max_change(box_of(process, fixed, spans), aims.max_change, names)
     positions = {names.index(name): value for name, value in fixed.items()}
     if aims.profile:  # refuses by name before the work
@@ -187,6 +196,14 @@ def propose_described(
         aims.probability,
         "Relax --limit or --probability, or widen the ranges of the controls in the process.",
     )
+    held = [n for n in names if n in process.boluses or n in fixed]  # a bolus is so much a day
+    looked = [k for k, n in enumerate(names) if n not in held]
+    found["remarks"] = [
+        *found["remarks"],
+        *beyond_runs(
+            runs, np.asarray(U)[..., looked], [names[k] for k in looked], units.__getitem__
+        ),
+    ]
     if costs is not None:
         form = RunForm(process, model.layout, tuple(grid.lengths_h.tolist()))
         found["costs"] = costs_of(costs, form, np.asarray(info.forecast), np.asarray(U))

@@ -31,6 +31,53 @@ def never_varied(runs: Sequence[Trajectory], names: Sequence[str]) -> dict[str, 
     return found
 
 
+def changed_within(runs: Sequence[Trajectory], names: Sequence[str]) -> list[str]:
+    """Controls that most runs changed on the way, by a tenth of what all of them had.
+
+    Args:
+        runs: Runs with every control.
+        names: Controls looked at.
+    """
+    parts = [setpoint_table(run, names)[: max(run.n_days - 1, 1)] for run in runs]
+    span = np.ptp(np.concatenate(parts), axis=0)
+    share = np.mean([np.ptp(part, axis=0) > 0.1 * span for part in parts], axis=0)
+    return [name for name, one in zip(names, share, strict=True) if one > 0.5]
+
+
+def beyond_runs(
+    runs: Sequence[Trajectory],
+    U: np.ndarray,
+    names: Sequence[str],
+    unit_of: Callable[[str], str] = canonical_unit,
+) -> list[str]:
+    """Sentences about proposals that go further than any run so far, by more than a tenth.
+
+    A range somebody wrote down, or one that any vessel has, is no sign that the model knows what
+    happens there.
+
+    Args:
+        runs: Runs with every control.
+        U: Proposed recipes (q, M), or what is set when (q, H, M).
+        names: Controls looked at, in the order of the last axis.
+        unit_of: Unit of a control.
+    """
+    parts = [setpoint_table(run, names)[: max(run.n_days - 1, 1)] for run in runs]
+    seen, asked = np.concatenate(parts), np.asarray(U, float).reshape(-1, len(names))
+    lines = []
+    for k, name in enumerate(names):
+        low, high = float(seen[:, k].min()), float(seen[:, k].max())
+        least, most = float(asked[:, k].min()), float(asked[:, k].max())
+        more = 0.1 * (high - low) + 1e-9
+        if least < low - more or most > high + more:
+            unit = shown_unit(unit_of(name))
+            lines.append(
+                f"{name}: the runs so far had {low:.4g} to {high:.4g} {unit}, the runs proposed go "
+                f"from {least:.4g} to {most:.4g}: nothing but the model's shape says what happens "
+                "there. A narrower range in the process file, or --set, keeps them inside."
+            )
+    return lines
+
+
 def moved_unseen(
     constant: Mapping[str, float],
     U: np.ndarray,

@@ -30,6 +30,11 @@ def series_style(n: int) -> dict[str, Any]:
     return {"color": others[(n - 1) % len(others)], "ls": DASHES[1 + (n - 1) % 3], "lw": 1.5}
 
 
+def tick_text(value: float) -> str:
+    """A number beside an axis: three figures, and no power of ten where people write a thousand."""
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e5 else f"{value:.3g}"
+
+
 BAND_ALPHA = 0.32
 READINGS_ALPHA = 0.16
 """How dense the bands of states and of readings are; the one lies on the other."""

@@ -10,7 +10,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.text import cut, shown
 
 from .clock import Clock, clock_of
-from .parts import band, legend_entry, outer_band, reading_band
+from .parts import band, legend_entry, outer_band, reading_band, tick_text
 from .theme import DASHES, PALETTE, describe, new_figure, no_math, themed, title_axis
 
 if TYPE_CHECKING:
@@ -128,10 +128,12 @@ def rack_figures(
 ) -> "Iterator[Figure]":
     """Many runs as small multiples: a row each, the same scale down each column.
 
+    What does not fit beside each other goes on pages of its own, evenly: nothing is left out.
+
     Args:
         runs: The runs.
         units: Unit of each quantity.
-        names: Which quantities; the first that are measured by default.
+        names: Which quantities; all that are measured by default.
         title: Heading; pages are counted behind it.
         per_page: Runs on a page.
 
@@ -143,14 +145,18 @@ def rack_figures(
     """
     runs = [run for run in runs if np.size(run.hours)]
     known = [n for run in runs for n in run.readings if np.isfinite(_array(run.readings[n])).any()]
-    chosen = list(names or dict.fromkeys(known))[:MOST_READINGS]
+    chosen = list(names or dict.fromkeys(known))
     if not runs or not chosen:
         raise DataError("There is no run with a reading to draw.")
-    n_pages = math.ceil(len(runs) / per_page)
-    for page in range(n_pages):
-        part = runs[page * per_page : (page + 1) * per_page]
-        at = f", page {page + 1} of {n_pages}" if n_pages > 1 else ""
-        yield _rack_page(part, runs, chosen, units, f"{plain_name(title, 60)}{at}")
+    n_beside = math.ceil(len(chosen) / MOST_READINGS)
+    parts = [
+        (runs[first : first + per_page], [str(n) for n in beside])
+        for beside in np.array_split(np.asarray(chosen, object), n_beside)
+        for first in range(0, len(runs), per_page)
+    ]
+    for page, (part, beside) in enumerate(parts, start=1):
+        at = f", page {page} of {len(parts)}" if len(parts) > 1 else ""
+        yield _rack_page(part, runs, beside, units, f"{plain_name(title, 60)}{at}")
 
 
 @themed
@@ -203,7 +209,7 @@ def strip(
     # two labels need room between them; where there is none, the value that is in force has one
     is_narrow = high - low < _APART * (high - low + 2.0 * margin)
     ticks = [float(finite[-1])] if is_narrow else [low, high]
-    axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.set_yticks(ticks, [tick_text(tick) for tick in ticks])
 
 
 def plain_name(text: str, most: int) -> str:

@@ -20,6 +20,7 @@ from .parts import (
     series_of,
     series_style,
     shade_start,
+    tick_text,
 )
 from .theme import (
     DASHES,
@@ -462,7 +463,7 @@ def _strip(axes: "Axes", name: str, days: np.ndarray, values: np.ndarray) -> Non
         margin = max(0.2 * (high - low), 0.02 * max(abs(low), abs(high)), 1e-3)
         axes.set_ylim(low - margin, high + margin)
         ticks = [low] if high - low < 1e-6 * max(abs(low), abs(high), 1e-9) else [low, high]
-        axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
+        axes.set_yticks(ticks, [tick_text(tick) for tick in ticks])
 
 
 def _loop_legend(run: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[Any]:

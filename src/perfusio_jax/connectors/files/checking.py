@@ -1,5 +1,6 @@
 """What of a campaign does not agree with its process: ranges, volumes, balances."""
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from perfusio_jax.process.parts import dimensions
 from perfusio_jax.states import Trajectory
 
 from .frames import Campaign
+from .process_comments import CONTENT
 
 _ODD: Final = 6.0
 """Robust deviations beyond which a rate is named."""
@@ -80,6 +82,11 @@ def check_campaign(campaign: Campaign, process: Process) -> Checked:
     if process.carried and any(run.n_days > 1 for run in runs):
         intervals = _intervals(runs, process, has_volume)
         overview += _balanced(intervals, process)
+        overview += _empty(process)
+        sparse = never_in_a_row(
+            runs, [q for q in process.carried if process.quantity(q).is_measured]
+        )
+        findings += [sparse] if sparse else []
         findings += _odd_rates(intervals, process)
         findings += _from_nothing(intervals, process)
         findings += _carbon(intervals, process)
@@ -316,6 +323,44 @@ def _balanced(intervals: Intervals, process: Process) -> list[str]:
     counts = np.sum(np.isfinite(intervals.rates), axis=0)
     listed = ", ".join(f"{q} {k}" for q, k in zip(process.carried, counts, strict=True))
     return [f"intervals with a balance, of {n}: {listed}"]
+
+
+def _empty(process: Process) -> list[str]:
+    """Streams that bring nothing, which a file just written leaves open."""
+    names = [s.name for s in process.streams if s.direction == "in" and not (s.carries or s.adds)]
+    if not names:
+        return []
+    return [
+        f"taken for water, since the process does not say what they bring: {', '.join(names)}. "
+        f"Lines below {CONTENT} do."
+    ]
+
+
+def never_in_a_row(runs: Sequence[Trajectory], names: Sequence[str]) -> str:
+    """Say what was read twice in a run, and never in two samples that follow each other.
+
+    Whoever assays nitrate in every second sample has no interval with a reading at both ends.
+
+    Args:
+        runs: Runs of a campaign.
+        names: Quantities looked at.
+
+    Returns:
+        The sentence; empty where there is none such.
+    """
+    found = []
+    for name in names:
+        seen = [np.isfinite(t.host_readings((name,))[:, 0]) for t in runs]
+        is_twice = any(one.sum() > 1 for one in seen)
+        if is_twice and not any((one[1:] & one[:-1]).any() for one in seen):
+            found.append(name)
+    if not found:
+        return ""
+    return (
+        f"{', '.join(found)} was never read in two samples that follow each other, so there is no "
+        "rate of it. Models learn from it all the same; for rates, give a table of those samples "
+        "alone."
+    )
 
 
 def _odd_rates(intervals: Intervals, process: Process) -> list[str]:

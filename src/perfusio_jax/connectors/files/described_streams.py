@@ -9,12 +9,13 @@ import numpy as np
 
 from perfusio_jax._core import CONTROL_NAMES, STREAM_TOTALS
 from perfusio_jax._core.glucose import GLUCOSE_FEED
-from perfusio_jax._core.plausible import PLAUSIBLE
+from perfusio_jax._core.text import shown_unit
 from perfusio_jax._core.unit_text import parse_unit
 from perfusio_jax._core.units import CANONICAL_UNITS
 from perfusio_jax.process.parts import REST, Control, Quantity, Stream, dimensions
 
 from ..tables.aliases import COMMON_WORDS
+from .process_comments import CONTENT
 from .table_survey import Survey
 
 _LEAVES: Final = ("bleed", "harvest", "outflow", "out", "waste", "withdraw", "permeate")
@@ -123,7 +124,13 @@ def _stream(flowing: Flowing, name: str, unit: str, taken: set[str], told: list[
     if dimensions(unit) == {"time": -1}:
         told.append(f"{own}: {name} [{unit}] is taken for the feed of a chemostat.")
         return Stream(name=own, direction="in", flow=name, carries=_medium(flowing, own, told))
-    told.append(f"{own}: nothing is known of what {name} brings; write what it contains.")
+    fed = [n for n, q in flowing.quantities.items() if q.kind == "carried"]
+    named = _named_in(name, flowing.quantities)
+    example = named.name if named else next((n for n in fed if n not in flowing.cells), "Glc")
+    told.append(
+        f"{own}: nothing is known of what {name} brings; write what it contains below {CONTENT}, "
+        f"a line for each quantity, as in {example} = 400.0."
+    )
     return Stream(name=own, direction="in", flow=name)
 
 
@@ -295,14 +302,11 @@ def _control(
 ) -> Control:
     values = flowing.table.known(name)
     low, high = float(values.min()), float(values.max())
-    default = float(np.median(values))
-    if name in PLAUSIBLE:
-        low, high = min(low, PLAUSIBLE[name].lo), max(high, PLAUSIBLE[name].hi)
-    else:
-        more = 0.1 * ((high - low) or abs(high) or 1.0)
-        is_amount = role in ("flow", "bolus", "composition", "target")
-        low = max(low - more, 0.0) if is_amount else low - more
-        low, high = short(low, more), short(high + more, more)
+    default = float(f"{np.median(values):.6g}")
+    # what any vessel can be run at is no range of this one: nobody has told how far it may go
+    more = 0.1 * ((high - low) or abs(high) or 1.0)
+    low = max(low - more, 0.0) if low >= 0.0 else low - more
+    low, high = short(low, more), short(high + more, more)
     more_of: dict[str, Any] = {} if quantity is None else {"quantity": quantity}
     return Control(
         name=name,
@@ -324,11 +328,10 @@ def short(value: float, span: float) -> float:
 
 def _tell_ranges(flowing: Flowing, controls: list[Control], told: list[str]) -> None:
     for c in controls:
-        if c.name in PLAUSIBLE:
-            continue
+        unit = shown_unit(c.unit)
         values = flowing.table.known(c.name)
         if values.min() == values.max():
             text = f"is {values[0]:g} throughout: nothing can be learned of it"
         else:
             text = "range is that of the data, widened by a tenth"
-        told.append(f"{c.name}: {text}; {c.default:g} {c.unit} is assumed where nobody tells.")
+        told.append(f"{c.name}: {text}; {c.default:g} {unit} is assumed where nobody tells.")

@@ -20,7 +20,7 @@ from perfusio_jax._core.assays import ASSAYS
 from perfusio_jax._core.plausible import PLAUSIBLE
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.process.description import Process
-from perfusio_jax.process.parts import Quantity, dimensions
+from perfusio_jax.process.parts import UNITLESS, Quantity, dimensions
 
 from ..tables.file_rules import FileRules
 from ..tables.labels import NAME
@@ -32,8 +32,12 @@ from .table_survey import Survey, survey
 FOLLOWS: Final = ("VCV", "Diam", "capacitance")
 """What follows from cells and is not modelled by itself."""
 
-BIOMASS: Final = ("x", "biomass", "cdw", "dcw", "od", "cells")
+BIOMASS: Final = ("x", "biomass", "cdw", "dcw", "dw", "od", "od600", "wcw", "cells")
 """What rates may refer to where there is no VCD, in lower case, the first of them."""
+
+_WEIGHED: Final = re.compile(r"biomass|[cd][cd]w|wcw|dw|od\d*|(dry|wet)(cell)?(weight|mass)")
+"""The same where it is one word of a name, or several that follow each other."""
+_OPTICAL: Final = re.compile(r"od\d*")
 
 MEASURED: Final = frozenset(
     {
@@ -55,6 +59,14 @@ _SET: Final = frozenset("feed bolus added set setpoint sp in inlet target".split
 _HELD: Final = 3
 """Samples that a value is held for, on average, where somebody sets it."""
 _CV: Final = 0.07
+_PH_ERROR: Final = 0.05
+"""Of a pH [-]."""
+_COUNTED: Final = 0.01
+"""Of what a pump or a balance counts [-]."""
+_WHOLES: Final = ({"share": 1}, {"length": 3}, {"mass": 1}, {"amount": 1})
+"""Dimensions of what cannot be less than nothing."""
+_BELOW: Final = 0.05
+"""How far below 0 a probe may drift that never read below it, in parts of its highest reading."""
 
 
 class Described(NamedTuple):
@@ -106,7 +118,9 @@ def describe_table(
             f"{', '.join(REGISTRY)}; others are any columns of numbers."
         )
     biomass = _biomass(quantities, told)
-    cells = {"VCD", "DCD", "Lys", *([biomass] if biomass else [])}
+    # no feed brings what is cells by its name, whichever of several columns rates are per
+    also = {q.name for q in quantities if _weighs_cells(q.name)}
+    cells = {"VCD", "DCD", "Lys", *also, *([biomass] if biomass else [])}
     flowing = Flowing(
         table,
         {q.name: q for q in quantities},
@@ -151,7 +165,8 @@ def _is_set(table: Survey, name: str) -> bool:
         return _is_held(table, name) and np.unique(table.known(name)).size > 1
     if _is_dosed(name, table.units[name]):
         return True
-    if MEASURED & words_of(name) and not _SET & words_of(name):
+    is_read = bool(MEASURED & words_of(name)) or _is_biomass(name)
+    if is_read and not _SET & words_of(name):
         return False
     return _is_held(table, name) or _is_flow(table, name)
 
@@ -160,6 +175,19 @@ def words_of(name: str) -> set[str]:
     """Words of a name, in lower case: those between underscores, and the whole."""
     folded = name.casefold()
     return {folded, *folded.split("_")} - {""}
+
+
+def _weighs_cells(name: str) -> bool:
+    """Whether a name says that cells were weighed or held into light: OD600, dry_cell_weight."""
+    words = name.casefold().split("_")
+    if {"dead", "lysed"} & set(words):
+        return False
+    runs = ("".join(words[i:k]) for i in range(len(words)) for k in range(i + 1, len(words) + 1))
+    return any(_WEIGHED.fullmatch(run) for run in runs)
+
+
+def _is_biomass(name: str) -> bool:
+    return name.casefold() in BIOMASS or _weighs_cells(name)
 
 
 def _is_held(table: Survey, name: str) -> bool:
@@ -217,7 +245,8 @@ def _quantity(table: Survey, name: str, told: list[str]) -> Quantity | None:
     unit = table.units[name] if name in table.units else canonical_unit(name)
     if not unit:
         is_level = bool(_LEVELS & words_of(name))
-        unit = "1" if is_level else "g/L"
+        is_optical = any(_OPTICAL.fullmatch(word) for word in words_of(name))
+        unit = "1" if is_level else "OD" if is_optical else "g/L"
         told.append(f"{name}: the table states no unit; {unit!r} is assumed.")
     is_carried = name != "Via" and name not in AUXILIARY_TAGS and _is_concentration(unit)
     if is_carried and values.max() <= 0.0:
@@ -227,13 +256,18 @@ def _quantity(table: Survey, name: str, told: list[str]) -> Quantity | None:
     if kind == "level":
         why = "is read by a probe" if name in AUXILIARY_TAGS else f"{unit!r} is no concentration"
         told.append(f"{name}: {why}; taken for a level, which no flow carries.")
-    lo, hi = _range(name, values, is_carried=is_carried)
+    lo, hi = _range(name, values, unit, is_carried=is_carried)
     floor = 0.0 if name == "Via" else 0.01 * float(np.quantile(np.abs(values), 0.9))
     label, cv = ASSAYS.get(name, ("", _CV))
+    errs = f"{100 * cv:g} %"
+    if kind == "level" and _is_counter(table, name, unit):
+        cv, floor, errs = _COUNTED, 0.5 * floor, f"{100 * _COUNTED:g} %, as a counter"
+    if _is_acidity(name, unit):  # a logarithm: its error does not grow with it
+        cv, floor, errs = 0.0, _PH_ERROR, f"{_PH_ERROR:g}"
     if not _is_usual(name, values):
         told.append(
             f"{name}: range {lo:g} to {hi:g} {unit} is that of the data, widened; the assay is "
-            f"assumed to err by {100 * cv:g} %."
+            f"assumed to err by {errs}."
         )
     if is_carried and np.any(values < 0.0):
         n = int(np.sum(values < 0.0))
@@ -256,13 +290,40 @@ def _is_concentration(unit: str) -> bool:
     return powers.get("length") == -3 and len(powers) == 2
 
 
-def _range(name: str, values: np.ndarray, *, is_carried: bool) -> tuple[float, float]:
-    """Plausible range: ours where it holds the data, else that of the data, widened by half."""
+def _is_counter(table: Survey, name: str, unit: str) -> bool:
+    """Whether a volume or an amount never falls within a run, as what a pump has given so far."""
+    if unit in UNITLESS or _powers(unit) not in _WHOLES or "share" in _powers(unit):
+        return False
+    falls, rises = 0.0, 0.0
+    for values in table.columns[name]:
+        steps = np.diff(values[~np.isnan(values)])
+        falls += float(-steps[steps < 0.0].sum())
+        rises += float(steps[steps > 0.0].sum())
+    return falls < 0.05 * rises
+
+
+def _is_acidity(name: str, unit: str) -> bool:
+    """Whether it is a pH."""
+    return unit == "pH" or (unit in UNITLESS and "ph" in words_of(name))
+
+
+def _range(name: str, values: np.ndarray, unit: str, *, is_carried: bool) -> tuple[float, float]:
+    """Plausible range: ours where it holds the data, else that of the data, widened by half.
+
+    A pH that was held well has next to no range, and a culture that runs away leaves it: it is
+    widened by a whole step. A share, a volume or an amount that never read below 0 is not
+    believed far below it.
+    """
     low, high = float(values.min()), float(values.max())
     if _is_usual(name, values):
         return PLAUSIBLE[name].lo, PLAUSIBLE[name].hi
     half = 0.5 * (high - low)
-    low, high = low - half, high + half
+    if _is_acidity(name, unit):
+        half = max(half, 1.0)
+        return max(short(low - half, half), 0.0), min(short(high + half, half), 14.0)
+    is_all_of_it = _powers(unit) in _WHOLES if unit not in UNITLESS else False
+    least = -_BELOW * high if is_all_of_it and low >= 0.0 else -np.inf
+    low, high = max(low - half, least), high + half
     if is_carried:
         low, high = max(low, 0.0), max(high, 3.0 * float(values.max()))
     return short(low, high - low), short(high, high - low)
@@ -301,11 +362,14 @@ def _biomass(quantities: tuple[Quantity, ...], told: list[str]) -> str | None:
     if "VCD" in folded.values():
         return "VCD"
     found = next((folded[word] for word in BIOMASS if word in folded), None)
+    found = found or next((name for name in folded.values() if _is_biomass(name)), None)
     if found is None:
         told.append(
             "biomass: no column is known to be cells or biomass, so rates are volumetric; "
             "`biomass` names one."
         )
     else:
-        told.append(f"biomass: rates are taken to be per {found}.")
+        others = [n for n in folded.values() if n != found and _is_biomass(n)]
+        also = f" {' and '.join(others)} tells of the same cells, too." if others else ""
+        told.append(f"biomass: rates are taken to be per {found}.{also}")
     return found

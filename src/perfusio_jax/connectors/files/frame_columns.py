@@ -137,7 +137,9 @@ def check_columns(names: list[str], unknown: str, words: Vocabulary = OURS) -> t
     if "run_id" not in names or not {"time_h", "day"} & set(names):
         raise DataError(
             "a campaign table needs the columns run_id and time_h (or day); it has "
-            f"{cut(', '.join(names), 1000)}."
+            f"{cut(', '.join(names), 1000)}. A column map gives yours those names: perfusio-jax "
+            "inspect FILE --write-map columns.toml writes one to look over, --map columns.toml "
+            "takes it."
         )
     return tuple(strangers)
 

@@ -75,7 +75,8 @@ def look_at(
     if close:
         found.append(
             f"{len(close)} row(s) follow the one before within {DEFAULT_JOIN_H:g} h and stay "
-            f"samples of their own ({where(int(rows[close[0]]))}): one sample? Make them one row."
+            f"samples of their own ({where(int(rows[close[0]]))}): right if they were taken apart; "
+            "of one sample, make them one row."
         )
     if "time_h" not in numbers:
         odd = hours_called_days(numbers["day"][rows].tolist())

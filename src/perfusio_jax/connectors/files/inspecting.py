@@ -106,6 +106,7 @@ def inspect_tables(tables: Tables, rules: FileRules, console: "Console") -> Find
         path = Path(given[0])
         return inspect_file(source(path, rules), rules, console)
     found = []
+    refused: dict[str, str] = {}  # the first that was refused, by why
     for part in parts_of(tables, rules):
         console.print(f"--- {part.title}", soft_wrap=True)
         try:
@@ -113,7 +114,10 @@ def inspect_tables(tables: Tables, rules: FileRules, console: "Console") -> Find
         except DataError as error:
             if not part.may_be_none:
                 raise
-            console.print(f"no table here: {error}", soft_wrap=True)
+            why = str(error).removeprefix(f"{part.path}: ")  # named in the line above
+            first = refused.setdefault(why, part.title)
+            told = why if first == part.title else f"the reason is that of {first}"
+            console.print(f"no table here: {told}", soft_wrap=True)
     return Findings(any(one.has_samples for one in found), all(one.is_clear for one in found))
 
 

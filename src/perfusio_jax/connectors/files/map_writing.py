@@ -16,7 +16,7 @@ from ..tables.date_formats import by_format
 from ..tables.file_rules import FileRules
 from ..tables.labels import NAME, TIMES, bare_label
 from ..tables.stamps import find_order, read_stamp, zone_of
-from ..tables.suggestions import nearest
+from ..tables.suggestions import fits, nearest
 from .campaign_cells import sidecar_of
 from .opening import Opened, open_table
 from .parts import Part, Tables, parts_of
@@ -66,6 +66,7 @@ def column_map_of(tables: Tables, rules: FileRules) -> ColumnMapText:
     for _, one in opened:
         for line in _columns(one, rules, taken):
             lines.setdefault(line.label, line)
+    lines |= {line.label: line for line in _clock(opened, taken)}
     settings = _settings(rules, opened, {line.value for line in lines.values()})
     text = "".join(_rendered(lines.values(), settings, rules))
     guesses = [
@@ -113,11 +114,30 @@ def _columns(opened: Opened, rules: FileRules, taken: set[str]) -> list[Line]:
         elif "sampled_at" in taken and _are_clocks(table.rows, n):
             taken.add("time_of_day")
             lines.append(Line(label, "time_of_day", _GUESS))
-        elif letters(bare) in remark_words() or not _has_numbers(table.rows, n):
+        elif _is_remark(label, opened) or not _has_numbers(table.rows, n):
             lines.append(Line(label, "ignore", _NOTHING))
         elif not NAME.fullmatch(bare):
             lines.append(Line(label, _plain_name(bare), "a name a process can have"))
     return lines
+
+
+def _is_remark(label: str, opened: Opened) -> bool:
+    """Whether a column is called as a remark is; with a unit, a dilution is what was set."""
+    bare, unit = bare_label(label)
+    return letters(bare) in remark_words() and not (unit or opened.table.units.get(label))
+
+
+def _clock(opened: Sequence[tuple[Part, Opened]], taken: set[str]) -> list[Line]:
+    """Where nothing is known to be the time: the first column of hours or of days."""
+    if taken & {*TIMES, "sampled_at"}:
+        return []
+    for _, one in opened:
+        for n, label in enumerate(one.table.header):
+            unit = (bare_label(label)[1] or one.table.units.get(label, "")).strip()
+            ours = next((name for name in TIMES if unit and fits(name, unit)), None)
+            if ours is not None and _has_numbers(one.table.rows, n):
+                return [Line(label, ours, _GUESS)]
+    return []
 
 
 def _are_clocks(rows: Sequence[Sequence[Any]], column: int) -> bool:

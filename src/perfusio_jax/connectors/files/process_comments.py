@@ -7,8 +7,10 @@ from typing import Final
 from perfusio_jax._core.text import shown
 from perfusio_jax.process.description import Process
 
+CONTENT: Final = "[streams.carries]"
+"""Where a file says what a stream brings."""
 _PART: Final = re.compile(r'name = "(?P<name>\w+)"')
-_TABLE: Final = re.compile(r"\[\[\w+\]\]")
+_TABLE: Final = re.compile(r"\[\[(?P<kind>\w+)\]\]")
 _KEY: Final = re.compile(r"(?P<name>volume_L|biomass) = ")
 
 
@@ -24,13 +26,17 @@ def commented_toml(process: Process, assumptions: Sequence[str]) -> str:
         TOML text that reads back as the process.
     """
     lines = process.to_toml().splitlines()
-    about: dict[str, list[str]] = {}
+    about: dict[tuple[str, str], list[str]] = {}
     for sentence in assumptions:
-        about.setdefault(sentence.split(":", 1)[0], []).append(_comment(sentence))
+        # a stream often has the name of its control; what it brings is told above the stream
+        kind = "streams" if CONTENT in sentence else ""
+        about.setdefault((kind, sentence.split(":", 1)[0]), []).append(_comment(sentence))
     out: list[str] = []
     for line, after in zip(lines, [*lines[1:], ""], strict=True):
-        found = _PART.match(after) if _TABLE.fullmatch(line) else _KEY.match(line)
-        out += about.pop(found["name"], []) if found else []
+        table = _TABLE.fullmatch(line)
+        found = _PART.match(after) if table else _KEY.match(line)
+        for kind in ("", table["kind"] if table else ""):
+            out += about.pop((kind, found["name"]), []) if found else []
         out.append(line)
     top = [line for lines in about.values() for line in lines]
     head = ["# What the table does not say was assumed, and is told in a comment: look at each."]

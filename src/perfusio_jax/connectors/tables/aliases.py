@@ -36,14 +36,18 @@ _BY_NAME: Final[Mapping[str, str]] = {
         vitesse d'agitation; rpm""",
     "volume_L": "working volume; arbeitsvolumen; volumen de trabajo; volume de travail",
     "day": "culture day; kulturtag; prozesstag; tag; dia; dia de cultivo; jour; jour de culture",
-    "time_h": """time; elapsed time; culture time; kulturzeit; laufzeit; prozesszeit; hours;
+    "time_h": """time; elapsed time; culture time; EFT; elapsed fermentation time;
+        fermentation time; cultivation time; process time; run time; batch time; culture age;
+        kulturzeit; laufzeit; prozesszeit; hours;
         stunden; tiempo; tiempo en horas; zeit in stunden; temps""",
     "sampled_at": """date; datetime; date time; sample time; sample date; sampling time; timestamp;
         time stamp; datum; zeitstempel; probenahme; probenahmezeit; fecha; fecha y hora; horodatage;
         date et heure""",
     "time_of_day": "clock time; time of day; uhrzeit; hora del dia; heure",
-    "run_id": "run; batch; batch id; experiment; lauf; versuch; ansatz; lote; corrida; essai; lot",
-    "reactor_id": "reactor; bioreactor; vessel; reaktor; bioreaktor; gefaess; reacteur",
+    "run_id": """run; batch; batch id; culture; fermentation; cultivation; experiment; lauf;
+        versuch; ansatz; lote; corrida; essai; lot""",
+    "reactor_id": """reactor; bioreactor; fermenter; fermentor; vessel; reaktor; bioreaktor;
+        gefaess; reacteur""",
     "clone_id": "clone; cell line; klon; zelllinie; clon; clona; linea celular; lignee cellulaire",
     "sample_id": """sample; sample name; sample no; probe; probenname; probennummer; muestra;
         echantillon""",

@@ -96,8 +96,9 @@ class Header:
                     "sampled_at will do."
                     if stamped
                     else "Is the separator right, or does the header stand on another line "
-                    "(--header-row)? A column map can give your names: perfusio-jax inspect "
-                    "--write-map columns.toml writes one to look over."
+                    "(--header-row)? Else a column map says which of them is the time, as "
+                    '\'"EFT (h)" = "time_h"\' does: perfusio-jax inspect FILE --write-map '
+                    "columns.toml writes one to look over, --map columns.toml takes it."
                 )
             )
         has_long = {"species", "value"} <= set(known)

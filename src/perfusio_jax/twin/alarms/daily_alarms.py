@@ -35,7 +35,7 @@ async def raise_alarms(
         desk.foreseen = Foreseen(day, tuple(proposal.species), proposal.forecast)
     quality = [
         event("quality", f"sample {n}", text, day)
-        for n, text in enumerate([*record["implausible"], *_doubts(record)])
+        for n, text in enumerate([*record["implausible"], *doubts_of(record)])
     ]
     await desk.update("quality", quality, day)
     found: list[AlarmEvent] = []
@@ -61,6 +61,17 @@ async def raise_alarms(
     return [*quality, *found]
 
 
-def _doubts(record: Mapping[str, Any]) -> list[str]:
-    quality = record["quality"]
-    return [] if quality == "good" else [f'the quality of the sample is "{quality}"']
+def doubts_of(record: Mapping[str, Any]) -> list[str]:
+    """What is to be said of the quality of a sample as a whole.
+
+    Args:
+        record: The sample, as the journal holds it.
+
+    Returns:
+        A sentence, with what was beyond the limit of its assay; none for a good sample.
+    """
+    quality, limits = record["quality"], record.get("limits") or {}
+    if quality == "good":
+        return []
+    why = f": {', '.join(limits)} beyond the limit of the assay" if limits else ""
+    return [f'the quality of the sample is "{quality}"{why}']
