@@ -21,7 +21,6 @@ from perfusio_jax.viz import Card, show_card
 
 from .forecast_figure import described_figure, draw_described
 from .forecast_table import forecast_card, verdict_line
-from .plan import oddities
 from .posterior_draws import with_draws
 
 _MOST_ROWS = 500
@@ -72,7 +71,7 @@ def forecast_described(
             "--every is hours between rows, --days how far."
         )
     run, report = read_one_run(samples, process, rules, **whose)
-    for line in oddities(report):
+    for line in report.oddities:
         console.print(f"{samples.name}: {line}", soft_wrap=True)
     times = np.asarray(run.times_h, float)
     apart = f" {intervals_text(np.diff(times))}" if times.size > 1 else ""

@@ -37,7 +37,7 @@ from perfusio_jax.viz import Card, show_card
 from .described_forecast import forecast_described
 from .forecast_figure import cho_figure, draw_cho
 from .forecast_table import forecast_card, verdict_line
-from .plan import load_model, oddities
+from .saved_model import load_model
 from .settings import check_setpoints
 
 
@@ -105,7 +105,7 @@ def read_run(
         raise DataError(
             f"{samples} holds {len(records)} sample(s) without a usable value of any of "
             f"{', '.join(STATE_ORDER)}: there is nothing to forecast from."
-            + "".join(f" {line}." for line in oddities(report)[:3])
+            + "".join(f" {line}." for line in report.oddities[:3])
         )
     rows = [as_plain(record, record.day) for record in records]
     in_force, told = {**DEFAULT_CONTROLS, **(defaults or {})}, set()
@@ -238,7 +238,7 @@ def forecast_file(
         raise ConfigError(f"unknown controls {unknown}; allowed are {list(CONTROL_NAMES)}.")
     learned = learned_controls(hybrid)
     run = read_run(samples, reactor_id, run_id, rules, learned)
-    for line in oddities(run.report):
+    for line in run.report.oddities:
         console.print(f"{samples.name}: {line}", soft_wrap=True)
     held = {**run.rows[-1]["controls"], **changes}
     if changes:

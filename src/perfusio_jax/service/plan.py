@@ -12,9 +12,7 @@ from perfusio_jax._core import DEFAULT_CONTROLS, ConfigError, ConnectorError, Da
 from perfusio_jax._core.text import shown_unit
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, TwinConfig
-from perfusio_jax.connectors import named_mechanism
-from perfusio_jax.connectors.tables.report import ReadReport
-from perfusio_jax.hybrid import HybridStateSpaceModel, load
+from perfusio_jax.hybrid import HybridStateSpaceModel
 from perfusio_jax.process import Process
 from perfusio_jax.twin import AlarmNotifier, DigitalTwin, GateLimits
 from perfusio_jax.twin.alarms.events import Draws
@@ -25,6 +23,7 @@ from .described_plan import DescribedPlan, check_model, described_plan
 from .described_settings import process_of
 from .fleet_file import fleet_of
 from .posterior_draws import posterior_of_twin
+from .saved_model import load_model
 from .settings import archive_of, check_setpoints, folders_of, read_settings
 
 if TYPE_CHECKING:
@@ -50,25 +49,6 @@ _OPTIONS = (
 
 Pictures = Callable[[Path, str], Draws]
 """Makes what draws the alarms of a vessel, from its run folder and name."""
-
-
-def load_model(folder: Path, mechanism: str | None = None) -> HybridStateSpaceModel:
-    """A saved model.
-
-    Args:
-        folder: Where it lies.
-        mechanism: Class of its own mechanism, as `module:Class`; None for one of this library.
-
-    Raises:
-        ConfigError: If it is not a folder, or its mechanism is another.
-        DataError: If what it holds is not a saved model.
-    """
-    if not folder.exists():
-        raise ConfigError(f"model {folder} does not exist; perfusio-jax fit makes one.")
-    if not folder.is_dir():
-        raise ConfigError(f"model {folder} is a file; name the folder of a fitted model.")
-    own = named_mechanism(mechanism)
-    return load(folder) if mechanism is None else load(folder, mech_model=own)
 
 
 @dataclass(frozen=True)
@@ -202,7 +182,7 @@ class RunPlan:
             report = store.inspect()
         except UnitError as error:
             raise DataError(str(error)) from error
-        for line in oddities(report):
+        for line in report.oddities:
             console.print(f"{store.source_path.name}: {line}", soft_wrap=True)
         told = {c.name for c in report.columns if c.n_values} | set(
             self.table.get("initial_controls", {})
@@ -406,8 +386,3 @@ def _described(plan: RunPlan, settings: Mapping[str, Any], process: Process) -> 
     except ConfigError as error:
         raise ConfigError(f"{plan.what}: {error}") from None
     return replace(plan, model=model, posterior=posterior)
-
-
-def oddities(report: ReadReport) -> list[str]:
-    """What was not taken from a sample file as it stood, one sentence each."""
-    return list(report.oddities)

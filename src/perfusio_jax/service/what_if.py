@@ -50,8 +50,8 @@ from perfusio_jax.twin.records.trail_files import LOG_NAME
 from perfusio_jax.viz.dashboard.views import Slider, Trial
 from perfusio_jax.viz.runs import Band
 
-from .plan import load_model
 from .posterior_draws import posterior_of_twin
+from .saved_model import load_model
 from .settings import config_in, read_settings
 
 CHO_DAYS: Final = 7
