@@ -171,6 +171,29 @@ def test_a_plant_is_driven_through_files_and_everything_is_on_record(driven, tmp
     assert made[-1]["constraints"][0]["limit"] == "Via >= 60"
 
 
+@pytest.mark.parametrize(("name", "outcome"), [("Lac", "written"), ("VCD", "hold")])
+def test_below_a_limit_holds_what_a_decision_is_about_and_nothing_else(
+    place, tmp_path, name, outcome
+):
+    path, reactor = place(days=3, twin="startup_days = 0"), plant(tmp_path)
+    path.write_text(path.read_text().replace("startup_days = 1\n", ""))
+    sample = reactor.sample
+
+    async def below():
+        await sample()
+        with reactor.samples.open() as file:
+            rows = list(csv.reader(file))
+        rows[-1][rows[0].index(name)] = "< 9"
+        with reactor.samples.open("w") as file:
+            csv.writer(file).writerows(rows)
+
+    reactor.sample = below
+    found = drive(path, reactor, range(2))
+    assert [r["outcome"] for r in found] == [outcome] * 2
+    kept = [str(r["decision"].gate) if hasattr(r["decision"], "gate") else str(r) for r in found]
+    assert ("uncertain" in kept[-1]) == (outcome == "hold"), kept[-1]
+
+
 def test_it_is_decided_again_byte_for_byte_and_summed_up(driven, tmp_path):
     path, _, _ = driven
     said = screen()

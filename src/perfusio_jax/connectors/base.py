@@ -20,7 +20,7 @@ One protocol for files, databases, control systems and virtual vessels:
 import datetime as dt
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar, Final, Literal, Self, get_args
@@ -122,13 +122,30 @@ class SampleRecord:
         A limit of an assay counts as uncertain, on either side: it says less than a reading, and
         nothing that is wrong.
         """
+        return self.worst_quality_for(None)
+
+    def worst_quality_for(self, needed: Collection[str] | None) -> str:
+        """The same for somebody who needs readings of some species only.
+
+        That another one is below the limit of its assay is then as good as a reading: the sugar is
+        gone, as it should be. That one is above its limit never is.
+
+        Args:
+            needed: Names of what has to be read; all if None.
+        """
         beside = {*self.tags, *self.controls, *self.stream_totals} - set(self.values)
         found = {
-            "uncertain" if name in self.limits else quality
+            self._quality_of(name, quality, needed)
             for name, quality in self.quality.items()
             if name not in beside
         }
         return next((q for q in ("bad", "uncertain") if q in found), "good")
+
+    def _quality_of(self, name: str, quality: str, needed: Collection[str] | None) -> str:
+        if name not in self.limits:
+            return quality
+        is_enough = needed is not None and name not in needed and math.isnan(self.limits[name][1])
+        return "good" if is_enough else "uncertain"
 
     @property
     def ages_h(self) -> dict[str, float | None]:

@@ -30,7 +30,7 @@ from perfusio_jax.mechanistic import CHOPerfusionModel
 from .alarms.notifications import AlarmNotifier
 from .decision.cadence import cadence_of, kept
 from .decision.described_brain import DescribedBrain
-from .decision.described_objective import Objective, described_policy
+from .decision.described_objective import Objective, described_policy, must_be_read
 from .decision.gate_limits import GateLimits
 from .decision.given import (
     ages,
@@ -178,6 +178,8 @@ class DigitalTwin:
             of_culture = settings_of_cho(space_of(design_space), initial_controls)
         else:
             of_culture = settings_of_process(process, initial_controls)
+            if isinstance(objective, Objective):
+                of_culture["must_be_read"] = must_be_read(objective, process)
         if patience_seconds is None:
             patience_seconds = 1.25 * config.sampling_interval_hours * 3600.0
         settings = LoopSettings(

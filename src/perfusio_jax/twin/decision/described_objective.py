@@ -1,6 +1,7 @@
 """What a twin of a described culture is to do, in the words of a person, and the policy from it."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -76,6 +77,23 @@ def controls_of(objective: Objective, process: Process) -> tuple[str, ...]:
             "decides, each once."
         )
     return tuple(n for n in process.control_names if n in objective.controls)
+
+
+def must_be_read(objective: Objective, process: Process) -> tuple[str, ...]:
+    """What a decision has to have as a reading: what goals and limits name, and the cells.
+
+    Args:
+        objective: What is wanted.
+        process: The culture.
+
+    Returns:
+        Names of readings, in the order of the process; a derived one with what it is of.
+    """
+    said = " ".join((*objective.goals, *objective.limits))
+    named = {n for n in process.readings if re.search(rf"\b{re.escape(n)}\b", said)}
+    named |= {part for n in named for part in process.quantity(n).of}
+    named |= {process.biomass or "", *process.strains}
+    return tuple(n for n in process.readings if n in named)
 
 
 def described_policy(

@@ -266,7 +266,8 @@ class SampleReader:
         reader = getattr(self._connector, "read_record", self._connector.read_sample)
         async with asyncio.timeout(self._settings.call_timeout_s):
             found = await reader(day)
-        record = as_plain(found, day, self._cadence.due(day))
+        needed = self._settings.must_be_read
+        record = as_plain(found, day, self._cadence.due(day), must_be_read=needed)
         if self._settings.keeps_volume:
             record["volume_L"] = volume_of(found)
         age = record["age_h"] or 0.0

@@ -82,6 +82,8 @@ class LoopSettings:
     for [s]."""
     online_seconds: float = 0.0
     """Time between two looks at online tags [s]; 0: they are not read."""
+    must_be_read: tuple[str, ...] | None = None
+    """Of what a limit of an assay is no reading to act on; of everything, if None."""
 
     @property
     def cadence(self) -> Cadence:

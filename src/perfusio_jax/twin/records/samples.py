@@ -1,7 +1,7 @@
 """One sample as plain data, whatever kind of connector it comes from."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any
 
@@ -31,13 +31,20 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
     return {str(k): _number(str(k), v) for k, v in values.items()}
 
 
-def as_plain(record: Any, day: float, due_h: float | None = None) -> dict[str, Any]:
+def as_plain(
+    record: Any,
+    day: float,
+    due_h: float | None = None,
+    *,
+    must_be_read: Collection[str] | None = None,
+) -> dict[str, Any]:
     """Plain data of a sample record, or of a bare mapping of species to values.
 
     Args:
         record: A `SampleRecord`, or what `read_sample` returned.
         day: Culture day [d] it was asked for.
         due_h: When it is due [h]; 24 h x day by default. It stands in for a time it lacks.
+        must_be_read: Of what the limit of an assay stands for no reading; of all, if None.
 
     Returns:
         `day`, `time_h`, `values`, `quality`, `stream_totals`, `controls`, `tags`, `notes` and
@@ -79,7 +86,7 @@ def as_plain(record: Any, day: float, due_h: float | None = None) -> dict[str, A
         "day": day,
         "time_h": time_h,
         "values": _numbers(record.values),
-        "quality": "bad" if _is_any_infinite(record.values) else record.worst_quality,
+        "quality": "bad" if _is_any_infinite(record.values) else _quality(record, must_be_read),
         "stream_totals": _numbers(record.stream_totals),
         "controls": _numbers(record.controls),
         "tags": _numbers(record.tags),
@@ -87,6 +94,11 @@ def as_plain(record: Any, day: float, due_h: float | None = None) -> dict[str, A
         "reactor_id": cut(reactor_id) if isinstance(reactor_id, str) else reactor_id,
         "age_h": age_h,
     } | ({"limits": limits} if (limits := _limits(record)) else {})
+
+
+def _quality(record: Any, must_be_read: Collection[str] | None) -> str:
+    judge = getattr(record, "worst_quality_for", None)  # a record of somebody's own may have none
+    return record.worst_quality if judge is None else judge(must_be_read)
 
 
 def _limits(record: Any) -> dict[str, list[float | None]]:
