@@ -6,8 +6,10 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax.cli.process import in_words
 from perfusio_jax.hybrid import HybridConfig, Vessel, fit_hybrid, forecast_over
-from perfusio_jax.process import CONSORTIUM, MONOD_CHEMOSTAT, Process, Quantity
+from perfusio_jax.process import CONSORTIUM, MONOD_CHEMOSTAT, Process, Quantity, derive
+from perfusio_jax.simulator import plain_monod
 from perfusio_jax.states import Trajectory
 
 from .test_vessel import step
@@ -84,6 +86,28 @@ def test_a_strain_of_which_hardly_anything_is_there_does_not_come_from_the_other
         assert np.all(ahead.mean[:, place] < 20.0), ahead.mean[:, place]
     spread = np.std(np.stack(true)[..., :2], axis=(0, 1))
     assert np.sqrt(np.mean(np.square(wrong), axis=(0, 1))).max() < 0.6 * spread.min()
+
+
+def test_numbers_of_a_run_are_per_strain_and_per_both():
+    hours = np.arange(5.0)
+    x = np.stack([0.1 * np.exp(0.3 * hours), 2.0 * np.exp(-0.1 * hours)], axis=1)
+    sugar = 30.0 - 0.5 * np.cumsum(np.concatenate([[0.0], x.sum(axis=1)[:-1]]))
+    run = Trajectory(
+        np.column_stack([x, sugar]), np.zeros((5, 0)), np.ones(5), np.zeros(5, int),
+        PAIR.readings, (), run_id="r", times_h=hours,
+    )  # fmt: skip
+    found = derive(PAIR, run)
+    names = [n.name for n in found.numbers]
+    assert "growth_net" not in names and "q_B" not in names
+    np.testing.assert_allclose(found.number("growth_net_A").values, 0.3, rtol=1e-6)
+    np.testing.assert_allclose(found.number("growth_net_B").values, -0.1, rtol=1e-6)
+    mean = np.diff(x, axis=0) / np.diff(np.log(x), axis=0)
+    np.testing.assert_allclose(
+        found.number("q_S").values, np.diff(sugar) / mean.sum(axis=1), rtol=1e-6
+    )
+    assert any("A + B, those of a strain itself" in line for line in in_words(PAIR))
+    with pytest.raises(ConfigError, match="the strains biomass_1, biomass_2, and a Monod"):
+        plain_monod(CONSORTIUM)
 
 
 def test_what_strains_have_to_be_is_said():

@@ -167,7 +167,10 @@ def in_words(culture: "Process") -> list[str]:
     moves = "constant" if culture.is_constant_volume else "moving"
     lines = [f"{culture.name}: {culture.description}".rstrip(": ")]
     lines.append(f"volume {culture.volume_L:g} L at the start, {moves}")
-    lines.append(f"rates are per {culture.biomass}" if culture.biomass else "rates are volumetric")
+    per = " + ".join(culture.growers)
+    if culture.strains:
+        per += ", those of a strain itself per that strain"
+    lines.append(f"rates are per {per}" if per else "rates are volumetric")
     lines.append("quantities")
     for q in culture.quantities:
         seen = "" if q.is_measured else ", not measured"

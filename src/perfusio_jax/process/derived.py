@@ -14,6 +14,8 @@ readings are independent. Two intervals in a row share a sample, so their errors
 exact.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -204,7 +206,7 @@ class _Balance:
         self.known = [n for n in process.carried if n in names or (self.via and n == self.via[2])]
         brought = {n for s in process.streams for n in (*s.carries, *s.adds)}
         brought |= {name for c in process.controls for name in c.given}
-        cells = (process.biomass, self.dead)
+        cells = (*process.growers, self.dead)
         self.fed = [n for n in self.known if n in brought and n not in cells]
         self.made = [n for n in self.known if n not in brought and n != self.dead]
         self.carbon = carbon_contents(process, self.known)
@@ -231,11 +233,13 @@ class _Balance:
         return out
 
     def cells(self, z0: np.ndarray, z1: np.ndarray) -> np.ndarray:
-        """Mean biomass of the intervals; NaN where it is not above zero at both ends."""
-        biomass = self.process.biomass
-        if biomass is None or biomass not in self.known:
+        """Mean biomass of the intervals, of all strains; NaN where one is not above zero."""
+        growers = self.process.growers
+        if not growers or not set(growers) <= set(self.known):
             return np.full(self.flows.dt_h.size, np.nan)
-        return log_mean(self.concentrations(z0)[biomass], self.concentrations(z1)[biomass])
+        first, last = self.concentrations(z0), self.concentrations(z1)
+        each = [log_mean(first[name], last[name]) for name in growers]
+        return functools.reduce(operator.add, each)
 
     def rates(self, z0: np.ndarray, z1: np.ndarray) -> dict[str, tuple[str, str, np.ndarray]]:
         """Unit, label and value of everything but yields."""
@@ -244,14 +248,21 @@ class _Balance:
         out: dict[str, tuple[str, str, np.ndarray]] = {}
         if process.biomass in self.known and process.biomass is not None:
             per, scale = f"1/{units.time}", units.hours
-            out["growth_net"] = (per, "Net growth rate", scale * R[process.biomass] / X)
+            if process.strains:
+                first, last = self.concentrations(z0), self.concentrations(z1)
+                for name in (n for n in process.growers if n in self.known):
+                    own = scale * R[name] / log_mean(first[name], last[name])
+                    label = f"Net growth rate of {units.label(name)}"
+                    out[f"growth_net_{name}"] = (per, label, own)
+            else:
+                out["growth_net"] = (per, "Net growth rate", scale * R[process.biomass] / X)
             if self.dead in R and self.dead is not None:
                 death = scale * R[self.dead] / X
                 both = scale * (R[process.biomass] + R[self.dead]) / X
                 out["growth"] = (per, "Growth rate", both)
                 out["death"] = (per, "Death rate", death)
         for name in self.known:
-            if name not in (process.biomass, self.dead) and process.biomass in self.known:
+            if name not in (*process.growers, self.dead) and process.biomass in self.known:
                 unit, factor = units.specific(name)
                 label = f"Specific rate of {units.label(name)}"
                 out[f"q_{name}"] = (unit, label, factor * R[name] / X)

@@ -73,6 +73,11 @@ class Process(Part):
         return tuple(q.name for q in self.quantities if q.is_measured)
 
     @property
+    def growers(self) -> tuple[str, ...]:
+        """The biomass and the strains beside it."""
+        return () if self.biomass is None else (self.biomass, *self.strains)
+
+    @property
     def online(self) -> tuple[str, ...]:
         """Names of what a probe reads all the time, samples or not."""
         return tuple(q.name for q in self.quantities if q.is_online)

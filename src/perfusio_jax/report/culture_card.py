@@ -152,7 +152,5 @@ def _unit(kinetics: Mechanism, unit: str, name: str, i: int, process: Process) -
 
 def _per(process: Process) -> str:
     """What a rate is counted per."""
-    if not process.strains:
-        return f"per {process.biomass}"
-    whole = " + ".join((process.biomass or "", *process.strains))
-    return f"per {whole}, those of a strain itself per that strain"
+    own = ", those of a strain itself per that strain" if process.strains else ""
+    return f"per {' + '.join(process.growers)}{own}"

@@ -55,6 +55,11 @@ def plain_monod(process: Process) -> Monod:
             f"{process.name} {lacks}; a Monod mechanism needs a biomass and a substrate. "
             "Write a mechanism (--mechanism module:Class)."
         )
+    if process.strains:
+        raise ConfigError(
+            f"{process.name} has the strains {', '.join(process.growers)}, and a Monod mechanism "
+            "knows one biomass. Write a mechanism (--mechanism module:Class)."
+        )
     biomass = process.quantity(process.biomass)
     substrate = eaten[0]
     others = tuple(n for n in process.carried if n not in (process.biomass, substrate))

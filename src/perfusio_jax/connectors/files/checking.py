@@ -365,17 +365,19 @@ def never_in_a_row(runs: Sequence[Trajectory], names: Sequence[str]) -> str:
 
 def _odd_rates(intervals: Intervals, process: Process) -> list[str]:
     """Intervals whose specific rate lies far from those of the campaign, and beyond noise."""
-    per = np.ones(len(intervals.run))
-    of = ""
-    if process.biomass is not None:
-        k = process.carried.index(process.biomass)
+    cells: dict[str, np.ndarray] = {}
+    for name in process.growers:
+        k = process.carried.index(name)
         pair = np.stack([intervals.start[:, k], intervals.end[:, k]])
-        per = np.where(np.all(pair > 0.0, axis=0), pair.mean(axis=0), np.nan)
-        of = f" per {process.quantity(process.biomass).unit} {process.biomass}"
+        cells[name] = np.where(np.all(pair > 0.0, axis=0), pair.mean(axis=0), np.nan)
+    everything = np.sum([*cells.values()], axis=0) if cells else np.ones(len(intervals.run))
     hours = np.diff(intervals.times_h, axis=1)[:, 0]
     noise = np.hypot(_sigma(process, intervals.start), _sigma(process, intervals.end))
     findings = []
     for k, name in enumerate(process.carried):
+        of, per = process.growers, everything  # a strain grows by itself
+        if process.strains and name in cells:
+            of, per = (name,), cells[name]
         rates = intervals.rates[:, k] / per
         known = rates[np.isfinite(rates)]
         if known.size < _FEWEST:
@@ -386,7 +388,9 @@ def _odd_rates(intervals: Intervals, process: Process) -> list[str]:
         far = np.abs(rates - middle) > np.maximum(_ODD * spread, by_noise)
         rows = np.flatnonzero(far).tolist()
         if rows:
-            unit = f"{process.quantity(name).unit}/h{of}"
+            unit = f"{process.quantity(name).unit}/h"
+            if of:
+                unit += f" per {process.quantity(of[0]).unit} {' + '.join(of)}"
             listed = _first([f"{rates[row]:.3g} in {intervals.where(row)}" for row in rows])
             findings.append(
                 f"{name}: {len(rows)} of {known.size} rates lie beyond {_ODD:g} deviations "

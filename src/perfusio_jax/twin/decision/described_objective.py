@@ -92,7 +92,7 @@ def must_be_read(objective: Objective, process: Process) -> tuple[str, ...]:
     said = " ".join((*objective.goals, *objective.limits))
     named = {n for n in process.readings if re.search(rf"\b{re.escape(n)}\b", said)}
     named |= {part for n in named for part in process.quantity(n).of}
-    named |= {process.biomass or "", *process.strains}
+    named |= set(process.growers)
     return tuple(n for n in process.readings if n in named)
 
 
