@@ -55,7 +55,9 @@ def open_folder(folder: Path, plan: CampaignPlan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         sources = sources_of(plan)
         if sources:
-            (folder / f".{CODE}.new").write_text(json.dumps(sources, indent=1) + "\n")
+            (folder / f".{CODE}.new").write_text(
+                json.dumps(sources, indent=1) + "\n", encoding="utf-8"
+            )
             os.replace(folder / f".{CODE}.new", folder / CODE)
         beside = folder / f".{PLAN}.new"
         plan.to_toml(beside)
@@ -70,7 +72,7 @@ def _check_code(folder: Path, plan: CampaignPlan) -> None:
     if not kept.exists():
         return
     try:
-        before = json.loads(kept.read_text())
+        before = json.loads(kept.read_text(encoding="utf-8"))
         changed = differing(before, sources_of(plan))
     except (ValueError, AttributeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{kept} cannot be understood ({error}).") from None
