@@ -167,7 +167,7 @@ def _patched(monkeypatch, what: str) -> None:
         monkeypatch.setattr(
             reader,
             "as_plain",
-            lambda *given: {**REAL_PLAIN(*given), "values": {"VCD": 0}},
+            lambda *given, **more: {**REAL_PLAIN(*given, **more), "values": {"VCD": 0}},
         )
 
 
