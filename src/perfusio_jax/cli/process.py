@@ -167,9 +167,7 @@ def in_words(culture: "Process") -> list[str]:
     moves = "constant" if culture.is_constant_volume else "moving"
     lines = [f"{culture.name}: {culture.description}".rstrip(": ")]
     lines.append(f"volume {culture.volume_L:g} L at the start, {moves}")
-    per = " + ".join(culture.growers)
-    if culture.strains:
-        per += ", those of a strain itself per that strain"
+    per = culture.rates_per
     lines.append(f"rates are per {per}" if per else "rates are volumetric")
     lines.append("quantities")
     for q in culture.quantities:

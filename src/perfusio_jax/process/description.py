@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from perfusio_jax._core import ConfigError
 from perfusio_jax._core.hints import did_you_mean
@@ -38,6 +38,8 @@ class Process(Part):
         ConfigError: For names used twice or unknown, controls nobody acts on, and streams whose
             balance cannot be kept.
     """
+
+    came_later = ("strains",)
 
     name: Name
     """Name of the culture."""
@@ -76,6 +78,12 @@ class Process(Part):
     def growers(self) -> tuple[str, ...]:
         """The biomass and the strains beside it."""
         return () if self.biomass is None else (self.biomass, *self.strains)
+
+    @property
+    def rates_per(self) -> str:
+        """What rates are counted per, in words; empty where they are volumetric."""
+        own = ", those of a strain itself per that strain" if self.strains else ""
+        return " + ".join(self.growers) + own
 
     @property
     def online(self) -> tuple[str, ...]:
@@ -184,14 +192,6 @@ class Process(Part):
         self._check_per_cell()
         self._check_strains()
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_usual(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As before there were strains, where there is one: digests stay the same."""
-        said = plain(self)
-        if not self.strains:
-            said.pop("strains", None)
-        return said
 
     def _check_strains(self) -> None:
         if not self.strains:

@@ -1,7 +1,7 @@
 """What a culture is made of: quantities, controls and streams."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -61,6 +61,15 @@ UnitText = Annotated[str, AfterValidator(_unit)]
 class Part(ConfigModel):
     """A part of a process; equal ones have equal hashes, so they can be static under `jit`."""
 
+    came_later: ClassVar[tuple[str, ...]] = ()
+    """Fields that are not written while they say the usual: digests stay as they were without."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said, fields = plain(self), type(self).model_fields
+        usual = {n for n in self.came_later if getattr(self, n) == fields[n].default}
+        return {name: value for name, value in said.items() if name not in usual}
+
     def __hash__(self) -> int:
         """Of everything it says."""
         return hash((type(self).__name__, self.model_dump_json()))
@@ -78,6 +87,8 @@ class Quantity(Part):
             unit is no concentration.
         UnitError: For a unit nobody knows.
     """
+
+    came_later = ("is_online",)
 
     name: Name
     """Name of its column."""
@@ -134,14 +145,6 @@ class Quantity(Part):
             if self.lo < 0.0:
                 raise ValueError(f"{self.name}: lo is {self.lo:g}; no concentration is below 0.")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_usual(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As before there were probes, where there is none: digests of processes stay the same."""
-        said = plain(self)
-        if not self.is_online:
-            said.pop("is_online", None)
-        return said
 
     def _check_formula(self) -> None:
         if (self.formula or self.of) and self.kind != "derived":

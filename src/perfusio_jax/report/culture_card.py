@@ -37,7 +37,7 @@ def culture_lines(process: Process, layout: Layout, assumptions: Sequence[str]) 
         f"- Measured: {readings}.",
         f"- Set: {controls or 'nothing'}.",
         f"- Streams: {flows or 'none, a batch'}.",
-        f"- Rates are {_per(process) if layout.cells is not None else 'volumetric'}.",
+        f"- Rates are {'volumetric' if layout.cells is None else f'per {process.rates_per}'}.",
     ]
     if layout.latent:
         never = ", ".join(layout.face[k] for k in layout.latent)
@@ -148,9 +148,3 @@ def _unit(kinetics: Mechanism, unit: str, name: str, i: int, process: Process) -
         text = own if is_bare else f"({own} {quantity})"
         unit = unit.replace(f"unit of {letter}", text)
     return unit
-
-
-def _per(process: Process) -> str:
-    """What a rate is counted per."""
-    own = ", those of a strain itself per that strain" if process.strains else ""
-    return f"per {' + '.join(process.growers)}{own}"

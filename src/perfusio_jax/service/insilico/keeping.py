@@ -74,7 +74,7 @@ def _check_code(folder: Path, plan: CampaignPlan) -> None:
     try:
         before = json.loads(kept.read_text(encoding="utf-8"))
         changed = differing(before, sources_of(plan))
-    except (ValueError, AttributeError, UnicodeDecodeError) as error:
+    except (ValueError, AttributeError) as error:
         raise ConfigError(f"{kept} cannot be understood ({error}).") from None
     if changed:
         raise ConfigError(

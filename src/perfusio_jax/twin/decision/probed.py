@@ -1,5 +1,6 @@
 """What probes of a described culture say between two samples. Pure."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ _WINDOW: Final = 1.0 / 12.0
 
 
 def probed_values(
-    readings: "list[OnlineReading]", process: Process, *, since_h: float, sample_h: float
+    readings: Sequence[OnlineReading], process: Process, *, since_h: float, sample_h: float
 ) -> tuple[float, dict[str, float]] | None:
     """What probes read last, each the median of a short while.
 
@@ -69,7 +70,7 @@ def probed_rows(
         return None
     *before, row = (dict(r) for r in situation.rows)
     start = float(row["time_h"])
-    found = probed_values(list(situation.readings), process, since_h=start, sample_h=sample_h)
+    found = probed_values(situation.readings, process, since_h=start, sample_h=sample_h)
     if found is None:
         return None
     at, values = found
