@@ -152,6 +152,32 @@ class LatentKronecker:
             loss.backward()
         return -float(loss.detach())
 
+    def train(self, steps: int = 60) -> None:
+        """Some steps of Adam: the longer the length scales, the longer the iterations take."""
+        optimiser = self.torch.optim.Adam(self.model.parameters(), lr=0.1)
+        for _ in range(steps):
+            self.evidence()
+            optimiser.step()
+
+    def slope(self) -> np.ndarray:
+        """The gradient that the last call left, in one vector."""
+        found = [p.grad.reshape(-1) for p in self.model.parameters() if p.grad is not None]
+        return self.torch.cat(found).numpy().copy()
+
+    def slope_error(self) -> float:
+        """How far its gradient, drawn once more, is from the exact one by dense Cholesky."""
+        from gpytorch.settings import fast_computations
+        from linear_operator.settings import max_cholesky_size
+
+        self.evidence()
+        drawn = self.slope()
+        self.mll.zero_grad()
+        with max_cholesky_size(1_000_000), fast_computations(False, False, False):
+            output = self.model(*self.model.train_inputs)
+            (-self.mll(output, self.model.train_targets)).backward()
+        exact = self.slope()
+        return float(np.linalg.norm(drawn - exact) / np.linalg.norm(exact))
+
 
 def botorch_per_output(x: np.ndarray, y: np.ndarray, threads: int = 1) -> list[BoTorch]:
     """One BoTorch model per output on its own rows: its way with missing targets."""
