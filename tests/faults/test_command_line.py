@@ -137,6 +137,14 @@ def test_a_file_that_is_no_journal_is_trouble_with_files(tmp_path, capsys):
     assert code == 4 and "cannot be used as a journal" in err and "nobody foresaw" not in err
 
 
+def test_a_journal_that_was_cut_off_is_told_and_not_made_anew(tmp_path, capsys):
+    (tmp_path / JOURNAL_NAME).write_bytes(b"")
+    for words in (("status", tmp_path), ("tell", tmp_path, "disarm", "--reason", "so")):
+        code, _, err = run(*words, capsys=capsys)
+        assert code == 4 and "is empty: it was cut off. Put back a copy" in err
+        assert (tmp_path / JOURNAL_NAME).read_bytes() == b""
+
+
 class Answering:
     """A twin that holds a folder and answers what lies in its inbox with one word."""
 

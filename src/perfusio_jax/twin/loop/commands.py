@@ -130,7 +130,16 @@ def opened(folder: Path) -> Iterator[RunRecords]:
     """
     path = folder / JOURNAL_NAME
     may_change = os.access(path, os.W_OK) and os.access(folder, os.W_OK)
+    with seen(folder):  # a file that was cut off would else be made anew
+        pass
     with RunRecords(path, is_read_only=not may_change) as records:
+        yield records
+
+
+@contextmanager
+def seen(folder: Path) -> Iterator[RunRecords]:
+    """The journal of a run folder, for looking at it: nothing of it is changed or made anew."""
+    with RunRecords(folder / JOURNAL_NAME, is_read_only=True) as records:
         yield records
 
 
@@ -149,13 +158,13 @@ def is_running(folder: Path) -> bool:
 
 def status(folder: Path) -> list[ReactorStatus]:
     """Where the reactors of one run folder stand."""
-    with opened(folder) as records:
+    with seen(folder) as records:
         runs = is_running(folder)
         return [status_of(folder, records, n, is_running=runs) for n in reactors(records)]
 
 
 def _reactors_of(folder: Path) -> list[str]:
-    with opened(folder) as records:
+    with seen(folder) as records:
         return reactors(records)
 
 
