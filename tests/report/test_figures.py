@@ -213,3 +213,25 @@ def test_a_report_takes_a_folder_of_tables_as_figures_does(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     code, _, err = run("report", tmp_path / "empty", capsys=capsys)
     assert code == 2 and "holds no run" in err
+
+
+def test_a_run_folder_without_its_journal_is_no_campaign(folder, tmp_path, capsys):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "journal.sqlite").unlink()
+    for command in ("figures", "report"):
+        code, _, err = run(command, broken, capsys=capsys)
+        assert code == 2 and "holds no run: there is no journal.sqlite" in err
+
+
+def test_the_settings_of_a_run_stand_for_its_folder(folder, table, tmp_path, capsys):
+    settings = tmp_path / "reactor" / "twin.toml"
+    settings.parent.mkdir()
+    shutil.copy(table, settings.parent / "samples.csv")
+    settings.write_text('[twin]\nsource = "samples.csv"\nfolder = "../records"\n', encoding="utf-8")
+    code, _, err = run("figures", settings.parent, capsys=capsys)
+    assert code == 2 and "holds no run" in err
+    shutil.copytree(folder, tmp_path / "records")
+    for n, place in enumerate((settings, settings.parent)):
+        out = tmp_path / f"drawn{n}"
+        code, *_ = run("figures", place, "--only", "timeline", "--out", out, capsys=capsys)
+        assert code == 0 and [path.name for path in out.iterdir()] == ["timeline.png"]

@@ -71,7 +71,7 @@ class ReactorStatus:
         last = "no day yet" if self.last_day is None else f"day {self.last_day:g}"
         lines = [
             f"{self.reactor_id}: {run}, {self.mode}; "
-            f"{self.n_days} {self.cadence.words()} closed, last {last}"
+            f"{self.n_days} {self.cadence.words(self.n_days)} closed, last {last}"
             + (f" ({self.last_outcome})" if self.last_outcome else "")
             + (f"; held by {self.holder}" if self.holder else "")
         ]
