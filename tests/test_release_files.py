@@ -109,4 +109,9 @@ def test_links_lead_somewhere(page):
 def test_exit_codes_are_those_the_book_names():
     page = text("docs/command_line.md")
     rows = dict(re.findall(r"^\| (\d) \| (.+?) \|", page, re.M))
-    assert set(rows) == {"0", "1", *(str(code) for code in EXIT_CODES.values())}
+    commands = (ROOT / "src/perfusio_jax/cli").glob("*.py")
+    said = {
+        n for path in commands for n in re.findall(r"typer\.Exit\((\d+)\)", path.read_text("utf-8"))
+    }
+    assert {"4", "5", "6", "7"} <= said
+    assert set(rows) == {"0", "1", *said, *(str(code) for code in EXIT_CODES.values())}

@@ -17,6 +17,7 @@ from perfusio_jax.report.watching import Watching
 from perfusio_jax.twin.loop.commands import status
 from perfusio_jax.twin.records.lock import RunLock, holder_of
 from perfusio_jax.twin.records.records_file import RunRecords
+from perfusio_jax.viz.dashboard.views import Table
 from tests.report.run_folders import make_run
 from tests.viz.page_folders import add_alarm, attended, dressed_run, keep_mode, later
 
@@ -181,6 +182,23 @@ def test_looking_never_takes_the_lock_of_a_run_nobody_holds(place):
         (folder / "run.lock").write_text(text)
         assert holder_of(folder) is None
     assert holder_of(place / "nowhere") is None
+
+
+def test_a_table_of_tables_of_the_settings_gets_a_row_each(tmp_path):
+    make_run(tmp_path / "R01", n_days=1)
+    (tmp_path / "R01" / "config.toml").write_text(
+        "[design_space]\nvcv_target = 16.0\n[design_space.control_bounds.bleed_rate]\nlo = 0.1\n"
+        'hi = 0.3\nunit = "vvd"\n[design_space.control_bounds.agitation]\nlo = 700\n',
+        encoding="utf-8",
+    )
+    watching = Watching(tmp_path)
+    parts = watching.settings(watching.rack().reactors[0].key)
+    assert parts is not None
+    rows = [row for part in parts if isinstance(part, Table) for row in part.rows]
+    assert ("vcv_target", "16.0") in rows
+    assert ("control_bounds.bleed_rate", "lo = 0.1; hi = 0.3; unit = vvd") in rows
+    assert ("control_bounds.agitation", "lo = 700") in rows
+    watching.close()
 
 
 def test_a_fleet_is_shown_whole(tmp_path):

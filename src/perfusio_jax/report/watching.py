@@ -192,7 +192,7 @@ class Watching:
         loose = {n: v for n, v in tables.items() if not isinstance(v, dict)}
         for name, table in [("", loose), *((n, v) for n, v in tables.items() if n not in loose)]:
             if table:
-                rows = [(str(k), _setting(v)) for k, v in table.items()]
+                rows = [row for k, v in table.items() for row in _settings(str(k), v)]
                 parts.append(Table(f"[{name}]" if name else "top", ("key", "value"), rows))
         return parts
 
@@ -368,6 +368,13 @@ def _config_of(folder: Path) -> Path | None:
     """The configuration of a run: in its folder, or in the one above several vessels."""
     places = [place / name for place in (folder, folder.parent) for name in _CONFIGS]
     return next((p for p in places if p.is_file()), None)
+
+
+def _settings(name: str, value: Any) -> list[tuple[str, str]]:
+    """A row of a setting; of a table of tables a row each, under its whole name."""
+    if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
+        return [row for k, v in value.items() for row in _settings(f"{name}.{k}", v)]
+    return [(name, _setting(value))]
 
 
 def _setting(value: Any) -> str:

@@ -108,13 +108,13 @@ class JournalFile:
         memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         try:
             self._db.backup(memory)
+            bring_up_to_date(memory, self.path)
         except _DAMAGE as error:
             memory.close()
-            raise failed(self.path, error) from error
+            what = "is of another version and cannot be brought to this one"
+            raise failed(self.path, error, what) from error
         self._db.close()
         self._db = memory
-        with self._transaction() as db:
-            bring_up_to_date(db, self.path)
 
     def _prepare(self) -> None:
         try:
