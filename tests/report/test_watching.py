@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,30 @@ def test_a_table_of_tables_of_the_settings_gets_a_row_each(tmp_path):
     assert ("control_bounds.bleed_rate", "lo = 0.1; hi = 0.3; unit = vvd") in rows
     assert ("control_bounds.agitation", "lo = 700") in rows
     watching.close()
+
+
+@pytest.mark.parametrize("table", ["samples", "decisions"])
+@pytest.mark.parametrize("payload", ["{}", '{"values": 5, "setpoints": "x", "read_back": 3}'])
+def test_entries_of_another_shape_are_told_and_hide_nobody_else(tmp_path, capsys, table, payload):
+    dressed_run(tmp_path / "odd")
+    make_run(tmp_path / "good", run_id="good", reactor="R02")
+    db = sqlite3.connect(tmp_path / "odd" / "journal.sqlite")
+    db.execute(
+        f"UPDATE {table} SET payload = ? WHERE id = (SELECT max(id) FROM {table})", (payload,)
+    )
+    db.commit()
+    db.close()
+    watching = Watching(tmp_path)
+    rack = watching.rack()
+    assert [r.name for r in rack.reactors] == ["R02"]
+    (trouble,) = rack.troubles
+    assert "not as this version writes them" in trouble.text
+    watching.close()
+    with pytest.raises(SystemExit) as end:
+        main(["report" if table == "samples" else "status", str(tmp_path / "odd")])
+    err = capsys.readouterr().err
+    assert end.value.code == 4 and "nobody foresaw" not in err
+    assert "are not as this version writes them" in err and "Put back a copy" in err
 
 
 def test_a_fleet_is_shown_whole(tmp_path):

@@ -13,7 +13,7 @@ from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TO
 from perfusio_jax._core.limits import RECORD_BYTES, read_file
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.process import Process
-from perfusio_jax.twin.loop.commands import find_runs, is_running, reactors, sampled
+from perfusio_jax.twin.loop.commands import find_runs, is_running, reactors, sampled, seen
 from perfusio_jax.twin.loop.reader import rows_of
 from perfusio_jax.twin.records.alarm_book import Alarm
 from perfusio_jax.twin.records.chain import AuditReport
@@ -22,7 +22,6 @@ from perfusio_jax.twin.records.entries import Command, Decision, Intent
 from perfusio_jax.twin.records.forecasts_made import Step, curves, read_forecasts
 from perfusio_jax.twin.records.lock import LOCK_NAME
 from perfusio_jax.twin.records.records_file import RunRecords
-from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 from perfusio_jax.twin.records.trail_files import LOG_NAME
 from perfusio_jax.twin.records.verifying import verify_audit
 from perfusio_jax.viz import Band, RunView
@@ -169,7 +168,7 @@ def read_records(place: Path, reactor_id: str | None = None) -> list[RunRecord]:
         if audit.is_intact:
             log = read_file(folder / LOG_NAME, most=RECORD_BYTES)
         events = tuple(records_of(log))
-        with RunRecords(folder / JOURNAL_NAME, is_read_only=True) as journal:
+        with seen(folder) as journal:
             for name in reactors(journal):
                 if reactor_id in (None, name):
                     found.append(record_of(folder, journal, name, events, audit))

@@ -243,7 +243,11 @@ class Watching:
             is_new = kept is None or kept.read.stamp != stamp
             if kept is None or is_new or kept.chain is not chain or "" < kept.until <= now:
                 read = _read(folder, stamp, report) if kept is None or is_new else kept.read
-                kept = self._shown(folder, read, report, chain)
+                try:
+                    kept = self._shown(folder, read, report, chain)
+                except Exception as error:  # the others are shown all the same
+                    read = _Read(stamp, trouble=_not_as_written(error))
+                    kept = _Kept(read, chain, (), "")
                 self._kept[folder] = kept
             return kept
 
@@ -306,10 +310,13 @@ def _read(folder: Path, stamp: tuple[Any, ...], report: AuditReport) -> _Read:
     except (PerfusioError, OSError) as error:
         return _Read(stamp, trouble=f"It cannot be read: {in_short(error)}")
     except Exception as error:  # the others are shown all the same, and this is told
-        kind = type(error).__name__
-        text = f"Its records are not as this version writes them ({kind}: {in_short(error)})."
-        return _Read(stamp, trouble=text)
+        return _Read(stamp, trouble=_not_as_written(error))
     return _Read(stamp, found, "" if found else "It has a journal, and nothing in it yet.")
+
+
+def _not_as_written(error: Exception) -> str:
+    kind = type(error).__name__
+    return f"Its records are not as this version writes them ({kind}: {in_short(error)})."
 
 
 _PENDING: Final = AuditReport(False, 0, reason="it is being verified")
