@@ -307,20 +307,43 @@ def _goals(
             for t in why.get("targets") or ()
             if isinstance(t.get("target"), int | float)
         }
-        limits: dict[str, tuple[float | None, float | None]] = {}
-        for limit in why.get("constraints") or ():
-            for sign, k in ((">=", 0), ("<=", 1)):
-                left, found, right = str(limit.get("limit", "")).partition(sign)
-                try:
-                    value = float(right.split()[0]) if found else math.nan
-                except (ValueError, IndexError):
-                    continue
-                if math.isfinite(value):
-                    pair = list(limits.get(left.strip(), (None, None)))
-                    pair[k] = value
-                    limits[left.strip()] = (pair[0], pair[1])
-        return targets, limits
-    return {}, {}
+        limits = [limit.get("limit", "") for limit in why.get("constraints") or ()]
+        return targets or _held(events), _limits(limits)
+    return _held(events), {}
+
+
+def _held(events: tuple[Mapping[str, Any], ...]) -> dict[str, float]:
+    """Values to be held in the objective of the last session: of a described culture only that."""
+    for event in reversed(events):
+        if event["event_type"] == "SESSION_STARTED":
+            objective = event["payload"].get("objective")
+            goals = objective.get("goals") if isinstance(objective, Mapping) else None
+            told = [str(goal).partition("=") for goal in goals or ()]
+            found = {name.strip(): _first_number(text) for name, _, text in told}
+            return {name: value for name, value in found.items() if math.isfinite(value)}
+    return {}
+
+
+def _limits(texts: Iterable[str]) -> dict[str, tuple[float | None, float | None]]:
+    """Lower and upper limit by name, from "NAME >= value" and "NAME <= value"."""
+    limits: dict[str, tuple[float | None, float | None]] = {}
+    for text in texts:
+        for sign, k in ((">=", 0), ("<=", 1)):
+            left, _, right = str(text).partition(sign)
+            value = _first_number(right)
+            if math.isfinite(value):
+                pair = list(limits.get(left.strip(), (None, None)))
+                pair[k] = value
+                limits[left.strip()] = (pair[0], pair[1])
+    return limits
+
+
+def _first_number(text: str) -> float:
+    """The number a text begins with; NaN if there is none."""
+    try:
+        return float(text.split()[0])
+    except (ValueError, IndexError):
+        return math.nan
 
 
 def _number(value: Any) -> float:

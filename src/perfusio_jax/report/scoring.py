@@ -182,7 +182,7 @@ def share(scores: Skill, level: int, h: int) -> str:
 
 
 def write_figures(judgement: Judged, layout: Layout, folder: Path) -> None:
-    """Parity plots at the nearest and the furthest horizon read, and the calibration figure."""
+    """Parity plots at the nearest and the furthest horizon, and the calibration figure."""
     from perfusio_jax.viz import calibration_figure, parity_figure, save_figure
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -194,8 +194,7 @@ def write_figures(judgement: Judged, layout: Layout, folder: Path) -> None:
         units = {n: unit_of(layout, n) for n in names}
     about = pick(found.forecasts, found.readings)
     mean, quantiles = np.asarray(found.forecasts.mean), np.asarray(found.forecasts.quantiles)
-    read = [h for h in range(len(ahead.steps)) if np.isfinite(about[:, :, h][..., index]).any()]
-    for h in sorted({read[0], read[-1]}) if read else ():
+    for h in sorted({0, len(ahead.steps) - 1}):
         seen, forecast = (a[:, :, h][..., index].reshape(-1, len(index)) for a in (about, mean))
         ends = [quantiles[:, :, h][..., index, q].reshape(-1, len(index)) for q in (1, 3)]
         text = ahead.texts[h]
