@@ -13,11 +13,12 @@ RUN python -m build --wheel --no-isolation
 
 FROM python:3.12-slim
 COPY --from=build /source/dist /wheels
-RUN pip install --no-cache-dir "$(ls /wheels/*.whl)[postgres,notify]" && rm -r /wheels
+RUN pip install --no-cache-dir "$(ls /wheels/*.whl)[postgres,notify,dash]" && rm -r /wheels
 RUN useradd --create-home --uid 1000 perfusio && install --directory --owner=perfusio /work
 USER perfusio
 WORKDIR /work
 VOLUME /work
-ENV OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+# What is compiled is kept in the volume: a container that is gone takes its home along.
+ENV OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 XDG_CACHE_HOME=/work/.cache
 ENTRYPOINT ["perfusio-jax"]
 CMD ["--help"]

@@ -64,6 +64,16 @@ DOCKER = [
 ]
 
 
+def test_the_image_keeps_in_its_volume_what_was_compiled_and_can_show_the_page():
+    volume = next(line.split()[1] for line in DOCKER if line.startswith("VOLUME "))
+    told = dict(word.split("=", 1) for line in DOCKER if line.startswith("ENV ")
+                for word in line.split()[1:])  # fmt: skip
+    assert told["XDG_CACHE_HOME"].startswith(f"{volume}/")
+    extras = next(re.findall(r"\[([a-z,]+)\]", line) for line in DOCKER if "/wheels/*.whl" in line)
+    assert set(extras[0].split(",")) == {"postgres", "notify", "dash"}
+    assert set(extras[0].split(",")) <= set(PROJECT["optional-dependencies"])
+
+
 def test_the_image_copies_what_exists_and_the_context_lets_through():
     let_through = {line[1:] for line in text(".dockerignore").splitlines() if line[:1] == "!"}
     copied: list[str] = []
@@ -109,4 +119,9 @@ def test_links_lead_somewhere(page):
 def test_exit_codes_are_those_the_book_names():
     page = text("docs/command_line.md")
     rows = dict(re.findall(r"^\| (\d) \| (.+?) \|", page, re.M))
-    assert set(rows) == {"0", "1", *(str(code) for code in EXIT_CODES.values())}
+    commands = (ROOT / "src/perfusio_jax/cli").glob("*.py")
+    said = {
+        n for path in commands for n in re.findall(r"typer\.Exit\((\d+)\)", path.read_text("utf-8"))
+    }
+    assert {"4", "5", "6", "7"} <= said
+    assert set(rows) == {"0", "1", *said, *(str(code) for code in EXIT_CODES.values())}

@@ -156,3 +156,14 @@ def test_names_of_files_are_never_broken():
         if (lines := broken_places(f.read_text(encoding="utf-8")))
     }
     assert found == {}
+
+
+def test_a_name_of_usual_length_is_not_cut_in_two(tmp_path):
+    from perfusio_jax.connectors.files.inspecting import inspect_tables
+    from perfusio_jax.connectors.tables.file_rules import FileRules
+
+    table = tmp_path / "runs.csv"
+    table.write_text("run_id,day,VCD,glucose_setpoint\nA,0,1,5\nA,1,2,5\n", encoding="utf-8")
+    out = io.StringIO()
+    inspect_tables([table], FileRules(), Screen(file=out, width=60))
+    assert "\nglucose_setpoint  glucose_setpoint  g/L" in out.getvalue()

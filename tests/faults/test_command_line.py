@@ -13,6 +13,7 @@ import pytest
 
 from perfusio_jax import cli
 from perfusio_jax.twin import AuditLogger, Mailbox, RunLock, RunRecords, generate_key
+from perfusio_jax.twin.decision.cadence import DAILY, Cadence
 from perfusio_jax.twin.loop.commands import outcomes, reactors, send
 from perfusio_jax.twin.records.accounts import account
 from perfusio_jax.twin.records.run_files import JOURNAL_NAME
@@ -54,6 +55,11 @@ def test_status_and_report_of_a_finished_run(finished, tmp_path, capsys):
     assert code == 0 and "reactor R01:" in out and re.search(r"hold +│ +1 │", out)
     code, out, _ = run("report", finished, "--out", tmp_path / "r.md", capsys=capsys)
     assert code == 0 and "| hold | 1 |" in (tmp_path / "r.md").read_text()
+
+
+def test_one_day_is_called_a_day():
+    assert [DAILY.words(n) for n in (0, 1, 2)] == ["days", "day", "days"]
+    assert Cadence(12.0).words(1) == "cycle of 12 h" and Cadence(12.0).words() == "cycles of 12 h"
 
 
 def test_commands_to_a_run_that_is_over_say_so(finished, capsys):
@@ -135,6 +141,14 @@ def test_a_file_that_is_no_journal_is_trouble_with_files(tmp_path, capsys):
     (tmp_path / JOURNAL_NAME).write_bytes(b"garbage")
     code, _, err = run("status", tmp_path, capsys=capsys)
     assert code == 4 and "cannot be used as a journal" in err and "nobody foresaw" not in err
+
+
+def test_a_journal_that_was_cut_off_is_told_and_not_made_anew(tmp_path, capsys):
+    (tmp_path / JOURNAL_NAME).write_bytes(b"")
+    for words in (("status", tmp_path), ("tell", tmp_path, "disarm", "--reason", "so")):
+        code, _, err = run(*words, capsys=capsys)
+        assert code == 4 and "is empty: it was cut off. Put back a copy" in err
+        assert (tmp_path / JOURNAL_NAME).read_bytes() == b""
 
 
 class Answering:

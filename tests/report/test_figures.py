@@ -12,7 +12,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax.cli import main
 from perfusio_jax.report.figures import read_scores
 from perfusio_jax.report.happenings import alarms_of, happenings_of
-from perfusio_jax.report.run_record import read_records
+from perfusio_jax.report.run_record import _goals, read_records
 from perfusio_jax.viz import RunView, rack_figures
 from tests.report.run_folders import campaign_csv, make_run, values_of
 
@@ -213,3 +213,38 @@ def test_a_report_takes_a_folder_of_tables_as_figures_does(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     code, _, err = run("report", tmp_path / "empty", capsys=capsys)
     assert code == 2 and "holds no run" in err
+
+
+def test_a_run_folder_without_its_journal_is_no_campaign(folder, tmp_path, capsys):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "journal.sqlite").unlink()
+    for command in ("figures", "report"):
+        code, _, err = run(command, broken, capsys=capsys)
+        assert code == 2 and "holds no run: there is no journal.sqlite" in err
+
+
+def test_the_settings_of_a_run_stand_for_its_folder(folder, table, tmp_path, capsys):
+    settings = tmp_path / "reactor" / "twin.toml"
+    settings.parent.mkdir()
+    shutil.copy(table, settings.parent / "samples.csv")
+    settings.write_text('[twin]\nsource = "samples.csv"\nfolder = "../records"\n', encoding="utf-8")
+    code, _, err = run("figures", settings.parent, capsys=capsys)
+    assert code == 2 and "holds no run" in err
+    shutil.copytree(folder, tmp_path / "records")
+    for n, place in enumerate((settings, settings.parent)):
+        out = tmp_path / f"drawn{n}"
+        code, *_ = run("figures", place, "--only", "timeline", "--out", out, capsys=capsys)
+        assert code == 0 and [path.name for path in out.iterdir()] == ["timeline.png"]
+
+
+def test_what_a_described_culture_is_to_hold_comes_from_its_objective():
+    goals = ["X = 8", "max P", "S=0.5 g/L", "mean(X) = much"]
+    begun = {"event_type": "SESSION_STARTED", "payload": {"objective": {"goals": goals}}}
+    why = {
+        "targets": [{"criterion": "squared distance from target of X [(g/L)^2]", "cost": 1.0}],
+        "constraints": [{"limit": "S <= 40"}, {"limit": "S >= 1"}, {"limit": "nothing"}],
+    }
+    made = {"event_type": "DECISION_MADE", "payload": {"explanation": why}}
+    assert _goals((begun, made)) == ({"X": 8.0, "S": 0.5}, {"S": (1.0, 40.0)})
+    assert _goals((begun,)) == ({"X": 8.0, "S": 0.5}, {})
+    assert _goals(({"event_type": "SESSION_STARTED", "payload": {}},)) == ({}, {})

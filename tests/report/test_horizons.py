@@ -26,9 +26,22 @@ def runs(hours):
     ],
 )
 def test_days_where_samples_are_half_a_day_apart_or_more_and_intervals_below(apart, unit, texts):
-    found = horizons_of(runs(apart * np.arange(9)))
+    found = horizons_of(runs(apart * np.arange(16)))
     assert (found.unit, found.texts) == (unit, texts)
     assert found.tolerance_h == pytest.approx(0.25 * found.step_h)
+
+
+@pytest.mark.parametrize(
+    ("hours", "texts"),
+    [
+        (24.0 * np.arange(7) - 0.7, ("1", "2", "3", "4", "5", "6")),
+        (24.0 * np.arange(2), ("1",)),
+        (6.0 * np.arange(6), ("6", "12", "24")),
+        (30.0 * np.arange(2), ("1",)),
+    ],
+)
+def test_nothing_is_judged_further_ahead_than_the_longest_run_goes(hours, texts):
+    assert horizons_of([*runs(hours), *runs(hours[:2])]).texts == texts
 
 
 def test_days_asked_for_are_days_whatever_the_samples():

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from perfusio_jax.report.watching import Watching
 from perfusio_jax.twin.loop.commands import status
 from perfusio_jax.twin.records.lock import RunLock, holder_of
 from perfusio_jax.twin.records.records_file import RunRecords
+from perfusio_jax.viz.dashboard.views import Table
 from tests.report.run_folders import make_run
 from tests.viz.page_folders import add_alarm, attended, dressed_run, keep_mode, later
 
@@ -181,6 +183,47 @@ def test_looking_never_takes_the_lock_of_a_run_nobody_holds(place):
         (folder / "run.lock").write_text(text)
         assert holder_of(folder) is None
     assert holder_of(place / "nowhere") is None
+
+
+def test_a_table_of_tables_of_the_settings_gets_a_row_each(tmp_path):
+    make_run(tmp_path / "R01", n_days=1)
+    (tmp_path / "R01" / "config.toml").write_text(
+        "[design_space]\nvcv_target = 16.0\n[design_space.control_bounds.bleed_rate]\nlo = 0.1\n"
+        'hi = 0.3\nunit = "vvd"\n[design_space.control_bounds.agitation]\nlo = 700\n',
+        encoding="utf-8",
+    )
+    watching = Watching(tmp_path)
+    parts = watching.settings(watching.rack().reactors[0].key)
+    assert parts is not None
+    rows = [row for part in parts if isinstance(part, Table) for row in part.rows]
+    assert ("vcv_target", "16.0") in rows
+    assert ("control_bounds.bleed_rate", "lo = 0.1; hi = 0.3; unit = vvd") in rows
+    assert ("control_bounds.agitation", "lo = 700") in rows
+    watching.close()
+
+
+@pytest.mark.parametrize("table", ["samples", "decisions"])
+@pytest.mark.parametrize("payload", ["{}", '{"values": 5, "setpoints": "x", "read_back": 3}'])
+def test_entries_of_another_shape_are_told_and_hide_nobody_else(tmp_path, capsys, table, payload):
+    dressed_run(tmp_path / "odd")
+    make_run(tmp_path / "good", run_id="good", reactor="R02")
+    db = sqlite3.connect(tmp_path / "odd" / "journal.sqlite")
+    db.execute(
+        f"UPDATE {table} SET payload = ? WHERE id = (SELECT max(id) FROM {table})", (payload,)
+    )
+    db.commit()
+    db.close()
+    watching = Watching(tmp_path)
+    rack = watching.rack()
+    assert [r.name for r in rack.reactors] == ["R02"]
+    (trouble,) = rack.troubles
+    assert "not as this version writes them" in trouble.text
+    watching.close()
+    with pytest.raises(SystemExit) as end:
+        main(["report" if table == "samples" else "status", str(tmp_path / "odd")])
+    err = capsys.readouterr().err
+    assert end.value.code == 4 and "nobody foresaw" not in err
+    assert "are not as this version writes them" in err and "Put back a copy" in err
 
 
 def test_a_fleet_is_shown_whole(tmp_path):

@@ -14,8 +14,9 @@ from perfusio_jax.twin import JournalError, RunRecords
 from perfusio_jax.twin.decision.brain import OnlineReading
 from perfusio_jax.twin.records import accounts, letters
 from perfusio_jax.twin.records.accounts import account
+from perfusio_jax.twin.records.layout import VERSION_1
 from perfusio_jax.twin.records.letters import INBOX, MOST_BYTES, MOST_DEEP
-from perfusio_jax.twin.records.store import _VERSION_1, stamp
+from perfusio_jax.twin.records.store import stamp
 
 START = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
@@ -334,13 +335,17 @@ def test_the_run_as_it_was_known_then(records):
 def test_a_journal_of_the_first_version_is_taken_over_with_its_days(tmp_path):
     path = tmp_path / "journal.sqlite"
     db = sqlite3.connect(path)
-    db.executescript(_VERSION_1)
+    db.executescript(VERSION_1)
     db.execute("INSERT INTO meta VALUES ('schema_version', 1)")
     db.execute("INSERT INTO decisions VALUES (1, 'R1', 0.0, 't', '{}', NULL)")
     db.execute("INSERT INTO decisions VALUES (2, 'R1', 1.0, 't', '{}', NULL)")
     db.execute("INSERT INTO intents VALUES (1, 1, 'R1', 0.0, 't', '{}', 'written', 't', '{}')")
     db.commit()
     db.close()
+    before = path.read_bytes()
+    with RunRecords(path, is_read_only=True) as records:
+        assert records.cycles("R1") == {0.0: "done"} and records.waiting("R1") == []
+    assert path.read_bytes() == before, "who looks changes nothing"
     for _ in range(2):
         with RunRecords(path) as records:
             assert records.cycles("R1") == {0.0: "done"}
@@ -349,7 +354,37 @@ def test_a_journal_of_the_first_version_is_taken_over_with_its_days(tmp_path):
     db.execute("UPDATE meta SET value = '4'")
     db.commit()
     db.close()
-    with pytest.raises(JournalError, match="schema version 4"):
-        RunRecords(path)
-    with pytest.raises(JournalError, match="of another version"):
-        RunRecords(path, is_read_only=True)
+    for is_read_only in (False, True):
+        with pytest.raises(JournalError, match="schema version 4.* a newer perfusio-jax wrote it"):
+            RunRecords(path, is_read_only=is_read_only)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "17", '{"values": ', "[" * 100_000])
+def test_an_entry_that_is_no_payload_is_damage_with_its_remedy(tmp_path, text):
+    path = tmp_path / "journal.sqlite"
+    with RunRecords(path) as records:
+        records.record_sample("R1", 0, {"values": {}})
+    db = sqlite3.connect(path)
+    db.execute("UPDATE samples SET payload = ?", (text,))
+    db.commit()
+    db.close()
+    with RunRecords(path, is_read_only=True) as records:
+        with pytest.raises(JournalError, match=r"cannot be read: .* Put back a copy"):
+            records.samples("R1")
+
+
+def test_damage_tells_what_helps_and_a_file_that_is_held_does_not(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    with RunRecords(path):
+        pass
+    held = sqlite3.connect(path, isolation_level=None)
+    held.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalError, match="locked$"):
+        RunRecords(path, timeout_s=0.01)
+    held.close()
+    whole = path.read_bytes()
+    for spoiled in (whole[: len(whole) // 2], b"", b"garbage" * 99):
+        path.write_bytes(spoiled)
+        with pytest.raises(JournalError, match="Put back a copy of the run folder"):
+            RunRecords(path, is_read_only=True)
+        assert path.read_bytes() == spoiled

@@ -116,6 +116,21 @@ def test_a_measurement_is_judged_at_once_and_missing_is_not():
     assert notifier.check_sample({"Glc": None, "Amm": math.nan}, 4) == []
 
 
+def test_a_critical_alarm_tells_the_critical_limit_and_its_probability():
+    notifier = AlarmNotifier({"Via": (97.0, None)}, critical={"Via": (95.0, None)})
+    (event,) = notifier.check_sample({"Via": 92.1}, 6)
+    assert event.severity == "critical" and event.threshold == 95.0
+    assert "critical: Via is 92.1 on day 6, limit 95 from below" in event.message
+    (event,) = notifier.check_sample({"Via": 96.0}, 6)
+    assert event.severity == "warning" and event.threshold == 97.0
+    mean = np.array([[94.0]])
+    samples = np.array([94.0, 94.5, 96.0, 99.0]).reshape(4, 1, 1)
+    (event,) = notifier.check_forecast({"mean": mean, "samples": samples}, ["Via"], 1)
+    assert (event.severity, event.threshold, event.probability) == ("critical", 95.0, 0.5)
+    (event,) = notifier.check_forecast({"mean": mean + 2.0, "samples": samples}, ["Via"], 1)
+    assert (event.severity, event.threshold, event.probability) == ("warning", 97.0, 0.75)
+
+
 def test_a_notifier_from_its_configuration_knows_warning_from_critical():
     notifier = AlarmNotifier.from_config(AlarmConfig())
     mean = [[96.0, 0.2, 9.0], [94.0, 2.0, 13.0]]

@@ -132,6 +132,11 @@ def test_the_chart_says_in_words_what_it_shows_and_joins_what_nothing_beats():
     assert line is not None and "5 of them no other run beats" in chart
     one = front_chart(campaign(goals={"final Titer [mg/L]": 1.0}))
     assert "of 3 runs so far and of 2 proposed, expected from 300 to 310" in one
+    bars = re.findall(r'class="bar" d="M([\d.]+) [\d.]+L[\d.]+ ([\d.]+)"', one)
+    names = re.findall(r'class="t strong" x="([\d.]+)" y="([\d.]+)"', one)
+    assert len(names) == len(bars) == 2
+    for (x, top), (at, y) in zip(bars, names, strict=True):
+        assert at == x and float(y) < float(top), "a number stands above its bar, not on the next"
     assert front_chart(Campaign("x", "none", "nothing")) == ""
 
 

@@ -12,8 +12,10 @@ from perfusio_jax.viz import (
     Happening,
     RunView,
     SkillCurve,
+    calibration_figure,
     front_figure,
     golden_figure,
+    parity_figure,
     rates_figure,
     run_figure,
     skill_figure,
@@ -204,10 +206,24 @@ def test_it_is_drawn_with_plotly_from_the_same_numbers():
 @pytest.mark.parametrize(
     ("values", "told"),
     [((2.0, 2.0, 1.99, 1.99), ["1.99"]), ((1.0, 3.0, 3.0, 2.0), ["1", "3"]), ((5.0,) * 4, ["5"]),
-     ((1000.0,) * 4, ["1000"]), ((600.0, 1200.0, 1250.0, 1250.0), ["600", "1250"])],
+     ((1000.0,) * 4, ["1000"]), ((600.0, 1200.0, 1250.0, 1250.0), ["600", "1250"]),
+     ((36.25, 36.9, 36.9, 36.4), ["36.25", "36.9"])],
 )  # fmt: skip
 def test_labels_of_a_set_point_do_not_lie_on_each_other(values, told):
     figure = run_figure(view(set_points={"feed": np.array(values)}), {"feed": "1e6 cells/mL"})
     axes = figure.axes[-1]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == told
     assert "10⁶ cells/mL" in [text.get_text().strip() for text in axes.texts]
+
+
+def test_how_far_ahead_nothing_was_read_gets_no_line_and_no_numbers():
+    place = np.full((20, 3, 1), np.nan)
+    place[:, :2] = np.linspace(0.05, 0.95, 20)[:, None, None]
+    share = np.array([[0.8], [0.8], [np.nan]])
+    figure = calibration_figure(place, {0.8: share}, ["VCD"])
+    lines = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert lines == ["1 d ahead", "2 d ahead"]
+    empty = np.full((4, 1), np.nan)
+    axes = parity_figure(empty, empty, ["VCD"], steps=7, low=empty, high=empty).axes[0]
+    assert [*axes.get_xticks(), *axes.get_yticks()] == []
+    assert "no reading so far ahead" in [text.get_text() for text in axes.texts]

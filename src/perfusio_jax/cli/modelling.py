@@ -72,7 +72,7 @@ def validate(
     horizon: Annotated[
         int | None,
         typer.Option(
-            min=1, max=28, help="Days ahead; 7, or by hours where samples are hours apart."
+            min=1, max=28, help="Days ahead; up to 7, or by hours where samples are hours apart."
         ),
     ] = None,
     hours: Annotated[

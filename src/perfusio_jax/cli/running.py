@@ -310,7 +310,8 @@ def _holds_tables(folder: Path) -> bool:
     )
 
     is_run = any(p.is_file() for n in range(3) for p in folder.glob(f"{'*/' * n}journal.sqlite"))
-    has_settings = _toml_in(folder) or (folder / "fleet.toml").exists()
+    is_rest = (folder / "audit.jsonl").exists() or (folder / "journal.sqlite").exists()
+    has_settings = is_rest or _toml_in(folder) or (folder / "fleet.toml").exists()
     kinds = TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES
     return (
         not has_settings
@@ -359,6 +360,24 @@ def run_folder(place: Path) -> Path:
     settings, base = read_settings(place)
     folder = base / str(settings["twin"].get("folder", "."))
     return folder if folder.exists() else base
+
+
+def told_folder(place: Path) -> Path:
+    """The folder with a run's records where a place is its settings or holds them; else the place.
+
+    Args:
+        place: What was named: a run folder, `twin.toml` or a folder with it, or something else.
+
+    Raises:
+        ConfigError: If it is the settings of a run of which there is no record yet.
+    """
+    if not (place.suffix == ".toml" or (place.is_dir() and _toml_in(place))):
+        return place
+    from perfusio_jax.twin.loop.commands import find_runs
+
+    folder = run_folder(place)
+    find_runs(folder)
+    return folder
 
 
 def _toml_in(folder: Path) -> bool:

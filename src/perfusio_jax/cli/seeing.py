@@ -19,6 +19,7 @@ from .common import (
     writable,
 )
 from .file_options import reads_files
+from .running import told_folder
 
 commands = typer.Typer(rich_markup_mode=None)
 
@@ -29,7 +30,8 @@ def figures(
     what: Annotated[
         list[Path],
         typer.Argument(
-            help="Run folder (or one above several), folder of a validation, or campaign tables."
+            help="Run folder (or one above several) or its twin.toml, folder of a validation, or "
+            "campaign tables."
         ),
     ],
     only: Annotated[
@@ -59,6 +61,7 @@ def figures(
     for place in what:
         if not place.exists():
             raise ConfigError(f"{place} does not exist.")
+    what = [told_folder(place) for place in what]
     if out is not None:
         writable(out, is_folder=True)
     elif len(what) == 1 and what[0].is_dir():

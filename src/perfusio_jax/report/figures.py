@@ -1,5 +1,6 @@
 """`perfusio-jax figures`: pictures of a run folder, a campaign table or a validated model."""
 
+import contextlib
 import csv
 import itertools
 import re
@@ -11,6 +12,7 @@ import numpy as np
 
 from perfusio_jax._core import ConfigError, DataError
 from perfusio_jax._core.limits import TABLE_BYTES, read_file
+from perfusio_jax._core.text import counted
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.connectors import read_culture
 from perfusio_jax.connectors.files.cultures import CultureTable
@@ -18,7 +20,8 @@ from perfusio_jax.connectors.files.parts import title_of
 from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.process import Derived, compare
 from perfusio_jax.states import Trajectory, complete_setpoints
-from perfusio_jax.twin.records.run_files import JOURNAL_NAME
+from perfusio_jax.twin.loop.commands import find_runs
+from perfusio_jax.twin.records.run_files import RECORD_NAMES
 from perfusio_jax.viz import (
     RunView,
     SkillCurve,
@@ -111,6 +114,9 @@ def draw_figures(
             "perfusio-jax validate TABLE writes one, and its figures."
         )
     else:
+        for place in places:
+            if place.is_dir() and any((place / name).exists() for name in RECORD_NAMES):
+                find_runs(place)  # which says what a run folder without its journal lacks
         chosen = _chosen(only, OF_TABLE)
         drawn, folder = (
             _of_table(places, chosen, trade_off, culture, console, rules),
@@ -219,7 +225,7 @@ def _of_table(
     table = read_culture(list(places) if len(places) > 1 else places[0], culture, rules)
     runs, units, title = table.trajectories, units_of(table), title_of(list(places))
     views = views_of(table, runs)
-    console.print(f"{len(runs)} runs of {title}", soft_wrap=True)
+    console.print(f"{counted(len(runs), 'run')} of {title}", soft_wrap=True)
     if not only or "rack" in only:
         yield from _pages("rack", rack_pages(table, title))
     if "run" in only or (not only and len(runs) <= _MANY):
@@ -319,7 +325,9 @@ def _chosen(only: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_run(place: Path) -> bool:
-    return (place / JOURNAL_NAME).exists() or any(place.glob(f"*/{JOURNAL_NAME}"))
+    with contextlib.suppress(ConfigError):
+        return bool(find_runs(place))
+    return False
 
 
 def _scores_in(place: Path) -> Path | None:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from perfusio_jax._core import HOURS_PER_DAY, ConfigError
 from perfusio_jax.hybrid import tolerance_of
 from perfusio_jax.states import Trajectory, usual_step_h
@@ -79,7 +81,8 @@ def horizons_of(
         hours: These hours; steps are the longest that all of them are whole numbers of.
 
     Returns:
-        By default a week, day by day; where samples are hours apart 1, 2, 4 and 8 intervals.
+        By default a week, day by day; where samples are hours apart 1, 2, 4 and 8 intervals. Of
+        those only what the longest run has a reading for: the first at least.
 
     Raises:
         ConfigError: If both are given, or hours are not above zero and whole numbers of steps.
@@ -92,8 +95,16 @@ def horizons_of(
         return Horizons(HOURS_PER_DAY, tuple(range(1, days + 1)))
     apart = usual_step_h(runs)
     if apart >= _SHORT_H:
-        return Horizons(HOURS_PER_DAY, tuple(range(1, DAYS + 1)))
-    return Horizons(_rounded(apart), _INTERVALS)
+        return _within(runs, Horizons(HOURS_PER_DAY, tuple(range(1, DAYS + 1))))
+    return _within(runs, Horizons(_rounded(apart), _INTERVALS))
+
+
+def _within(runs: Sequence[Trajectory], asked: Horizons) -> Horizons:
+    """Steps no run is long enough for, left out."""
+    spans = [np.asarray(run.times_h, float) for run in runs if run.n_days > 1]
+    longest = max(float(hours[-1] - hours[0]) for hours in spans) + asked.tolerance_h
+    steps = tuple(n for n in asked.steps if asked.step_h * n <= longest)
+    return asked._replace(steps=steps or asked.steps[:1])
 
 
 def _rounded(hours: float) -> float:

@@ -66,7 +66,7 @@ def reactor_view(
     alarms = sorted(
         record.alarms, key=lambda a: (a.cleared_at is not None, a.severity != "critical", -a.id)
     )
-    closed = f"{stands.n_days} {stands.cadence.words()} closed"
+    closed = f"{stands.n_days} {stands.cadence.words(stands.n_days)} closed"
     if stands.last_day is not None:
         closed += f", last day {stands.last_day:g}"
         closed += f" ({stands.last_outcome})" if stands.last_outcome else ""

@@ -13,7 +13,7 @@ from perfusio_jax._core import CONTROL_NAMES, HOURS_PER_DAY, REGISTRY, STREAM_TO
 from perfusio_jax._core.limits import RECORD_BYTES, read_file
 from perfusio_jax._core.units import canonical_unit
 from perfusio_jax.process import Process
-from perfusio_jax.twin.loop.commands import find_runs, is_running, reactors, sampled
+from perfusio_jax.twin.loop.commands import find_runs, is_running, reactors, sampled, seen
 from perfusio_jax.twin.loop.reader import rows_of
 from perfusio_jax.twin.records.alarm_book import Alarm
 from perfusio_jax.twin.records.chain import AuditReport
@@ -22,7 +22,6 @@ from perfusio_jax.twin.records.entries import Command, Decision, Intent
 from perfusio_jax.twin.records.forecasts_made import Step, curves, read_forecasts
 from perfusio_jax.twin.records.lock import LOCK_NAME
 from perfusio_jax.twin.records.records_file import RunRecords
-from perfusio_jax.twin.records.run_files import JOURNAL_NAME
 from perfusio_jax.twin.records.trail_files import LOG_NAME
 from perfusio_jax.twin.records.verifying import verify_audit
 from perfusio_jax.viz import Band, RunView
@@ -169,7 +168,7 @@ def read_records(place: Path, reactor_id: str | None = None) -> list[RunRecord]:
         if audit.is_intact:
             log = read_file(folder / LOG_NAME, most=RECORD_BYTES)
         events = tuple(records_of(log))
-        with RunRecords(folder / JOURNAL_NAME, is_read_only=True) as journal:
+        with seen(folder) as journal:
             for name in reactors(journal):
                 if reactor_id in (None, name):
                     found.append(record_of(folder, journal, name, events, audit))
@@ -308,20 +307,43 @@ def _goals(
             for t in why.get("targets") or ()
             if isinstance(t.get("target"), int | float)
         }
-        limits: dict[str, tuple[float | None, float | None]] = {}
-        for limit in why.get("constraints") or ():
-            for sign, k in ((">=", 0), ("<=", 1)):
-                left, found, right = str(limit.get("limit", "")).partition(sign)
-                try:
-                    value = float(right.split()[0]) if found else math.nan
-                except (ValueError, IndexError):
-                    continue
-                if math.isfinite(value):
-                    pair = list(limits.get(left.strip(), (None, None)))
-                    pair[k] = value
-                    limits[left.strip()] = (pair[0], pair[1])
-        return targets, limits
-    return {}, {}
+        limits = [limit.get("limit", "") for limit in why.get("constraints") or ()]
+        return targets or _held(events), _limits(limits)
+    return _held(events), {}
+
+
+def _held(events: tuple[Mapping[str, Any], ...]) -> dict[str, float]:
+    """Values to be held in the objective of the last session: of a described culture only that."""
+    for event in reversed(events):
+        if event["event_type"] == "SESSION_STARTED":
+            objective = event["payload"].get("objective")
+            goals = objective.get("goals") if isinstance(objective, Mapping) else None
+            told = [str(goal).partition("=") for goal in goals or ()]
+            found = {name.strip(): _first_number(text) for name, _, text in told}
+            return {name: value for name, value in found.items() if math.isfinite(value)}
+    return {}
+
+
+def _limits(texts: Iterable[str]) -> dict[str, tuple[float | None, float | None]]:
+    """Lower and upper limit by name, from "NAME >= value" and "NAME <= value"."""
+    limits: dict[str, tuple[float | None, float | None]] = {}
+    for text in texts:
+        for sign, k in ((">=", 0), ("<=", 1)):
+            left, _, right = str(text).partition(sign)
+            value = _first_number(right)
+            if math.isfinite(value):
+                pair = list(limits.get(left.strip(), (None, None)))
+                pair[k] = value
+                limits[left.strip()] = (pair[0], pair[1])
+    return limits
+
+
+def _first_number(text: str) -> float:
+    """The number a text begins with; NaN if there is none."""
+    try:
+        return float(text.split()[0])
+    except (ValueError, IndexError):
+        return math.nan
 
 
 def _number(value: Any) -> float:

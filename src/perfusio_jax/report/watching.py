@@ -192,7 +192,7 @@ class Watching:
         loose = {n: v for n, v in tables.items() if not isinstance(v, dict)}
         for name, table in [("", loose), *((n, v) for n, v in tables.items() if n not in loose)]:
             if table:
-                rows = [(str(k), _setting(v)) for k, v in table.items()]
+                rows = [row for k, v in table.items() for row in _settings(str(k), v)]
                 parts.append(Table(f"[{name}]" if name else "top", ("key", "value"), rows))
         return parts
 
@@ -243,7 +243,11 @@ class Watching:
             is_new = kept is None or kept.read.stamp != stamp
             if kept is None or is_new or kept.chain is not chain or "" < kept.until <= now:
                 read = _read(folder, stamp, report) if kept is None or is_new else kept.read
-                kept = self._shown(folder, read, report, chain)
+                try:
+                    kept = self._shown(folder, read, report, chain)
+                except Exception as error:  # the others are shown all the same
+                    read = _Read(stamp, trouble=_not_as_written(error))
+                    kept = _Kept(read, chain, (), "")
                 self._kept[folder] = kept
             return kept
 
@@ -306,10 +310,13 @@ def _read(folder: Path, stamp: tuple[Any, ...], report: AuditReport) -> _Read:
     except (PerfusioError, OSError) as error:
         return _Read(stamp, trouble=f"It cannot be read: {in_short(error)}")
     except Exception as error:  # the others are shown all the same, and this is told
-        kind = type(error).__name__
-        text = f"Its records are not as this version writes them ({kind}: {in_short(error)})."
-        return _Read(stamp, trouble=text)
+        return _Read(stamp, trouble=_not_as_written(error))
     return _Read(stamp, found, "" if found else "It has a journal, and nothing in it yet.")
+
+
+def _not_as_written(error: Exception) -> str:
+    kind = type(error).__name__
+    return f"Its records are not as this version writes them ({kind}: {in_short(error)})."
 
 
 _PENDING: Final = AuditReport(False, 0, reason="it is being verified")
@@ -368,6 +375,13 @@ def _config_of(folder: Path) -> Path | None:
     """The configuration of a run: in its folder, or in the one above several vessels."""
     places = [place / name for place in (folder, folder.parent) for name in _CONFIGS]
     return next((p for p in places if p.is_file()), None)
+
+
+def _settings(name: str, value: Any) -> list[tuple[str, str]]:
+    """A row of a setting; of a table of tables a row each, under its whole name."""
+    if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
+        return [row for k, v in value.items() for row in _settings(f"{name}.{k}", v)]
+    return [(name, _setting(value))]
 
 
 def _setting(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,13 @@ def run_twin(
             console.print("no model is named: starting from the mechanistic model alone")
         plan.announce(console)
     with jax.default_device(plans[0].device), console.status("starting") as status:
+        is_first = True
 
         def say(text: str) -> None:
+            nonlocal is_first
+            if is_first and text.endswith("deciding"):
+                is_first = False
+                text += " (the first time compiles for minutes; perfusio-jax warm does it ahead)"
             status.update(text)
             if not console.is_terminal or "recommends" in text:
                 console.print(text, soft_wrap=True)
@@ -73,7 +79,7 @@ def run_twin(
                 n = sum(len(plan.reactors) for plan in plans)
                 raise ConnectorError(f"{len(broken) + bad} of {n} reactors did not get to the end.")
     for plan in plans:
-        console.print(f"records: {plan.folder}")
+        console.print(f"records: {os.path.relpath(plan.folder)}", soft_wrap=True)
 
 
 async def _until_stopped(twins: Mapping[str, DigitalTwin], days: int | None, console: Any) -> int:

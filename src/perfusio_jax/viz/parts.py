@@ -31,8 +31,27 @@ def series_style(n: int) -> dict[str, Any]:
 
 
 def tick_text(value: float) -> str:
-    """A number beside an axis: three figures, and no power of ten where people write a thousand."""
-    return f"{value:.0f}" if 999.5 <= abs(value) < 1e5 else f"{value:.3g}"
+    """A number beside an axis: four figures, and no power of ten where people write a thousand.
+
+    With three, 36.25 °C would read 36.2.
+    """
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e5 else f"{value:.4g}"
+
+
+def nothing(axes: "Axes", text: str) -> None:
+    """Say in a panel without data that there is none, in place of numbers beside its axis."""
+    axes.set_yticks([])
+    axes.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center",
+                  color=PALETTE["muted"], fontsize=8.5)  # fmt: skip
+
+
+def strip_margin(low: float, high: float) -> float:
+    """What lies above and below the course of a set-point, in its unit.
+
+    A fifth of how far it moved: what moves by a little of its value, as a temperature does, would
+    be flat beside a margin that goes by the value.
+    """
+    return max(0.2 * (high - low), 0.005 * max(abs(low), abs(high)), 1e-3)
 
 
 BAND_ALPHA = 0.32

@@ -10,7 +10,7 @@ from perfusio_jax._core import DataError
 from perfusio_jax._core.text import cut, shown
 
 from .clock import Clock, clock_of
-from .parts import band, legend_entry, outer_band, reading_band, tick_text
+from .parts import band, legend_entry, nothing, outer_band, reading_band, strip_margin, tick_text
 from .theme import DASHES, PALETTE, describe, new_figure, no_math, themed, title_axis
 
 if TYPE_CHECKING:
@@ -201,10 +201,10 @@ def strip(
     title_axis(axes, plain_name(name, 40), size=8.5, unit=unit)
     finite = values[np.isfinite(values)]
     if not finite.size:
-        _nothing(axes, "not told")
+        nothing(axes, "not told")
         return
     low, high = float(finite.min()), float(finite.max())
-    margin = max(0.2 * (high - low), 0.02 * max(abs(low), abs(high)), 1e-3)
+    margin = strip_margin(low, high)
     axes.set_ylim(low - margin, high + margin)
     # two labels need room between them; where there is none, the value that is in force has one
     is_narrow = high - low < _APART * (high - low + 2.0 * margin)
@@ -244,17 +244,11 @@ def panel(
     if has_title:
         title_axis(axes, plain_name(name, 40), unit=unit)
     if not is_there.any() and found is None:
-        _nothing(axes, "no reading")
+        nothing(axes, "no reading")
     elif unit != "%" and unit != "pH":
         lowest, highest = axes.get_ylim()
         if lowest > 0.0 and lowest < 0.7 * highest:
             axes.set_ylim(0.0, highest)
-
-
-def _nothing(axes: "Axes", text: str) -> None:
-    axes.set_yticks([])
-    axes.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center",
-                  color=PALETTE["muted"], fontsize=8.5)  # fmt: skip
 
 
 def _span(runs: Sequence[RunView], name: str) -> tuple[float, float]:

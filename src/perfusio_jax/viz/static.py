@@ -20,6 +20,7 @@ from .parts import (
     series_of,
     series_style,
     shade_start,
+    strip_margin,
     tick_text,
 )
 from .theme import (
@@ -460,7 +461,7 @@ def _strip(axes: "Axes", name: str, days: np.ndarray, values: np.ndarray) -> Non
     finite = held[np.isfinite(held)]
     if len(finite):
         low, high = float(finite.min()), float(finite.max())
-        margin = max(0.2 * (high - low), 0.02 * max(abs(low), abs(high)), 1e-3)
+        margin = strip_margin(low, high)
         axes.set_ylim(low - margin, high + margin)
         ticks = [low] if high - low < 1e-6 * max(abs(low), abs(high), 1e-9) else [low, high]
         axes.set_yticks(ticks, [tick_text(tick) for tick in ticks])

@@ -7,7 +7,7 @@ import numpy as np
 
 from perfusio_jax._core import DataError
 
-from .parts import legend_entry
+from .parts import legend_entry, nothing
 from .theme import PALETTE, describe, new_figure, themed, title_axis
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def parity_figure(
             axes.plot(edge, edge, color=PALETTE["ink"], lw=0.8, zorder=4)
             axes.set_xlim(*edge)
             axes.set_ylim(*edge)
+        else:
+            nothing(axes, "no reading so far ahead")
+            axes.set_xticks([])
         if n % columns == 0:
             axes.set_ylabel("measured")
         if n >= len(names) - columns:
@@ -136,18 +139,18 @@ def calibration_figure(
     figure = new_figure(10.4, 3.9, "Are the intervals honest?")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.0, 1.0, 1.25))
     levels = np.linspace(0.05, 0.95, 19)
-    shown = sorted({0, steps // 2, steps - 1})
+    read = [h for h in range(steps) if np.isfinite(place[:, h]).any()]
+    shown = sorted({read[0], read[len(read) // 2], read[-1]}) if read else []
     shades = [PALETTE["twin"], PALETTE["green"], PALETTE["orange"]]
     for h, colour in zip(shown, shades, strict=False):
         values = place[:, h][np.isfinite(place[:, h])]
-        found = [
-            np.mean(np.abs(values - 0.5) <= 0.5 * p) if values.size else np.nan for p in levels
-        ]
+        found = [np.mean(np.abs(values - 0.5) <= 0.5 * p) for p in levels]
         left.plot(levels, found, color=colour, label=f"{far[h]} {unit} ahead")
     left.plot([0, 1], [0, 1], color=PALETTE["ink"], lw=0.8)
     left.set(xlabel="nominal probability", ylabel="readings inside", xlim=(0, 1), ylim=(0, 1))
     left.set_title("Central intervals")
-    left.legend(loc="upper left")
+    if shown:
+        left.legend(loc="upper left")
     values = place[np.isfinite(place)]
     if values.size:
         middle.hist(values, bins=20, range=(0, 1), density=True, color=PALETTE["band"], alpha=0.7)

@@ -28,6 +28,8 @@ _MOST_NAMED = 8
 
 _TEXT_WIDTH = 14
 """Narrowest a column of texts gets."""
+_WORD_WIDTH = 20
+"""Longest word that is not cut in two."""
 
 
 class Findings(NamedTuple):
@@ -235,8 +237,9 @@ def _print_table(rows: list[list[str]], console: "Console") -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for label in ("column", "read as", "unit"):
-        table.add_column(label, overflow="fold", min_width=14 if label != "unit" else None)
+    rooms = [_room([row[k] for row in rows]) for k in range(2)] + [_TEXT_WIDTH]
+    for label, room in zip(("column", "read as", "unit"), rooms, strict=True):
+        table.add_column(label, overflow="fold", min_width=room if label != "unit" else None)
     for label in ("values", "missing", "bad"):
         table.add_column(label, justify="right", no_wrap=True)
     table.add_column("from .. to", no_wrap=True)
@@ -244,10 +247,17 @@ def _print_table(rows: list[list[str]], console: "Console") -> None:
         table.add_row(*row)
     labels = [str(column.header) for column in table.columns]
     widths = [max(map(len, cells)) for cells in zip(labels, *rows, strict=True)]
-    needed = sum(min(width, _TEXT_WIDTH) for width in widths[:3]) + sum(widths[3:]) + 2 * 6
+    texts = sum(min(width, room) for width, room in zip(widths, rooms, strict=False))
+    needed = texts + sum(widths[3:]) + 2 * 6
     if needed > console.width:
         table.width = needed
     console.print(table, crop=False)
+
+
+def _room(texts: list[str]) -> int:
+    """How wide a column of texts is at least: no name of usual length is cut in two."""
+    words = [len(word) for text in texts for word in text.split()]
+    return max(_TEXT_WIDTH, min(max(words, default=0), _WORD_WIDTH))
 
 
 def _off_days(store: FilesystemStore) -> list[str]:

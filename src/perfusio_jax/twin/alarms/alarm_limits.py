@@ -1,8 +1,9 @@
 """Which limits a forecast or a measurement crosses, and how badly. Pure."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -93,7 +94,7 @@ class AlarmLimits:
                 events.append(_unknown(name, current_day, leads[int(step)]))
             for side, limit in zip(("below", "above"), limits, strict=True):
                 if math.isfinite(limit):
-                    odds = spread.beyond(column, side, limit, len(leads))
+                    odds = partial(spread.beyond, column, side, n_rows=len(leads))
                     events += self._crossings(name, path, side, limit, (current_day, leads), odds)
         order = {name: n for n, name in enumerate(self.thresholds)}
         return sorted(events, key=lambda event: (event.lead_days, order[event.species]))
@@ -117,13 +118,13 @@ class AlarmLimits:
                 continue
             for side, limit in zip(("below", "above"), limits, strict=True):
                 if _is_beyond(value, side, limit):
-                    severity = self._severity(name, side, value)
+                    severity, crossed = self._crossed(name, side, limit, value)
                     events.append(
                         AlarmEvent(
                             current_day,
                             name,
                             value,
-                            limit,
+                            crossed,
                             side,
                             0,
                             severity=severity,
@@ -139,33 +140,37 @@ class AlarmLimits:
         side: str,
         limit: float,
         when: tuple[float, Sequence[float]],
-        beyond: tuple[np.ndarray, float] | None,
+        odds_of: Callable[[float], tuple[np.ndarray, float] | None],
     ) -> list[AlarmEvent]:
         events, (day, leads) = [], when
+        beyond_limit = odds_of(limit)
         for step, value in enumerate(path):
-            odds = None if beyond is None else float(beyond[0][step])
-            is_likely = odds is not None and odds >= self.min_probability
-            if not np.isfinite(value) or not (_is_beyond(value, side, limit) or is_likely):
+            likely = beyond_limit is not None and beyond_limit[0][step] >= self.min_probability
+            if not np.isfinite(value) or not (_is_beyond(value, side, limit) or likely):
                 continue
+            severity, crossed = self._crossed(name, side, limit, float(value))
+            beyond = beyond_limit if crossed == limit else odds_of(crossed)
             events.append(
                 AlarmEvent(
                     day=day,
                     species=name,
                     predicted_value=float(value),
-                    threshold=limit,
+                    threshold=crossed,
                     direction=side,
                     lead_days=leads[step],
-                    probability=odds,
+                    probability=None if beyond is None else float(beyond[0][step]),
                     probability_within_lead=None if beyond is None else beyond[1],
-                    severity=self._severity(name, side, float(value)),
+                    severity=severity,
                 )
             )
         return events
 
-    def _severity(self, name: str, side: str, value: float) -> str:
+    def _crossed(self, name: str, side: str, limit: float, value: float) -> tuple[str, float]:
+        """How bad it is, and the limit that makes it so: beyond both, people hear of the worse."""
         low, high = self.critical.get(name, (-math.inf, math.inf))
-        limit = low if side == "below" else high
-        return "critical" if _is_beyond(value, side, limit) else "warning"
+        critical = low if side == "below" else high
+        is_critical = _is_beyond(value, side, critical)
+        return ("critical", critical) if is_critical else ("warning", limit)
 
 
 @dataclass(frozen=True)

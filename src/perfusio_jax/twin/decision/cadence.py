@@ -78,9 +78,10 @@ class Cadence:
         """Cycles that are due within a number of days, the first of them at their beginning."""
         return max(math.ceil(HOURS_PER_DAY * days / self.interval_h - _ROUNDING), 0)
 
-    def words(self) -> str:
-        """One word or a few for what is counted: "days", or "cycles of 12 h"."""
-        return "days" if self.is_daily else f"cycles of {self.interval_h:g} h"
+    def words(self, n: int = 2) -> str:
+        """One word or a few for what is counted: "days", or "cycles of 12 h"; of one "day"."""
+        one, of = ("day", "") if self.is_daily else ("cycle", f" of {self.interval_h:g} h")
+        return f"{one}{'' if n == 1 else 's'}{of}"
 
 
 DAILY = Cadence()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from perfusio_jax._core import ConfigError, RunLockedError
+from perfusio_jax._core import ConfigError, PerfusioError, RunLockedError
 from perfusio_jax._core.instants import as_day
 
 from ..decision.brain import Brain, Situation
@@ -19,7 +19,8 @@ from ..decision.cadence import DAILY, Cadence, cadence_of
 from ..decision.grid import Grid
 from ..records.alarm_book import Alarm
 from ..records.chain import plain
-from ..records.entries import Command, Decision
+from ..records.entries import Command, Decision, JournalError
+from ..records.layout import REMEDY
 from ..records.lock import LOCK_NAME, FileLock
 from ..records.mailbox import MOST_HOURS
 from ..records.records_file import RunRecords
@@ -71,7 +72,7 @@ class ReactorStatus:
         last = "no day yet" if self.last_day is None else f"day {self.last_day:g}"
         lines = [
             f"{self.reactor_id}: {run}, {self.mode}; "
-            f"{self.n_days} {self.cadence.words()} closed, last {last}"
+            f"{self.n_days} {self.cadence.words(self.n_days)} closed, last {last}"
             + (f" ({self.last_outcome})" if self.last_outcome else "")
             + (f"; held by {self.holder}" if self.holder else "")
         ]
@@ -130,8 +131,30 @@ def opened(folder: Path) -> Iterator[RunRecords]:
     """
     path = folder / JOURNAL_NAME
     may_change = os.access(path, os.W_OK) and os.access(folder, os.W_OK)
+    with seen(folder):  # a file that was cut off would else be made anew
+        pass
     with RunRecords(path, is_read_only=not may_change) as records:
         yield records
+
+
+@contextmanager
+def seen(folder: Path) -> Iterator[RunRecords]:
+    """The journal of a run folder, for looking at it: nothing of it is changed or made anew.
+
+    Raises:
+        JournalError: If it cannot be read, or what it holds is of another shape than what this
+            version writes.
+    """
+    with RunRecords(folder / JOURNAL_NAME, is_read_only=True) as records:
+        try:
+            yield records
+        except PerfusioError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise JournalError(
+                f"The records in {folder} are not as this version writes them ({why}). {REMEDY}"
+            ) from error
 
 
 def is_running(folder: Path) -> bool:
@@ -149,13 +172,16 @@ def is_running(folder: Path) -> bool:
 
 def status(folder: Path) -> list[ReactorStatus]:
     """Where the reactors of one run folder stand."""
-    with opened(folder) as records:
+    with seen(folder) as records:
         runs = is_running(folder)
-        return [status_of(folder, records, n, is_running=runs) for n in reactors(records)]
+        found = [status_of(folder, records, n, is_running=runs) for n in reactors(records)]
+        for one in found:
+            str(one)  # what cannot be told is found here, where it is known for damage
+        return found
 
 
 def _reactors_of(folder: Path) -> list[str]:
-    with opened(folder) as records:
+    with seen(folder) as records:
         return reactors(records)
 
 

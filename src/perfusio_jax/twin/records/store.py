@@ -15,8 +15,7 @@ import rfc8785
 
 from .chain import plain
 from .entries import JournalError
-
-SCHEMA_VERSION = 3
+from .layout import REMEDY, bring_up_to_date, failed, is_old, no_journal, version_of
 
 JOURNAL_NAME = "journal.sqlite"
 """The journal of a run folder."""
@@ -24,102 +23,7 @@ JOURNAL_NAME = "journal.sqlite"
 _DAMAGE = (sqlite3.Error, UnicodeDecodeError)
 """What a file raises that is locked, full, gone or damaged."""
 
-_VERSION_1 = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE samples (
-    id INTEGER PRIMARY KEY,
-    reactor_id TEXT NOT NULL,
-    day REAL NOT NULL,
-    revision INTEGER NOT NULL,
-    stored_at TEXT NOT NULL,
-    payload TEXT NOT NULL,
-    UNIQUE (reactor_id, day, revision)
-) STRICT;
-CREATE TABLE decisions (
-    id INTEGER PRIMARY KEY,
-    reactor_id TEXT NOT NULL,
-    day REAL NOT NULL,
-    decided_at TEXT NOT NULL,
-    payload TEXT NOT NULL,
-    superseded_by_reason TEXT
-) STRICT;
-CREATE UNIQUE INDEX one_standing_decision ON decisions (reactor_id, day)
-    WHERE superseded_by_reason IS NULL;
-CREATE TABLE intents (
-    id INTEGER PRIMARY KEY,
-    decision_id INTEGER NOT NULL REFERENCES decisions (id),
-    reactor_id TEXT NOT NULL,
-    day REAL NOT NULL,
-    opened_at TEXT NOT NULL,
-    setpoints TEXT NOT NULL,
-    outcome TEXT,
-    closed_at TEXT,
-    result TEXT,
-    CHECK ((outcome IS NULL) = (closed_at IS NULL))
-) STRICT;
-CREATE UNIQUE INDEX one_open_intent ON intents (reactor_id) WHERE outcome IS NULL;
-CREATE UNIQUE INDEX one_intent_per_decision ON intents (decision_id);
-"""
-
-_VERSION_2 = """
-CREATE TABLE cycles (
-    reactor_id TEXT NOT NULL,
-    day REAL NOT NULL,
-    closed_at TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    PRIMARY KEY (reactor_id, day)
-) STRICT;
-INSERT INTO cycles SELECT d.reactor_id, d.day, i.closed_at, 'done' FROM decisions AS d
-    JOIN intents AS i ON i.decision_id = d.id
-    WHERE d.superseded_by_reason IS NULL AND i.outcome IS NOT NULL;
-CREATE TABLE leases (
-    reactor_id TEXT PRIMARY KEY,
-    token INTEGER NOT NULL,
-    holder TEXT NOT NULL,
-    expires_at TEXT NOT NULL
-) STRICT;
-CREATE TABLE readings (
-    reactor_id TEXT NOT NULL,
-    tag TEXT NOT NULL,
-    measured_at TEXT NOT NULL,
-    time_h REAL NOT NULL,
-    value REAL,
-    quality TEXT NOT NULL,
-    PRIMARY KEY (reactor_id, tag, measured_at)
-) STRICT;
-CREATE TABLE commands (
-    id INTEGER PRIMARY KEY,
-    reactor_id TEXT NOT NULL,
-    sent_at TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    actor TEXT NOT NULL,
-    role TEXT,
-    payload TEXT NOT NULL,
-    handled_at TEXT,
-    outcome TEXT
-) STRICT;
-CREATE TABLE alarms (
-    id INTEGER PRIMARY KEY,
-    reactor_id TEXT NOT NULL,
-    name TEXT NOT NULL,
-    severity TEXT NOT NULL,
-    message TEXT NOT NULL,
-    raised_at TEXT NOT NULL,
-    last_at TEXT NOT NULL,
-    times INTEGER NOT NULL,
-    acknowledged_at TEXT,
-    acknowledged_by TEXT,
-    suppressed_until TEXT,
-    cleared_at TEXT
-) STRICT;
-CREATE UNIQUE INDEX one_standing_alarm ON alarms (reactor_id, name) WHERE cleared_at IS NULL;
-"""
-
-_VERSION_3 = """
-ALTER TABLE commands ADD COLUMN account TEXT;
-ALTER TABLE commands ADD COLUMN ticket TEXT;
-CREATE UNIQUE INDEX one_command_of_a_ticket ON commands (account, ticket);
-"""
+_SPOILED = f"{JOURNAL_NAME} holds an entry that cannot be read:"
 
 
 class JournalFile:
@@ -133,7 +37,7 @@ class JournalFile:
         clock: Source of time stamps; UTC now by default.
         timeout_s: How long [s] to wait for another process that holds the file.
         is_read_only: Whether it is only looked at, as by somebody who may not change it; it must
-            be there then, and of this version.
+            be there then. One of an earlier version is read from a copy in memory.
 
     Raises:
         JournalError: If the file is not a journal, is of a newer version or cannot be opened.
@@ -179,7 +83,7 @@ class JournalFile:
         """
         answer = self._query("PRAGMA integrity_check", ())
         if answer != [("ok",)]:
-            raise JournalError(f"The journal {self.path} is damaged: {answer[0][0]}")
+            raise JournalError(f"The journal {self.path} is damaged: {answer[0][0]}. {REMEDY}")
 
     def close(self) -> None:
         """Close the file; everything recorded is on the disk already."""
@@ -195,16 +99,22 @@ class JournalFile:
         self.close()
 
     def _look(self) -> None:
-        """Refuse what is no journal of this version, without changing it."""
+        """Refuse what is no journal, without changing it; one of before is read from a copy."""
         names = {row[0] for row in self._query("SELECT name FROM sqlite_master", ())}
         if "meta" not in names:
-            raise JournalError(f"{self.path} is a database, but not a journal of this program.")
-        found = self._query("SELECT value FROM meta WHERE name = 'schema_version'", ())
-        if found != [(str(SCHEMA_VERSION),)]:
-            raise JournalError(
-                f"The journal {self.path} is of another version; the program that runs it brings "
-                "it up to date."
-            )
+            raise no_journal(self.path)
+        if not is_old(version_of(self._db, self.path)):
+            return
+        memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        try:
+            self._db.backup(memory)
+            bring_up_to_date(memory, self.path)
+        except _DAMAGE as error:
+            memory.close()
+            what = "is of another version and cannot be brought to this one"
+            raise failed(self.path, error, what) from error
+        self._db.close()
+        self._db = memory
 
     def _prepare(self) -> None:
         try:
@@ -213,25 +123,11 @@ class JournalFile:
             self._db.execute("PRAGMA foreign_keys = ON")
             names = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
         except _DAMAGE as error:
-            raise JournalError(f"{self.path} cannot be used as a journal: {error}") from error
+            raise failed(self.path, error, "cannot be used as a journal") from error
         if names and "meta" not in names:
-            raise JournalError(f"{self.path} is a database, but not a journal of this program.")
+            raise no_journal(self.path)
         with self._transaction() as db:
-            # Another process may have been faster; then there is nothing left to do.
-            if not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-                _run(db, _VERSION_1)
-                db.execute("INSERT INTO meta VALUES ('schema_version', 1)")
-            found = db.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
-            if found == ("1",):
-                _run(db, _VERSION_2)
-            if found in (("1",), ("2",)):
-                _run(db, _VERSION_3)
-                db.execute("UPDATE meta SET value = '3' WHERE name = 'schema_version'")
-            elif found != (str(SCHEMA_VERSION),):
-                raise JournalError(
-                    f"The journal {self.path} has schema version {found[0] if found else '?'}; "
-                    f"this program reads versions 1 to {SCHEMA_VERSION}."
-                )
+            bring_up_to_date(db, self.path)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -247,14 +143,14 @@ class JournalFile:
                         self._db.execute("ROLLBACK")
                     raise
             except _DAMAGE as error:
-                raise JournalError(f"The journal {self.path} failed: {error}") from error
+                raise failed(self.path, error) from error
 
     def _query(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._mutex:
             try:
                 return self._db.execute(sql, values).fetchall()
             except _DAMAGE as error:
-                raise JournalError(f"The journal {self.path} failed: {error}") from error
+                raise failed(self.path, error) from error
 
     def _now(self) -> str:
         return stamp(self._clock())
@@ -289,11 +185,11 @@ def load(text: str) -> Any:
         JournalError: If it is not what was stored: the file is damaged.
     """
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise JournalError(f"The journal holds an entry that cannot be read: {error}") from None
-
-
-def _run(db: sqlite3.Connection, script: str) -> None:
-    for statement in script.split(";"):
-        db.execute(statement)
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise JournalError(f"{_SPOILED} {error}. {REMEDY}") from None
+    if not isinstance(found, dict):
+        raise JournalError(
+            f"{_SPOILED} {type(found).__name__} where names and values belong. {REMEDY}"
+        )
+    return found

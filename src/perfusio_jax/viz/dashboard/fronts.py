@@ -76,7 +76,9 @@ def _beside(campaign: Campaign, label: str) -> str:
     inside += [_mark(frame, (x, y), "past") for x, y in zip(at, old, strict=False)]
     for x, (middle, low, high), p in zip(at[old.size :], new, campaign.proposals, strict=True):
         inside.append(_line(frame, (x, low), (x, high), "bar"))
-        inside.append(_mark(frame, (x, middle), "new", p.name))
+        inside.append(_mark(frame, (x, middle), "new"))
+        if np.isfinite(high):  # above its bar, where neither that nor the next one lies on it
+            inside.append(_strong(float(frame.x(x)), float(frame.y(high)) - 6, p.name, "middle"))
     words = (("runs so far", 0.5 * (1 + old.size)), ("proposed", old.size + 0.5 * (1 + len(new))))
     for word, place in words:
         if (word == "proposed" and not len(new)) or (word != "proposed" and not old.size):
@@ -152,10 +154,16 @@ def _mark(frame: Frame, point: Sequence[float] | np.ndarray, kind: str, name: st
     if not np.isfinite(np.asarray(point, float)).all():
         return ""
     x, y = float(frame.x(point[0])), float(frame.y(point[1]))
-    drawn = f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{5.5 if name else 4.0}"/>'
+    drawn = (
+        f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{5.5 if kind == "new" else 4.0}"/>'
+    )
     if name:
-        drawn += _text(x + 9, y - 7, name, "start").replace('class="t"', 'class="t strong"')
+        drawn += _strong(x + 9, y - 7, name, "start")
     return drawn
+
+
+def _strong(x: float, y: float, text: str, anchor: str) -> str:
+    return _text(x, y, text, anchor).replace('class="t"', 'class="t strong"')
 
 
 def _name(text: str) -> str:
