@@ -23,6 +23,7 @@ from perfusio_jax.bed import (
     gaussian_processes,
 )
 from perfusio_jax.bed.policy.incumbents import SEVERAL_OBJECTIVES, SINGLE_OBJECTIVE
+from perfusio_jax.bed.policy.outlook import forecasts
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE as SPACE
 
 SETTINGS = ROLLOUT_SETTINGS._replace(n_restarts=2, n_raw_samples=32)
@@ -127,6 +128,14 @@ def test_criteria_side_by_side_and_a_search_begun_on_fewer_paths(make):
     )
     labels = [c.label for c in ofv.criteria]
     assert list(made.explanation["acquisition"]["ref_point"]) == labels
+
+
+def test_one_program_forecasts_for_each_number_of_paths(make):
+    before = forecasts.n_programs()
+    decide(make("qLogEI", n_paths=24, n_scan_paths=6))
+    assert forecasts.n_programs() - before == 2
+    decide(make("qLogEI", n_paths=20, n_scan_paths=None))
+    assert forecasts.n_programs() - before == 3
 
 
 def test_a_rack_shares_what_several_objectives_teach(make):

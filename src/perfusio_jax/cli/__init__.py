@@ -28,6 +28,7 @@ from perfusio_jax.twin.records.entries import JournalError
 from . import (
     benching,
     common,
+    compiling,
     dashboard,
     data,
     devices,
@@ -118,6 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
+    compiling.choose_pains(args)
     command: Callable[..., Any] = typer.main.get_command(app)
     try:
         command(args=args, prog_name="perfusio-jax", standalone_mode=True)

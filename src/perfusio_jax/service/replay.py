@@ -1,12 +1,14 @@
 """`perfusio-jax replay`: a run decided again from its journal."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 
 from perfusio_jax._core import ConfigError
+from perfusio_jax._core.compiler_flags import POLISHED, completed
 from perfusio_jax.hybrid import untrained_model
 from perfusio_jax.mechanistic import CHOPerfusionModel
 from perfusio_jax.twin import GateLimits, ModelBrain, RunRecords, replay
@@ -50,7 +52,8 @@ def _replayed(plan: RunPlan, reactor_id: str | None, console: Any) -> bool:
                 raise ConfigError(f"there is no journal {path}; has this run been made?")
             with RunRecords(path) as records:
                 for known in reactors(records):
-                    for line in other_posteriors(records, known, plan.posterior):
+                    told = sessions_of(records, known)
+                    for line in (*other_posteriors(told, plan.posterior), *other_compilers(told)):
                         console.print(f"{known}: {line}", soft_wrap=True)
                     report = replay(
                         records,
@@ -64,17 +67,25 @@ def _replayed(plan: RunPlan, reactor_id: str | None, console: Any) -> bool:
     return is_same
 
 
-def other_posteriors(
-    records: RunRecords, reactor_id: str, now: "PosteriorMechanisms | None"
-) -> list[str]:
-    """Posteriors that sessions decided by and the settings do not name, one sentence each.
+def sessions_of(records: RunRecords, reactor_id: str) -> list[Mapping[str, Any]]:
+    """What each session of a run said of itself.
 
     Args:
         records: The journal.
         reactor_id: Vessel.
+    """
+    return [c.payload for c in records.handled(reactor_id) if c.kind == "session"]
+
+
+def other_posteriors(
+    sessions: Sequence[Mapping[str, Any]], now: "PosteriorMechanisms | None"
+) -> list[str]:
+    """Posteriors that sessions decided by and the settings do not name, one sentence each.
+
+    Args:
+        sessions: What they said of themselves.
         now: What the settings name.
     """
-    sessions = [c.payload for c in records.handled(reactor_id) if c.kind == "session"]
     wanted = None if now is None else now.as_record()
     found = []
     for told in sessions:
@@ -82,6 +93,24 @@ def other_posteriors(
         if _name_of(then) != _name_of(wanted):
             found.append(
                 f"a session decided by {_name_of(then)}, and the settings name {_name_of(wanted)}"
+            )
+    return list(dict.fromkeys(found))
+
+
+def other_compilers(sessions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings of the compiler that sessions ran with and this process does not, a sentence each.
+
+    Args:
+        sessions: What they said of themselves; those of earlier versions had none of their own.
+    """
+    now = os.environ.get("XLA_FLAGS", "")
+    found = []
+    for told in sessions:
+        then = str(told.get("xla_flags", ""))
+        if sorted(then.split()) != sorted(now.split()):
+            found.append(
+                f"a session was compiled with XLA_FLAGS={then!r}, this process has {now!r}: last "
+                f"digits may differ; set XLA_FLAGS={completed(then, POLISHED)!r} for the same"
             )
     return list(dict.fromkeys(found))
 

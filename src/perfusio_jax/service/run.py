@@ -48,7 +48,7 @@ def run_twin(
             nonlocal is_first
             if is_first and text.endswith("deciding"):
                 is_first = False
-                text += " (the first time compiles for minutes; perfusio-jax warm does it ahead)"
+                text += " (the first time also compiles, which perfusio-jax warm does ahead)"
             status.update(text)
             if not console.is_terminal or "recommends" in text:
                 console.print(text, soft_wrap=True)
@@ -79,7 +79,7 @@ def run_twin(
                 n = sum(len(plan.reactors) for plan in plans)
                 raise ConnectorError(f"{len(broken) + bad} of {n} reactors did not get to the end.")
     for plan in plans:
-        console.print(f"records: {os.path.relpath(plan.folder)}", soft_wrap=True)
+        console.print(f"records: {os.path.normpath(plan.folder)}", soft_wrap=True)
 
 
 async def _until_stopped(twins: Mapping[str, DigitalTwin], days: int | None, console: Any) -> int:

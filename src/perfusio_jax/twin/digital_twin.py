@@ -7,6 +7,7 @@ are put together from plain arguments, with the files of a run folder.
 import asyncio
 import contextlib
 import datetime as dt
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -315,6 +316,7 @@ class DigitalTwin:
         may: dict[str, Any] = {"allow_write": self.allow_write, **kept(self.cadence)}
         if self.posterior is not None:
             may["posterior"] = self.posterior.as_record()
+        may["xla_flags"] = os.environ.get("XLA_FLAGS", "")  # last digits depend on them
         self.journal.keep(self.reactor_id, "session", actor=self.user, payload=may)
         self.audit.log(
             "SESSION_STARTED",
@@ -328,6 +330,7 @@ class DigitalTwin:
                 "recovered_from": self._files.lock.recovered_from,
                 "account": account(),
                 "versions": {"perfusio-jax": perfusio_jax.__version__, **versions()},
+                "xla_flags": may["xla_flags"],
             },
             user=self.user,
             reason=reason,

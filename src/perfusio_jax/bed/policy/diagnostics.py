@@ -66,7 +66,7 @@ class RecommendInfo(NamedTuple):
 
 @compiled
 def second_table(
-    box: Polytope, found: Found, seen: tuple[Array, Array]
+    box: Polytope, found: Found, seen: tuple[Array, Array], n_rows: int
 ) -> tuple[Array, tuple[Array, Array], Array, Array]:
     """The answer, what is in force, each move taken back, each nudged, and alternatives.
 
@@ -74,6 +74,8 @@ def second_table(
         box: Limits.
         found: What the climb left.
         seen: Known set-points and raw points.
+        n_rows: Rows of the table that was forecast before on the same paths: with as many no other
+            program is needed.
 
     Returns:
         The answer, the table with how many rows of it count, the alternatives and their values.
@@ -87,7 +89,7 @@ def second_table(
     values = jnp.concatenate([found.search.values, found.scores])
     others, worths = _alternatives(box, u, points, values)
     rows = jnp.concatenate([jnp.stack([u, known[0]]), kept, nudged, others])
-    return u, padded(rows, max(known.shape[0] + raw.shape[0], room(d))), others, worths
+    return u, padded(rows, max(n_rows, room(d))), others, worths
 
 
 def _nudges(box: Polytope, u: Array) -> Array:

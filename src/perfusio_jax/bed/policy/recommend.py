@@ -209,7 +209,8 @@ def _decide(
     first = surrogate if quick is None else quick
     # set-points in force may lie outside limits that were changed: what can be had is nearest
     near, points = _reachable(box, known, raw)
-    samples, weights, _ = forecasts(first, table_of(near, points))
+    table = table_of(near, points)
+    samples, weights, _ = forecasts(first, table)
     coarse = settings
     if quick is not None:
         coarse = settings._replace(
@@ -220,13 +221,14 @@ def _decide(
     found = climb_on_rollouts(first, box, (samples, weights), (near, points), rule, coarse)
     if quick is not None:
         ends = found.search.candidates[:, 0, :]
-        samples, weights, _ = forecasts(surrogate, table_of(near, ends))
+        table = table_of(near, ends)
+        samples, weights, _ = forecasts(surrogate, table)
         again = settings._replace(n_restarts=1)
         last = climb_on_rollouts(
             surrogate, box, (samples, weights), (near[:0], ends, near), rule, again
         )
         found = last._replace(search=both(found.search, last.search), scores=found.scores)
-    u, table, others, values = second_table(box, found, (known, points))
+    u, table, others, values = second_table(box, found, (known, points), table[0].shape[0])
     *_, outlooks = forecasts(surrogate, table)
     info = report((u, known[0], others, values), (limits, box), outlooks, found)
     return u, info if rule.weights is None else info._replace(weights=rule.weights)
