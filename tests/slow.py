@@ -1,4 +1,4 @@
-"""Keeps `tests/slow.txt`: files that take more than ten seconds on one core, longest first.
+"""Keeps `tests/slow.txt`: files that take more than six seconds on one core, longest first.
 
     make test PYTEST_ARGS=--junitxml=report.xml
     python -m tests.slow report.xml
@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 LIST = Path(__file__).with_name("slow.txt")
 ROOT = LIST.parents[1]
-LEAST_S = 10.0
+LEAST_S = 6.0
 
 
 def slow_files() -> list[str]:
