@@ -13,8 +13,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from perfusio_jax.cli.compiling import choose_pains
-
 ASKED = "/jax/compilation_cache/compile_requests_use_cache"
 FETCHED = "/jax/compilation_cache/cache_hits"
 DAY = 8
@@ -90,8 +88,11 @@ def rack(model_folder: str, campaign: str, reactors: str) -> None:
 def main() -> None:
     """Run what the arguments say."""
     out, what, *more = sys.argv[1:]
-    # as the command line does before JAX is there; decision and rack are what `run` does
-    choose_pains(["run" if what in ("decision", "rack") else what])
+    if what != "import":
+        from perfusio_jax.cli.compiling import choose_pains
+
+        # as the command line does before JAX is there; decision and rack are what `run` does
+        choose_pains(["run" if what in ("decision", "rack") else what])
     bare = what in ("import", "--help", "status")  # JAX is not to be loaded for these
     seen = Counter() if bare else count_programs()
     if what == "import":

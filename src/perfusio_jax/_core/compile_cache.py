@@ -19,11 +19,12 @@ def default_compile_cache() -> Path:
 def enable_compile_cache(folder: Path | str | None = None) -> Path:
     """Keep compiled programs on disk, so that the next process need not compile them again.
 
-    Switches on JAX's persistent cache, for the rest of the process, for whatever takes a tenth of
-    a second or more to compile; and for the programs of this package the folder of finished
-    executables, which need not even be traced again. Programs are found again by what they
-    compute, the versions of JAX and this package, and the device: a stale entry is never used.
-    Call it before anything is compiled. What is in the folder is run: it must be yours alone.
+    Switches on JAX's persistent cache, for the rest of the process, for whatever is compiled, the
+    small programs too, of which a command has up to three hundred; and for the programs of this
+    package the folder of finished executables, which need not even be traced again. Programs are
+    found again by what they compute, the versions of JAX and this package, and the device: a stale
+    entry is never used. Call it before anything is compiled. What is in the folder is run: it must
+    be yours alone.
 
     Args:
         folder: Where; made if it is not there. The user's cache folder by default, which the
@@ -49,6 +50,6 @@ def enable_compile_cache(folder: Path | str | None = None) -> Path:
     # another process may have only begun to write what is read here: it is compiled once more
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
     jax.config.update("jax_compilation_cache_dir", str(place))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return place
