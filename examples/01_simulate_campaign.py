@@ -12,6 +12,7 @@ from pathlib import Path
 
 import perfusio_jax
 
+perfusio_jax.enable_quick_compile()  # it is over soon
 perfusio_jax.enable_x64()
 
 import jax

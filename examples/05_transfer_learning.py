@@ -15,6 +15,7 @@ from pathlib import Path
 
 import perfusio_jax
 
+perfusio_jax.enable_quick_compile()  # it is over soon
 perfusio_jax.enable_x64()
 
 import jax

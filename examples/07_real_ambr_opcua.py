@@ -19,6 +19,7 @@ from rich.console import Console
 
 import perfusio_jax
 
+perfusio_jax.enable_quick_compile()  # it is over soon
 perfusio_jax.enable_x64()
 
 from perfusio_jax.config import DEFAULT_AMBR250_DESIGN_SPACE, RunConfig

@@ -1,77 +1,75 @@
-"""How much trouble the compiler takes over a command: quick for what is over soon."""
+"""How much trouble the compiler takes: little for what is over soon."""
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
 
+import perfusio_jax
 from perfusio_jax._core.compiler_flags import POLISHED, QUICK, completed
 from perfusio_jax.cli.compiling import LONG, choose_pains
 from perfusio_jax.cli.groups import GroupedCommands
 from perfusio_jax.service.replay import other_compilers
 
-_ASKED = """
-import json, os, sys
-from perfusio_jax.cli import main
-try:
-    main(["doctor"])
-except SystemExit:
-    pass
-assert "jax" in sys.modules  # its backend would refuse a setting that it does not know
-print(json.dumps(os.environ["XLA_FLAGS"].split()))
-"""
+OURS = [f"--{name}={value}" for name, value in QUICK.items()]
 
 
 @pytest.fixture
-def _before_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if JAX had not been imported, nor anything been asked of XLA."""
     monkeypatch.delitem(sys.modules, "jax")
+    monkeypatch.setenv("XLA_FLAGS", "")
 
 
-@pytest.mark.usefixtures("_before_jax")
+def flags() -> list[str]:
+    """What XLA would be told."""
+    return os.environ["XLA_FLAGS"].split()
+
+
+@pytest.mark.usefixtures("early")
 def test_a_short_command_is_compiled_quickly() -> None:
-    environ: dict[str, str] = {}
-    assert choose_pains(["propose", "runs.csv"], environ)
-    assert environ["XLA_FLAGS"].split() == [f"--{name}={value}" for name, value in QUICK.items()]
+    assert choose_pains(["propose", "runs.csv"])
+    assert flags() == OURS
 
 
-@pytest.mark.usefixtures("_before_jax")
+@pytest.mark.usefixtures("early")
 @pytest.mark.parametrize("command", sorted(LONG))
 def test_a_long_one_is_compiled_with_care(command: str) -> None:
-    environ: dict[str, str] = {}
-    assert not choose_pains(["--debug", command, "--seeds", "3"], environ)
-    assert not environ
+    assert not choose_pains(["--debug", command, "--seeds", "3"])
+    assert not flags()
 
 
-@pytest.mark.usefixtures("_before_jax")
-def test_what_is_named_stays() -> None:
-    environ = {"XLA_FLAGS": "--xla_dump_to=/x --xla_backend_optimization_level=3"}
-    assert choose_pains(["fit"], environ)
-    flags = environ["XLA_FLAGS"].split()
-    assert flags[:2] == ["--xla_dump_to=/x", "--xla_backend_optimization_level=3"]
-    assert [flag.partition("=")[0] for flag in flags].count("--xla_backend_optimization_level") == 1
+@pytest.mark.usefixtures("early")
+def test_what_is_named_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = ["--xla_dump_to=/x", "--xla_backend_optimization_level=3"]
+    monkeypatch.setenv("XLA_FLAGS", " ".join(named))
+    assert perfusio_jax.enable_quick_compile()
+    assert flags() == [*named, *OURS[1:]]
 
 
-def test_nothing_is_set_once_jax_is_there() -> None:
-    environ: dict[str, str] = {}
-    assert not choose_pains(["fit"], environ)
-    assert not environ
+@pytest.mark.usefixtures("early")
+def test_what_xla_has_by_itself_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(POLISHED) == set(QUICK)
+    monkeypatch.setenv("XLA_FLAGS", completed("", POLISHED))
+    assert perfusio_jax.enable_quick_compile()
+    assert flags() == [f"--{name}={value}" for name, value in POLISHED.items()]
 
 
-@pytest.mark.usefixtures("_before_jax")
+@pytest.mark.usefixtures("early")
 def test_nothing_is_set_where_another_device_may_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "jax_plugins")
-    environ: dict[str, str] = {}
-    assert not choose_pains(["fit"], environ)
-    assert not environ
+    assert not perfusio_jax.enable_quick_compile()
+    assert not flags()
 
 
-@pytest.mark.usefixtures("_before_jax")
-def test_what_xla_has_by_itself_can_be_named() -> None:
-    assert set(POLISHED) == set(QUICK)
-    environ = {"XLA_FLAGS": completed("", POLISHED)}
-    assert not choose_pains(["fit"], environ)
+def test_nothing_is_set_once_jax_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    jax.devices()
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert not perfusio_jax.enable_quick_compile()
+    assert not flags()
 
 
 def test_the_long_commands_are_commands() -> None:
@@ -84,13 +82,35 @@ def test_the_long_commands_are_commands() -> None:
     assert set(command.commands) >= LONG
 
 
-def test_a_command_sets_it_before_jax_is_imported() -> None:
-    environ = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+COMMAND = """
+from perfusio_jax.cli import main
+try:
+    main(["doctor"])
+except SystemExit:
+    pass
+"""
+SCRIPT = """
+import jax, perfusio_jax
+assert perfusio_jax.enable_quick_compile()
+perfusio_jax.enable_x64()
+jax.devices()
+assert not perfusio_jax.enable_quick_compile()
+"""
+
+
+@pytest.mark.parametrize("text", [COMMAND, SCRIPT], ids=["command", "script"])
+def test_xla_takes_it_from_a_process_of_its_own(text: str, tmp_path) -> None:
+    """A setting it does not know would end the process; what it does is in what it dumps."""
+    dumped = "import jax\njax.jit(lambda x: x + 1)(1.0)\n"
+    environ = {**os.environ, "XLA_FLAGS": f"--xla_dump_to={tmp_path}"}
     done = subprocess.run(
-        [sys.executable, "-c", _ASKED], capture_output=True, text=True, env=environ, check=True
-    )
-    flags = json.loads(done.stdout.splitlines()[-1])
-    assert {flag.removeprefix("--").partition("=")[0] for flag in flags} == {*QUICK}
+        [sys.executable, "-c", text + dumped], capture_output=True, text=True, env=environ,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = max(tmp_path.glob("*.debug_options"), key=lambda p: p.stat().st_mtime).read_text()
+    assert "xla_backend_optimization_level: 1" in told
+    assert "xla_llvm_disable_expensive_passes: true" in told
 
 
 def test_replay_says_that_a_session_was_compiled_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

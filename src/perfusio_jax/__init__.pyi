@@ -20,6 +20,7 @@ from . import twin as twin
 from . import viz as viz
 from ._core import PerfusioError as PerfusioError
 from ._core import enable_compile_cache as enable_compile_cache
+from ._core import enable_quick_compile as enable_quick_compile
 from ._core import enable_x64 as enable_x64
 from .bed import BEDPolicy as BEDPolicy
 from .bed import CampaignSettings as CampaignSettings

@@ -7,6 +7,7 @@ from .arrays import Key as Key
 from .arrays import Scalar as Scalar
 from .compile_cache import default_compile_cache as default_compile_cache
 from .compile_cache import enable_compile_cache as enable_compile_cache
+from .compiler_flags import enable_quick_compile as enable_quick_compile
 from .contract import BioreactorConnector as BioreactorConnector
 from .errors import AccessRefused as AccessRefused
 from .errors import AuditError as AuditError
