@@ -33,6 +33,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from perfusio_jax._core.compiler_flags import threads_for
 from perfusio_jax.mechanistic import Tolerances, integrate
 from perfusio_jax.simulator import virtual_reactor
 from perfusio_jax.study import cho_experiment, hybrid_paths, random_runs
@@ -91,7 +92,7 @@ def measured(kind: str, n: int, n_devices: int) -> dict:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={n_devices}"
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.scale", "--child", kind, str(n), str(n_devices)],
-        env={**os.environ, "XLA_FLAGS": flags},
+        env={**os.environ, "XLA_FLAGS": flags, "NPROC": threads_for(n_devices)},
         capture_output=True,
         text=True,
         check=False,

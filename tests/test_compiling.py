@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import perfusio_jax
-from perfusio_jax._core.compiler_flags import POLISHED, QUICK, completed
+from perfusio_jax._core.compiler_flags import POLISHED, QUICK, completed, threads_for
 from perfusio_jax.cli.compiling import LONG, choose_pains
 from perfusio_jax.cli.groups import GroupedCommands
 from perfusio_jax.service.replay import other_compilers
@@ -80,6 +80,10 @@ def test_the_long_commands_are_commands() -> None:
     command = typer.main.get_command(app)
     assert isinstance(command, GroupedCommands)
     assert set(command.commands) >= LONG
+
+
+def test_devices_made_of_the_processor_have_threads_to_spare() -> None:
+    assert int(threads_for(8)) > max(8, os.cpu_count() or 1)
 
 
 COMMAND = """

@@ -34,6 +34,18 @@ def completed(flags: str, settings: Mapping[str, str]) -> str:
     return " ".join([*given, *more])
 
 
+def threads_for(n_devices: int) -> str:
+    """For `NPROC`: how many threads XLA needs where cores count as devices of their own.
+
+    Its pool has as many threads as there are cores or devices. Each device waits in one of them for
+    a product of matrices that another is to compute: with no more than that all wait for ever.
+
+    Args:
+        n_devices: Devices made of the processor.
+    """
+    return str((os.cpu_count() or 1) + n_devices)
+
+
 def is_changeable() -> bool:
     """Whether JAX has not begun to compute yet, and has the processor alone to compute on.
 

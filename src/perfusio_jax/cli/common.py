@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from perfusio_jax._core import ConfigError, DataError, UnitError
+from perfusio_jax._core.compiler_flags import threads_for
 from perfusio_jax._core.text import plain_number
 
 
@@ -27,6 +28,7 @@ def set_up_jax(device: str | None = None, *, n_devices: int = 1) -> str:
     if device:
         jax.config.update("jax_platforms", device)
     if n_devices > 1:
+        os.environ.setdefault("NPROC", threads_for(n_devices))
         jax.config.update("jax_num_cpu_devices", n_devices)
     enable_x64()
     # Ctrl-C ends a program after what it computes; one that ends before would crash

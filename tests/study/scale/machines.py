@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perfusio_jax._core import Result
+from perfusio_jax._core.compiler_flags import threads_for
 from perfusio_jax.study import Lanes, each_lane, given_runs, stream
 
 ROOT = Path(__file__).parents[3]
@@ -90,11 +91,12 @@ def member(place: int, port: int) -> dict:
 def start(n_devices: int, *arguments: object) -> subprocess.Popen:
     """A process with so many devices."""
     given = os.environ.get("XLA_FLAGS", "")
+    # with a thread to spare, as the message about devices says
     flags = f"{given} --xla_force_host_platform_device_count={n_devices}"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.study.scale.machines", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags},
+        env={**os.environ, "XLA_FLAGS": flags, "NPROC": threads_for(n_devices)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from perfusio_jax._core import ConfigError, Result
+from perfusio_jax._core.compiler_flags import threads_for
 from perfusio_jax._core.devices import Device
 from perfusio_jax._core.progress import compiling
 
@@ -73,6 +74,7 @@ def mesh_of(devices: int | Sequence[Device] | None) -> Mesh:
             raise ConfigError(
                 f"{devices} devices were asked for, and this process sees {len(there)} "
                 f"({there[0].platform}). Ask for at most so many; on a CPU more can be made with "
+                f"NPROC={threads_for(max(devices, 2))} "
                 f"XLA_FLAGS=--xla_force_host_platform_device_count={max(devices, 2)} before Python "
                 "starts."
             )
