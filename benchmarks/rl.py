@@ -31,6 +31,7 @@ import equinox as eqx
 import jax
 
 CORES = os.cpu_count() or 1
+os.environ.setdefault("NPROC", str(2 * CORES))  # devices wait in threads: some to spare
 jax.config.update("jax_num_cpu_devices", CORES)
 
 import jax.numpy as jnp

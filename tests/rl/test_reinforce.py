@@ -224,7 +224,8 @@ def test_resumed_from_disk_it_ends_the_same(chunk, trained, tmp_path):
 
 # a process has as many devices as it starts with
 ON_TWO_DEVICES = """
-import sys
+import os, sys
+os.environ["NPROC"] = "4"  # with threads to spare, see docs/reinforcement_learning.md
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)

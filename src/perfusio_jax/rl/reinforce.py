@@ -24,6 +24,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import ConfigError, Key, Result, require_x64
+from perfusio_jax._core.compiler_flags import threads_for
 from perfusio_jax.rl.environment import (
     EnvParams,
     Episode,
@@ -162,7 +163,8 @@ def share_out(n_devices: int, *batches: Array) -> tuple[Array, ...]:
     if n_devices > jax.device_count():
         raise ConfigError(
             f"{n_devices} devices are wanted and there are {jax.device_count()}. For cores, call "
-            f'jax.config.update("jax_num_cpu_devices", {n_devices}) before anything is computed.'
+            f'jax.config.update("jax_num_cpu_devices", {n_devices}) before anything is computed, '
+            f"with NPROC={threads_for(n_devices)} in the environment."
         )
     kind = jax.sharding.AxisType.Auto
     mesh = jax.make_mesh((n_devices,), ("episodes",), (kind,), devices=jax.devices()[:n_devices])
