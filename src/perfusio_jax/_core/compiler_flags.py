@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
+from perfusio_jax._core.errors import ConfigError
+
 QUICK: Final[Mapping[str, str]] = {
     "xla_backend_optimization_level": "1",
     "xla_llvm_disable_expensive_passes": "true",
@@ -44,6 +46,37 @@ def threads_for(n_devices: int) -> str:
         n_devices: Devices made of the processor.
     """
     return str((os.cpu_count() or 1) + n_devices)
+
+
+def check_threads(n_used: int, n_there: int) -> None:
+    """Refuse devices made of the processor that would wait for each other for ever.
+
+    Args:
+        n_used: Devices of this process that share a job.
+        n_there: Devices that this process has.
+
+    Raises:
+        ConfigError: If XLA's pool has no thread to spare beside one for each of them.
+    """
+    if n_used < 2:
+        return
+    told = os.environ.get("NPROC", "")
+    # as XLA sizes its pool: NPROC where it is a number, else the cores this process may use
+    n_threads = int(told) if told.isdigit() and int(told) > 0 else _n_cores()
+    if max(n_threads, n_there) > n_used:
+        return
+    raise ConfigError(
+        f"{n_used} devices made of this processor share {max(n_threads, n_there)} threads: where "
+        "each of them waits for a product of matrices no thread is left to compute it, and they "
+        f"wait for ever. Start Python with NPROC={threads_for(n_used)} in the environment."
+    )
+
+
+def _n_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def is_changeable() -> bool:

@@ -308,6 +308,7 @@ def factorise(
                 for j in block[position + 1 :]:
                     if (i, j) in entry:
                         x[i] = x[i] - entry[i, j] * x[j]
+                x[i] = x[i] / one
             done.extend(block)
         return tuple(x[i] for i in range(n))
 

@@ -7,7 +7,8 @@ the numbers returned, step sizes held fixed, is then a linear recursion along th
 
 It is written as a scan over the record, linear in the tangents, so that JAX runs it forwards
 or transposes it. A step's inner derivatives are computed again when they are needed and not
-stored; no step has to be repeated just to know where the next one begins.
+stored; no step has to be repeated just to know where the next one begins. A record has room for
+many more steps than a run takes: they are gone through in blocks, and empty blocks passed over.
 """
 
 from typing import Any, NamedTuple, Self
@@ -62,6 +63,16 @@ class Record(NamedTuple):
             self.steps.at[every, place].set(signed_step, mode="drop"),
             self.count + accepted,
         )
+
+
+BLOCK = 32
+"""Steps of a record that are taken, or passed over, together."""
+
+
+def _in_blocks(value: Array, n: int) -> Array:
+    """A leading axis of steps cut into `n` blocks, the last filled up with zeros."""
+    filled = jnp.pad(value, [(0, n * BLOCK - value.shape[0])] + [(0, 0)] * (value.ndim - 1))
+    return filled.reshape(n, BLOCK, *value.shape[1:])
 
 
 def _neutral(ok: Array, tree: Any) -> Any:
@@ -133,7 +144,7 @@ def tangents(
         return jax.jvp(lambda r, i, s: step(r, i, s, h), point, (d_reactor, d_inputs, d_y))[1]
 
     def one(carry: tuple[Parts, Parts], x: tuple) -> tuple:
-        start, h_signed, today = x
+        start, h_signed, today, d_at = x
         taken = h_signed != 0
 
         def go() -> tuple[Parts, Parts]:
@@ -141,7 +152,7 @@ def tangents(
             h = jnp.where(taken, jnp.abs(h_signed), 1.0)
             y = tuple(jnp.where(taken, start[k], 1.0) for k in range(N_STATE))
             known = (y, h, at_day(inputs, today))
-            moved, gained = move(d_reactor, at_day(d_plan.inputs, today), d_y, known)
+            moved, gained = move(d_reactor, d_at, d_y, known)
             d_z = tuple(v + jnp.where(taken, g, 0.0) for v, g in zip(d_z, gained, strict=True))
             return select(taken, moved, d_y), d_z
 
@@ -175,7 +186,27 @@ def tangents(
         )
     d_y = tuple(jnp.where(ok, v, 0.0) for v in d_y)
     d_z = tuple(jnp.zeros_like(d_y[0]) for _ in range(N_TOTALS[method.totals]))
-    _, rows = jax.lax.scan(one, (d_y, d_z), (starts, signed, day))
+    size = signed.shape[0]
+    n_blocks = -(-size // BLOCK)
+    if d_plan.inputs.perfusion.shape[0] == 1:
+        d_inputs = jax.tree.map(lambda v: jnp.broadcast_to(v, signed.shape), d_plan.inputs)
+    else:
+        d_inputs = jax.tree.map(lambda v: v[jnp.minimum(day, n - 1), every], d_plan.inputs)
+    steps = jax.tree.map(lambda v: _in_blocks(v, n_blocks), (starts, signed, day, d_inputs))
+
+    @jax.checkpoint  # what a step needs is computed again, and not kept for all of them
+    def block(carry: tuple[Parts, Parts], x: tuple) -> tuple:
+        def go() -> tuple:
+            return jax.lax.scan(one, carry, x)
+
+        def idle() -> tuple:
+            row = jnp.stack([*carry[0], *carry[1]])
+            return carry, jnp.zeros((BLOCK, *row.shape), row.dtype)
+
+        return jax.lax.cond(jnp.any(x[1] != 0), go, idle)
+
+    _, rows = jax.lax.scan(block, (d_y, d_z), steps)
+    rows = rows.reshape(n_blocks * BLOCK, *rows.shape[2:])
     at_samples = jnp.take_along_axis(rows, where_ends[:, None, :], axis=0)
     at_samples = jnp.where(ok[None, None, :], at_samples, 0.0)
     d_amounts, d_totals = at_samples[:, :N_STATE], at_samples[:, N_STATE:]

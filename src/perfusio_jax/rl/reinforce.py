@@ -24,7 +24,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from perfusio_jax._core import ConfigError, Key, Result, require_x64
-from perfusio_jax._core.compiler_flags import threads_for
+from perfusio_jax._core.compiler_flags import check_threads, threads_for
 from perfusio_jax.rl.environment import (
     EnvParams,
     Episode,
@@ -156,7 +156,7 @@ def share_out(n_devices: int, *batches: Array) -> tuple[Array, ...]:
     """Split batches over the first devices, along their first axis.
 
     Raises:
-        ConfigError: If there are not as many devices.
+        ConfigError: If there are not as many devices, or they would wait for each other for ever.
     """
     if n_devices == 1:
         return batches
@@ -166,6 +166,8 @@ def share_out(n_devices: int, *batches: Array) -> tuple[Array, ...]:
             f'jax.config.update("jax_num_cpu_devices", {n_devices}) before anything is computed, '
             f"with NPROC={threads_for(n_devices)} in the environment."
         )
+    if jax.devices()[0].platform == "cpu":
+        check_threads(n_devices, jax.local_device_count("cpu"))
     kind = jax.sharding.AxisType.Auto
     mesh = jax.make_mesh((n_devices,), ("episodes",), (kind,), devices=jax.devices()[:n_devices])
     spread = jax.NamedSharding(mesh, jax.P("episodes"))

@@ -44,6 +44,7 @@ from .experiment import (
     Law,
     Lever,
     fields_of,
+    in_one,
     lognormal,
     set_point_levers,
     set_point_values,
@@ -177,7 +178,7 @@ class CHOExperiment(Experiment):
                 found.append(getattr(self.reactor.medium, lever.field))
             else:
                 found.append(self.start[lever.place])
-        return jnp.stack([jnp.asarray(v, float) for v in found])
+        return in_one(found)
 
     def pulled(self, levers: Sequence[Lever], x: Float[Array, " P"]) -> "CHOExperiment":
         """The run with levers at other values."""

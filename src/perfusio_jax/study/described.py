@@ -25,6 +25,7 @@ from .experiment import (
     Law,
     Lever,
     fields_of,
+    in_one,
     lognormal,
     normal,
     set_point_levers,
@@ -141,7 +142,7 @@ class DescribedExperiment(Experiment):
                 found.append(self.plant.contents[lever.field][lever.place])
             else:
                 found.append(self.start[lever.place])
-        return jnp.stack([jnp.asarray(v, float) for v in found])
+        return in_one(found)
 
     def pulled(self, levers: Sequence[Lever], x: Float[Array, " P"]) -> "DescribedExperiment":
         """The run with levers at other values."""

@@ -13,7 +13,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from perfusio_jax._core import ConfigError, Scalar
 from perfusio_jax._core.hints import did_you_mean
@@ -287,9 +288,16 @@ def set_point_levers(names: Sequence[str], units: Sequence[str], n_intervals: in
     ]
 
 
+def in_one(values: Sequence[ArrayLike]) -> Float[Array, " P"]:
+    """Numbers as one array, in one call where they are known."""
+    if any(isinstance(v, Tracer) for v in values):
+        return jnp.stack([jnp.asarray(v, float) for v in values])
+    return jnp.asarray(np.array([np.asarray(v) for v in values], float), float)
+
+
 def set_point_values(
     controls: Float[Array, "T M"], levers: Sequence[Lever], given: Sequence[bool]
-) -> list[Array]:
+) -> list[ArrayLike]:
     """What levers of set-points stand at.
 
     Args:
@@ -298,9 +306,11 @@ def set_point_values(
         given: Which controls are boluses: over the whole run their total counts, of others the
             mean.
     """
+    # of two hundred numbers each would be a call to the device
+    on_host = controls if isinstance(controls, Tracer) else np.asarray(controls)
     found = []
     for lever in levers:
-        column = controls[:, lever.place]
+        column = on_host[:, lever.place]
         if lever.interval != WHOLE_RUN:
             found.append(column[lever.interval])
         else:

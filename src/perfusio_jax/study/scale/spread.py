@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from perfusio_jax._core import ConfigError, Result
-from perfusio_jax._core.compiler_flags import threads_for
+from perfusio_jax._core.compiler_flags import check_threads, threads_for
 from perfusio_jax._core.devices import Device
 from perfusio_jax._core.progress import compiling
 
@@ -64,7 +64,7 @@ def mesh_of(devices: int | Sequence[Device] | None) -> Mesh:
         devices: How many of this process, or which; all of all processes if None.
 
     Raises:
-        ConfigError: If there are not so many.
+        ConfigError: If there are not so many, or they would wait for each other for ever.
     """
     if devices is None:
         chosen = list(jax.devices())
@@ -89,6 +89,9 @@ def mesh_of(devices: int | Sequence[Device] | None) -> Mesh:
             f"devices of the processes {sorted(hosts)} out of {jax.process_count()}; a job runs on "
             "those of one process, or has some of every process."
         )
+    here = [d for d in chosen if d.process_index == jax.process_index()]
+    if here[0].platform == "cpu":
+        check_threads(len(here), jax.local_device_count("cpu"))
     return Mesh(np.array(chosen), (AXIS,))
 
 
