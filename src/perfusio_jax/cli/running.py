@@ -308,10 +308,10 @@ def _holds_tables(folder: Path) -> bool:
         PARQUET_SUFFIXES,
         TEXT_SUFFIXES,
     )
+    from perfusio_jax.twin.records.run_files import holds_records
 
     is_run = any(p.is_file() for n in range(3) for p in folder.glob(f"{'*/' * n}journal.sqlite"))
-    is_rest = (folder / "audit.jsonl").exists() or (folder / "journal.sqlite").exists()
-    has_settings = is_rest or _toml_in(folder) or (folder / "fleet.toml").exists()
+    has_settings = holds_records(folder) or _toml_in(folder) or (folder / "fleet.toml").exists()
     kinds = TEXT_SUFFIXES | PARQUET_SUFFIXES | EXCEL_SUFFIXES
     return (
         not has_settings

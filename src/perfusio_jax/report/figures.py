@@ -21,7 +21,7 @@ from perfusio_jax.connectors.tables.file_rules import FileRules
 from perfusio_jax.process import Derived, compare
 from perfusio_jax.states import Trajectory, complete_setpoints
 from perfusio_jax.twin.loop.commands import find_runs
-from perfusio_jax.twin.records.run_files import RECORD_NAMES
+from perfusio_jax.twin.records.run_files import holds_records
 from perfusio_jax.viz import (
     RunView,
     SkillCurve,
@@ -115,7 +115,7 @@ def draw_figures(
         )
     else:
         for place in places:
-            if place.is_dir() and any((place / name).exists() for name in RECORD_NAMES):
+            if place.is_dir() and holds_records(place):
                 find_runs(place)  # which says what a run folder without its journal lacks
         chosen = _chosen(only, OF_TABLE)
         drawn, folder = (

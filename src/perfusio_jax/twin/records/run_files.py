@@ -37,6 +37,11 @@ RECORD_NAMES = frozenset(
 """Names of the files of a run folder only the twin may write to."""
 
 
+def holds_records(folder: Path) -> bool:
+    """Whether a folder has a record of a run in it, of whatever is left of one."""
+    return any((folder / name).exists() for name in RECORD_NAMES)
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """Everything of a run folder a loop writes to."""
