@@ -194,6 +194,8 @@ def refitted(
         size[name] = 0.5 * np.linalg.slogdet(errors.T @ errors / n)[1]
         rms, used = float(np.sqrt(np.mean(errors**2))), time.perf_counter() - begun
         console.print(f"  error {rms:.3f} prior sd, {n_open} fits not at an end, {used:.0f} s")
+        # a fit that was caught elsewhere counts as one, and not for all the others
+        keys[f"median_{key}"] = f"{np.median(np.sqrt(np.mean(errors**2, axis=1))):.3f}"
         ratio = np.exp(size["Box-Behnken"] - size[name])
         keys |= {f"refitted_{key}": f"{ratio:.3g}", f"rms_{key}": f"{rms:.3f}"}
         keys[f"not_ended_{key}"] = str(n_open)
