@@ -5,9 +5,9 @@ A Box-Behnken design of perfusion, bleed and temperature makes 15 runs; as many 
 `design_for_constants`: the same three set-points held, the same changed once within a run, and all
 six changed once. Information is counted at constants that the design has not seen.
 
-Confirmed by fits: campaigns are simulated with noise, each at constants drawn from the priors, and
-fitted. Told is the volume that the errors of the fits fill (root of the determinant
-of their second moments) and their root mean square in prior standard deviations.
+Checked by fits: campaigns are simulated with noise, each at constants drawn from the priors, and
+fitted. Told is the volume that the errors of the fits fill (root of the determinant of their second
+moments), their root mean square and its median over campaigns, in prior standard deviations.
 """
 
 import os

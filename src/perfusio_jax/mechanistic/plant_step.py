@@ -158,7 +158,7 @@ def _step_jvp(primals: tuple, tangents: tuple, method: Method) -> tuple[Step, St
         W dU_i = df_i + dJ U_i + sum_j c_ij dU_j / h + (sum_j c_ij U_j - U_i / gamma) d(1/h)
         df_i = J(Y_i) dY_i + f_p(Y_i) dp
 
-    dJ, the change of the Jacobian along dy and dp, is one for all stages: a third of the work of
+    dJ, the change of the Jacobian along dy and dp, is one for all stages: half the work of
     taking the second derivative along each U_i. Numbers that several places read leave as
     quotients, for the reason told at `rosenbrock.factorise`.
     """

@@ -65,14 +65,14 @@ class Record(NamedTuple):
         )
 
 
-BLOCK = 32
+_BLOCK = 32
 """Steps of a record that are taken, or passed over, together."""
 
 
 def _in_blocks(value: Array, n: int) -> Array:
     """A leading axis of steps cut into `n` blocks, the last filled up with zeros."""
-    filled = jnp.pad(value, [(0, n * BLOCK - value.shape[0])] + [(0, 0)] * (value.ndim - 1))
-    return filled.reshape(n, BLOCK, *value.shape[1:])
+    filled = jnp.pad(value, [(0, n * _BLOCK - value.shape[0])] + [(0, 0)] * (value.ndim - 1))
+    return filled.reshape(n, _BLOCK, *value.shape[1:])
 
 
 def _neutral(ok: Array, tree: Any) -> Any:
@@ -187,7 +187,7 @@ def tangents(
     d_y = tuple(jnp.where(ok, v, 0.0) for v in d_y)
     d_z = tuple(jnp.zeros_like(d_y[0]) for _ in range(N_TOTALS[method.totals]))
     size = signed.shape[0]
-    n_blocks = -(-size // BLOCK)
+    n_blocks = -(-size // _BLOCK)
     if d_plan.inputs.perfusion.shape[0] == 1:
         d_inputs = jax.tree.map(lambda v: jnp.broadcast_to(v, signed.shape), d_plan.inputs)
     else:
@@ -201,12 +201,12 @@ def tangents(
 
         def idle() -> tuple:
             row = jnp.stack([*carry[0], *carry[1]])
-            return carry, jnp.zeros((BLOCK, *row.shape), row.dtype)
+            return carry, jnp.zeros((_BLOCK, *row.shape), row.dtype)
 
         return jax.lax.cond(jnp.any(x[1] != 0), go, idle)
 
     _, rows = jax.lax.scan(block, (d_y, d_z), steps)
-    rows = rows.reshape(n_blocks * BLOCK, *rows.shape[2:])
+    rows = rows.reshape(n_blocks * _BLOCK, *rows.shape[2:])
     at_samples = jnp.take_along_axis(rows, where_ends[:, None, :], axis=0)
     at_samples = jnp.where(ok[None, None, :], at_samples, 0.0)
     d_amounts, d_totals = at_samples[:, :N_STATE], at_samples[:, N_STATE:]
