@@ -37,7 +37,7 @@ from perfusio_jax.study.design.criteria import volume_ratio
 from perfusio_jax.study.design.information import told_by
 from perfusio_jax.study.experiment import Experiment
 from perfusio_jax.study.identifiability.fitting import Asked, deviations, readings_at, searched
-from perfusio_jax.study.identifiability.records import Records
+from perfusio_jax.study.identifiability.records import planned_runs
 from perfusio_jax.study.sensitivity.laws import laws_of
 
 DAYS = 14
@@ -89,16 +89,8 @@ class Judge:
 
     def errors(self, table: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, int]:
         """Errors of fits of simulated campaigns, and how many did not come to their end."""
-        r, p, t = len(table), len(self.levers), DAYS + 1
-        n_assays = len(self.run.assays)
-        empty = Records(
-            start=jnp.tile(self.run.start, (r, 1)),
-            controls=jnp.asarray(table),
-            lengths_h=jnp.tile(self.run.lengths_h, (r, 1)),
-            volume_L=jnp.full(r, jnp.asarray(getattr(self.run, "volume_L", 1.0))),
-            readings=jnp.zeros((r, t, n_assays)),
-            limits=jnp.full((r, t, n_assays, 2), jnp.nan),
-        )
+        p = len(self.levers)
+        empty = planned_runs(self.run, table)
         w = jnp.zeros(empty.start.shape)
         found, n_open = [], 0
         for k in range(n):

@@ -15,7 +15,7 @@ from perfusio_jax._core.programs import compiled
 from perfusio_jax._core.progress import compiling, tell
 from perfusio_jax.study.experiment import Experiment, Lever
 from perfusio_jax.study.identifiability.fitting import deviations, looked, readings_at
-from perfusio_jax.study.identifiability.records import Records
+from perfusio_jax.study.identifiability.records import Records, planned_runs
 from perfusio_jax.study.sensitivity.laws import Laws
 
 START_WIDTH = 0.1
@@ -63,21 +63,10 @@ def told_by(
         draws: Constants at which it is asked [prior standard deviations].
         controls: Set-points of each schedule, by interval.
     """
-    n, t = controls.shape[:2]
-    assays = len(experiment.assays)
-    volume = getattr(experiment, "volume_L", jnp.asarray(1.0))
-    volume = volume - getattr(experiment, "sample_L", 0.0)
-    records = Records(
-        start=jnp.tile(experiment.start, (n, 1)),
-        controls=jnp.asarray(controls),
-        lengths_h=jnp.tile(experiment.lengths_h, (n, 1)),
-        volume_L=jnp.full(n, volume),
-        readings=jnp.zeros((n, t + 1, assays)),
-        limits=jnp.full((n, t + 1, assays, 2), jnp.nan),
-    )
+    records = planned_runs(experiment, controls)
     found = []
     for k, z in enumerate(draws):
-        tell(f"{n} schedules, draw {k + 1} of {len(draws)} of the constants")
+        tell(f"{len(controls)} schedules, draw {k + 1} of {len(draws)} of the constants")
         found.append(np.asarray(_samples(experiment, records, levers, laws, jnp.asarray(z))))
     by_sample = np.stack(found, axis=1)
     possible = np.all(np.isfinite(by_sample), axis=tuple(range(1, by_sample.ndim)))

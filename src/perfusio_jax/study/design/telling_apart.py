@@ -31,7 +31,7 @@ from perfusio_jax.study.design.information import START_WIDTH
 from perfusio_jax.study.design.optimal import Wanted, candidates
 from perfusio_jax.study.experiment import CONSTANT, Experiment, Lever, choose_levers
 from perfusio_jax.study.identifiability.fitting import deviations, looked, readings_at
-from perfusio_jax.study.identifiability.records import Records
+from perfusio_jax.study.identifiability.records import Records, planned_runs
 from perfusio_jax.study.sensitivity.laws import Laws, laws_of
 
 CLEAR = 10.0
@@ -181,7 +181,7 @@ def _parts(
     levers: tuple[Iterable[str] | None, Iterable[str] | None],
     controls: Float[np.ndarray, "N T M"],
 ) -> _Parts:
-    records = [_schedules(one, controls) for one in both]
+    records = [planned_runs(one, controls) for one in both]
     chosen: list[tuple[Lever, ...]] = []
     for one, names in zip(both, levers, strict=True):
         found = choose_levers(one, [CONSTANT] if names is None else names)
@@ -212,21 +212,6 @@ def _parts(
         bend=np.einsum("naq,nar->nqr", slopes, solved[..., 1:]),
         held=np.einsum("na,na->n", gap, gap),
         gap=gap.reshape(n, t + 1, -1),
-    )
-
-
-def _schedules(one: Experiment, controls: Float[np.ndarray, "N T M"]) -> Records:
-    """Runs that nobody made: what would be read is compared with nothing."""
-    n, t = controls.shape[:2]
-    assays = len(one.assays)
-    volume = getattr(one, "volume_L", jnp.asarray(1.0)) - getattr(one, "sample_L", 0.0)
-    return Records(
-        start=jnp.tile(one.start, (n, 1)),
-        controls=jnp.asarray(controls),
-        lengths_h=jnp.tile(one.lengths_h, (n, 1)),
-        volume_L=jnp.full(n, volume),
-        readings=jnp.zeros((n, t + 1, assays)),
-        limits=jnp.full((n, t + 1, assays, 2), jnp.nan),
     )
 
 

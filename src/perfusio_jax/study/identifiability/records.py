@@ -43,6 +43,27 @@ class Records(NamedTuple):
         return int(np.sum(np.isfinite(np.asarray(self.readings))))
 
 
+def planned_runs(experiment: Experiment, controls: Float[np.ndarray, "R T M"]) -> Records:
+    """Runs that nobody made: what would be read is compared with nothing.
+
+    Args:
+        experiment: A run of the plant: its start, its intervals, its volume.
+        controls: Set-points of each run, by interval.
+    """
+    n, t = controls.shape[:2]
+    assays = len(experiment.assays)
+    volume = getattr(experiment, "volume_L", jnp.asarray(1.0))
+    volume = volume - getattr(experiment, "sample_L", 0.0)
+    return Records(
+        start=jnp.tile(experiment.start, (n, 1)),
+        controls=jnp.asarray(controls),
+        lengths_h=jnp.tile(experiment.lengths_h, (n, 1)),
+        volume_L=jnp.full(n, volume),
+        readings=jnp.zeros((n, t + 1, assays)),
+        limits=jnp.full((n, t + 1, assays, 2), jnp.nan),
+    )
+
+
 def records_of(experiment: Experiment, runs: Sequence[Trajectory]) -> Records:
     """Runs as arrays.
 
